@@ -1,0 +1,577 @@
+"""The whole configuration: every key, its type, range, default and meaning, checked once where it enters.
+
+A configuration is YAML files and ``key=value`` overrides, in this order; later ones win. It is read by
+:func:`read_configs` into :class:`Config`, an immutable tree of sections. What is wrong is told all at
+once, each sentence with the key, what was received, what is accepted and where it stood.
+
+Example:
+    >>> config = read_config(overrides=["train.epochs=40", "network.structure=[0,1,0]"])
+    >>> config.train.epochs, config.network.exits
+    (40, 2)
+"""
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from ramify.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a person must know of a key: the values it accepts, and what it does."""
+
+    accepts: str
+    meaning: str
+
+
+def _not_a_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is not a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_truth_value)]
+Number = Annotated[float, BeforeValidator(_not_a_truth_value), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Epoch = Annotated[Whole, Field(ge=1)]
+Ratio = Annotated[Number, Field(gt=0, le=1)]
+Bit = Annotated[Whole, Field(ge=0, le=1)]
+Size = Annotated[Whole, Field(ge=8)]
+
+
+class Section(BaseModel):
+    """A group of keys: immutable, and closed to keys that do not exist."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """``data.*``: which pictures, and how they are dealt out."""
+
+    source: Annotated[
+        str,
+        Field(min_length=1),
+        Key(
+            "digits, cifar10, cifar100, mnist, fashion_mnist, tiny_imagenet, or the path of a folder, .tar or .zip",
+            "where the pictures come from; a folder holds train/<class>/* and test/<class>/*, or just <class>/*",
+        ),
+    ] = "digits"
+    batch_size: Annotated[Whole, Field(ge=2), Key("a whole number >= 2", "pictures in a training step")] = 64
+    valid_fraction: Annotated[
+        Number,
+        Field(ge=0, lt=1),
+        Key("a number in [0, 1)", "share of the training pictures held out for validation, of each class alike"),
+    ] = 0.1
+    test_fraction: Annotated[
+        Number,
+        Field(gt=0, lt=1),
+        Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
+    ] = 0.2
+    augment: Annotated[
+        Literal["auto", "none", "crop", "crop_flip"],
+        Key(
+            "auto, none, crop, crop_flip",
+            "shifted crops, and mirrored pictures; auto mirrors photographs and never digits",
+        ),
+    ] = "auto"
+    limit: Annotated[
+        Annotated[Whole, Field(ge=2)] | None,
+        Key("a whole number >= 2, or null for all", "at most so many training and so many test pictures, seeded"),
+    ] = None
+    size: Annotated[
+        Size | tuple[Size, Size] | None,
+        Key(
+            "a whole number >= 8, or [height, width], or null for the pictures' own",
+            "pictures of an image folder are scaled and centre-cropped to this many pixels",
+        ),
+    ] = None
+    mirror: Annotated[
+        Annotated[str, Field(pattern=r"^https?://")] | None,
+        Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
+    ] = None
+
+
+class NetworkConfig(Section):
+    """``network.*``: what the network is when it has fully grown."""
+
+    kind: Annotated[
+        Literal["dense", "iterative", "full_ic", "full"],
+        Key(
+            "dense, iterative, full_ic, full",
+            "full: a chain of cells; full_ic: with internal classifiers; iterative: the same, grown; "
+            "dense: grown, every cell reads all earlier ones",
+        ),
+    ] = "iterative"
+    structure: Annotated[
+        tuple[Bit, ...],
+        Field(min_length=1),
+        Key("a list of 0 and 1, at least one", "a cell each; 1 = the cell carries an internal classifier"),
+    ] = (0, 1, 0, 1, 0, 1, 0)
+    channels: Annotated[Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every cell")] = 16
+    cell: Annotated[
+        Literal["basic", "skip_second"],
+        Key("basic, skip_second", "basic: a shortcut over both layers; skip_second: over the second one alone"),
+    ] = "basic"
+    exit: Annotated[
+        Literal["mixed", "average", "max"],
+        Key("mixed, average, max", "pooling of the internal classifiers; mixed learns the share of each"),
+    ] = "mixed"
+    input_shape: Annotated[
+        tuple[Annotated[Whole, Field(ge=1)], Size, Size] | None,
+        Key("[channels, height, width] with sides >= 8, or null for the data's", "shape of one picture"),
+    ] = None
+    classes: Annotated[
+        Annotated[Whole, Field(ge=2)] | None,
+        Key("a whole number >= 2, or null for the data's", "number of classes"),
+    ] = None
+
+    @property
+    def exits(self) -> int:
+        """Exits of the grown network, the final classifier included; also its number of stages."""
+        return 1 if self.kind == "full" else sum(self.structure) + 1
+
+    @property
+    def first_stages(self) -> int:
+        """Stages the network starts with: all of them unless its kind grows."""
+        return 1 if self.kind in ("iterative", "dense") else self.exits
+
+    @property
+    def growths(self) -> int:
+        """How often the network grows until it is complete."""
+        return self.exits - self.first_stages
+
+
+class GrowthConfig(Section):
+    """``growth.*``: when the network grows, and how a new stage starts."""
+
+    mode: Annotated[
+        Literal["scheduled", "loss"],
+        Key("scheduled, loss", "scheduled: at growth.epochs; loss: when the validation loss stalls (to come)"),
+    ] = "scheduled"
+    epochs: Annotated[
+        tuple[Epoch, ...] | None,
+        Key(
+            "a rising list of epochs, one for each growth, or null to spread them over the first 40 %",
+            "the network grows before the first step of these epochs",
+        ),
+    ] = None
+    init: Annotated[
+        Literal["random", "identity"],
+        Key("random, identity", "how a new stage starts; identity keeps the network's function (to come)"),
+    ] = "random"
+    patience: Annotated[
+        Epoch, Key("a whole number >= 1", "growth by loss: epochs without improvement before growing")
+    ] = 5
+    min_improvement: Annotated[
+        Number,
+        Field(ge=0, lt=1),
+        Key("a number in [0, 1)", "growth by loss: the relative improvement that counts as one"),
+    ] = 0.01
+
+
+class PruneConfig(Section):
+    """``prune.*``: when and how weights are pruned."""
+
+    enabled: Annotated[bool, Key("true, false", "whether the run prunes (to come)")] = False
+    policy: Annotated[
+        Literal["skip_layer", "normal", "iterative"],
+        Key(
+            "skip_layer, normal, iterative",
+            "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
+            "iterative: every stage, again and again",
+        ),
+    ] = "iterative"
+    criterion: Annotated[
+        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk"],
+        Key("snip, grasp, synflow, magnitude, random, erk", "the saliency by which weights are ranked"),
+    ] = "snip"
+    keep_ratio: Annotated[
+        Ratio | tuple[Ratio, ...],
+        Key("a number in (0, 1], or a list with one for each stage", "fraction of the weights kept at a pruning"),
+    ] = 0.5
+    min_ratio: Annotated[
+        Ratio | tuple[Ratio, ...] | None,
+        Key("a number in (0, 1], or a list with one for each stage, or null", "iterative: never prune below this"),
+    ] = None
+    epochs: Annotated[
+        tuple[Epoch, ...], Key("a rising list of epochs", "the network is pruned before the first step of these epochs")
+    ] = ()
+    batch_size: Annotated[
+        Epoch, Key("a whole number >= 1", "training pictures, never augmented, on which the saliency is scored")
+    ] = 128
+    reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+
+
+class TrainConfig(Section):
+    """``train.*``: the optimizer, its schedule, and where it runs."""
+
+    epochs: Annotated[Epoch, Key("a whole number >= 1", "passes over the training pictures")] = 40
+    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate of SGD before any milestone")] = 0.1
+    milestones: Annotated[
+        tuple[Epoch, ...] | None,
+        Key(
+            "a rising list of epochs, or null for 60 %, 80 % and 95 % of the epochs",
+            "from these epochs on, the learning rate is multiplied by their gamma",
+        ),
+    ] = None
+    gammas: Annotated[
+        Positive | tuple[Positive, ...],
+        Key("a number > 0, or a list with one for each milestone", "factor of the learning rate at each milestone"),
+    ] = 0.2
+    momentum: Annotated[Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of SGD")] = 0.9
+    weight_decay: Annotated[
+        Number,
+        Field(ge=0),
+        Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
+    ] = 1e-4
+    tau_max: Annotated[
+        tuple[Annotated[Number, Field(ge=0)], ...] | None,
+        Key(
+            "a list with one number >= 0 for each internal classifier, or null for 0.01 + (i + 1) / exits",
+            "weight in the loss that an internal classifier reaches at the last epoch, rising from 0.01",
+        ),
+    ] = None
+    device: Annotated[
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
+        Key("auto, cpu, cuda, cuda:<n>, mps", "where the run computes; auto takes a GPU where there is one"),
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Key("auto, float32, bfloat16", "bfloat16 computes under autocast; auto takes it on GPUs that have it"),
+    ] = "auto"
+
+
+class Config(Section):
+    """A run, whole. Built by :func:`read_configs`; from Python ``Config(train=TrainConfig(epochs=3))`` works too.
+
+    What is left to ramify (null) is filled in by :func:`resolve`.
+
+    Raises:
+        ConfigError: keys contradict each other.
+        pydantic.ValidationError: a value has the wrong type or range (only when built directly).
+    """
+
+    name: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)] | None,
+        Key("letters, digits, '.', '_' and '-', or null for <source>-<kind>", "name of the run and of its folder"),
+    ] = None
+    seed: Annotated[
+        Whole, Field(ge=0, lt=2**32), Key("a whole number >= 0", "seed of the split, the weights, the order and the augmentation")
+    ] = 0
+    runs_dir: Annotated[str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")] = "runs"
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    growth: GrowthConfig = GrowthConfig()
+    prune: PruneConfig = PruneConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Self:
+        problems = list(_contradictions(self))
+        if problems:
+            raise ConfigError(*(f"{key}: got {_show(received)}; accepted: {accepted}" for key, received, accepted in problems))
+        return self
+
+
+def resolve(config: Config) -> Config:
+    """Fill in what was left open, so that the result says everything a run will do.
+
+    Example:
+        >>> resolve(Config(train=TrainConfig(epochs=100))).growth.epochs
+        (14, 27, 40)
+    """
+    train, network = config.train, config.network
+    milestones = train.milestones
+    if milestones is None:
+        at = (round(train.epochs * share) for share in (0.6, 0.8, 0.95))
+        milestones = tuple(sorted({epoch for epoch in at if 1 < epoch <= train.epochs}))
+    gammas = train.gammas if isinstance(train.gammas, tuple) else (train.gammas,) * len(milestones)
+    taus = train.tau_max
+    if taus is None:
+        taus = tuple(0.01 + (i + 1) / network.exits for i in range(network.exits - 1))
+    epochs = config.growth.epochs
+    if epochs is None and config.growth.mode == "scheduled":
+        epochs = spread(network.growths, train.epochs)
+    return config.model_copy(
+        update={
+            "train": train.model_copy(update={"milestones": milestones, "gammas": gammas, "tau_max": taus}),
+            "growth": config.growth.model_copy(update={"epochs": epochs}),
+        }
+    )
+
+
+def spread(growths: int, epochs: int) -> tuple[int, ...]:
+    """Growth epochs, evenly over the first 40 % of ``epochs``, later where that is too short.
+
+    Example:
+        >>> spread(3, 40), spread(3, 4)
+        ((6, 11, 16), (2, 3, 4))
+    """
+    last = max(growths + 1, round(0.4 * epochs))
+    return tuple(1 + round((last - 1) * i / growths) for i in range(1, growths + 1))
+
+
+def _rising(epochs: Sequence[int]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(epochs))
+
+
+def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Keys that are fine alone and wrong together: (key, received, accepted)."""
+    network, growth, prune, train = config.network, config.growth, config.prune, config.train
+    last = train.epochs
+    if growth.mode == "loss":
+        yield "growth.mode", "loss", "scheduled (growth by loss is still to come)"
+    if growth.init == "identity":
+        yield "growth.init", "identity", "random (function-preserving growth is still to come)"
+    if prune.enabled:
+        yield "prune.enabled", True, "false (pruning is still to come)"
+    if growth.epochs is None:
+        if last <= network.growths:
+            yield "train.epochs", last, f"at least {network.growths + 1}, an epoch for each of the {network.exits} stages"
+    elif len(growth.epochs) != network.growths:
+        why = (
+            f"none, since network.kind {network.kind} does not grow"
+            if network.kind in ("full", "full_ic")
+            else f"{network.growths}, one for each 1 in network.structure"
+        )
+        yield "growth.epochs", growth.epochs, f"a list of {why}"
+    elif not _rising(growth.epochs):
+        yield "growth.epochs", growth.epochs, "epochs in rising order"
+    elif growth.epochs and (growth.epochs[0] < 2 or growth.epochs[-1] > last):
+        yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
+    if train.milestones is not None:
+        if not _rising(train.milestones):
+            yield "train.milestones", train.milestones, "epochs in rising order"
+        elif train.milestones and train.milestones[-1] > last:
+            yield "train.milestones", train.milestones, f"epochs up to train.epochs = {last}"
+    if isinstance(train.gammas, tuple):
+        if train.milestones is None:
+            yield "train.gammas", train.gammas, "one number, unless train.milestones is given too"
+        elif len(train.gammas) != len(train.milestones):
+            yield "train.gammas", train.gammas, f"a list of {len(train.milestones)}, one for each of train.milestones"
+    if train.tau_max is not None and len(train.tau_max) != network.exits - 1:
+        yield "train.tau_max", train.tau_max, f"a list of {network.exits - 1}, one for each internal classifier"
+    if not _rising(prune.epochs):
+        yield "prune.epochs", prune.epochs, "epochs in rising order"
+    elif prune.epochs and prune.epochs[-1] > last:
+        yield "prune.epochs", prune.epochs, f"epochs up to train.epochs = {last}"
+    for key, ratios in (("prune.keep_ratio", prune.keep_ratio), ("prune.min_ratio", prune.min_ratio)):
+        if isinstance(ratios, tuple) and len(ratios) not in {network.exits, max(network.exits - 1, 1)}:
+            yield key, ratios, f"one number, or a list of {network.exits}, one for each stage"
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value somebody gave for a key, and where."""
+
+    value: object
+    where: str
+
+
+def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
+    """The one configuration that ``files`` and ``overrides`` describe.
+
+    Raises:
+        ConfigError: as :func:`read_configs`, or the files describe several runs.
+    """
+    configs = read_configs(files, overrides)
+    if len(configs) > 1:
+        raise ConfigError(f"{files[-1]}: got {len(configs)} documents (---); accepted: one here")
+    return configs[0]
+
+
+def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> list[Config]:
+    """Every configuration that YAML ``files`` and ``key=value`` ``overrides`` describe.
+
+    A file may hold several documents (``---``): each is a run of its own. Other files and the overrides
+    apply to every one of them.
+
+    Args:
+        files: paths of YAML files; a later one overrides an earlier one key by key.
+        overrides: ``key=value`` with values in YAML, for example ``growth.epochs=[5,10,15]``.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown, a value is not accepted.
+    """
+    problems: list[str] = []
+    documents = [_read_documents(path, problems) for path in files]
+    if sum(len(found) > 1 for found in documents) > 1:
+        problems.append("got several files with more than one document (---); accepted: one such file")
+    given = _read_overrides(overrides, problems)
+    if problems:
+        raise ConfigError(*problems)
+    configs: list[Config] = []
+    for layers in itertools.product(*documents):
+        entries: dict[str, Entry] = {}
+        for layer in (*layers, given):
+            entries.update(layer)
+        configs.append(_build(entries, problems))
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return configs
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that :func:`read_configs` reads back to an equal one."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sections as blocks, lists in one line."""
+
+
+_Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everybody expects (YAML 1.1 wants 1.0e-3)."""
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problems.append(f"{path}: got a file that does not exist; accepted: a YAML file, or key=value")
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: cannot be read as a text file ({error})")
+        return []
+    loader = _Loader(text)
+    documents: list[dict[str, Entry]] = []
+    try:
+        while loader.check_node():
+            entries: dict[str, Entry] = {}
+            _collect(loader, loader.get_node(), "", path, entries, problems)
+            documents.append(entries)
+    except yaml.YAMLError as error:
+        problems.append(f"{path}: is not YAML ({' '.join(str(error).split())})")
+    finally:
+        loader.dispose()
+    # An empty file says nothing, which is a run with every default; so does a trailing '---'.
+    return [entries for entries in documents if entries] or [{}]
+
+
+def _collect(
+    loader: _Loader, node: yaml.Node | None, prefix: str, path: Path, entries: dict[str, Entry], problems: list[str]
+) -> None:
+    """Flatten a YAML mapping to dotted keys, remembering the line of each."""
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
+        return
+    if not isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1
+        problems.append(f"{path}:{line}: got {_show(loader.construct_object(node, deep=True))}; accepted: key: value lines")
+        return
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = prefix + str(loader.construct_object(key_node, deep=True))
+        if isinstance(value_node, yaml.MappingNode) or (key in SECTIONS and value_node.tag.endswith(":null")):
+            _collect(loader, value_node, f"{key}.", path, entries, problems)
+            continue
+        if key in entries:
+            problems.append(f"{path}:{line}: {key} is given twice; accepted: once")
+        entries[key] = Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+
+
+def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            problems.append(f"got {text!r}; accepted: key=value, such as train.epochs=40")
+            continue
+        try:
+            entries[key] = Entry(yaml.load(value, Loader=_Loader), "command line")
+        except yaml.YAMLError:
+            problems.append(f"{key}: got {value!r}, which is not YAML; accepted: {accepted(key)} (command line)")
+    return entries
+
+
+def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
+    """The typed configuration of ``entries``; what is wrong goes into ``problems``."""
+    tree: dict[str, object] = {}
+    wrong: list[str] = []
+    known = dict(keys())
+    for key, entry in entries.items():
+        section, _, leaf = key.rpartition(".")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4) or [
+                name for name in known if name.rpartition(".")[2] == leaf
+            ]
+            if key in SECTIONS:
+                hint = f"accepted: a section with keys such as {next(name for name in known if name.startswith(key + '.'))}"
+                wrong.append(f"{key}: got {_show(entry.value)}; {hint} ({entry.where})")
+            else:
+                hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
+                wrong.append(f"unknown key {key}; {hint} ({entry.where})")
+            continue
+        branch = tree.setdefault(section, {}) if section else tree
+        assert isinstance(branch, dict)
+        branch[leaf] = entry.value
+    config = Config()
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        failed = dict.fromkeys(".".join(str(part) for part in detail["loc"][: _depth(detail["loc"])]) for detail in error.errors())
+        for key in failed:
+            entry = entries[key]
+            wrong.append(f"{key}: got {_show(entry.value)}; accepted: {accepted(key)} ({entry.where})")
+    except ConfigError as error:
+        for problem in error.problems:
+            key = problem.partition(":")[0]
+            wrong.append(f"{problem} ({entries[key].where})" if key in entries else problem)
+    problems.extend(wrong)
+    return config
+
+
+def _depth(location: tuple[int | str, ...]) -> int:
+    return 2 if location[0] in SECTIONS else 1
+
+
+def keys() -> Iterator[tuple[str, FieldInfo]]:
+    """Every key with its field, in the order of the page ``ramify config --keys``."""
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from ((f"{name}.{leaf}", inner) for leaf, inner in field.annotation.model_fields.items())
+        else:
+            yield name, field
+
+
+def describe(field: FieldInfo) -> Key:
+    """The :class:`Key` that a field carries."""
+    return next(item for item in field.metadata if isinstance(item, Key))
+
+
+def accepted(key: str) -> str:
+    """What ``key`` accepts, in words."""
+    found = dict(keys()).get(key)
+    return describe(found).accepts if found else "a known key (see: ramify config --keys)"
+
+
+SECTIONS = frozenset(name for name, field in Config.model_fields.items() if name not in dict(keys()))
+
+
+def _show(value: object) -> str:
+    """A received value as a person would have written it in YAML."""
+    if isinstance(value, tuple):
+        value = list(value)
+    if isinstance(value, str):
+        return repr(value)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.strip().removesuffix("...").strip()

@@ -1,0 +1,1 @@
+"""Where pictures come from: sources, one seeded split, batched augmentation on the device."""

@@ -1,0 +1,49 @@
+"""The errors of ramify: what went wrong, in sentences for the person who gets them.
+
+Every error is one of two kinds. An :class:`InputError` says that something given to ramify is wrong
+(the command line exits with 2); a :class:`RunError` says that the work failed underway (it exits with 1).
+"""
+
+
+class RamifyError(Exception):
+    """Base of every error that ramify raises on purpose.
+
+    Args:
+        *problems: one sentence for each thing that is wrong. All of them are told at once, so that
+            a person mends a file once and not line by line.
+
+    Example:
+        >>> str(InputError("a: got 1; accepted: 2", "b: got 3; accepted: 4"))
+        'a: got 1; accepted: 2\\nb: got 3; accepted: 4'
+    """
+
+    exit_code = 1
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems: tuple[str, ...] = problems
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
+
+
+class InputError(RamifyError):
+    """Something that was given is wrong: a key, a value, a path."""
+
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    """A configuration key is unknown, out of range, or contradicts another."""
+
+
+class DataError(InputError):
+    """The pictures cannot be read as a labelled set."""
+
+
+class CheckpointError(InputError):
+    """A saved network is missing, damaged, or written by a newer ramify."""
+
+
+class RunError(RamifyError):
+    """The run failed underway: a loss that is not a number, a full disk, a server that is gone."""
