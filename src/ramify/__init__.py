@@ -1,2 +1,79 @@
-"""x"""
+"""ramify grows, prunes and searches branching neural networks.
+
+The names below are the public face; each is loaded when it is first asked for, so that importing ``ramify``
+costs nothing.
+
+Example:
+    >>> import ramify
+    >>> config = ramify.NetworkConfig(structure=(0, 1, 0), input_shape=(1, 8, 8), classes=10)
+    >>> network = ramify.Network(config)
+    >>> ramify.grow(network).final
+    True
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from ramify.config import Config as Config
+    from ramify.config import DataConfig as DataConfig
+    from ramify.config import GrowthConfig as GrowthConfig
+    from ramify.config import NetworkConfig as NetworkConfig
+    from ramify.config import PruneConfig as PruneConfig
+    from ramify.config import TrainConfig as TrainConfig
+    from ramify.config import read_config as read_config
+    from ramify.config import read_configs as read_configs
+    from ramify.data.pictures import Part as Part
+    from ramify.data.sources import load_pictures as load_pictures
+    from ramify.errors import InputError as InputError
+    from ramify.errors import RamifyError as RamifyError
+    from ramify.errors import RunError as RunError
+    from ramify.nn.network import Network as Network
+    from ramify.ops.cost import cost as cost
+    from ramify.ops.grow import grow as grow
+    from ramify.ops.loss import exit_losses as exit_losses
+    from ramify.ops.loss import weighted_loss as weighted_loss
+    from ramify.ops.surgery import parameter_groups as parameter_groups
+    from ramify.run.evaluate import evaluate as evaluate
+    from ramify.run.readback import describe as describe
+    from ramify.run.readback import load as load
+    from ramify.run.train import resume as resume
+    from ramify.run.train import train as train
+
+_HOME = {
+    "ramify.config": (
+        "Config",
+        "DataConfig",
+        "GrowthConfig",
+        "NetworkConfig",
+        "PruneConfig",
+        "TrainConfig",
+        "read_config",
+        "read_configs",
+    ),
+    "ramify.data.pictures": ("Part",),
+    "ramify.data.sources": ("load_pictures",),
+    "ramify.errors": ("InputError", "RamifyError", "RunError"),
+    "ramify.nn.network": ("Network",),
+    "ramify.ops.cost": ("cost",),
+    "ramify.ops.grow": ("grow",),
+    "ramify.ops.loss": ("exit_losses", "weighted_loss"),
+    "ramify.ops.surgery": ("parameter_groups",),
+    "ramify.run.evaluate": ("evaluate",),
+    "ramify.run.readback": ("describe", "load"),
+    "ramify.run.train": ("resume", "train"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'ramify' has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

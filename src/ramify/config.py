@@ -116,7 +116,9 @@ class NetworkConfig(Section):
         Field(min_length=1),
         Key("a list of 0 and 1, at least one", "a cell each; 1 = the cell carries an internal classifier"),
     ] = (0, 1, 0, 1, 0, 1, 0)
-    channels: Annotated[Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every cell")] = 16
+    channels: Annotated[
+        Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every cell")
+    ] = 16
     cell: Annotated[
         Literal["basic", "skip_second"],
         Key("basic, skip_second", "basic: a shortcut over both layers; skip_second: over the second one alone"),
@@ -214,8 +216,8 @@ class PruneConfig(Section):
 class TrainConfig(Section):
     """``train.*``: the optimizer, its schedule, and where it runs."""
 
-    epochs: Annotated[Epoch, Key("a whole number >= 1", "passes over the training pictures")] = 40
-    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate of SGD before any milestone")] = 0.1
+    epochs: Annotated[Epoch, Key("a whole number >= 1", "passes over the training pictures")] = 30
+    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate of SGD before any milestone")] = 0.02
     milestones: Annotated[
         tuple[Epoch, ...] | None,
         Key(
@@ -245,6 +247,13 @@ class TrainConfig(Section):
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
         Key("auto, cpu, cuda, cuda:<n>, mps", "where the run computes; auto takes a GPU where there is one"),
     ] = "auto"
+    threads: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null: 1 for pictures up to 16 x 16 pixels, else PyTorch's own number",
+            "processor threads; kept with the run, so that it goes on with as many, and ends with the same bits",
+        ),
+    ] = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
         Key("auto, float32, bfloat16", "bfloat16 computes under autocast; auto takes it on GPUs that have it"),
@@ -266,9 +275,13 @@ class Config(Section):
         Key("letters, digits, '.', '_' and '-', or null for <source>-<kind>", "name of the run and of its folder"),
     ] = None
     seed: Annotated[
-        Whole, Field(ge=0, lt=2**32), Key("a whole number >= 0", "seed of the split, the weights, the order and the augmentation")
+        Whole,
+        Field(ge=0, lt=2**32),
+        Key("a whole number >= 0", "seed of the split, the weights, the order and the augmentation"),
     ] = 0
-    runs_dir: Annotated[str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")] = "runs"
+    runs_dir: Annotated[
+        str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")
+    ] = "runs"
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     growth: GrowthConfig = GrowthConfig()
@@ -279,7 +292,9 @@ class Config(Section):
     def _keys_agree(self) -> Self:
         problems = list(_contradictions(self))
         if problems:
-            raise ConfigError(*(f"{key}: got {_show(received)}; accepted: {accepted}" for key, received, accepted in problems))
+            raise ConfigError(
+                *(f"{key}: got {to_text(received)}; accepted: {accepted}" for key, received, accepted in problems)
+            )
         return self
 
 
@@ -337,7 +352,11 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "prune.enabled", True, "false (pruning is still to come)"
     if growth.epochs is None:
         if last <= network.growths:
-            yield "train.epochs", last, f"at least {network.growths + 1}, an epoch for each of the {network.exits} stages"
+            yield (
+                "train.epochs",
+                last,
+                f"at least {network.growths + 1}, an epoch for each of the {network.exits} stages",
+            )
     elif len(growth.epochs) != network.growths:
         why = (
             f"none, since network.kind {network.kind} does not grow"
@@ -433,7 +452,9 @@ class _Dumper(yaml.SafeDumper):
     """Sections as blocks, lists in one line."""
 
 
-_Dumper.add_representer(list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True))
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -441,7 +462,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789"))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
@@ -453,17 +476,15 @@ def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{path}: cannot be read as a text file ({error})")
         return []
-    loader = _Loader(text)
     documents: list[dict[str, Entry]] = []
     try:
+        loader = _Loader(text)
         while loader.check_node():
             entries: dict[str, Entry] = {}
             _collect(loader, loader.get_node(), "", path, entries, problems)
             documents.append(entries)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date such as 2020-13-40
         problems.append(f"{path}: is not YAML ({' '.join(str(error).split())})")
-    finally:
-        loader.dispose()
     # An empty file says nothing, which is a run with every default; so does a trailing '---'.
     return [entries for entries in documents if entries] or [{}]
 
@@ -476,7 +497,9 @@ def _collect(
         return
     if not isinstance(node, yaml.MappingNode):
         line = node.start_mark.line + 1
-        problems.append(f"{path}:{line}: got {_show(loader.construct_object(node, deep=True))}; accepted: key: value lines")
+        problems.append(
+            f"{path}:{line}: got {to_text(loader.construct_object(node, deep=True))}; accepted: key: value lines"
+        )
         return
     for key_node, value_node in node.value:
         line = key_node.start_mark.line + 1
@@ -498,7 +521,7 @@ def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, 
             continue
         try:
             entries[key] = Entry(yaml.load(value, Loader=_Loader), "command line")
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError):
             problems.append(f"{key}: got {value!r}, which is not YAML; accepted: {accepted(key)} (command line)")
     return entries
 
@@ -515,8 +538,9 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
                 name for name in known if name.rpartition(".")[2] == leaf
             ]
             if key in SECTIONS:
-                hint = f"accepted: a section with keys such as {next(name for name in known if name.startswith(key + '.'))}"
-                wrong.append(f"{key}: got {_show(entry.value)}; {hint} ({entry.where})")
+                example = next(name for name in known if name.startswith(f"{key}."))
+                hint = f"accepted: a section with keys such as {example}"
+                wrong.append(f"{key}: got {to_text(entry.value)}; {hint} ({entry.where})")
             else:
                 hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
                 wrong.append(f"unknown key {key}; {hint} ({entry.where})")
@@ -528,10 +552,10 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
     try:
         config = Config.model_validate(tree)
     except ValidationError as error:
-        failed = dict.fromkeys(".".join(str(part) for part in detail["loc"][: _depth(detail["loc"])]) for detail in error.errors())
-        for key in failed:
+        locations = (detail["loc"] for detail in error.errors())
+        for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
             entry = entries[key]
-            wrong.append(f"{key}: got {_show(entry.value)}; accepted: {accepted(key)} ({entry.where})")
+            wrong.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
     except ConfigError as error:
         for problem in error.problems:
             key = problem.partition(":")[0]
@@ -567,8 +591,8 @@ def accepted(key: str) -> str:
 SECTIONS = frozenset(name for name, field in Config.model_fields.items() if name not in dict(keys()))
 
 
-def _show(value: object) -> str:
-    """A received value as a person would have written it in YAML."""
+def to_text(value: object) -> str:
+    """A value as a person would have written it in YAML."""
     if isinstance(value, tuple):
         value = list(value)
     if isinstance(value, str):

@@ -1,1 +1,24 @@
-"""x"""
+"""The commands: a file for each verb, thin: parse, call, print.
+
+Heavy imports stand inside the verbs, so that ``ramify --help`` answers at once.
+"""
+
+import os
+import sys
+
+from ramify.cli.app import app
+from ramify.errors import RamifyError
+
+
+def main() -> None:
+    """Run the command line; ends the process with 0, 1 (the run failed) or 2 (the input is wrong)."""
+    try:
+        app()
+    except RamifyError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the command line speaks through print
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader has what it wanted (ramify info ... | head). Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

@@ -1,1 +1,1 @@
-"""x"""
+"""What a network is: masked layers, cells, exits, and the network of stages they make up."""

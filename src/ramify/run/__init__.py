@@ -1,1 +1,1 @@
-"""x"""
+"""How a run unfolds: events, its folder, checkpoints, evaluation and the training loop."""

@@ -1,1 +1,1 @@
-"""x"""
+"""What a person sees: the live view of a run, plain lines, tables."""

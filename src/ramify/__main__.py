@@ -1,0 +1,3 @@
+from ramify.cli import main
+
+main()

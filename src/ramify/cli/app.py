@@ -1,0 +1,40 @@
+"""The command line as a whole."""
+
+from typing import Annotated
+
+import typer
+
+from ramify import __version__
+from ramify.cli.config import config
+from ramify.cli.data import data
+from ramify.cli.evaluate import evaluate
+from ramify.cli.info import info
+from ramify.cli.train import train
+
+app = typer.Typer(
+    name="ramify",
+    help="Image classifiers that grow while they train: small, fast, and honest about it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"ramify {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for verb in (train, info, evaluate, data, config):
+    app.command()(verb)

@@ -1,0 +1,56 @@
+"""What several verbs share: their arguments, and how they print."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, RenderableType
+
+Given = Annotated[
+    list[str] | None, typer.Argument(metavar="[FILE.yaml | KEY=VALUE]...", help="Configuration files and overrides.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
+RunsDir = Annotated[
+    Path | None, typer.Option("--runs_dir", help="Where the folders of the runs are kept [default: runs]")
+]
+RUNS_DIR = Path("runs")
+
+
+def sort_given(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The arguments apart: paths of YAML files, and ``key=value`` overrides."""
+    files = [Path(text) for text in given if "=" not in text or Path(text).is_file()]
+    return files, [text for text in given if "=" in text and not Path(text).is_file()]
+
+
+def say(line: str) -> None:
+    """A plain line, at once also into a pipe."""
+    print(line, flush=True)  # noqa: T201 - the command line speaks through print
+
+
+def say_json(record: object) -> None:
+    """One JSON document."""
+    say(json.dumps(record, indent=2))
+
+
+def show(item: RenderableType) -> None:
+    """A table or text, as wide as it needs where no terminal limits it."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(item)
+
+
+def download_lines(write: Callable[[str], None]) -> Callable[[str, int, int | None], None]:
+    """Progress of downloads as lines, one for each tenth."""
+    told: dict[str, int] = {}
+
+    def observe(name: str, done: int, total: int | None) -> None:
+        tenth = 10 * done // total if total else done // 10_000_000
+        if told.get(name) != tenth:
+            told[name] = tenth
+            of = f" of {total / 1e6:.1f}" if total else ""
+            write(f"fetching {name}: {done / 1e6:.1f}{of} MB")
+
+    return observe

@@ -1,0 +1,30 @@
+"""``ramify info``: read saved networks back."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say_json, show
+
+
+def info(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of runs, or paths of their folders.")],
+    as_json: AsJson = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Load saved networks and tell what they are; several become a table with means.
+
+    Examples: ramify info digits-iterative | ramify info runs/demo-seed*
+    """
+    from ramify.run.folder import find_run
+    from ramify.run.readback import describe
+    from ramify.show.tables import comparison_table, run_table
+
+    summaries = [describe(find_run(name, runs_dir or RUNS_DIR)) for name in names]
+    if as_json:
+        say_json([asdict(summary) for summary in summaries])
+    elif len(summaries) == 1:
+        show(run_table(summaries[0]))
+    else:
+        show(comparison_table(summaries))

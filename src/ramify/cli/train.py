@@ -1,0 +1,172 @@
+"""``ramify train``: one run or several."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, say, say_json, show, sort_given
+from ramify.errors import ConfigError, RamifyError, RunError
+
+if TYPE_CHECKING:
+    from ramify.config import Config
+    from ramify.data.fetch import Progress
+    from ramify.run.events import Observer
+    from ramify.run.summary import Summary
+
+
+def train(
+    given: Given = None,
+    resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with a run that was stopped.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Run N seeds; ends with mean and deviation.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Grow and train a network, keep it, and measure it.
+
+    Without arguments it trains on the embedded handwritten digits. A YAML file with several documents (---)
+    is several runs in turn.
+
+    Examples: ramify train | ramify train mine.yaml train.epochs=40 | ramify train data.source=photos/ |
+    ramify train --resume digits-iterative
+    """
+    given = given or []
+    if resume is not None:
+        if given or repeats > 1 or overwrite:
+            raise ConfigError(
+                "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
+            )
+        from ramify.run.folder import find_run
+        from ramify.run.train import resume as go_on
+
+        folder = find_run(resume, runs_dir or RUNS_DIR)
+        _one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json)
+        return
+
+    from ramify.config import read_configs
+
+    files, overrides = sort_given(given)
+    if runs_dir is not None:
+        overrides.append(f"runs_dir={runs_dir}")
+    configs = _repeated(read_configs(files, overrides), repeats)
+    _names_differ(configs)
+    if len(configs) == 1:
+        _one(_training(configs[0], overwrite), quiet, as_json)
+        return
+    summaries, failure = _several(configs, overwrite, quiet, as_json)
+    _compare(summaries, as_json)
+    if failure is not None:
+        raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as told above")
+
+
+Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
+
+
+def _training(config: "Config", overwrite: bool) -> Training:
+    from ramify.run.train import train as train_one
+
+    return lambda observers, progress: train_one(config, observers, overwrite=overwrite, progress=progress)
+
+
+def _repeated(configs: "list[Config]", repeats: int) -> "list[Config]":
+    """Each configuration once for each seed, the seed in its name."""
+    if repeats == 1:
+        return configs
+    from ramify.run.folder import default_name
+
+    return [
+        config.model_copy(update={"seed": seed, "name": f"{config.name or default_name(config)}-seed{seed}"})
+        for config in configs
+        for seed in range(config.seed, config.seed + repeats)
+    ]
+
+
+def _names_differ(configs: "list[Config]") -> None:
+    names = [config.name for config in configs if config.name is not None]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"name: got {twice[0]!r} for several runs; accepted: a name of its own for each, or none")
+
+
+def _one(training: Training, quiet: bool, as_json: bool) -> None:
+    from ramify.show.tables import run_table
+
+    with _watching(quiet, as_json) as (observers, progress):
+        summary = training(observers, progress)
+    if not as_json:
+        show(run_table(summary))
+        say(f"kept in {summary.folder}; read it back with: ramify info {summary.name}")
+
+
+def _several(
+    configs: "list[Config]", overwrite: bool, quiet: bool, as_json: bool
+) -> "tuple[list[Summary], RamifyError | None]":
+    """Every run in turn; one that fails is told and does not keep the others from running."""
+    summaries: list[Summary] = []
+    failure: RamifyError | None = None
+    for number, config in enumerate(configs, start=1):
+        if not quiet and not as_json:
+            say(f"\nrun {number} of {len(configs)}")
+        try:
+            with _watching(quiet, as_json) as (observers, progress):
+                summaries.append(_training(config, overwrite)(observers, progress))
+        except RamifyError as error:
+            failure = failure or error
+            for problem in error.problems:
+                typer.echo(f"error: run {number}: {problem}", err=True)
+    return summaries, failure
+
+
+def _compare(summaries: "list[Summary]", as_json: bool) -> None:
+    from ramify.show.tables import comparison_table, mean_and_deviation
+
+    if not summaries:
+        return
+    if not as_json:
+        show(comparison_table(summaries))
+        return
+    if len({len(summary.exits) for summary in summaries}) == 1:
+        tests = zip(*([each.test.top1 for each in run.exits if each.test] for run in summaries), strict=True)
+        pairs = [mean_and_deviation(values) for values in tests]
+        means = {"mean": [mean for mean, _ in pairs], "std": [deviation for _, deviation in pairs]}
+    else:
+        means = {}
+    say_json({"event": "compared", "runs": [summary.name for summary in summaries], **means})
+
+
+@contextlib.contextmanager
+def _watching(quiet: bool, as_json: bool) -> "Iterator[tuple[list[Observer], Progress]]":
+    """Observers for what was asked for; a key stroke to stop becomes a sentence."""
+    from rich.console import Console
+
+    from ramify.run.events import Event, Started
+    from ramify.show.lines import json_lines, plain_lines
+    from ramify.show.live import LiveView
+
+    names: list[str] = []
+
+    def remember(event: Event) -> None:
+        if isinstance(event, Started):
+            names.append(event.name)
+
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        observers: list[Observer] = [remember]
+        progress: Progress = lambda name, done, total: None  # noqa: E731
+        if as_json:
+            observers.append(json_lines(say))
+        elif not quiet and console.is_terminal:
+            view = stack.enter_context(LiveView(console))
+            observers.append(view)
+            progress = view.fetching
+        elif not quiet:
+            observers.append(plain_lines(say))
+            progress = download_lines(say)
+        try:
+            yield observers, progress
+        except KeyboardInterrupt:
+            how = f"go on with: ramify train --resume {names[-1]}" if names else "nothing was trained yet"
+            raise RunError(f"stopped from the keyboard; {how}") from None

@@ -1,0 +1,82 @@
+"""Batches in a seeded order, and their augmentation where they lie."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+Augmentation = Literal["none", "crop", "crop_flip"]
+
+# A mirrored digit is another sign, or none.
+NEVER_MIRRORED = frozenset({"digits", "mnist"})
+
+
+def augmentation(config_augment: Literal["auto", "none", "crop", "crop_flip"], source: str) -> Augmentation:
+    """What ``data.augment`` means for the pictures of ``data.source``.
+
+    Example:
+        >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
+        ('crop', 'crop_flip', 'none')
+    """
+    if config_augment != "auto":
+        return config_augment
+    return "crop" if source in NEVER_MIRRORED else "crop_flip"
+
+
+def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """Shift, and maybe mirror, each picture of a batch by its own random numbers.
+
+    ``crop`` shifts by up to ``max(1, H // 8)`` pixels both ways, zeros moving in; ``crop_flip`` also mirrors
+    every other picture, left to right.
+
+    Args:
+        images: ``[B, C, H, W]``, uint8 (any type works), on any device; left as it is.
+        how: what to do.
+        generator: on the CPU, so that a seed gives the same pictures on every device.
+
+    Returns:
+        ``[B, C, H, W]`` of the same type, on the same device.
+
+    Example:
+        >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+        >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    if how == "none":
+        return images
+    count, channels, height, width = images.shape
+    reach = max(1, height // 8)
+    down, right = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
+    rows = down + torch.arange(height)
+    columns = torch.arange(width).expand(count, width)
+    if how == "crop_flip":
+        mirrored = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    columns = right + columns
+    # One gather does both: the place in the padded picture that each pixel is read from.
+    places = rows[:, :, None] * (width + 2 * reach) + columns[:, None, :]
+    places = places.reshape(count, 1, height * width).to(images.device, non_blocking=True)
+    padded = F.pad(images, (reach, reach, reach, reach)).flatten(2)
+    return padded.gather(2, places.expand(-1, channels, -1)).view(images.shape)
+
+
+def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+    """The numbers 0 to n - 1 in a seeded order, cut in batches (int64, on the CPU).
+
+    The last batch may be smaller. A single picture left over joins the batch before it, since batch norm
+    cannot train on one: every picture is seen once in an epoch, and a batch has at most
+    ``batch_size + 1``. Only where ``n`` is 1 is there a batch of one.
+
+    Example:
+        >>> [len(batch) for batch in batches(9, 4, torch.Generator())]
+        [4, 5]
+    """
+    order = torch.randperm(n, generator=generator)
+    start = 0
+    while start < n:
+        stop = start + batch_size
+        if stop + 1 == n:
+            stop = n
+        yield order[start:stop]
+        start = stop

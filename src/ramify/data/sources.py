@@ -1,0 +1,98 @@
+"""The one entry to pictures: ``data.source`` and its options, to a training and a test part."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from ramify.config import DataConfig
+from ramify.data.cache import cache_folder, cached, digest
+from ramify.data.decode import Size
+from ramify.data.digits import load_digits
+from ramify.data.fetch import FILES, Progress, RemoteFile, fetch
+from ramify.data.fit import fit_set
+from ramify.data.folder import load_path
+from ramify.data.formats import read_cifar10, read_cifar100, read_fashion_mnist, read_mnist, read_tiny_imagenet
+from ramify.data.pictures import PictureSet
+from ramify.data.split import take, with_test
+from ramify.errors import DataError
+
+Reader = Callable[[Sequence[Path]], PictureSet]
+
+# Each named source: the function that reads it from its files (ramify.data.fetch.FILES).
+SOURCES: dict[str, Reader] = {
+    "digits": lambda paths: load_digits(),
+    "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+    "mnist": read_mnist,
+    "fashion_mnist": read_fashion_mnist,
+    "tiny_imagenet": read_tiny_imagenet,
+}
+
+
+def load_pictures(
+    config: DataConfig,
+    progress: Progress | None = None,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+) -> PictureSet:
+    """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
+
+    They are fetched if need be, decoded or taken from the cache, made ``config.size``, given a test part where
+    they have none (a fixed split of ``config.test_fraction``, the same in every run), and cut to
+    ``config.limit`` pictures in each part, the classes alike.
+
+    Args:
+        config: the section ``data`` of a configuration.
+        progress: told how far downloads are.
+        shape: (C, H, W) that a network takes: pictures are made so, and ``config.size`` does not count.
+        files: the files of the named sources.
+
+    Raises:
+        DataError: the source is not known, or cannot be read as a labelled set.
+        RunError: a file could not be fetched.
+
+    Example:
+        >>> pictures = load_pictures(DataConfig(source="digits", limit=100))
+        >>> pictures.shape, len(pictures.train), len(pictures.test)
+        ((1, 8, 8), 100, 100)
+    """
+    size: Size | None = (config.size, config.size) if isinstance(config.size, int) else config.size
+    if shape is not None:
+        size = shape[1:]
+    if config.source in SOURCES:
+        pictures = _load_named(config.source, size, config.mirror, progress, files.get(config.source, ()))
+    else:
+        pictures = load_path(_existing(config.source), size)
+    pictures = with_test(pictures, config.test_fraction)
+    if config.limit is not None:
+        train, test = (take(part, config.limit, pictures.classes) for part in (pictures.train, pictures.test))
+        pictures = PictureSet(train, test, pictures.classes)
+    return pictures if shape is None else fit_set(pictures, shape)
+
+
+def _load_named(
+    name: str, size: Size | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
+) -> PictureSet:
+    def build() -> PictureSet:
+        # Sets share file names, so each has a folder of its own.
+        paths = [fetch(file, cache_folder() / "files" / name, mirror, progress) for file in files]
+        pictures = SOURCES[name](paths)
+        return pictures if size is None else fit_set(pictures, (pictures.shape[0], *size))
+
+    return cached(digest(name, size), digest([file.checksum for file in files]), build)
+
+
+def _existing(source: str) -> Path:
+    try:
+        path = Path(source).expanduser()
+        if path.exists():
+            return path
+    except (OSError, RuntimeError):  # a name that the system refuses, or the home of nobody
+        pass
+    near = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.4)
+    raise DataError(
+        f"data.source: got {source!r}, which is neither a known name nor a path that exists; accepted: "
+        f"{', '.join(SOURCES)}, or the path of a folder, .tar or .zip"
+        + (f"; nearest known name: {near[0]}" if near else "")
+    )

@@ -1,0 +1,68 @@
+"""Convolution and linear layers whose mask is a buffer from birth.
+
+The mask multiplies the weight in the forward pass, so a masked weight gets no gradient; its stored value
+is zero as well, so no exporter, reader or average can revive it.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MaskedConv2d(nn.Conv2d):
+    """A square convolution without bias and with "same" padding, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
+
+    The weights start He normal over the fan out (arXiv:1502.01852): standard deviation
+    ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``.
+
+    Attributes:
+        mask: bool, shape of ``weight``; False where a weight is pruned.
+    """
+
+    mask: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
+        )
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def reset_parameters(self) -> None:
+        # The fan out of PyTorch counts every output channel; a weight only feeds those of its group.
+        fan_out = self.out_channels * self.kernel_size[0] * self.kernel_size[1] / self.groups
+        nn.init.normal_(self.weight, std=(2 / fan_out) ** 0.5)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
+        return F.conv2d(input, self.weight * self.mask, None, self.stride, self.padding, self.dilation, self.groups)
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer with bias, ``[B, in] -> [B, out]``.
+
+    The weights start normal over the fan in, with standard deviation ``1 / sqrt(in_features)``, and the biases
+    at zero: a head has few outputs, so the fan out would start it with logits far too large.
+
+    Attributes:
+        mask: bool, shape of ``weight``; False where a weight is pruned.
+    """
+
+    mask: Tensor
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gave it
+        return F.linear(input, self.weight * self.mask, self.bias)
+
+
+Masked = MaskedConv2d | MaskedLinear
+
+
+def masked_layers(module: nn.Module) -> dict[str, Masked]:
+    """The masked layers inside ``module`` by name, in the order in which they were registered."""
+    return {name: layer for name, layer in module.named_modules() if isinstance(layer, MaskedConv2d | MaskedLinear)}

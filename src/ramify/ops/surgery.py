@@ -1,0 +1,119 @@
+"""The one place where the parameters under an optimizer change: nothing here touches what it need not.
+
+Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
+
+
+@dataclass(frozen=True)
+class StageParameters:
+    """The parameters that belong to one stage, by name: those that weight decay touches and those it spares.
+
+    ``decay`` holds convolution and linear weights, ``spared`` the biases, batch norm and pooling shares.
+    """
+
+    decay: dict[str, nn.Parameter]
+    spared: dict[str, nn.Parameter]
+
+
+def stage_modules(network: Network, stage: int) -> dict[str, nn.Module]:
+    """The modules of one stage by name; the stem belongs to stage 0."""
+    modules: dict[str, nn.Module] = {"stem": network.stem} if stage == 0 else {}
+    modules[f"stages.{stage}"] = network.stages[stage]
+    return modules
+
+
+def stage_parameters(network: Network, stage: int) -> StageParameters:
+    """The parameters of one stage, each under its name in ``network.state_dict()``."""
+    decay: dict[str, nn.Parameter] = {}
+    spared: dict[str, nn.Parameter] = {}
+    for prefix, module in stage_modules(network, stage).items():
+        weights = {f"{name}.weight" for name in masked_layers(module)}
+        for name, parameter in module.named_parameters():
+            (decay if name in weights else spared)[f"{prefix}.{name}"] = parameter
+    return StageParameters(decay, spared)
+
+
+def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, object]]:
+    """Groups for a ``torch.optim`` optimizer: for each stage one that decays and one that is spared.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
+        >>> optimizer = torch.optim.SGD(parameter_groups(network, 1e-4), lr=0.1, momentum=0.9)
+        >>> [(group["stage"], group["decay"], group["weight_decay"]) for group in optimizer.param_groups]
+        [(0, True, 0.0001), (0, False, 0.0), (1, True, 0.0001), (1, False, 0.0)]
+    """
+    groups: list[dict[str, object]] = []
+    for stage in range(len(network.stages)):
+        found = stage_parameters(network, stage)
+        groups.append(_group(found.decay, stage=stage, decay=True, weight_decay=weight_decay))
+        groups.append(_group(found.spared, stage=stage, decay=False, weight_decay=0.0))
+    return groups
+
+
+def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, object]:
+    return {"params": list(parameters.values()), **options}
+
+
+def add_stage(optimizer: torch.optim.Optimizer, network: Network, stage: int) -> None:
+    """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
+
+    The groups and the state of everything that was there are untouched. In groups made by
+    :func:`parameter_groups` the newcomers follow those of the stage before, decayed and spared apart; in any
+    other optimizer they form one group with the options of the last one.
+    """
+    found = stage_parameters(network, stage)
+    groups = optimizer.param_groups
+    if "decay" not in groups[-1]:
+        optimizer.add_param_group({**_options(groups[-1]), **_group({**found.decay, **found.spared})})
+        return
+    for decay, parameters in ((True, found.decay), (False, found.spared)):
+        like = next(group for group in reversed(groups) if group["decay"] is decay)
+        optimizer.add_param_group({**_options(like), **_group(parameters, stage=stage, decay=decay)})
+
+
+def _options(group: dict[str, object]) -> dict[str, object]:
+    # param_names belongs to the parameters of the group it stands in, not to its options.
+    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group, so that newcomers follow the schedule of the others."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, dict[str, Tensor]]:
+    """The tensors that ``optimizer`` keeps for each parameter, by the parameter's name.
+
+    Names outlive surgery; the positions that ``optimizer.state_dict()`` uses do not.
+    """
+    return {
+        name: {key: value for key, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
+        for name, parameter in network.named_parameters()
+        if parameter in optimizer.state
+    }
+
+
+def load_optimizer_state(
+    optimizer: torch.optim.Optimizer, network: Network, state: dict[str, dict[str, Tensor]]
+) -> None:
+    """Put back what :func:`optimizer_state` took.
+
+    Raises:
+        KeyError: ``state`` names a parameter that ``network`` does not have.
+    """
+    parameters = dict(network.named_parameters())
+    for name, tensors in state.items():
+        parameter = parameters[name]
+        for key, value in tensors.items():
+            # A step counter is a scalar that the fused and capturable forms want beside the parameter.
+            optimizer.state[parameter][key] = value.to(parameter.device, copy=True)

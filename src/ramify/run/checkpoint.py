@@ -1,0 +1,164 @@
+"""Saved networks: ``model.safetensors`` with the tensors, ``model.json`` with everything else, no pickle.
+
+``model.json`` holds the network's configuration and how many stages exist, which rebuild it exactly, the names
+of the classes, when it grew, and checksums: of the tensors, and of itself. ``last/`` also holds
+``trainer.safetensors`` and ``trainer.json``, from which a run goes on.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ramify import __version__
+from ramify.config import NetworkConfig
+from ramify.errors import CheckpointError, ConfigError
+from ramify.files import readable_folder
+from ramify.nn.network import Network
+from ramify.ops.surgery import load_optimizer_state, optimizer_state
+from ramify.run.evaluate import Score
+
+FORMAT = 1
+"""Version of the files; a reader refuses those of a later one."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a saved network besides its tensors.
+
+    Attributes:
+        network: its configuration.
+        stages: how many stages exist.
+        classes: names of the classes, in the order of the logits.
+        epoch: the last epoch that it was trained in.
+        grown: for each growth the stage, counted from 0, and the epoch before which it came.
+        valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
+    """
+
+    network: NetworkConfig
+    stages: int
+    classes: tuple[str, ...]
+    epoch: int
+    grown: tuple[tuple[int, int], ...] = ()
+    valid: tuple[Score, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """Where a run stands after an epoch, besides its network and the optimizer's tensors."""
+
+    epoch: int
+    seconds: float
+    best_epoch: int | None
+    best_score: float | None
+
+
+def pack_model(network: Network, card: Card) -> dict[str, bytes]:
+    """The files of a saved network, by name."""
+    return _pack("model", network.state_dict(), {"ramify": __version__, **_plain(card)})
+
+
+def read_model(folder: Path) -> tuple[Network, Card]:
+    """The network saved in ``folder``, on the CPU and in evaluation mode, and its card.
+
+    Raises:
+        CheckpointError: the files are missing, damaged, or written by a later ramify.
+    """
+    tensors, fields = _unpack(folder, "model")
+    try:
+        card = TypeAdapter(Card).validate_python(fields)
+        network = Network(card.network, stages=card.stages)
+        network.load_state_dict(tensors, strict=True)
+    except (ValidationError, ConfigError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder}: its model.json and model.safetensors do not make a network ({error})"
+        ) from error
+    return network.eval(), card
+
+
+def pack_trainer(network: Network, optimizer: torch.optim.Optimizer, state: TrainerState) -> dict[str, bytes]:
+    """The files from which training goes on, by name."""
+    tensors = {
+        f"{name}:{key}": value
+        for name, tensors in optimizer_state(optimizer, network).items()
+        for key, value in tensors.items()
+    }
+    return _pack("trainer", tensors, _plain(state))
+
+
+def read_trainer(folder: Path, network: Network, optimizer: torch.optim.Optimizer) -> TrainerState:
+    """Put the saved state back into ``optimizer`` and tell where the run stood.
+
+    Raises:
+        CheckpointError: the files are missing, damaged, of a later ramify, or of another network.
+    """
+    tensors, fields = _unpack(folder, "trainer")
+    state: dict[str, dict[str, Tensor]] = {}
+    for label, value in tensors.items():
+        name, _, key = label.rpartition(":")
+        state.setdefault(name, {})[key] = value
+    try:
+        load_optimizer_state(optimizer, network, state)
+        return TypeAdapter(TrainerState).validate_python(fields)
+    except (ValidationError, KeyError) as error:
+        raise CheckpointError(f"{folder}: its trainer files do not fit its network ({error})") from error
+
+
+def _plain(record: Card | TrainerState) -> dict[str, object]:
+    plain: dict[str, object] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    return plain
+
+
+def _pack(name: str, tensors: dict[str, Tensor], fields: dict[str, object]) -> dict[str, bytes]:
+    blob = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
+    document = {"format": FORMAT, **fields, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
+    document["sha256"] = _seal(document)
+    return {f"{name}.safetensors": blob, f"{name}.json": (json.dumps(document, indent=2) + "\n").encode()}
+
+
+def _seal(document: dict[str, object]) -> str:
+    """Checksum of a document, whatever the order and the spacing of its file."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _unpack(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    folder = readable_folder(folder)
+    about, blob_path = folder / f"{name}.json", folder / f"{name}.safetensors"
+    try:
+        text, blob = about.read_bytes(), blob_path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{error.filename}: is missing; accepted: a folder with {about.name} and {blob_path.name}"
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    try:
+        document = json.loads(text)
+        version = int(document["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{about}: is damaged; accepted: the file as ramify wrote it") from error
+    if version > FORMAT:
+        writer = f" by ramify {document['ramify']}" if "ramify" in document else ""
+        raise CheckpointError(
+            f"{about}: got format {version}, written{writer}; accepted: up to {FORMAT}; upgrade ramify to read it"
+        )
+    if document.pop("sha256", None) != _seal(document):
+        raise CheckpointError(
+            f"{about}: is damaged (its checksum does not match); accepted: the file as ramify wrote it"
+        )
+    if hashlib.sha256(blob).hexdigest() != document.pop("tensors_sha256", None):
+        raise CheckpointError(
+            f"{blob_path}: is damaged (its checksum does not match); accepted: the file as ramify wrote it"
+        )
+    try:
+        tensors = load_tensors(blob)
+    except SafetensorError as error:
+        raise CheckpointError(f"{blob_path}: is not a safetensors file ({error})") from error
+    return tensors, {key: value for key, value in document.items() if key not in ("format", "ramify")}

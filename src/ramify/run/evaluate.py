@@ -1,0 +1,68 @@
+"""Measuring a network on pictures it does not learn from."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ramify.data.pictures import Part
+from ramify.nn.network import Network
+from ramify.ops.loss import exit_losses
+
+BATCH = 512
+"""Pictures in a batch of an evaluation; it does not change the figures."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """How one exit does: mean cross-entropy, and accuracies in [0, 1].
+
+    ``top3`` counts a picture as right when its class is among the three likeliest; None where it was not measured.
+    """
+
+    loss: float
+    top1: float
+    top3: float | None = None
+
+
+def computing(device: torch.device, precision: str) -> contextlib.AbstractContextManager[None]:
+    """The context in which a network computes: autocast for ``bfloat16``, nothing for ``float32``."""
+    if precision == "bfloat16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext()
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Pictures as a network takes them: uint8 0 to 255 -> float32 in [0, 1]."""
+    return images.to(torch.float32).div_(255)
+
+
+def evaluate(network: Network, part: Part, precision: str = "float32") -> list[Score]:
+    """The score of every exit on ``part``, shallowest first.
+
+    The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
+    it had. Pictures are never augmented.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
+        >>> part = Part(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
+        >>> [score.top1 for score in evaluate(network, part)]
+        [0.5, 0.5]
+    """
+    device = network.mean.device
+    exits, count = len(network.stages), len(part)
+    total = torch.zeros(3, exits, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), computing(device, precision):
+        for start in range(0, count, BATCH):
+            images = to_float(part.images[start : start + BATCH].to(device))
+            labels = part.labels[start : start + BATCH].to(device)
+            logits = network(images).float()  # [E, B, C]
+            ranked = logits.topk(min(3, logits.shape[2]), dim=2).indices == labels[:, None]  # [E, B, 3]
+            sums = exit_losses(logits, labels) * len(labels), ranked[:, :, 0].sum(dim=1), ranked.sum(dim=(1, 2))
+            total += torch.stack([value.to(total) for value in sums])
+    network.train(training)
+    return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]

@@ -1,0 +1,104 @@
+"""What happens in a run, told to whoever watches.
+
+A run calls each observer with one event after another, in this order::
+
+    Started
+    for each epoch:
+        Grew            if a growth is due, before the first step
+        StepDone        after each training step (no device is waited for)
+        EpochDone       the figures of the epoch, after validation
+        NewBest         if the epoch is the best so far, once its checkpoint is on disk
+    Finished            the test set has been read, once
+
+An observer is any callable; it may ignore what it does not know.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ramify.config import Config
+from ramify.ops.grow import Growth
+from ramify.run.evaluate import Score
+from ramify.run.summary import Summary
+
+
+@dataclass(frozen=True)
+class Started:
+    """The pictures are loaded and the network is built; ``epoch`` epochs are done already (0 unless resumed)."""
+
+    name: str
+    folder: str
+    config: Config
+    device: str
+    precision: str
+    pictures: tuple[int, int, int]
+    classes: int
+    stages: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Grew:
+    """The network has grown before the first step of ``epoch``."""
+
+    epoch: int
+    growth: Growth
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """``done`` of the ``total`` training pictures of this epoch have been trained on."""
+
+    epoch: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class ExitFigures:
+    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move."""
+
+    train: Score
+    valid: Score | None
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """The figures of one epoch.
+
+    Attributes:
+        loss: the weighted loss, mean over the epoch's training pictures.
+        seconds: time of the training part, validation left out.
+        pictures_per_second: training pictures over ``seconds``.
+        exits: shallowest first.
+        density: the fraction of weights kept in each stage.
+    """
+
+    epoch: int
+    epochs: int
+    stages: int
+    learning_rate: float
+    loss: float
+    seconds: float
+    pictures_per_second: float
+    exits: tuple[ExitFigures, ...]
+    density: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class NewBest:
+    """The depth-weighted validation accuracy of ``epoch`` is the highest so far."""
+
+    epoch: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run is over and its summary is on disk."""
+
+    summary: Summary
+
+
+Event = Started | Grew | StepDone | EpochDone | NewBest | Finished
+Observer = Callable[[Event], None]

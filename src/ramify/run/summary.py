@@ -1,0 +1,138 @@
+"""What a run came to: what its network costs, how well each exit answers, and what computed it."""
+
+import os
+import platform
+from dataclasses import dataclass
+
+import torch
+
+from ramify import __version__
+from ramify.config import Config
+from ramify.nn.network import Network
+from ramify.ops.cost import cost, stage_density
+from ramify.run.checkpoint import Card
+from ramify.run.evaluate import Score
+
+
+@dataclass(frozen=True)
+class ExitSummary:
+    """One exit: what it costs to answer there (see :class:`ramify.ops.cost.Cost`), and how well it answers.
+
+    ``valid`` is None where there are no validation pictures, ``test`` before the run is finished.
+    """
+
+    cells: int
+    parameters: int
+    weights: int
+    kept: int
+    macs: int
+    valid: Score | None
+    test: Score | None
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """One stage: its cells, the fraction of weights kept, and the epoch before which it grew (None: from birth)."""
+
+    cells: int
+    density: float
+    grown: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run, finished or under way.
+
+    Attributes:
+        epoch: the epoch whose network this is: the best one of a finished run.
+        epochs: how many were trained; ``planned_epochs`` how many are asked for.
+        exits_planned: exits of the network when it has grown.
+        seconds: time of training and validation over all epochs, loading and the final test left out.
+        pictures: how many were used for training, validation and test.
+        versions: of what computed it: ramify, torch, python.
+        machine: device, precision, threads and cores.
+    """
+
+    name: str
+    folder: str
+    seed: int
+    kind: str
+    source: str
+    finished: bool
+    epoch: int
+    epochs: int
+    planned_epochs: int
+    exits_planned: int
+    seconds: float
+    pictures: tuple[int, int, int] | None
+    exits: tuple[ExitSummary, ...]
+    stages: tuple[StageSummary, ...]
+    versions: dict[str, str]
+    machine: dict[str, str | int]
+
+
+def exit_summaries(network: Network, card: Card, test: list[Score] | None) -> tuple[ExitSummary, ...]:
+    """Cost and scores of each exit of ``network``, shallowest first."""
+    found: list[ExitSummary] = []
+    cells = 0
+    for i, (stage, each) in enumerate(zip(network.plans, cost(network), strict=False)):
+        cells += len(stage.cells)
+        valid = card.valid[i] if card.valid else None
+        scored = test[i] if test else None
+        found.append(ExitSummary(cells, each.parameters, each.weights, each.kept, each.macs, valid, scored))
+    return tuple(found)
+
+
+def stage_summaries(network: Network, card: Card) -> tuple[StageSummary, ...]:
+    """What each stage of ``network`` is, and when it grew."""
+    grown = dict(card.grown)
+    return tuple(
+        StageSummary(len(plan.cells), density, grown.get(stage))
+        for stage, (plan, density) in enumerate(zip(network.plans, stage_density(network), strict=False))
+    )
+
+
+def summarise(
+    name: str,
+    folder: str,
+    config: Config,
+    network: Network,
+    card: Card,
+    *,
+    epochs: int,
+    seconds: float,
+    test: list[Score] | None = None,
+    pictures: tuple[int, int, int] | None = None,
+    machine: dict[str, str | int] | None = None,
+) -> Summary:
+    """The summary of ``network``, which ``card`` describes, in the run of ``config``."""
+    return Summary(
+        name=name,
+        folder=folder,
+        seed=config.seed,
+        kind=config.network.kind,
+        source=config.data.source,
+        finished=test is not None,
+        epoch=card.epoch,
+        epochs=epochs,
+        planned_epochs=config.train.epochs,
+        exits_planned=config.network.exits,
+        seconds=seconds,
+        pictures=pictures,
+        exits=exit_summaries(network, card, test),
+        stages=stage_summaries(network, card),
+        versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        machine=machine or {},
+    )
+
+
+def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:
+    """What a run computes on, for the record beside its figures."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
+    return {
+        "device": name,
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.release()}",
+    }

@@ -1,0 +1,321 @@
+"""The training loop: read it from top to bottom, it is what ``ramify train`` does.
+
+Between steps the loop asks the schedule what is due, calls the operation, and tells the observers. Every draw
+comes from the run's seed and the epoch (see :mod:`ramify.seeds`), and a checkpoint is written after every
+epoch, so a run that is resumed ends with the same bits as one that was never stopped.
+"""
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ramify.config import Config, read_config, to_yaml
+from ramify.data.augment import augment, augmentation, batches
+from ramify.data.fetch import Progress
+from ramify.data.pictures import Part
+from ramify.errors import InputError, RunError
+from ramify.files import readable_folder, replace_folder, write_atomic
+from ramify.nn.network import Network
+from ramify.ops.cost import stage_density
+from ramify.ops.grow import grow
+from ramify.ops.loss import exit_losses, weighted_loss
+from ramify.ops.surgery import parameter_groups, set_learning_rate
+from ramify.run.checkpoint import Card, TrainerState, pack_model, pack_trainer, read_model, read_trainer
+from ramify.run.evaluate import Score, computing, evaluate, to_float
+from ramify.run.events import EpochDone, Event, ExitFigures, Finished, Grew, NewBest, Observer, Started, StepDone
+from ramify.run.folder import (
+    CONFIG,
+    EVENTS,
+    METRICS,
+    append_line,
+    keep_lines,
+    locked,
+    new_run,
+    read_summary,
+    write_summary,
+)
+from ramify.run.prepare import Parts, Place, computing_with, prepare
+from ramify.run.summary import Summary, describe_machine, summarise
+from ramify.schedule import exit_weights, growth_due, learning_rate, ready_for_best
+from ramify.seeds import generator
+
+
+def train(
+    config: Config, observers: Iterable[Observer] = (), *, overwrite: bool = False, progress: Progress | None = None
+) -> Summary:
+    """Train the network that ``config`` describes, keep it in its run folder, and tell what it came to.
+
+    Args:
+        config: the run; what it leaves open is filled in by :func:`ramify.config.resolve` and by the pictures.
+        observers: called with every :data:`~ramify.run.events.Event`.
+        overwrite: replace a finished or broken run of the same name.
+        progress: told how far a download is, where the pictures must be fetched.
+
+    Raises:
+        InputError: the configuration does not fit the pictures or the machine, the pictures cannot be read, or
+            the run exists.
+        RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
+    """
+    config, where, parts = prepare(config, progress)
+    with new_run(config, overwrite) as folder, computing_with(config):
+        config = config.model_copy(update={"name": folder.name})
+        write_atomic(folder / CONFIG, to_yaml(config).encode())
+        return _unfold(_begin(config, where, parts), folder, parts, tuple(observers))
+
+
+def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
+    """Go on with the run in ``folder`` from its last checkpoint; a finished run gives its summary at once.
+
+    On the same machine the weights end bitwise equal to those of a run that was never stopped: the run computes
+    with the number of threads it began with.
+
+    Raises:
+        InputError: another process is in the folder, a file of it is damaged, or the pictures have changed.
+        RunError: as :func:`train`.
+    """
+    config = read_config([folder / CONFIG])
+    with locked(folder):
+        done = read_summary(folder)
+        if done is not None:
+            return done
+        config, where, parts = prepare(config, progress)
+        with computing_with(config):
+            state = _begin(config, where, parts)
+            if readable_folder(folder / "last").exists():
+                state = _restore(state, folder / "last")
+            for name in (METRICS, EVENTS):
+                keep_lines(folder / name, lambda record: int(str(record["epoch"])) <= state.epoch)
+            if state.epoch:
+                append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
+            return _unfold(state, folder, parts, tuple(observers))
+
+
+@dataclass
+class State:
+    """A run between two epochs."""
+
+    config: Config
+    where: Place
+    network: Network
+    optimizer: torch.optim.Optimizer
+    labels: tuple[str, ...]
+    epoch: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_score: float | None = None
+    grown: tuple[tuple[int, int], ...] = ()
+    valid: tuple[Score, ...] | None = None
+
+
+def _begin(config: Config, where: Place, parts: Parts) -> State:
+    """A run before its first epoch."""
+    network = Network(config.network, seed=config.seed)
+    images = parts.train.images
+    # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    mean = (counts @ values) / counts.sum(dim=1)
+    std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
+    # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
+    network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
+    network.to(where.device)
+    return State(config, where, network, _optimizer(config, network), parts.classes)
+
+
+def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
+    train = config.train
+    groups = parameter_groups(network, train.weight_decay)
+    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+
+
+def _restore(fresh: State, folder: Path) -> State:
+    """The run as ``folder`` saved it."""
+    network, card = read_model(folder)
+    if card.network != fresh.config.network or card.classes != fresh.labels:
+        raise InputError(
+            f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
+        )
+    network.to(fresh.where.device).train()
+    optimizer = _optimizer(fresh.config, network)
+    saved = read_trainer(folder, network, optimizer)
+    return State(
+        config=fresh.config,
+        where=fresh.where,
+        network=network,
+        optimizer=optimizer,
+        labels=fresh.labels,
+        epoch=saved.epoch,
+        seconds=saved.seconds,
+        best_epoch=saved.best_epoch,
+        best_score=saved.best_score,
+        grown=card.grown,
+        valid=card.valid,
+    )
+
+
+def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer, ...]) -> Summary:
+    """The epochs that are left, then the test."""
+    config, where = state.config, state.where
+    train_part, valid_part = parts.train.to(where.device), parts.valid.to(where.device)
+
+    def tell(event: Event) -> None:
+        for observer in observers:
+            observer(event)
+
+    tell(
+        Started(
+            name=folder.name,
+            folder=str(folder),
+            config=config,
+            device=str(where.device),
+            precision=where.precision,
+            pictures=parts.counts,
+            classes=len(parts.classes),
+            stages=len(state.network.stages),
+            epoch=state.epoch,
+        )
+    )
+    growths, prunings = config.growth.epochs or (), config.prune.epochs if config.prune.enabled else ()
+    for epoch in range(state.epoch + 1, config.train.epochs + 1):
+        if growth_due(epoch, growths):
+            growth = grow(state.network, state.optimizer, seed=config.seed)
+            state.grown = (*state.grown, (growth.stage, epoch))
+            append_line(folder / EVENTS, {"event": "grew", "epoch": epoch, **asdict(growth)})
+            tell(Grew(epoch, growth))
+
+        began = time.perf_counter()
+        done = _train_epoch(state, train_part, epoch, tell)
+        valid = tuple(evaluate(state.network, valid_part, where.precision)) if len(valid_part) else None
+        _stop_if_broken(epoch, done.loss, valid, folder)
+        figures = _with_valid(done, valid)
+        state.epoch, state.valid = epoch, valid
+        state.seconds += time.perf_counter() - began
+
+        score = depth_weighted(valid) if valid else None
+        best = ready_for_best(epoch, growths, prunings) and (
+            state.best_score is None or score is None or score > state.best_score
+        )
+        model = pack_model(state.network, _card(state))
+        if best:
+            state.best_epoch, state.best_score = epoch, score
+            replace_folder(folder / "best", model)
+        append_line(folder / METRICS, asdict(figures))
+        if best:
+            append_line(folder / EVENTS, {"event": "best", "epoch": epoch, "score": score})
+        saved = TrainerState(epoch, state.seconds, state.best_epoch, state.best_score)
+        replace_folder(folder / "last", model | pack_trainer(state.network, state.optimizer, saved))
+        tell(figures)
+        if best and score is not None:
+            tell(NewBest(epoch, score))
+
+    summary = _finish(state, folder, parts)
+    tell(Finished(summary))
+    return summary
+
+
+def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochDone:
+    """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
+    config, network, optimizer = state.config, state.network, state.optimizer
+    train = config.train
+    assert train.milestones is not None
+    assert isinstance(train.gammas, tuple)
+    assert train.tau_max is not None
+    exits = len(network.stages)
+    rate = learning_rate(epoch, train.learning_rate, train.milestones, train.gammas)
+    weights = exit_weights(epoch, train.epochs, exits, train.tau_max)
+    how = augmentation(config.data.augment, config.data.source)
+    set_learning_rate(optimizer, rate)
+    network.train()
+
+    shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
+    sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
+    began, done = time.perf_counter(), 0
+    for index in batches(len(part), config.data.batch_size, shuffling):
+        batch = part[index.to(state.where.device)]
+        images = to_float(augment(batch.images, how, changing))
+        with computing(state.where.device, state.where.precision):
+            logits = network(images)  # [E, B, C]
+        losses = exit_losses(logits, batch.labels)  # [E]
+        optimizer.zero_grad(set_to_none=True)
+        weighted_loss(losses, weights).backward()
+        optimizer.step()
+        right = (logits.detach().argmax(dim=2) == batch.labels).sum(dim=1)  # [E]
+        sums += torch.stack((losses.detach() * len(batch), right))
+        done += len(batch)
+        tell(StepDone(epoch, done, len(part)))
+    losses_mean, top1 = (sums / done).tolist()
+    seconds = time.perf_counter() - began
+    return EpochDone(
+        epoch=epoch,
+        epochs=train.epochs,
+        stages=exits,
+        learning_rate=rate,
+        loss=math.fsum(weight * loss for weight, loss in zip(weights, losses_mean, strict=True)),
+        seconds=seconds,
+        pictures_per_second=done / seconds,
+        exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(losses_mean, top1, strict=True)),
+        density=tuple(stage_density(network)),
+    )
+
+
+def _with_valid(done: EpochDone, valid: tuple[Score, ...] | None) -> EpochDone:
+    if valid is None:
+        return done
+    exits = tuple(ExitFigures(figures.train, score) for figures, score in zip(done.exits, valid, strict=True))
+    return EpochDone(**{**vars(done), "exits": exits})
+
+
+def _stop_if_broken(epoch: int, loss: float, valid: tuple[Score, ...] | None, folder: Path) -> None:
+    """Stop before a network of NaN overwrites the last good checkpoint."""
+    if math.isfinite(loss) and all(math.isfinite(score.loss) for score in valid or ()):
+        return
+    kept = (
+        f"the checkpoint of epoch {epoch - 1} is kept in {folder / 'last'}"
+        if epoch > 1
+        else "there is no checkpoint yet"
+    )
+    raise RunError(
+        f"epoch {epoch}: the loss is {loss}, not a number to learn from; {kept}; try a lower train.learning_rate"
+    )
+
+
+def depth_weighted(scores: Iterable[Score]) -> float:
+    """``sum_i (i + 1) top1_i / sum_i (i + 1)``, by which the best epoch is selected: a deeper exit counts more."""
+    weighed = [(depth, score.top1) for depth, score in enumerate(scores, start=1)]
+    return sum(depth * top1 for depth, top1 in weighed) / sum(depth for depth, _ in weighed)
+
+
+def _card(state: State) -> Card:
+    return Card(
+        network=state.config.network,
+        stages=len(state.network.stages),
+        classes=state.labels,
+        epoch=state.epoch,
+        grown=state.grown,
+        valid=state.valid,
+    )
+
+
+def _finish(state: State, folder: Path, parts: Parts) -> Summary:
+    """Read the test set, once, with the best network."""
+    network, card = read_model(folder / "best")
+    scores = evaluate(network.to(state.where.device), parts.test, state.where.precision)
+    summary = summarise(
+        folder.name,
+        str(folder),
+        state.config,
+        network,
+        card,
+        epochs=state.epoch,
+        seconds=state.seconds,
+        test=scores,
+        pictures=parts.counts,
+        machine=describe_machine(state.where.device, state.where.precision),
+    )
+    write_summary(folder, summary)
+    append_line(folder / EVENTS, {"event": "finished", "epoch": state.epoch})
+    return summary

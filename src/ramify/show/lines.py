@@ -1,0 +1,65 @@
+"""A run as lines of text, where no terminal is watching, and as lines of JSON for programs."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+
+from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Observer, Started, StepDone
+from ramify.show.words import duration, growth_words, network_words, percent, plural
+
+
+def plain_lines(write: Callable[[str], None]) -> Observer:
+    """An observer that writes a line an event; epochs that change nothing to speak of are left out in long runs."""
+
+    def observe(event: Event) -> None:
+        match event:
+            case Started():
+                config = event.config
+                trained, valid, test = event.pictures
+                write(f"run {event.folder}: {network_words(config)}")
+                write(
+                    f"  {config.data.source}: {trained:,} training, {valid:,} validation, {test:,} test pictures, "
+                    f"{plural(event.classes, 'class').replace('classs', 'classes')}; {event.device}, {event.precision}"
+                )
+                if event.epoch:
+                    write(f"  goes on after epoch {event.epoch}")
+            case Grew():
+                write(f"epoch {event.epoch:>3}: {growth_words(event)}")
+            case EpochDone():
+                write(_epoch_line(event))
+            case NewBest() | StepDone() | Finished():
+                pass
+
+    return observe
+
+
+def _epoch_line(event: EpochDone) -> str:
+    width = len(str(event.epochs))
+    label, scores = "train", [figures.train for figures in event.exits]
+    if event.exits[0].valid is not None:
+        label, scores = "valid", [figures.valid or figures.train for figures in event.exits]
+    exits = "  ".join(percent(score.top1) for score in scores)
+    return (
+        f"epoch {event.epoch:>{width}}/{event.epochs}  loss {event.loss:.3f}  {label} {exits}  "
+        f"lr {event.learning_rate:.3g}  {duration(event.seconds)}  {event.pictures_per_second:,.0f} pictures/s"
+    )
+
+
+def json_lines(write: Callable[[str], None]) -> Observer:
+    """An observer that writes every event but the steps as one JSON object a line, with its kind as ``event``."""
+    kinds = {Started: "started", Grew: "grew", EpochDone: "epoch", NewBest: "best", Finished: "finished"}
+
+    def observe(event: Event) -> None:
+        if isinstance(event, StepDone):
+            return
+        if isinstance(event, Started):
+            fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
+        elif isinstance(event, Grew):
+            fields = {"epoch": event.epoch, **asdict(event.growth)}
+        elif isinstance(event, Finished):
+            fields = asdict(event.summary)
+        else:
+            fields = asdict(event)
+        write(json.dumps({"event": kinds[type(event)], **fields}))
+
+    return observe

@@ -1,0 +1,174 @@
+"""The live view of a run on a terminal: a bar for the epochs with the growths marked, a row for each exit."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ramify.config import Config
+from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Started, StepDone
+from ramify.show.words import duration, growth_words, network_words, percent
+
+BAR = 48
+SPARKS = "▁▂▃▄▅▆▇█"
+
+
+class LiveView:
+    """An observer to be used in a ``with`` block; the view stays on the screen when the block ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._started: Started | None = None
+        self._step: StepDone | None = None
+        self._epochs: list[EpochDone] = []
+        self._loading = "loading pictures ..."
+        self._note = ""
+        self._best: NewBest | None = None
+        self._clock = time.monotonic()
+        # Last, since it asks for a first picture at once.
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started, self._epochs, self._step, self._best, self._note = event, [], None, None, ""
+                self._clock = time.monotonic()
+            case StepDone():
+                self._step = event
+            case Grew():
+                self._note = f"epoch {event.epoch}: {growth_words(event)}"
+            case EpochDone():
+                self._epochs.append(event)
+            case NewBest():
+                self._best = event
+            case Finished():
+                self._live.refresh()
+
+    def fetching(self, name: str, done: int, total: int | None) -> None:
+        """Show how far a download is."""
+        of = f" of {total / 1e6:.1f}" if total else ""
+        self._loading = f"fetching {name}: {done / 1e6:.1f}{of} MB"
+
+    def render(self) -> RenderableType:
+        """What the view shows now."""
+        started = self._started
+        if started is None:
+            return Text(self._loading, style="dim")
+        return Group(self._heading(started), self._progress(started), self._exits(started), self._footer())
+
+    def _heading(self, started: Started) -> Text:
+        trained, valid, test = started.pictures
+        config = started.config
+        return Text.assemble(
+            (started.name, "bold"),
+            f"  {network_words(config)}\n",
+            (
+                f"{config.data.source}: {trained:,} + {valid:,} + {test:,} pictures, {started.classes} classes; "
+                f"{started.device}, {started.precision}\n",
+                "dim",
+            ),
+        )
+
+    def _progress(self, started: Started) -> Text:
+        total = started.config.train.epochs
+        finished = self._epochs[-1].epoch if self._epochs else started.epoch
+        step = self._step
+        part = step.done / step.total if step is not None and step.epoch > finished else 0.0
+        done = finished + part
+        spent = time.monotonic() - self._clock
+        here = done - started.epoch
+        left = f"{duration(spent / here * (total - done))} left" if here > 0.5 and done < total else ""
+        return Text.assemble(
+            (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
+            *growth_bar(done, total, started.config.growth.epochs or ()),
+            f" {100 * done / total:3.0f} %  {duration(spent)}  {left}",
+        )
+
+    def _exits(self, started: Started) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+        table.add_column("exit", justify="right")
+        table.add_column("after")
+        for name in ("valid top-1", "top-3", "loss", "train top-1"):
+            table.add_column(name, justify="right")
+        table.add_column("valid top-1 by epoch", no_wrap=True)
+        latest = self._epochs[-1] if self._epochs else None
+        cells = exit_depths(started.config)
+        born = _born(started.config)
+        for i, depth in enumerate(cells):
+            label, after = str(i + 1), f"{depth} cells" if depth != 1 else "1 cell"
+            if latest is None or i >= len(latest.exits):
+                grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
+                table.add_row(label, after, *[""] * 4, Text(grows, style="dim"), style="dim" if grows else "")
+                continue
+            figures = latest.exits[i]
+            valid = figures.valid
+            seen = [epoch.exits[i].valid or epoch.exits[i].train for epoch in self._epochs if i < len(epoch.exits)]
+            table.add_row(
+                label,
+                after,
+                Text(percent(valid.top1) if valid else "-", style="bold"),
+                percent(valid.top3) if valid else "-",
+                f"{valid.loss:.3f}" if valid else "-",
+                percent(figures.train.top1),
+                Text(sparkline([score.top1 for score in seen], width=24), style="cyan"),
+            )
+        return table
+
+    def _footer(self) -> Text:
+        parts: list[str] = []
+        if self._epochs:
+            latest = self._epochs[-1]
+            parts.append(
+                f"loss {latest.loss:.3f}  lr {latest.learning_rate:.3g}  {latest.pictures_per_second:,.0f} pictures/s"
+            )
+        if self._best is not None:
+            parts.append(f"best at epoch {self._best.epoch}")
+        return Text.assemble((self._note + "\n" if self._note else "\n", "green"), ("  ".join(parts), "dim"))
+
+
+def growth_bar(done: float, total: int, growths: Sequence[int]) -> list[tuple[str, str]]:
+    """A bar of epochs in styled pieces: filled up to ``done``, with a ``▲`` where the network grows."""
+    marks = {min(int((epoch - 1) / total * BAR), BAR - 1) for epoch in growths}
+    filled = done / total * BAR
+    return [
+        ("▲" if i in marks else "━", ("green" if i in marks else "cyan") if i < filled else "bright_black")
+        for i in range(BAR)
+    ]
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Values in [0, 1] as a line of blocks, the last ``width`` of them at most, thinned evenly to fit."""
+    if not values:
+        return ""
+    if len(values) > width:
+        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
+    return "".join(SPARKS[min(int(value * len(SPARKS)), len(SPARKS) - 1)] for value in values)
+
+
+def exit_depths(config: Config) -> list[int]:
+    """How many cells lie before each exit of the grown network."""
+    network = config.network
+    total = len(network.structure)
+    if network.kind == "full":
+        return [total]
+    return [*(i + 1 for i, carries in enumerate(network.structure) if carries), total]
+
+
+def _born(config: Config) -> list[int]:
+    """The epoch from which each exit exists."""
+    first = config.network.first_stages
+    epochs = config.growth.epochs or ()
+    return [1] * first + [epochs[i] if i < len(epochs) else 1 for i in range(config.network.exits - first)]

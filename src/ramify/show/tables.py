@@ -1,0 +1,105 @@
+"""Tables of finished runs: one run whole, several side by side."""
+
+import statistics
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ramify.run.summary import ExitSummary, Summary
+from ramify.show.words import count, duration, percent, plural, short
+
+
+def run_table(summary: Summary) -> RenderableType:
+    """One run: what it is, its exits, its stages."""
+    state = (
+        f"best epoch {summary.epoch} of {summary.epochs}, {duration(summary.seconds)}"
+        if summary.finished
+        else f"under way: epoch {summary.epochs} of {summary.planned_epochs}, network of epoch {summary.epoch}"
+    )
+    heading = Text.assemble(
+        (summary.name, "bold"), f"  {summary.kind} on {summary.source}, seed {summary.seed}; {state}\n"
+    )
+    return Group(
+        heading, exit_table(summary.exits), Text(), stage_table(summary), Text(sentence(summary), style="bold")
+    )
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), header_style="dim", border_style="dim")
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def exit_table(exits: Sequence[ExitSummary]) -> Table:
+    """Accuracy and cost of each exit."""
+    table = _table("exit", "cells", "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
+    for i, each in enumerate(exits, start=1):
+        table.add_row(
+            str(i),
+            str(each.cells),
+            count(each.parameters),
+            count(each.kept),
+            short(each.macs),
+            percent(each.valid.top1 if each.valid else None),
+            Text(percent(each.test.top1 if each.test else None), style="bold"),
+            percent(each.test.top3 if each.test else None),
+        )
+    return table
+
+
+def stage_table(summary: Summary) -> Table:
+    """Density of each stage, and when it grew."""
+    table = _table("stage", "cells", "density", "grown before epoch")
+    for i, stage in enumerate(summary.stages, start=1):
+        grown = "there from birth" if stage.grown is None else str(stage.grown)
+        table.add_row(str(i), str(stage.cells), percent(stage.density), grown)
+    return table
+
+
+def sentence(summary: Summary) -> str:
+    """What came out, in one sentence."""
+    last = summary.exits[-1]
+    score = last.test or last.valid
+    on = "test" if last.test else "validation"
+    reached = f"{percent(score.top1)} of the {on} pictures right at the last exit" if score else "not measured yet"
+    unfinished = "" if len(summary.exits) == summary.exits_planned else f" (of {summary.exits_planned} to come)"
+    return f"{count(last.kept)} weights, {plural(len(summary.exits), 'exit')}{unfinished}: {reached}"
+
+
+def comparison_table(summaries: Sequence[Summary]) -> Table:
+    """Several runs: the test accuracy of each exit, validation where there is no test yet; means below.
+
+    A standard deviation is that of the sample (n - 1). Means stand only below exits that every run has.
+    """
+    exits = max(len(summary.exits) for summary in summaries)
+    table = _table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
+    for summary in summaries:
+        last = summary.exits[-1]
+        shown = [percent(value) for value in _accuracies(summary)]
+        name = summary.name if summary.finished else f"{summary.name} (valid)"
+        table.add_row(name, str(summary.seed), count(last.kept), short(last.macs), *_right(shown, exits))
+    if len(summaries) > 1 and len({len(summary.exits) for summary in summaries}) == 1:
+        table.add_section()
+        pairs = [mean_and_deviation(values) for values in zip(*map(_accuracies, summaries), strict=True)]
+        shown = [f"{100 * mean:.2f} ± {100 * deviation:.2f} %" for mean, deviation in pairs]
+        table.add_row(Text(f"mean ± std of {len(summaries)}", style="bold"), "", "", "", *shown, style="bold")
+    return table
+
+
+def _accuracies(summary: Summary) -> list[float]:
+    scores = [each.test or each.valid for each in summary.exits]
+    return [score.top1 if score else float("nan") for score in scores]
+
+
+def _right(cells: list[str], width: int) -> list[str]:
+    """Align exits at the right, so that last exits stand in one column."""
+    return [""] * (width - len(cells)) + cells
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; a single value deviates by 0."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

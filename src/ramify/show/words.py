@@ -1,0 +1,50 @@
+"""Figures as people write them, the same in every table, line and view."""
+
+from ramify.config import Config
+from ramify.run.events import Grew
+
+
+def percent(share: float | None) -> str:
+    """``0.9861 -> '98.6 %'``; a dash for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def count(number: float) -> str:
+    """``52144 -> '52,144'``."""
+    return f"{number:,.0f}"
+
+
+def short(number: float) -> str:
+    """``43_712_000 -> '43.7 M'``, for sizes of which the first digits matter."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if number >= limit:
+            scaled = number / (1e3 if unit == "k" else limit)
+            return f"{scaled:.1f} {unit}"
+    return count(number)
+
+
+def duration(seconds: float) -> str:
+    """``75 -> '1:15'``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plural(number: int, noun: str) -> str:
+    """``(1, 'cell') -> '1 cell'``, ``(2, 'cell') -> '2 cells'``."""
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def network_words(config: Config) -> str:
+    """``'iterative, 7 cells of 16 channels, 4 exits'``."""
+    network = config.network
+    cells = plural(len(network.structure), "cell")
+    return f"{network.kind}, {cells} of {network.channels} channels, {plural(network.exits, 'exit')}"
+
+
+def growth_words(event: Grew) -> str:
+    """``'grew stage 2: 2 cells and its exit, + 12,001 weights'``."""
+    growth = event.growth
+    head = "the final classifier" if growth.final else "its exit"
+    cells = f"{plural(growth.cells, 'cell')} and {head}" if growth.cells else head
+    return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights"

@@ -1,0 +1,261 @@
+"""The command line: every verb, what it prints, and what it says to bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ramify.run.folder import locked
+from tests.conftest import TINY, CommandLine
+
+
+def assert_refused(answer: object, sentence: str, code: int = 2) -> None:
+    """One clear sentence on the error stream, the right exit code, no traceback."""
+    assert answer.code == code  # type: ignore[attr-defined]
+    errors = answer.err.strip().splitlines()  # type: ignore[attr-defined]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert sentence in errors[0]
+
+
+def test_train_then_info_then_evaluate(ramify: CommandLine) -> None:
+    trained = ramify("train", *TINY, "name=mine")
+    assert trained.code == 0
+    assert "grew stage 2: 2 cells and its exit, + 1,216 weights" in trained.out
+    assert "grew stage 3: the final classifier, + 640 weights" in trained.out
+    assert "read it back with: ramify info mine" in trained.out
+    told = ramify("info", "mine")
+    assert told.code == 0
+    for word in ("exit", "parameters", "weights", "MACs", "valid top-1", "test top-1", "density", "grown before epoch"):
+        assert word in told.out
+    measured = ramify("evaluate", "mine", "--json")
+    summary = json.loads(Path("runs/mine/summary.json").read_text())
+    again = json.loads(measured.out)
+    assert [each["test"] for each in again["exits"]] == [each["test"] for each in summary["exits"]]
+
+
+def test_json_lines_tell_the_whole_run(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "--json")
+    events = [json.loads(line) for line in answer.out.splitlines()]
+    kinds = [event["event"] for event in events if event["event"] != "best"]
+    assert kinds == ["started", "epoch", "grew", "epoch", "grew", "epoch", "epoch", "finished"]
+    assert events[-1]["exits"][-1]["test"]["top1"] >= 0
+
+
+def test_quiet_prints_the_table_alone(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "--quiet")
+    assert "epoch 1/4" not in answer.out
+    assert "test top-1" in answer.out
+
+
+def test_repeats_end_with_mean_and_deviation(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "name=mine", "seed=5", "--repeats", "3")
+    assert answer.code == 0
+    assert "mean ± std of 3" in answer.out
+    names = sorted(path.name for path in Path("runs").iterdir())
+    assert names == ["mine-seed5", "mine-seed6", "mine-seed7"]
+    told = ramify("info", *names)
+    assert told.out.splitlines()[-1].split() == answer.out.splitlines()[-1].split()
+    compared = json.loads(ramify("info", *names, "--json").out)
+    tests = [[each["test"]["top1"] for each in run["exits"]] for run in compared]
+    mean = sum(run[-1] for run in tests) / 3
+    assert f"{100 * mean:.2f} ±" in answer.out.splitlines()[-1]
+
+
+def test_several_documents_are_several_runs(ramify: CommandLine) -> None:
+    Path("list.yaml").write_text("name: one\n---\nname: two\nseed: 1\n")
+    answer = ramify("train", "list.yaml", *TINY)
+    assert answer.code == 0
+    assert "run 1 of 2" in answer.out
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["one", "two"]
+
+
+def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: CommandLine) -> None:
+    Path("list.yaml").write_text("name: bad\ntrain.learning_rate: 1e30\n---\nname: good\n")
+    overrides = [text for text in TINY if not text.startswith("train.learning_rate")]
+    answer = ramify("train", "list.yaml", *overrides)
+    assert answer.code == 1
+    assert "error: run 1: epoch 1: the loss is" in answer.err
+    assert "error: 1 of 2 runs failed" in answer.err
+    assert Path("runs/good/summary.json").exists()
+
+
+def test_resume_of_a_finished_run_tells_its_figures(ramify: CommandLine) -> None:
+    first = ramify("train", *TINY, "name=mine", "--quiet")
+    again = ramify("train", "--resume", "mine")
+    assert again.code == 0
+    assert again.out == first.out
+
+
+def test_runs_dir_is_one_place_for_every_verb(ramify: CommandLine) -> None:
+    assert ramify("train", *TINY, "name=mine", "--runs_dir", "here", "--quiet").code == 0
+    assert Path("here/mine/summary.json").exists()
+    assert ramify("info", "mine", "--runs_dir", "here").code == 0
+    assert ramify("evaluate", "mine", "--runs_dir", "here").code == 0
+    assert ramify("info", "here/mine").code == 0
+
+
+def test_config_prints_what_a_run_would_do(ramify: CommandLine) -> None:
+    Path("mine.yaml").write_text("train:\n  epochs: 100\n")
+    answer = ramify("config", "mine.yaml", "network.structure=[1,0]")
+    assert "epochs: [40]" in answer.out
+    Path("again.yaml").write_text(answer.out)
+    assert ramify("config", "again.yaml").out == answer.out
+    assert json.loads(ramify("config", "mine.yaml", "--json").out)["train"]["epochs"] == 100
+
+
+def test_config_keys_names_every_key_with_default_and_meaning(ramify: CommandLine) -> None:
+    text = ramify("config", "--keys").out
+    rows = json.loads(ramify("config", "--keys", "--json").out)
+    assert len(rows) > 35
+    for row in rows:
+        assert row["key"] in text
+        assert row["accepts"] in text
+        assert row["meaning"] in text
+
+
+def test_data_counts_the_pictures(ramify: CommandLine) -> None:
+    assert "digits: 1,438 training and 359 test pictures, grey, 8 x 8 pixels, 10 classes" in ramify("data").out
+    counted = json.loads(ramify("data", "--json").out)
+    assert sum(counted["train"]) + sum(counted["test"]) == 1797
+
+
+def picture_folder(path: Path, classes: tuple[str, ...] = ("cat", "dog"), each: int = 6) -> Path:
+    for shade, name in enumerate(classes):
+        (path / name).mkdir(parents=True)
+        for i in range(each):
+            Image.new("RGB", (9, 12), (100 * shade, 10 * i, 0)).save(path / name / f"{i}.png")
+    return path
+
+
+def test_an_image_folder_from_start_to_end(ramify: CommandLine) -> None:
+    picture_folder(Path("pets"))
+    given = [text for text in TINY if not text.startswith(("data.limit", "data.batch_size"))]
+    assert ramify("train", *given, "data.source=pets", "data.batch_size=4", "data.valid_fraction=0.3").code == 0
+    assert ramify("evaluate", "pets-iterative").code == 0
+    assert "12" in ramify("data", "data.source=pets").out
+
+
+REFUSED = [
+    (("train", "train.epoch=3"), "unknown key train.epoch; nearest known key: train.epochs"),
+    (("train", "network.structure=[0,2]"), "network.structure: got [0, 2]; accepted: a list of 0 and 1"),
+    (("train", "network.structure=[]"), "network.structure: got []; accepted: a list of 0 and 1"),
+    (("train", "growth.epochs=[9,5,12]"), "growth.epochs: got [9, 5, 12]; accepted: epochs in rising order"),
+    (("train", "growth.epochs=[5,9,99]"), "accepted: epochs from 2 to train.epochs"),
+    (("train", "growth.epochs=[5]"), "growth.epochs: got [5]; accepted: a list of 3"),
+    (("train", "growth.epochs=[5,6,7,8]"), "growth.epochs: got [5, 6, 7, 8]; accepted: a list of 3"),
+    (("train", "train.gammas=[0.1]", "train.milestones=[5,9]"), "train.gammas: got [0.1]; accepted: a list of 2"),
+    (("train", "train.learning_rate=-1"), "train.learning_rate: got -1; accepted: a number > 0"),
+    (("train", "train.learning_rate=fast"), "train.learning_rate: got 'fast'; accepted: a number > 0"),
+    (("train", "data.source=nowhere/at/all"), "'nowhere/at/all', which is neither a known name nor a path"),
+    (("train", "missing.yaml"), "missing.yaml: got a file that does not exist"),
+    (("train", "--resume", "nothing"), "got 'nothing', which is no run in runs"),
+    (("train", "--resume", "nothing", "train.epochs=3"), "accepted: --resume NAME alone"),
+    (("info", "nothing"), "got 'nothing', which is no run in runs"),
+    (("evaluate", "nothing"), "got 'nothing', which is no run in runs"),
+    (("config", "prune.enabled=maybe"), "prune.enabled: got 'maybe'; accepted: true, false"),
+    (("train", "growth.mode=loss"), "growth.mode: got 'loss'; accepted: scheduled (growth by loss is still to come)"),
+    (("train", "growth.init=identity"), "accepted: random (function-preserving growth is still to come)"),
+    (("train", "prune.enabled=true"), "prune.enabled: got true; accepted: false (pruning is still to come)"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), REFUSED)
+def test_bad_input_is_refused_in_one_sentence(ramify: CommandLine, arguments: tuple[str, ...], sentence: str) -> None:
+    assert_refused(ramify(*arguments), sentence)
+    assert not Path("runs").exists()
+
+
+def test_a_folder_with_one_class(ramify: CommandLine) -> None:
+    picture_folder(Path("pets"), ("cat",))
+    assert_refused(ramify("train", "data.source=pets"), "pets")
+
+
+def test_an_empty_class_is_named(ramify: CommandLine) -> None:
+    picture_folder(Path("pets"))
+    Path("pets/eel").mkdir()
+    assert_refused(ramify("train", "data.source=pets"), "eel")
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(ramify: CommandLine) -> None:
+    picture_folder(Path("pets"))
+    Path("pets/cat/3.png").write_bytes(b"this is no picture")
+    assert_refused(ramify("train", "data.source=pets"), "pets/cat/3.png")
+
+
+def test_a_damaged_checkpoint_is_refused_by_every_reader(ramify: CommandLine) -> None:
+    ramify("train", *TINY, "name=mine", "--quiet")
+    for folder in ("best", "last"):
+        path = Path("runs/mine", folder, "model.safetensors")
+        blob = bytearray(path.read_bytes())
+        blob[-10] ^= 4
+        path.write_bytes(blob)
+    Path("runs/mine/summary.json").unlink()
+    for arguments in (("info", "mine"), ("evaluate", "mine"), ("train", "--resume", "mine")):
+        assert_refused(ramify(*arguments), "model.safetensors: is damaged (its checksum does not match)")
+
+
+def test_a_checkpoint_of_a_later_format_is_refused(ramify: CommandLine) -> None:
+    ramify("train", *TINY, "name=mine", "--quiet")
+    path = Path("runs/mine/best/model.json")
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    assert_refused(ramify("info", "mine"), "got format 2, written by ramify")
+
+
+def test_a_run_in_use_is_refused(ramify: CommandLine) -> None:
+    ramify("train", *TINY, "name=mine", "--quiet")
+    with locked(Path("runs/mine")):
+        assert_refused(ramify("train", *TINY, "name=mine", "--overwrite"), "in use by another process")
+        assert_refused(ramify("train", "--resume", "mine"), "in use by another process")
+
+
+def test_a_loss_that_is_no_number_fails_the_run(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "train.milestones=[3]", "train.gammas=[1e30]", "name=mine")
+    assert_refused(answer, "epoch 3: the loss is", code=1)
+    assert ramify("info", "mine").code == 0
+
+
+def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ramify.run.train.evaluate", interrupted)
+        answer = ramify("train", *TINY, "name=mine")
+    assert_refused(answer, "stopped from the keyboard; go on with: ramify train --resume mine", code=1)
+    assert ramify("train", "--resume", "mine").code == 0
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine) -> None:
+    """A real refusal by the system: no file may exceed a size that only the grown network needs."""
+    command = f"ulimit -f 24; exec {sys.executable} -m ramify train {' '.join(TINY)} name=mine network.channels=7"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1, done.stderr
+    [error] = done.stderr.strip().splitlines()
+    assert "cannot be written (File too large)" in error
+    answer = ramify("info", "mine")
+    assert answer.code == 0
+    assert "under way: epoch" in answer.out
+    assert ramify("train", "--resume", "mine").code == 0
+
+
+def test_no_arguments_show_the_commands() -> None:
+    done = subprocess.run([sys.executable, "-m", "ramify"], capture_output=True, text=True, timeout=60, check=False)
+    for verb in ("train", "info", "evaluate", "data", "config"):
+        assert verb in done.stdout
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    """Heavy imports stand inside the verbs; what is loaded is counted, not timed."""
+    heavy = ("torch", "numpy", "pydantic", "PIL", "sklearn")
+    code = (
+        "import sys; sys.argv = ['ramify', '--help']; from ramify.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,69 @@
+"""What many tests share: a run small enough to train in a blink, and the command line in-process."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ramify.cli import main
+from ramify.config import Config, read_config
+
+TINY = (
+    "data.limit=120",
+    "data.batch_size=32",
+    "data.valid_fraction=0.2",
+    "network.structure=[1,0,1]",
+    "network.channels=4",
+    "train.epochs=4",
+    "growth.epochs=[2,3]",
+    "train.learning_rate=0.05",
+    "train.device=cpu",
+)
+"""A grown network of three stages on 120 digits, in four short epochs."""
+
+
+@pytest.fixture(autouse=True)
+def _away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read from or written to the user's cache, and ``runs/`` is a fresh folder."""
+    monkeypatch.setenv("RAMIFY_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def tiny(*overrides: str) -> Config:
+    """The configuration of a tiny run, with ``overrides``."""
+    given = {text.partition("=")[0]: text for text in (*TINY, *overrides)}
+    if "network.kind=full" in overrides or "network.kind=full_ic" in overrides:
+        given.pop("growth.epochs")
+    return read_config(overrides=list(given.values()))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command gave: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+CommandLine = Callable[..., Answer]
+
+
+@pytest.fixture
+def ramify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+    """The command line, called in this process: ``ramify("train", "train.epochs=3")``."""
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["ramify", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        written = capsys.readouterr()
+        return Answer(code, written.out, written.err)
+
+    return call

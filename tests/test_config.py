@@ -1,0 +1,232 @@
+"""The configuration: what is accepted, what is refused, and the sentences."""
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramify.config import (
+    Config,
+    NetworkConfig,
+    TrainConfig,
+    describe,
+    keys,
+    read_config,
+    read_configs,
+    resolve,
+    spread,
+    to_text,
+    to_yaml,
+)
+from ramify.errors import ConfigError
+
+
+def problems(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read_configs(files, overrides)
+    return list(caught.value.problems)
+
+
+def test_every_key_is_documented() -> None:
+    for name, field in keys():
+        assert describe(field).accepts, name
+        assert describe(field).meaning, name
+
+
+def test_the_keys_of_the_design_are_there() -> None:
+    wanted = """name seed runs_dir
+        data.source data.batch_size data.valid_fraction data.augment data.limit
+        network.kind network.structure network.channels network.cell network.exit
+        growth.mode growth.epochs growth.init growth.patience growth.min_improvement
+        prune.enabled prune.policy prune.criterion prune.keep_ratio prune.min_ratio prune.epochs
+        prune.batch_size prune.reinit
+        train.epochs train.learning_rate train.milestones train.gammas train.momentum train.weight_decay
+        train.device train.precision"""
+    assert set(wanted.split()) <= {name for name, _ in keys()}
+
+
+def test_files_then_overrides(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("train:\n  epochs: 30\n  learning_rate: 1e-3\nnetwork.structure: [0, 1]\n")
+    second.write_text("train.epochs: 20\n")
+    config = read_config([first, second], ["train.momentum=0.5"])
+    assert (config.train.epochs, config.train.learning_rate, config.train.momentum) == (20, 0.001, 0.5)
+    assert config.network.structure == (0, 1)
+
+
+def test_several_documents_are_several_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.yaml"
+    path.write_text("seed: 1\n---\nseed: 2\ntrain: {epochs: 9}\n---\nseed: 3\n")
+    configs = read_configs([path], ["network.kind=dense"])
+    assert [config.seed for config in configs] == [1, 2, 3]
+    assert [config.train.epochs for config in configs] == [30, 9, 30]
+    assert {config.network.kind for config in configs} == {"dense"}
+
+
+def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n---\n")
+    assert read_configs([path]) == [Config()]
+
+
+BAD = [
+    ("train.epoch=3", "unknown key train.epoch; nearest known key: train.epochs"),
+    ("netwrok.kind=full", "unknown key netwrok.kind; nearest known key: network.kind"),
+    ("epochs=3", "unknown key epochs; nearest known key: "),
+    ("network.structure=[0,2]", "network.structure: got [0, 2]; accepted: a list of 0 and 1, at least one"),
+    ("network.structure=[]", "network.structure: got []; accepted: a list of 0 and 1, at least one"),
+    ("network.structure=[0,true]", "network.structure: got [0, true]; accepted: a list of 0 and 1"),
+    ("network.kind=densse", "network.kind: got 'densse'; accepted: dense, iterative, full_ic, full"),
+    ("train.learning_rate=-0.1", "train.learning_rate: got -0.1; accepted: a number > 0"),
+    ("train.learning_rate=fast", "train.learning_rate: got 'fast'; accepted: a number > 0"),
+    ("train.learning_rate=.nan", "train.learning_rate: got .nan; accepted: a number > 0"),
+    ("train.learning_rate=.inf", "train.learning_rate: got .inf; accepted: a number > 0"),
+    ("train.epochs=true", "train.epochs: got true; accepted: a whole number >= 1"),
+    ("train.epochs=0", "train.epochs: got 0; accepted: a whole number >= 1"),
+    ("train.epochs=2.5", "train.epochs: got 2.5; accepted: a whole number >= 1"),
+    ("train=5", "train: got 5; accepted: a section with keys such as train.epochs"),
+    ("growth.epochs=[5,4,6]", "growth.epochs: got [5, 4, 6]; accepted: epochs in rising order"),
+    ("growth.epochs=[5,5,6]", "growth.epochs: got [5, 5, 6]; accepted: epochs in rising order"),
+    ("growth.epochs=[5,10,31]", "growth.epochs: got [5, 10, 31]; accepted: epochs from 2 to train.epochs = 30"),
+    ("growth.epochs=[1,10,20]", "growth.epochs: got [1, 10, 20]; accepted: epochs from 2 to train.epochs = 30"),
+    ("growth.epochs=[5]", "growth.epochs: got [5]; accepted: a list of 3, one for each 1 in network.structure"),
+    ("growth.epochs=[5,6,7,8]", "growth.epochs: got [5, 6, 7, 8]; accepted: a list of 3"),
+    ("train.gammas=[0.1,0.1]", "train.gammas: got [0.1, 0.1]; accepted: one number, unless train.milestones"),
+    ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 3, one for each internal classifier"),
+    ("train.milestones=[30,20]", "train.milestones: got [30, 20]; accepted: epochs in rising order"),
+    ("train.milestones=[99]", "train.milestones: got [99]; accepted: epochs up to train.epochs = 30"),
+    ("prune.keep_ratio=[0.5,0.5]", "prune.keep_ratio: got [0.5, 0.5]; accepted: one number, or a list of 4"),
+    ("prune.keep_ratio=0", "prune.keep_ratio: got 0; accepted: a number in (0, 1], or a list"),
+    ("prune.epochs=[9,3]", "prune.epochs: got [9, 3]; accepted: epochs in rising order"),
+    ("train.epochs=3", "train.epochs: got 3; accepted: at least 4, an epoch for each of the 4 stages"),
+    ("data.size=4", "data.size: got 4; accepted: a whole number >= 8"),
+    ("data.valid_fraction=1", "data.valid_fraction: got 1; accepted: a number in [0, 1)"),
+    ("name=a/b", "name: got 'a/b'; accepted: letters, digits"),
+    ("name=..", "name: got '..'; accepted: letters, digits"),
+    ("train.device=tpu", "train.device: got 'tpu'; accepted: auto, cpu, cuda, cuda:<n>, mps"),
+    ("train.epochs=[", "train.epochs: got '[', which is not YAML; accepted: a whole number >= 1"),
+    ("train.epochs", "train.epochs: got a file that does not exist"),
+]
+
+
+@pytest.mark.parametrize(("given_text", "sentence"), BAD)
+def test_bad_input_is_one_sentence(given_text: str, sentence: str) -> None:
+    files = () if "=" in given_text else (Path(given_text),)
+    overrides = (given_text,) if "=" in given_text else ()
+    [problem] = problems(*overrides, files=files)
+    assert problem.startswith(sentence)
+    if overrides and "which is not YAML" not in problem:
+        assert problem.endswith("(command line)")
+
+
+def test_a_list_for_each_milestone() -> None:
+    [problem] = problems("train.milestones=[10,20]", "train.gammas=[0.1]")
+    assert problem.startswith("train.gammas: got [0.1]; accepted: a list of 2, one for each of train.milestones")
+
+
+@pytest.mark.parametrize("kind", ["full", "full_ic"])
+def test_kinds_that_do_not_grow_take_no_growth_epochs(kind: str) -> None:
+    [problem] = problems(f"network.kind={kind}", "growth.epochs=[3,6,9]")
+    assert problem.startswith(f"growth.epochs: got [3, 6, 9]; accepted: a list of none, since network.kind {kind}")
+
+
+def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: -1\ntrain:\n  epochs: none\n  lr: 3\n")
+    found = problems("data.limit=1", files=(path,))
+    assert len(found) == 4
+    assert any(problem.startswith("seed: got -1") and problem.endswith(f"({path}:1)") for problem in found)
+    assert any(problem.startswith("train.epochs: got 'none'") and problem.endswith(f"({path}:3)") for problem in found)
+    assert any(problem.startswith("unknown key train.lr") and problem.endswith(f"({path}:4)") for problem in found)
+    assert any(problem.startswith("data.limit: got 1") and problem.endswith("(command line)") for problem in found)
+
+
+def test_a_key_given_twice_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("seed: 1\nseed: 2\n")
+    assert problems(files=(path,)) == [f"{path}:2: seed is given twice; accepted: once"]
+
+
+@pytest.mark.parametrize("text", ["a: [1", "just words", "- 1\n- 2", "\x00"])
+def test_a_file_that_is_no_configuration(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    [problem] = problems(files=(path,))
+    assert problem.startswith(str(path))
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x9f")
+    [problem] = problems(files=(path,))
+    assert problem.startswith(f"{path}: ")
+
+
+def test_contradictions_are_found_from_python_too() -> None:
+    with pytest.raises(ConfigError, match=r"train\.epochs: got 2; accepted: at least 4"):
+        Config(train=TrainConfig(epochs=2))
+
+
+structures = st.lists(st.integers(0, 1), min_size=1, max_size=8).map(tuple)
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> Config:
+    network = NetworkConfig(
+        kind=draw(st.sampled_from(["dense", "iterative", "full_ic", "full"])),
+        structure=draw(structures),
+        channels=draw(st.integers(1, 64)),
+        cell=draw(st.sampled_from(["basic", "skip_second"])),
+    )
+    train = TrainConfig(
+        epochs=draw(st.integers(9, 300)),
+        learning_rate=draw(st.floats(1e-6, 10)),
+        momentum=draw(st.floats(0, 0.99)),
+        gammas=draw(st.floats(1e-3, 2)),
+    )
+    name = draw(st.none() | st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True))
+    return Config(name=name, seed=draw(st.integers(0, 2**32 - 1)), network=network, train=train)
+
+
+@given(configs())
+def test_what_is_written_reads_back_equal(config: Config) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for version in (config, resolve(config)):
+            path = Path(folder) / "config.yaml"
+            path.write_text(to_yaml(version))
+            assert read_config([path]) == version
+
+
+@given(configs())
+def test_resolving_twice_changes_nothing(config: Config) -> None:
+    once = resolve(config)
+    assert resolve(once) == once
+    assert once.growth.epochs is not None
+    assert len(once.growth.epochs) == once.network.growths
+
+
+@given(growths=st.integers(0, 12), epochs=st.integers(1, 400))
+def test_growth_is_spread_in_rising_order_from_the_second_epoch(growths: int, epochs: int) -> None:
+    epochs = max(epochs, growths + 1)
+    found = spread(growths, epochs)
+    assert len(found) == growths
+    assert all(2 <= epoch <= epochs for epoch in found)
+    assert all(a < b for a, b in itertools.pairwise(found))
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=12), st.text(max_size=12), max_size=4))
+def test_whatever_is_typed_is_accepted_or_refused_in_words(entries: dict[str, str]) -> None:
+    try:
+        read_configs(overrides=[f"{key}={value}" for key, value in entries.items()])
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017 - either outcome is right; another error is not
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(True, "true"), (None, "null"), (1, "1"), ("a", "'a'"), ((1, 2), "[1, 2]"), (0.5, "0.5")]
+)
+def test_values_are_shown_as_yaml(value: object, text: str) -> None:
+    assert to_text(value) == text

@@ -1,0 +1,73 @@
+"""The data flows downhill: a file imports only from files that stand above it in this list."""
+
+import ast
+from pathlib import Path
+
+import ramify
+
+SOURCE = Path(ramify.__file__).parent
+
+HIGHEST_FIRST = """
+errors files seeds config schedule
+nn nn.masked nn.cell nn.exit nn.network
+ops ops.surgery ops.loss ops.cost ops.grow
+data data.pictures data.split data.cache data.formats data.folder data.fetch data.digits data.sources data.augment
+run run.evaluate run.checkpoint run.summary run.events run.folder run.prepare run.train run.readback
+show show.words show.lines show.live show.tables
+cli.common cli.config cli.data cli.evaluate cli.info cli.train cli.app cli
+__main__
+"""
+ORDER = HIGHEST_FIRST.split()
+"""Every module, highest first. A new one is added where its idea belongs."""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of ramify that a file imports, wherever in the file the import stands."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides its layer"
+            if node.module is not None:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                found.update(name if name.removeprefix("ramify.") in ORDER else node.module for name in names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name.removeprefix("ramify.") for name in found if name.startswith("ramify.")}
+
+
+def upward_imports(order: list[str], imports: dict[str, set[str]]) -> list[str]:
+    """Sentences for imports that do not go from a later module to an earlier one."""
+    rank = {name: i for i, name in enumerate(order)}
+    return [
+        f"{name} imports {other}, which stands below it"
+        for name, others in imports.items()
+        for other in others
+        if rank[other] >= rank[name]
+    ]
+
+
+FILES = {module_name(path): path for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py"}
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(FILES) == sorted(ORDER)
+
+
+def test_no_import_goes_upward() -> None:
+    assert upward_imports(ORDER, {name: imported(path) for name, path in FILES.items()}) == []
+
+
+def test_an_upward_import_is_found() -> None:
+    imports = {name: imported(path) for name, path in FILES.items()}
+    imports["nn.network"] = imports["nn.network"] | {"run.train"}
+    assert upward_imports(ORDER, imports) == ["nn.network imports run.train, which stands below it"]
+
+
+def test_the_public_names_exist() -> None:
+    for name in ramify.__all__:
+        assert getattr(ramify, name) is not None

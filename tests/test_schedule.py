@@ -1,0 +1,52 @@
+"""Schedules as tables of what is asked and what is expected."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramify.schedule import exit_weights, growth_due, learning_rate, ready_for_best, stages_at
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [(1, 0.01), (119, 0.01), (120, 0.001), (159, 0.001), (160, 1e-5), (180, 1e-7), (250, 1e-7)],
+)
+def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
+    assert learning_rate(epoch, 0.01, (120, 160, 180), (0.1, 0.01, 0.01)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "due", "stages"), [(1, False, 1), (24, False, 1), (25, True, 2), (26, False, 2), (75, True, 4)]
+)
+def test_growth_of_the_seed(epoch: int, due: bool, stages: int) -> None:
+    assert growth_due(epoch, (25, 50, 75)) is due
+    assert stages_at(epoch, 1, (25, 50, 75)) == stages
+
+
+@given(epochs=st.integers(1, 300), exits=st.integers(1, 9), data=st.data())
+def test_exit_weights_rise_from_the_start_to_their_maximum(epochs: int, exits: int, data: st.DataObject) -> None:
+    tops = tuple(0.01 + (i + 1) / 9 for i in range(8))
+    epoch = data.draw(st.integers(1, epochs))
+    weights = exit_weights(epoch, epochs, exits, tops)
+    assert len(weights) == exits
+    assert weights[-1] == 1.0
+    assert all(0.01 <= weight <= top + 1e-12 for weight, top in zip(weights, tops, strict=False) if weight != 1.0)
+    if epochs > 1:
+        assert exit_weights(1, epochs, exits, tops)[:-1] == (0.01,) * (exits - 1)
+        assert exit_weights(epochs, epochs, exits, tops)[:-1] == pytest.approx(tops[: exits - 1])
+
+
+@pytest.mark.parametrize(
+    ("epoch", "growths", "prunings", "ready"),
+    [
+        (1, (), (), True),
+        (74, (25, 75), (), False),
+        (75, (25, 75), (), True),
+        (75, (25, 75), (85,), False),
+        (85, (25,), (85,), True),
+    ],
+)
+def test_the_best_epoch_is_of_the_finished_network(
+    epoch: int, growths: tuple[int, ...], prunings: tuple[int, ...], ready: bool
+) -> None:
+    assert ready_for_best(epoch, growths, prunings) is ready
