@@ -11,7 +11,8 @@ HIGHEST_FIRST = """
 errors files seeds config schedule
 nn nn.masked nn.cell nn.exit nn.network
 ops ops.surgery ops.loss ops.cost ops.grow
-data data.pictures data.split data.cache data.formats data.folder data.fetch data.digits data.sources data.augment
+data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
+data.digits data.fit data.sources data.augment
 run run.evaluate run.checkpoint run.summary run.events run.folder run.prepare run.train run.readback
 show show.words show.lines show.live show.tables
 cli.common cli.config cli.data cli.evaluate cli.info cli.train cli.app cli

@@ -61,8 +61,9 @@ class DataConfig(Section):
         str,
         Field(min_length=1),
         Key(
-            "digits, cifar10, cifar100, mnist, fashion_mnist, tiny_imagenet, or the path of a folder, .tar or .zip",
-            "where the pictures come from; a folder holds train/<class>/* and test/<class>/*, or just <class>/*",
+            "digits, cifar10, cifar100, mnist, fashion_mnist, tiny_imagenet, or the path of a folder or archive",
+            "where the pictures come from; a folder, or a .tar, .tar.gz, .tar.xz or .zip, holds train/<class>/* "
+            "and test/<class>/*, or just <class>/*",
         ),
     ] = "digits"
     batch_size: Annotated[Whole, Field(ge=2), Key("a whole number >= 2", "pictures in a training step")] = 64
@@ -91,11 +92,11 @@ class DataConfig(Section):
         Size | tuple[Size, Size] | None,
         Key(
             "a whole number >= 8, or [height, width], or null for the pictures' own",
-            "pictures of an image folder are scaled and centre-cropped to this many pixels",
+            "pictures are scaled and centre-cropped to this many pixels",
         ),
     ] = None
     mirror: Annotated[
-        Annotated[str, Field(pattern=r"^https?://")] | None,
+        Annotated[str, Field(pattern=r"^https?://[^/]+")] | None,
         Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
     ] = None
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.config import NetworkConfig
+from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.cell import CELLS
 from ramify.nn.exit import EXITS
@@ -147,6 +147,11 @@ def test_a_network_needs_to_know_its_pictures() -> None:
         Network(NetworkConfig())
     with pytest.raises(ConfigError, match=r"network\.classes: got nothing"):
         Network(NetworkConfig(input_shape=(1, 8, 8)))
+
+
+def test_a_whole_configuration_will_do() -> None:
+    section = NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2)
+    assert Network(Config(network=section), seed=0).config == section
 
 
 @pytest.mark.parametrize("stages", [0, 3, -1])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramify.config import NetworkConfig
+from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.cell import CELLS, Cell
 from ramify.nn.exit import EXITS, FINAL, Exit
@@ -100,7 +100,8 @@ class Network(nn.Module):
     """A branching classifier, ``images [B, channels, H, W] in [0, 1] -> logits [E, B, C]`` for the E exits it has.
 
     Args:
-        config: what the network is; ``input_shape`` and ``classes`` must be set.
+        config: what the network is, or a whole configuration, of which the section ``network`` is taken;
+            ``input_shape`` and ``classes`` must be set.
         stages: how many of its stages exist; None for those its kind starts with.
         seed: seed of the weights, in which every stage has its own, so that a stage starts with the same
             weights whether it was there from birth or grown later. None draws from PyTorch's generator.
@@ -125,8 +126,10 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: NetworkConfig, stages: int | None = None, seed: int | None = None) -> None:
+    def __init__(self, config: NetworkConfig | Config, stages: int | None = None, seed: int | None = None) -> None:
         super().__init__()
+        if isinstance(config, Config):
+            config = config.network
         if config.input_shape is None or config.classes is None:
             missing = "network.input_shape" if config.input_shape is None else "network.classes"
             raise ConfigError(f"{missing}: got nothing; accepted: a value, as a network needs to know its pictures")

@@ -117,5 +117,5 @@ def computing_with(config: Config) -> Iterator[None]:
 
 def deal(config: Config, pictures: PictureSet) -> Parts:
     """The seeded split of a run: the same for training, for pruning and after a resumption."""
-    rest, held_out = split(pictures.train, config.data.valid_fraction, config.seed)
+    rest, held_out = split(pictures.train, config.data.valid_fraction, config.seed, classes=pictures.classes)
     return Parts(rest, held_out, pictures.test, pictures.classes)
