@@ -58,11 +58,19 @@ def test_repeats_end_with_mean_and_deviation(ramify: CommandLine) -> None:
     names = sorted(path.name for path in Path("runs").iterdir())
     assert names == ["mine-seed5", "mine-seed6", "mine-seed7"]
     told = ramify("info", *names)
-    assert told.out.splitlines()[-1].split() == answer.out.splitlines()[-1].split()
+    assert told.out.split() == answer.out[answer.out.index(" run  ") :].split()
     compared = json.loads(ramify("info", *names, "--json").out)
     tests = [[each["test"]["top1"] for each in run["exits"]] for run in compared]
     mean = sum(run[-1] for run in tests) / 3
-    assert f"{100 * mean:.2f} ±" in answer.out.splitlines()[-1]
+    assert f"{100 * mean:.2f} ±" in answer.out.rstrip().splitlines()[-1]
+
+
+def test_repeats_in_json_end_with_the_mean(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "--repeats", "2", "--json")
+    lines = [json.loads(line) for line in answer.out.splitlines()]
+    tests = [[each["test"]["top1"] for each in line["exits"]] for line in lines if line["event"] == "finished"]
+    assert lines[-1]["mean"] == pytest.approx([sum(pair) / 2 for pair in zip(*tests, strict=True)])
+    assert len(lines[-1]["std"]) == 3
 
 
 def test_several_documents_are_several_runs(ramify: CommandLine) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ramify.run.events import Event, Finished
 from ramify.run.train import train
-from ramify.show.live import BAR, LiveView, exit_depths, growth_bar, sparkline
+from ramify.show.live import BAR, SPARK_WIDTH, LiveView, exit_depths, growth_bar, sparkline
 from tests.conftest import tiny
 
 
@@ -58,10 +58,21 @@ def test_the_bar_fills_from_left_to_right(done: float) -> None:
     assert [mark for mark, _ in pieces].count("▲") == 2
 
 
-def test_a_sparkline_thins_to_its_width() -> None:
-    assert sparkline([0, 0.5, 1], 24) == "▁▅█"
-    assert len(sparkline([i / 100 for i in range(100)], 24)) == 24
-    assert sparkline([], 24) == ""
+@pytest.mark.parametrize(
+    ("accuracies", "epochs", "line"),
+    [
+        ({}, 5, ""),
+        ({1: 0.0, 2: 0.5, 3: 0.75, 4: 0.875, 5: 1.0}, 5, "▁▁▂▃█"),
+        ({3: 0.5}, 5, "··▁  "),
+    ],
+)
+def test_a_sparkline_rises_as_the_error_is_halved(accuracies: dict[int, float], epochs: int, line: str) -> None:
+    assert sparkline(accuracies, epochs) == line
+
+
+def test_sparklines_of_long_runs_are_thinned_to_one_width() -> None:
+    lines = {len(sparkline(dict.fromkeys(range(first, 301), 0.9), 300)) for first in (1, 100, 299)}
+    assert lines == {SPARK_WIDTH}
 
 
 def test_depths_of_the_exits() -> None:

@@ -1,12 +1,13 @@
 """``ramify train``: one run or several."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, say, say_json, show, sort_given
+from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, say, show, sort_given
 from ramify.errors import ConfigError, RamifyError, RunError
 
 if TYPE_CHECKING:
@@ -121,20 +122,18 @@ def _several(
 
 
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
-    from ramify.show.tables import comparison_table, mean_and_deviation
+    from ramify.show.tables import accuracies, comparison_table, mean_and_deviation
 
     if not summaries:
         return
     if not as_json:
         show(comparison_table(summaries))
         return
-    if len({len(summary.exits) for summary in summaries}) == 1:
-        tests = zip(*([each.test.top1 for each in run.exits if each.test] for run in summaries), strict=True)
-        pairs = [mean_and_deviation(values) for values in tests]
+    means: dict[str, list[float]] = {}
+    if len({summary.recipe for summary in summaries}) == 1:
+        pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, summaries), strict=True)]
         means = {"mean": [mean for mean, _ in pairs], "std": [deviation for _, deviation in pairs]}
-    else:
-        means = {}
-    say_json({"event": "compared", "runs": [summary.name for summary in summaries], **means})
+    say(json.dumps({"event": "compared", "runs": [summary.name for summary in summaries], **means}))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """What a run came to: what its network costs, how well each exit answers, and what computed it."""
 
+import hashlib
 import os
 import platform
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Summary:
     """A run, finished or under way.
 
     Attributes:
+        recipe: the same for runs whose configurations differ in seed, name and place alone.
         epoch: the epoch whose network this is: the best one of a finished run.
         epochs: how many were trained; ``planned_epochs`` how many are asked for.
         exits_planned: exits of the network when it has grown.
@@ -58,6 +60,7 @@ class Summary:
     seed: int
     kind: str
     source: str
+    recipe: str
     finished: bool
     epoch: int
     epochs: int
@@ -112,6 +115,7 @@ def summarise(
         seed=config.seed,
         kind=config.network.kind,
         source=config.data.source,
+        recipe=recipe(config),
         finished=test is not None,
         epoch=card.epoch,
         epochs=epochs,
@@ -124,6 +128,17 @@ def summarise(
         versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
         machine=machine or {},
     )
+
+
+def recipe(config: Config) -> str:
+    """A fingerprint of everything in ``config`` but seed, name and place: runs that share it may be averaged.
+
+    Example:
+        >>> recipe(Config(seed=1)) == recipe(Config(seed=2)), recipe(Config()) == recipe(Config(runs_dir="elsewhere"))
+        (True, True)
+    """
+    text = config.model_dump_json(exclude={"seed", "name", "runs_dir"})
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:

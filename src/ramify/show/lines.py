@@ -24,7 +24,7 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                 if event.epoch:
                     write(f"  goes on after epoch {event.epoch}")
             case Grew():
-                write(f"epoch {event.epoch:>3}: {growth_words(event)}")
+                write(f"epoch {event.epoch}: {growth_words(event)}")
             case EpochDone():
                 write(_epoch_line(event))
             case NewBest() | StepDone() | Finished():

@@ -1,7 +1,8 @@
 """The live view of a run on a terminal: a bar for the epochs with the growths marked, a row for each exit."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from ramify.show.words import duration, growth_words, network_words, percent
 
 BAR = 48
 SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 24
 
 
 class LiveView:
@@ -98,12 +100,12 @@ class LiveView:
         )
 
     def _exits(self, started: Started) -> Table:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
         table.add_column("exit", justify="right")
         table.add_column("after")
         for name in ("valid top-1", "top-3", "loss", "train top-1"):
             table.add_column(name, justify="right")
-        table.add_column("valid top-1 by epoch", no_wrap=True)
+        table.add_column("error, halved each step", no_wrap=True)
         latest = self._epochs[-1] if self._epochs else None
         cells = exit_depths(started.config)
         born = _born(started.config)
@@ -115,7 +117,6 @@ class LiveView:
                 continue
             figures = latest.exits[i]
             valid = figures.valid
-            seen = [epoch.exits[i].valid or epoch.exits[i].train for epoch in self._epochs if i < len(epoch.exits)]
             table.add_row(
                 label,
                 after,
@@ -123,9 +124,14 @@ class LiveView:
                 percent(valid.top3) if valid else "-",
                 f"{valid.loss:.3f}" if valid else "-",
                 percent(figures.train.top1),
-                Text(sparkline([score.top1 for score in seen], width=24), style="cyan"),
+                Text(sparkline(self._history(i), started.config.train.epochs), style="cyan"),
             )
         return table
+
+    def _history(self, i: int) -> dict[int, float]:
+        """Accuracy of exit ``i`` by epoch: on validation, or on train where there is none."""
+        there = [epoch for epoch in self._epochs if i < len(epoch.exits)]
+        return {epoch.epoch: (epoch.exits[i].valid or epoch.exits[i].train).top1 for epoch in there}
 
     def _footer(self) -> Text:
         parts: list[str] = []
@@ -136,7 +142,7 @@ class LiveView:
             )
         if self._best is not None:
             parts.append(f"best at epoch {self._best.epoch}")
-        return Text.assemble((self._note + "\n" if self._note else "\n", "green"), ("  ".join(parts), "dim"))
+        return Text.assemble((f"{self._note}\n", "green"), ("  ".join(parts) + "\n", "dim"))
 
 
 def growth_bar(done: float, total: int, growths: Sequence[int]) -> list[tuple[str, str]]:
@@ -149,13 +155,28 @@ def growth_bar(done: float, total: int, growths: Sequence[int]) -> list[tuple[st
     ]
 
 
-def sparkline(values: Sequence[float], width: int) -> str:
-    """Values in [0, 1] as a line of blocks, the last ``width`` of them at most, thinned evenly to fit."""
-    if not values:
+def sparkline(accuracies: Mapping[int, float], epochs: int) -> str:
+    """The errors of one exit over a run as a line of blocks, higher for fewer: each level halves the error.
+
+    The line spans all ``epochs``, so exits stand below each other in time; ``·`` marks epochs before the exit
+    was there, and those still to come are blank.
+
+    Example:
+        >>> sparkline({3: 0.5, 4: 0.75, 5: 1.0}, epochs=6)
+        '··▁▂█ '
+    """
+    if not accuracies:
         return ""
-    if len(values) > width:
-        values = [values[round(i * (len(values) - 1) / (width - 1))] for i in range(width)]
-    return "".join(SPARKS[min(int(value * len(SPARKS)), len(SPARKS) - 1)] for value in values)
+    width = min(SPARK_WIDTH, epochs)
+    line = ""
+    for column in range(width):
+        epoch = 1 + round(column * (epochs - 1) / max(width - 1, 1))
+        if epoch in accuracies:
+            error = max(1 - accuracies[epoch], 2.0**-9)
+            line += SPARKS[min(max(int(-math.log2(error)) - 1, 0), len(SPARKS) - 1)]
+        else:
+            line += "·" if epoch < min(accuracies) else " "
+    return line
 
 
 def exit_depths(config: Config) -> list[int]:

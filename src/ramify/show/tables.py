@@ -23,7 +23,7 @@ def run_table(summary: Summary) -> RenderableType:
         (summary.name, "bold"), f"  {summary.kind} on {summary.source}, seed {summary.seed}; {state}\n"
     )
     return Group(
-        heading, exit_table(summary.exits), Text(), stage_table(summary), Text(sentence(summary), style="bold")
+        heading, exit_table(summary.exits), Text(), stage_table(summary), Text(f"\n{sentence(summary)}", style="bold")
     )
 
 
@@ -55,7 +55,7 @@ def stage_table(summary: Summary) -> Table:
     """Density of each stage, and when it grew."""
     table = _table("stage", "cells", "density", "grown before epoch")
     for i, stage in enumerate(summary.stages, start=1):
-        grown = "there from birth" if stage.grown is None else str(stage.grown)
+        grown = "from birth" if stage.grown is None else str(stage.grown)
         table.add_row(str(i), str(stage.cells), percent(stage.density), grown)
     return table
 
@@ -71,26 +71,32 @@ def sentence(summary: Summary) -> str:
 
 
 def comparison_table(summaries: Sequence[Summary]) -> Table:
-    """Several runs: the test accuracy of each exit, validation where there is no test yet; means below.
+    """Several runs: the test accuracy of each exit, validation where there is no test yet.
 
-    A standard deviation is that of the sample (n - 1). Means stand only below exits that every run has.
+    Runs that differ in their seed alone stand together, with their mean and the standard deviation of the sample
+    (n - 1) below; runs of other recipes have no mean in common.
     """
     exits = max(len(summary.exits) for summary in summaries)
-    table = _table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
+    groups: dict[tuple[str, int], list[Summary]] = {}
     for summary in summaries:
-        last = summary.exits[-1]
-        shown = [percent(value) for value in _accuracies(summary)]
-        name = summary.name if summary.finished else f"{summary.name} (valid)"
-        table.add_row(name, str(summary.seed), count(last.kept), short(last.macs), *_right(shown, exits))
-    if len(summaries) > 1 and len({len(summary.exits) for summary in summaries}) == 1:
+        groups.setdefault((summary.recipe, len(summary.exits)), []).append(summary)
+    table = _table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
+    for group in groups.values():
+        for summary in group:
+            last = summary.exits[-1]
+            shown = [percent(value) for value in accuracies(summary)]
+            name = summary.name if summary.finished else f"{summary.name} (valid)"
+            table.add_row(name, str(summary.seed), count(last.kept), short(last.macs), *_right(shown, exits))
+        if len(group) > 1:
+            pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, group), strict=True)]
+            shown = [f"{100 * mean:.2f} ± {100 * deviation:.2f} %" for mean, deviation in pairs]
+            table.add_row(f"mean ± std of {len(group)}", "", "", "", *_right(shown, exits), style="bold")
         table.add_section()
-        pairs = [mean_and_deviation(values) for values in zip(*map(_accuracies, summaries), strict=True)]
-        shown = [f"{100 * mean:.2f} ± {100 * deviation:.2f} %" for mean, deviation in pairs]
-        table.add_row(Text(f"mean ± std of {len(summaries)}", style="bold"), "", "", "", *shown, style="bold")
     return table
 
 
-def _accuracies(summary: Summary) -> list[float]:
+def accuracies(summary: Summary) -> list[float]:
+    """Top-1 of each exit: on the test pictures, or on validation while there is no test yet."""
     scores = [each.test or each.valid for each in summary.exits]
     return [score.top1 if score else float("nan") for score in scores]
 
