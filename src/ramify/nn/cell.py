@@ -14,17 +14,18 @@ from ramify.nn.masked import MaskedConv2d
 class BasicCell(nn.Module):
     """``ReLU(BN(conv(ReLU(BN(conv(x))))) + shortcut(x))`` with 3x3 convolutions (ResNet, arXiv:1512.03385).
 
-    The shortcut is the identity, or a 1x1 convolution with batch norm where the number of channels changes.
+    The shortcut is the identity, or a 1x1 convolution with batch norm if the cell ``projects``, which it must
+    where the number of channels changes.
     """
 
-    def __init__(self, in_channels: int, inner_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> None:
         super().__init__()
         self.conv1 = MaskedConv2d(in_channels, inner_channels, 3)
         self.norm1 = nn.BatchNorm2d(inner_channels)
         self.conv2 = MaskedConv2d(inner_channels, out_channels, 3)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
-        if in_channels != out_channels:
+        if projects:
             self.shortcut = nn.Sequential(MaskedConv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -36,18 +37,18 @@ class BasicCell(nn.Module):
 class SkipSecondCell(nn.Module):
     """``h = ReLU(BN(conv(x)))``, then ``ReLU(BN(conv(h)) + h)``: the shortcut spans the second layer alone.
 
-    The cell of the 2020 code. Where the inner channels are not as many as the outer ones, the shortcut is a
-    1x1 convolution with batch norm.
+    The cell of the 2020 code. Its shortcut is the identity, or a 1x1 convolution with batch norm if the cell
+    ``projects``, which it must where it has not as many inner channels as outer ones.
     """
 
-    def __init__(self, in_channels: int, inner_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> None:
         super().__init__()
         self.conv1 = MaskedConv2d(in_channels, inner_channels, 3)
         self.norm1 = nn.BatchNorm2d(inner_channels)
         self.conv2 = MaskedConv2d(inner_channels, out_channels, 3)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
-        if inner_channels != out_channels:
+        if projects:
             self.shortcut = nn.Sequential(MaskedConv2d(inner_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class SkipSecondCell(nn.Module):
         return F.relu(outer)
 
 
-Cell = Callable[[int, int, int], nn.Module]
-"""Builds a cell from its input, inner and output channels."""
+Cell = Callable[[int, int, int, bool], nn.Module]
+"""Builds a cell from its input, inner and output channels, and whether its shortcut projects."""
 
 CELLS: dict[str, Cell] = {"basic": BasicCell, "skip_second": SkipSecondCell}

@@ -21,11 +21,16 @@ from ramify.seeds import drawing
 
 @dataclass(frozen=True)
 class CellPlan:
-    """Channels of one cell: what it reads, what lies between its two layers, what it gives."""
+    """Channels of one cell: what it reads, what lies between its two layers, what it gives.
+
+    ``projects`` says whether its shortcut is a 1x1 convolution; it is a fact of its own, since compaction may
+    leave a projected shortcut with as many channels on both sides.
+    """
 
     in_channels: int
     inner_channels: int
     out_channels: int
+    projects: bool
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     cells: list[CellPlan] = []
     trunk = channels
     for carries_exit in config.structure:
-        cells.append(CellPlan(trunk, channels, channels))
+        projects = config.cell == "basic" and trunk != channels
+        cells.append(CellPlan(trunk, channels, channels, projects))
         trunk = trunk + channels if dense else channels
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), channels, final=False))
@@ -85,7 +91,9 @@ class Stage(nn.Module):
         super().__init__()
         self.plan = plan
         self.dense = dense
-        self.cells = nn.ModuleList(cell(c.in_channels, c.inner_channels, c.out_channels) for c in plan.cells)
+        self.cells = nn.ModuleList(
+            cell(c.in_channels, c.inner_channels, c.out_channels, c.projects) for c in plan.cells
+        )
         self.exit = (FINAL if plan.final else head)(plan.exit_channels, classes)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
@@ -105,6 +113,7 @@ class Network(nn.Module):
         stages: how many of its stages exist; None for those its kind starts with.
         seed: seed of the weights, in which every stage has its own, so that a stage starts with the same
             weights whether it was there from birth or grown later. None draws from PyTorch's generator.
+        plans: widths of every stage where they are not those of ``config``, as compaction leaves them.
 
     Attributes:
         stages: the stages that exist, each with one exit.
@@ -126,7 +135,13 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: NetworkConfig | Config, stages: int | None = None, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        config: NetworkConfig | Config,
+        stages: int | None = None,
+        seed: int | None = None,
+        plans: tuple[StagePlan, ...] | None = None,
+    ) -> None:
         super().__init__()
         if isinstance(config, Config):
             config = config.network
@@ -137,7 +152,7 @@ class Network(nn.Module):
         if not 1 <= stages <= config.exits:
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
-        self.plans = plan(config)
+        self.plans = plan(config) if plans is None else plans
         in_channels = config.input_shape[0]
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))

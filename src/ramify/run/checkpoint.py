@@ -21,7 +21,7 @@ from ramify import __version__
 from ramify.config import NetworkConfig
 from ramify.errors import CheckpointError, ConfigError
 from ramify.files import readable_folder
-from ramify.nn.network import Network
+from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops.surgery import load_optimizer_state, optimizer_state
 from ramify.run.evaluate import Score
 
@@ -39,6 +39,8 @@ class Card:
         classes: names of the classes, in the order of the logits.
         epoch: the last epoch that it was trained in.
         grown: for each growth the stage, counted from 0, and the epoch before which it came.
+        plans: widths of the stages where they are not those of the configuration (see
+            :func:`ramify.ops.compact.compact`), else None.
         valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
     """
 
@@ -48,6 +50,7 @@ class Card:
     epoch: int
     grown: tuple[tuple[int, int], ...] = ()
     valid: tuple[Score, ...] | None = None
+    plans: tuple[StagePlan, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class TrainerState:
     seconds: float
     best_epoch: int | None
     best_score: float | None
+
+
+def own_plans(network: Network) -> tuple[StagePlan, ...] | None:
+    """The plans of ``network`` if they are not those that its configuration gives."""
+    return None if network.plans == plan(network.config) else network.plans
 
 
 def pack_model(network: Network, card: Card) -> dict[str, bytes]:
@@ -74,7 +82,7 @@ def read_model(folder: Path) -> tuple[Network, Card]:
     tensors, fields = _unpack(folder, "model")
     try:
         card = TypeAdapter(Card).validate_python(fields)
-        network = Network(card.network, stages=card.stages)
+        network = Network(card.network, stages=card.stages, plans=card.plans)
         network.load_state_dict(tensors, strict=True)
     except (ValidationError, ConfigError, RuntimeError) as error:
         raise CheckpointError(

@@ -24,7 +24,7 @@ from ramify.ops.cost import stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.surgery import parameter_groups, set_learning_rate
-from ramify.run.checkpoint import Card, TrainerState, pack_model, pack_trainer, read_model, read_trainer
+from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score, computing, evaluate, to_float
 from ramify.run.events import EpochDone, Event, ExitFigures, Finished, Grew, NewBest, Observer, Started, StepDone
 from ramify.run.folder import (
@@ -297,6 +297,7 @@ def _card(state: State) -> Card:
         epoch=state.epoch,
         grown=state.grown,
         valid=state.valid,
+        plans=own_plans(state.network),
     )
 
 
