@@ -184,7 +184,7 @@ class GrowthConfig(Section):
 class PruneConfig(Section):
     """``prune.*``: when and how weights are pruned."""
 
-    enabled: Annotated[bool, Key("true, false", "whether the run prunes (to come)")] = False
+    enabled: Annotated[bool, Key("true, false", "whether the run prunes")] = False
     policy: Annotated[
         Literal["skip_layer", "normal", "iterative"],
         Key(
@@ -192,18 +192,25 @@ class PruneConfig(Section):
             "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
             "iterative: every stage, again and again",
         ),
-    ] = "iterative"
+    ] = "normal"
     criterion: Annotated[
         Literal["snip", "grasp", "synflow", "magnitude", "random", "erk"],
         Key("snip, grasp, synflow, magnitude, random, erk", "the saliency by which weights are ranked"),
     ] = "snip"
+    unit: Annotated[
+        Literal["weight", "channel"],
+        Key("weight, channel", "what is pruned: single weights, or whole channels that compaction can remove"),
+    ] = "weight"
     keep_ratio: Annotated[
         Ratio | tuple[Ratio, ...],
-        Key("a number in (0, 1], or a list with one for each stage", "fraction of the weights kept at a pruning"),
+        Key(
+            "a number in (0, 1], or a list with one for each stage (one for each internal classifier will do)",
+            "fraction of the weights kept; policy iterative takes it to the power of the times a stage was pruned",
+        ),
     ] = 0.5
     min_ratio: Annotated[
         Ratio | tuple[Ratio, ...] | None,
-        Key("a number in (0, 1], or a list with one for each stage, or null", "iterative: never prune below this"),
+        Key("a number in (0, 1], or a list with one for each stage, or null", "policy iterative: never below this"),
     ] = None
     epochs: Annotated[
         tuple[Epoch, ...], Key("a rising list of epochs", "the network is pruned before the first step of these epochs")
@@ -211,6 +218,22 @@ class PruneConfig(Section):
     batch_size: Annotated[
         Epoch, Key("a whole number >= 1", "training pictures, never augmented, on which the saliency is scored")
     ] = 128
+    batches: Annotated[Epoch, Key("a whole number >= 1", "how many such batches; their scores are averaged")] = 1
+    rounds: Annotated[
+        Epoch,
+        Key("a whole number >= 1", "steps of one pruning, the density falling exponentially; synflow wants 100"),
+    ] = 1
+    floor: Annotated[
+        Whole, Field(ge=0), Key("a whole number >= 0", "weights that every layer keeps; with 0 a layer may die")
+    ] = 1
+    control: Annotated[
+        Literal["none", "shuffle", "reinit", "invert"],
+        Key(
+            "none, shuffle, reinit, invert",
+            "whether the criterion did anything: shuffle the mask inside each layer, draw the survivors anew, "
+            "or keep the lowest scores",
+        ),
+    ] = "none"
     reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
 
 
@@ -283,11 +306,20 @@ class Config(Section):
     runs_dir: Annotated[
         str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")
     ] = "runs"
+    parent: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key("the path of a run's folder, or null", "the run starts from the network of that one, not from a fresh one"),
+    ] = None
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     growth: GrowthConfig = GrowthConfig()
     prune: PruneConfig = PruneConfig()
     train: TrainConfig = TrainConfig()
+
+    @property
+    def growths(self) -> int:
+        """How often the network grows in this run; one that starts from a parent's network does not."""
+        return 0 if self.parent is not None else self.network.growths
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
@@ -317,7 +349,7 @@ def resolve(config: Config) -> Config:
         taus = tuple(0.01 + (i + 1) / network.exits for i in range(network.exits - 1))
     epochs = config.growth.epochs
     if epochs is None and config.growth.mode == "scheduled":
-        epochs = spread(network.growths, train.epochs)
+        epochs = spread(config.growths, train.epochs)
     return config.model_copy(
         update={
             "train": train.model_copy(update={"milestones": milestones, "gammas": gammas, "tau_max": taus}),
@@ -349,21 +381,20 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "growth.mode", "loss", "scheduled (growth by loss is still to come)"
     if growth.init == "identity":
         yield "growth.init", "identity", "random (function-preserving growth is still to come)"
-    if prune.enabled:
-        yield "prune.enabled", True, "false (pruning is still to come)"
     if growth.epochs is None:
-        if last <= network.growths:
+        if last <= config.growths:
             yield (
                 "train.epochs",
                 last,
-                f"at least {network.growths + 1}, an epoch for each of the {network.exits} stages",
+                f"at least {config.growths + 1}, an epoch for each of the {network.exits} stages",
             )
-    elif len(growth.epochs) != network.growths:
-        why = (
-            f"none, since network.kind {network.kind} does not grow"
-            if network.kind in ("full", "full_ic")
-            else f"{network.growths}, one for each 1 in network.structure"
-        )
+    elif len(growth.epochs) != config.growths:
+        if config.parent is not None:
+            why = "none, since a run with a parent starts from a complete network"
+        elif network.growths == 0:
+            why = f"none, since network.kind {network.kind} does not grow"
+        else:
+            why = f"{network.growths}, one for each 1 in network.structure"
         yield "growth.epochs", growth.epochs, f"a list of {why}"
     elif not _rising(growth.epochs):
         yield "growth.epochs", growth.epochs, "epochs in rising order"
@@ -388,6 +419,39 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     for key, ratios in (("prune.keep_ratio", prune.keep_ratio), ("prune.min_ratio", prune.min_ratio)):
         if isinstance(ratios, tuple) and len(ratios) not in {network.exits, max(network.exits - 1, 1)}:
             yield key, ratios, f"one number, or a list of {network.exits}, one for each stage"
+    if prune.enabled:
+        yield from _pruning_contradictions(config)
+
+
+def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    network, prune = config.network, config.prune
+    if not prune.epochs:
+        yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
+    if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
+        yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
+    if prune.unit == "channel" and network.cell == "skip_second":
+        yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
+    if prune.policy == "skip_layer":
+        born = births(config)
+        if len(prune.epochs) > len(born):
+            yield "prune.epochs", prune.epochs, f"at most {len(born)}, as policy skip_layer prunes each stage once"
+        for i, (pruned, birth) in enumerate(zip(prune.epochs, born, strict=False), start=1):
+            if pruned < birth:
+                accepted_epochs = f"epoch {birth} or later for pruning {i}, as stage {i} grows then (policy skip_layer)"
+                yield "prune.epochs", prune.epochs, accepted_epochs
+
+
+def births(config: Config) -> tuple[int, ...]:
+    """The epoch from which each stage of the grown network exists, under scheduled growth.
+
+    Example:
+        >>> births(Config(growth=GrowthConfig(epochs=(4, 9, 12))))
+        (1, 4, 9, 12)
+    """
+    network, epochs = config.network, config.growth.epochs
+    if epochs is None:
+        epochs = spread(config.growths, config.train.epochs)
+    return (1,) * (network.exits - len(epochs)) + epochs
 
 
 # --- reading ------------------------------------------------------------------------------------------

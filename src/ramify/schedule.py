@@ -59,6 +59,54 @@ def exit_weights(epoch: int, epochs: int, exits: int, tau_max: Sequence[float]) 
     return (*(TAU_START + ramp * (top - TAU_START) for top in tau_max[: exits - 1]), 1.0)
 
 
+def prune_targets(
+    policy: str,
+    epoch: int,
+    prune_epochs: Sequence[int],
+    births: Sequence[int],
+    keep_ratio: float | Sequence[float],
+    min_ratio: float | Sequence[float] | None = None,
+) -> float | dict[int, float]:
+    """What the pruning due at ``epoch`` is to keep: one ratio for the whole network, or one for each stage it takes.
+
+    - ``skip_layer``: the i-th pruning takes the i-th stage alone, to ``keep_ratio[i]``.
+    - ``normal``: the whole network, to ``keep_ratio``.
+    - ``iterative``: every stage that exists, to ``max(keep_ratio[s] ** n, min_ratio[s])``, n being how often that
+      stage has been pruned, this time included.
+
+    Args:
+        policy: one of these three.
+        epoch: one of ``prune_epochs``.
+        births: the epoch from which each stage exists.
+        keep_ratio: a number, or one for each stage; with one fewer, the last stage takes the last.
+        min_ratio: likewise; None is no minimum.
+
+    Example:
+        >>> prune_targets("iterative", 30, (10, 20, 30), (1, 15, 40), 0.5, 0.2)
+        {0: 0.2, 1: 0.25}
+        >>> prune_targets("skip_layer", 20, (10, 20, 50), (1, 15, 40), (0.5, 0.4))
+        {1: 0.4}
+    """
+    keeps, floors = _each(keep_ratio, len(births)), _each(0.0 if min_ratio is None else min_ratio, len(births))
+    if policy == "normal":
+        return keeps[0]
+    if policy == "skip_layer":
+        stage = list(prune_epochs).index(epoch)
+        return {stage: keeps[stage]}
+    targets: dict[int, float] = {}
+    for stage, birth in enumerate(births):
+        if birth <= epoch:
+            times = sum(birth <= pruned <= epoch for pruned in prune_epochs)
+            targets[stage] = max(keeps[stage] ** times, floors[stage])
+    return targets
+
+
+def _each(value: float | Sequence[float], stages: int) -> list[float]:
+    if isinstance(value, int | float):
+        return [value] * stages
+    return [value[min(stage, len(value) - 1)] for stage in range(stages)]
+
+
 def ready_for_best(epoch: int, growth_epochs: Sequence[int], prune_epochs: Sequence[int]) -> bool:
     """Whether ``epoch`` may be the best one: nothing is left to grow or to prune.
 

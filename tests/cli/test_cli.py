@@ -91,6 +91,24 @@ def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: Comman
     assert Path("runs/good/summary.json").exists()
 
 
+def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
+    ramify("train", *TINY, "name=mine", "--quiet")
+    answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")
+    assert answer.code == 0
+    assert "epoch 1: pruned stages 1 to 3 by magnitude: " in answer.out
+    assert "density 2" in answer.out or "density 3" in answer.out
+    told = ramify("info", "mine-pruned")
+    assert "; from runs/mine" in told.out
+    assert "stages.1.cells.0.conv1" in told.out
+    assert ramify("prune", "mine", "--quiet", "train.epochs=2").code == 0
+    assert Path("runs/mine-pruned-2").exists()
+
+
+def test_a_keep_ratio_that_kills_a_layer_stops_the_run(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "prune.enabled=true", "prune.epochs=[1]", "prune.keep_ratio=0.001", "name=mine")
+    assert_refused(answer, "would die; accepted: at least 0.0")
+
+
 def test_resume_of_a_finished_run_tells_its_figures(ramify: CommandLine) -> None:
     first = ramify("train", *TINY, "name=mine", "--quiet")
     again = ramify("train", "--resume", "mine")
@@ -167,7 +185,26 @@ REFUSED = [
     (("config", "prune.enabled=maybe"), "prune.enabled: got 'maybe'; accepted: true, false"),
     (("train", "growth.mode=loss"), "growth.mode: got 'loss'; accepted: scheduled (growth by loss is still to come)"),
     (("train", "growth.init=identity"), "accepted: random (function-preserving growth is still to come)"),
-    (("train", "prune.enabled=true"), "prune.enabled: got true; accepted: false (pruning is still to come)"),
+    (("train", "prune.enabled=true"), "prune.epochs: got []; accepted: at least one epoch, as prune.enabled is true"),
+    (("train", "prune.keep_ratio=1.5"), "prune.keep_ratio: got 1.5; accepted: a number in (0, 1]"),
+    (("train", "prune.keep_ratio=[0.5,0.5]"), "prune.keep_ratio: got [0.5, 0.5]; accepted: one number, or a list of 4"),
+    (
+        ("train", "prune.enabled=true", "prune.policy=skip_layer", "prune.epochs=[2,3]"),
+        "prune.epochs: got [2, 3]; accepted: epoch 5 or later for pruning 2, as stage 2 grows then",
+    ),
+    (
+        ("train", "prune.enabled=true", "prune.policy=skip_layer", "prune.epochs=[2,9,13,14,15]"),
+        "prune.epochs: got [2, 9, 13, 14, 15]; accepted: at most 4",
+    ),
+    (
+        ("train", "prune.enabled=true", "prune.epochs=[2]", "prune.keep_ratio=[0.5,0.5,0.5,0.5]"),
+        "accepted: one number, as policy normal ranks the whole network at once",
+    ),
+    (
+        ("train", "prune.enabled=true", "prune.epochs=[2]", "prune.unit=channel", "network.cell=skip_second"),
+        "prune.unit: got 'channel'; accepted: weight",
+    ),
+    (("prune", "nothing"), "got 'nothing', which is no run in runs"),
 ]
 
 

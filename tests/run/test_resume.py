@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ramify.errors import CheckpointError, InputError
-from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Started, StepDone
+from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned, Started, StepDone
 from ramify.run.folder import locked, read_lines
 from ramify.run.train import resume, train
 from tests.conftest import TINY, tiny
@@ -204,3 +204,31 @@ def test_a_process_killed_at_random_moments_ends_bitwise_equal(tmp_path: Path) -
     run(*arguments)
     assert kills >= 3
     assert outcome(tmp_path / "runs/killed") == outcome(tmp_path / "runs/whole")
+
+
+PRUNED = (
+    "prune.enabled=true",
+    "prune.policy=iterative",
+    "prune.keep_ratio=0.6",
+    "prune.min_ratio=0.3",
+    "prune.epochs=[2,4]",
+)
+
+
+@pytest.mark.parametrize("reinit", ["false", "true"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda event: isinstance(event, Pruned) and event.epoch == 2,
+        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (2, 64),
+        lambda event: isinstance(event, EpochDone) and event.epoch == 3,
+        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (4, 32),
+    ],
+    ids=["right after it", "in its epoch", "between two", "in the second one's epoch"],
+)
+def test_a_run_stopped_around_a_pruning_ends_bitwise_equal(moment: Callable[[Event], bool], reinit: str) -> None:
+    overrides = (*PRUNED, f"prune.reinit={reinit}")
+    with pytest.raises(Killed):
+        train(tiny(*overrides, "name=stopped"), [kill_when(moment)])
+    resume(Path("runs/stopped"))
+    assert outcome(Path("runs/stopped")) == uninterrupted(*overrides)

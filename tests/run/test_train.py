@@ -181,7 +181,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
 
 
 def test_a_loss_that_is_no_number_at_once_says_so() -> None:
-    with pytest.raises(RunError, match="there is no checkpoint yet"):
+    with pytest.raises(RunError, match="no epoch is kept yet"):
         train(tiny("train.learning_rate=1e30"))
 
 

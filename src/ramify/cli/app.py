@@ -9,6 +9,7 @@ from ramify.cli.config import config
 from ramify.cli.data import data
 from ramify.cli.evaluate import evaluate
 from ramify.cli.info import info
+from ramify.cli.prune import prune
 from ramify.cli.train import train
 
 app = typer.Typer(
@@ -36,5 +37,5 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, data, config):
+for verb in (train, info, evaluate, prune, data, config):
     app.command()(verb)

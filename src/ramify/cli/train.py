@@ -44,7 +44,7 @@ def train(
         from ramify.run.train import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
-        _one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json)
+        run_one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json)
         return
 
     from ramify.config import read_configs
@@ -55,7 +55,7 @@ def train(
     configs = _repeated(read_configs(files, overrides), repeats)
     _names_differ(configs)
     if len(configs) == 1:
-        _one(_training(configs[0], overwrite), quiet, as_json)
+        run_one(_training(configs[0], overwrite), quiet, as_json)
         return
     summaries, failure = _several(configs, overwrite, quiet, as_json)
     _compare(summaries, as_json)
@@ -92,7 +92,8 @@ def _names_differ(configs: "list[Config]") -> None:
         raise ConfigError(f"name: got {twice[0]!r} for several runs; accepted: a name of its own for each, or none")
 
 
-def _one(training: Training, quiet: bool, as_json: bool) -> None:
+def run_one(training: Training, quiet: bool, as_json: bool) -> None:
+    """One run, watched as was asked for, and its figures at the end."""
     from ramify.show.tables import run_table
 
     with _watching(quiet, as_json) as (observers, progress):

@@ -31,6 +31,11 @@ class PooledHead(nn.Module):
         logits: Tensor = self.linear(self.pool(x).flatten(1))
         return logits
 
+    def reset_parameters(self) -> None:
+        """Forget what was learned of the share of max pooling; the linear layer has a reset of its own."""
+        if self.fixed is None:
+            nn.init.constant_(self.share, 0.5)
+
     def pool(self, x: Tensor) -> Tensor:
         """``[B, channels, H, W] -> [B, channels, 4, 4]``."""
         if self.fixed == 0.0:

@@ -7,6 +7,7 @@ import torch
 from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
+from ramify.ops.channels import mask_dead_inputs
 from ramify.ops.surgery import add_stage
 
 
@@ -19,7 +20,7 @@ class Growth:
         cells: how many cells it has.
         final: whether its exit is the final classifier.
         parameters: how many parameters it added, biases and batch norm included.
-        weights: how many convolution and linear weights it added.
+        weights: how many convolution and linear weights it added, masked ones left out.
     """
 
     stage: int
@@ -33,8 +34,8 @@ def grow(network: Network, optimizer: torch.optim.Optimizer | None = None, *, se
     """Append the next stage to ``network`` and hand its parameters to ``optimizer``.
 
     Weights, batch norm and optimizer state of what was there stay as they are, bit for bit. The stage starts
-    with random weights (He normal); it takes the options of the optimizer's groups, so it learns at the same
-    rate as the rest.
+    with random weights (He normal), masked where they would read a channel that pruning has taken away. It takes
+    the options of the optimizer's groups, so it learns at the same rate as the rest.
 
     Args:
         network: a network that is not complete.
@@ -58,6 +59,7 @@ def grow(network: Network, optimizer: torch.optim.Optimizer | None = None, *, se
         )
     stage = network.append_stage(seed)
     index = len(network.stages) - 1
+    mask_dead_inputs(network, index)
     if optimizer is not None:
         add_stage(optimizer, network, index)
     return Growth(
@@ -65,5 +67,5 @@ def grow(network: Network, optimizer: torch.optim.Optimizer | None = None, *, se
         cells=len(stage.cells),
         final=stage.plan.final,
         parameters=sum(parameter.numel() for parameter in stage.parameters()),
-        weights=sum(layer.weight.numel() for layer in masked_layers(stage).values()),
+        weights=sum(int(layer.mask.sum()) for layer in masked_layers(stage).values()),
     )

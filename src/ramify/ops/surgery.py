@@ -3,13 +3,16 @@
 Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ramify.nn.masked import masked_layers
+from ramify.nn.exit import PooledHead
+from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network
+from ramify.seeds import drawing
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,61 @@ def add_stage(optimizer: torch.optim.Optimizer, network: Network, stage: int) ->
 def _options(group: dict[str, object]) -> dict[str, object]:
     # param_names belongs to the parameters of the group it stands in, not to its options.
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+
+
+def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Mask the layers named in ``masks``: weights that a mask removes become zero, and so does all kept about them.
+
+    Masks only shrink: a weight that was masked stays so, whatever ``masks`` says. The optimizer's tensors of a masked
+    weight (momentum, moments) are cleared, so that nothing can move it again; those of survivors are untouched.
+
+    Args:
+        module: a network, or a copy that follows it, such as the ``module`` of a
+            ``torch.optim.swa_utils.AveragedModel``.
+        masks: bool, by the name of the masked layer, in the shape of its weight.
+        optimizer: over the parameters of ``module``.
+
+    Raises:
+        KeyError: ``module`` has no such layer.
+    """
+    layers = masked_layers(module)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            layer = layers[name]
+            layer.mask.logical_and_(mask)
+            gone = ~layer.mask
+            tensors = [layer.weight, layer.weight.grad]
+            if optimizer is not None and layer.weight in optimizer.state:
+                tensors += [value for value in optimizer.state[layer.weight].values() if isinstance(value, Tensor)]
+            for tensor in tensors:
+                if tensor is not None and tensor.shape == gone.shape:
+                    tensor.masked_fill_(gone, 0)
+
+
+def reinitialise(
+    network: Network, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
+) -> None:
+    """Draw the weights of ``stages`` anew, reset their batch norm, and forget what the optimizer knew of them.
+
+    Masks stay: a masked weight is zero before and after.
+    """
+    for stage in stages:
+        with drawing(seed, "reinit", stage):
+            for module in stage_modules(network, stage).values():
+                for part in module.modules():
+                    if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm2d | PooledHead):
+                        part.reset_parameters()
+                set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
+        if optimizer is not None:
+            found = stage_parameters(network, stage)
+            for parameter in (*found.decay.values(), *found.spared.values()):
+                optimizer.state.pop(parameter, None)
+
+
+def revived(network: nn.Module) -> int:
+    """How many masked weights are not zero. It must be 0, always."""
+    layers = masked_layers(network).values()
+    return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in layers)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -5,6 +5,7 @@ A run calls each observer with one event after another, in this order::
     Started
     for each epoch:
         Grew            if a growth is due, before the first step
+        Pruned          if a pruning is due, after a growth of the same epoch
         StepDone        after each training step (no device is waited for)
         EpochDone       the figures of the epoch, after validation
         NewBest         if the epoch is the best so far, once its checkpoint is on disk
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 
 from ramify.config import Config
 from ramify.ops.grow import Growth
+from ramify.ops.prune import Pruning
 from ramify.run.evaluate import Score
 from ramify.run.summary import Summary
 
@@ -43,6 +45,15 @@ class Grew:
 
     epoch: int
     growth: Growth
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The network has been pruned before the first step of ``epoch``; ``density`` is of each stage after it."""
+
+    epoch: int
+    pruning: Pruning
+    density: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -72,6 +83,7 @@ class EpochDone:
         pictures_per_second: training pictures over ``seconds``.
         exits: shallowest first.
         density: the fraction of weights kept in each stage.
+        revived: masked weights that were not zero after the epoch; a run in which there are any stops.
     """
 
     epoch: int
@@ -83,6 +95,7 @@ class EpochDone:
     pictures_per_second: float
     exits: tuple[ExitFigures, ...]
     density: tuple[float, ...]
+    revived: int
 
 
 @dataclass(frozen=True)
@@ -100,5 +113,5 @@ class Finished:
     summary: Summary
 
 
-Event = Started | Grew | StepDone | EpochDone | NewBest | Finished
+Event = Started | Grew | Pruned | StepDone | EpochDone | NewBest | Finished
 Observer = Callable[[Event], None]

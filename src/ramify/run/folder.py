@@ -25,7 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ramify.config import Config
 from ramify.errors import CheckpointError, ConfigError, InputError
-from ramify.files import cannot_write, write_atomic
+from ramify.files import cannot_write, readable_folder, write_atomic
 from ramify.run.summary import Summary
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
@@ -33,7 +33,9 @@ LOCK = ".lock"
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``."""
+    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-pruned``."""
+    if config.parent is not None:
+        return f"{Path(config.parent).name}-pruned"
     stem = Path(config.data.source).name
     for suffix in (".xz", ".gz", ".tgz", ".tar", ".zip"):
         stem = stem.removesuffix(suffix)
@@ -127,6 +129,18 @@ def find_run(name: str, runs_dir: Path) -> Path:
     raise InputError(
         f"got {name!r}, which is no run in {runs_dir}; accepted: the name of a run or the path of its folder ({hint})"
     )
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint that stands for a run: ``best``, or ``last`` until the network has fully grown.
+
+    Raises:
+        InputError: the run has no checkpoint yet.
+    """
+    for name in ("best", "last"):
+        if readable_folder(run / name).exists():
+            return run / name
+    raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")
 
 
 def append_line(path: Path, record: dict[str, object]) -> None:

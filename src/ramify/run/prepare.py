@@ -1,17 +1,19 @@
 """What a run needs before its first epoch: a place to compute, its pictures dealt out, nothing left open."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from ramify.config import Config, resolve
+from ramify.config import Config, read_config, resolve
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
 from ramify.errors import ConfigError
+from ramify.run.folder import CONFIG
 
 SMALL = 16 * 16
 """Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""
@@ -51,6 +53,34 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, P
     pictures = load_pictures(config.data, progress)
     config = fit_to(config, pictures)
     return config, where, deal(config, pictures)
+
+
+def child_config(parent: Path, overrides: Sequence[str]) -> Config:
+    """The configuration of a run that prunes the network of ``parent`` and fine-tunes it.
+
+    It is the parent's, but for one pruning of the whole network to half its weights before the first of 5 epochs,
+    at a tenth of the parent's learning rate; ``overrides`` come last.
+
+    Raises:
+        ConfigError: an override is not accepted.
+    """
+    rate = read_config([parent / CONFIG]).train.learning_rate / 10
+    changes = [
+        "name=null",
+        f"runs_dir={parent.parent}",
+        f"parent={parent}",
+        "growth.epochs=null",
+        "prune.enabled=true",
+        "prune.policy=normal",
+        "prune.keep_ratio=0.5",
+        "prune.min_ratio=null",
+        "prune.epochs=[1]",
+        "train.epochs=5",
+        f"train.learning_rate={rate!r}",
+        "train.milestones=null",
+        "train.gammas=0.2",
+    ]
+    return read_config([parent / CONFIG], [*changes, *overrides])
 
 
 def place(config: Config) -> Place:

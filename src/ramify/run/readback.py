@@ -15,7 +15,7 @@ from ramify.files import readable_folder
 from ramify.nn.network import Network
 from ramify.run.checkpoint import Card, read_model
 from ramify.run.evaluate import evaluate
-from ramify.run.folder import CONFIG, find_run, read_summary
+from ramify.run.folder import CONFIG, checkpoint_of, find_run, read_summary
 from ramify.run.prepare import place
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
 
@@ -36,18 +36,6 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> Network:
     if not readable_folder(folder).joinpath("model.json").exists():
         folder = checkpoint_of(find_run(str(path), Path(runs_dir)))
     return read_model(folder)[0]
-
-
-def checkpoint_of(run: Path) -> Path:
-    """The checkpoint that stands for a run: ``best``, or ``last`` until the network has fully grown.
-
-    Raises:
-        InputError: the run has no checkpoint yet.
-    """
-    for name in ("best", "last"):
-        if readable_folder(run / name).exists():
-            return run / name
-    raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")
 
 
 def describe(run: Path) -> Summary:

@@ -9,6 +9,7 @@ import torch
 
 from ramify import __version__
 from ramify.config import Config
+from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.cost import cost, stage_density
 from ramify.run.checkpoint import Card
@@ -46,6 +47,8 @@ class Summary:
 
     Attributes:
         recipe: the same for runs whose configurations differ in seed, name and place alone.
+        parent: the run that it started from.
+        layers: for each masked layer by name its weights, and how many of them are kept.
         epoch: the epoch whose network this is: the best one of a finished run.
         epochs: how many were trained; ``planned_epochs`` how many are asked for.
         exits_planned: exits of the network when it has grown.
@@ -61,6 +64,7 @@ class Summary:
     kind: str
     source: str
     recipe: str
+    parent: str | None
     finished: bool
     epoch: int
     epochs: int
@@ -70,6 +74,7 @@ class Summary:
     pictures: tuple[int, int, int] | None
     exits: tuple[ExitSummary, ...]
     stages: tuple[StageSummary, ...]
+    layers: dict[str, tuple[int, int]]
     versions: dict[str, str]
     machine: dict[str, str | int]
 
@@ -116,6 +121,7 @@ def summarise(
         kind=config.network.kind,
         source=config.data.source,
         recipe=recipe(config),
+        parent=config.parent,
         finished=test is not None,
         epoch=card.epoch,
         epochs=epochs,
@@ -125,6 +131,7 @@ def summarise(
         pictures=pictures,
         exits=exit_summaries(network, card, test),
         stages=stage_summaries(network, card),
+        layers={name: (layer.mask.numel(), int(layer.mask.sum())) for name, layer in masked_layers(network).items()},
         versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
         machine=machine or {},
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config, read_config, to_yaml
+from ramify.config import Config, births, read_config, to_yaml
 from ramify.data.augment import augment, augmentation, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
@@ -23,15 +23,28 @@ from ramify.nn.network import Network
 from ramify.ops.cost import stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses, weighted_loss
-from ramify.ops.surgery import parameter_groups, set_learning_rate
+from ramify.ops.prune import Pruning, prune
+from ramify.ops.surgery import parameter_groups, revived, set_learning_rate
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score, computing, evaluate, to_float
-from ramify.run.events import EpochDone, Event, ExitFigures, Finished, Grew, NewBest, Observer, Started, StepDone
+from ramify.run.events import (
+    EpochDone,
+    Event,
+    ExitFigures,
+    Finished,
+    Grew,
+    NewBest,
+    Observer,
+    Pruned,
+    Started,
+    StepDone,
+)
 from ramify.run.folder import (
     CONFIG,
     EVENTS,
     METRICS,
     append_line,
+    checkpoint_of,
     keep_lines,
     locked,
     new_run,
@@ -40,8 +53,8 @@ from ramify.run.folder import (
 )
 from ramify.run.prepare import Parts, Place, computing_with, prepare
 from ramify.run.summary import Summary, describe_machine, summarise
-from ramify.schedule import exit_weights, growth_due, learning_rate, ready_for_best
-from ramify.seeds import generator
+from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
+from ramify.seeds import derive, generator
 
 
 def train(
@@ -64,7 +77,7 @@ def train(
     with new_run(config, overwrite) as folder, computing_with(config):
         config = config.model_copy(update={"name": folder.name})
         write_atomic(folder / CONFIG, to_yaml(config).encode())
-        return _unfold(_begin(config, where, parts), folder, parts, tuple(observers))
+        return _unfold(_begin(config, where, parts, folder), folder, parts, tuple(observers))
 
 
 def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
@@ -84,9 +97,8 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
             return done
         config, where, parts = prepare(config, progress)
         with computing_with(config):
-            state = _begin(config, where, parts)
-            if readable_folder(folder / "last").exists():
-                state = _restore(state, folder / "last")
+            started = readable_folder(folder / "last").exists()
+            state = (_restore if started else _begin)(config, where, parts, folder)
             for name in (METRICS, EVENTS):
                 keep_lines(folder / name, lambda record: int(str(record["epoch"])) <= state.epoch)
             if state.epoch:
@@ -111,8 +123,10 @@ class State:
     valid: tuple[Score, ...] | None = None
 
 
-def _begin(config: Config, where: Place, parts: Parts) -> State:
-    """A run before its first epoch."""
+def _begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """A run before its first epoch: with a fresh network, or that of its parent."""
+    if config.parent is not None:
+        return _inherit(config, where, parts, folder)
     network = Network(config.network, seed=config.seed)
     images = parts.train.images
     # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
@@ -126,28 +140,46 @@ def _begin(config: Config, where: Place, parts: Parts) -> State:
     return State(config, where, network, _optimizer(config, network), parts.classes)
 
 
+def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """A run that starts from the network of another; it keeps a copy at once, and no longer needs its parent."""
+    parent = Path(str(config.parent))
+    network, card = read_model(checkpoint_of(parent))
+    _same_network(card, config, parts, parent)
+    if not network.complete:
+        raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
+    network.to(where.device).train()
+    state = State(config, where, network, _optimizer(config, network), parts.classes, grown=card.grown)
+    saved = TrainerState(0, 0.0, None, None)
+    replace_folder(folder / "last", pack_model(network, _card(state)) | pack_trainer(network, state.optimizer, saved))
+    return state
+
+
+def _same_network(card: Card, config: Config, parts: Parts, folder: Path) -> None:
+    if card.network != config.network or card.classes != parts.classes:
+        raise InputError(
+            f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
+        )
+
+
 def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     train = config.train
     groups = parameter_groups(network, train.weight_decay)
     return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
 
 
-def _restore(fresh: State, folder: Path) -> State:
-    """The run as ``folder`` saved it."""
-    network, card = read_model(folder)
-    if card.network != fresh.config.network or card.classes != fresh.labels:
-        raise InputError(
-            f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
-        )
-    network.to(fresh.where.device).train()
-    optimizer = _optimizer(fresh.config, network)
-    saved = read_trainer(folder, network, optimizer)
+def _restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """The run as ``folder`` saved it after its last epoch."""
+    network, card = read_model(folder / "last")
+    _same_network(card, config, parts, folder / "last")
+    network.to(where.device).train()
+    optimizer = _optimizer(config, network)
+    saved = read_trainer(folder / "last", network, optimizer)
     return State(
-        config=fresh.config,
-        where=fresh.where,
+        config=config,
+        where=where,
         network=network,
         optimizer=optimizer,
-        labels=fresh.labels,
+        labels=parts.classes,
         epoch=saved.epoch,
         seconds=saved.seconds,
         best_epoch=saved.best_epoch,
@@ -187,10 +219,16 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             append_line(folder / EVENTS, {"event": "grew", "epoch": epoch, **asdict(growth)})
             tell(Grew(epoch, growth))
 
+        if epoch in prunings:
+            pruning = _prune(state, parts.train, epoch)
+            density = tuple(stage_density(state.network))
+            append_line(folder / EVENTS, _pruned_line(epoch, pruning, density))
+            tell(Pruned(epoch, pruning, density))
+
         began = time.perf_counter()
         done = _train_epoch(state, train_part, epoch, tell)
         valid = tuple(evaluate(state.network, valid_part, where.precision)) if len(valid_part) else None
-        _stop_if_broken(epoch, done.loss, valid, folder)
+        _stop_if_broken(done, valid, folder)
         figures = _with_valid(done, valid)
         state.epoch, state.valid = epoch, valid
         state.seconds += time.perf_counter() - began
@@ -215,6 +253,32 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
     summary = _finish(state, folder, parts)
     tell(Finished(summary))
     return summary
+
+
+def _prune(state: State, part: Part, epoch: int) -> Pruning:
+    """The pruning due at ``epoch``, scored on seeded training pictures that are not augmented."""
+    config, chosen = state.config, state.config.prune
+    targets = prune_targets(chosen.policy, epoch, chosen.epochs, births(config), chosen.keep_ratio, chosen.min_ratio)
+    order = torch.randperm(len(part), generator=generator(config.seed, "prune", epoch))
+    drawn = [part[index.to(part.labels.device)] for index in order.split(chosen.batch_size)[: chosen.batches]]
+    return prune(
+        state.network,
+        targets,
+        chosen.criterion,
+        [(to_float(batch.images), batch.labels) for batch in drawn],
+        state.optimizer,
+        unit=chosen.unit,
+        rounds=chosen.rounds,
+        floor=chosen.floor,
+        control=chosen.control,
+        reinit=chosen.reinit,
+        seed=derive(config.seed, "prune", epoch),
+    )
+
+
+def _pruned_line(epoch: int, pruning: Pruning, density: tuple[float, ...]) -> dict[str, object]:
+    totals = {"weights": pruning.weights, "before": pruning.before, "after": pruning.after, "changed": pruning.changed}
+    return {"event": "pruned", "epoch": epoch, **asdict(pruning), **totals, "density": density}
 
 
 def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochDone:
@@ -259,6 +323,7 @@ def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochD
         pictures_per_second=done / seconds,
         exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(losses_mean, top1, strict=True)),
         density=tuple(stage_density(network)),
+        revived=revived(network),
     )
 
 
@@ -269,18 +334,15 @@ def _with_valid(done: EpochDone, valid: tuple[Score, ...] | None) -> EpochDone:
     return EpochDone(**{**vars(done), "exits": exits})
 
 
-def _stop_if_broken(epoch: int, loss: float, valid: tuple[Score, ...] | None, folder: Path) -> None:
-    """Stop before a network of NaN overwrites the last good checkpoint."""
-    if math.isfinite(loss) and all(math.isfinite(score.loss) for score in valid or ()):
-        return
-    kept = (
-        f"the checkpoint of epoch {epoch - 1} is kept in {folder / 'last'}"
-        if epoch > 1
-        else "there is no checkpoint yet"
-    )
-    raise RunError(
-        f"epoch {epoch}: the loss is {loss}, not a number to learn from; {kept}; try a lower train.learning_rate"
-    )
+def _stop_if_broken(done: EpochDone, valid: tuple[Score, ...] | None, folder: Path) -> None:
+    """Stop before a broken network overwrites the last good checkpoint."""
+    epoch = done.epoch
+    kept = f"the checkpoint of epoch {epoch - 1} is kept in {folder / 'last'}" if epoch > 1 else "no epoch is kept yet"
+    if not (math.isfinite(done.loss) and all(math.isfinite(score.loss) for score in valid or ())):
+        what = f"the loss is {done.loss}, not a number to learn from"
+        raise RunError(f"epoch {epoch}: {what}; {kept}; try a lower train.learning_rate")
+    if done.revived:
+        raise RunError(f"epoch {epoch}: {done.revived:,} masked weights are not zero any more; {kept}")
 
 
 def depth_weighted(scores: Iterable[Score]) -> float:

@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Observer, Started, StepDone
-from ramify.show.words import duration, growth_words, network_words, percent, plural
+from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Observer, Pruned, Started, StepDone
+from ramify.show.words import duration, growth_words, network_words, percent, plural, pruning_words
 
 
 def plain_lines(write: Callable[[str], None]) -> Observer:
@@ -25,6 +25,8 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                     write(f"  goes on after epoch {event.epoch}")
             case Grew():
                 write(f"epoch {event.epoch}: {growth_words(event)}")
+            case Pruned():
+                write(f"epoch {event.epoch}: {pruning_words(event)}")
             case EpochDone():
                 write(_epoch_line(event))
             case NewBest() | StepDone() | Finished():
@@ -39,15 +41,25 @@ def _epoch_line(event: EpochDone) -> str:
     if event.exits[0].valid is not None:
         label, scores = "valid", [figures.valid or figures.train for figures in event.exits]
     exits = "  ".join(percent(score.top1) for score in scores)
+    density = (
+        "" if all(share == 1 for share in event.density) else f"density {'  '.join(map(percent, event.density))}  "
+    )
     return (
-        f"epoch {event.epoch:>{width}}/{event.epochs}  loss {event.loss:.3f}  {label} {exits}  "
+        f"epoch {event.epoch:>{width}}/{event.epochs}  loss {event.loss:.3f}  {label} {exits}  {density}"
         f"lr {event.learning_rate:.3g}  {duration(event.seconds)}  {event.pictures_per_second:,.0f} pictures/s"
     )
 
 
 def json_lines(write: Callable[[str], None]) -> Observer:
     """An observer that writes every event but the steps as one JSON object a line, with its kind as ``event``."""
-    kinds = {Started: "started", Grew: "grew", EpochDone: "epoch", NewBest: "best", Finished: "finished"}
+    kinds = {
+        Started: "started",
+        Grew: "grew",
+        Pruned: "pruned",
+        EpochDone: "epoch",
+        NewBest: "best",
+        Finished: "finished",
+    }
 
     def observe(event: Event) -> None:
         if isinstance(event, StepDone):
@@ -56,6 +68,8 @@ def json_lines(write: Callable[[str], None]) -> Observer:
             fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
         elif isinstance(event, Grew):
             fields = {"epoch": event.epoch, **asdict(event.growth)}
+        elif isinstance(event, Pruned):
+            fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
         elif isinstance(event, Finished):
             fields = asdict(event.summary)
         else:

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ramify.config import Config
-from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Started, StepDone
-from ramify.show.words import duration, growth_words, network_words, percent
+from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Pruned, Started, StepDone
+from ramify.show.words import duration, growth_words, network_words, percent, pruning_words
 
 BAR = 48
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -52,6 +52,8 @@ class LiveView:
                 self._step = event
             case Grew():
                 self._note = f"epoch {event.epoch}: {growth_words(event)}"
+            case Pruned():
+                self._note = f"epoch {event.epoch}: {pruning_words(event)}"
             case EpochDone():
                 self._epochs.append(event)
             case NewBest():
@@ -105,6 +107,8 @@ class LiveView:
         table.add_column("after")
         for name in ("valid top-1", "top-3", "loss", "train top-1"):
             table.add_column(name, justify="right")
+        if started.config.prune.enabled:
+            table.add_column("density", justify="right")
         table.add_column("error, halved each step", no_wrap=True)
         latest = self._epochs[-1] if self._epochs else None
         cells = exit_depths(started.config)
@@ -113,7 +117,13 @@ class LiveView:
             label, after = str(i + 1), f"{depth} cells" if depth != 1 else "1 cell"
             if latest is None or i >= len(latest.exits):
                 grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
-                table.add_row(label, after, *[""] * 4, Text(grows, style="dim"), style="dim" if grows else "")
+                table.add_row(
+                    label,
+                    after,
+                    *[""] * (len(table.columns) - 3),
+                    Text(grows, style="dim"),
+                    style="dim" if grows else "",
+                )
                 continue
             figures = latest.exits[i]
             valid = figures.valid
@@ -124,6 +134,7 @@ class LiveView:
                 percent(valid.top3) if valid else "-",
                 f"{valid.loss:.3f}" if valid else "-",
                 percent(figures.train.top1),
+                *([percent(latest.density[i])] if started.config.prune.enabled else []),
                 Text(sparkline(self._history(i), started.config.train.epochs), style="cyan"),
             )
         return table

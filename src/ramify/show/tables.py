@@ -19,12 +19,14 @@ def run_table(summary: Summary) -> RenderableType:
         if summary.finished
         else f"under way: epoch {summary.epochs} of {summary.planned_epochs}, network of epoch {summary.epoch}"
     )
+    parent = f"; from {summary.parent}" if summary.parent else ""
     heading = Text.assemble(
-        (summary.name, "bold"), f"  {summary.kind} on {summary.source}, seed {summary.seed}; {state}\n"
+        (summary.name, "bold"), f"  {summary.kind} on {summary.source}, seed {summary.seed}; {state}{parent}\n"
     )
-    return Group(
-        heading, exit_table(summary.exits), Text(), stage_table(summary), Text(f"\n{sentence(summary)}", style="bold")
-    )
+    parts: list[RenderableType] = [heading, exit_table(summary.exits), Text(), stage_table(summary), Text()]
+    if any(kept < total for total, kept in summary.layers.values()):
+        parts += [layer_table(summary), Text()]
+    return Group(*parts, Text(sentence(summary), style="bold"))
 
 
 def _table(*columns: str) -> Table:
@@ -57,6 +59,14 @@ def stage_table(summary: Summary) -> Table:
     for i, stage in enumerate(summary.stages, start=1):
         grown = "from birth" if stage.grown is None else str(stage.grown)
         table.add_row(str(i), str(stage.cells), percent(stage.density), grown)
+    return table
+
+
+def layer_table(summary: Summary) -> Table:
+    """Density of each layer."""
+    table = _table("layer", "weights", "kept", "density")
+    for name, (total, kept) in summary.layers.items():
+        table.add_row(name, count(total), count(kept), percent(kept / total))
     return table
 
 

@@ -1,7 +1,7 @@
 """Figures as people write them, the same in every table, line and view."""
 
 from ramify.config import Config
-from ramify.run.events import Grew
+from ramify.run.events import Grew, Pruned
 
 
 def percent(share: float | None) -> str:
@@ -48,3 +48,16 @@ def growth_words(event: Grew) -> str:
     head = "the final classifier" if growth.final else "its exit"
     cells = f"{plural(growth.cells, 'cell')} and {head}" if growth.cells else head
     return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights"
+
+
+def pruning_words(event: Pruned) -> str:
+    """``'pruned stage 2 by snip: 4,000 of 8,000 weights kept, 100.0 % before'``."""
+    pruning = event.pruning
+    numbers = [stage + 1 for stage in pruning.stages]
+    stages = f"stage {numbers[0]}" if len(numbers) == 1 else f"stages {numbers[0]} to {numbers[-1]}"
+    how = pruning.criterion if pruning.control == "none" else f"{pruning.criterion}, control {pruning.control}"
+    kept = f"{count(pruning.after)} of {count(pruning.weights)} weights kept"
+    if not pruning.changed:
+        return f"pruned {stages} by {how}: nothing changed, {kept} before and after"
+    again = ", survivors drawn anew" if pruning.reinit else ""
+    return f"pruned {stages} by {how}: {kept}, {count(pruning.before)} before{again}"

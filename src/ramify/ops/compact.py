@@ -1,0 +1,265 @@
+"""Compaction: channels that provably do not matter are taken out, and the network is smaller in fact.
+
+A masked weight still costs a multiplication; a channel that is gone costs nothing. Nothing is folded or
+approximated: what stays are slices of the same tensors.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ramify.errors import RunError
+from ramify.nn.exit import GRID
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import CellPlan, Network, StagePlan
+from ramify.ops.channels import Channel, channels, existing_cells, without
+from ramify.ops.cost import Cost, cost
+from ramify.seeds import generator
+
+TOLERANCE = 1e-5
+"""How far logits may differ, as a part of the largest of them or of 1."""
+
+PICTURES = 32
+
+_Kept = dict[tuple[str, str], Tensor]
+"""Which channels stay, bool ``[channels]``, by the name of the cell and the kind of channel."""
+
+_Cuts = dict[str, tuple[Tensor | None, Tensor | None]]
+"""Which rows and columns of a module's tensors stay, by its name; None for all."""
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """The receipt of one compaction.
+
+    Attributes:
+        before, after: cost of each exit, shallowest first.
+        cells: for each cell by name its inner channels before and after, and its outputs before and after.
+        flushed: numbers too small for a normal float32 that became 0; they slow processors down and change nothing.
+        difference: largest absolute difference between the logits of the two networks in evaluation mode on a
+            seeded batch of 32 random pictures. It is taken in float64, where a fault of the proof shows and the
+            rounding of float32, which depends on the sizes of the layers, does not.
+    """
+
+    before: tuple[Cost, ...]
+    after: tuple[Cost, ...]
+    cells: dict[str, tuple[int, int, int, int]]
+    flushed: int
+    difference: float
+
+    @property
+    def removed(self) -> int:
+        """How many channels were taken out."""
+        return sum(inner - less + out - fewer for inner, less, out, fewer in self.cells.values())
+
+    @property
+    def changed(self) -> bool:
+        """Whether the compacted network is another one: a channel was taken out, or a number flushed."""
+        return self.removed > 0 or self.flushed > 0
+
+
+def compact(network: Network) -> tuple[Network, Compaction]:
+    """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
+
+    Of the channels that a cell can lose (:func:`ramify.ops.channels.channels`) one goes if
+
+    - all weights that read it are masked, or
+    - all weights that make it are masked, and its batch norms then give exactly 0 in evaluation mode.
+
+    This repeats until nothing more goes, since a channel's last reader may go itself; each cell keeps one inner
+    channel and one output. The copy has the masks, device, precision and mode of ``network``, which stays as it is;
+    it can be saved, trained, grown and compacted again. Its parameters are new ones, so training goes on with a fresh
+    optimizer, and a channel that gave 0 in evaluation mode alone may be missed in training mode.
+
+    Raises:
+        RunError: the logits of the copy are not those of ``network``; this would be a fault of ramify.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> from ramify.ops.channels import mask_channels, silence
+        >>> from ramify.ops.surgery import set_masks
+        >>> network = Network(NetworkConfig(structure=(1,), channels=4, input_shape=(1, 8, 8), classes=2))
+        >>> lost = channels(network)[:3]
+        >>> set_masks(network, mask_channels(network, lost))
+        >>> silence(network, *lost)
+        >>> small, receipt = compact(network)
+        >>> receipt.cells, receipt.before[-1].kept == receipt.after[-1].weights
+        ({'stages.0.cells.0': (4, 1, 4, 4)}, True)
+        >>> compact(small)[1].changed
+        False
+    """
+    kept = _kept_channels(network)
+    plans, cuts = _cut(network, kept)
+    small, flushed = _rebuilt(network, plans, cuts)
+    large_twin, small_twin = _precise(network), _precise(small)
+    return small, Compaction(
+        before=tuple(cost(large_twin)),
+        after=tuple(cost(small_twin)),
+        cells={
+            name: (old.inner_channels, new.inner_channels, old.out_channels, new.out_channels)
+            for (_, name, old), (_, _, new) in zip(existing_cells(network), existing_cells(small), strict=True)
+        },
+        flushed=flushed,
+        difference=_difference(large_twin, small_twin),
+    )
+
+
+def _kept_channels(network: Network) -> _Kept:
+    """The channels that stay when everything removable is gone."""
+    left = channels(network)
+    kept: _Kept = {}
+    for group, count in Counter(_group(channel) for channel in left).items():
+        kept[group] = torch.ones(count, dtype=torch.bool)
+    norms = {_group(channel): channel.norms for channel in left}
+    silence = {group: _gives_nothing(network, names) for group, names in norms.items()}
+    masks = {name: layer.mask for name, layer in masked_layers(network).items()}
+    while going := _removable(left, masks, silence):
+        for channel in going:
+            kept[_group(channel)][channel.index] = False
+        # What a channel that is gone made and read is gone too, so others may follow it.
+        masks = without(masks, going)
+        left = [channel for channel in left if kept[_group(channel)][channel.index]]
+    return kept
+
+
+def _group(channel: Channel) -> tuple[str, str]:
+    return channel.cell, channel.kind
+
+
+def _removable(
+    left: Sequence[Channel], masks: dict[str, Tensor], silence: dict[tuple[str, str], list[bool]]
+) -> list[Channel]:
+    """Those of the channels ``left`` that do not matter, but for the first of a cell that would lose its last."""
+    rows = {name: mask.flatten(1).any(dim=1).tolist() for name, mask in masks.items()}
+    columns = {name: mask.transpose(0, 1).flatten(1).any(dim=1).tolist() for name, mask in masks.items()}
+
+    def matters(channel: Channel) -> bool:
+        made = any(rows[name][channel.index] for name in channel.producers)
+        read = any(any(columns[name][start:end]) for name, start, end in channel.consumers)
+        return read and (made or not silence[_group(channel)][channel.index])
+
+    going = [channel for channel in left if not matters(channel)]
+    spare = Counter(map(_group, left))
+    spare.subtract(map(_group, going))
+    found: list[Channel] = []
+    for channel in going:
+        if spare[_group(channel)] == 0:
+            spare[_group(channel)] = 1
+        else:
+            found.append(channel)
+    return found
+
+
+def _gives_nothing(network: Network, norms: Sequence[str]) -> list[bool]:
+    """For each channel, whether its batch norms together give at most 0, before the ReLU, where they read 0.
+
+    PyTorch's own batch norm computes it, so that the answer is what the network computes, to the last bit.
+    """
+    given: list[Tensor] = []
+    for name in norms:
+        norm = network.get_submodule(name)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        # As they will be once flushed: what is decided now must still hold then.
+        mean, variance, scale, shift = (
+            _flushed(value.detach())[0] for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        )
+        zeros = torch.zeros(1, norm.num_features, 1, 1, device=scale.device, dtype=scale.dtype)
+        given.append(F.batch_norm(zeros, mean, variance, scale, shift, training=False, eps=norm.eps).flatten())
+    nothing: list[bool] = (torch.stack(given).sum(dim=0) <= 0).tolist()
+    return nothing
+
+
+def _cut(network: Network, kept: _Kept) -> tuple[tuple[StagePlan, ...], _Cuts]:
+    """The plans of all stages, those to come included, and what stays of the tensors of each module."""
+    config = network.config
+    plans: list[StagePlan] = []
+    cuts: _Cuts = {}
+    trunk = _all(config.channels)
+    for index, stage in enumerate(network.plans):
+        cells: list[CellPlan] = []
+        for i, cell in enumerate(stage.cells):
+            name = f"stages.{index}.cells.{i}"
+            inner = kept.get((name, "inner"), _all(cell.inner_channels))
+            out = kept.get((name, "output"), _all(cell.out_channels))
+            cells.append(CellPlan(int(trunk.sum()), int(inner.sum()), int(out.sum()), cell.projects))
+            cuts[f"{name}.conv1"] = (inner, trunk)
+            cuts[f"{name}.norm1"] = (inner, None)
+            cuts[f"{name}.conv2"] = (out, inner)
+            cuts[f"{name}.norm2"] = (out, None)
+            cuts[f"{name}.shortcut.0"] = (out, trunk if config.cell == "basic" else inner)
+            cuts[f"{name}.shortcut.1"] = (out, None)
+            trunk = torch.cat((trunk, out)) if config.kind == "dense" else out
+        read = trunk[-stage.exit_channels :]
+        cuts[f"stages.{index}.exit.linear"] = (None, read.repeat_interleave(GRID * GRID))
+        plans.append(StagePlan(tuple(cells), int(read.sum()), stage.final))
+    return tuple(plans), cuts
+
+
+def _all(count: int) -> Tensor:
+    return torch.ones(count, dtype=torch.bool)
+
+
+def _rebuilt(network: Network, plans: tuple[StagePlan, ...], cuts: _Cuts) -> tuple[Network, int]:
+    """A network of ``plans`` with what stays of the tensors of ``network``, and how many numbers were flushed."""
+    state: dict[str, Tensor] = {}
+    flushed = 0
+    for key, value in network.state_dict().items():
+        rows, columns = cuts.get(key.rpartition(".")[0], (None, None))
+        if rows is not None and value.dim() > 0:  # a batch norm also counts its batches
+            value = value[rows]
+        if columns is not None and value.dim() > 1:  # a bias has no columns
+            value = value[:, columns]
+        state[key], count = _flushed(value)
+        flushed += count
+    # The seed keeps PyTorch's generator out of it; assigning keeps device and precision.
+    small = Network(network.config, stages=len(network.stages), seed=0, plans=plans)
+    small.load_state_dict(state, strict=True, assign=True)
+    for name, parameter in network.named_parameters():
+        small.get_parameter(name).requires_grad_(parameter.requires_grad)
+    for name, module in network.named_modules():
+        small.get_submodule(name).training = module.training
+    return small, flushed
+
+
+def _flushed(value: Tensor) -> tuple[Tensor, int]:
+    """A copy in which numbers too small for a normal float32 are 0, and how many these are."""
+    if not value.is_floating_point():
+        return value.clone(), 0
+    tiny = (value != 0) & (value.abs() < torch.finfo(torch.float32).tiny)
+    return value.masked_fill(tiny, 0), int(tiny.sum())
+
+
+def _precise(network: Network) -> Network:
+    """A copy in float64 and evaluation mode."""
+    device = network.mean.device
+    # MPS has no float64.
+    return copy.deepcopy(network).to("cpu" if device.type == "mps" else device).double().eval()
+
+
+def _difference(large: Network, small: Network) -> float:
+    """Largest difference between the logits of two networks on random pictures.
+
+    Raises:
+        RunError: it is too large.
+    """
+    assert large.config.input_shape is not None
+    draw = generator(0, "compact")
+    pictures = torch.rand(PICTURES, *large.config.input_shape, generator=draw, dtype=torch.float64)
+    with torch.no_grad():
+        pictures = pictures.to(large.mean.device)
+        expected, given = large(pictures), small(pictures)
+    difference = float((given - expected).abs().max())
+    accepted = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= accepted:  # also where it is not a number
+        raise RunError(
+            f"compact: the logits of the compacted network differ by {difference:.3g} from those of the masked one; "
+            f"accepted: up to {accepted:.3g}; the network was left as it is"
+        )
+    return difference

@@ -1,0 +1,281 @@
+"""Pruning: weights are ranked by a saliency, and exactly as many are kept as were asked for."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ramify.errors import InputError
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
+from ramify.ops.channels import channel_scores, channels, mask_channels, silence
+from ramify.ops.saliency import SALIENCIES, Batch, Scores
+from ramify.ops.surgery import reinitialise, set_masks, stage_modules
+from ramify.seeds import derive, generator
+
+Masks = dict[str, Tensor]
+Unit = Literal["weight", "channel"]
+Control = Literal["none", "shuffle", "reinit", "invert"]
+
+
+@dataclass(frozen=True)
+class LayerPruning:
+    """One layer in a pruning: its weights, and how many were kept before and after."""
+
+    stage: int
+    weights: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What one pruning did: for each layer it could have changed, by name."""
+
+    criterion: str
+    unit: Unit
+    control: Control
+    reinit: bool
+    layers: dict[str, LayerPruning]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers.values())
+
+    @property
+    def before(self) -> int:
+        return sum(layer.before for layer in self.layers.values())
+
+    @property
+    def after(self) -> int:
+        return sum(layer.after for layer in self.layers.values())
+
+    @property
+    def changed(self) -> bool:
+        """Whether any weight was masked, or drawn anew."""
+        return self.after < self.before or self.reinit
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        return tuple(sorted({layer.stage for layer in self.layers.values()}))
+
+
+def prune(
+    network: Network,
+    keep: float | Mapping[int, float],
+    criterion: str = "snip",
+    batches: Sequence[Batch] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    unit: Unit = "weight",
+    rounds: int = 1,
+    floor: int = 1,
+    control: Control = "none",
+    reinit: bool = False,
+    seed: int = 0,
+    followers: Sequence[torch.nn.Module] = (),
+) -> Pruning:
+    """Mask the weights of lowest saliency, in place; masks only shrink.
+
+    Exactly ``round(keep * N)`` of the N weights of the network, or of each stage, are kept; ties go to the weight
+    that comes first. Where fewer are left already, nothing changes and the report says so.
+
+    Args:
+        network: in any stage of growth; its own masks are respected.
+        keep: the fraction to keep, in (0, 1]: one number ranks the whole network at once, a mapping from stage
+            (counted from 0, stem and head included) to fraction ranks each of these stages inside itself.
+        criterion: a name in :data:`ramify.ops.saliency.SALIENCIES`.
+        batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
+            are averaged.
+        optimizer: its state of masked weights is cleared, of survivors untouched.
+        unit: ``channel`` sums the scores over every channel that a cell can lose and masks whole channels; ``keep``
+            is then the fraction of these channels, and every cell keeps one.
+        rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
+            are taken anew at each (SynFlow, arXiv:2006.05467).
+        floor: weights that every layer keeps.
+        control: ``invert`` keeps the lowest scores, ``shuffle`` moves each layer's mask to random places,
+            ``reinit`` draws the survivors anew: does the criterion do better than that?
+        reinit: draw the surviving weights of the pruned stages anew, reset their batch norm and optimizer state.
+        seed: of random criteria, shuffling and reinitialisation.
+        followers: modules with the same layers, such as an average of the weights, that take the same masks.
+
+    Raises:
+        InputError: an unknown criterion, a fraction out of range, a stage that does not exist, a criterion that
+            needs pictures without any, or a layer that would die.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2, seed=0)
+        >>> report = prune(network, 0.25, "magnitude")
+        >>> report.after == round(0.25 * report.weights), report.changed
+        (True, True)
+        >>> prune(network, 0.25, "magnitude").changed
+        False
+    """
+    groups = _groups(network, keep)
+    if criterion not in SALIENCIES:
+        raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
+    if rounds < 1:
+        raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
+    layers = masked_layers(network)
+    before = {name: layer.mask.clone() for name, layer in layers.items()}
+    # Rounds mask and score again on a copy: the network changes once, when all is decided.
+    draft = copy.deepcopy(network)
+    for step in range(1, rounds + 1):
+        scores = SALIENCIES[criterion](draft, batches, derive(seed, "saliency", step))
+        if control == "invert":
+            scores = {name: -score for name, score in scores.items()}
+        for stages, fraction in groups:
+            share = step / rounds
+            if unit == "weight":
+                set_masks(draft, _keep_weights(draft, stages, scores, fraction, share, before, floor))
+            else:
+                shuffling = derive(seed, "shuffle") if control == "shuffle" and step == rounds else None
+                set_masks(draft, _keep_channels(draft, stages, scores, fraction, share, shuffling))
+    masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
+    if control == "shuffle" and unit == "weight":
+        masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
+    touched = sorted({stage for stages, _ in groups for stage in stages})
+    if reinit or control == "reinit":
+        reinitialise(network, touched, optimizer, seed)
+    set_masks(network, masks, optimizer)
+    for follower in followers:
+        set_masks(follower, masks)
+    if unit == "channel":
+        gone = [channel for channel in channels(network) if channel.stage in touched and not channel.alive(network)]
+        for module in (network, *followers):
+            silence(module, *gone)
+    names = {name: stage for stage in touched for name in _layer_names(network, stage)}
+    return Pruning(
+        criterion,
+        unit,
+        control,
+        reinit or control == "reinit",
+        {
+            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
+            for name, stage in names.items()
+        },
+    )
+
+
+def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
+    """Stages that are ranked together, and the fraction they keep."""
+    there = range(len(network.stages))
+    if isinstance(keep, Mapping):
+        absent = [stage for stage in keep if stage not in there]
+        if absent:
+            raise InputError(f"prune: got stage {absent[0] + 1}; accepted: stages 1 to {len(there)}, which exist")
+        groups: list[tuple[tuple[int, ...], float]] = [((stage,), fraction) for stage, fraction in sorted(keep.items())]
+    else:
+        groups = [(tuple(there), keep)]
+    for _, fraction in groups:
+        if not 0 < fraction <= 1:
+            raise InputError(f"prune.keep_ratio: got {fraction}; accepted: a number in (0, 1]")
+    return groups
+
+
+def _layer_names(network: Network, stage: int) -> list[str]:
+    return [
+        f"{prefix}.{name}" for prefix, module in stage_modules(network, stage).items() for name in masked_layers(module)
+    ]
+
+
+def _keep_weights(
+    network: Network,
+    stages: tuple[int, ...],
+    scores: Scores,
+    fraction: float,
+    share: float,
+    before: Masks,
+    floor: int,
+) -> Masks:
+    """The masks of the layers of ``stages`` when the best of their weights are kept, ``share`` of the way there."""
+    names = [name for stage in stages for name in _layer_names(network, stage)]
+    layers = masked_layers(network)
+    total = sum(layers[name].weight.numel() for name in names)
+    start = sum(int(before[name].sum()) for name in names)
+    target = round(fraction * total)
+    count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
+    ranks = {name: _ranked(scores[name], layers[name].mask, floor) for name in names}
+    reserved = sum(int((rank == torch.inf).sum()) for rank in ranks.values())
+    if count < reserved:
+        kept = _best({name: _ranked(scores[name], layers[name].mask, 0) for name in names}, count)
+        dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
+        told = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
+        raise InputError(
+            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {_named(stages)}, with which "
+            f"{told} would die; accepted: at least {_upward(reserved / total)}, or prune.floor=0"
+        )
+    return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in _best(ranks, count).items()}
+
+
+def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
+    """Scores with masked weights last, and the ``floor`` best of the others before everything."""
+    rank = scores.cpu().double().masked_fill(~mask.cpu(), -torch.inf)  # not every device has float64
+    best = rank.flatten().argsort(descending=True, stable=True)[: min(floor, int(mask.sum()))]
+    rank.view(-1)[best] = torch.inf
+    return rank
+
+
+def _best(ranks: Scores, count: int) -> Masks:
+    """Where the ``count`` highest ranks are, over all layers; of equal ones, those that come first."""
+    flat = torch.cat([rank.flatten() for rank in ranks.values()])
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[flat.argsort(descending=True, stable=True)[:count]] = True
+    pieces = kept.split([rank.numel() for rank in ranks.values()])
+    return {name: piece.view_as(rank) for (name, rank), piece in zip(ranks.items(), pieces, strict=True)}
+
+
+def _upward(ratio: float) -> str:
+    """A ratio written with four digits, rounded so that it suffices."""
+    return f"{-(-ratio * 10_000 // 1) / 10_000:g}"
+
+
+def _named(stages: tuple[int, ...]) -> str:
+    return f"stage {stages[0] + 1}" if len(stages) == 1 else f"stages {stages[0] + 1} to {stages[-1] + 1}"
+
+
+def _keep_channels(
+    network: Network, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
+) -> Masks:
+    """The masks when the best of the channels that the cells of ``stages`` can lose are kept, ``share`` of the way.
+
+    With a seed ``shuffling``, each cell keeps as many, but at random.
+    """
+    found = channels(network)
+    ours = [i for i, channel in enumerate(found) if channel.stage in stages]
+    if not ours:
+        raise InputError(f"prune.unit: got channel, but {_named(stages)} has no channel to lose; accepted: weight")
+    alive = torch.tensor([found[i].alive(network) for i in ours])
+    rank = channel_scores(network, scores)[ours].masked_fill(~alive, -torch.inf)
+    start, target = len(ours), round(fraction * len(ours))
+    count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
+    places: dict[tuple[str, str], list[int]] = {}
+    for position, i in enumerate(ours):
+        if alive[position]:
+            places.setdefault((found[i].cell, found[i].kind), []).append(position)
+    if count < len(places):
+        raise InputError(
+            f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {_named(stages)}, with which a "
+            f"cell would die; accepted: at least {_upward(len(places) / len(ours))}"
+        )
+    for positions in places.values():
+        rank[positions[int(rank[positions].argmax())]] = torch.inf
+        if shuffling is not None:
+            cell = found[ours[positions[0]]].cell
+            order = torch.randperm(len(positions), generator=generator(shuffling, cell))
+            rank[positions] = rank[positions][order]
+    kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())
+    return mask_channels(network, [found[i] for position, i in enumerate(ours) if position not in kept])
+
+
+def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:
+    """As many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
+    places = before.flatten().nonzero()[:, 0]
+    order = torch.randperm(len(places), generator=generator(seed, "places"))[: int(mask.sum())]
+    moved = torch.zeros_like(mask)
+    moved.view(-1)[places[order.to(places.device)]] = True
+    return moved
