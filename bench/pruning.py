@@ -3,7 +3,7 @@
     python bench/pruning.py [seeds] [keep_ratio]
 
 Each row is one criterion or control: the network is pruned at its initialisation to ``keep_ratio`` of its weights,
-ranked as a whole, and trained for 12 epochs. The figures are test accuracies of the last exit, mean and sample
+ranked as a whole, and trained by the default recipe. The figures are test accuracies of the last exit, mean and sample
 standard deviation over the seeds; a seed has the same split, initial weights and order of pictures in every row.
 Written to ``bench/results/pruning.json`` as well.
 """
@@ -37,7 +37,7 @@ RESULTS = Path(__file__).parent / "results" / "pruning.json"
 
 def accuracy(overrides: list[str], seed: int, keep: float, folder: str) -> tuple[float, int]:
     """Test accuracy of the last exit, and the weights kept."""
-    base = ["network.kind=full", "network.structure=[0,0,0,0,0]", "train.epochs=12", "train.threads=1"]
+    base = ["network.kind=full_ic", "train.threads=1"]
     pruning = ["prune.enabled=true", "prune.epochs=[1]", f"prune.keep_ratio={keep}", f"runs_dir={folder}"]
     summary = ramify.train(ramify.read_config(overrides=[*base, *pruning, f"seed={seed}", *overrides]))
     last = summary.exits[-1]
@@ -49,7 +49,9 @@ def main() -> None:
     seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     keep = float(sys.argv[2]) if len(sys.argv) > 2 else 0.05
     machine = f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}"
-    print(f"digits, 5 cells of 16 channels, keep ratio {keep}, {seeds} seeds; {machine}, {os.cpu_count()} cores")
+    print(
+        f"digits, the default network as full_ic, keep ratio {keep}, {seeds} seeds; {machine}, {os.cpu_count()} cores"
+    )
     print(f"{'criterion':24} {'weights':>8}  accuracy of the last exit, %")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:

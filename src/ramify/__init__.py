@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
     from ramify.nn.network import Network as Network
+    from ramify.ops.compact import compact as compact
     from ramify.ops.cost import cost as cost
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import exit_losses as exit_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
+    from ramify.ops.prune import prune as prune
     from ramify.ops.surgery import parameter_groups as parameter_groups
     from ramify.run.evaluate import evaluate as evaluate
     from ramify.run.readback import describe as describe
@@ -57,9 +59,11 @@ _HOME = {
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
     "ramify.nn.network": ("Network",),
+    "ramify.ops.compact": ("compact",),
     "ramify.ops.cost": ("cost",),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("exit_losses", "weighted_loss"),
+    "ramify.ops.prune": ("prune",),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.run.evaluate": ("evaluate",),
     "ramify.run.readback": ("describe", "load"),

@@ -235,12 +235,19 @@ class PruneConfig(Section):
         ),
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    compact: Annotated[
+        bool, Key("true, false", "at the end of the run, take dead channels out, and measure what that gave")
+    ] = False
 
 
 class TrainConfig(Section):
     """``train.*``: the optimizer, its schedule, and where it runs."""
 
-    epochs: Annotated[Epoch, Key("a whole number >= 1", "passes over the training pictures")] = 30
+    epochs: Annotated[
+        Whole,
+        Field(ge=0),
+        Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
+    ] = 30
     learning_rate: Annotated[Positive, Key("a number > 0", "learning rate of SGD before any milestone")] = 0.02
     milestones: Annotated[
         tuple[Epoch, ...] | None,
@@ -263,7 +270,8 @@ class TrainConfig(Section):
         tuple[Annotated[Number, Field(ge=0)], ...] | None,
         Key(
             "a list with one number >= 0 for each internal classifier, or null for 0.01 + (i + 1) / exits",
-            "weight in the loss that an internal classifier reaches at the last epoch, rising from 0.01",
+            "weight of an internal classifier in the loss: rises to this from 0.01 over the epochs; "
+            "with a parent it is this from the start",
         ),
     ] = None
     device: Annotated[
@@ -382,7 +390,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     if growth.init == "identity":
         yield "growth.init", "identity", "random (function-preserving growth is still to come)"
     if growth.epochs is None:
-        if last <= config.growths:
+        if config.parent is None and last <= config.growths:
             yield (
                 "train.epochs",
                 last,

@@ -12,6 +12,7 @@ from ramify.config import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
+from ramify.ops.channels import channels
 from ramify.ops.cost import stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
@@ -363,14 +364,39 @@ def test_a_criterion_that_needs_labels_wants_pictures() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_channels_are_kept_in_the_asked_number_and_give_nothing_when_lost(kind: str) -> None:
     network = build(kind, channels=6)
-    report = prune(network, 0.5, "magnitude", unit="channel")
+    optimizer = optimizer_for("adamw", network)
+    steps(network, optimizer, 3)
+    report = prune(network, 0.5, "magnitude", optimizer=optimizer, unit="channel")
     assert report.changed
+    lost_channels = [channel for channel in channels(network) if not channel.alive(network)]
+    assert len(lost_channels) == len(channels(network)) - round(0.5 * len(channels(network)))
     for name, layer in masked_layers(network).items():
         if name.endswith("conv1"):
             lost = ~layer.mask.flatten(1).any(dim=1)
             assert not lost.all()
             partner = masked_layers(network)[name.replace("conv1", "conv2")]
             assert not partner.mask[:, lost].any()
-    optimizer = optimizer_for("adamw", network)
     steps(network, optimizer, 20)
     assert revived(network) == 0
+    for channel in lost_channels:
+        for name in channel.norms:
+            norm = network.get_submodule(name)
+            assert isinstance(norm, torch.nn.BatchNorm2d)
+            assert norm.weight[channel.index] == norm.bias[channel.index] == 0
+
+
+def test_shuffled_channels_are_as_many_in_each_cell() -> None:
+    plain, shuffled = build("dense", channels=8), build("dense", channels=8)
+    prune(plain, 0.5, "magnitude", unit="channel")
+    prune(shuffled, 0.5, "magnitude", unit="channel", control="shuffle", seed=1)
+    alive = [[(c.cell, c.kind, c.alive(net)) for c in channels(net)] for net in (plain, shuffled)]
+    assert sorted(alive[0]) == sorted(alive[1])
+    assert alive[0] != alive[1]
+
+
+def test_too_few_channels_are_refused_with_the_smallest_ratio_that_works() -> None:
+    with pytest.raises(InputError, match=r"a cell would die; accepted: at least 0\.\d+"):
+        prune(build("dense", channels=8), 0.01, "magnitude", unit="channel")
+    config = NetworkConfig(cell="skip_second", structure=(1,), input_shape=(1, 8, 8), classes=3)
+    with pytest.raises(InputError, match=r"prune\.unit: got channel, but .* has no channel to lose; accepted: weight"):
+        prune(Network(config), 0.5, "magnitude", unit="channel")

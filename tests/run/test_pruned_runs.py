@@ -3,14 +3,19 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ramify.errors import InputError, RunError
+from ramify.nn.masked import masked_layers
 from ramify.ops.saliency import SALIENCIES
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Pruned
 from ramify.run.folder import read_lines
 from ramify.run.prepare import child_config
+from ramify.run.readback import describe, load, remeasure
+from ramify.run.receipt import Latency, Receipt
 from ramify.run.train import resume, train
+from ramify.show.tables import compaction_sentence
 from tests.conftest import tiny
 
 ITERATIVE = ("prune.enabled=true", "prune.policy=iterative", "prune.keep_ratio=0.6", "prune.min_ratio=0.3")
@@ -123,3 +128,73 @@ def test_a_parent_that_has_not_grown_is_refused() -> None:
     assert not read_model(Path("runs/young/last"))[0].complete
     with pytest.raises(InputError, match="whose network has not fully grown"):
         train(child_config(Path("runs/young"), []))
+
+
+CHANNELS = (
+    "prune.enabled=true",
+    "prune.unit=channel",
+    "prune.keep_ratio=0.5",
+    "prune.epochs=[3]",
+    "prune.compact=true",
+)
+
+
+@pytest.mark.parametrize("kind", ["dense", "iterative", "full_ic", "full"])
+def test_a_run_that_compacts_ends_with_a_smaller_network_that_answers_alike(kind: str) -> None:
+    summary = train(tiny(*CHANNELS, f"network.kind={kind}"))
+    found = summary.receipt
+    assert found is not None
+    assert found.removed > 0
+    assert found.difference <= 1e-5
+    assert all(small <= large for large, small in found.macs)
+    assert found.macs[-1][1] < found.macs[-1][0]
+    assert found.parameters == (found.parameters[0], summary.exits[-1].parameters)
+    assert [each.batch for each in found.latencies] == [1, 64]
+    folder = Path(summary.folder)
+    images = torch.rand(20, 1, 8, 8)
+    masked, small = load(folder / "best"), load(folder)
+    torch.testing.assert_close(small(images), masked(images), rtol=0, atol=1e-5)
+    assert sum(p.numel() for p in small.parameters()) == found.parameters[1]
+    assert describe(folder) == summary
+    _, _, exits = remeasure(folder)
+    assert [each.test for each in exits] == [each.test for each in summary.exits]
+
+
+def test_a_saved_network_is_compacted_alone() -> None:
+    parent = train(tiny(*CHANNELS[:-1], "name=mine"))
+    child = train(child_config(Path("runs/mine"), [], compact=True))
+    assert child.name == "mine-compact"
+    assert child.epochs == 0
+    assert child.receipt is not None
+    assert child.receipt.removed > 0
+    assert [each.test for each in child.exits] == [each.test for each in parent.exits]
+    assert [each.valid for each in child.exits] == [each.valid for each in parent.exits]
+
+
+def test_a_compacted_network_is_pruned_and_trained_on() -> None:
+    train(tiny(*CHANNELS, "name=mine"))
+    child = train(child_config(Path("runs/mine"), ["prune.keep_ratio=0.5", "train.epochs=2", "train.device=cpu"]))
+    small = load("mine")
+    assert child.exits[-1].weights == sum(layer.weight.numel() for layer in masked_layers(small).values())
+    assert child.exits[-1].kept == round(0.5 * child.exits[-1].weights)
+
+
+def test_a_network_without_dead_channels_is_told_so() -> None:
+    train(tiny("name=mine"))
+    child = train(child_config(Path("runs/mine"), [], compact=True))
+    assert child.receipt is not None
+    assert child.receipt.removed == 0
+    assert compaction_sentence(child.receipt).endswith("masked weights alone make nothing faster here")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (2.0, 1.0, "2.00 times as fast at batch 1"),
+        (1.0, 1.0, "no faster at batch 1"),
+        (1.0, 1.2, "no faster at batch 1"),
+    ],
+)
+def test_faster_is_said_of_what_was_measured_alone(before: float, after: float, said: str) -> None:
+    found = Receipt((0.5, 1.0), (10, 5), ((10, 5),), 3, 0, 1e-8, (Latency(1, before, after),), 1)
+    assert said in compaction_sentence(found)

@@ -13,6 +13,9 @@ def prune(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="prune.*, train.* and others.")
     ] = None,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Take dead channels out at the end; alone, do only that.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
     as_json: AsJson = False,
@@ -20,17 +23,18 @@ def prune(
 ) -> None:
     """Prune a saved network, fine-tune it, and keep it as a new run that names its parent.
 
-    What is not said is taken from the parent, but for: the whole network is pruned once, before the first epoch,
-    to half of its weights; 5 epochs follow, at a tenth of the parent's learning rate.
+    What is not said is taken from the parent, but prune.* starts from its defaults: the whole network is pruned
+    once, to half of its weights. 5 epochs follow, at half the parent's learning rate.
 
     Examples: ramify prune digits-dense prune.keep_ratio=0.3 | ramify prune digits-dense prune.criterion=synflow
-    prune.rounds=100 train.epochs=10 name=lean
+    prune.rounds=100 train.epochs=10 name=lean | ramify prune digits-dense prune.unit=channel --compact |
+    ramify prune lean --compact
     """
     from ramify.run.folder import find_run
     from ramify.run.prepare import child_config
     from ramify.run.train import train
 
-    config = child_config(find_run(name, runs_dir or RUNS_DIR), overrides or ())
+    config = child_config(find_run(name, runs_dir or RUNS_DIR), overrides or (), compact)
     run_one(
         lambda observers, progress: train(config, observers, overwrite=overwrite, progress=progress), quiet, as_json
     )

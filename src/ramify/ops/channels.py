@@ -175,15 +175,17 @@ def without(masks: Mapping[str, Tensor], lost: Sequence[Channel]) -> dict[str, T
     return masks
 
 
-def silence(network: nn.Module, *lost: Channel) -> None:
+def silence(network: nn.Module, *lost: Channel, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Let each channel in ``lost``, whose producers are masked, give exactly 0 in training and evaluation.
 
     The scale and shift of its batch norms become 0, their running mean 0 and variance 1. Once the weights that read
-    the channel are masked, scale and shift get no gradient; an optimizer's momentum of them is the caller's to clear.
+    the channel are masked, scale and shift get no gradient, and what ``optimizer`` keeps about them is cleared, so
+    that no momentum moves them either.
 
     Args:
         network: the network that the channels are of, or a copy of it.
         *lost: channels of :func:`channels`.
+        optimizer: over the parameters of ``network``.
     """
     indices: dict[str, list[int]] = {}
     for channel in lost:
@@ -197,6 +199,10 @@ def silence(network: nn.Module, *lost: Channel) -> None:
             assert norm.running_var is not None
             for tensor, value in ((norm.weight, 0), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
                 tensor[places] = value
+            for parameter in (norm.weight, norm.bias):
+                for kept in optimizer.state[parameter].values() if optimizer and parameter in optimizer.state else ():
+                    if isinstance(kept, Tensor) and kept.shape == parameter.shape:
+                        kept[places] = 0
 
 
 def dead_trunk(network: Network) -> Tensor:

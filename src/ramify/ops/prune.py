@@ -138,16 +138,17 @@ def prune(
     masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
     if control == "shuffle" and unit == "weight":
         masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
+    alive = [channel for channel in channels(network) if channel.alive(network)] if unit == "channel" else []
     touched = sorted({stage for stages, _ in groups for stage in stages})
     if reinit or control == "reinit":
         reinitialise(network, touched, optimizer, seed)
     set_masks(network, masks, optimizer)
     for follower in followers:
         set_masks(follower, masks)
-    if unit == "channel":
-        gone = [channel for channel in channels(network) if channel.stage in touched and not channel.alive(network)]
-        for module in (network, *followers):
-            silence(module, *gone)
+    gone = [channel for channel in alive if not channel.alive(network)]
+    silence(network, *gone, optimizer=optimizer)
+    for follower in followers:
+        silence(follower, *gone)
     names = {name: stage for stage in touched for name in _layer_names(network, stage)}
     return Pruning(
         criterion,

@@ -7,6 +7,7 @@
         metrics.jsonl    a line an epoch
         events.jsonl     growth, best epochs, resumption, the end
         last/  best/     checkpoints (see ramify.run.checkpoint)
+        compact/         the best network without its dead channels, where prune.compact asks for it
         summary.json     what the run came to
 """
 
@@ -33,9 +34,9 @@ LOCK = ".lock"
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-pruned``."""
+    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-pruned`` or ``-compact``."""
     if config.parent is not None:
-        return f"{Path(config.parent).name}-pruned"
+        return f"{Path(config.parent).name}-{'pruned' if config.prune.enabled else 'compact'}"
     stem = Path(config.data.source).name
     for suffix in (".xz", ".gz", ".tgz", ".tar", ".zip"):
         stem = stem.removesuffix(suffix)
@@ -132,12 +133,12 @@ def find_run(name: str, runs_dir: Path) -> Path:
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The checkpoint that stands for a run: ``best``, or ``last`` until the network has fully grown.
+    """The checkpoint that stands for a run: ``compact`` or else ``best``, or ``last`` until it has fully grown.
 
     Raises:
         InputError: the run has no checkpoint yet.
     """
-    for name in ("best", "last"):
+    for name in ("compact", "best", "last"):
         if readable_folder(run / name).exists():
             return run / name
     raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config, read_config, resolve
+from ramify.config import Config, keys, read_config, resolve, to_text
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
@@ -55,31 +55,36 @@ def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, P
     return config, where, deal(config, pictures)
 
 
-def child_config(parent: Path, overrides: Sequence[str]) -> Config:
+def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) -> Config:
     """The configuration of a run that prunes the network of ``parent`` and fine-tunes it.
 
-    It is the parent's, but for one pruning of the whole network to half its weights before the first of 5 epochs,
-    at a tenth of the parent's learning rate; ``overrides`` come last.
+    It is the parent's, but ``prune.*`` starts from the defaults, with one pruning of the whole network before the
+    first of 5 epochs, at half the parent's learning rate; ``overrides`` come last. With ``compact`` its dead channels
+    are taken out at the end; without overrides of ``prune`` or ``train``, that is all that happens.
 
     Raises:
         ConfigError: an override is not accepted.
     """
-    rate = read_config([parent / CONFIG]).train.learning_rate / 10
+    rate = read_config([parent / CONFIG]).train.learning_rate / 2
+    fresh = [f"{key}={to_text(field.get_default())}" for key, field in keys() if key.startswith("prune.")]
     changes = [
         "name=null",
         f"runs_dir={parent.parent}",
         f"parent={parent}",
         "growth.epochs=null",
+        *fresh,
         "prune.enabled=true",
-        "prune.policy=normal",
-        "prune.keep_ratio=0.5",
-        "prune.min_ratio=null",
         "prune.epochs=[1]",
         "train.epochs=5",
         f"train.learning_rate={rate!r}",
         "train.milestones=null",
         "train.gammas=0.2",
     ]
+    if compact:
+        changes.append("prune.compact=true")
+        only = not any(text.startswith(("prune.", "train.")) for text in overrides)
+        if only:
+            changes += ["prune.enabled=false", "prune.epochs=[]", "train.epochs=0"]
     return read_config([parent / CONFIG], [*changes, *overrides])
 
 

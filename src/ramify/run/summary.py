@@ -14,6 +14,7 @@ from ramify.nn.network import Network
 from ramify.ops.cost import cost, stage_density
 from ramify.run.checkpoint import Card
 from ramify.run.evaluate import Score
+from ramify.run.receipt import Receipt
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Summary:
         exits_planned: exits of the network when it has grown.
         seconds: time of training and validation over all epochs, loading and the final test left out.
         pictures: how many were used for training, validation and test.
+        receipt: what compaction gave, where it was asked for; the network is then the compacted one.
         versions: of what computed it: ramify, torch, python.
         machine: device, precision, threads and cores.
     """
@@ -75,6 +77,7 @@ class Summary:
     exits: tuple[ExitSummary, ...]
     stages: tuple[StageSummary, ...]
     layers: dict[str, tuple[int, int]]
+    receipt: Receipt | None
     versions: dict[str, str]
     machine: dict[str, str | int]
 
@@ -111,6 +114,7 @@ def summarise(
     seconds: float,
     test: list[Score] | None = None,
     pictures: tuple[int, int, int] | None = None,
+    receipt: Receipt | None = None,
     machine: dict[str, str | int] | None = None,
 ) -> Summary:
     """The summary of ``network``, which ``card`` describes, in the run of ``config``."""
@@ -132,6 +136,7 @@ def summarise(
         exits=exit_summaries(network, card, test),
         stages=stage_summaries(network, card),
         layers={name: (layer.mask.numel(), int(layer.mask.sum())) for name, layer in masked_layers(network).items()},
+        receipt=receipt,
         versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
         machine=machine or {},
     )

@@ -5,6 +5,7 @@ comes from the run's seed and the epoch (see :mod:`ramify.seeds`), and a checkpo
 epoch, so a run that is resumed ends with the same bits as one that was never stopped.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterable
@@ -20,6 +21,7 @@ from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
 from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.nn.network import Network
+from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses, weighted_loss
@@ -52,6 +54,7 @@ from ramify.run.folder import (
     write_summary,
 )
 from ramify.run.prepare import Parts, Place, computing_with, prepare
+from ramify.run.receipt import receipt
 from ramify.run.summary import Summary, describe_machine, summarise
 from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
 from ramify.seeds import derive, generator
@@ -148,7 +151,9 @@ def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     if not network.complete:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
     network.to(where.device).train()
-    state = State(config, where, network, _optimizer(config, network), parts.classes, grown=card.grown)
+    state = State(
+        config, where, network, _optimizer(config, network), parts.classes, grown=card.grown, valid=card.valid
+    )
     saved = TrainerState(0, 0.0, None, None)
     replace_folder(folder / "last", pack_model(network, _card(state)) | pack_trainer(network, state.optimizer, saved))
     return state
@@ -290,7 +295,9 @@ def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochD
     assert train.tau_max is not None
     exits = len(network.stages)
     rate = learning_rate(epoch, train.learning_rate, train.milestones, train.gammas)
-    weights = exit_weights(epoch, train.epochs, exits, train.tau_max)
+    # The exits of a parent's network have learned already: their weights do not start over.
+    ramp = epoch if config.parent is None else train.epochs
+    weights = exit_weights(ramp, train.epochs, exits, train.tau_max)
     how = augmentation(config.data.augment, config.data.source)
     set_learning_rate(optimizer, rate)
     network.train()
@@ -365,8 +372,19 @@ def _card(state: State) -> Card:
 
 def _finish(state: State, folder: Path, parts: Parts) -> Summary:
     """Read the test set, once, with the best network."""
-    network, card = read_model(folder / "best")
-    scores = evaluate(network.to(state.where.device), parts.test, state.where.precision)
+    # A run without epochs has no best one: it is there to compact what its parent left.
+    best = folder / "best"
+    network, card = read_model(best if readable_folder(best).exists() else folder / "last")
+    network.to(state.where.device)
+    found = None
+    if state.config.prune.compact:
+        masked = network
+        network, compaction = compact(masked)
+        card = dataclasses.replace(card, plans=own_plans(network))
+        replace_folder(folder / "compact", pack_model(network, card))
+        found = receipt(masked, network, compaction)
+        append_line(folder / EVENTS, {"event": "compacted", "epoch": state.epoch, **asdict(found)})
+    scores = evaluate(network, parts.test, state.where.precision)
     summary = summarise(
         folder.name,
         str(folder),
@@ -377,6 +395,7 @@ def _finish(state: State, folder: Path, parts: Parts) -> Summary:
         seconds=state.seconds,
         test=scores,
         pictures=parts.counts,
+        receipt=found,
         machine=describe_machine(state.where.device, state.where.precision),
     )
     write_summary(folder, summary)

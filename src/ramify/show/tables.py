@@ -8,8 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ramify.run.receipt import Receipt
 from ramify.run.summary import ExitSummary, Summary
 from ramify.show.words import count, duration, percent, plural, short
+
+GAIN = 1.05
+"""A measured ratio up to this is noise, not a gain."""
 
 
 def run_table(summary: Summary) -> RenderableType:
@@ -26,6 +30,8 @@ def run_table(summary: Summary) -> RenderableType:
     parts: list[RenderableType] = [heading, exit_table(summary.exits), Text(), stage_table(summary), Text()]
     if any(kept < total for total, kept in summary.layers.values()):
         parts += [layer_table(summary), Text()]
+    if summary.receipt is not None:
+        parts += [receipt_table(summary.receipt), Text(compaction_sentence(summary.receipt) + "\n")]
     return Group(*parts, Text(sentence(summary), style="bold"))
 
 
@@ -68,6 +74,33 @@ def layer_table(summary: Summary) -> Table:
     for name, (total, kept) in summary.layers.items():
         table.add_row(name, count(total), count(kept), percent(kept / total))
     return table
+
+
+def receipt_table(receipt: Receipt) -> Table:
+    """What compaction gave, before and after."""
+    table = _table("compacted", "before", "after", "ratio")
+    large, small = receipt.parameters
+    table.add_row("parameters", count(large), count(small), f"{large / small:.2f}")
+    table.add_row("density", percent(receipt.density[0]), percent(receipt.density[1]), "")
+    for i, (more, less) in enumerate(receipt.macs, start=1):
+        table.add_row(f"MACs of exit {i}", short(more), short(less), f"{more / less:.2f}")
+    threads = plural(receipt.threads, "thread")
+    for each in receipt.latencies:
+        row = f"batch {each.batch}, {threads}"
+        table.add_row(row, f"{each.before:.2f} ms", f"{each.after:.2f} ms", f"{each.ratio:.2f}")
+    return table
+
+
+def compaction_sentence(receipt: Receipt) -> str:
+    """What compaction gave in one sentence; "faster" is said only of what was measured to be."""
+    if receipt.removed == 0:
+        return "nothing was taken out, as no channel is dead: masked weights alone make nothing faster here"
+    told = f"{plural(receipt.removed, 'channel')} taken out, logits differ by at most {receipt.difference:.1g}"
+    gained = [each for each in receipt.latencies if each.ratio > GAIN]
+    faster = [f"{each.ratio:.2f} times as fast at batch {each.batch}" for each in gained]
+    slow = [f"batch {each.batch}" for each in receipt.latencies if each.ratio <= GAIN]
+    gains = "; ".join([*faster, *([f"no faster at {' and '.join(slow)}"] if slow else [])])
+    return f"{told}; {gains}"
 
 
 def sentence(summary: Summary) -> str:
