@@ -104,6 +104,20 @@ def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     assert Path("runs/mine-pruned-2").exists()
 
 
+def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: CommandLine) -> None:
+    ramify("train", *TINY, "name=mine", "network.kind=dense", "--quiet")
+    lean = ramify("prune", "mine", "prune.unit=channel", "train.epochs=1", "--compact")
+    assert lean.code == 0
+    assert "channels taken out, logits differ by at most" in lean.out
+    assert "batch 64" in lean.out
+    small = json.loads(ramify("info", "mine-pruned", "--json").out)[0]
+    assert small["exits"][-1]["parameters"] == small["receipt"]["parameters"][1] < small["receipt"]["parameters"][0]
+    alone = ramify("prune", "mine", "--compact")
+    assert alone.code == 0
+    assert "nothing was taken out, as no channel is dead" in alone.out
+    assert Path("runs/mine-compact/compact/model.safetensors").exists()
+
+
 def test_a_keep_ratio_that_kills_a_layer_stops_the_run(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "prune.enabled=true", "prune.epochs=[1]", "prune.keep_ratio=0.001", "name=mine")
     assert_refused(answer, "would die; accepted: at least 0.0")
