@@ -23,6 +23,8 @@ import ramify
 ROWS = [
     ("not pruned", ["prune.enabled=false"]),
     ("snip", ["prune.criterion=snip"]),
+    ("snip, 16 batches of 16", ["prune.criterion=snip", "prune.batch_size=16", "prune.batches=16"]),
+    ("snip, 20 rounds", ["prune.criterion=snip", "prune.rounds=20"]),
     ("snip, control shuffle", ["prune.criterion=snip", "prune.control=shuffle"]),
     ("snip, control reinit", ["prune.criterion=snip", "prune.control=reinit"]),
     ("snip, control invert", ["prune.criterion=snip", "prune.control=invert"]),

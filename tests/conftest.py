@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ramify.cli import main
-from ramify.config import Config, read_config
+from ramify.config import Config
+from ramify.configfile import read_config
 
 TINY = (
     "data.limit=120",

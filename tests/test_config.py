@@ -8,20 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.config import (
-    Config,
-    NetworkConfig,
-    TrainConfig,
-    describe,
-    keys,
-    read_config,
-    read_configs,
-    resolve,
-    spread,
-    to_text,
-    to_yaml,
-)
+from ramify.config import Config, NetworkConfig, TrainConfig, describe, keys, resolve, spread
+from ramify.configfile import read_config, read_configs, to_yaml
 from ramify.errors import ConfigError
+from ramify.yamltext import to_text
 
 
 def problems(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:

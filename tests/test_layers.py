@@ -8,7 +8,7 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds config schedule
+errors files seeds yamltext config configfile schedule
 nn nn.masked nn.cell nn.exit nn.network
 ops ops.surgery ops.loss ops.cost ops.channels ops.grow ops.saliency ops.prune ops.compact
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch

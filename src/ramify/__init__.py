@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ramify.config import NetworkConfig as NetworkConfig
     from ramify.config import PruneConfig as PruneConfig
     from ramify.config import TrainConfig as TrainConfig
-    from ramify.config import read_config as read_config
-    from ramify.config import read_configs as read_configs
+    from ramify.configfile import read_config as read_config
+    from ramify.configfile import read_configs as read_configs
     from ramify.data.pictures import Part as Part
     from ramify.data.sources import load_pictures as load_pictures
     from ramify.errors import InputError as InputError
@@ -52,9 +52,8 @@ _HOME = {
         "NetworkConfig",
         "PruneConfig",
         "TrainConfig",
-        "read_config",
-        "read_configs",
     ),
+    "ramify.configfile": ("read_config", "read_configs"),
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),

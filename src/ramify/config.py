@@ -1,28 +1,19 @@
 """The whole configuration: every key, its type, range, default and meaning, checked once where it enters.
 
-A configuration is YAML files and ``key=value`` overrides, in this order; later ones win. It is read by
-:func:`read_configs` into :class:`Config`, an immutable tree of sections. What is wrong is told all at
-once, each sentence with the key, what was received, what is accepted and where it stood.
-
-Example:
-    >>> config = read_config(overrides=["train.epochs=40", "network.structure=[0,1,0]"])
-    >>> config.train.epochs, config.network.exits
-    (40, 2)
+A configuration is an immutable tree of sections. It is read from files and the command line by
+:mod:`ramify.configfile`, which tells everything that is wrong at once.
 """
 
-import difflib
 import itertools
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
+from ramify.yamltext import to_text
 
 
 @dataclass(frozen=True)
@@ -293,7 +284,7 @@ class TrainConfig(Section):
 
 
 class Config(Section):
-    """A run, whole. Built by :func:`read_configs`; from Python ``Config(train=TrainConfig(epochs=3))`` works too.
+    """A run, whole: read by :func:`ramify.configfile.read_configs`, or ``Config(train=TrainConfig(epochs=3))``.
 
     What is left to ramify (null) is filled in by :func:`resolve`.
 
@@ -462,185 +453,6 @@ def births(config: Config) -> tuple[int, ...]:
     return (1,) * (network.exits - len(epochs)) + epochs
 
 
-# --- reading ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A value somebody gave for a key, and where."""
-
-    value: object
-    where: str
-
-
-def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
-    """The one configuration that ``files`` and ``overrides`` describe.
-
-    Raises:
-        ConfigError: as :func:`read_configs`, or the files describe several runs.
-    """
-    configs = read_configs(files, overrides)
-    if len(configs) > 1:
-        raise ConfigError(f"{files[-1]}: got {len(configs)} documents (---); accepted: one here")
-    return configs[0]
-
-
-def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> list[Config]:
-    """Every configuration that YAML ``files`` and ``key=value`` ``overrides`` describe.
-
-    A file may hold several documents (``---``): each is a run of its own. Other files and the overrides
-    apply to every one of them.
-
-    Args:
-        files: paths of YAML files; a later one overrides an earlier one key by key.
-        overrides: ``key=value`` with values in YAML, for example ``growth.epochs=[5,10,15]``.
-
-    Raises:
-        ConfigError: a file cannot be read, a key is unknown, a value is not accepted.
-    """
-    problems: list[str] = []
-    documents = [_read_documents(path, problems) for path in files]
-    if sum(len(found) > 1 for found in documents) > 1:
-        problems.append("got several files with more than one document (---); accepted: one such file")
-    given = _read_overrides(overrides, problems)
-    if problems:
-        raise ConfigError(*problems)
-    configs: list[Config] = []
-    for layers in itertools.product(*documents):
-        entries: dict[str, Entry] = {}
-        for layer in (*layers, given):
-            entries.update(layer)
-        configs.append(_build(entries, problems))
-    if problems:
-        raise ConfigError(*dict.fromkeys(problems))
-    return configs
-
-
-def to_yaml(config: Config) -> str:
-    """The configuration as YAML that :func:`read_configs` reads back to an equal one."""
-    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Sections as blocks, lists in one line."""
-
-
-_Dumper.add_representer(
-    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
-)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as everybody expects (YAML 1.1 wants 1.0e-3)."""
-
-
-_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        problems.append(f"{path}: got a file that does not exist; accepted: a YAML file, or key=value")
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        problems.append(f"{path}: cannot be read as a text file ({error})")
-        return []
-    documents: list[dict[str, Entry]] = []
-    try:
-        loader = _Loader(text)
-        while loader.check_node():
-            entries: dict[str, Entry] = {}
-            _collect(loader, loader.get_node(), "", path, entries, problems)
-            documents.append(entries)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date such as 2020-13-40
-        problems.append(f"{path}: is not YAML ({' '.join(str(error).split())})")
-    # An empty file says nothing, which is a run with every default; so does a trailing '---'.
-    return [entries for entries in documents if entries] or [{}]
-
-
-def _collect(
-    loader: _Loader, node: yaml.Node | None, prefix: str, path: Path, entries: dict[str, Entry], problems: list[str]
-) -> None:
-    """Flatten a YAML mapping to dotted keys, remembering the line of each."""
-    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
-        return
-    if not isinstance(node, yaml.MappingNode):
-        line = node.start_mark.line + 1
-        problems.append(
-            f"{path}:{line}: got {to_text(loader.construct_object(node, deep=True))}; accepted: key: value lines"
-        )
-        return
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        key = prefix + str(loader.construct_object(key_node, deep=True))
-        if isinstance(value_node, yaml.MappingNode) or (key in SECTIONS and value_node.tag.endswith(":null")):
-            _collect(loader, value_node, f"{key}.", path, entries, problems)
-            continue
-        if key in entries:
-            problems.append(f"{path}:{line}: {key} is given twice; accepted: once")
-        entries[key] = Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
-
-
-def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        if not equals or not key:
-            problems.append(f"got {text!r}; accepted: key=value, such as train.epochs=40")
-            continue
-        try:
-            entries[key] = Entry(yaml.load(value, Loader=_Loader), "command line")
-        except (yaml.YAMLError, ValueError):
-            problems.append(f"{key}: got {value!r}, which is not YAML; accepted: {accepted(key)} (command line)")
-    return entries
-
-
-def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
-    """The typed configuration of ``entries``; what is wrong goes into ``problems``."""
-    tree: dict[str, object] = {}
-    wrong: list[str] = []
-    known = dict(keys())
-    for key, entry in entries.items():
-        section, _, leaf = key.rpartition(".")
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4) or [
-                name for name in known if name.rpartition(".")[2] == leaf
-            ]
-            if key in SECTIONS:
-                example = next(name for name in known if name.startswith(f"{key}."))
-                hint = f"accepted: a section with keys such as {example}"
-                wrong.append(f"{key}: got {to_text(entry.value)}; {hint} ({entry.where})")
-            else:
-                hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
-                wrong.append(f"unknown key {key}; {hint} ({entry.where})")
-            continue
-        branch = tree.setdefault(section, {}) if section else tree
-        assert isinstance(branch, dict)
-        branch[leaf] = entry.value
-    config = Config()
-    try:
-        config = Config.model_validate(tree)
-    except ValidationError as error:
-        locations = (detail["loc"] for detail in error.errors())
-        for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
-            entry = entries[key]
-            wrong.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
-    except ConfigError as error:
-        for problem in error.problems:
-            key = problem.partition(":")[0]
-            wrong.append(f"{problem} ({entries[key].where})" if key in entries else problem)
-    problems.extend(wrong)
-    return config
-
-
-def _depth(location: tuple[int | str, ...]) -> int:
-    return 2 if location[0] in SECTIONS else 1
-
-
 def keys() -> Iterator[tuple[str, FieldInfo]]:
     """Every key with its field, in the order of the page ``ramify config --keys``."""
     for name, field in Config.model_fields.items():
@@ -662,13 +474,3 @@ def accepted(key: str) -> str:
 
 
 SECTIONS = frozenset(name for name, field in Config.model_fields.items() if name not in dict(keys()))
-
-
-def to_text(value: object) -> str:
-    """A value as a person would have written it in YAML."""
-    if isinstance(value, tuple):
-        value = list(value)
-    if isinstance(value, str):
-        return repr(value)
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10_000, allow_unicode=True)
-    return text.strip().removesuffix("...").strip()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.config import read_config, resolve
+from ramify.config import resolve
+from ramify.configfile import read_config
 from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.checkpoint import read_model

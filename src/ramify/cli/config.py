@@ -16,7 +16,8 @@ def config(
 
     Examples: ramify config | ramify config mine.yaml train.epochs=40 | ramify config --keys
     """
-    from ramify.config import read_configs, resolve, to_yaml
+    from ramify.config import resolve
+    from ramify.configfile import read_configs, to_yaml
 
     if keys:
         _print_keys(as_json)
@@ -30,7 +31,8 @@ def config(
 
 
 def _print_keys(as_json: bool) -> None:
-    from ramify.config import describe, keys, to_text
+    from ramify.config import describe, keys
+    from ramify.yamltext import to_text
 
     rows = [(name, describe(field), field.get_default()) for name, field in keys()]
     if as_json:

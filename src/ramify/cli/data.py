@@ -11,7 +11,7 @@ def data(given: Given = None, as_json: AsJson = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ramify.config import read_config
+    from ramify.configfile import read_config
     from ramify.data.sources import load_pictures
 
     config = read_config(*sort_given(given or []))

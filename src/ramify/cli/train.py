@@ -47,7 +47,7 @@ def train(
         run_one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json)
         return
 
-    from ramify.config import read_configs
+    from ramify.configfile import read_configs
 
     files, overrides = sort_given(given)
     if runs_dir is not None:

@@ -11,53 +11,45 @@ from torch.nn import functional as F
 from ramify.nn.masked import MaskedConv2d
 
 
-class BasicCell(nn.Module):
-    """``ReLU(BN(conv(ReLU(BN(conv(x))))) + shortcut(x))`` with 3x3 convolutions (ResNet, arXiv:1512.03385).
+class TwoLayerCell(nn.Module):
+    """``ReLU(BN(conv(h)) + shortcut)`` with ``h = ReLU(BN(conv(x)))``, both convolutions 3x3.
 
-    The shortcut is the identity, or a 1x1 convolution with batch norm if the cell ``projects``, which it must
-    where the number of channels changes.
+    The shortcut starts from ``x`` and spans both layers (``spans_both``), or starts from ``h`` and spans the second
+    one alone. It is the identity, or a 1x1 convolution with batch norm if the cell ``projects``, which it must where
+    the number of channels changes on its way.
     """
 
-    def __init__(self, in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> None:
+    def __init__(
+        self, in_channels: int, inner_channels: int, out_channels: int, projects: bool, spans_both: bool
+    ) -> None:
         super().__init__()
+        self.spans_both = spans_both
         self.conv1 = MaskedConv2d(in_channels, inner_channels, 3)
         self.norm1 = nn.BatchNorm2d(inner_channels)
         self.conv2 = MaskedConv2d(inner_channels, out_channels, 3)
         self.norm2 = nn.BatchNorm2d(out_channels)
         self.shortcut: nn.Module = nn.Identity()
         if projects:
-            self.shortcut = nn.Sequential(MaskedConv2d(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
+            from_channels = in_channels if spans_both else inner_channels
+            self.shortcut = nn.Sequential(MaskedConv2d(from_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H, W]
-        outer: Tensor = self.norm2(self.conv2(inner)) + self.shortcut(x)  # [B, out, H, W]
-        return F.relu(outer)
+        outer: Tensor = self.norm2(self.conv2(inner)) + self.shortcut(x if self.spans_both else inner)
+        return F.relu(outer)  # [B, out, H, W]
 
 
-class SkipSecondCell(nn.Module):
-    """``h = ReLU(BN(conv(x)))``, then ``ReLU(BN(conv(h)) + h)``: the shortcut spans the second layer alone.
+def basic(in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> TwoLayerCell:
+    """The cell of ResNet (arXiv:1512.03385): the shortcut spans both layers."""
+    return TwoLayerCell(in_channels, inner_channels, out_channels, projects, spans_both=True)
 
-    The cell of the 2020 code. Its shortcut is the identity, or a 1x1 convolution with batch norm if the cell
-    ``projects``, which it must where it has not as many inner channels as outer ones.
-    """
 
-    def __init__(self, in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> None:
-        super().__init__()
-        self.conv1 = MaskedConv2d(in_channels, inner_channels, 3)
-        self.norm1 = nn.BatchNorm2d(inner_channels)
-        self.conv2 = MaskedConv2d(inner_channels, out_channels, 3)
-        self.norm2 = nn.BatchNorm2d(out_channels)
-        self.shortcut: nn.Module = nn.Identity()
-        if projects:
-            self.shortcut = nn.Sequential(MaskedConv2d(inner_channels, out_channels, 1), nn.BatchNorm2d(out_channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H, W]
-        outer: Tensor = self.norm2(self.conv2(inner)) + self.shortcut(inner)  # [B, out, H, W]
-        return F.relu(outer)
+def skip_second(in_channels: int, inner_channels: int, out_channels: int, projects: bool) -> TwoLayerCell:
+    """The cell of the 2020 code: the shortcut spans the second layer alone."""
+    return TwoLayerCell(in_channels, inner_channels, out_channels, projects, spans_both=False)
 
 
 Cell = Callable[[int, int, int, bool], nn.Module]
 """Builds a cell from its input, inner and output channels, and whether its shortcut projects."""
 
-CELLS: dict[str, Cell] = {"basic": BasicCell, "skip_second": SkipSecondCell}
+CELLS: dict[str, Cell] = {"basic": basic, "skip_second": skip_second}

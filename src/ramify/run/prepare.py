@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config, keys, read_config, resolve, to_text
+from ramify.config import Config, keys, resolve
+from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
 from ramify.errors import ConfigError
 from ramify.run.folder import CONFIG
+from ramify.yamltext import to_text
 
 SMALL = 16 * 16
 """Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config, read_config
+from ramify.config import Config
+from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config, births, read_config, to_yaml
+from ramify.config import Config, births
+from ramify.configfile import read_config, to_yaml
 from ramify.data.augment import augment, augmentation, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
