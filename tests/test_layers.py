@@ -13,7 +13,8 @@ nn nn.masked nn.cell nn.exit nn.network
 ops ops.surgery ops.loss ops.cost ops.channels ops.grow ops.saliency ops.prune ops.compact
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment
-run run.evaluate run.checkpoint run.receipt run.summary run.events run.folder run.prepare run.train run.readback
+run run.evaluate run.checkpoint run.receipt run.summary run.events run.folder run.prepare run.state run.train
+run.readback
 show show.words show.lines show.live show.tables
 cli.common cli.config cli.data cli.evaluate cli.info cli.train cli.prune cli.app cli
 __main__

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -19,16 +19,15 @@ from ramify.configfile import read_config, to_yaml
 from ramify.data.augment import augment, augmentation, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
-from ramify.errors import InputError, RunError
+from ramify.errors import RunError
 from ramify.files import readable_folder, replace_folder, write_atomic
-from ramify.nn.network import Network
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, prune
-from ramify.ops.surgery import parameter_groups, revived, set_learning_rate
-from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
+from ramify.ops.surgery import revived, set_learning_rate
+from ramify.run.checkpoint import TrainerState, own_plans, pack_model, pack_trainer, read_model
 from ramify.run.evaluate import Score, computing, evaluate, to_float
 from ramify.run.events import (
     EpochDone,
@@ -47,15 +46,15 @@ from ramify.run.folder import (
     EVENTS,
     METRICS,
     append_line,
-    checkpoint_of,
     keep_lines,
     locked,
     new_run,
     read_summary,
     write_summary,
 )
-from ramify.run.prepare import Parts, Place, computing_with, prepare
+from ramify.run.prepare import Parts, computing_with, prepare
 from ramify.run.receipt import receipt
+from ramify.run.state import State, begin, card_of, restore
 from ramify.run.summary import Summary, describe_machine, summarise
 from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
 from ramify.seeds import derive, generator
@@ -81,7 +80,7 @@ def train(
     with new_run(config, overwrite) as folder, computing_with(config):
         config = config.model_copy(update={"name": folder.name})
         write_atomic(folder / CONFIG, to_yaml(config).encode())
-        return _unfold(_begin(config, where, parts, folder), folder, parts, tuple(observers))
+        return _unfold(begin(config, where, parts, folder), folder, parts, tuple(observers))
 
 
 def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
@@ -102,97 +101,12 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
         config, where, parts = prepare(config, progress)
         with computing_with(config):
             started = readable_folder(folder / "last").exists()
-            state = (_restore if started else _begin)(config, where, parts, folder)
+            state = (restore if started else begin)(config, where, parts, folder)
             for name in (METRICS, EVENTS):
                 keep_lines(folder / name, lambda record: int(str(record["epoch"])) <= state.epoch)
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
             return _unfold(state, folder, parts, tuple(observers))
-
-
-@dataclass
-class State:
-    """A run between two epochs."""
-
-    config: Config
-    where: Place
-    network: Network
-    optimizer: torch.optim.Optimizer
-    labels: tuple[str, ...]
-    epoch: int = 0
-    seconds: float = 0.0
-    best_epoch: int | None = None
-    best_score: float | None = None
-    grown: tuple[tuple[int, int], ...] = ()
-    valid: tuple[Score, ...] | None = None
-
-
-def _begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
-    """A run before its first epoch: with a fresh network, or that of its parent."""
-    if config.parent is not None:
-        return _inherit(config, where, parts, folder)
-    network = Network(config.network, seed=config.seed)
-    images = parts.train.images
-    # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
-    mean = (counts @ values) / counts.sum(dim=1)
-    std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
-    # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
-    network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
-    network.to(where.device)
-    return State(config, where, network, _optimizer(config, network), parts.classes)
-
-
-def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
-    """A run that starts from the network of another; it keeps a copy at once, and no longer needs its parent."""
-    parent = Path(str(config.parent))
-    network, card = read_model(checkpoint_of(parent))
-    _same_network(card, config, parts, parent)
-    if not network.complete:
-        raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
-    network.to(where.device).train()
-    state = State(
-        config, where, network, _optimizer(config, network), parts.classes, grown=card.grown, valid=card.valid
-    )
-    saved = TrainerState(0, 0.0, None, None)
-    replace_folder(folder / "last", pack_model(network, _card(state)) | pack_trainer(network, state.optimizer, saved))
-    return state
-
-
-def _same_network(card: Card, config: Config, parts: Parts, folder: Path) -> None:
-    if card.network != config.network or card.classes != parts.classes:
-        raise InputError(
-            f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
-        )
-
-
-def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
-    train = config.train
-    groups = parameter_groups(network, train.weight_decay)
-    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
-
-
-def _restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
-    """The run as ``folder`` saved it after its last epoch."""
-    network, card = read_model(folder / "last")
-    _same_network(card, config, parts, folder / "last")
-    network.to(where.device).train()
-    optimizer = _optimizer(config, network)
-    saved = read_trainer(folder / "last", network, optimizer)
-    return State(
-        config=config,
-        where=where,
-        network=network,
-        optimizer=optimizer,
-        labels=parts.classes,
-        epoch=saved.epoch,
-        seconds=saved.seconds,
-        best_epoch=saved.best_epoch,
-        best_score=saved.best_score,
-        grown=card.grown,
-        valid=card.valid,
-    )
 
 
 def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer, ...]) -> Summary:
@@ -226,7 +140,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             tell(Grew(epoch, growth))
 
         if epoch in prunings:
-            pruning = _prune(state, parts.train, epoch)
+            pruning = _prune(state, train_part, epoch)
             density = tuple(stage_density(state.network))
             append_line(folder / EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
@@ -243,7 +157,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
         best = ready_for_best(epoch, growths, prunings) and (
             state.best_score is None or score is None or score > state.best_score
         )
-        model = pack_model(state.network, _card(state))
+        model = pack_model(state.network, card_of(state))
         if best:
             state.best_epoch, state.best_score = epoch, score
             replace_folder(folder / "best", model)
@@ -357,18 +271,6 @@ def depth_weighted(scores: Iterable[Score]) -> float:
     """``sum_i (i + 1) top1_i / sum_i (i + 1)``, by which the best epoch is selected: a deeper exit counts more."""
     weighed = [(depth, score.top1) for depth, score in enumerate(scores, start=1)]
     return sum(depth * top1 for depth, top1 in weighed) / sum(depth for depth, _ in weighed)
-
-
-def _card(state: State) -> Card:
-    return Card(
-        network=state.config.network,
-        stages=len(state.network.stages),
-        classes=state.labels,
-        epoch=state.epoch,
-        grown=state.grown,
-        valid=state.valid,
-        plans=own_plans(state.network),
-    )
 
 
 def _finish(state: State, folder: Path, parts: Parts) -> Summary:

@@ -1,0 +1,114 @@
+"""A run between two epochs: begun afresh, inherited from a parent, or restored from its last checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ramify.config import Config
+from ramify.errors import InputError
+from ramify.files import replace_folder
+from ramify.nn.network import Network
+from ramify.ops.surgery import parameter_groups
+from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
+from ramify.run.evaluate import Score
+from ramify.run.folder import checkpoint_of
+from ramify.run.prepare import Parts, Place
+
+
+@dataclass
+class State:
+    """A run between two epochs."""
+
+    config: Config
+    where: Place
+    network: Network
+    optimizer: torch.optim.Optimizer
+    labels: tuple[str, ...]
+    epoch: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_score: float | None = None
+    grown: tuple[tuple[int, int], ...] = ()
+    valid: tuple[Score, ...] | None = None
+
+
+def begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """A run before its first epoch: with a fresh network, or that of its parent."""
+    if config.parent is not None:
+        return _inherit(config, where, parts, folder)
+    network = Network(config.network, seed=config.seed)
+    images = parts.train.images
+    # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    mean = (counts @ values) / counts.sum(dim=1)
+    std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
+    # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
+    network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
+    network.to(where.device)
+    return State(config, where, network, _optimizer(config, network), parts.classes)
+
+
+def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """A run that starts from the network of another; it keeps a copy at once, and no longer needs its parent."""
+    parent = Path(str(config.parent))
+    network, card = read_model(checkpoint_of(parent))
+    _same_network(card, config, parts, parent)
+    if not network.complete:
+        raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
+    network.to(where.device).train()
+    state = State(
+        config, where, network, _optimizer(config, network), parts.classes, grown=card.grown, valid=card.valid
+    )
+    saved = TrainerState(0, 0.0, None, None)
+    replace_folder(folder / "last", pack_model(network, card_of(state)) | pack_trainer(network, state.optimizer, saved))
+    return state
+
+
+def _same_network(card: Card, config: Config, parts: Parts, folder: Path) -> None:
+    if card.network != config.network or card.classes != parts.classes:
+        raise InputError(
+            f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
+        )
+
+
+def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
+    train = config.train
+    groups = parameter_groups(network, train.weight_decay)
+    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+
+
+def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
+    """The run as ``folder`` saved it after its last epoch."""
+    network, card = read_model(folder / "last")
+    _same_network(card, config, parts, folder / "last")
+    network.to(where.device).train()
+    optimizer = _optimizer(config, network)
+    saved = read_trainer(folder / "last", network, optimizer)
+    return State(
+        config=config,
+        where=where,
+        network=network,
+        optimizer=optimizer,
+        labels=parts.classes,
+        epoch=saved.epoch,
+        seconds=saved.seconds,
+        best_epoch=saved.best_epoch,
+        best_score=saved.best_score,
+        grown=card.grown,
+        valid=card.valid,
+    )
+
+
+def card_of(state: State) -> Card:
+    """What there is to say of the network now, besides its tensors."""
+    return Card(
+        network=state.config.network,
+        stages=len(state.network.stages),
+        classes=state.labels,
+        epoch=state.epoch,
+        grown=state.grown,
+        valid=state.valid,
+        plans=own_plans(state.network),
+    )
