@@ -15,7 +15,7 @@ from ramify.config import Config
 from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Pruned, Started, StepDone
 from ramify.show.words import duration, growth_words, network_words, percent, pruning_words
 
-BAR = 48
+BAR = 40
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
 
