@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ramify.cli import main
 from ramify.config import Config
 from ramify.configfile import read_config
+
+# A timing is never a test: a busy machine must not fail one.
+settings.register_profile("ramify", deadline=None)
+settings.load_profile("ramify")
 
 TINY = (
     "data.limit=120",

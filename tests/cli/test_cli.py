@@ -230,19 +230,19 @@ def test_bad_input_is_refused_in_one_sentence(ramify: CommandLine, arguments: tu
 
 def test_a_folder_with_one_class(ramify: CommandLine) -> None:
     picture_folder(Path("pets"), ("cat",))
-    assert_refused(ramify("train", "data.source=pets"), "pets")
+    assert_refused(ramify("train", "data.source=pets"), "pets: got the one class cat; accepted: at least 2 classes")
 
 
 def test_an_empty_class_is_named(ramify: CommandLine) -> None:
     picture_folder(Path("pets"))
     Path("pets/eel").mkdir()
-    assert_refused(ramify("train", "data.source=pets"), "eel")
+    assert_refused(ramify("train", "data.source=pets"), "pets: class eel has no training pictures")
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(ramify: CommandLine) -> None:
     picture_folder(Path("pets"))
     Path("pets/cat/3.png").write_bytes(b"this is no picture")
-    assert_refused(ramify("train", "data.source=pets"), "pets/cat/3.png")
+    assert_refused(ramify("train", "data.source=pets"), "pets/cat/3.png: cannot be decoded (not a picture)")
 
 
 def test_a_damaged_checkpoint_is_refused_by_every_reader(ramify: CommandLine) -> None:

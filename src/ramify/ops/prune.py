@@ -122,8 +122,46 @@ def prune(
         raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
-    # Rounds mask and score again on a copy: the network changes once, when all is decided.
+    alive = [channel for channel in channels(network) if channel.alive(network)] if unit == "channel" else []
+    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
+
+    stages = sorted({stage for group, _ in groups for stage in group})
+    reinit = reinit or control == "reinit"
+    if reinit:
+        reinitialise(network, stages, optimizer, seed)
+    set_masks(network, masks, optimizer)
+    gone = [channel for channel in alive if not channel.alive(network)]
+    silence(network, *gone, optimizer=optimizer)
+    for follower in followers:
+        set_masks(follower, masks)
+        silence(follower, *gone)
+    return Pruning(
+        criterion,
+        unit,
+        control,
+        reinit,
+        {
+            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
+            for stage in stages
+            for name in _layer_names(network, stage)
+        },
+    )
+
+
+def _decide(
+    network: Network,
+    groups: Sequence[tuple[tuple[int, ...], float]],
+    criterion: str,
+    batches: Sequence[Batch],
+    unit: Unit,
+    rounds: int,
+    floor: int,
+    control: Control,
+    seed: int,
+) -> Masks:
+    """The masks of every layer after a pruning. The network stays as it is: rounds mask and score a copy."""
     draft = copy.deepcopy(network)
+    before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
     for step in range(1, rounds + 1):
         scores = SALIENCIES[criterion](draft, batches, derive(seed, "saliency", step))
         if control == "invert":
@@ -138,28 +176,7 @@ def prune(
     masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
     if control == "shuffle" and unit == "weight":
         masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
-    alive = [channel for channel in channels(network) if channel.alive(network)] if unit == "channel" else []
-    touched = sorted({stage for stages, _ in groups for stage in stages})
-    if reinit or control == "reinit":
-        reinitialise(network, touched, optimizer, seed)
-    set_masks(network, masks, optimizer)
-    for follower in followers:
-        set_masks(follower, masks)
-    gone = [channel for channel in alive if not channel.alive(network)]
-    silence(network, *gone, optimizer=optimizer)
-    for follower in followers:
-        silence(follower, *gone)
-    names = {name: stage for stage in touched for name in _layer_names(network, stage)}
-    return Pruning(
-        criterion,
-        unit,
-        control,
-        reinit or control == "reinit",
-        {
-            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
-            for name, stage in names.items()
-        },
-    )
+    return masks
 
 
 def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
