@@ -77,7 +77,7 @@ structures = st.lists(st.integers(0, 1), min_size=1, max_size=5).map(tuple)
 
 
 @given(kind=st.sampled_from(KINDS), structure=structures, data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_channels_are_those_of_the_cells_in_order(
     kind: str, structure: tuple[int, ...], data: st.DataObject
 ) -> None:
@@ -157,7 +157,7 @@ def test_producers_are_all_that_makes_a_channel_and_nothing_else(kind: str) -> N
 
 
 @given(kind=st.sampled_from(KINDS), structure=structures, data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_scores_are_sums_over_the_producers(kind: str, structure: tuple[int, ...], data: st.DataObject) -> None:
     network = build(kind, structure)
     seed = data.draw(st.integers(0, 99))
@@ -182,7 +182,7 @@ def test_scores_are_sums_over_the_producers(kind: str, structure: tuple[int, ...
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_masks_of_lost_channels_only_take(kind: str, data: st.DataObject) -> None:
     network = build(kind)
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
@@ -203,7 +203,7 @@ def test_masks_of_lost_channels_only_take(kind: str, data: st.DataObject) -> Non
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_silent_channel_gives_zero_in_both_modes_and_stays_so(kind: str, data: st.DataObject) -> None:
     network = build(kind)
     lost = data.draw(st.lists(st.sampled_from(channels(network)), unique=True, min_size=1, max_size=8))

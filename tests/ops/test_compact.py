@@ -139,7 +139,7 @@ def touched(draw: st.DrawFn) -> tuple[Network, dict[Channel, str]]:
 
 
 @given(example=touched())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[Channel, str]]) -> None:
     network, chosen = example
     going = [channel for channel, way in chosen.items() if way != "constant"]
@@ -173,7 +173,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[Channel,
 
 
 @given(example=touched(), data=st.data())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_what_stays_are_slices_of_the_same_tensors(
     example: tuple[Network, dict[Channel, str]], data: st.DataObject
 ) -> None:

@@ -55,7 +55,7 @@ def test_there_is_no_pickle_in_it(tmp_path: Path) -> None:
     json.loads((tmp_path / "best/model.json").read_text())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(name=st.sampled_from(["model.json", "model.safetensors"]), where=st.floats(0, 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, name: str, where: float, bit: int) -> None:
     saved(tmp_path / "best")
@@ -72,7 +72,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, name: str, wher
         assert card == saved(tmp_path / "best")[1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(name=st.sampled_from(["model.json", "model.safetensors"]), kept=st.floats(0, 0.99))
 def test_a_file_cut_short_is_noticed(tmp_path: Path, name: str, kept: float) -> None:
     saved(tmp_path / "best")
