@@ -16,6 +16,7 @@ app = typer.Typer(
     name="ramify",
     help="Image classifiers that grow while they train: small, fast, and honest about it.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console, RenderableType
 
 Given = Annotated[
-    list[str] | None, typer.Argument(metavar="[FILE.yaml | KEY=VALUE]...", help="Configuration files and overrides.")
+    list[str] | None, typer.Argument(metavar="FILE.yaml|KEY=VALUE", help="Configuration files and overrides.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 RunsDir = Annotated[

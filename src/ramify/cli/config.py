@@ -14,7 +14,11 @@ def config(
 ) -> None:
     """Print the configuration that a run would have, with everything filled in that was left open.
 
-    Examples: ramify config | ramify config mine.yaml train.epochs=40 | ramify config --keys
+    Examples:
+
+    - `ramify config`
+    - `ramify config mine.yaml train.epochs=40`
+    - `ramify config --keys`
     """
     from ramify.config import resolve
     from ramify.configfile import read_configs, to_yaml

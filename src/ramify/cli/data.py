@@ -6,7 +6,11 @@ from ramify.cli.common import AsJson, Given, download_lines, say, say_json, show
 def data(given: Given = None, as_json: AsJson = False) -> None:
     """Load the pictures that a configuration names, fetching them if need be, and count them.
 
-    Examples: ramify data | ramify data data.source=cifar10 | ramify data data.source=photos.zip data.size=64
+    Examples:
+
+    - `ramify data`
+    - `ramify data data.source=cifar10`
+    - `ramify data data.source=photos.zip data.size=64`
     """
     from rich.table import Table
     from rich.text import Text

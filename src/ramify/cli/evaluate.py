@@ -11,14 +11,17 @@ from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, sa
 def evaluate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="data.*, train.device or train.precision.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, `train.device` or `train.precision`.")
     ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Measure a saved network on the test pictures of its source, or of another one.
 
-    Examples: ramify evaluate digits-iterative | ramify evaluate photos-dense data.source=more_photos/
+    Examples:
+
+    - `ramify evaluate digits-iterative`
+    - `ramify evaluate photos-dense data.source=more_photos/`
     """
     from ramify.run.folder import find_run
     from ramify.run.readback import remeasure

@@ -9,13 +9,16 @@ from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say_json, show
 
 
 def info(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of runs, or paths of their folders.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of runs, or paths of their folders.")],
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Load saved networks and tell what they are; several become a table with means.
 
-    Examples: ramify info digits-iterative | ramify info runs/demo-seed*
+    Examples:
+
+    - `ramify info digits-iterative`
+    - `ramify info runs/demo-seed*`
     """
     from ramify.run.folder import find_run
     from ramify.run.readback import describe

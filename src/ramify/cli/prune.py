@@ -11,7 +11,7 @@ from ramify.cli.train import run_one
 def prune(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="prune.*, train.* and others.")
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`prune.*`, `train.*` and others.")
     ] = None,
     compact: Annotated[
         bool, typer.Option("--compact", help="Take dead channels out at the end; alone, do only that.")
@@ -23,12 +23,15 @@ def prune(
 ) -> None:
     """Prune a saved network, fine-tune it, and keep it as a new run that names its parent.
 
-    What is not said is taken from the parent, but prune.* starts from its defaults: the whole network is pruned
+    What is not said is taken from the parent, but `prune.*` starts from its defaults: the whole network is pruned
     once, to half of its weights. 5 epochs follow, at half the parent's learning rate.
 
-    Examples: ramify prune digits-dense prune.keep_ratio=0.3 | ramify prune digits-dense prune.criterion=synflow
-    prune.rounds=100 train.epochs=10 name=lean | ramify prune digits-dense prune.unit=channel --compact |
-    ramify prune lean --compact
+    Examples:
+
+    - `ramify prune digits-dense prune.keep_ratio=0.3`
+    - `ramify prune digits-dense prune.criterion=synflow prune.rounds=100 train.epochs=10 name=lean`
+    - `ramify prune digits-dense prune.unit=channel --compact`
+    - `ramify prune lean --compact`
     """
     from ramify.run.folder import find_run
     from ramify.run.prepare import child_config

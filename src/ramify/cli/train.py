@@ -31,8 +31,12 @@ def train(
     Without arguments it trains on the embedded handwritten digits. A YAML file with several documents (---)
     is several runs in turn.
 
-    Examples: ramify train | ramify train mine.yaml train.epochs=40 | ramify train data.source=photos/ |
-    ramify train --resume digits-iterative
+    Examples:
+
+    - `ramify train`
+    - `ramify train mine.yaml train.epochs=40`
+    - `ramify train data.source=photos/`
+    - `ramify train --resume digits-iterative`
     """
     given = given or []
     if resume is not None:
