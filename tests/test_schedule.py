@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.schedule import exit_weights, growth_due, learning_rate, ready_for_best, stages_at
+from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,31 @@ def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
     assert learning_rate(epoch, 0.01, (120, 160, 180), (0.1, 0.01, 0.01)) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("epoch", "due", "stages"), [(1, False, 1), (24, False, 1), (25, True, 2), (26, False, 2), (75, True, 4)]
-)
-def test_growth_of_the_seed(epoch: int, due: bool, stages: int) -> None:
+@pytest.mark.parametrize(("epoch", "due"), [(1, False), (24, False), (25, True), (26, False), (75, True)])
+def test_growth_of_the_seed(epoch: int, due: bool) -> None:
     assert growth_due(epoch, (25, 50, 75)) is due
-    assert stages_at(epoch, 1, (25, 50, 75)) == stages
+
+
+@pytest.mark.parametrize(
+    ("policy", "epoch", "keep", "least", "expected"),
+    [
+        ("normal", 35, 0.3, None, 0.3),
+        ("skip_layer", 10, 0.8, None, {0: 0.8}),
+        ("skip_layer", 85, (0.9, 0.8, 0.7, 0.6), None, {3: 0.6}),
+        ("skip_layer", 85, (0.9, 0.8, 0.7), None, {3: 0.7}),  # one for each internal classifier
+        ("iterative", 35, 0.5, 0.1, {0: 0.25, 1: 0.5}),
+        ("iterative", 85, 0.5, 0.2, {0: 0.2, 1: 0.2, 2: 0.25, 3: 0.5}),
+        ("iterative", 85, 0.5, None, {0: 0.0625, 1: 0.125, 2: 0.25, 3: 0.5}),
+    ],
+)
+def test_what_a_pruning_of_the_seed_keeps(
+    policy: str,
+    epoch: int,
+    keep: float | tuple[float, ...],
+    least: float | None,
+    expected: float | dict[int, float],
+) -> None:
+    assert prune_targets(policy, epoch, (10, 35, 60, 85), (1, 25, 50, 75), keep, least) == expected
 
 
 @given(epochs=st.integers(1, 300), exits=st.integers(1, 9), data=st.data())

@@ -26,16 +26,6 @@ def growth_due(epoch: int, growth_epochs: Sequence[int]) -> bool:
     return epoch in growth_epochs
 
 
-def stages_at(epoch: int, first_stages: int, growth_epochs: Sequence[int]) -> int:
-    """Stages that exist while ``epoch`` trains, under scheduled growth.
-
-    Example:
-        >>> [stages_at(epoch, 1, (5, 9)) for epoch in (4, 5, 9)]
-        [1, 2, 3]
-    """
-    return first_stages + sum(epoch >= due for due in growth_epochs)
-
-
 TAU_START = 0.01
 
 

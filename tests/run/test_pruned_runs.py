@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.errors import InputError, RunError
+from ramify.errors import ConfigError, InputError, RunError
 from ramify.nn.masked import masked_layers
 from ramify.ops.saliency import SALIENCIES
 from ramify.run.checkpoint import read_model
@@ -90,6 +90,14 @@ def test_a_saved_network_is_pruned_trained_on_and_kept_beside_its_parent() -> No
     ]
     assert child.parent == "runs/mine"
     assert Path("runs/mine/summary.json").exists()
+
+
+def test_a_run_never_overwrites_its_own_parent() -> None:
+    train(tiny("name=mine"))
+    before = Path("runs/mine/best/model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="name: got mine, the parent of this run; accepted: another name"):
+        train(child_config(Path("runs/mine"), ["name=mine"]), overwrite=True)
+    assert Path("runs/mine/best/model.safetensors").read_bytes() == before
 
 
 def test_a_child_no_longer_needs_its_parent_once_it_has_begun() -> None:

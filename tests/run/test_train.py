@@ -208,6 +208,12 @@ def test_a_folder_that_is_no_run_is_never_overwritten() -> None:
     assert Path("runs/mine/thesis.txt").read_text() == "years of work"
 
 
+def test_a_folder_left_by_a_run_that_died_at_once_is_taken() -> None:
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/.lock").touch()
+    assert train(tiny("name=mine")).name == "mine"
+
+
 def test_a_run_that_another_process_works_on_is_left_alone() -> None:
     folder = Path(train(tiny("name=mine")).folder)
     with locked(folder), pytest.raises(InputError, match="in use by another process"):

@@ -51,7 +51,7 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
     Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...
 
     Raises:
-        ConfigError: ``config.name`` is taken and ``overwrite`` is False, or what is there is no run.
+        ConfigError: ``config.name`` is taken and ``overwrite`` is False, what is there is no run, or it is the parent.
         InputError: another process is at work in the folder.
         RunError: the folder cannot be made.
     """
@@ -63,12 +63,14 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
         except FileExistsError:
             if config.name is None and not overwrite:
                 continue
-            if not is_run(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+            if not is_run(folder) and not _is_blank(folder):
                 raise ConfigError(
                     f"name: got {folder.name}; accepted: another name, as {folder} is there and no run"
                 ) from None
         except OSError as error:
             raise cannot_write(folder, error) from error
+        if config.parent is not None and folder.resolve() == Path(config.parent).resolve():
+            raise ConfigError(f"name: got {folder.name}, the parent of this run; accepted: another name")
         with locked(folder):
             if is_run(folder):
                 if not overwrite:
@@ -81,8 +83,14 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
         return
 
 
+def _is_blank(folder: Path) -> bool:
+    """Whether ``folder`` holds nothing, but perhaps the lock of a process that died before it wrote anything."""
+    return folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir())
+
+
 def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
+    # The configuration goes last: a folder that was emptied by half is still known for a run, and can be overwritten.
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == CONFIG):
         if entry.is_dir():
             shutil.rmtree(entry)
         elif entry.name != LOCK:
@@ -105,9 +113,10 @@ def locked(folder: Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise cannot_write(folder / LOCK, error) from error
-    with lock:
-        lock.release()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def is_run(folder: Path) -> bool:

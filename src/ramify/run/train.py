@@ -102,8 +102,12 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
         with computing_with(config):
             started = readable_folder(folder / "last").exists()
             state = (restore if started else begin)(config, where, parts, folder)
+            # What follows the last checkpoint is done again, and so is compaction.
             for name in (METRICS, EVENTS):
-                keep_lines(folder / name, lambda record: int(str(record["epoch"])) <= state.epoch)
+                keep_lines(
+                    folder / name,
+                    lambda record: int(str(record["epoch"])) <= state.epoch and record.get("event") != "compacted",
+                )
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
             return _unfold(state, folder, parts, tuple(observers))

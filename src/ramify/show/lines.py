@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Observer, Pruned, Started, StepDone
-from ramify.show.words import duration, growth_words, network_words, percent, plural, pruning_words
+from ramify.show.words import duration, growth_words, network_words, percent, pruning_words
 
 
 def plain_lines(write: Callable[[str], None]) -> Observer:
@@ -19,7 +19,7 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                 write(f"run {event.folder}: {network_words(config)}")
                 write(
                     f"  {config.data.source}: {trained:,} training, {valid:,} validation, {test:,} test pictures, "
-                    f"{plural(event.classes, 'class').replace('classs', 'classes')}; {event.device}, {event.precision}"
+                    f"{event.classes} classes; {event.device}, {event.precision}"
                 )
                 if event.epoch:
                     write(f"  goes on after epoch {event.epoch}")
