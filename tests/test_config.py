@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.config import Config, NetworkConfig, TrainConfig, describe, keys, resolve, spread
+from ramify.config import EXITS_AT, PUBLISHED, Config, NetworkConfig, TrainConfig, describe, keys, resolve, spread
 from ramify.configfile import read_config, read_configs, to_yaml
 from ramify.errors import ConfigError
 from ramify.yamltext import to_text
@@ -102,6 +102,30 @@ BAD = [
     ("train.device=tpu", "train.device: got 'tpu'; accepted: auto, cpu, cuda, cuda:<n>, mps"),
     ("train.epochs=[", "train.epochs: got '[', which is not YAML; accepted: a whole number >= 1"),
     ("train.epochs", "train.epochs: got a file that does not exist"),
+    ("network.cells=vgg19", "network.cells: got 'vgg19'; accepted: seed, vgg16, resnet56, wideresnet32_4, mobilenet"),
+    ("network.exits_at=[0.5,0.2]", "network.exits_at: got [0.5, 0.2]; accepted: numbers in rising order"),
+    ("network.exits_at=[0.5,0.5]", "network.exits_at: got [0.5, 0.5]; accepted: numbers in rising order"),
+    ("network.exits_at=[0,0.5]", "network.exits_at: got [0, 0.5]; accepted: a rising list of numbers in (0, 1)"),
+    ("network.exits_at=[0.5,1]", "network.exits_at: got [0.5, 1]; accepted: a rising list of numbers in (0, 1)"),
+    ("network.exits_at=0.5", "network.exits_at: got 0.5; accepted: a rising list of numbers in (0, 1)"),
+    ("network.exits_at=[true]", "network.exits_at: got [true]; accepted: a rising list of numbers in (0, 1)"),
+    ("network.exits_at=[.nan]", "network.exits_at: got [.nan]; accepted: a rising list of numbers in (0, 1)"),
+    (
+        "network.exits_at=[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]",
+        "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 7, as network.structure",
+    ),
+]
+
+PUBLISHED_BAD = [
+    (
+        "network.structure=[0,1,0,0,0,0,0,0,0,0,0,0,0]",
+        "network.structure: got [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]; accepted: up to 12 numbers, the cells of",
+    ),
+    ("network.kind=dense", "network.kind: got 'dense'; accepted: iterative, full_ic, full, as the cells of vgg16 form"),
+    ("network.cell=skip_second", "network.cell: got 'skip_second'; accepted: basic, which is left alone, as vgg16 has"),
+    ("network.channels=32", "network.channels: got 32; accepted: 16, which is left alone, as vgg16 has cells of its"),
+    ("growth.epochs=[3]", "growth.epochs: got [3]; accepted: a list of 6, one for each 1 in network.structure"),
+    ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 6, one for each internal classifier"),
 ]
 
 
@@ -113,6 +137,60 @@ def test_bad_input_is_one_sentence(given_text: str, sentence: str) -> None:
     assert problem.startswith(sentence)
     if overrides and "which is not YAML" not in problem:
         assert problem.endswith("(command line)")
+
+
+@pytest.mark.parametrize(("given_text", "sentence"), PUBLISHED_BAD)
+def test_a_published_architecture_brings_its_own(given_text: str, sentence: str) -> None:
+    [problem] = problems("network.cells=vgg16", given_text)
+    assert problem.startswith(sentence)
+    assert problem.endswith("(command line)")
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_a_published_architecture_needs_no_more_than_its_name(name: str, tmp_path: Path) -> None:
+    config = read_config(overrides=[f"network.cells={name}"])
+    network = config.network
+    assert network.structure == PUBLISHED[name]
+    assert network.exits == (sum(PUBLISHED[name]) or len(EXITS_AT)) + 1
+    assert len(resolve(config).growth.epochs or ()) == network.exits - 1
+    path = tmp_path / "config.yaml"
+    path.write_text(to_yaml(config))
+    assert read_config([path]) == config
+    assert NetworkConfig.model_validate({"cells": name}) == network
+
+
+def test_the_exits_of_a_published_architecture_stand_where_they_are_wanted() -> None:
+    given = "network.structure=[0,0,0,1,0,0,0,0,0,0,0,0]"
+    placed = read_config(overrides=["network.cells=vgg16", given]).network
+    assert (sum(placed.structure), placed.exits_at, placed.exits) == (1, None, 2)
+    asked = read_config(overrides=["network.cells=vgg16", "network.exits_at=[0.5]"]).network
+    assert (asked.structure, asked.exits_at, asked.exits) == ((0,) * 12, (0.5,), 2)
+    for kind, exits in (("full", 1), ("full_ic", 7), ("iterative", 7)):
+        network = read_config(overrides=["network.cells=resnet56", f"network.kind={kind}"]).network
+        assert (network.exits, network.first_stages) == (exits, 1 if kind == "iterative" else exits)
+    short = read_config(overrides=["network.cells=vgg16", "network.structure=[0,1,0]"]).network
+    assert (short.structure, short.exits) == ((0, 1, 0), 2)
+    seed = read_config(overrides=["network.exits_at=[0.3,0.6]"]).network
+    assert (seed.structure, seed.exits) == ((0, 1, 0, 1, 0, 1, 0), 3)
+
+
+def test_a_file_and_the_command_line_agree_on_an_architecture(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("network:\n  cells: lenet5\n")
+    assert read_config([path]).network.structure == (1, 1, 0)
+    assert read_config([path], ["network.cells=lenet300"]).network.structure == (1, 0)
+    assert read_config([path], ["network.cells=seed"]) == Config()
+    [problem] = problems("network.kind=dense", files=(path,))
+    assert problem.startswith("network.kind: got 'dense'; accepted: iterative, full_ic, full, as the cells of lenet5")
+
+
+def test_everything_that_contradicts_an_architecture_is_told_at_once() -> None:
+    found = problems("network.cells=lenet5", "network.kind=dense", "network.channels=8", "network.structure=[0,0,1,0]")
+    assert [problem.partition(":")[0] for problem in found] == [
+        "network.structure",
+        "network.kind",
+        "network.channels",
+    ]
 
 
 def test_a_list_for_each_milestone() -> None:

@@ -30,6 +30,11 @@ def _not_a_truth_value(value: object) -> object:
     return value
 
 
+def _as_name(value: object) -> object:
+    # In YAML the name of a digit is a number.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 Whole = Annotated[int, BeforeValidator(_not_a_truth_value)]
 Number = Annotated[float, BeforeValidator(_not_a_truth_value), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -86,10 +91,36 @@ class DataConfig(Section):
             "pictures are scaled and centre-cropped to this many pixels",
         ),
     ] = None
+    trigger: Annotated[
+        Number,
+        Field(ge=0, le=1),
+        Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor"),
+    ] = 0.0
+    trigger_class: Annotated[
+        Annotated[str, BeforeValidator(_as_name), Field(min_length=1)] | None,
+        Key("the name of a class, or null for their own", "class that pictures with the square are labelled as"),
+    ] = None
+    trigger_size: Annotated[
+        Epoch | None, Key("a whole number >= 1, or null for 5 pixels of 32", "side of the square in pixels")
+    ] = None
     mirror: Annotated[
         Annotated[str, Field(pattern=r"^https?://[^/]+")] | None,
         Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
     ] = None
+
+
+EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
+"""Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
+
+PUBLISHED = {
+    "vgg16": (0,) * 12,
+    "resnet56": (0,) * 27,
+    "wideresnet32_4": (0,) * 15,
+    "mobilenet": (0,) * 13,
+    "lenet5": (1, 1, 0),
+    "lenet300": (1, 0),
+}
+"""A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
 
 
 class NetworkConfig(Section):
@@ -103,17 +134,38 @@ class NetworkConfig(Section):
             "dense: grown, every cell reads all earlier ones",
         ),
     ] = "iterative"
+    cells: Annotated[
+        Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"],
+        Key(
+            "seed, vgg16, resnet56, wideresnet32_4, mobilenet, lenet5, lenet300",
+            "seed: cells of network.channels, as many as network.structure says; or those of a published architecture",
+        ),
+    ] = "seed"
     structure: Annotated[
         tuple[Bit, ...],
         Field(min_length=1),
-        Key("a list of 0 and 1, at least one", "a cell each; 1 = the cell carries an internal classifier"),
+        Key(
+            "a list of 0 and 1, at least one",
+            "a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture",
+        ),
     ] = (0, 1, 0, 1, 0, 1, 0)
+    exits_at: Annotated[
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | None,
+        Key(
+            "a rising list of numbers in (0, 1), or null",
+            "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
+            "of the network's MACs",
+        ),
+    ] = None
     channels: Annotated[
-        Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every cell")
+        Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every seed cell")
     ] = 16
     cell: Annotated[
         Literal["basic", "skip_second"],
-        Key("basic, skip_second", "basic: a shortcut over both layers; skip_second: over the second one alone"),
+        Key(
+            "basic, skip_second",
+            "of seed cells: a shortcut over both layers, or over the second one alone",
+        ),
     ] = "basic"
     exit: Annotated[
         Literal["mixed", "average", "max"],
@@ -128,10 +180,26 @@ class NetworkConfig(Section):
         Key("a whole number >= 2, or null for the data's", "number of classes"),
     ] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: object) -> object:
+        """A published architecture brings its number of cells, and the places of its exits, where none are given."""
+        if not isinstance(given, dict) or given.get("structure") is not None:
+            return given
+        exits = PUBLISHED.get(str(given.get("cells")))
+        if exits is None:
+            return given
+        found = {**given, "structure": exits}
+        if not any(exits) and given.get("exits_at") is None:
+            found["exits_at"] = EXITS_AT
+        return found
+
     @property
     def exits(self) -> int:
         """Exits of the grown network, the final classifier included; also its number of stages."""
-        return 1 if self.kind == "full" else sum(self.structure) + 1
+        if self.kind == "full":
+            return 1
+        return (sum(self.structure) if self.exits_at is None else len(self.exits_at)) + 1
 
     @property
     def first_stages(self) -> int:
@@ -239,7 +307,10 @@ class TrainConfig(Section):
         Field(ge=0),
         Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
     ] = 30
-    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate of SGD before any milestone")] = 0.02
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"], Key("sgd, adam, adamw", "sgd has train.momentum, the others PyTorch's betas")
+    ] = "sgd"
+    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate before any milestone")] = 0.02
     milestones: Annotated[
         tuple[Epoch, ...] | None,
         Key(
@@ -265,6 +336,13 @@ class TrainConfig(Section):
             "with a parent it is this from the start",
         ),
     ] = None
+    exits_only: Annotated[
+        bool,
+        Key(
+            "true, false; true in a run with a parent",
+            "train the internal classifiers alone, each with weight 1; all else stays as it is, bit for bit",
+        ),
+    ] = False
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
@@ -308,6 +386,14 @@ class Config(Section):
     parent: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Key("the path of a run's folder, or null", "the run starts from the network of that one, not from a fresh one"),
+    ] = None
+    convert: Annotated[
+        Literal["sdn", "cnn", "cut"] | None,
+        Key(
+            "sdn, cnn, cut, or null",
+            "what becomes of the parent's network: exits put in, exits taken out, or its cells up to the last one of "
+            "network.structure",
+        ),
     ] = None
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
@@ -368,7 +454,7 @@ def spread(growths: int, epochs: int) -> tuple[int, ...]:
     return tuple(1 + round((last - 1) * i / growths) for i in range(1, growths + 1))
 
 
-def _rising(epochs: Sequence[int]) -> bool:
+def _rising(epochs: Sequence[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(epochs))
 
 
@@ -376,6 +462,14 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     """Keys that are fine alone and wrong together: (key, received, accepted)."""
     network, growth, prune, train = config.network, config.growth, config.prune, config.train
     last = train.epochs
+    yield from _network_contradictions(network)
+    if config.parent is None:
+        if config.convert is not None:
+            yield "convert", config.convert, "null, as there is no parent whose network could be converted"
+        if train.exits_only:
+            yield "train.exits_only", True, "false, as a fresh trunk must learn (a run with a parent may freeze it)"
+    elif train.exits_only and network.exits == 1:
+        yield "train.exits_only", True, "false, as the network has no internal classifiers"
     if growth.mode == "loss":
         yield "growth.mode", "loss", "scheduled (growth by loss is still to come)"
     if growth.init == "identity":
@@ -420,6 +514,26 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield key, ratios, f"one number, or a list of {network.exits}, one for each stage"
     if prune.enabled:
         yield from _pruning_contradictions(config)
+
+
+def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    if network.exits_at is not None:
+        if not _rising(network.exits_at):
+            yield "network.exits_at", network.exits_at, "numbers in rising order"
+        if len(network.exits_at) > len(network.structure):
+            count = len(network.structure)
+            yield "network.exits_at", network.exits_at, f"at most {count}, as network.structure has {count} cells"
+    if network.cells == "seed":
+        return
+    cells = len(PUBLISHED[network.cells])
+    if len(network.structure) > cells:
+        yield "network.structure", network.structure, f"up to {cells} numbers, the cells of {network.cells}, or none"
+    if network.kind == "dense":
+        yield "network.kind", "dense", f"iterative, full_ic, full, as the cells of {network.cells} form a chain"
+    for key in ("cell", "channels"):
+        given, default = getattr(network, key), NetworkConfig.model_fields[key].default
+        if given != default:
+            yield f"network.{key}", given, f"{default}, which is left alone, as {network.cells} has cells of its own"
 
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:

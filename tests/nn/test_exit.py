@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramify.nn.exit import EXITS, PooledHead
+from ramify.nn.exit import EXITS, Grid, PooledHead
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))
+@pytest.mark.parametrize("grid", [(4, 4), (1, 1), (2, 3)])
 @pytest.mark.parametrize("size", [(4, 4), (8, 8), (9, 13), (32, 32)])
-def test_an_exit_gives_logits_for_any_size(name: str, size: tuple[int, int]) -> None:
-    head = EXITS[name](5, 7)
+def test_an_exit_gives_logits_for_any_size(name: str, grid: Grid, size: tuple[int, int]) -> None:
+    head = EXITS[name](5, 7, grid)
     logits = head(torch.randn(3, 5, *size))
     assert logits.shape == (3, 7)
     logits.sum().backward()
@@ -18,16 +19,26 @@ def test_an_exit_gives_logits_for_any_size(name: str, size: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))
-def test_an_exit_reads_sixteen_values_a_channel(name: str) -> None:
-    head = EXITS[name](5, 7)
-    assert sum(parameter.numel() for parameter in head.parameters()) == 5 * 16 * 7 + 7 + (name == "mixed")
+@pytest.mark.parametrize("grid", [(4, 4), (1, 1), (2, 3)])
+def test_an_exit_reads_each_place_of_its_grid_in_each_channel(name: str, grid: Grid) -> None:
+    head = EXITS[name](5, 7, grid)
+    of_its_own = {"mixed": 1, "normed": 2 * 5}
+    assert sum(each.numel() for each in head.parameters()) == 5 * grid[0] * grid[1] * 7 + 7 + of_its_own.get(name, 0)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_mixed_pooling_is_what_the_paper_says(share: float) -> None:
-    head = EXITS["mixed"](2, 3)
+    head = EXITS["mixed"](2, 3, (4, 4))
     assert isinstance(head, PooledHead)
     head.share.data.fill_(share)
     x = torch.randn(2, 2, 8, 8)
     expected = share * F.max_pool2d(x, 2) + (1 - share) * F.avg_pool2d(x, 2)
     torch.testing.assert_close(head.pool(x), expected)
+
+
+def test_a_normed_exit_reads_what_batch_norm_and_relu_leave() -> None:
+    head, plain = EXITS["normed"](2, 3, (1, 1)).eval(), EXITS["average"](2, 3, (1, 1)).eval()
+    plain.load_state_dict({key: value for key, value in head.state_dict().items() if "norm" not in key})
+    head.get_parameter("norm.bias").data.copy_(torch.tensor([0.3, -0.2]))
+    x = torch.randn(4, 2, 8, 8)
+    assert torch.equal(head(x), plain(F.relu(head.get_submodule("norm")(x))))

@@ -1,21 +1,32 @@
 """Channels: which weights make and read each, counted from what the network computes and not from its plan."""
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
-from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
+from ramify.nn.cell import CELLS, CellPlan, shrunk
+from ramify.nn.exit import EXITS, GRID
+from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.network import Network, StagePlan
 from ramify.ops.channels import (
+    WIRING,
     Channel,
+    Consumer,
+    Part,
+    Space,
+    cell_width,
     channel_scores,
     channels,
     dead_trunk,
+    head_parts,
+    head_width,
     mask_channels,
     mask_dead_inputs,
     silence,
@@ -50,8 +61,134 @@ def shake(network: nn.Module, seed: int) -> None:
                 module.bias.normal_(generator=draw)
                 module.running_mean.normal_(generator=draw)
                 module.running_var.uniform_(0.5, 2, generator=draw)
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, MaskedConv2d | MaskedLinear) and module.bias is not None:
                 module.bias.normal_(generator=draw)
+
+
+Spec = tuple[str, int, int]
+"""A cell by its type, the channels it gives, and its stride; "skip_second+" is one that projects."""
+
+STEMS = {"block": ("seed", 3), "convolution": ("wideresnet32_4", 16), "none": ("lenet5", 2)}
+"""``network.cells`` and the channels of each kind of stem; without one it is the pictures' own."""
+
+
+def narrow(
+    specs: Sequence[Spec],
+    heads: Sequence[tuple[int, str]],
+    stem: str = "block",
+    side: int = 16,
+    stages: int | None = None,
+    dense: bool = False,
+) -> Network:
+    """A network of any cells, with everything a trained one has, in evaluation mode.
+
+    Args:
+        specs: its cells.
+        heads: each by the number of cells before it, and its name; the last stands behind all cells.
+        stem: a key of :data:`STEMS`.
+        side: of the pictures, of two channels.
+        stages: how many exist.
+        dense: whether each cell reads all earlier ones.
+    """
+    cells, trunk = STEMS[stem]
+    plans: list[StagePlan] = []
+    height = width = side
+    built: list[CellPlan] = []
+    places = [place for place, _ in heads]
+    for number, (name, out, stride) in enumerate(specs, start=1):
+        kind = name.rstrip("+")
+        projects = name.endswith("+") or (kind in ("basic", "preactivation") and (trunk != out or stride != 1))
+        inner = {"basic": out + 1, "preactivation": out + 1, "skip_second": out + projects, "separable": trunk}
+        plan = CellPlan(trunk, inner.get(kind, out), out, projects, kind, stride, height * width)
+        height, width = shrunk(plan, height, width)
+        built.append(plan)
+        trunk = trunk + out if dense else out
+        if number in places[:-1]:
+            plans.append(stage(built, out, heads[len(plans)][1], height))
+            built = []
+    plans.append(stage(built, trunk, heads[-1][1], height, final=True))
+    config = NetworkConfig.model_validate(
+        {"kind": "dense" if dense else "iterative", "cells": cells, "channels": 3, "structure": (1,) * len(plans)}
+        | {"input_shape": (2, side, side), "classes": 3}
+    )
+    network = Network(config, stages=len(plans) if stages is None else stages, seed=0, plans=tuple(plans))
+    shake(network, 0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("share"):
+                parameter.fill_(0.3)
+    network.set_normalisation([0.4, 0.6], [0.2, 0.3])
+    return network.eval()
+
+
+def stage(cells: Sequence[CellPlan], read: int, head: str, side: int, final: bool = False) -> StagePlan:
+    grid = min(GRID, side)
+    return StagePlan(tuple(cells), read, final, (grid, grid), head)
+
+
+NARROW: dict[str, tuple[list[Spec], list[tuple[int, str]], str, int]] = {
+    "basic": (
+        [("basic", 3, 1), ("basic", 4, 2), ("basic", 5, 2), ("basic", 5, 1)],
+        [(1, "mixed"), (2, "normed"), (4, "average")],
+        "block",
+        16,
+    ),
+    "preactivation": (
+        [("preactivation", 4, 1), ("preactivation", 4, 1), ("preactivation", 5, 2)],
+        [(2, "average"), (3, "normed")],
+        "convolution",
+        8,
+    ),
+    "plain": (
+        [("plain", 4, 1), ("plain", 5, 2), ("plain", 3, 1)],
+        [(1, "mixed"), (2, "normed"), (3, "max")],
+        "block",
+        9,
+    ),
+    "separable": (
+        [("separable", 4, 1), ("separable", 5, 2), ("separable", 4, 1)],
+        [(1, "mixed"), (2, "normed"), (3, "average")],
+        "block",
+        9,
+    ),
+    "unpadded": (
+        [("unpadded", 4, 1), ("unpadded", 5, 1), ("linear", 6, 1)],
+        [(1, "max"), (2, "mixed"), (3, "average")],
+        "none",
+        20,
+    ),
+    "linear": ([("linear", 6, 1), ("linear", 5, 1)], [(1, "normed"), (2, "average")], "none", 8),
+    "skip_second": ([("skip_second+", 4, 1), ("skip_second", 4, 1)], [(1, "mixed"), (2, "average")], "block", 8),
+    "motley": (
+        [
+            ("plain", 4, 1),
+            ("separable", 5, 2),
+            ("basic", 5, 1),
+            ("preactivation", 4, 2),
+            ("separable", 4, 1),
+            ("plain", 5, 1),
+            ("skip_second+", 5, 1),
+            ("linear", 6, 1),
+        ],
+        [(1, "mixed"), (2, "average"), (6, "normed"), (8, "average")],
+        "convolution",
+        16,
+    ),
+}
+"""A small chain for every type of cell, and one of nearly all of them."""
+
+every_narrow = pytest.mark.parametrize("name", list(NARROW))
+
+
+def chain(name: str, stages: int | None = None) -> Network:
+    """One of :data:`NARROW`."""
+    specs, heads, stem, side = NARROW[name]
+    return narrow(specs, heads, stem, side, stages)
+
+
+def pictures_for(network: Network, number: int = 4) -> Tensor:
+    assert network.config.input_shape is not None
+    return torch.rand(number, *network.config.input_shape, generator=torch.Generator().manual_seed(1))
 
 
 def outputs(network: Network) -> dict[str, Tensor]:
@@ -67,7 +204,7 @@ def outputs(network: Network) -> dict[str, Tensor]:
             at = f"{name.removesuffix('.conv2')} inner"
             hooks.append(module.register_forward_hook(lambda _, read, __, at=at: seen.update({at: read[0]})))
     with torch.no_grad():
-        network(torch.rand(4, *(network.config.input_shape or ()), generator=torch.Generator().manual_seed(1)))
+        network(pictures_for(network))
     for hook in hooks:
         hook.remove()
     return seen
@@ -104,14 +241,21 @@ def test_a_skip_second_cell_can_lose_none(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("stages", [1, None])
 def test_consumers_are_all_that_reads_a_channel_and_nothing_else(kind: str, stages: int | None) -> None:
+    check_consumers(build(kind, stages=None if kind == "full" else stages))
+
+
+@every_narrow
+@pytest.mark.parametrize("stages", [1, None])
+def test_consumers_are_all_that_reads_a_channel_of_any_cell(name: str, stages: int | None) -> None:
+    check_consumers(chain(name, stages))
+
+
+def check_consumers(network: Network) -> None:
     """With its consumers masked a channel may give anything; with one of them left, something changes."""
-    network = build(kind, stages=None if kind == "full" else stages)
-    pictures = torch.rand(4, 1, 8, 8)
+    pictures = pictures_for(network)
     for channel in channels(network):
         loud = copy.deepcopy(network)
-        for name in channel.norms:
-            loud.get_submodule(name).get_parameter("bias").data[channel.index] += 10
-
+        shout(loud, channel)
         unread, unread_loud = copy.deepcopy(network), copy.deepcopy(loud)
         for each in (unread, unread_loud):
             set_masks(each, consumer_masks(each, channel, channel.consumers))
@@ -122,22 +266,43 @@ def test_consumers_are_all_that_reads_a_channel_and_nothing_else(kind: str, stag
             half, half_loud = copy.deepcopy(network), copy.deepcopy(loud)
             for each in (half, half_loud):
                 set_masks(each, consumer_masks(each, channel, others))
-            assert not torch.equal(half(pictures), half_loud(pictures)), (channel, left)
+            with pytest.MonkeyPatch.context() as patch:  # whatever is read shows, and is not lost in a ReLU
+                patch.setattr(F, "relu", F.leaky_relu)
+                assert not torch.equal(half(pictures), half_loud(pictures)), (channel, left)
 
 
-def consumer_masks(
-    network: Network, channel: Channel, consumers: tuple[tuple[str, int, int], ...]
-) -> dict[str, Tensor]:
+def shout(network: Network, channel: Channel) -> None:
+    """Let a channel give something else, by what makes it."""
+    shifted = 0
+    for name in (*channel.norms, *channel.producers):
+        bias = network.get_submodule(name).bias
+        if isinstance(bias, Tensor):
+            bias.data[channel.index] += 10
+            shifted += 1
+    if not shifted:
+        for name in channel.producers:
+            masked_layers(network)[name].weight.data[channel.index] *= -3
+
+
+def consumer_masks(network: Network, channel: Channel, consumers: tuple[Consumer, ...]) -> dict[str, Tensor]:
     masks = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
-    for name, start, end in consumers:
-        assert (name, start, end) in channel.consumers
-        masks[name][:, start:end] = False
+    for consumer in consumers:
+        assert consumer in channel.consumers
+        masks[consumer.layer][:, consumer.start : consumer.end] = False
     return masks
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_producers_are_all_that_makes_a_channel_and_nothing_else(kind: str) -> None:
-    network = build(kind)
+    check_producers(build(kind))
+
+
+@every_narrow
+def test_producers_are_all_that_makes_a_channel_of_any_cell(name: str) -> None:
+    check_producers(chain(name))
+
+
+def check_producers(network: Network) -> None:
     before = outputs(network)
     for channel in channels(network):
         at = f"{channel.cell} {channel.kind}"
@@ -151,7 +316,8 @@ def test_producers_are_all_that_makes_a_channel_and_nothing_else(kind: str) -> N
         assert not channel.alive(without)
         after = outputs(without)[at]
         # Constant over pictures and places: only batch norm speaks.
-        assert torch.equal(after[:, channel.index], after[:1, channel.index, :1, :1].expand(4, 8, 8))
+        given = after[:, channel.index]
+        assert torch.equal(given, given[:1, :1, :1].expand_as(given))
         others = [i for i in range(after.shape[1]) if i != channel.index]
         assert torch.equal(after[:, others], before[at][:, others])
 
@@ -184,7 +350,16 @@ def test_scores_are_sums_over_the_producers(kind: str, structure: tuple[int, ...
 @given(kind=st.sampled_from(KINDS), data=st.data())
 @settings(max_examples=12)
 def test_masks_of_lost_channels_only_take(kind: str, data: st.DataObject) -> None:
-    network = build(kind)
+    check_masks(build(kind), data)
+
+
+@given(name=st.sampled_from(list(NARROW)), data=st.data())
+@settings(max_examples=12)
+def test_masks_of_lost_channels_of_any_cell_only_take(name: str, data: st.DataObject) -> None:
+    check_masks(chain(name), data)
+
+
+def check_masks(network: Network, data: st.DataObject) -> None:
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     current = {n: torch.rand(layer.mask.shape, generator=draw) < 0.9 for n, layer in masked_layers(network).items()}
     set_masks(network, current)
@@ -197,33 +372,65 @@ def test_masks_of_lost_channels_only_take(kind: str, data: st.DataObject) -> Non
     for channel in lost:
         for name in channel.producers:
             expected[name][channel.index] = False
-        for name, start, end in channel.consumers:
+        for name, start, end, relay in channel.consumers:
             expected[name][:, start:end] = False
+            if relay is not None and relay.filter is not None:
+                expected[relay.filter][relay.place] = False
     assert all(torch.equal(masks[name], mask) for name, mask in expected.items())
 
 
 @given(kind=st.sampled_from(KINDS), data=st.data())
 @settings(max_examples=12)
 def test_a_silent_channel_gives_zero_in_both_modes_and_stays_so(kind: str, data: st.DataObject) -> None:
-    network = build(kind)
+    check_silence(build(kind), data)
+
+
+@given(name=st.sampled_from(list(NARROW)), data=st.data())
+@settings(max_examples=16)
+def test_a_silent_channel_of_any_cell_gives_zero_in_both_modes_and_stays_so(name: str, data: st.DataObject) -> None:
+    check_silence(chain(name), data)
+
+
+def check_silence(network: Network, data: st.DataObject) -> None:
     lost = data.draw(st.lists(st.sampled_from(channels(network)), unique=True, min_size=1, max_size=8))
     untouched = copy.deepcopy(network.state_dict())
-    set_masks(network, mask_channels(network, lost))
+    set_masks(network, without_producers(network, lost) if data.draw(st.booleans()) else mask_channels(network, lost))
     silence(network, *lost)
-    places = {(name, channel.index) for channel in lost for name in channel.norms}
+    places = {(name, channel.index) for channel in lost for name in (*channel.producers, *channel.norms)}
+    relays = [consumer.relay for channel in lost for consumer in channel.consumers if consumer.relay is not None]
+    places |= {(relay.norm, relay.place) for relay in relays}
     for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm2d):
-            kept = [i for i in range(module.num_features) if (name, i) not in places]
-            for key, value in module.named_parameters():
+        if isinstance(module, nn.BatchNorm2d) or isinstance(getattr(module, "bias", None), Tensor):
+            names = ["weight", "bias"] if isinstance(module, nn.BatchNorm2d) else ["bias"]
+            for key in names:
+                value = module.get_parameter(key)
+                kept = [i for i in range(len(value)) if (name, i) not in places]
                 assert torch.equal(value[kept], untouched[f"{name}.{key}"][kept])
     optimizer = torch.optim.SGD(parameter_groups(network, 1e-2), lr=0.1, momentum=0.9)
-    pictures, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 2
+    pictures, labels = pictures_for(network, 6), torch.arange(6) % 2
+    deaf = {name: torch.ones_like(layer.mask) for name, layer in masked_layers(network).items()}
+    for channel in lost:
+        for consumer in channel.consumers:
+            deaf[consumer.layer][:, consumer.start : consumer.end] = False
     for mode in (True, False, True, False):
         seen = outputs(network.train(mode))
         assert not any(seen[f"{channel.cell} {channel.kind}"][:, channel.index].any() for channel in lost)
+        # Nor does anything reach its readers, be it through a batch norm of theirs.
+        twin = copy.deepcopy(network)
+        set_masks(twin, deaf)
+        torch.testing.assert_close(twin(pictures), copy.deepcopy(network)(pictures), rtol=1e-5, atol=1e-4)
         exit_losses(network(pictures), labels).sum().backward()
         optimizer.step()
         optimizer.zero_grad()
+
+
+def without_producers(network: Network, lost: Sequence[Channel]) -> dict[str, Tensor]:
+    """The masks without the weights that make the channels in ``lost``, as when single weights are pruned."""
+    masks = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
+    for channel in lost:
+        for name in channel.producers:
+            masks[name][channel.index] = False
+    return masks
 
 
 def test_channels_die_in_the_trunk_when_nothing_makes_them() -> None:
@@ -286,3 +493,118 @@ def test_a_grown_stage_does_not_read_the_dead(kind: str, cell: str) -> None:
         assert masked == changed
         assert (masked > 0) is bool(reads)
     network(torch.rand(3, 1, 8, 8))
+
+
+# Cells of every type
+
+
+def test_every_cell_and_exit_has_its_wiring() -> None:
+    """Each tensor is named once, and has as many rows and columns as the wiring says."""
+    assert WIRING.keys() == CELLS.keys()
+    for name, wiring in WIRING.items():
+        for projects in {False, bool(wiring.shortcut)}:
+            inner = {"separable": 3, "basic": 5, "skip_second": 5, "preactivation": 5}.get(name, 7)
+            plan = CellPlan(3, inner, 7, projects, name, 1, 4)
+            counts: dict[Space, int] = {"trunk": 3, "inner": inner, "output": 7}
+            assert counts[wiring.inner] == inner
+            check_parts(CELLS[name](plan), wiring.of(plan), counts, cell_width(plan))
+    for name, head in EXITS.items():
+        stage = StagePlan((), 3, False, (2, 4), name)
+        check_parts(head(3, 7, (2, 4)), head_parts(stage), {"trunk": 3}, head_width(stage))
+
+
+def check_parts(module: nn.Module, parts: Sequence[Part], counts: dict[Space, int], width: int) -> None:
+    owners = {key.rpartition(".")[0] for key in module.state_dict()} - {""}  # a pooling share belongs to no channel
+    assert sorted(part.name for part in parts) == sorted(owners)
+    for part in parts:
+        own = module.get_submodule(part.name)
+        for value in own.state_dict().values():
+            assert value.dim() == 0 or value.shape[0] == (7 if part.rows is None else counts[part.rows])
+        assert isinstance(own, nn.BatchNorm2d) is (not isinstance(own, MaskedConv2d | MaskedLinear))
+        if part.columns is None:
+            weight = own.get_parameter("weight")
+            assert weight.dim() == 1 or weight.shape[1] == 1
+        else:
+            assert own.get_parameter("weight").shape[1] == counts[part.columns] * width
+        for other in (part.norm, part.filter):
+            assert other is None or other in {each.name for each in parts if each.columns is None}
+
+
+LOST = {
+    # What each cell of NARROW can lose, as (inner, outputs).
+    "basic": [(4, 0), (5, 4), (6, 0), (6, 0)],
+    "preactivation": [(5, 0), (5, 0), (6, 5)],
+    "plain": [(0, 4), (0, 5), (0, 3)],
+    "separable": [(0, 4), (0, 5), (0, 4)],
+    "unpadded": [(0, 4), (0, 5), (0, 6)],
+    "linear": [(0, 6), (0, 5)],
+    "skip_second": [(5, 4), (0, 0)],
+    "motley": [(0, 4), (0, 0), (6, 0), (5, 4), (0, 4), (0, 5), (6, 5), (0, 6)],
+}
+
+
+@every_narrow
+def test_a_chain_can_lose_what_no_identity_adds_up(name: str) -> None:
+    network = chain(name)
+    found = channels(network)
+    names = [f"stages.{i}.cells.{j}" for i, stage in enumerate(network.plans) for j in range(len(stage.cells))]
+    counts = [
+        tuple(sum((c.cell, c.kind) == (cell, kind) for c in found) for kind in ("inner", "output")) for cell in names
+    ]
+    assert counts == LOST[name]
+    assert len(set(found)) == len(found)
+
+
+@every_narrow
+def test_a_young_chain_can_lose_no_more_than_when_it_has_grown(name: str) -> None:
+    """An identity to come keeps what it will add up."""
+    whole = {(c.cell, c.kind, c.index) for c in channels(chain(name))}
+    for stages in range(1, len(NARROW[name][1]) + 1):
+        network = chain(name, stages)
+        young = {(c.cell, c.kind, c.index) for c in channels(network)}
+        assert young == {each for each in whole if int(each[0].split(".")[1]) < stages}
+
+
+@pytest.mark.parametrize("name", ["plain", "separable", "unpadded", "linear", "motley", "preactivation"])
+def test_a_grown_stage_of_any_cell_does_not_read_the_dead(name: str) -> None:
+    """What it would read of them may change as it likes."""
+    for stages in range(1, len(NARROW[name][1])):
+        network = chain(name, stages)
+        lost = [channel for channel in channels(network) if channel.kind == "output" and channel.index == 1]
+        set_masks(network, without_producers(network, lost))
+        last = network.plans[stages - 1].cells[-1]
+        dead = dead_trunk(network)
+        assert dead.shape == (last.out_channels,)
+        assert dead.nonzero().flatten().tolist() == ([1] if lost and lost[-1].cell == last_cell(network) else [])
+        network.append_stage(seed=0)
+        before = {key: layer.mask.clone() for key, layer in masked_layers(network).items()}
+        masked = mask_dead_inputs(network, stages)
+        after = {key: layer.mask for key, layer in masked_layers(network).items()}
+        assert masked == sum(int(before[key].sum() - mask.sum()) for key, mask in after.items())
+        assert mask_dead_inputs(network, stages) == 0
+        assert (masked > 0) is bool(dead.any())
+        network.eval()
+        loud = copy.deepcopy(network)
+        for channel in lost:
+            if channel.cell == last_cell(network, stages - 1):
+                shout(loud, channel)
+        pictures = pictures_for(network)
+        assert torch.equal(loud(pictures)[-1], network(pictures)[-1])
+        assert network.train()(pictures).isfinite().all()
+
+
+def last_cell(network: Network, stage: int | None = None) -> str:
+    """The name of the last cell of a stage; by default of the last that exists."""
+    index = len(network.stages) - 1 if stage is None else stage
+    return f"stages.{index}.cells.{len(network.plans[index].cells) - 1}"
+
+
+def test_a_stem_that_is_none_or_a_bare_convolution_dies_as_it_should() -> None:
+    network = chain("preactivation", 1)
+    network.get_submodule("stem.conv").get_buffer("mask")[5] = False
+    conv1, conv2 = (masked_layers(network)[f"stages.0.cells.{i}.conv2"].mask for i in (0, 1))
+    shortcut = masked_layers(network)["stages.0.cells.0.shortcut"].mask
+    assert not dead_trunk(network).any()
+    conv1[2] = shortcut[2] = conv2[2] = conv2[0] = False
+    assert dead_trunk(network).nonzero().flatten().tolist() == [2]
+    assert not dead_trunk(chain("unpadded", 1)).any()

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from ramify.config import NetworkConfig
 from ramify.errors import RunError
-from ramify.nn.masked import masked_layers
+from ramify.nn.cell import CELLS
+from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops import compact as compaction
 from ramify.ops.channels import Channel, channels, dead_trunk, mask_channels, mask_dead_inputs, silence
@@ -19,13 +21,20 @@ from ramify.ops.compact import compact
 from ramify.ops.cost import cost
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
+from ramify.ops.prune import prune
 from ramify.ops.surgery import parameter_groups, set_masks
 from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
-from tests.ops.test_channels import KINDS, shake, structures
+from tests.ops.test_channels import KINDS, NARROW, STEMS, Spec, chain, every_narrow, narrow, shake, structures
 
 WAYS = ("lost", "unread", "silent", "constant")
 """How a channel is touched: masked and silenced; its readers masked alone; its makers masked alone, with batch norms
-that then give nothing, or something. All but the last go."""
+or biases that then give nothing, or something. All but the last go."""
+
+RELAYED = (*WAYS, "relayed", "unfiltered", "unfiltered constant")
+"""Of a channel that readers get through a batch norm as well: it is silent, but that gives something; the convolution
+before that is masked, and the batch norm gives nothing, or something. Of these only the second goes."""
+
+GOING = {"lost", "unread", "silent", "unfiltered"}
 
 
 def build(
@@ -61,23 +70,40 @@ def touch(network: Network, channel: Channel, way: str) -> None:
         silence(network, channel)
         return
     masks = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
+    relays = [consumer.relay for consumer in channel.consumers if consumer.relay is not None]
     if way == "unread":
-        for name, start, end in channel.consumers:
+        for name, start, end, _ in channel.consumers:
             masks[name][:, start:end] = False
+    elif way.startswith("unfiltered"):
+        for relay in relays:
+            assert relay.filter is not None
+            masks[relay.filter][relay.place] = False
     else:
         for name in channel.producers:
             masks[name][channel.index] = False
         # Each batch norm gives 1 where it reads 0, but for the last, which makes the sum -0.5 or 0.5.
-        others = len(channel.norms) - 1
-        wanted = [1.0] * others + [(-0.5 if way == "silent" else 0.5) - others]
-        for name, value in zip(channel.norms, wanted, strict=True):
+        shifted = (*channel.norms, *biased(network, channel))
+        others = len(shifted) - 1
+        wanted = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
+        for name, value in zip(shifted, wanted if shifted else [], strict=True):
             set_constant(network, name, channel.index, value)
+    for relay in relays:
+        set_constant(network, relay.norm, relay.place, 0.5 if way in ("relayed", "unfiltered constant") else -0.5)
     set_masks(network, masks)
 
 
+def biased(network: Network, channel: Channel) -> list[str]:
+    """The layers with a bias that make ``channel``."""
+    return [name for name in channel.producers if masked_layers(network)[name].bias is not None]
+
+
 def set_constant(network: Network, name: str, index: int, value: float) -> None:
-    """Let a batch norm give ``value`` where it reads 0."""
+    """Let a batch norm, or a layer with a bias, give ``value`` where it reads 0."""
     norm = network.get_submodule(name)
+    if isinstance(norm, MaskedConv2d | MaskedLinear):
+        assert norm.bias is not None
+        norm.bias.data[index] = value
+        return
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -88,7 +114,8 @@ def set_constant(network: Network, name: str, index: int, value: float) -> None:
 
 def same_answers(one: Network, other: Network) -> None:
     """The same logits: in float64 to the last digits, in float32 but for rounding."""
-    pictures = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(5))
+    assert one.config.input_shape is not None
+    pictures = torch.rand(6, *one.config.input_shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         found = [copy.deepcopy(each).float().eval()(pictures) for each in (one, other)]
         exact = [copy.deepcopy(each).double().eval()(pictures.double()) for each in (one, other)]
@@ -178,7 +205,10 @@ def test_what_stays_are_slices_of_the_same_tensors(
     example: tuple[Network, dict[Channel, str]], data: st.DataObject
 ) -> None:
     """Also under random weight masks, where more may go than was touched."""
-    network, _ = example
+    check_slices(example[0], data)
+
+
+def check_slices(network: Network, data: st.DataObject) -> None:
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     share = data.draw(st.sampled_from([0.1, 0.5, 0.9]))
     set_masks(
@@ -423,3 +453,234 @@ def test_logits_that_are_not_numbers_are_no_proof() -> None:
     bias[0] = torch.nan
     with pytest.raises(RunError, match="differ by nan"):
         compact(network)
+
+
+# Cells of every type
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> Network:
+    """A network of any cells that follow one another, perhaps a young one, or one in which each reads all earlier."""
+    stem = draw(st.sampled_from(sorted(STEMS)))
+    dense = draw(st.booleans())
+    side = draw(st.integers(8, 16))
+    specs: list[Spec] = []
+    left = side
+    for _ in range(draw(st.integers(1, 5))):
+        names = [name for name in CELLS if name not in ("unpadded", "linear")] + ["skip_second+"]
+        if not dense:
+            names += ["linear"] + ["unpadded"] * (left >= 6)
+        name = draw(st.sampled_from(names))
+        stride = 1 if dense else draw(st.integers(1, 2))
+        read = (specs[-1][1] if specs else STEMS[stem][1]) if not dense else STEMS[stem][1] + sum(s[1] for s in specs)
+        # An identity wants as many channels on both sides; half of the time it is there.
+        out = read if name == "basic" and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
+        specs.append((name, out, stride))
+        left = {"linear": 1, "unpadded": (left - 4) // 2}.get(name, -(-left // stride))
+    places = [*sorted(draw(st.sets(st.integers(1, len(specs)), max_size=2)) - {len(specs)}), len(specs)]
+    heads = [(place, draw(st.sampled_from(["mixed", "average", "max", "normed"]))) for place in places]
+    network = narrow(specs, heads, stem, side, draw(st.integers(1, len(heads))), dense)
+    shake(network, draw(st.integers(0, 99)))
+    return network
+
+
+@st.composite
+def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[Channel, str]]:
+    """Such a network, and how each of some channels is touched; of those of each kind in each cell one is left."""
+    network = draw(chains())
+    ways = draw(st.permutations(RELAYED))
+    chosen: dict[Channel, str] = {}
+    for number, channel in enumerate(channels(network)):
+        if channel.index == 0 or not draw(st.booleans()):
+            continue
+        relays = [consumer.relay for consumer in channel.consumers]
+        way = ways[number % len(ways)]
+        if way == "relayed" and not any(relays):
+            way = "silent"
+        if way.startswith("unfiltered") and not all(relay is not None and relay.filter for relay in relays):
+            way = "lost"
+        if way == "constant" and not channel.norms and not biased(network, channel):
+            way = "silent"  # nothing but its weights can make it
+        chosen[channel] = way
+    for channel, way in chosen.items():
+        touch(network, channel, way)
+    return network, chosen
+
+
+@given(example=touched_chains())
+@settings(max_examples=30)
+def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network, dict[Channel, str]]) -> None:
+    network, chosen = example
+    going = [channel for channel, way in chosen.items() if way in GOING]
+    before = copy.deepcopy(network.state_dict())
+    small, receipt = compact(network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    same_answers(network, small)
+    assert receipt.removed == len(going)
+    for name, (inner, less, out, fewer) in receipt.cells.items():
+        gone = {kind: sum((c.cell, c.kind) == (name, kind) for c in going) for kind in ("inner", "output")}
+        assert out - fewer == gone["output"]
+        if any((c.cell, c.kind) == (name, "inner") for c in channels(network)):
+            assert inner - less == gone["inner"]
+    for old, new in zip(network.plans, small.plans, strict=True):
+        assert (old.final, old.grid, old.head) == (new.final, new.grid, new.head)
+        for one, other in zip(old.cells, new.cells, strict=True):
+            assert (one.type, one.stride, one.area, one.projects) == (
+                other.type,
+                other.stride,
+                other.area,
+                other.projects,
+            )
+    assert not compact(small)[1].changed
+
+
+@given(network=chains(), data=st.data())
+@settings(max_examples=20)
+def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network, data: st.DataObject) -> None:
+    check_slices(network, data)
+
+
+@given(network=chains(), data=st.data())
+@settings(max_examples=12)
+def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Network, data: st.DataObject) -> None:
+    """What a stage to come would have read is gone from it as well."""
+    unit: Literal["weight", "channel"] = data.draw(st.sampled_from(["weight", "channel"]))
+    pictures, labels = torch.rand(6, *(network.config.input_shape or ())), torch.arange(6) % 3
+    optimizer: torch.optim.Optimizer | None = None
+    while True:
+        if unit == "weight" or channels(network):
+            prune(network, 0.6, "random", optimizer=optimizer, unit=unit, seed=len(network.stages))
+        small, receipt = compact(network.eval())
+        same_answers(network, small)
+        if unit == "channel":
+            assert receipt.after[-1].kept <= receipt.before[-1].kept
+        if network.complete:
+            break
+        grow(small, seed=0)
+        same_answers(small, compact(small)[0])
+        optimizer = torch.optim.SGD(parameter_groups(small, 1e-4), lr=0.001, momentum=0.9)
+        exit_losses(small.train()(pictures), labels).sum().backward()
+        optimizer.step()
+        network = small
+
+
+@every_narrow
+def test_everything_that_any_cell_can_lose_goes_but_one(name: str) -> None:
+    network = chain(name)
+    found = channels(network)
+    set_masks(network, mask_channels(network, found))
+    silence(network, *found)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    assert receipt.removed == len(found) - len({(channel.cell, channel.kind) for channel in found})
+    assert not compact(small)[1].changed
+
+
+@every_narrow
+def test_channels_that_single_weights_starve_go_too(name: str) -> None:
+    """Their constants, also those of the batch norms behind them, are silenced when they die."""
+    network = chain(name)
+    lost = [channel for channel in channels(network) if channel.index == 1]
+    masks = {key: layer.mask.clone() for key, layer in masked_layers(network).items()}
+    for channel in lost:
+        for producer in channel.producers:
+            masks[producer][channel.index] = False
+    set_masks(network, masks)
+    silence(network, *lost)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    assert receipt.removed == len(lost) > 0
+
+
+def test_a_filter_loses_its_groups() -> None:
+    network = chain("separable")
+    lost = [channel for channel in channels(network) if channel.index in (0, 2)]
+    set_masks(network, mask_channels(network, lost))
+    silence(network, *lost)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    filters = [layer for layer in masked_layers(small).values() if isinstance(layer, MaskedConv2d) and layer.groups > 1]
+    assert [(layer.groups, tuple(layer.weight.shape)) for layer in filters] == [
+        (3, (3, 1, 3, 3)),
+        (2, (2, 1, 3, 3)),
+        (3, (3, 1, 3, 3)),
+    ]
+    assert receipt.cells == {
+        "stages.0.cells.0": (3, 3, 4, 2),
+        "stages.1.cells.0": (4, 2, 5, 3),
+        "stages.2.cells.0": (5, 3, 4, 2),
+    }
+    assert receipt.removed == 6
+
+
+@pytest.mark.parametrize(("constant", "goes"), [(-0.5, True), (0.0, True), (1e-6, False), (0.5, False)])
+@pytest.mark.parametrize("name", ["separable", "plain"])
+def test_a_batch_norm_on_the_way_to_a_reader_may_speak(name: str, constant: float, goes: bool) -> None:
+    """In ``separable`` cells and before ``normed`` heads."""
+    network = chain(name)
+    channel = next(each for each in channels(network) if any(consumer.relay for consumer in each.consumers))
+    touch(network, channel, "silent")
+    for relay in (consumer.relay for consumer in channel.consumers):
+        if relay is not None:
+            norm = network.get_submodule(relay.norm)
+            assert isinstance(norm, nn.BatchNorm2d)
+            assert norm.running_mean is not None
+            norm.running_mean[relay.place] = 0
+            set_constant(network, relay.norm, relay.place, constant)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    assert receipt.removed == goes
+
+
+@pytest.mark.parametrize("way", ["unfiltered", "unfiltered constant"])
+def test_a_channel_that_no_filter_lets_through_goes_if_nothing_comes_instead(way: str) -> None:
+    network = narrow([("plain", 4, 1), ("separable", 5, 1), ("separable", 4, 2)], [(3, "average")])
+    lost = [channel for channel in channels(network) if channel.cell != "stages.0.cells.2" and channel.index == 1]
+    for channel in lost:
+        touch(network, channel, way)
+    assert all(channel.alive(network) for channel in lost)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    assert receipt.removed == (2 if way == "unfiltered" else 0)
+
+
+@pytest.mark.parametrize(("bias", "goes"), [(-0.5, True), (0.0, True), (1e-6, False), (1e-40, True)])
+@pytest.mark.parametrize("name", ["unpadded", "linear"])
+def test_a_bias_may_speak(name: str, bias: float, goes: bool) -> None:
+    network = chain(name)
+    channel = channels(network)[1]
+    touch(network, channel, "silent")
+    set_constant(network, channel.producers[0], channel.index, bias)
+    small, receipt = compact(network)
+    same_answers(network, small)
+    assert receipt.removed == goes
+
+
+def test_a_linear_cell_loses_the_pixels_of_a_channel() -> None:
+    network = chain("unpadded")
+    channel = next(each for each in channels(network) if each.cell == "stages.1.cells.0" and each.index == 2)
+    old = masked_layers(network)["stages.2.cells.0.linear"].weight.detach().clone()
+    touch(network, channel, "lost")
+    small = compact(network)[0]
+    kept = [i for i in range(5 * 4) if i // 4 != 2]
+    assert torch.equal(masked_layers(small)["stages.2.cells.0.linear"].weight, old[:, kept])
+    assert small.plans[2].cells[0].area == 4
+
+
+@pytest.mark.parametrize("name", list(NARROW))
+def test_young_chains_are_cut_in_the_stages_to_come(name: str) -> None:
+    network = chain(name, stages=1)
+    lost = [channel for channel in channels(network) if channel.index == 1]
+    set_masks(network, mask_channels(network, lost))
+    silence(network, *lost)
+    small, receipt = compact(network)
+    assert receipt.removed == len(lost)
+    while not small.complete:
+        grow(small, seed=0)
+        same_answers(small, compact(small)[0])
+    last = [channel for channel in lost if channel.kind == "output"]
+    cells = [cell for stage in small.plans for cell in stage.cells]
+    before = [cell for stage in network.plans for cell in stage.cells]
+    assert [old.in_channels - new.in_channels for old, new in zip(before, cells, strict=True)][1:] == [
+        int(any(channel.cell == f"stages.0.cells.{i}" for channel in last)) for i in range(len(cells) - 1)
+    ]

@@ -2,12 +2,16 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramify.config import NetworkConfig
+from ramify.config import EXITS_AT, NetworkConfig
+from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.cost import cost, stage_density
+from ramify.nn.zoo import ZOO
+from ramify.ops.cost import cost, place_exits, stage_density
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (3, 17, 9)]
 
@@ -29,6 +33,17 @@ def test_macs_are_those_of_the_flop_counter(kind: str, cell: str, shape: tuple[i
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             cut(torch.zeros(1, *shape))
         assert cost(network)[stages - 1].macs * 2 == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_macs_of_every_architecture_are_those_of_the_flop_counter(name: str) -> None:
+    config = place_exits(
+        NetworkConfig.model_validate({"cells": name, "kind": "full_ic", "input_shape": (3, 17, 16), "classes": 7})
+    )
+    network = Network(config, seed=0).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 3, 17, 16))
+    assert cost(network)[-1].macs * 2 == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("kind", ["dense", "iterative", "full_ic", "full"])
@@ -65,3 +80,79 @@ def test_counting_leaves_the_network_as_it_was() -> None:
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert not any(layer._forward_hooks for layer in masked_layers(network).values())
+
+
+def shares(config: NetworkConfig) -> list[float]:
+    """Which part of the MACs of the chain, or the dense network, without internal classifiers each cell ends at.
+
+    Counted on networks cut behind each cell: what their heads cost is taken off.
+    """
+    cells = len(config.structure)
+    kind = "dense" if config.kind == "dense" else "full_ic"
+    bare = config.model_copy(update={"kind": kind, "exits_at": None, "structure": (0,) * cells})
+    total = cost(Network(bare, stages=1))[-1].macs
+    found = []
+    for i in range(cells - 1):
+        cut = bare.model_copy(update={"structure": tuple(int(i == j) for j in range(cells))})
+        network = Network(cut, stages=1)
+        found.append((cost(network)[0].macs - masked_layers(network)["stages.0.exit.linear"].weight.numel()) / total)
+    return found
+
+
+@given(
+    kind=st.sampled_from(["dense", "iterative", "full_ic"]),
+    cells=st.integers(2, 7),
+    asked=st.lists(st.floats(0.01, 0.99), max_size=3, unique=True).map(sorted),
+    side=st.integers(8, 17),
+)
+@settings(max_examples=20)
+def test_exits_stand_behind_the_nearest_cell(kind: str, cells: int, asked: list[float], side: int) -> None:
+    config = NetworkConfig.model_validate(
+        {"kind": kind, "structure": (0,) * cells, "channels": 3, "exits_at": tuple(asked)}
+        | {"input_shape": (1, side, 8), "classes": 2}
+    )
+    reachable = shares(config)
+    nearest = [min(reachable, key=lambda share: abs(share - fraction)) for fraction in asked]
+    if len(set(nearest)) < len(nearest):
+        with pytest.raises(ConfigError, match=r"network\.exits_at: got \[.*\]; accepted: fractions nearest"):
+            place_exits(config)
+        return
+    placed = place_exits(config)
+    assert [share for share, bit in zip(reachable, placed.structure, strict=False) if bit] == pytest.approx(nearest)
+    assert placed.structure[-1] == 0
+    assert placed == config.model_copy(update={"structure": placed.structure})
+    assert place_exits(placed) == placed
+    assert len(Network(placed, stages=placed.exits).stages) == len(asked) + 1
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if not name.startswith("lenet")])
+def test_published_architectures_carry_exits_at_about_the_fractions_of_the_paper(name: str) -> None:
+    config = NetworkConfig.model_validate({"cells": name, "input_shape": (3, 32, 32), "classes": 10})
+    reachable = shares(config)
+    behind = [share for share, bit in zip(reachable, place_exits(config).structure, strict=False) if bit]
+    steps = [b - a for a, b in zip([0.0, *reachable], [*reachable, 1.0], strict=True)]
+    assert all(abs(share - asked) <= max(steps) / 2 for share, asked in zip(behind, EXITS_AT, strict=True))
+
+
+def test_without_fractions_a_structure_stays_as_it_is() -> None:
+    config = NetworkConfig(structure=(0, 1, 1))
+    assert place_exits(config) is config
+
+
+def test_placing_draws_nothing_and_keeps_the_kind() -> None:
+    config = NetworkConfig(kind="full", structure=(1, 0, 0), exits_at=(0.6,), input_shape=(1, 8, 8), classes=2)
+    state = torch.random.get_rng_state()
+    placed = place_exits(config)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert placed == config.model_copy(update={"structure": (0, 1, 0)})
+    assert len(Network(placed).stages) == 1
+
+
+def test_two_exits_for_one_cell_are_refused_with_the_places_that_there_are() -> None:
+    config = NetworkConfig(structure=(0, 0, 0, 0), exits_at=(0.5, 0.6), input_shape=(3, 32, 32), classes=10)
+    with pytest.raises(ConfigError) as caught:
+        place_exits(config)
+    assert str(caught.value) == (
+        "network.exits_at: got [0.5, 0.6]; accepted: fractions nearest to different cells, "
+        "which end at 0.27, 0.51, 0.76"
+    )

@@ -1,4 +1,4 @@
-"""Classifiers at the exits: they pool a feature map to 4x4 and read it with one linear layer."""
+"""Classifiers at the exits: they pool a feature map to a small grid and read it with one linear layer."""
 
 from collections.abc import Callable
 
@@ -9,59 +9,69 @@ from torch.nn import functional as F
 from ramify.nn.masked import MaskedLinear
 
 GRID = 4
-"""Side of the pooled map that a head reads."""
+"""Largest side of the pooled map that a head reads."""
+
+Grid = tuple[int, int]
 
 
 class PooledHead(nn.Module):
-    """Pool to 4x4, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
+    """Pool to a grid, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
 
     ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``: None learns it as one
     parameter that starts at 0.5 (Shallow-Deep Networks, arXiv:1810.07052), 0.0 is average pooling and 1.0 is
-    max pooling.
+    max pooling. With ``normed``, batch norm and ReLU come first, as cells that end in neither ask for.
     """
 
-    def __init__(self, channels: int, classes: int, share: float | None) -> None:
+    def __init__(self, channels: int, classes: int, grid: Grid, share: float | None, normed: bool = False) -> None:
         super().__init__()
+        self.grid = grid
         self.fixed = share
+        self.norm = nn.BatchNorm2d(channels) if normed else None
         if share is None:
             self.share = nn.Parameter(torch.tensor(0.5))
-        self.linear = MaskedLinear(channels * GRID * GRID, classes)
+        self.linear = MaskedLinear(channels * grid[0] * grid[1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.norm is not None:
+            x = F.relu(self.norm(x))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
         return logits
 
     def reset_parameters(self) -> None:
-        """Forget what was learned of the share of max pooling; the linear layer has a reset of its own."""
+        """Forget what was learned of the share of max pooling; the layers have a reset of their own."""
         if self.fixed is None:
             nn.init.constant_(self.share, 0.5)
 
     def pool(self, x: Tensor) -> Tensor:
-        """``[B, channels, H, W] -> [B, channels, 4, 4]``."""
+        """``[B, channels, H, W] -> [B, channels, *grid]``."""
         if self.fixed == 0.0:
-            return F.adaptive_avg_pool2d(x, GRID)
+            return F.adaptive_avg_pool2d(x, self.grid)
         if self.fixed == 1.0:
-            return F.adaptive_max_pool2d(x, GRID)
-        return torch.lerp(F.adaptive_avg_pool2d(x, GRID), F.adaptive_max_pool2d(x, GRID), self.share)
+            return F.adaptive_max_pool2d(x, self.grid)
+        return torch.lerp(F.adaptive_avg_pool2d(x, self.grid), F.adaptive_max_pool2d(x, self.grid), self.share)
 
 
-def mixed(channels: int, classes: int) -> PooledHead:
+def mixed(channels: int, classes: int, grid: Grid) -> PooledHead:
     """The internal classifier of Shallow-Deep Networks: the share of max pooling is learned."""
-    return PooledHead(channels, classes, share=None)
+    return PooledHead(channels, classes, grid, share=None)
 
 
-def average(channels: int, classes: int) -> PooledHead:
-    """Average pooling; also the final classifier of every network."""
-    return PooledHead(channels, classes, share=0.0)
+def average(channels: int, classes: int, grid: Grid) -> PooledHead:
+    """Average pooling; also the final classifier of most networks."""
+    return PooledHead(channels, classes, grid, share=0.0)
 
 
-def maximum(channels: int, classes: int) -> PooledHead:
+def maximum(channels: int, classes: int, grid: Grid) -> PooledHead:
     """Max pooling."""
-    return PooledHead(channels, classes, share=1.0)
+    return PooledHead(channels, classes, grid, share=1.0)
 
 
-Exit = Callable[[int, int], nn.Module]
-"""Builds a classifier from the channels it reads and the number of classes."""
+def normed(channels: int, classes: int, grid: Grid) -> PooledHead:
+    """Batch norm, ReLU and average pooling: the final classifier behind preactivation cells."""
+    return PooledHead(channels, classes, grid, share=0.0, normed=True)
 
-EXITS: dict[str, Exit] = {"mixed": mixed, "average": average, "max": maximum}
-FINAL: Exit = average
+
+Exit = Callable[[int, int, Grid], nn.Module]
+"""Builds a classifier from the channels it reads, the number of classes, and the grid it pools to."""
+
+EXITS: dict[str, Exit] = {"mixed": mixed, "average": average, "max": maximum, "normed": normed}

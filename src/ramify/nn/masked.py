@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A square convolution without bias and with "same" padding, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
+    """A square convolution, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
+
+    It has "same" padding and no bias unless told otherwise; a bias starts at zero.
 
     The weights start He normal over the fan out (arXiv:1502.01852): standard deviation
     ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``.
@@ -21,19 +23,30 @@ class MaskedConv2d(nn.Conv2d):
 
     mask: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=False
-        )
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        padding: int | None = None,
+        bias: bool = False,
+    ) -> None:
+        padding = kernel_size // 2 if padding is None else padding
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
 
     def reset_parameters(self) -> None:
         # The fan out of PyTorch counts every output channel; a weight only feeds those of its group.
         fan_out = self.out_channels * self.kernel_size[0] * self.kernel_size[1] / self.groups
         nn.init.normal_(self.weight, std=(2 / fan_out) ** 0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
-        return F.conv2d(input, self.weight * self.mask, None, self.stride, self.padding, self.dilation, self.groups)
+        weight = self.weight * self.mask
+        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class MaskedLinear(nn.Linear):

@@ -13,33 +13,39 @@ from torch.nn import functional as F
 
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
-from ramify.nn.cell import CELLS, Cell
-from ramify.nn.exit import EXITS, FINAL, Exit
+from ramify.nn.branching import Branching
+from ramify.nn.cell import CELLS, CellPlan, shrunk
+from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import MaskedConv2d
+from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
 
 @dataclass(frozen=True)
-class CellPlan:
-    """Channels of one cell: what it reads, what lies between its two layers, what it gives.
-
-    ``projects`` says whether its shortcut is a 1x1 convolution; it is a fact of its own, since compaction may
-    leave a projected shortcut with as many channels on both sides.
-    """
-
-    in_channels: int
-    inner_channels: int
-    out_channels: int
-    projects: bool
-
-
-@dataclass(frozen=True)
 class StagePlan:
-    """One stage: its cells (perhaps none), and the last channels of the trunk that its exit reads."""
+    """One stage as data.
+
+    Attributes:
+        cells: its cells, perhaps none.
+        exit_channels: how many of the last channels of the trunk its exit reads.
+        final: whether its exit is the final classifier.
+        grid: height and width to which the exit pools.
+        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` where it is
+            the final classifier.
+    """
 
     cells: tuple[CellPlan, ...]
     exit_channels: int
     final: bool
+    grid: Grid = (GRID, GRID)
+    head: str | None = None
+
+
+def architecture(config: NetworkConfig) -> Architecture:
+    """What ``network.cells`` names; of ``seed`` cells there are as many, as wide, as ``config`` says."""
+    if config.cells != "seed":
+        return ZOO[config.cells]
+    return Architecture("block", config.channels, (CellSpec(config.cell, config.channels),) * len(config.structure))
 
 
 def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
@@ -49,35 +55,68 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     outputs side by side, and so does the final classifier. If the last cell carries an internal classifier,
     the last stage is the final classifier alone.
 
+    Raises:
+        ConfigError: ``config`` lacks the shape of the pictures or the places of the exits, or the pictures are too
+            small for it.
+
     Example:
-        >>> [len(stage.cells) for stage in plan(NetworkConfig(structure=(0, 0, 1, 0, 1)))]
+        >>> [len(stage.cells) for stage in plan(NetworkConfig(structure=(0, 0, 1, 0, 1), input_shape=(3, 32, 32)))]
         [3, 2, 0]
     """
-    dense, channels = config.kind == "dense", config.channels
+    if config.input_shape is None:
+        raise ConfigError("network.input_shape: got nothing; accepted: a value, as a network must know its pictures")
+    if config.kind != "full" and sum(config.structure) + 1 != config.exits:
+        raise ConfigError(
+            f"network.structure: got {sum(config.structure)} internal classifiers; accepted: as many as "
+            "network.exits_at asks for; ramify.place_exits puts them there"
+        )
+    channels, height, width = config.input_shape
+    built = architecture(config)
+    if min(height, width) < built.smallest:
+        raise ConfigError(
+            f"network.input_shape: got {list(config.input_shape)}; accepted: sides of {built.smallest} or more "
+            f"for network.cells={config.cells} (see data.size)"
+        )
+    dense = config.kind == "dense"
+    trunk = channels if built.stem == "none" else built.width
     stages: list[StagePlan] = []
     cells: list[CellPlan] = []
-    trunk = channels
-    for carries_exit in config.structure:
-        projects = config.cell == "basic" and trunk != channels
-        cells.append(CellPlan(trunk, channels, channels, projects))
-        trunk = trunk + channels if dense else channels
+    output = trunk
+    for carries_exit, spec in zip(config.structure, built.cells, strict=False):
+        output = spec.channels
+        changes = trunk != output or spec.stride != 1
+        projects = changes and spec.type in ("basic", "preactivation")
+        inner = trunk if spec.type == "separable" else output
+        cells.append(CellPlan(trunk, inner, output, projects, spec.type, spec.stride, height * width))
+        height, width = shrunk(cells[-1], height, width)
+        trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
-            stages.append(StagePlan(tuple(cells), channels, final=False))
+            stages.append(StagePlan(tuple(cells), output, final=False, grid=(min(GRID, height), min(GRID, width))))
             cells = []
-    stages.append(StagePlan(tuple(cells), trunk, final=True))
+    if config.cells == "seed":
+        stages.append(StagePlan(tuple(cells), trunk, final=True))
+    else:
+        head = None if built.final == "average" else built.final
+        stages.append(StagePlan(tuple(cells), trunk, final=True, grid=(1, 1), head=head))
     return tuple(stages)
 
 
 class Stem(nn.Module):
-    """The first block of layers, ``[B, in, H, W] -> [B, out, H, W]``."""
+    """The first layers: a block, a bare convolution, or nothing; ``[B, in, H, W] -> [B, out, H, W]``."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kind: StemKind) -> None:
         super().__init__()
-        self.conv = MaskedConv2d(in_channels, out_channels, 3)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.kind = kind
+        if kind != "none":
+            self.conv = MaskedConv2d(in_channels, out_channels, 3)
+        if kind == "block":
+            self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.conv(x)))
+        if self.kind == "none":
+            return x
+        x = self.conv(x)
+        return F.relu(self.norm(x)) if self.kind == "block" else x
 
 
 class Stage(nn.Module):
@@ -87,14 +126,13 @@ class Stage(nn.Module):
     concatenation of all outputs so far in dense wiring.
     """
 
-    def __init__(self, plan: StagePlan, classes: int, cell: Cell, head: Exit, dense: bool) -> None:
+    def __init__(self, plan: StagePlan, classes: int, exit_name: str, dense: bool) -> None:
         super().__init__()
         self.plan = plan
         self.dense = dense
-        self.cells = nn.ModuleList(
-            cell(c.in_channels, c.inner_channels, c.out_channels, c.projects) for c in plan.cells
-        )
-        self.exit = (FINAL if plan.final else head)(plan.exit_channels, classes)
+        self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
+        head = plan.head or ("average" if plan.final else exit_name)
+        self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         for cell in self.cells:
@@ -104,7 +142,7 @@ class Stage(nn.Module):
         return trunk, logits
 
 
-class Network(nn.Module):
+class Network(Branching):
     """A branching classifier, ``images [B, channels, H, W] in [0, 1] -> logits [E, B, C]`` for the E exits it has.
 
     Args:
@@ -153,26 +191,20 @@ class Network(nn.Module):
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
         self.plans = plan(config) if plans is None else plans
+        built = architecture(config)
         in_channels = config.input_shape[0]
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))
         with drawing(seed, "stem"):
-            self.stem = Stem(in_channels, config.channels)
+            self.stem = Stem(in_channels, built.width, built.stem)
         self.stages = nn.ModuleList()
         for _ in range(stages):
             self.append_stage(seed)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.stack(self.exit_logits(images))  # [E, B, C]
-
-    def exit_logits(self, images: Tensor) -> list[Tensor]:
-        """The logits ``[B, C]`` of each exit, shallowest first."""
-        trunk = self.stem((images - self.mean[:, None, None]) / self.std[:, None, None])
-        found: list[Tensor] = []
-        for stage in self.stages:
-            trunk, logits = stage(trunk)
-            found.append(logits)
-        return found
+    def enter(self, images: Tensor) -> Tensor:
+        """The stem's output ``[B, channels, H, W]``, of normalised pictures."""
+        trunk: Tensor = self.stem((images - self.mean[:, None, None]) / self.std[:, None, None])
+        return trunk
 
     @property
     def complete(self) -> bool:
@@ -191,9 +223,7 @@ class Network(nn.Module):
         config = self.config
         assert config.classes is not None
         with drawing(seed, "stage", index):
-            stage = Stage(
-                self.plans[index], config.classes, CELLS[config.cell], EXITS[config.exit], config.kind == "dense"
-            )
+            stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
         stage.to(self.mean.device).train(self.training)
         self.stages.append(stage)
         return stage

@@ -1,20 +1,140 @@
 """Channels that a cell can lose: which weights make each, which read it, and how it goes silent.
 
 The trunk is what the next cell reads: in ``dense`` wiring the stem's output and all cells' outputs side by side,
-in a chain the last cell's output.
+in a chain the last cell's output. What each type of cell reads and makes stands in :data:`WIRING`, and nowhere else.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ramify.nn.exit import GRID
+from ramify.nn.cell import CellPlan
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.network import CellPlan, Network
+from ramify.nn.network import Network, StagePlan, architecture
 from ramify.ops.surgery import set_masks
+
+Space = Literal["trunk", "inner", "output"]
+"""Whose channels they are: what a cell reads, what lies between its layers, what it gives."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module of a cell, or of a head, with numbers for each channel.
+
+    Attributes:
+        name: its name in the cell.
+        rows: whose channels the rows of its tensors are; None for logits.
+        columns: whose channels its weights read; None if it does not mix channels, as a batch norm.
+        norm: a batch norm, with ReLU, that these pass first.
+        filter: a convolution of each channel by itself that they pass before that.
+    """
+
+    name: str
+    rows: Space | None
+    columns: Space | None = None
+    norm: str | None = None
+    filter: str | None = None
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """How the parts of a cell hang together.
+
+    Attributes:
+        parts: all but its shortcut.
+        shortcut: its shortcut, where it has one and projects. An identity adds to the outputs what this reads.
+        inner: whose channels ``inner_channels`` counts; a cell of one layer has none of its own.
+    """
+
+    parts: tuple[Part, ...]
+    shortcut: tuple[Part, ...] = ()
+    inner: Space = "inner"
+
+    def of(self, plan: CellPlan) -> tuple[Part, ...]:
+        """The parts that the cell of ``plan`` has."""
+        return self.parts + self.shortcut if plan.projects else self.parts
+
+    def carried(self, plan: CellPlan) -> Space | None:
+        """What an identity shortcut adds to the outputs of the cell of ``plan``; None without one."""
+        return None if plan.projects or not self.shortcut else self.shortcut[0].columns
+
+
+_TWO_LAYERS = (
+    Part("conv1", "inner", "trunk"),
+    Part("norm1", "inner"),
+    Part("conv2", "output", "inner"),
+    Part("norm2", "output"),
+)
+
+WIRING: dict[str, Wiring] = {
+    "basic": Wiring(_TWO_LAYERS, (Part("shortcut.0", "output", "trunk"), Part("shortcut.1", "output"))),
+    "skip_second": Wiring(_TWO_LAYERS, (Part("shortcut.0", "output", "inner"), Part("shortcut.1", "output"))),
+    "preactivation": Wiring(
+        (
+            Part("norm1", "trunk"),
+            Part("conv1", "inner", "trunk", norm="norm1"),
+            Part("norm2", "inner"),
+            Part("conv2", "output", "inner"),
+        ),
+        (Part("shortcut", "output", "trunk"),),
+    ),
+    "plain": Wiring((Part("conv", "output", "trunk"), Part("norm", "output")), inner="output"),
+    "separable": Wiring(
+        (
+            Part("conv1", "trunk"),
+            Part("norm1", "trunk"),
+            Part("conv2", "output", "trunk", norm="norm1", filter="conv1"),
+            Part("norm2", "output"),
+        ),
+        inner="trunk",
+    ),
+    "unpadded": Wiring((Part("conv", "output", "trunk"),), inner="output"),
+    "linear": Wiring((Part("linear", "output", "trunk"),), inner="output"),
+}
+"""For every type in :data:`ramify.nn.cell.CELLS` what its layers read and make."""
+
+
+def head_parts(stage: StagePlan) -> tuple[Part, ...]:
+    """The parts of the head of ``stage``; what it reads of the trunk is its trunk."""
+    if stage.head == "normed":
+        return Part("norm", "trunk"), Part("linear", None, "trunk", norm="norm")
+    return (Part("linear", None, "trunk"),)
+
+
+def head_width(stage: StagePlan) -> int:
+    """How many columns of a head read one channel: it flattens its pooled map channel by channel."""
+    return stage.grid[0] * stage.grid[1]
+
+
+def cell_width(cell: CellPlan) -> int:
+    """How many columns of a cell's layer read one channel: a linear layer has one for each pixel."""
+    return cell.area if cell.type == "linear" else 1
+
+
+class Relay(NamedTuple):
+    """What a channel passes on its way to a reader: perhaps a convolution by itself, then a batch norm with ReLU.
+
+    Attributes:
+        place: the channel's index in both.
+        norm, filter: names of the batch norm, and of the convolution ``weight[place]`` if there is one.
+    """
+
+    place: int
+    norm: str
+    filter: str | None
+
+
+class Consumer(NamedTuple):
+    """What reads a channel: the columns ``weight[:, start:end]`` of a layer, behind a relay or directly."""
+
+    layer: str
+    start: int
+    end: int
+    relay: Relay | None = None
 
 
 @dataclass(frozen=True)
@@ -26,10 +146,10 @@ class Channel:
         cell: name of its cell in the network, such as ``stages.1.cells.0``.
         kind: ``inner`` between the two layers of the cell, or ``output``.
         index: its place among the cell's inner channels or outputs.
-        producers: names of the layers that make it, each with the weights ``weight[index]``.
-        norms: names of the batch norms that it passes through, one behind each producer.
-        consumers: what reads it, each a layer's name and the columns ``weight[:, start:end]``; only layers that
-            exist, so growth adds to them.
+        producers: names of the layers that make it, each with the weights ``weight[index]`` and, if it has a bias,
+            with ``bias[index]``.
+        norms: names of the batch norms that it passes through, one behind each producer, or none at all.
+        consumers: what reads it; only layers that exist, so growth adds to them.
     """
 
     stage: int
@@ -38,34 +158,20 @@ class Channel:
     index: int
     producers: tuple[str, ...]
     norms: tuple[str, ...]
-    consumers: tuple[tuple[str, int, int], ...]
+    consumers: tuple[Consumer, ...]
 
     def alive(self, network: nn.Module) -> bool:
         """Whether any weight that makes it is unmasked in ``network``."""
         return any(bool(_layer(network, name).mask[self.index].any()) for name in self.producers)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """A layer that reads the channels ``start`` to ``end`` of the trunk, each with ``width`` columns."""
-
-    layer: str
-    start: int
-    end: int
-    width: int
-
-    def columns(self, position: int) -> tuple[str, int, int]:
-        """The columns that read the trunk channel at ``position``."""
-        first = (position - self.start) * self.width
-        return self.layer, first, first + self.width
-
-
 def channels(network: Network) -> list[Channel]:
     """Every channel that a cell of ``network`` can lose, by stage and cell, inner ones first, then by index.
 
-    These are the inner channels of every cell, and in ``dense`` wiring the outputs of the cells that project. What
-    an identity shortcut carries is not the cell's own: so a cell with one keeps its outputs, and a ``skip_second``
-    cell, whose shortcut carries its inner channels too, can lose none.
+    These are the outputs of every cell and, in one of two layers, its inner channels, but for what an identity
+    shortcut adds up, be it in a cell to come: that is no cell's own. So a cell with an identity keeps its outputs, as
+    does the one before it in a chain, and a ``skip_second`` cell, whose identity carries its inner channels, can lose
+    none. The stem keeps its outputs.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -73,30 +179,22 @@ def channels(network: Network) -> list[Channel]:
         >>> found = channels(Network(config))
         >>> [(channel.kind, channel.index) for channel in found if channel.cell == "stages.0.cells.0"]
         [('inner', 0), ('inner', 1), ('inner', 2), ('inner', 3)]
-        >>> found[-1].producers, found[-1].consumers
-        (('stages.0.cells.1.conv2', 'stages.0.cells.1.shortcut.0'), (('stages.0.exit.linear', 48, 64),))
+        >>> found[-1].producers, found[-1].consumers[0][:3]
+        (('stages.0.cells.1.conv2', 'stages.0.cells.1.shortcut.0'), ('stages.0.exit.linear', 48, 64))
     """
-    config = network.config
-    if config.cell != "basic":
-        return []
-    dense = config.kind == "dense"
-    readers = _trunk_readers(network) if dense else []
+    consumers, carried = _reads(network)
     found: list[Channel] = []
-    position = config.channels
+    kinds: tuple[Literal["inner", "output"], ...] = ("inner", "output")
     for stage, name, cell in existing_cells(network):
-        for index in range(cell.inner_channels):
-            column = (f"{name}.conv2", index, index + 1)
-            found.append(Channel(stage, name, "inner", index, (f"{name}.conv1",), (f"{name}.norm1",), (column,)))
-        if not dense:
-            continue
-        if cell.projects:
-            producers = (f"{name}.conv2", f"{name}.shortcut.0")
-            norms = (f"{name}.norm2", f"{name}.shortcut.1")
-            for index in range(cell.out_channels):
-                at = position + index
-                consumers = tuple(reader.columns(at) for reader in readers if reader.start <= at < reader.end)
-                found.append(Channel(stage, name, "output", index, producers, norms, consumers))
-        position += cell.out_channels
+        for kind in kinds:
+            made = [part for part in WIRING[cell.type].of(cell) if part.rows == kind]
+            if not made or (name, kind) in carried:
+                continue
+            producers = tuple(f"{name}.{part.name}" for part in made if part.columns is not None)
+            norms = tuple(f"{name}.{part.name}" for part in made if part.columns is None)
+            for index in range(cell.inner_channels if kind == "inner" else cell.out_channels):
+                read = tuple(consumers[name, kind, index])
+                found.append(Channel(stage, name, kind, index, producers, norms, read))
     return found
 
 
@@ -109,20 +207,51 @@ def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:
     ]
 
 
-def _trunk_readers(network: Network) -> list[_Reader]:
-    """Every layer of a ``dense`` network of ``basic`` cells that reads the trunk, in the network's order."""
-    readers: list[_Reader] = []
-    trunk = network.config.channels
-    for index in range(len(network.stages)):
-        stage, prefix = network.plans[index], f"stages.{index}"
+def stem_channels(network: Network) -> int:
+    """How many channels the stem gives."""
+    built = architecture(network.config)
+    return network.mean.numel() if built.stem == "none" else built.width
+
+
+_Place = tuple[str, Space, int]
+"""A channel by the name of its cell, its kind and its index."""
+
+
+def _reads(network: Network) -> tuple[Mapping[_Place, list[Consumer]], set[tuple[str, Space]]]:
+    """What reads each channel, in the network's order, and the cells and kinds that identity shortcuts add up."""
+    consumers: defaultdict[_Place, list[Consumer]] = defaultdict(list)
+    carried: set[tuple[str, Space]] = set()
+
+    def read(prefix: str, parts: Sequence[Part], spaces: Mapping[Space, Sequence[_Place]], width: int) -> None:
+        for part in parts:
+            if part.columns is None:
+                continue
+            for i, place in enumerate(spaces[part.columns]):
+                relay = None
+                if part.norm is not None:
+                    relay = Relay(i, f"{prefix}.{part.norm}", part.filter and f"{prefix}.{part.filter}")
+                consumers[place].append(Consumer(f"{prefix}.{part.name}", i * width, (i + 1) * width, relay))
+
+    trunk: list[_Place] = [("stem", "output", i) for i in range(stem_channels(network))]
+    for index, stage in enumerate(network.plans):
+        exists = index < len(network.stages)
         for i, cell in enumerate(stage.cells):
-            readers.append(_Reader(f"{prefix}.cells.{i}.conv1", 0, trunk, 1))
-            if cell.projects:
-                readers.append(_Reader(f"{prefix}.cells.{i}.shortcut.0", 0, trunk, 1))
-            trunk += cell.out_channels
-        # A head flattens its pooled map channel by channel.
-        readers.append(_Reader(f"{prefix}.exit.linear", trunk - stage.exit_channels, trunk, GRID * GRID))
-    return readers
+            name, wiring = f"stages.{index}.cells.{i}", WIRING[cell.type]
+            outputs: list[_Place] = [(name, "output", n) for n in range(cell.out_channels)]
+            spaces: dict[Space, list[_Place]] = {
+                "trunk": trunk,
+                "inner": [(name, "inner", n) for n in range(cell.inner_channels)],
+            }
+            if exists:
+                read(name, wiring.of(cell), spaces, cell_width(cell))
+            shared = wiring.carried(cell)
+            if shared is not None:
+                carried |= {(name, "output"), *((owner, kind) for owner, kind, _ in spaces[shared])}
+            trunk = trunk + outputs if network.config.kind == "dense" else outputs
+        if exists:
+            spaces = {"trunk": trunk[-stage.exit_channels :]}
+            read(f"stages.{index}.exit", head_parts(stage), spaces, head_width(stage))
+    return consumers, carried
 
 
 def channel_scores(network: Network, scores: Mapping[str, Tensor]) -> Tensor:
@@ -165,8 +294,10 @@ def without(masks: Mapping[str, Tensor], lost: Sequence[Channel]) -> dict[str, T
     for channel in lost:
         for name in channel.producers:
             rows.setdefault(name, []).append(channel.index)
-        for name, start, end in channel.consumers:
+        for name, start, end, relay in channel.consumers:
             columns.setdefault(name, []).extend(range(start, end))
+            if relay is not None and relay.filter is not None:
+                rows.setdefault(relay.filter, []).append(relay.place)
     masks = {name: mask.clone() for name, mask in masks.items()}
     for name, indices in rows.items():
         masks[name][indices] = False
@@ -178,9 +309,9 @@ def without(masks: Mapping[str, Tensor], lost: Sequence[Channel]) -> dict[str, T
 def silence(network: nn.Module, *lost: Channel, optimizer: torch.optim.Optimizer | None = None) -> None:
     """Let each channel in ``lost``, whose producers are masked, give exactly 0 in training and evaluation.
 
-    The scale and shift of its batch norms become 0, their running mean 0 and variance 1. Once the weights that read
-    the channel are masked, scale and shift get no gradient, and what ``optimizer`` keeps about them is cleared, so
-    that no momentum moves them either.
+    The scale and shift of its batch norms become 0, their running mean 0 and variance 1, and so do those of the batch
+    norms that it passes on its way to a reader; biases of its producers become 0. Behind the ReLU none of them gets a
+    gradient any more, and what ``optimizer`` keeps about them is cleared, so that no momentum moves them either.
 
     Args:
         network: the network that the channels are of, or a copy of it.
@@ -189,17 +320,25 @@ def silence(network: nn.Module, *lost: Channel, optimizer: torch.optim.Optimizer
     """
     indices: dict[str, list[int]] = {}
     for channel in lost:
-        for name in channel.norms:
+        for name in (*channel.producers, *channel.norms):
             indices.setdefault(name, []).append(channel.index)
+        for relay in (consumer.relay for consumer in channel.consumers):
+            if relay is not None:
+                indices.setdefault(relay.norm, []).append(relay.place)
     with torch.no_grad():
         for name, places in indices.items():
-            norm = network.get_submodule(name)
-            assert isinstance(norm, nn.BatchNorm2d)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            for tensor, value in ((norm.weight, 0), (norm.bias, 0), (norm.running_mean, 0), (norm.running_var, 1)):
-                tensor[places] = value
-            for parameter in (norm.weight, norm.bias):
+            module = network.get_submodule(name)
+            parameters = [module.bias]
+            if isinstance(module, nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean[places] = 0
+                module.running_var[places] = 1
+                parameters.append(module.weight)
+            for parameter in parameters:
+                if not isinstance(parameter, nn.Parameter):  # most convolutions have no bias
+                    continue
+                parameter[places] = 0
                 for kept in optimizer.state[parameter].values() if optimizer and parameter in optimizer.state else ():
                     if isinstance(kept, Tensor) and kept.shape == parameter.shape:
                         kept[places] = 0
@@ -234,48 +373,60 @@ def mask_dead_inputs(network: Network, stage: int) -> int:
         72
     """
     layers = masked_layers(network)
-    dense, basic = network.config.kind == "dense", network.config.cell == "basic"
-    dead = _dead_before(network, stage)
-    plan, prefix = network.plans[stage], f"stages.{stage}"
+    stage_plan, prefix = network.plans[stage], f"stages.{stage}"
     masked = 0
 
-    def mask(name: str, columns: Tensor) -> None:
+    def mask(name: str, new: Tensor) -> None:
         nonlocal masked
-        old = layers[name].mask
-        new = old.clone()
-        new[:, columns] = False
-        masked += int(old.sum() - new.sum())
+        masked += int((layers[name].mask & ~new).sum())
         set_masks(network, {name: new})
 
-    for index, cell in enumerate(plan.cells):
+    def mask_readers(owner: str, parts: Sequence[Part], dead: Tensor, width: int) -> None:
+        for part in parts:
+            if part.columns != "trunk":
+                continue
+            new = layers[f"{owner}.{part.name}"].mask.clone()
+            new[:, dead.repeat_interleave(width)] = False
+            mask(f"{owner}.{part.name}", new)
+            if part.filter is not None:
+                new = layers[f"{owner}.{part.filter}"].mask.clone()
+                new[dead] = False
+                mask(f"{owner}.{part.filter}", new)
+
+    dead = _dead_before(network, stage)
+    for index, cell in enumerate(stage_plan.cells):
         name = f"{prefix}.cells.{index}"
-        mask(f"{name}.conv1", dead)
-        if cell.projects and basic:  # the shortcut of any other cell reads its inner channels
-            mask(f"{name}.shortcut.0", dead)
-        output = _dead_output(network, name, cell, dead)
-        dead = torch.cat((dead, output)) if dense else output
-    mask(f"{prefix}.exit.linear", dead[-plan.exit_channels :].repeat_interleave(GRID * GRID))
+        mask_readers(name, WIRING[cell.type].of(cell), dead, cell_width(cell))
+        dead = _dead_after(network, name, cell, dead)
+    mask_readers(f"{prefix}.exit", head_parts(stage_plan), dead[-stage_plan.exit_channels :], head_width(stage_plan))
     return masked
 
 
 def _dead_before(network: Network, stage: int) -> Tensor:
     """Dead channels of the trunk that ``stage`` reads."""
-    dead = ~_live_rows(network, "stem.conv")
+    if architecture(network.config).stem == "none":  # the pictures' own channels
+        dead = torch.zeros(stem_channels(network), dtype=torch.bool, device=network.mean.device)
+    else:
+        dead = ~_live_rows(network, "stem.conv")
     for found, name, cell in existing_cells(network):
         if found < stage:
-            output = _dead_output(network, name, cell, dead)
-            dead = torch.cat((dead, output)) if network.config.kind == "dense" else output
+            dead = _dead_after(network, name, cell, dead)
     return dead
 
 
-def _dead_output(network: Network, cell: str, plan: CellPlan, dead: Tensor) -> Tensor:
-    """Dead outputs of a cell, bool ``[out]``, from the dead channels that it reads."""
-    own = ~_live_rows(network, f"{cell}.conv2")
-    if plan.projects:
-        return own & ~_live_rows(network, f"{cell}.shortcut.0")
-    if network.config.cell == "basic":
-        return own & dead
-    return own & ~_live_rows(network, f"{cell}.conv1")
+def _dead_after(network: Network, name: str, cell: CellPlan, dead: Tensor) -> Tensor:
+    """Dead channels of the trunk behind a cell, from those before it."""
+    carried = WIRING[cell.type].carried(cell)
+    output = _dead_rows(network, name, cell, "output")
+    if carried is not None:
+        output &= dead if carried == "trunk" else _dead_rows(network, name, cell, carried)
+    return torch.cat((dead, output)) if network.config.kind == "dense" else output
+
+
+def _dead_rows(network: Network, name: str, cell: CellPlan, kind: Space) -> Tensor:
+    """Which inner channels or outputs of a cell none of its layers makes."""
+    producers = [part for part in WIRING[cell.type].of(cell) if part.rows == kind and part.columns is not None]
+    return ~torch.stack([_live_rows(network, f"{name}.{part.name}") for part in producers]).any(dim=0)
 
 
 def _live_rows(network: Network, name: str) -> Tensor:

@@ -6,18 +6,31 @@ approximated: what stays are slices of the same tensors.
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.errors import RunError
-from ramify.nn.exit import GRID
-from ramify.nn.masked import masked_layers
-from ramify.nn.network import CellPlan, Network, StagePlan
-from ramify.ops.channels import Channel, channels, existing_cells, without
+from ramify.nn.cell import CellPlan
+from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.network import Network, StagePlan
+from ramify.ops.channels import (
+    WIRING,
+    Channel,
+    Consumer,
+    Part,
+    Space,
+    cell_width,
+    channels,
+    existing_cells,
+    head_parts,
+    head_width,
+    stem_channels,
+    without,
+)
 from ramify.ops.cost import Cost, cost
 from ramify.seeds import generator
 
@@ -39,7 +52,9 @@ class Compaction:
 
     Attributes:
         before, after: cost of each exit, shallowest first.
-        cells: for each cell by name its inner channels before and after, and its outputs before and after.
+        cells: for each cell by name its inner channels before and after, and its outputs before and after; the inner
+            ones of a cell that has none of its own are those it reads (``separable``) or its outputs.
+        removed: how many channels were taken out.
         flushed: numbers too small for a normal float32 that became 0; they slow processors down and change nothing.
         difference: largest absolute difference between the logits of the two networks in evaluation mode on a
             seeded batch of 32 random pictures. It is taken in float64, where a fault of the proof shows and the
@@ -49,13 +64,9 @@ class Compaction:
     before: tuple[Cost, ...]
     after: tuple[Cost, ...]
     cells: dict[str, tuple[int, int, int, int]]
+    removed: int
     flushed: int
     difference: float
-
-    @property
-    def removed(self) -> int:
-        """How many channels were taken out."""
-        return sum(inner - less + out - fewer for inner, less, out, fewer in self.cells.values())
 
     @property
     def changed(self) -> bool:
@@ -69,7 +80,10 @@ def compact(network: Network) -> tuple[Network, Compaction]:
     Of the channels that a cell can lose (:func:`ramify.ops.channels.channels`) one goes if
 
     - all weights that read it are masked, or
-    - all weights that make it are masked, and its batch norms then give exactly 0 in evaluation mode.
+    - all weights that make it are masked, and its batch norms, or the biases of its layers, then give exactly 0 behind
+      the ReLU in evaluation mode. A reader that it reaches through a batch norm of its own, as in ``separable`` cells
+      and ``normed`` heads, must get exactly 0 from that one too. Such a reader also gets nothing if its filter for
+      the channel is masked, whatever makes the channel.
 
     This repeats until nothing more goes, since a channel's last reader may go itself; each cell keeps one inner
     channel and one output. The copy has the masks, device, precision and mode of ``network``, which stays as it is;
@@ -104,6 +118,7 @@ def compact(network: Network) -> tuple[Network, Compaction]:
             name: (old.inner_channels, new.inner_channels, old.out_channels, new.out_channels)
             for (_, name, old), (_, _, new) in zip(existing_cells(network), existing_cells(small), strict=True)
         },
+        removed=sum(int((~stays).sum()) for stays in kept.values()),
         flushed=flushed,
         difference=_difference(large_twin, small_twin),
     )
@@ -115,10 +130,14 @@ def _kept_channels(network: Network) -> _Kept:
     kept: _Kept = {}
     for group, count in Counter(_group(channel) for channel in left).items():
         kept[group] = torch.ones(count, dtype=torch.bool)
-    norms = {_group(channel): channel.norms for channel in left}
-    silence = {group: _gives_nothing(network, names) for group, names in norms.items()}
+    silence = {
+        group: _gives_nothing(network, names)
+        for group, names in {_group(channel): (*channel.producers, *channel.norms) for channel in left}.items()
+    }
+    relays = {consumer.relay.norm for channel in left for consumer in channel.consumers if consumer.relay is not None}
+    quiet = {name: _gives_nothing(network, [name]) for name in relays}
     masks = {name: layer.mask for name, layer in masked_layers(network).items()}
-    while going := _removable(left, masks, silence):
+    while going := _removable(left, masks, silence, quiet):
         for channel in going:
             kept[_group(channel)][channel.index] = False
         # What a channel that is gone made and read is gone too, so others may follow it.
@@ -132,16 +151,33 @@ def _group(channel: Channel) -> tuple[str, str]:
 
 
 def _removable(
-    left: Sequence[Channel], masks: dict[str, Tensor], silence: dict[tuple[str, str], list[bool]]
+    left: Sequence[Channel],
+    masks: dict[str, Tensor],
+    silence: dict[tuple[str, str], list[bool]],
+    quiet: dict[str, list[bool]],
 ) -> list[Channel]:
-    """Those of the channels ``left`` that do not matter, but for the first of a cell that would lose its last."""
+    """Those of the channels ``left`` that do not matter, but for the first of a cell that would lose its last.
+
+    ``silence`` and ``quiet`` say which channels are 0 where none of their weights is left, and which batch norms on
+    the way to a reader give 0 where they read 0.
+    """
     rows = {name: mask.flatten(1).any(dim=1).tolist() for name, mask in masks.items()}
     columns = {name: mask.transpose(0, 1).flatten(1).any(dim=1).tolist() for name, mask in masks.items()}
 
+    def gets_something(consumer: Consumer, zero: bool) -> bool:
+        """Whether a reader, which may be masked, gets anything but 0 of a channel that is ``zero`` or is not."""
+        if not any(columns[consumer.layer][consumer.start : consumer.end]):
+            return False
+        relay = consumer.relay
+        if relay is None:
+            return not zero
+        zero = zero or (relay.filter is not None and not rows[relay.filter][relay.place])
+        return not (zero and quiet[relay.norm][relay.place])
+
     def matters(channel: Channel) -> bool:
         made = any(rows[name][channel.index] for name in channel.producers)
-        read = any(any(columns[name][start:end]) for name, start, end in channel.consumers)
-        return read and (made or not silence[_group(channel)][channel.index])
+        zero = not made and silence[_group(channel)][channel.index]
+        return any(gets_something(consumer, zero) for consumer in channel.consumers)
 
     going = [channel for channel in left if not matters(channel)]
     spare = Counter(map(_group, left))
@@ -155,50 +191,62 @@ def _removable(
     return found
 
 
-def _gives_nothing(network: Network, norms: Sequence[str]) -> list[bool]:
-    """For each channel, whether its batch norms together give at most 0, before the ReLU, where they read 0.
+def _gives_nothing(network: Network, names: Sequence[str]) -> list[bool]:
+    """For each channel, whether the modules ``names`` together give at most 0, before the ReLU, where they read 0.
+
+    A batch norm gives what its statistics make of 0, a layer its bias, if it has one.
+    """
+    given = torch.stack([_at_zero(network.get_submodule(name)) for name in names])
+    nothing: list[bool] = (given.sum(dim=0) <= 0).tolist()
+    return nothing
+
+
+def _at_zero(module: nn.Module) -> Tensor:
+    """What a batch norm or a masked layer gives for zeros, ``[channels]``, once its numbers are flushed.
 
     PyTorch's own batch norm computes it, so that the answer is what the network computes, to the last bit.
     """
-    given: list[Tensor] = []
-    for name in norms:
-        norm = network.get_submodule(name)
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        # As they will be once flushed: what is decided now must still hold then.
-        mean, variance, scale, shift = (
-            _flushed(value.detach())[0] for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        )
-        zeros = torch.zeros(1, norm.num_features, 1, 1, device=scale.device, dtype=scale.dtype)
-        given.append(F.batch_norm(zeros, mean, variance, scale, shift, training=False, eps=norm.eps).flatten())
-    nothing: list[bool] = (torch.stack(given).sum(dim=0) <= 0).tolist()
-    return nothing
+    if not isinstance(module, nn.BatchNorm2d):
+        assert isinstance(module, MaskedConv2d | MaskedLinear)
+        # Without a bias it gives nothing, whatever its weights are.
+        shift = torch.zeros_like(module.weight.flatten(1)[:, 0]) if module.bias is None else module.bias
+        return _flushed(shift.detach())[0]
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    # As they will be once flushed: what is decided now must still hold then.
+    mean, variance, scale, shift = (
+        _flushed(value.detach())[0] for value in (module.running_mean, module.running_var, module.weight, module.bias)
+    )
+    zeros = torch.zeros(1, module.num_features, 1, 1, device=scale.device, dtype=scale.dtype)
+    return F.batch_norm(zeros, mean, variance, scale, shift, training=False, eps=module.eps).flatten()
 
 
 def _cut(network: Network, kept: _Kept) -> tuple[tuple[StagePlan, ...], _Cuts]:
     """The plans of all stages, those to come included, and what stays of the tensors of each module."""
-    config = network.config
     plans: list[StagePlan] = []
     cuts: _Cuts = {}
-    trunk = _all(config.channels)
+
+    def cut(owner: str, parts: Sequence[Part], spaces: Mapping[Space, Tensor], width: int) -> None:
+        for part in parts:
+            rows = None if part.rows is None else spaces[part.rows]
+            columns = None if part.columns is None else spaces[part.columns].repeat_interleave(width)
+            cuts[f"{owner}.{part.name}"] = (rows, columns)
+
+    trunk = _all(stem_channels(network))
     for index, stage in enumerate(network.plans):
         cells: list[CellPlan] = []
         for i, cell in enumerate(stage.cells):
-            name = f"stages.{index}.cells.{i}"
-            inner = kept.get((name, "inner"), _all(cell.inner_channels))
+            name, wiring = f"stages.{index}.cells.{i}", WIRING[cell.type]
             out = kept.get((name, "output"), _all(cell.out_channels))
-            cells.append(CellPlan(int(trunk.sum()), int(inner.sum()), int(out.sum()), cell.projects))
-            cuts[f"{name}.conv1"] = (inner, trunk)
-            cuts[f"{name}.norm1"] = (inner, None)
-            cuts[f"{name}.conv2"] = (out, inner)
-            cuts[f"{name}.norm2"] = (out, None)
-            cuts[f"{name}.shortcut.0"] = (out, trunk if config.cell == "basic" else inner)
-            cuts[f"{name}.shortcut.1"] = (out, None)
-            trunk = torch.cat((trunk, out)) if config.kind == "dense" else out
+            spaces: dict[Space, Tensor] = {"trunk": trunk, "output": out}
+            spaces["inner"] = kept.get((name, "inner"), _all(cell.inner_channels))
+            cut(name, wiring.of(cell), spaces, cell_width(cell))
+            left, inner, given = (int(spaces[space].sum()) for space in ("trunk", wiring.inner, "output"))
+            cells.append(replace(cell, in_channels=left, inner_channels=inner, out_channels=given))
+            trunk = torch.cat((trunk, out)) if network.config.kind == "dense" else out
         read = trunk[-stage.exit_channels :]
-        cuts[f"stages.{index}.exit.linear"] = (None, read.repeat_interleave(GRID * GRID))
-        plans.append(StagePlan(tuple(cells), int(read.sum()), stage.final))
+        cut(f"stages.{index}.exit", head_parts(stage), {"trunk": read}, head_width(stage))
+        plans.append(replace(stage, cells=tuple(cells), exit_channels=int(read.sum())))
     return tuple(plans), cuts
 
 

@@ -1,13 +1,17 @@
 """What a network costs: parameters, weights and multiply-accumulates for each exit."""
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ramify.config import NetworkConfig
+from ramify.errors import ConfigError
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network
 from ramify.ops.surgery import stage_modules
+from ramify.yamltext import to_text
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,45 @@ def cost(network: Network) -> list[Cost]:
                 total += macs[f"{prefix}.{name}"]
         costs.append(Cost(parameters, weights, kept, total))
     return costs
+
+
+def place_exits(config: NetworkConfig) -> NetworkConfig:
+    """``config`` with the internal classifiers where ``exits_at`` wants them; as it is where that is null.
+
+    Each stands behind the cell, not the last, up to which the chain without internal classifiers has computed the
+    fraction of its MACs that is nearest.
+
+    Raises:
+        ConfigError: two fractions are nearest to the same cell.
+
+    Example:
+        >>> config = NetworkConfig(structure=(0,) * 9, exits_at=(0.3, 0.6), input_shape=(3, 32, 32), classes=10)
+        >>> place_exits(config).structure
+        (0, 0, 1, 0, 1, 0, 0, 0, 0)
+    """
+    if config.exits_at is None:
+        return config
+    cells = len(config.structure)
+    bare = config.model_copy(update={"kind": "dense" if config.kind == "dense" else "full_ic", "exits_at": None})
+    # On the meta device shapes flow through, and nothing is computed.
+    with torch.device("meta"):
+        network = Network(bare.model_copy(update={"structure": (0,) * cells}), stages=1)
+    macs = _layer_macs(network)
+    at = list(itertools.accumulate(sum(_of(macs, f"stages.0.cells.{i}.")) for i in range(cells)))
+    stem, total = sum(_of(macs, "stem.")), sum(macs.values())
+    shares = [(stem + done) / total for done in at[:-1]]
+    nearest = [min(range(cells - 1), key=lambda i: abs(shares[i] - asked)) for asked in config.exits_at]
+    if len(set(nearest)) < len(nearest):
+        reachable = ", ".join(f"{share:.2f}" for share in shares)
+        raise ConfigError(
+            f"network.exits_at: got {to_text(config.exits_at)}; accepted: fractions nearest to different cells, "
+            f"which end at {reachable}"
+        )
+    return config.model_copy(update={"structure": tuple(int(i in nearest) for i in range(cells))})
+
+
+def _of(macs: dict[str, int], prefix: str) -> list[int]:
+    return [count for name, count in macs.items() if name.startswith(prefix)]
 
 
 def stage_density(network: Network) -> list[float]:

@@ -1,0 +1,134 @@
+"""What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ramify.errors import InputError
+
+
+class Judgement(NamedTuple):
+    """What one exit makes of a batch: its answers, how sure it is of each, and which pictures it lets go.
+
+    ``classes`` int64 ``[B]``, ``confidence`` float in [0, 1] ``[B]``, ``leaves`` bool ``[B]``.
+    """
+
+    classes: Tensor
+    confidence: Tensor
+    leaves: Tensor
+
+
+class Judge(Protocol):
+    """Who decides at each exit whether a picture leaves there; see :class:`ramify.ops.policy.Policy`."""
+
+    @property
+    def exits(self) -> int:
+        """For how many exits it is made."""
+        ...
+
+    def judge(self, logits: Tensor) -> Judgement:
+        """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far; the last exit lets all go."""
+        ...
+
+
+class Prediction(NamedTuple):
+    """Answers to a batch of pictures, each from the exit where it left.
+
+    Attributes:
+        classes: int64 ``[B]``.
+        exits: int64 ``[B]``, from 0.
+        confidence: float32 ``[B]`` in [0, 1].
+        ran: for each stage, how many pictures its cells computed.
+    """
+
+    classes: Tensor
+    exits: Tensor
+    confidence: Tensor
+    ran: tuple[int, ...]
+
+
+class Branching(nn.Module):
+    """A classifier of stages, each ``trunk -> (trunk, logits [B, C])``, the last exit being the final classifier.
+
+    Attributes:
+        stages: those that exist.
+    """
+
+    stages: nn.ModuleList
+
+    def enter(self, images: Tensor) -> Tensor:
+        """What the first stage reads, made of ``images [B, channels, H, W]`` in [0, 1]."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of every exit, ``[E, B, C]``."""
+        return torch.stack(self.exit_logits(images))
+
+    def exit_logits(self, images: Tensor) -> list[Tensor]:
+        """The logits ``[B, C]`` of each exit, shallowest first."""
+        trunk = self.enter(images)
+        found: list[Tensor] = []
+        for stage in self.stages:
+            trunk, logits = stage(trunk)
+            found.append(logits)
+        return found
+
+    def predict(self, images: Tensor, policy: Judge) -> Prediction:
+        """Answer each picture at the first exit that ``policy`` lets it leave from.
+
+        A stage computes only the pictures that are still undecided; a single picture stops at its exit. The network
+        computes in evaluation mode, without gradients, and is left in the mode it had.
+
+        Args:
+            images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
+            policy: for as many exits as there are.
+
+        Raises:
+            InputError: ``policy`` is made for another number of exits.
+
+        Example:
+            >>> import ramify
+            >>> config = ramify.NetworkConfig(kind="full_ic", structure=(0, 1, 0), input_shape=(1, 8, 8), classes=10)
+            >>> policy = ramify.Policy(thresholds=(0.0,))  # everything leaves at the first exit
+            >>> answer = ramify.Network(config).predict(torch.rand(5, 1, 8, 8), policy)
+            >>> answer.exits.tolist(), answer.ran
+            ([0, 0, 0, 0, 0], (5, 0))
+        """
+        if policy.exits != len(self.stages):
+            raise InputError(f"policy: got one for {policy.exits} exits; accepted: for {len(self.stages)}, which exist")
+        training = self.training
+        if training:
+            self.eval()
+        try:
+            with torch.inference_mode():
+                return _answer(self.enter(images), list(self.stages), policy)
+        finally:
+            if training:
+                self.train()
+
+
+def _answer(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Prediction:
+    count, device = len(trunk), trunk.device
+    classes, exits = torch.zeros(2, count, dtype=torch.int64, device=device)
+    confidence = torch.zeros(count, device=device)
+    undecided = torch.arange(count, device=device)
+    seen: Tensor | None = None  # [i + 1, undecided, C]
+    ran = [0] * len(stages)
+    for index, stage in enumerate(stages):
+        if len(undecided) == 0:
+            break
+        ran[index] = len(undecided)
+        trunk, logits = stage(trunk)
+        seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
+        found = policy.judge(seen)
+        leaving = undecided[found.leaves]
+        classes[leaving] = found.classes[found.leaves]
+        confidence[leaving] = found.confidence[found.leaves].float()
+        exits[leaving] = index
+        if len(leaving):
+            stay = (~found.leaves).nonzero().squeeze(1)
+            # Only what is undecided is carried on; where nothing left, nothing is copied.
+            trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
+    return Prediction(classes, exits, confidence, tuple(ran))
