@@ -9,11 +9,17 @@ from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError
+from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.cost import cost
+from ramify.nn.zoo import ZOO
+from ramify.ops.channels import channels, dead_trunk
+from ramify.ops.compact import compact
+from ramify.ops.cost import cost, place_exits
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
+from ramify.ops.prune import prune
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups, set_learning_rate
+from tests.ops.test_channels import chain, every_narrow, pictures_for
 
 KINDS = ("dense", "iterative")
 
@@ -170,3 +176,65 @@ def test_a_tiny_batch_is_fitted_to_the_last_picture(kind: str) -> None:
     answers = network.eval()(images).argmax(dim=2)
     assert (answers == labels).all(), f"{(answers == labels).float().mean(dim=1)}"
     assert F.cross_entropy(network(images)[-1], labels) < 0.1
+
+
+@every_narrow
+def test_a_network_of_any_cells_grows_while_it_trains(name: str) -> None:
+    """What was there stays bit for bit, and everything new learns."""
+    network = chain(name, stages=1).train()
+    optimizer = fresh_optimizer(network, "sgd")
+    images, labels = pictures_for(network, 8), torch.arange(8) % 3
+
+    def step() -> None:
+        optimizer.zero_grad()
+        exit_losses(network(images), labels).sum().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+
+    step()
+    while not network.complete:
+        before = copy.deepcopy(network.state_dict())
+        grow(network, optimizer, seed=0)
+        assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
+        assert all(parameter.grad is not None or "stages" in key for key, parameter in network.named_parameters())
+        step()
+    moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"] if parameter.grad.any()}
+    assert moved >= {id(network.get_parameter(f"{key}.weight")) for key in masked_layers(network)}
+
+
+@every_narrow
+def test_a_stage_reads_nothing_of_what_was_pruned_before_it_grew(name: str) -> None:
+    network = chain(name, stages=1)
+    while not network.complete:
+        for unit in ("channel", "weight"):
+            if unit == "weight" or channels(network):
+                prune(network, 0.5, "random", unit=unit, floor=0)  # type: ignore[arg-type]
+        dead = dead_trunk(network)
+        growth = grow(network, seed=0)
+        new = {key: layer for key, layer in masked_layers(network).items() if key.startswith(f"stages.{growth.stage}.")}
+        assert growth.weights == sum(int(layer.weight.count_nonzero()) for layer in new.values())
+        assert (growth.weights < sum(layer.weight.numel() for layer in new.values())) is bool(dead.any())
+    compact(network.eval())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ZOO))
+def test_every_architecture_is_pruned_and_grown_and_pruned(name: str) -> None:
+    """As a run with ``network.kind=iterative`` and ``prune.policy=skip_layer`` does it."""
+    config = NetworkConfig.model_validate({"cells": name, "input_shape": (1, 16, 16), "classes": 3})
+    network = Network(place_exits(config), seed=0)
+    optimizer = fresh_optimizer(network, "sgd")
+    images, labels = pictures_for(network, 6), torch.arange(6) % 3
+    while True:
+        prune(network, {len(network.stages) - 1: 0.3}, "random", (), optimizer, unit="channel")
+        optimizer.zero_grad()
+        exit_losses(network.train()(images), labels).sum().backward()
+        optimizer.step()
+        if network.complete:
+            break
+        grow(network, optimizer, seed=0)
+    lost = [channel for channel in channels(network) if not channel.alive(network)]
+    small, receipt = compact(network.eval())
+    assert receipt.removed == len(lost) > 0
+    assert receipt.after[-1].kept == receipt.after[-1].weights
+    assert receipt.after[-1].macs < receipt.before[-1].macs

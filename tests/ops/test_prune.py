@@ -1,6 +1,7 @@
 """Pruning: masks nest, counts are exact, no layer dies, and nothing brings a masked weight back."""
 
 import copy
+from typing import Literal
 
 import pytest
 import torch
@@ -10,16 +11,20 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError
+from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
+from ramify.nn.zoo import ZOO
 from ramify.ops.channels import channels
-from ramify.ops.cost import stage_density
+from ramify.ops.compact import compact
+from ramify.ops.cost import place_exits, stage_density
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.saliency import SALIENCIES
-from ramify.ops.surgery import optimizer_state, parameter_groups, revived, stage_modules
+from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived, stage_modules
 from ramify.schedule import prune_targets
+from tests.ops.test_channels import chain, every_narrow, pictures_for
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 
@@ -400,3 +405,72 @@ def test_too_few_channels_are_refused_with_the_smallest_ratio_that_works() -> No
     config = NetworkConfig(cell="skip_second", structure=(1,), input_shape=(1, 8, 8), classes=3)
     with pytest.raises(InputError, match=r"prune\.unit: got channel, but .* has no channel to lose; accepted: weight"):
         prune(Network(config), 0.5, "magnitude", unit="channel")
+
+
+# Cells of every type
+
+
+def architecture(name: str) -> Network:
+    config = NetworkConfig.model_validate({"cells": name, "kind": "full_ic", "input_shape": (1, 16, 16), "classes": 3})
+    return Network(place_exits(config), seed=0)
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+@pytest.mark.parametrize("unit", ["weight", "channel"])
+def test_every_architecture_is_pruned_to_the_asked_number(name: str, unit: Literal["weight", "channel"]) -> None:
+    network = architecture(name)
+    prune(network, 0.3, "random", unit=unit)
+    if unit == "weight":
+        count, total = kept(network)
+        assert count == round(0.3 * total)
+    else:
+        found = channels(network)
+        assert sum(channel.alive(network) for channel in found) == round(0.3 * len(found))
+        assert {channel.cell for channel in found if channel.alive(network)} == {channel.cell for channel in found}
+    assert revived(network) == 0
+    assert network(pictures_for(network)).isfinite().all()
+
+
+@every_narrow
+@pytest.mark.parametrize("control", ["none", "shuffle", "invert", "reinit"])
+def test_lost_channels_of_any_cell_stay_lost_while_it_trains(name: str, control: str) -> None:
+    network = chain(name).train()
+    optimizer = optimizer_for("sgd", network)
+    images, labels = pictures_for(network, 12), torch.arange(12) % 3
+
+    def step() -> None:
+        optimizer.zero_grad()
+        exit_losses(network(images), labels).sum().backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+
+    for _ in range(2):
+        step()
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    average.update_parameters(network)
+    prune(network, 0.5, "magnitude", (), optimizer, unit="channel", control=control, followers=[average.module])  # type: ignore[arg-type]
+    found = channels(network)
+    lost = [channel for channel in found if not channel.alive(network)]
+    assert len(lost) == len(found) - round(0.5 * len(found))
+    for _ in range(5):
+        step()
+        average.update_parameters(network)
+    assert revived(network) == 0
+    for each in (network, average.module):
+        small, receipt = compact(each.eval())
+        assert receipt.removed == len(lost)
+        assert receipt.after[-1].kept == receipt.after[-1].weights, "nothing is masked any more"
+
+
+@every_narrow
+def test_weights_drawn_anew_forget_everything(name: str) -> None:
+    network = chain(name)
+    fresh = Network(network.config, stages=len(network.stages), plans=network.plans)
+    before = copy.deepcopy(network.state_dict())
+    reinitialise(network, range(len(network.stages)), seed=1)
+    for key, value in network.state_dict().items():
+        if key.endswith(".weight") and value.dim() > 1:
+            assert (value != before[key]).all(), key
+        elif key not in ("mean", "std"):
+            assert torch.equal(value, fresh.state_dict()[key]), key
+    assert any(isinstance(module, PooledHead) for module in network.modules())

@@ -16,9 +16,12 @@ from ramify.errors import InputError, RunError
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
+from ramify.nn.zoo import ZOO
+from ramify.ops.cost import place_exits
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.saliency import NEEDS_DATA, SALIENCIES, Batch, Scores, erk, grasp, magnitude, random, snip, synflow
+from tests.ops.test_channels import chain, every_narrow
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 CRITERIA = sorted(SALIENCIES)
@@ -125,6 +128,15 @@ def test_every_weight_gets_a_finite_score(criterion: str, kind: str, cell: str) 
     for head, shape in itertools.product(["mixed", "average", "max"], [(1, 8, 8), (3, 11, 9)]):
         network = build(kind, cell, head, shape=shape)
         check(SALIENCIES[criterion](network, [batch(6, shape)], 0), network)
+
+
+@every_criterion
+@every_narrow
+def test_every_weight_of_any_cell_gets_a_finite_score(criterion: str, name: str) -> None:
+    network = chain(name)
+    mask_some(network)
+    assert network.config.input_shape is not None
+    check(SALIENCIES[criterion](network, [batch(6, network.config.input_shape)], 0), network)
 
 
 @every_criterion
@@ -404,6 +416,38 @@ def test_synflow_is_conserved(kind: str, cell: str, head: str) -> None:
                 assert inner > outer > 0
             else:
                 torch.testing.assert_close(inner, outer, rtol=1e-9, atol=0)
+
+
+def check_flow(network: Network) -> None:
+    """All flow goes through the first layer, and all of it comes out of the heads."""
+    sums = {name: score.sum() for name, score in synflow(network, [], 0).items()}
+    total = flow(network)
+    assert total > 0
+    torch.testing.assert_close(next(iter(sums.values())), total, rtol=1e-9, atol=0)
+    heads = [value for name, value in sums.items() if name.endswith("exit.linear")]
+    assert len(heads) == len(network.stages)
+    torch.testing.assert_close(torch.stack(heads).sum(), total, rtol=1e-9, atol=0)
+
+
+@every_narrow
+def test_synflow_is_conserved_in_any_cell(name: str) -> None:
+    network = chain(name)
+    check_flow(network)
+    mask_some(network, 0.2)
+    check_flow(network)
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_synflow_is_conserved_in_every_architecture(name: str) -> None:
+    config = NetworkConfig.model_validate({"cells": name, "kind": "full_ic", "input_shape": (3, 16, 16), "classes": 3})
+    network = Network(place_exits(config), seed=0).double()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training, and away from where the flow explodes
+            nn.init.uniform_(module.weight, 0.1, 0.5)
+            nn.init.uniform_(module.bias, -1, 1)
+        elif isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            nn.init.uniform_(module.bias, -1, 1)
+    check_flow(network)
 
 
 def test_synflow_clamps_the_share_of_max_pooling() -> None:

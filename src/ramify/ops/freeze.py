@@ -1,0 +1,37 @@
+"""Freezing: a part of a network stays as it is, bit for bit, while the rest learns."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ramify.nn.network import Network
+
+
+def freeze(modules: Iterable[nn.Module]) -> None:
+    """Take the gradients of all parameters in ``modules``; see :func:`train_what_learns` for their batch norm."""
+    for module in modules:
+        module.requires_grad_(False)
+
+
+def freeze_trunk(network: Network) -> None:
+    """Freeze everything but the internal classifiers.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(kind="full_ic", structure=(1, 0), input_shape=(1, 8, 8), classes=2))
+        >>> freeze_trunk(network)
+        >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+        ['stages.0.exit.share', 'stages.0.exit.linear.weight', 'stages.0.exit.linear.bias']
+    """
+    network.requires_grad_(False)
+    for stage, plan in zip(network.stages, network.plans, strict=False):
+        if not plan.final:
+            stage.get_submodule("exit").requires_grad_(True)
+
+
+def train_what_learns(network: nn.Module) -> None:
+    """Training mode, but evaluation mode for frozen batch norms, so that their statistics stay as they are."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()

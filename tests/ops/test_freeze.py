@@ -1,0 +1,40 @@
+"""What is frozen stays as it is, bit for bit."""
+
+import torch
+
+from ramify.config import NetworkConfig
+from ramify.nn.network import Network
+from ramify.ops.freeze import freeze_trunk, train_what_learns
+from ramify.ops.loss import exit_losses
+from ramify.ops.surgery import parameter_groups
+
+
+def test_a_frozen_trunk_stays_bitwise_and_its_exits_learn() -> None:
+    config = NetworkConfig(kind="full_ic", structure=(1, 0, 1, 0), channels=4, input_shape=(1, 8, 8), classes=3)
+    network = Network(config, seed=0)
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(32, 1, 8, 8, generator=draw), torch.randint(3, (32,), generator=draw)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    freeze_trunk(network)
+    optimizer = torch.optim.AdamW(parameter_groups(network, 0.1), lr=0.05)
+    losses: list[float] = []
+    for _ in range(20):
+        train_what_learns(network)
+        loss = exit_losses(network(images), labels)[:-1].sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {f"stages.{i}.exit.{part}" for i in (0, 1) for part in ("share", "linear.weight", "linear.bias")}
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_batch_norm_that_learns_is_in_training_mode() -> None:
+    network = Network(NetworkConfig(structure=(1,), channels=4, input_shape=(1, 8, 8), classes=3)).eval()
+    train_what_learns(network)
+    assert all(module.training for module in network.modules())
+    network.stem.requires_grad_(False)
+    train_what_learns(network)
+    assert not network.stem.norm.training
+    assert network.get_submodule("stages.0.cells.0.norm1").training
