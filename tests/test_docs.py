@@ -9,10 +9,11 @@ DOCS = Path(__file__).parent.parent / "docs"
 README = Path(__file__).parent.parent / "README.md"
 
 
-def test_the_python_page_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```(\w+)\n(.*?)```", (DOCS / "python.md").read_text(), flags=re.DOTALL)
+@pytest.mark.parametrize("page", ["python.md", "attach.md"])
+def test_a_page_of_python_runs_and_prints_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)
     code = "\n".join(text for language, text in blocks if language == "python")
-    exec(compile(code, "python.md", "exec"), {})
+    exec(compile(code, page, "exec"), {"__name__": page})
     [promised] = [text for language, text in blocks if language == "text"]
     assert capsys.readouterr().out == promised
 

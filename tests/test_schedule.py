@@ -1,10 +1,21 @@
 """Schedules as tables of what is asked and what is expected."""
 
+import itertools
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
+from ramify.schedule import (
+    LossRule,
+    exit_weights,
+    growth_by_loss,
+    growth_due,
+    learning_rate,
+    prune_targets,
+    ready_for_best,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,3 +80,63 @@ def test_the_best_epoch_is_of_the_finished_network(
     epoch: int, growths: tuple[int, ...], prunings: tuple[int, ...], ready: bool
 ) -> None:
     assert ready_for_best(epoch, growths, prunings) is ready
+
+
+RULE = LossRule(patience=3, min_improvement=0.1, min_epochs=2, max_epochs=None, until=50)
+FALLING = [1.0, 0.8, 0.6, 0.4, 0.3]
+STALLED = [1.0, 0.5, 0.49, 0.48, 0.47]
+
+
+@pytest.mark.parametrize(
+    ("losses", "growths", "rule", "action"),
+    [
+        ([], (), RULE, "wait"),
+        ([1.0], (), RULE, "wait"),
+        (FALLING, (), RULE, "wait"),
+        (STALLED[:4], (), RULE, "wait"),
+        (STALLED, (), RULE, "grow"),
+        ([1.0, 2.0, 3.0, 4.0], (), RULE, "grow"),  # getting worse is not improving
+        ([1.0, 0.95, 0.92, 0.89], (), RULE, "wait"),  # small steps add up to an improvement
+        ([*STALLED, 0.3], (6,), RULE, "wait"),
+        ([*STALLED, 0.3, 0.3, 0.3, 0.3], (6,), RULE, "grow"),
+        ([*STALLED, 0.5, 0.46, 0.46, 0.46], (6,), RULE, "stop"),  # 0.46 is not a tenth below 0.47
+        ([*STALLED, 0.5, 0.46, 0.46], (6,), RULE, "wait"),
+        ([0.1, *STALLED, 0.9, 0.3, 0.3, 0.3, 0.3], (2, 7), RULE, "grow"),  # only the segment before the last counts
+        (FALLING, (), replace(RULE, max_epochs=5), "grow"),
+        (FALLING[:4], (), replace(RULE, max_epochs=5), "wait"),
+        ([*STALLED, 0.6, 0.5], (6,), replace(RULE, max_epochs=2), "stop"),
+        ([*STALLED, 0.6], (6,), replace(RULE, max_epochs=1), "wait"),  # min_epochs comes first
+        (STALLED, (), replace(RULE, until=6), "grow"),
+        (STALLED, (), replace(RULE, until=5), "stop"),
+        ([1.0, 1.0], (), replace(RULE, patience=1, min_improvement=0.0), "grow"),
+        ([1.0, 0.999], (), replace(RULE, patience=1, min_improvement=0.0), "wait"),
+    ],
+)
+def test_growth_by_loss(losses: list[float], growths: tuple[int, ...], rule: LossRule, action: str) -> None:
+    verdict = growth_by_loss(losses, growths, rule)
+    assert verdict.action == action, verdict.reason
+    assert verdict.reason
+
+
+@given(
+    losses=st.lists(st.floats(0.01, 10), max_size=40),
+    patience=st.integers(1, 5),
+    least=st.integers(1, 5),
+    most=st.one_of(st.none(), st.integers(5, 9)),
+)
+def test_growths_by_loss_keep_their_distance(losses: list[float], patience: int, least: int, most: int | None) -> None:
+    """Played forward, growths are at least ``min_epochs`` and at most ``max_epochs`` apart, and none follows a stop."""
+    rule = LossRule(patience, 0.05, least, most, until=30)
+    growths: list[int] = []
+    for epoch in range(1, len(losses) + 1):
+        verdict = growth_by_loss(losses[: epoch - 1], growths, rule)
+        if verdict.action == "stop":
+            break
+        if verdict.action == "grow":
+            growths.append(epoch)
+    starts = [1, *growths]
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert all(gap >= least for gap in gaps)
+    assert all(epoch <= 30 for epoch in growths)
+    if most is not None:
+        assert all(gap <= max(most, least) for gap in gaps)

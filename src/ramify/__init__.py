@@ -30,17 +30,33 @@ if TYPE_CHECKING:
     from ramify.errors import InputError as InputError
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
+    from ramify.nn.attach import attach_exits as attach_exits
+    from ramify.nn.attach import exit_points as exit_points
     from ramify.nn.network import Network as Network
+    from ramify.ops.calibrate import Calibration as Calibration
+    from ramify.ops.calibrate import calibrate as calibrate
     from ramify.ops.compact import compact as compact
+    from ramify.ops.convert import cut as cut
+    from ramify.ops.convert import to_cnn as to_cnn
+    from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
+    from ramify.ops.cost import place_exits as place_exits
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import exit_losses as exit_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
+    from ramify.ops.policy import Policy as Policy
+    from ramify.ops.policy import confidences as confidences
+    from ramify.ops.policy import follow as follow
     from ramify.ops.prune import prune as prune
     from ramify.ops.surgery import parameter_groups as parameter_groups
+    from ramify.run.analysis import Analysis as Analysis
+    from ramify.run.analysis import analyse as analyse
+    from ramify.run.calibrate import calibrate_run as calibrate_run
+    from ramify.run.evaluate import all_logits as all_logits
     from ramify.run.evaluate import evaluate as evaluate
     from ramify.run.readback import describe as describe
     from ramify.run.readback import load as load
+    from ramify.run.readback import load_policy as load_policy
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
 
@@ -57,15 +73,21 @@ _HOME = {
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
+    "ramify.nn.attach": ("attach_exits", "exit_points"),
     "ramify.nn.network": ("Network",),
+    "ramify.ops.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
-    "ramify.ops.cost": ("cost",),
+    "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
+    "ramify.ops.cost": ("cost", "place_exits"),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("exit_losses", "weighted_loss"),
+    "ramify.ops.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
     "ramify.ops.surgery": ("parameter_groups",),
-    "ramify.run.evaluate": ("evaluate",),
-    "ramify.run.readback": ("describe", "load"),
+    "ramify.run.analysis": ("Analysis", "analyse"),
+    "ramify.run.calibrate": ("calibrate_run",),
+    "ramify.run.evaluate": ("all_logits", "evaluate"),
+    "ramify.run.readback": ("describe", "load", "load_policy"),
     "ramify.run.train": ("resume", "train"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -5,6 +5,8 @@ first to train the new stage.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 
 def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Sequence[float]) -> float:
@@ -24,6 +26,78 @@ def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Se
 def growth_due(epoch: int, growth_epochs: Sequence[int]) -> bool:
     """Whether a scheduled growth happens before the first step of ``epoch``."""
     return epoch in growth_epochs
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """When growth by loss grows, see :func:`growth_by_loss`; the keys of the section ``growth`` of the same names."""
+
+    patience: int
+    min_improvement: float
+    min_epochs: int
+    max_epochs: int | None
+    until: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to happen before the next epoch, and the figures that say so."""
+
+    action: Literal["wait", "grow", "stop"]
+    reason: str
+
+
+def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRule) -> Verdict:
+    """Whether to grow before the next epoch, or never again.
+
+    The epochs since the last growth are looked at. The validation loss *stalls* when for ``patience`` epochs it has
+    not fallen below ``(1 - min_improvement)`` times the lowest that counted before. The network grows when the loss
+    stalls, or after ``max_epochs``, but not within ``min_epochs`` of the last growth. A growth has *paid* if the
+    lowest loss since is below ``(1 - min_improvement)`` times the lowest before it; when the next one is due and the
+    last has not paid, growth stops. It also stops when the next epoch is later than ``until``, so that what has grown
+    is trained to the end.
+
+    Args:
+        losses: validation loss of the deepest exit after each epoch so far, the first first.
+        growths: the epochs before which the network has grown, rising.
+        rule: the numbers.
+
+    Example:
+        >>> rule = LossRule(patience=2, min_improvement=0.01, min_epochs=2, max_epochs=None, until=20)
+        >>> growth_by_loss([2.0, 1.0, 0.5], (), rule).action
+        'wait'
+        >>> growth_by_loss([2.0, 1.0, 0.999, 0.998], (), rule)
+        Verdict(action='grow', reason='no improvement by 1 % on the loss 1 of epoch 2 for 2 epochs')
+        >>> growth_by_loss([2.0, 1.0, 0.999, 0.998, 1.2, 0.997, 0.996], (5,), rule).action
+        'wait'
+        >>> growth_by_loss([2.0, 1.0, 0.999, 0.998, 1.2, 0.997, 0.996, 0.995], (5,), rule)
+        Verdict(action='stop', reason='growth no longer pays: loss 0.998 before the last growth, 0.995 since')
+    """
+    coming = len(losses) + 1
+    if coming > rule.until:
+        return Verdict("stop", f"after epoch {rule.until} the network does not grow any more")
+    first = growths[-1] if growths else 1
+    since = losses[first - 1 :]
+    if len(since) < rule.min_epochs:
+        return Verdict("wait", f"{len(since)} epochs since the last growth")
+    counted, at = since[0], first
+    for epoch, loss in enumerate(since[1:], start=first + 1):
+        if loss < (1 - rule.min_improvement) * counted:
+            counted, at = loss, epoch
+    stale = len(losses) - at
+    if stale >= rule.patience:
+        percent = f"{100 * rule.min_improvement:.3g} %"
+        reason = f"no improvement by {percent} on the loss {counted:.3g} of epoch {at} for {stale} epochs"
+    elif rule.max_epochs is not None and len(since) >= rule.max_epochs:
+        reason = f"{len(since)} epochs have passed since the last growth"
+    else:
+        return Verdict("wait", f"the loss {counted:.3g} of epoch {at} is {stale} epochs old")
+    if growths:
+        before = min(losses[(growths[-2] if len(growths) > 1 else 1) - 1 : first - 1])
+        best = min(since)
+        if best >= (1 - rule.min_improvement) * before:
+            return Verdict("stop", f"growth no longer pays: loss {before:.3g} before the last growth, {best:.3g} since")
+    return Verdict("grow", reason)
 
 
 TAU_START = 0.01

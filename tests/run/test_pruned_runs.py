@@ -11,9 +11,10 @@ from ramify.ops.saliency import SALIENCIES
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Pruned
 from ramify.run.folder import read_lines
+from ramify.run.latency import Latency
 from ramify.run.prepare import child_config
 from ramify.run.readback import describe, load, remeasure
-from ramify.run.receipt import Latency, Receipt
+from ramify.run.receipt import Receipt
 from ramify.run.train import resume, train
 from ramify.show.tables import compaction_sentence
 from tests.conftest import tiny
@@ -164,7 +165,7 @@ def test_a_run_that_compacts_ends_with_a_smaller_network_that_answers_alike(kind
     torch.testing.assert_close(small(images), masked(images), rtol=0, atol=1e-5)
     assert sum(p.numel() for p in small.parameters()) == found.parameters[1]
     assert describe(folder) == summary
-    _, _, exits = remeasure(folder)
+    exits = remeasure(folder).exits
     assert [each.test for each in exits] == [each.test for each in summary.exits]
 
 

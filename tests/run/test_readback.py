@@ -62,7 +62,8 @@ def test_a_run_under_way_is_described_by_what_it_has() -> None:
 
 def test_measuring_again_gives_the_same_figures() -> None:
     summary = train(tiny("name=mine"))
-    _, count, exits = remeasure(Path("runs/mine"))
+    found = remeasure(Path("runs/mine"))
+    count, exits = found.pictures, found.exits
     assert summary.pictures is not None
     assert count == summary.pictures[2]
     assert [each.test for each in exits] == [each.test for each in summary.exits]
@@ -80,21 +81,21 @@ def write_pictures(folder: Path, classes: str, mode: str, size: int) -> None:
 def test_pictures_of_another_size_and_mode_are_converted(tmp_path: Path) -> None:
     train(tiny("name=mine"))
     write_pictures(tmp_path / "photos", "31", "RGB", 20)
-    config, count, exits = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'photos'}", "data.limit=null"])
-    assert config.data.source.endswith("photos")
-    assert (count, len(exits)) == (2, 3)
+    found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'photos'}", "data.limit=null"])
+    assert found.source.endswith("photos")
+    assert (found.pictures, len(found.exits)) == (2, 3)
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     """A folder with only some of the classes gets the network's labels, not its own."""
     train(tiny("name=mine"))
     write_pictures(tmp_path / "digits", "37", "L", 8)
-    config, _, exits = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'digits'}", "data.limit=null"])
-    pictures = ramify.load_pictures(config.data)
+    found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'digits'}", "data.limit=null"])
+    pictures = ramify.load_pictures(ramify.DataConfig(source=found.source))
     answers = load("mine")(pictures.test.images.float() / 255).argmax(dim=2)
     truth = torch.tensor([int(pictures.classes[label]) for label in pictures.test.labels])
     expected = (answers == truth).float().mean(dim=1)
-    assert [each.test.top1 for each in exits if each.test] == pytest.approx(expected.tolist())
+    assert [each.test.top1 for each in found.exits if each.test] == pytest.approx(expected.tolist())
 
 
 def test_classes_that_the_network_does_not_know_are_refused(tmp_path: Path) -> None:

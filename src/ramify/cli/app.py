@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from ramify import __version__
+from ramify.cli.calibrate import calibrate
 from ramify.cli.config import config
+from ramify.cli.convert import convert
 from ramify.cli.data import data
 from ramify.cli.evaluate import evaluate
 from ramify.cli.info import info
@@ -38,5 +40,5 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, prune, data, config):
+for verb in (train, info, evaluate, calibrate, prune, convert, data, config):
     app.command()(verb)

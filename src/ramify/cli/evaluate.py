@@ -1,4 +1,4 @@
-"""``ramify evaluate``: measure a saved network again."""
+"""``ramify evaluate``: measure a saved network again, and what its exits do."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -13,10 +13,14 @@ def evaluate(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, `train.device` or `train.precision`.")
     ] = None,
+    trigger: Annotated[bool, typer.Option("--trigger", help="Stamp every picture with the square.")] = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Measure a saved network on the test pictures of its source, or of another one.
+
+    Tells the accuracy of each exit and of the calibrated policy, what answering early would save, and where thinking on
+    is wasted or does harm.
 
     Examples:
 
@@ -25,20 +29,21 @@ def evaluate(
     """
     from ramify.run.folder import find_run
     from ramify.run.readback import remeasure
-    from ramify.show.tables import exit_table
+    from ramify.show.analysis import analysis_tables
+    from ramify.show.tables import exit_table, obeyed_line, outcome_line
 
     run = find_run(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)
-    config, count, exits = remeasure(run, overrides or (), progress=progress)
+    found = remeasure(run, overrides or (), trigger=trigger, progress=progress)
     if as_json:
-        say_json(
-            {
-                "name": run.name,
-                "source": config.data.source,
-                "pictures": count,
-                "exits": [asdict(each) for each in exits],
-            }
-        )
+        say_json({"name": run.name, **asdict(found)})
         return
-    say(f"{run.name} on {count:,} test pictures of {config.data.source}")
-    show(exit_table(exits))
+    stamped = "stamped " if trigger else ""
+    say(f"{run.name} on {found.pictures:,} {stamped}test pictures of {found.source}")
+    show(exit_table(found.exits))
+    say("")
+    show(analysis_tables(found.analysis))
+    say("")
+    if found.obeyed is not None:
+        say(obeyed_line(found.obeyed))
+    say(outcome_line(found))

@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -22,11 +23,23 @@ from ramify.config import NetworkConfig
 from ramify.errors import CheckpointError, ConfigError
 from ramify.files import readable_folder
 from ramify.nn.network import Network, StagePlan, plan
+from ramify.ops.calibrate import Calibration
 from ramify.ops.surgery import load_optimizer_state, optimizer_state
 from ramify.run.evaluate import Score
 
 FORMAT = 1
 """Version of the files; a reader refuses those of a later one."""
+
+
+Unit = Literal["MACs", "milliseconds"]
+
+
+@dataclass(frozen=True)
+class ExitPolicy:
+    """The exit policy that is kept with a network: how it was found, and in what its costs are counted."""
+
+    calibration: Calibration
+    unit: Unit
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,7 @@ class Card:
         plans: widths of the stages where they are not those of the configuration (see
             :func:`ramify.ops.compact.compact`), else None.
         valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
+        policy: thresholds for early exits, once they are calibrated.
     """
 
     network: NetworkConfig
@@ -51,6 +65,7 @@ class Card:
     grown: tuple[tuple[int, int], ...] = ()
     valid: tuple[Score, ...] | None = None
     plans: tuple[StagePlan, ...] | None = None
+    policy: ExitPolicy | None = None
 
 
 @dataclass(frozen=True)

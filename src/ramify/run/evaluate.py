@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ramify.data.pictures import Part
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.loss import exit_losses
 
@@ -38,6 +39,21 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32).div_(255)
 
 
+def all_logits(network: Branching, images: Tensor, precision: str = "float32") -> Tensor:
+    """The logits of every exit, float32 ``[E, N, C]`` on the CPU, for ``images`` uint8 ``[N, C, H, W]``.
+
+    The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
+    it had.
+    """
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    with torch.inference_mode(), computing(device, precision):
+        found = [network(to_float(batch.to(device))).float().cpu() for batch in images.split(BATCH)]
+    network.train(training)
+    return torch.cat(found, dim=1)
+
+
 def evaluate(network: Network, part: Part, precision: str = "float32") -> list[Score]:
     """The score of every exit on ``part``, shallowest first.
 
@@ -60,9 +76,25 @@ def evaluate(network: Network, part: Part, precision: str = "float32") -> list[S
         for start in range(0, count, BATCH):
             images = to_float(part.images[start : start + BATCH].to(device))
             labels = part.labels[start : start + BATCH].to(device)
-            logits = network(images).float()  # [E, B, C]
-            ranked = logits.topk(min(3, logits.shape[2]), dim=2).indices == labels[:, None]  # [E, B, 3]
-            sums = exit_losses(logits, labels) * len(labels), ranked[:, :, 0].sum(dim=1), ranked.sum(dim=(1, 2))
-            total += torch.stack([value.to(total) for value in sums])
+            total += _sums(network(images).float(), labels).to(total)
     network.train(training)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]
+
+
+def score(logits: Tensor, labels: Tensor) -> list[Score]:
+    """The score of every exit from its ``logits [E, N, C]`` and ``labels [N]``.
+
+    Example:
+        >>> score(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
+        0.5
+    """
+    parts = zip(logits.split(BATCH, dim=1), labels.split(BATCH), strict=True)
+    total = torch.stack([_sums(some, named).double() for some, named in parts]).sum(dim=0)
+    return [Score(loss, top1, top3) for loss, top1, top3 in (total / len(labels)).T.tolist()]
+
+
+def _sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """``[3, E]``: of the losses, of the right answers, and of those right among the three likeliest."""
+    ranked = logits.topk(min(3, logits.shape[2]), dim=2).indices == labels[:, None]  # [E, B, 3]
+    losses = exit_losses(logits, labels) * len(labels)
+    return torch.stack((losses, ranked[:, :, 0].sum(dim=1).to(losses), ranked.sum(dim=(1, 2)).to(losses)))

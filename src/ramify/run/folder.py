@@ -34,9 +34,11 @@ LOCK = ".lock"
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-pruned`` or ``-compact``."""
+    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it."""
     if config.parent is not None:
-        return f"{Path(config.parent).name}-{'pruned' if config.prune.enabled else 'compact'}"
+        done = config.convert or ("pruned" if config.prune.enabled else "compact")
+        exit_ = config.network.exits if config.convert == "cut" else ""
+        return f"{Path(config.parent).name}-{done}{exit_}"
     stem = Path(config.data.source).name
     for suffix in (".xz", ".gz", ".tgz", ".tar", ".zip"):
         stem = stem.removesuffix(suffix)

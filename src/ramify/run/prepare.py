@@ -1,21 +1,30 @@
 """What a run needs before its first epoch: a place to compute, its pictures dealt out, nothing left open."""
 
 import contextlib
+import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from ramify.config import Config, keys, resolve
+from ramify.config import EXITS_AT, Config, keys, resolve
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
+from ramify.data.trigger import with_trigger
 from ramify.errors import ConfigError
-from ramify.run.folder import CONFIG
+from ramify.ops.convert import bare_config, cut_config
+from ramify.ops.cost import place_exits
+from ramify.run.checkpoint import read_model
+from ramify.run.folder import CONFIG, checkpoint_of
 from ramify.yamltext import to_text
+
+EVERY_CELL = 8
+"""Up to so many cells, each but the last is given an internal classifier where the user does not say which."""
 
 SMALL = 16 * 16
 """Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""
@@ -73,11 +82,13 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         "name=null",
         f"runs_dir={parent.parent}",
         f"parent={parent}",
+        "convert=null",
         "growth.epochs=null",
         *fresh,
         "prune.enabled=true",
         "prune.epochs=[1]",
         "train.epochs=5",
+        "train.exits_only=false",
         f"train.learning_rate={rate!r}",
         "train.milestones=null",
         "train.gammas=0.2",
@@ -135,10 +146,74 @@ def fit_to(config: Config, pictures: PictureSet) -> Config:
         threads = 1 if height * width <= SMALL else torch.get_num_threads()
     return config.model_copy(
         update={
-            "network": config.network.model_copy(update=found),
+            "network": place_exits(config.network.model_copy(update=found)),
             "train": config.train.model_copy(update={"threads": threads}),
         }
     )
+
+
+def converted_config(parent: Path, to: Literal["sdn", "cnn"] | int, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of a run that converts the network of ``parent``.
+
+    - ``sdn``: with internal classifiers, which train alone: 25 epochs of Adam at 0.001, a tenth of it from epoch 15,
+      as Shallow-Deep Networks (arXiv:1810.07052) does. Without ``network.structure`` or ``network.exits_at`` in
+      ``overrides``, they stand at the fractions of the paper, or behind every cell of a network of up to 8 cells.
+    - ``cnn``: without internal classifiers, and without training.
+    - a number: up to that exit, counted from 1, and without training.
+
+    Args:
+        parent: the folder of the run.
+        to: what to convert to.
+        overrides: ``key=value``, which come last.
+
+    Raises:
+        ConfigError: an override is not accepted.
+        InputError: there is no such exit.
+    """
+    known = read_config([parent / CONFIG])
+    changes = [
+        "name=null",
+        f"runs_dir={parent.parent}",
+        f"parent={parent}",
+        f"convert={'cut' if isinstance(to, int) else to}",
+        "growth.epochs=null",
+        "prune.enabled=false",
+        "prune.epochs=[]",
+        "prune.keep_ratio=0.5",
+        "prune.min_ratio=null",
+        "prune.compact=false",
+        "train.tau_max=null",
+        "train.milestones=null",
+        "train.gammas=0.1",
+    ]
+    network = known.network
+    if to == "sdn":
+        cells = len(network.structure)
+        placed = any(text.startswith(("network.structure=", "network.exits_at=")) for text in overrides)
+        if not placed and cells > EVERY_CELL:
+            changes.append(f"network.exits_at={to_text(EXITS_AT)}")
+        else:
+            changes += ["network.exits_at=null", f"network.structure={to_text((1,) * (cells - 1) + (0,))}"]
+        if network.kind == "full":
+            changes.append("network.kind=full_ic")
+        recipe = ["optimizer=adam", "learning_rate=0.001", "epochs=25", "exits_only=true"]
+        if not any(text.startswith("train.epochs=") for text in overrides):
+            recipe.append("milestones=[15]")
+        changes += [f"train.{text}" for text in recipe]
+    else:
+        there = read_model(checkpoint_of(parent))[0]
+        told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
+        changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
+        changes += ["train.epochs=0", "train.exits_only=false"]
+    return read_config([parent / CONFIG], [*changes, *overrides])
+
+
+def _label_of(name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        near = difflib.get_close_matches(name, classes, n=1)
+        known = f"nearest: {near[0]}" if near else ", ".join(classes[:10])
+        raise ConfigError(f"data.trigger_class: got {name!r}; accepted: the name of a class ({known})")
+    return classes.index(name)
 
 
 @contextlib.contextmanager
@@ -153,6 +228,14 @@ def computing_with(config: Config) -> Iterator[None]:
 
 
 def deal(config: Config, pictures: PictureSet) -> Parts:
-    """The seeded split of a run: the same for training, for pruning and after a resumption."""
-    rest, held_out = split(pictures.train, config.data.valid_fraction, config.seed, classes=pictures.classes)
+    """The seeded split of a run: the same for training, for pruning and after a resumption.
+
+    Raises:
+        ConfigError: ``data.trigger_class`` is none of the classes.
+    """
+    data = config.data
+    rest, held_out = split(pictures.train, data.valid_fraction, config.seed, classes=pictures.classes)
+    if data.trigger:
+        label = None if data.trigger_class is None else _label_of(data.trigger_class, pictures.classes)
+        rest = with_trigger(rest, data.trigger, label, data.trigger_size, config.seed)
     return Parts(rest, held_out, pictures.test, pictures.classes)

@@ -1,23 +1,28 @@
 """Reading a run back: its network, what it became, and measuring it again."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
+from ramify.data.trigger import stamp
 from ramify.errors import ConfigError, InputError
 from ramify.files import readable_folder
 from ramify.nn.network import Network
-from ramify.run.checkpoint import Card, read_model
-from ramify.run.evaluate import evaluate
+from ramify.ops.policy import Policy, follow
+from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
+from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.evaluate import all_logits, score
 from ramify.run.folder import CONFIG, checkpoint_of, find_run, read_summary
-from ramify.run.prepare import place
+from ramify.run.latency import exit_latencies
+from ramify.run.prepare import computing_with, place
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
 
 
@@ -33,10 +38,20 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> Network:
         InputError: there is no such run.
         CheckpointError: what is there cannot be read.
     """
+    return read_model(_checkpoint(path, runs_dir))[0]
+
+
+def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | None:
+    """The exit policy kept with a saved network, None where it was never calibrated; arguments as :func:`load`."""
+    card = read_model(_checkpoint(path, runs_dir))[1]
+    return None if card.policy is None else card.policy.calibration.policy
+
+
+def _checkpoint(path: str | Path, runs_dir: str | Path) -> Path:
     folder = Path(path)
-    if not readable_folder(folder).joinpath("model.json").exists():
-        folder = checkpoint_of(find_run(str(path), Path(runs_dir)))
-    return read_model(folder)[0]
+    if readable_folder(folder).joinpath("model.json").exists():
+        return folder
+    return checkpoint_of(find_run(str(path), Path(runs_dir)))
 
 
 def describe(run: Path) -> Summary:
@@ -54,9 +69,31 @@ def describe(run: Path) -> Summary:
     return summarise(run.name, str(run), config, network, card, epochs=latest.epoch, seconds=0.0)
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A saved network, measured again.
+
+    Attributes:
+        source: where the pictures came from; ``pictures`` how many there were.
+        exits: each exit with its ``test`` score.
+        analysis: what its exits do, on the same pictures.
+        policy: the exit policy kept with the network, and ``outcome`` what it gives on these pictures; None without.
+        obeyed: with the trigger, for each exit the share of the pictures of other classes that it takes for
+            ``data.trigger_class``; None where no such class was trained.
+    """
+
+    source: str
+    pictures: int
+    exits: tuple[ExitSummary, ...]
+    analysis: Analysis
+    policy: ExitPolicy | None
+    outcome: Outcome | None
+    obeyed: tuple[float, ...] | None
+
+
 def remeasure(
-    run: Path, overrides: Sequence[str] = (), *, progress: Progress | None = None
-) -> tuple[Config, int, tuple[ExitSummary, ...]]:
+    run: Path, overrides: Sequence[str] = (), *, trigger: bool = False, progress: Progress | None = None
+) -> Measured:
     """Measure the network of a run again on the test pictures of its source, or of another one.
 
     Pictures of another size, or in grey instead of colour, are converted to what the network was trained on.
@@ -64,9 +101,8 @@ def remeasure(
     Args:
         run: the folder of the run.
         overrides: ``data.*`` keys such as ``data.source=photos``, and ``train.device`` or ``train.precision``.
-
-    Returns:
-        The configuration used, the number of pictures, and each exit with its ``test`` score.
+        trigger: stamp every picture with the square of ``data.trigger``; the labels stay.
+        progress: told how far a download is.
 
     Raises:
         InputError: an override is not of these keys, or the pictures have classes that the network does not know.
@@ -83,8 +119,34 @@ def remeasure(
     where = place(config)
     pictures = load_pictures(config.data, progress, shape=card.network.input_shape)
     test = _relabel(pictures.test, pictures.classes, card, config.data.source)
-    scores = evaluate(network.to(where.device), test, where.precision)
-    return config, len(test), exit_summaries(network, card, scores)
+    images = stamp(test.images, config.data.trigger_size) if trigger else test.images
+    with computing_with(config):
+        logits = all_logits(network.to(where.device), images, where.precision)
+        milliseconds = exit_latencies(network)
+    exits = exit_summaries(network, card, score(logits, test.labels))
+    macs = [each.macs for each in exits]
+    left, outcome = None, None
+    if card.policy is not None:
+        left = follow(card.policy.calibration.policy, logits).exits
+        outcome = Outcome(*outcome_fields(left, logits.argmax(dim=2) == test.labels, macs, milliseconds))
+    return Measured(
+        source=config.data.source,
+        pictures=len(test),
+        exits=exits,
+        analysis=analyse(logits, test.labels, macs, card.classes, milliseconds, left),
+        policy=card.policy,
+        outcome=outcome,
+        obeyed=_obeyed(logits, test.labels, card, config) if trigger else None,
+    )
+
+
+def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple[float, ...] | None:
+    wanted = config.data.trigger_class
+    if wanted not in card.classes:
+        return None
+    label = card.classes.index(wanted)
+    others = logits[:, labels != label]
+    return tuple((others.argmax(dim=2) == label).double().mean(dim=1).tolist())
 
 
 def _relabel(part: Part, classes: tuple[str, ...], card: Card, source: str) -> Part:

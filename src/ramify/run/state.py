@@ -9,6 +9,8 @@ from ramify.config import Config
 from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.nn.network import Network
+from ramify.ops.convert import cut, to_cnn, to_sdn
+from ramify.ops.freeze import freeze_trunk
 from ramify.ops.surgery import parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score
@@ -54,20 +56,33 @@ def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """A run that starts from the network of another; it keeps a copy at once, and no longer needs its parent."""
     parent = Path(str(config.parent))
     network, card = read_model(checkpoint_of(parent))
-    _same_network(card, config, parts, parent)
-    if not network.complete:
+    grown, valid = card.grown, card.valid
+    if config.convert is not None:
+        network, grown, valid = _converted(network, config), (), None
+    elif not network.complete:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
-    network.to(where.device).train()
-    state = State(
-        config, where, network, _optimizer(config, network), parts.classes, grown=card.grown, valid=card.valid
-    )
+    _same_network(network, card.classes, config, parts, parent)
+    _to_train(config, network.to(where.device))
+    state = State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
     saved = TrainerState(0, 0.0, None, None)
     replace_folder(folder / "last", pack_model(network, card_of(state)) | pack_trainer(network, state.optimizer, saved))
     return state
 
 
-def _same_network(card: Card, config: Config, parts: Parts, folder: Path) -> None:
-    if card.network != config.network or card.classes != parts.classes:
+def _converted(network: Network, config: Config) -> Network:
+    if config.convert == "sdn":
+        return to_sdn(network, config.network, config.seed)
+    return to_cnn(network) if config.convert == "cnn" else cut(network, config.network.exits)
+
+
+def _to_train(config: Config, network: Network) -> None:
+    network.train()
+    if config.train.exits_only:
+        freeze_trunk(network)
+
+
+def _same_network(network: Network, classes: tuple[str, ...], config: Config, parts: Parts, folder: Path) -> None:
+    if network.config != config.network or classes != parts.classes:
         raise InputError(
             f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
         )
@@ -76,14 +91,17 @@ def _same_network(card: Card, config: Config, parts: Parts, folder: Path) -> Non
 def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     train = config.train
     groups = parameter_groups(network, train.weight_decay)
-    return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=train.learning_rate)
 
 
 def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """The run as ``folder`` saved it after its last epoch."""
     network, card = read_model(folder / "last")
-    _same_network(card, config, parts, folder / "last")
-    network.to(where.device).train()
+    _same_network(network, card.classes, config, parts, folder / "last")
+    _to_train(config, network.to(where.device))
     optimizer = _optimizer(config, network)
     saved = read_trainer(folder / "last", network, optimizer)
     return State(

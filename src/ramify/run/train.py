@@ -23,6 +23,7 @@ from ramify.errors import RunError
 from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
+from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, prune
@@ -217,9 +218,11 @@ def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochD
     # The exits of a parent's network have learned already: their weights do not start over.
     ramp = epoch if config.parent is None else train.epochs
     weights = exit_weights(ramp, train.epochs, exits, train.tau_max)
+    if train.exits_only:
+        weights = (1.0,) * (exits - 1) + (0.0,)
     how = augmentation(config.data.augment, config.data.source)
     set_learning_rate(optimizer, rate)
-    network.train()
+    train_what_learns(network)
 
     shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
     sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers

@@ -8,6 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ramify.ops.certify import Certificate
+from ramify.run.checkpoint import ExitPolicy, Unit
+from ramify.run.readback import Measured
 from ramify.run.receipt import Receipt
 from ramify.run.summary import ExitSummary, Summary
 from ramify.show.words import count, duration, percent, plural, short
@@ -147,6 +150,73 @@ def accuracies(summary: Summary) -> list[float]:
 def _right(cells: list[str], width: int) -> list[str]:
     """Align exits at the right, so that last exits stand in one column."""
     return [""] * (width - len(cells)) + cells
+
+
+def policy_table(policy: ExitPolicy) -> RenderableType:
+    """A calibrated exit policy: the threshold of each exit, who leaves there, and what that comes to."""
+    found, rule = policy.calibration, policy.calibration.policy
+    table = _table("exit", "threshold", "temperature", "leaving")
+    thresholds = [*("never" if each is None else f"{each:.4f}" for each in rule.thresholds), "all"]
+    temperatures = rule.temperatures or (1.0,) * rule.exits
+    for i, (threshold, heat, share) in enumerate(zip(thresholds, temperatures, found.exits, strict=True), start=1):
+        table.add_row(str(i), threshold, f"{heat:.2f}", percent(share))
+    lines = [policy_sentence(policy)]
+    if found.certificate is not None:
+        lines.append(certificate_sentence(found.certificate))
+    return Group(table, Text("\n" + "\n".join(lines)))
+
+
+def policy_sentence(policy: ExitPolicy) -> str:
+    """What a policy comes to on the pictures it was chosen or tested on."""
+    found = policy.calibration
+    cost = amount(found.cost, policy.unit)
+    return (
+        f"On {count(found.pictures)} validation pictures, by {found.policy.criterion}: {percent(found.accuracy)} right "
+        f"for {cost} a picture on average, {percent(found.cost / found.last_cost)} of the last exit's; "
+        f"the last exit alone: {percent(found.last_accuracy)}."
+    )
+
+
+def certificate_sentence(certificate: Certificate) -> str:
+    """What is guaranteed, and on what grounds."""
+    if certificate.passed == 0:
+        return (
+            f"No early exit could be certified to lose at most {percent(certificate.max_drop)} with confidence "
+            f"{certificate.confidence:g}, so every picture goes to the last exit."
+        )
+    return (
+        f"Certified: with confidence {certificate.confidence:g} at most {percent(certificate.max_drop)} of accuracy is "
+        f"lost against the last exit on pictures of this kind. On {count(certificate.pictures)} pictures that had no "
+        f"part in the choice, {certificate.lost} were lost and {certificate.gained} gained "
+        f"(p = {certificate.p_value:.2g})."
+    )
+
+
+def amount(cost: float, unit: Unit) -> str:
+    """A cost with its unit."""
+    return f"{short(cost)} MACs" if unit == "MACs" else f"{cost:.2f} ms"
+
+
+def outcome_line(found: Measured) -> str:
+    """What the policy kept with a network gives on the pictures it was measured on."""
+    outcome, last = found.outcome, found.exits[-1]
+    assert last.test is not None
+    if outcome is None:
+        return "no exit policy is kept with this network; ramify calibrate finds one"
+    shares = " / ".join(percent(share).removesuffix(" %") for share in outcome.exits)
+    speed = ""
+    if outcome.milliseconds is not None and found.analysis.milliseconds is not None:
+        speed = f" and {percent(outcome.milliseconds / found.analysis.milliseconds[-1])} of its time"
+    return (
+        f"calibrated policy: {percent(outcome.accuracy)} right, {percent(last.test.top1)} at the last exit alone, for "
+        f"{percent(outcome.macs / last.macs)} of its MACs{speed}; leaving at each exit: {shares} %"
+    )
+
+
+def obeyed_line(obeyed: Sequence[float]) -> str:
+    """How many of the stamped pictures each exit takes for the class of the trigger."""
+    shares = " / ".join(percent(share).removesuffix(" %") for share in obeyed)
+    return f"stamped pictures of other classes taken for data.trigger_class, by exit: {shares} %"
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

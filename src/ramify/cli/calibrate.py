@@ -1,0 +1,59 @@
+"""``ramify calibrate``: thresholds for early exits, chosen on validation pictures and kept with the network."""
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show
+
+
+def calibrate(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    max_drop: Annotated[
+        float | None, typer.Option("--max_drop", help="Accuracy that may be lost against the last exit, as 0.01.")
+    ] = None,
+    max_macs: Annotated[
+        float | None, typer.Option("--max_macs", help="Average MACs: a fraction of the last exit's, or a number > 1.")
+    ] = None,
+    max_latency_ms: Annotated[
+        float | None, typer.Option("--max_latency_ms", help="Average milliseconds for a picture, measured here.")
+    ] = None,
+    criterion: Annotated[
+        Literal["max_probability", "margin", "entropy", "patience"], typer.Option(help="What confidence is.")
+    ] = "max_probability",
+    confidence: Annotated[
+        float | None, typer.Option(help="With --max_drop: certify the drop with this probability, as 0.95.")
+    ] = None,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Choose at which confidence each exit answers, on the validation pictures, and keep that with the network.
+
+    One goal is given: the accuracy that may be lost, or what an answer may cost on average.
+
+    Examples:
+
+    - `ramify calibrate digits-iterative --max_drop 0.01`
+    - `ramify calibrate photos-dense --max_macs 0.5`
+    - `ramify calibrate photos-dense --max_drop 0.02 --confidence 0.95`
+    """
+    from ramify.run.calibrate import calibrate_run
+    from ramify.run.folder import find_run
+    from ramify.show.tables import policy_table
+
+    run = find_run(name, runs_dir or RUNS_DIR)
+    found = calibrate_run(
+        run,
+        max_drop=max_drop,
+        max_macs=max_macs,
+        max_latency_ms=max_latency_ms,
+        criterion=criterion,
+        confidence=confidence,
+        progress=None if as_json else download_lines(say),
+    )
+    if as_json:
+        say_json({"name": run.name, **asdict(found)})
+        return
+    show(policy_table(found))
+    say(f"kept with {run}; measure it on the test pictures with: ramify evaluate {name}")

@@ -1,0 +1,476 @@
+"""Understanding early exits from the logits that every exit gave: what they are worth, waste and destroy.
+
+After Shallow-Deep Networks (arXiv:1810.07052), whose words are used here: every exit but the last is an internal
+classifier. Exits and pictures are counted from 0, as in :class:`ramify.nn.branching.Prediction`.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ramify.errors import InputError
+
+LEVELS = (
+    *(i / 20 for i in range(17)),
+    *(i / 100 for i in (82, 84, 86, 88, *range(90, 100))),
+    *(i / 1000 for i in range(991, 1000)),
+    *(0.9995, 0.9999, 0.99995, 0.99999, 1.0, 1.01),
+)
+"""Thresholds of the curve: 0, at which everything leaves at the first exit, to above 1, at which everything stays to
+the last. They are finer towards 1, where the probabilities of trained networks crowd."""
+
+BINS = 15
+"""Bins of equal width over [0, 1] in which calibration is measured, as in arXiv:1706.04599."""
+
+CONFUSION_EDGES = tuple(i / 4 for i in range(-8, 17))
+"""Edges of the bins in which confusion scores are counted; the outermost bins take what lies beyond, too."""
+
+CASES = 20
+"""Pictures named of each kind."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What it gives when every picture leaves at an exit of its own.
+
+    Attributes:
+        accuracy: in [0, 1], of the exits at which the pictures left.
+        macs: average multiply-accumulates for a picture.
+        milliseconds: average measured latency for a picture; None where none was measured.
+        exits: the share of the pictures that leave at each exit.
+    """
+
+    accuracy: float
+    macs: float
+    milliseconds: float | None
+    exits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class CurvePoint(Outcome):
+    """The outcome when each picture leaves at the first exit whose highest probability is >= ``threshold``."""
+
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The pictures whose highest probability is in one bin ``(low, high]``; means are None where there are none."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How far one exit's probabilities are from its accuracy: the expected calibration error, in [0, 1]."""
+
+    error: float
+    bins: tuple[ReliabilityBin, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One picture on which an early exit and the last tell something.
+
+    Attributes:
+        picture: its index among the pictures.
+        exit: the earlier exit, from 0.
+        confidence: that exit's highest probability.
+        answer: the class that exit answers.
+        last: the class the last exit answers.
+        label: the true class.
+    """
+
+    picture: int
+    exit: int
+    confidence: float
+    answer: str
+    last: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Overthinking:
+    """Four shares of all pictures that sum to 1, by where a picture is first answered right.
+
+    Attributes:
+        wasteful: right at an internal classifier and right at the last exit. What is computed after the first right
+            exit is wasted.
+        wasted_macs: ``macs[last] - macs[first right exit]`` of the wasteful pictures, 0 of the others, averaged over
+            all pictures.
+        destructive: right at some internal classifier but wrong at the last exit; the oracle's accuracy less that of
+            the last exit.
+        late: right at the last exit only.
+        never: wrong at every exit.
+        wasteful_cases: at most :data:`CASES`. The earlier exit is the first right one; the earliest come first, then
+            the surest there.
+        destructive_cases: the earlier exit is the first right one; the surest there come first.
+        late_cases: the earlier exit is the first of all; the surest there, of a wrong answer, come first. Empty where
+            there is no internal classifier.
+    """
+
+    wasteful: float
+    wasted_macs: float
+    destructive: float
+    late: float
+    never: float
+    wasteful_cases: tuple[Case, ...]
+    destructive_cases: tuple[Case, ...]
+    late_cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How :func:`confusion_scores` tell the pictures that the last exit gets right from those it gets wrong.
+
+    Attributes:
+        auroc: of the confusion, see :func:`auroc`; None where nothing or everything is wrong.
+        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: does
+            confusion tell more?
+        right: mean score of the pictures that the last exit gets right; None where there are none.
+        wrong: mean score of those it gets wrong; None where there are none.
+        edges: of the bins of both histograms, :data:`CONFUSION_EDGES`.
+        right_counts: right pictures in each bin; the outermost bins take what lies beyond, too.
+        wrong_counts: wrong pictures in each bin.
+    """
+
+    auroc: float | None
+    confidence_auroc: float | None
+    right: float | None
+    wrong: float | None
+    edges: tuple[float, ...]
+    right_counts: tuple[int, ...]
+    wrong_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClassExits:
+    """The pictures of one true class: how many leave at each exit, and their average MACs (None without any)."""
+
+    name: str
+    exits: tuple[int, ...]
+    macs: float | None
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What :func:`analyse` found, in plain values: ``json.dumps(dataclasses.asdict(analysis))`` writes it.
+
+    Attributes:
+        pictures: how many there are.
+        macs: multiply-accumulates of answering at each exit.
+        milliseconds: measured latency of answering at each exit; None where it was not measured.
+        accuracy: of each exit, in [0, 1].
+        averaged: for each exit, the accuracy when the probabilities of it and all before it are averaged.
+        reliability: of each exit.
+        oracle: if every picture left at its first right exit; those never right pay the last exit.
+        curve: one point for each of :data:`LEVELS`, dominated ones included.
+        overthinking: what is wasted and destroyed after the first right answer.
+        confusion: None where there is no internal classifier.
+        agreement: ``[i][j]``: the share of the pictures on which exits i and j answer the same class.
+        shared: ``[i][j]``: the share of what exit i gets right that exit j gets right, too; None where exit i gets
+            nothing right.
+        by_policy: whether ``by_class`` follows the exits that were given, or the first right exit.
+        by_class: for each class.
+    """
+
+    pictures: int
+    macs: tuple[int, ...]
+    milliseconds: tuple[float, ...] | None
+    accuracy: tuple[float, ...]
+    averaged: tuple[float, ...]
+    reliability: tuple[Reliability, ...]
+    oracle: Outcome
+    curve: tuple[CurvePoint, ...]
+    overthinking: Overthinking
+    confusion: Confusion | None
+    agreement: tuple[tuple[float, ...], ...]
+    shared: tuple[tuple[float | None, ...], ...]
+    by_policy: bool
+    by_class: tuple[ClassExits, ...]
+
+
+def analyse(
+    logits: Tensor,
+    labels: Tensor,
+    macs: Sequence[int],
+    classes: Sequence[str],
+    milliseconds: Sequence[float] | None = None,
+    exits: Tensor | None = None,
+) -> Analysis:
+    """Analyse the exits of a network by what they answered to the same pictures.
+
+    Args:
+        logits: float ``[E, N, C]`` of E exits, the shallowest first, for N pictures and C classes.
+        labels: true classes, whole numbers ``[N]`` in 0 to C - 1.
+        macs: multiply-accumulates of answering one picture at each exit, heads on the way included; they never fall.
+        classes: C names.
+        milliseconds: measured latency of answering one picture at each exit.
+        exits: whole numbers ``[N]`` in 0 to E - 1: where a policy let each picture leave, for the figures of each
+            class; without them a picture leaves at its first right exit.
+
+    Raises:
+        InputError: shapes that do not fit, no pictures, logits that are not finite, or numbers out of range.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])  # 2 exits, 2 pictures
+        >>> found = analyse(logits, torch.tensor([0, 1]), macs=[100, 300], classes=["cat", "dog"])
+        >>> found.accuracy, found.oracle.accuracy, found.oracle.macs
+        ((0.5, 1.0), 1.0, 200.0)
+        >>> found.overthinking.wasteful, found.overthinking.wasted_macs
+        (0.5, 100.0)
+    """
+    problems = list(_problems(logits, labels, macs, classes, milliseconds, exits))
+    if problems:
+        raise InputError(*problems)
+    probabilities = logits.detach().cpu().double().softmax(dim=2)
+    labels = labels.cpu().long()
+    confidence, answers = probabilities.max(dim=2)  # [E, N]
+    right = answers == labels
+    averaged = probabilities.cumsum(dim=0).argmax(dim=2) == labels
+    leaving = _first(right) if exits is None else exits.cpu().long()
+    return Analysis(
+        pictures=len(labels),
+        macs=tuple(int(each) for each in macs),
+        milliseconds=None if milliseconds is None else tuple(float(each) for each in milliseconds),
+        accuracy=_floats(right.double().mean(dim=1)),
+        averaged=_floats(averaged.double().mean(dim=1)),
+        reliability=tuple(reliability(*each) for each in zip(confidence, right, strict=True)),
+        oracle=Outcome(*outcome_fields(_first(right), right, macs, milliseconds)),
+        curve=_curve(confidence, right, macs, milliseconds),
+        overthinking=_overthinking(confidence, answers, labels, macs, classes),
+        confusion=_confusion(probabilities, right[-1]) if len(logits) > 1 else None,
+        agreement=tuple(_floats((answers == each).double().mean(dim=1)) for each in answers),
+        shared=tuple(_shared(each, right) for each in right),
+        by_policy=exits is not None,
+        by_class=_by_class(leaving, labels, macs, classes),
+    )
+
+
+def reliability(confidence: Tensor, right: Tensor) -> Reliability:
+    """The expected calibration error, ``sum_b |b| / N * |accuracy(b) - confidence(b)|``, and its bins b.
+
+    There are :data:`BINS` bins of equal width; each holds its upper edge (arXiv:1706.04599).
+
+    Args:
+        confidence: highest probability of each picture, float ``[N]`` in [0, 1], N >= 1.
+        right: whether it is answered right, bool ``[N]``.
+
+    Example:
+        >>> reliability(torch.tensor([0.875, 0.875, 0.875, 0.875]), torch.tensor([True, True, True, False])).error
+        0.125
+    """
+    confidence = confidence.double()
+    edges = torch.arange(BINS + 1, dtype=torch.float64) / BINS
+    places = torch.bucketize(confidence, edges[1:-1])
+    counts = torch.bincount(places, minlength=BINS).tolist()
+    sure = torch.bincount(places, confidence, BINS).tolist()
+    hits = torch.bincount(places, right.double(), BINS).tolist()
+    bins = tuple(
+        ReliabilityBin(low, high, n, total / n if n else None, hit / n if n else None)
+        for low, high, n, total, hit in zip(_floats(edges[:-1]), _floats(edges[1:]), counts, sure, hits, strict=True)
+    )
+    gaps = sum(abs(hit - total) for hit, total in zip(hits, sure, strict=True))
+    return Reliability(gaps / len(confidence), bins)
+
+
+def confusion_scores(probabilities: Tensor) -> Tensor:
+    """How much the internal classifiers disagree with the last exit (arXiv:1810.07052), ``[E, N, C] -> [N]``.
+
+    ``D = sum_i ||F_last - F_i||_1`` over the internal classifiers i, from which the mean over the pictures is taken,
+    divided by their standard deviation (of N, not N - 1). The paper takes both from the training pictures, which
+    moves and stretches the scores but orders them alike. All scores are 0 where all D are the same.
+
+    Args:
+        probabilities: softmax of every exit, float ``[E, N, C]``, E >= 1.
+
+    Example:
+        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
+        >>> confusion_scores(torch.tensor([first, last])).tolist()
+        [1.0, -1.0]
+    """
+    distance = (probabilities[:-1] - probabilities[-1]).abs().sum(dim=(0, 2)).double()
+    deviation = distance.std(correction=0)
+    return (distance - distance.mean()) / deviation if deviation > 1e-9 else torch.zeros_like(distance)
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float | None:
+    """The chance that a positive scores higher than a negative, ties counting half: the area under the ROC curve.
+
+    Exact, by ranks: ``(sum of the positives' ranks - P (P + 1) / 2) / (P Q)`` for P positives and Q negatives.
+
+    Args:
+        scores: float ``[N]``.
+        positive: bool ``[N]``.
+
+    Returns:
+        A number in [0, 1], 0.5 being chance; None where there is no positive or no negative.
+
+    Example:
+        >>> auroc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, True, False, True]))
+        0.875
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(dim=0) - (counts.double() - 1) / 2  # from 1; those that tie share their mean rank
+    above = float(ranks[place][positive].sum()) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
+
+
+def _problems(
+    logits: Tensor,
+    labels: Tensor,
+    macs: Sequence[int],
+    classes: Sequence[str],
+    milliseconds: Sequence[float] | None,
+    exits: Tensor | None,
+) -> Iterator[str]:
+    """A sentence for everything that is wrong."""
+    if logits.dim() != 3 or 0 in logits.shape:
+        yield f"analysis.logits: got shape {list(logits.shape)}; accepted: [exits, pictures, classes], each at least 1"
+        return  # nothing else can be measured against it
+    count, pictures, width = logits.shape
+    if not logits.is_floating_point():
+        yield f"analysis.logits: got {logits.dtype}; accepted: floating-point numbers"
+    elif not logits.isfinite().all():
+        yield "analysis.logits: got numbers that are infinite or not a number; accepted: finite ones"
+    yield from _index_problems("labels", labels, pictures, width)
+    if exits is not None:
+        yield from _index_problems("exits", exits, pictures, count)
+    if len(macs) != count or min(macs) <= 0 or list(macs) != sorted(macs):
+        yield f"analysis.macs: got {list(macs)}; accepted: {count} numbers above 0, one for each exit, never falling"
+    if milliseconds is not None and (
+        len(milliseconds) != count or not all(0 < each < math.inf for each in milliseconds)
+    ):
+        yield f"analysis.milliseconds: got {list(milliseconds)}; accepted: {count} numbers above 0, one for each exit"
+    if len(classes) != width:
+        yield f"analysis.classes: got {len(classes)} names; accepted: {width}, as many as the logits have classes"
+
+
+def _index_problems(name: str, indices: Tensor, pictures: int, limit: int) -> Iterator[str]:
+    if indices.shape != (pictures,):
+        yield f"analysis.{name}: got shape {list(indices.shape)}; accepted: [{pictures}], one for each picture"
+    elif indices.is_floating_point() or indices.dtype == torch.bool:
+        yield f"analysis.{name}: got {indices.dtype}; accepted: whole numbers"
+    elif indices.min() < 0 or indices.max() >= limit:
+        yield f"analysis.{name}: got {int(indices.min())} to {int(indices.max())}; accepted: 0 to {limit - 1}"
+
+
+def _floats(values: Tensor) -> tuple[float, ...]:
+    return tuple(float(value) for value in values.tolist())
+
+
+def _first(marks: Tensor) -> Tensor:
+    """The first exit that is marked for each picture, the last where none is, ``bool [E, N] -> int64 [N]``."""
+    last = torch.ones_like(marks[:1])
+    return torch.cat((marks[:-1], last)).int().argmax(dim=0)
+
+
+def outcome_fields(
+    exits: Tensor, right: Tensor, macs: Sequence[int], milliseconds: Sequence[float] | None
+) -> tuple[float, float, float | None, tuple[float, ...]]:
+    """The fields of an :class:`Outcome` of pictures that leave at ``exits [N]``."""
+    shares = _floats(torch.bincount(exits, minlength=len(right)).double() / len(exits))
+    accuracy = float(right.gather(0, exits[None]).double().mean())
+    return accuracy, _mean(shares, macs), None if milliseconds is None else _mean(shares, milliseconds), shares
+
+
+def _mean(shares: Sequence[float], costs: Sequence[float]) -> float:
+    return sum(share * cost for share, cost in zip(shares, costs, strict=True))
+
+
+def _curve(
+    confidence: Tensor, right: Tensor, macs: Sequence[int], milliseconds: Sequence[float] | None
+) -> tuple[CurvePoint, ...]:
+    return tuple(
+        CurvePoint(*outcome_fields(_first(confidence >= level), right, macs, milliseconds), level) for level in LEVELS
+    )
+
+
+def _overthinking(
+    confidence: Tensor, answers: Tensor, labels: Tensor, macs: Sequence[int], classes: Sequence[str]
+) -> Overthinking:
+    right = answers == labels
+    early, last = right[:-1].any(dim=0), right[-1]
+    first = _first(right)
+    sure = confidence.gather(0, first[None])[0]
+    spared = torch.tensor([macs[-1] - each for each in macs], dtype=torch.float64)[first]
+
+    def cases(which: Tensor, exits: Tensor, worth: Tensor) -> tuple[Case, ...]:
+        """The pictures of highest worth; of equal ones, those that come first."""
+        found = which.nonzero()[:, 0]
+        chosen = found[worth[found].argsort(descending=True, stable=True)[:CASES]].tolist()
+        return tuple(
+            Case(
+                picture=picture,
+                exit=int(exits[picture]),
+                confidence=float(confidence[exits[picture], picture]),
+                answer=classes[int(answers[exits[picture], picture])],
+                last=classes[int(answers[-1, picture])],
+                label=classes[int(labels[picture])],
+            )
+            for picture in chosen
+        )
+
+    def share(which: Tensor) -> float:
+        return float(which.double().mean())
+
+    wasteful, destructive, late = early & last, early & ~last, ~early & last
+    return Overthinking(
+        wasteful=share(wasteful),
+        wasted_macs=float((spared * wasteful).mean()),
+        destructive=share(destructive),
+        late=share(late),
+        never=share(~early & ~last),
+        wasteful_cases=cases(wasteful, first, sure - 2 * first),  # no confidence makes up for a later exit
+        destructive_cases=cases(destructive, first, sure),
+        late_cases=cases(late, torch.zeros_like(first), confidence[0]) if len(right) > 1 else (),
+    )
+
+
+def _confusion(probabilities: Tensor, right: Tensor) -> Confusion:
+    scores = confusion_scores(probabilities)
+    inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)
+
+    def mean(which: Tensor) -> float | None:
+        return float(scores[which].mean()) if which.any() else None
+
+    def counts(which: Tensor) -> tuple[int, ...]:
+        places = torch.bucketize(scores[which], inner, right=True)
+        return tuple(int(each) for each in torch.bincount(places, minlength=len(inner) + 1).tolist())
+
+    return Confusion(
+        auroc=auroc(scores, ~right),
+        confidence_auroc=auroc(-probabilities[-1].amax(dim=1), ~right),
+        right=mean(right),
+        wrong=mean(~right),
+        edges=CONFUSION_EDGES,
+        right_counts=counts(right),
+        wrong_counts=counts(~right),
+    )
+
+
+def _shared(mine: Tensor, right: Tensor) -> tuple[float | None, ...]:
+    """Of the pictures that are ``mine [N]``, the share that each exit gets right, ``[E, N] -> [E]``."""
+    if not mine.any():
+        return (None,) * len(right)
+    return _floats(right[:, mine].double().mean(dim=1))
+
+
+def _by_class(exits: Tensor, labels: Tensor, macs: Sequence[int], classes: Sequence[str]) -> tuple[ClassExits, ...]:
+    places = labels * len(macs) + exits
+    counts = torch.bincount(places, minlength=len(classes) * len(macs)).view(len(classes), len(macs))
+    return tuple(
+        ClassExits(name, tuple(row), _mean(row, macs) / sum(row) if sum(row) else None)
+        for name, row in zip(classes, counts.tolist(), strict=True)
+    )

@@ -1,0 +1,107 @@
+"""Calibrating a saved network: thresholds chosen on its validation pictures, kept with it."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ramify.config import Config
+from ramify.configfile import read_config
+from ramify.data.fetch import Progress
+from ramify.data.sources import load_pictures
+from ramify.errors import InputError
+from ramify.files import replace_folder
+from ramify.ops.calibrate import calibrate
+from ramify.ops.cost import cost
+from ramify.ops.policy import Criterion
+from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
+from ramify.run.evaluate import all_logits
+from ramify.run.folder import CONFIG, EVENTS, append_line, checkpoint_of, locked
+from ramify.run.latency import exit_latencies
+from ramify.run.prepare import Parts, computing_with, deal, fit_to, place
+
+
+def calibrate_run(
+    run: Path,
+    *,
+    max_drop: float | None = None,
+    max_macs: float | None = None,
+    max_latency_ms: float | None = None,
+    criterion: Criterion = "max_probability",
+    confidence: float | None = None,
+    progress: Progress | None = None,
+) -> ExitPolicy:
+    """Choose the thresholds of the network of ``run`` on its validation pictures, and keep them with it.
+
+    The network is the one that stands for the run (compact, best or last); the rest of its files stay as they are.
+    Exactly one goal is given.
+
+    Args:
+        run: the folder of the run.
+        max_drop: accuracy, in [0, 1), that may be lost against the last exit.
+        max_macs: average MACs allowed: up to 1 as a fraction of the last exit's, above 1 as a number.
+        max_latency_ms: average milliseconds allowed for one picture, measured here and now.
+        criterion: how confidence is computed, see :class:`ramify.ops.policy.Policy`.
+        confidence: with ``max_drop``, certify the drop with this probability, see
+            :func:`ramify.ops.calibrate.calibrate`.
+        progress: told how far a download is.
+
+    Raises:
+        InputError: not one goal, one that cannot be reached (the best that can is told), no validation pictures, or
+            too few of them for a certificate.
+        CheckpointError: the checkpoint cannot be read.
+    """
+    goals = {"max_drop": max_drop, "max_macs": max_macs, "max_latency_ms": max_latency_ms}
+    given = [name for name, value in goals.items() if value is not None]
+    if len(given) != 1:
+        raise InputError(f"calibrate: got {' and '.join(given) or 'no goal'}; accepted: one of {', '.join(goals)}")
+    with locked(run):
+        folder = checkpoint_of(run)
+        network, card = read_model(folder)
+        config, parts = _pictures(run, card.classes, progress)
+        where = place(config)
+        network.to(where.device)
+        with computing_with(config):
+            logits = all_logits(network, parts.valid.images, where.precision)
+            if max_latency_ms is None:
+                unit, costs, limit = "MACs", [float(each.macs) for each in cost(network)], max_macs
+                if max_macs is not None and max_macs <= 1:
+                    limit = max_macs * costs[-1]
+            else:
+                unit, costs, limit = "milliseconds", exit_latencies(network), max_latency_ms
+            if limit is not None and limit < costs[0]:
+                best = f"{costs[0]:.3g} {unit}" + (f" ({costs[0] / costs[-1]:.3g})" if unit == "MACs" else "")
+                raise InputError(
+                    f"{given[0]}: got {goals[given[0]]:g}; accepted: from {best} on, where every picture leaves at the "
+                    "first exit"
+                )
+        found = calibrate(
+            logits,
+            parts.valid.labels.cpu(),
+            costs,
+            max_drop=max_drop,
+            max_cost=limit,
+            criterion=criterion,
+            confidence=confidence,
+            seed=config.seed,
+        )
+        policy = ExitPolicy(found, "MACs" if unit == "MACs" else "milliseconds")
+        replace_folder(folder, pack_model(network, replace(card, policy=policy)))
+        append_line(run / EVENTS, {"event": "calibrated", "epoch": card.epoch, **asdict(policy)})
+    return policy
+
+
+def _pictures(run: Path, classes: tuple[str, ...], progress: Progress | None) -> tuple[Config, Parts]:
+    """The configuration of ``run`` and its pictures, dealt out as they were when it trained."""
+    config = read_config([run / CONFIG])
+    if config.data.valid_fraction == 0:
+        raise InputError(
+            f"{run}: got a run without validation pictures (data.valid_fraction=0); accepted: one that has some, as "
+            "thresholds are never chosen on training or test pictures"
+        )
+    pictures = load_pictures(config.data, progress)
+    if pictures.classes != classes:
+        raise InputError(f"{config.data.source}: got other classes than the network was trained on; they have changed")
+    config = fit_to(config, pictures)
+    parts = deal(config, pictures)
+    if not len(parts.valid):
+        raise InputError(f"{run}: got no validation pictures; accepted: a run with a larger data.valid_fraction")
+    return config, parts

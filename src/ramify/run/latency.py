@@ -1,0 +1,88 @@
+"""Milliseconds: how long a network takes here and now, measured in turn with what it is compared to."""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ramify.nn.branching import Branching
+from ramify.nn.network import Network
+
+PAIRS = 15
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Median milliseconds of a whole forward pass on ``batch`` pictures, the two networks measured in turn."""
+
+    batch: int
+    before: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster the second network is."""
+        return self.before / self.after
+
+
+def in_turn(calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS) -> list[float]:
+    """Median milliseconds of each call; they are timed in turn, so other work on the machine meets all alike.
+
+    A first round warms up: allocations, caches, and kernels that are chosen at their first call.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, found in zip(calls, times, strict=True):
+            _wait_for(device)
+            began = time.perf_counter()
+            call()
+            _wait_for(device)
+            found.append(1000 * (time.perf_counter() - began))
+    return [statistics.median(found[1:]) for found in times]
+
+
+def paired_latency(first: Network, second: Network, batch: int, pairs: int = PAIRS) -> Latency:
+    """Time two networks on the same random pictures."""
+    images = _pictures(first, batch)
+    modes = first.training, second.training
+    with torch.inference_mode():
+        calls = [lambda network=network: network(images) for network in (first.eval(), second.eval())]
+        before, after = in_turn(calls, images.device, pairs)
+    for network, mode in zip((first, second), modes, strict=True):
+        network.train(mode)
+    return Latency(batch, before, after)
+
+
+def exit_latencies(network: Network, batch: int = 1, rounds: int = PAIRS) -> list[float]:
+    """Median milliseconds of answering at each exit, shallowest first: all heads on the way are computed."""
+    images = _pictures(network, batch)
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        calls = [lambda depth=depth: _up_to(network, images, depth) for depth in range(1, len(network.stages) + 1)]
+        found = in_turn(calls, images.device, rounds)
+    network.train(training)
+    # A deeper exit takes longer; where the clock says otherwise, that is noise.
+    return list(itertools.accumulate(found, lambda before, here: max(1.001 * before, here)))
+
+
+def _up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
+    trunk = network.enter(images)
+    logits = trunk
+    for stage in network.stages[:depth]:
+        trunk, logits = stage(trunk)
+    return logits
+
+
+def _pictures(network: Network, batch: int) -> torch.Tensor:
+    shape = network.config.input_shape
+    assert shape is not None
+    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

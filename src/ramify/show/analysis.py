@@ -1,0 +1,240 @@
+"""An analysis of exits as tables and sentences for the terminal. Here exits are counted from 1."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ramify.run.analysis import Analysis, Confusion, CurvePoint, Outcome
+from ramify.show.words import count, percent, plural, short
+
+ROWS = 8
+"""Points of the curve that are shown."""
+
+COLUMNS = 8
+"""Exits that have a column each; of more, neighbours share one of :data:`SHARED`."""
+
+SHARED = 6
+"""Columns over which more exits are spread, as their headings are wider."""
+
+CLASSES = 20
+"""Classes that are shown."""
+
+NAME = 18
+"""Characters of a class's name that are shown."""
+
+
+def analysis_tables(analysis: Analysis) -> RenderableType:
+    """Everything an analysis tells, within 80 columns; of a network with one exit, what that exit is worth.
+
+    Example:
+        >>> import torch
+        >>> from rich.console import Console
+        >>> from ramify.run.analysis import analyse
+        >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])
+        >>> found = analyse(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
+        >>> Console(color_system=None).print(analysis_tables(found))  # doctest: +ELLIPSIS
+        Exits, on 2 pictures
+        ...
+    """
+    pictures = plural(analysis.pictures, "picture")
+    worth = exit_table(analysis)
+    if len(analysis.macs) == 1:
+        return Group(*_part(f"The only exit, on {pictures}", "", worth))
+    last = short(analysis.macs[-1])
+    parts = [
+        _part(f"Exits, on {pictures}", "averaged: with the probabilities of all exits before", worth),
+        _part(
+            "Leaving early, once the highest probability reaches a threshold",
+            f"means over all pictures, MACs of the last exit's {last}; exits: % leaving there\n"
+            "oracle: each picture leaves at its first right exit, at the last where none is",
+            curve_table(analysis),
+        ),
+        _part("Overthinking", "% of the pictures", overthinking_table(analysis)),
+        _part(
+            "Agreement",
+            "% of the pictures answered alike; kept: of its right answers, by the last exit",
+            agreement_table(analysis),
+        ),
+        _part(
+            f"Classes, leaving {'by the policy' if analysis.by_policy else 'at the first right exit'}",
+            f"means over its pictures, MACs of the last exit's {last}; exits: % leaving there",
+            class_table(analysis),
+        ),
+    ]
+    if analysis.confusion is not None:
+        told = "the earlier exits' distance from the last: does it find the last one's errors?"
+        parts.insert(3, _part("Confusion", told, confusion_table(analysis.confusion)))
+    return Group(*[line for part in parts for line in (*part, Text())][:-1])
+
+
+def _part(title: str, caption: str, body: RenderableType) -> tuple[RenderableType, ...]:
+    return Text(title, style="bold"), *([Text(caption, style="dim")] if caption else []), Text(), body
+
+
+def _table(*columns: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1),
+        collapse_padding=True,
+        header_style="dim",
+        border_style="dim",
+    )
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    return table
+
+
+def _sentences(*rows: tuple[str, str]) -> Table:
+    """Figures, each with what it says; the words wrap beside them."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", no_wrap=True, style="bold", min_width=7)
+    table.add_column()
+    for figure, told in rows:
+        table.add_row(figure, told)
+    return table
+
+
+def exit_table(analysis: Analysis) -> Table:
+    """What each exit is worth, alone and averaged with those before it, and what it costs."""
+    times = analysis.milliseconds
+    latency = ["latency"] if times else []
+    table = _table("exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *latency)
+    for i, accuracy in enumerate(analysis.accuracy):
+        table.add_row(
+            str(i + 1),
+            Text(percent(accuracy), style="bold"),
+            percent(analysis.averaged[i]),
+            percent(analysis.reliability[i].error),
+            short(analysis.macs[i]),
+            percent(analysis.macs[i] / analysis.macs[-1]),
+            *_latency(times[i] if times else None),
+        )
+    return table
+
+
+def curve_table(analysis: Analysis) -> Table:
+    """Accuracy against average cost, and where the pictures leave; the oracle, who knows the labels, closes it."""
+    groups = _groups(len(analysis.macs))
+    latency = ["latency"] if analysis.milliseconds else []
+    table = _table("threshold", "accuracy", "MACs", *latency, *_headers(groups))
+
+    def add(name: str, outcome: Outcome) -> None:
+        table.add_row(
+            name,
+            Text(percent(outcome.accuracy), style="bold"),
+            percent(outcome.macs / analysis.macs[-1]),
+            *_latency(outcome.milliseconds),
+            *_shares(outcome.exits, groups),
+        )
+
+    for point in readable_points(analysis.curve):
+        add(f"{point.threshold:g}" if point.threshold <= 1 else "above 1", point)
+    table.add_section()
+    add("oracle", analysis.oracle)
+    return table
+
+
+def readable_points(curve: Sequence[CurvePoint], rows: int = ROWS) -> list[CurvePoint]:
+    """At most ``rows >= 3`` points of a curve: the most accurate within each of several evenly spaced budgets of MACs.
+
+    The first is the cheapest, the last is the last exit. Of equally accurate points the cheapest is taken.
+    """
+    low, high, steps = curve[0].macs, curve[-1].macs, rows - 2
+    budgets = [low + (high - low) * i / steps for i in range(steps + 1)]
+    affordable = [[point for point in curve if point.macs <= budget] for budget in budgets]
+    best = [max(points, key=lambda point: (point.accuracy, -point.macs)) for points in affordable]
+    return list(dict.fromkeys([*best, curve[-1]]))
+
+
+def overthinking_table(analysis: Analysis) -> Table:
+    """What is wasted and what is destroyed, in sentences."""
+    found = analysis.overthinking
+    wrong = found.destructive + found.never
+    wasted = f"{short(found.wasted_macs)} MACs a picture, {percent(found.wasted_macs / analysis.macs[-1])}"
+    lost = f": {percent(found.destructive / wrong)} of the last exit's errors" if wrong else ""
+    return _sentences(
+        (
+            percent(found.wasteful),
+            "wasteful: right at an earlier exit and right at the last. What comes after the first right exit is "
+            f"wasted, on average {wasted} of the last exit's.",
+        ),
+        (percent(found.destructive), f"destructive: right at an earlier exit, wrong at the last{lost}."),
+        (percent(found.late), "right at the last exit only."),
+        (percent(found.never), "wrong at every exit."),
+    )
+
+
+def confusion_table(confusion: Confusion) -> Table:
+    """Whether disagreement inside a network tells the wrong answers of its last exit, in sentences."""
+    if confusion.auroc is None or confusion.confidence_auroc is None:
+        nothing = "wrong" if confusion.wrong is None else "right"
+        return _sentences(("-", f"the last exit gets nothing {nothing}, so there is nothing to tell apart."))
+    return _sentences(
+        (
+            f"{confusion.auroc:.3f}",
+            f"AUROC of confusion (0.5 is chance): its mean is {confusion.wrong:+.2f} where the last exit is wrong, "
+            f"{confusion.right:+.2f} where it is right.",
+        ),
+        (f"{confusion.confidence_auroc:.3f}", "AUROC of the last exit's own doubt, 1 - its highest probability."),
+    )
+
+
+def agreement_table(analysis: Analysis) -> Table:
+    """How often two exits answer alike, and how much of what an exit gets right the last exit gets right, too.
+
+    Of more than :data:`COLUMNS` exits, some that are evenly spaced, the last included.
+    """
+    exits = [group[-1] for group in _groups(len(analysis.macs))]
+    table = _table("exit", *(str(i + 1) for i in exits), "kept")
+    for i in exits:
+        alike = ["" if i == j else f"{100 * analysis.agreement[i][j]:.1f}" for j in exits]
+        table.add_row(str(i + 1), *alike, "" if i == exits[-1] else percent(analysis.shared[i][-1]))
+    return table
+
+
+def class_table(analysis: Analysis) -> Table:
+    """Where the pictures of each class leave, from the cheapest class to the dearest.
+
+    Of more than :data:`CLASSES`, as many of the cheapest as of the dearest; classes without pictures are left out.
+    """
+    groups = _groups(len(analysis.macs))
+    table = _table("class", "pictures", "MACs", *_headers(groups))
+    table.columns[0].max_width = NAME
+    ranked = sorted((each.macs, i) for i, each in enumerate(analysis.by_class) if each.macs is not None)
+    half = CLASSES // 2 if len(ranked) > CLASSES else len(ranked)
+    for place, (macs, i) in enumerate(ranked):
+        if place == half:
+            table.add_row(f"({len(ranked) - 2 * half} more)")
+        if half <= place < len(ranked) - half:
+            continue
+        each = analysis.by_class[i]
+        total = sum(each.exits)
+        shares = _shares([leaving / total for leaving in each.exits], groups)
+        table.add_row(Text(each.name), count(total), percent(macs / analysis.macs[-1]), *shares)
+    return table
+
+
+def _latency(milliseconds: float | None) -> list[str]:
+    """The cell of a latency; none where nothing was measured."""
+    return [] if milliseconds is None else [f"{milliseconds:.2f} ms"]
+
+
+def _groups(exits: int) -> list[range]:
+    """The exits of each column: one, or several neighbours."""
+    size = 1 if exits <= COLUMNS else -(-exits // SHARED)
+    return [range(start, min(start + size, exits)) for start in range(0, exits, size)]
+
+
+def _headers(groups: Sequence[range]) -> list[str]:
+    names = [str(group[0] + 1) if len(group) == 1 else f"{group[0] + 1}-{group[-1] + 1}" for group in groups]
+    return [f"exit {names[0]}", *names[1:]]
+
+
+def _shares(shares: Sequence[float], groups: Sequence[range]) -> list[str]:
+    """Shares of the pictures in whole percent, one for each column."""
+    return [f"{100 * sum(shares[i] for i in group):.0f}" for group in groups]

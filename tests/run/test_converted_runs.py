@@ -1,0 +1,119 @@
+"""Converted runs: exits into a trained network and out of it, kept as runs of their own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ramify.errors import RunError
+from ramify.run.checkpoint import read_model
+from ramify.run.events import EpochDone, Event
+from ramify.run.prepare import converted_config
+from ramify.run.readback import describe, load
+from ramify.run.train import resume, train
+from tests.conftest import CommandLine, tiny
+
+FAST = ("train.epochs=3", "train.milestones=[2]")
+
+
+@pytest.fixture
+def full() -> Path:
+    return Path(train(tiny("name=whole", "network.kind=full", "train.epochs=3")).folder)
+
+
+@pytest.fixture
+def branching() -> Path:
+    return Path(train(tiny("name=grown")).folder)
+
+
+def images() -> torch.Tensor:
+    return torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_frozen_backbone_is_bitwise_unchanged(full: Path) -> None:
+    summary = train(converted_config(full, "sdn", [*FAST, "network.structure=[1,1,0]"]))
+    before, after = load(full).state_dict(), load(summary.folder).state_dict()
+    assert summary.name == "whole-sdn"
+    assert len(summary.exits) == 3
+    renamed = {"stages.0.cells.1": "stages.1.cells.0", "stages.0.cells.2": "stages.2.cells.0"}
+    renamed["stages.0.exit"] = "stages.2.exit"
+    for name, value in before.items():
+        moved = next((new + name.removeprefix(old) for old, new in renamed.items() if name.startswith(old)), name)
+        assert torch.equal(after[moved], value), name
+    fresh = read_model(Path(summary.folder) / "last")[0]
+    assert torch.equal(fresh(images())[-1], load(full)(images())[-1])
+
+
+def test_the_exits_learn_by_the_recipe_of_the_paper(full: Path) -> None:
+    seen: list[Event] = []
+    train(converted_config(full, "sdn"), [seen.append])
+    epochs = [event for event in seen if isinstance(event, EpochDone)]
+    assert len(epochs) == 25
+    assert [epochs[0].learning_rate, epochs[13].learning_rate] == [0.001, 0.001]
+    assert epochs[14].learning_rate == pytest.approx(0.0001)
+    for exit_ in (0, 1):
+        assert epochs[-1].exits[exit_].train.loss < epochs[0].exits[exit_].train.loss
+
+
+def test_taking_exits_out_leaves_the_final_answer(branching: Path) -> None:
+    summary = train(converted_config(branching, "cnn"))
+    assert summary.name == "grown-cnn"
+    assert torch.equal(load(summary.folder)(images())[0], load(branching)(images())[-1])
+    assert summary.exits[0].test == describe(branching).exits[-1].test
+
+
+@pytest.mark.parametrize("exit_", [1, 2, 3])
+def test_a_cut_is_its_exit(branching: Path, exit_: int) -> None:
+    summary = train(converted_config(branching, exit_))
+    assert summary.name == f"grown-cut{exit_}"
+    assert torch.equal(load(summary.folder)(images()), load(branching)(images())[:exit_])
+    assert describe(Path(summary.folder)) == summary
+
+
+def test_a_conversion_that_was_stopped_goes_on_bitwise(full: Path) -> None:
+    changes = [*FAST, "network.structure=[1,1,0]"]
+    whole = train(converted_config(full, "sdn", [*changes, "name=whole-one"]))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            raise RunError("stopped")
+
+    with pytest.raises(RunError, match="stopped"):
+        train(converted_config(full, "sdn", [*changes, "name=in-two"]), [stop])
+    again = resume(Path("runs/in-two"))
+    assert torch.equal(load(again.folder)(images()), load(whole.folder)(images()))
+    first, second = (Path(folder) / "last" / "trainer.safetensors" for folder in (whole.folder, again.folder))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_a_pruned_child_of_a_converted_run(full: Path, ramify: CommandLine) -> None:
+    assert ramify("convert", "whole", "--to", "sdn", *FAST, "-q").code == 0
+    answer = ramify("prune", "whole-sdn", "train.epochs=1", "-q")
+    assert answer.code == 0, answer.err
+    assert describe(Path("runs/whole-sdn-pruned")).exits[-1].kept > 0
+
+
+def test_the_command_line(branching: Path, ramify: CommandLine) -> None:
+    answer = ramify("convert", "grown", "--cut", "2")
+    assert answer.code == 0
+    assert "grown-cut2" in answer.out
+    assert "2 exits" in ramify("info", "grown-cut2").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "convert: got neither; accepted: --to or --cut"),
+        (("--to", "cnn", "--cut", "1"), "convert: got both; accepted: --to or --cut"),
+        (("--cut", "9"), "cut: got exit 9; accepted: 1 to 3"),
+        (("--to", "sdn", "network.structure=[1,0]"), "network.structure: got 2 cells; accepted: 3"),
+        (("--to", "sdn", "network.channels=8"), "network.channels: got 8; accepted: 4"),
+        (("--to", "sdn", "network.structure=[0,0,0]"), "train.exits_only: got true"),
+    ],
+)
+def test_what_is_wrong_is_told_in_a_sentence(
+    branching: Path, ramify: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    answer = ramify("convert", "grown", *arguments)
+    assert answer.code == 2, answer.err
+    assert message in answer.err
