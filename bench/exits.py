@@ -43,10 +43,10 @@ COLOUR = (
     "data.valid_fraction=0.2",
     "data.batch_size=128",
     "network.structure=[0,0,1,0,0,1,0,0,1,0]",
-    "train.epochs=24",
+    "train.epochs=20",
     "growth.epochs=[2,3,4]",
-    "train.milestones=[14,20]",
-    "train.learning_rate=0.05",
+    "train.milestones=[12,17]",
+    "train.learning_rate=0.02",
     "train.precision=bfloat16",
     "train.threads=1",
 )

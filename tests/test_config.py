@@ -112,7 +112,7 @@ BAD = [
     ("network.exits_at=[.nan]", "network.exits_at: got [.nan]; accepted: a rising list of numbers in (0, 1)"),
     (
         "network.exits_at=[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]",
-        "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 7, as network.structure",
+        "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 6, as network.structure",
     ),
 ]
 

@@ -10,11 +10,12 @@ SOURCE = Path(ramify.__file__).parent
 HIGHEST_FIRST = """
 errors files seeds yamltext config configfile schedule
 nn nn.branching nn.masked nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
-ops ops.surgery ops.freeze ops.loss ops.cost ops.channels ops.convert ops.grow ops.saliency ops.prune ops.compact
-ops.policy ops.certify ops.calibrate
+ops ops.surgery ops.freeze ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow ops.widen
+ops.saliency ops.prune ops.compact ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.trigger
-run run.evaluate run.checkpoint run.latency run.receipt run.summary run.events run.folder run.prepare run.state
+run run.distributed run.evaluate run.checkpoint run.latency run.receipt run.summary run.events run.folder run.prepare
+run.state run.growing run.step
 run.train run.calibrate run.analysis run.readback
 show show.words show.lines show.live show.analysis show.tables
 cli.common cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.prune cli.convert cli.app cli

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ramify.ops.policy import follow as follow
     from ramify.ops.prune import prune as prune
     from ramify.ops.surgery import parameter_groups as parameter_groups
+    from ramify.ops.widen import widen as widen
     from ramify.run.analysis import Analysis as Analysis
     from ramify.run.analysis import analyse as analyse
     from ramify.run.calibrate import calibrate_run as calibrate_run
@@ -84,6 +85,7 @@ _HOME = {
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
     "ramify.ops.surgery": ("parameter_groups",),
+    "ramify.ops.widen": ("widen",),
     "ramify.run.analysis": ("Analysis", "analyse"),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
@@ -109,6 +109,9 @@ class DataConfig(Section):
     ] = None
 
 
+WIDENED = {("seed", "basic"), ("resnet56", "basic"), ("wideresnet32_4", "basic")}
+"""``network.cells`` and ``network.cell`` whose cells have inner channels of their own."""
+
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
 
@@ -171,6 +174,14 @@ class NetworkConfig(Section):
         Literal["mixed", "average", "max"],
         Key("mixed, average, max", "pooling of the internal classifiers; mixed learns the share of each"),
     ] = "mixed"
+    final: Annotated[
+        Literal["average", "mixed", "max"] | None,
+        Key(
+            "average, mixed, max, or null",
+            "of seed cells: pooling of the final classifier; null is average, or network.exit where growth.init is "
+            "identity",
+        ),
+    ] = None
     input_shape: Annotated[
         tuple[Annotated[Whole, Field(ge=1)], Size, Size] | None,
         Key("[channels, height, width] with sides >= 8, or null for the data's", "shape of one picture"),
@@ -212,12 +223,21 @@ class NetworkConfig(Section):
         return self.exits - self.first_stages
 
 
+def _known_action(value: str) -> str:
+    if value not in ("deeper", "wider") and not (value.startswith("wider:") and value[6:].isdecimal()):
+        raise ValueError("an unknown action")
+    return value
+
+
 class GrowthConfig(Section):
-    """``growth.*``: when the network grows, and how a new stage starts."""
+    """``growth.*``: when the network grows, and how."""
 
     mode: Annotated[
         Literal["scheduled", "loss"],
-        Key("scheduled, loss", "scheduled: at growth.epochs; loss: when the validation loss stalls (to come)"),
+        Key(
+            "scheduled, loss",
+            "scheduled: at growth.epochs; loss: when the validation loss stalls, until it pays no more",
+        ),
     ] = "scheduled"
     epochs: Annotated[
         tuple[Epoch, ...] | None,
@@ -226,18 +246,63 @@ class GrowthConfig(Section):
             "the network grows before the first step of these epochs",
         ),
     ] = None
+    every: Annotated[
+        Epoch | None,
+        Key("a whole number >= 1, or null", "in place of growth.epochs: grow each time so many have passed"),
+    ] = None
+    plan: Annotated[
+        tuple[Annotated[str, AfterValidator(_known_action)], ...] | None,
+        Key(
+            "a list of deeper, wider and wider:<stage>, or null for deeper each time",
+            "what each growth does: add the next stage, or inner channels to the cells of the last or the named stage",
+        ),
+    ] = None
+    widen: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for half of network.channels", "inner channels that a widening adds to a cell"
+        ),
+    ] = None
     init: Annotated[
-        Literal["random", "identity"],
-        Key("random, identity", "how a new stage starts; identity keeps the network's function (to come)"),
+        Literal["random", "identity", "copy"],
+        Key(
+            "random, identity, copy",
+            "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
+        ),
     ] = "random"
+    freeze: Annotated[
+        Literal["none", "before", "until_next"],
+        Key(
+            "none, before, until_next",
+            "what stood before a growth stays as it is: not at all, for good, or until the next growth; "
+            "after the last one all learns",
+        ),
+    ] = "none"
     patience: Annotated[
-        Epoch, Key("a whole number >= 1", "growth by loss: epochs without improvement before growing")
-    ] = 5
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for 5 % of the epochs, at least 2",
+            "growth by loss: epochs without improvement before growing",
+        ),
+    ] = None
     min_improvement: Annotated[
         Number,
         Field(ge=0, lt=1),
         Key("a number in [0, 1)", "growth by loss: the relative improvement that counts as one"),
     ] = 0.01
+    min_epochs: Annotated[
+        Epoch, Key("a whole number >= 1", "growth by loss: epochs that lie between two growths, at least")
+    ] = 2
+    max_epochs: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null to reach every growth by growth.until",
+            "growth by loss: epochs after which the network grows whether the loss stalls or not",
+        ),
+    ] = None
+    until: Annotated[
+        Ratio, Key("a number in (0, 1]", "growth by loss: share of the epochs after which the network grows no more")
+    ] = 0.5
 
 
 class PruneConfig(Section):
@@ -343,6 +408,13 @@ class TrainConfig(Section):
             "train the internal classifiers alone, each with weight 1; all else stays as it is, bit for bit",
         ),
     ] = False
+    clip: Annotated[
+        Positive | None,
+        Key("a number > 0, or null", "largest norm of the gradient of all weights; more is scaled down"),
+    ] = None
+    compile: Annotated[
+        bool, Key("true, false", "compile the training step with torch.compile, anew after each growth")
+    ] = False
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
@@ -404,7 +476,9 @@ class Config(Section):
     @property
     def growths(self) -> int:
         """How often the network grows in this run; one that starts from a parent's network does not."""
-        return 0 if self.parent is not None else self.network.growths
+        if self.parent is not None:
+            return 0
+        return self.network.growths if self.growth.plan is None else len(self.growth.plan)
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
@@ -432,15 +506,36 @@ def resolve(config: Config) -> Config:
     taus = train.tau_max
     if taus is None:
         taus = tuple(0.01 + (i + 1) / network.exits for i in range(network.exits - 1))
-    epochs = config.growth.epochs
-    if epochs is None and config.growth.mode == "scheduled":
-        epochs = spread(config.growths, train.epochs)
+    growth = config.growth
+    changes: dict[str, object] = {"plan": growth.plan or ("deeper",) * config.growths}
+    if growth.widen is None:
+        changes["widen"] = max(1, network.channels // 2)
+    if growth.mode == "scheduled":
+        changes["epochs"] = growth_epochs(config)
+    if growth.patience is None:
+        changes["patience"] = max(2, round(0.05 * train.epochs))
+    if growth.mode == "loss" and growth.max_epochs is None and config.growths:
+        changes["max_epochs"] = max(growth.min_epochs, (round(growth.until * train.epochs) - 1) // config.growths)
+    final = network.final
+    if final is None and growth.init == "identity" and network.cells == "seed" and network.growths:
+        final = network.exit
     return config.model_copy(
         update={
+            "network": network.model_copy(update={"final": final}),
             "train": train.model_copy(update={"milestones": milestones, "gammas": gammas, "tau_max": taus}),
-            "growth": config.growth.model_copy(update={"epochs": epochs}),
+            "growth": growth.model_copy(update=changes),
         }
     )
+
+
+def growth_epochs(config: Config) -> tuple[int, ...]:
+    """The epochs before which the network grows, under scheduled growth."""
+    growth = config.growth
+    if growth.epochs is not None:
+        return growth.epochs
+    if growth.every is not None:
+        return tuple(1 + growth.every * i for i in range(1, config.growths + 1))
+    return spread(config.growths, config.train.epochs)
 
 
 def spread(growths: int, epochs: int) -> tuple[int, ...]:
@@ -460,7 +555,7 @@ def _rising(epochs: Sequence[float]) -> bool:
 
 def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     """Keys that are fine alone and wrong together: (key, received, accepted)."""
-    network, growth, prune, train = config.network, config.growth, config.prune, config.train
+    network, prune, train = config.network, config.prune, config.train
     last = train.epochs
     yield from _network_contradictions(network)
     if config.parent is None:
@@ -470,29 +565,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield "train.exits_only", True, "false, as a fresh trunk must learn (a run with a parent may freeze it)"
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
-    if growth.mode == "loss":
-        yield "growth.mode", "loss", "scheduled (growth by loss is still to come)"
-    if growth.init == "identity":
-        yield "growth.init", "identity", "random (function-preserving growth is still to come)"
-    if growth.epochs is None:
-        if config.parent is None and last <= config.growths:
-            yield (
-                "train.epochs",
-                last,
-                f"at least {config.growths + 1}, an epoch for each of the {network.exits} stages",
-            )
-    elif len(growth.epochs) != config.growths:
-        if config.parent is not None:
-            why = "none, since a run with a parent starts from a complete network"
-        elif network.growths == 0:
-            why = f"none, since network.kind {network.kind} does not grow"
-        else:
-            why = f"{network.growths}, one for each 1 in network.structure"
-        yield "growth.epochs", growth.epochs, f"a list of {why}"
-    elif not _rising(growth.epochs):
-        yield "growth.epochs", growth.epochs, "epochs in rising order"
-    elif growth.epochs and (growth.epochs[0] < 2 or growth.epochs[-1] > last):
-        yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
+    yield from _growth_contradictions(config)
     if train.milestones is not None:
         if not _rising(train.milestones):
             yield "train.milestones", train.milestones, "epochs in rising order"
@@ -516,13 +589,69 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield from _pruning_contradictions(config)
 
 
+def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    network, growth, last = config.network, config.growth, config.train.epochs
+    yield from _plan_contradictions(config)
+    if growth.mode == "loss":
+        for key in ("epochs", "every"):
+            if getattr(growth, key):
+                yield f"growth.{key}", getattr(growth, key), "null, as growth.mode loss needs no list of epochs"
+        if config.data.valid_fraction == 0:
+            yield "growth.mode", "loss", "scheduled, as there is no validation loss with data.valid_fraction = 0"
+        if config.prune.enabled and config.prune.policy == "skip_layer":
+            yield "prune.policy", "skip_layer", "normal, iterative, as growth.mode loss does not tell when stages grow"
+    elif growth.epochs is None:
+        least = config.growths * (growth.every or 1) + 1
+        if config.parent is None and last < least:
+            yield "train.epochs", last, f"at least {least}, an epoch for each of the {network.exits} stages"
+    elif growth.every is not None:
+        yield "growth.every", growth.every, "null, as growth.epochs is given; or growth.epochs null"
+    elif len(growth.epochs) != config.growths:
+        if config.parent is not None:
+            why = "none, since a run with a parent starts from a complete network"
+        elif growth.plan is not None:
+            why = f"{len(growth.plan)}, one for each entry of growth.plan"
+        elif network.growths == 0:
+            why = f"none, since network.kind {network.kind} does not grow"
+        else:
+            why = f"{network.growths}, one for each 1 in network.structure"
+        yield "growth.epochs", growth.epochs, f"a list of {why}"
+    elif not _rising(growth.epochs):
+        yield "growth.epochs", growth.epochs, "epochs in rising order"
+    elif growth.epochs and (growth.epochs[0] < 2 or growth.epochs[-1] > last):
+        yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
+
+
+def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    network, plan = config.network, config.growth.plan
+    if plan is None:
+        return
+    if config.parent is not None:
+        if plan:
+            yield "growth.plan", plan, "null, as a run with a parent does not grow"
+        return
+    deeper = plan.count("deeper")
+    if deeper != network.growths:
+        why = f"{network.growths} times deeper, once for each stage that the network lacks at first"
+        yield "growth.plan", plan, why
+        return
+    if deeper < len(plan) and (network.cells, network.cell) not in WIDENED:
+        names = "basic cells of the seed, resnet56 and wideresnet32_4"
+        yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
+    there = network.first_stages
+    for action in plan:
+        there += action == "deeper"
+        if action.startswith("wider:") and not 1 <= int(action[6:]) <= there:
+            yield "growth.plan", plan, f"wider:1 to wider:{there} at that place, the stages that exist then"
+
+
 def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
     if network.exits_at is not None:
         if not _rising(network.exits_at):
             yield "network.exits_at", network.exits_at, "numbers in rising order"
-        if len(network.exits_at) > len(network.structure):
-            count = len(network.structure)
-            yield "network.exits_at", network.exits_at, f"at most {count}, as network.structure has {count} cells"
+        cells = len(network.structure)
+        if len(network.exits_at) >= cells:
+            yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
     if network.cells == "seed":
         return
     cells = len(PUBLISHED[network.cells])
@@ -544,6 +673,12 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
         yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
     if prune.unit == "channel" and network.cell == "skip_second":
         yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
+    growth = config.growth
+    if growth.init == "identity" and growth.mode == "scheduled" and prune.criterion in ("snip", "grasp", "synflow"):
+        both = sorted({*prune.epochs} & {*growth_epochs(config)})
+        if both:
+            why = "as a stage that starts as an identity scores 0 until it has learned"
+            yield "prune.epochs", prune.epochs, f"epochs other than {both[0]}, when a stage grows, {why}"
     if prune.policy == "skip_layer":
         born = births(config)
         if len(prune.epochs) > len(born):
@@ -561,10 +696,10 @@ def births(config: Config) -> tuple[int, ...]:
         >>> births(Config(growth=GrowthConfig(epochs=(4, 9, 12))))
         (1, 4, 9, 12)
     """
-    network, epochs = config.network, config.growth.epochs
-    if epochs is None:
-        epochs = spread(config.growths, config.train.epochs)
-    return (1,) * (network.exits - len(epochs)) + epochs
+    network, growth = config.network, config.growth
+    plan = growth.plan or ("deeper",) * config.growths
+    grown = tuple(epoch for epoch, action in zip(growth_epochs(config), plan, strict=False) if action == "deeper")
+    return (1,) * (network.exits - len(grown)) + grown
 
 
 def keys() -> Iterator[tuple[str, FieldInfo]]:

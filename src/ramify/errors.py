@@ -47,3 +47,7 @@ class CheckpointError(InputError):
 
 class RunError(RamifyError):
     """The run failed underway: a loss that is not a number, a full disk, a server that is gone."""
+
+
+class ProcessLostError(RunError):
+    """Of the processes that share a run, another one has died."""

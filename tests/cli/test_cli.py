@@ -197,8 +197,6 @@ REFUSED = [
     (("info", "nothing"), "got 'nothing', which is no run in runs"),
     (("evaluate", "nothing"), "got 'nothing', which is no run in runs"),
     (("config", "prune.enabled=maybe"), "prune.enabled: got 'maybe'; accepted: true, false"),
-    (("train", "growth.mode=loss"), "growth.mode: got 'loss'; accepted: scheduled (growth by loss is still to come)"),
-    (("train", "growth.init=identity"), "accepted: random (function-preserving growth is still to come)"),
     (("train", "prune.enabled=true"), "prune.epochs: got []; accepted: at least one epoch, as prune.enabled is true"),
     (("train", "prune.keep_ratio=1.5"), "prune.keep_ratio: got 1.5; accepted: a number in (0, 1]"),
     (("train", "prune.keep_ratio=[0.5,0.5]"), "prune.keep_ratio: got [0.5, 0.5]; accepted: one number, or a list of 4"),

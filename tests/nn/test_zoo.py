@@ -20,6 +20,8 @@ from ramify.ops.grow import grow
 from ramify.ops.prune import prune
 from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
 
+PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
+
 every_architecture = pytest.mark.parametrize("name", list(ZOO))
 
 
@@ -47,6 +49,16 @@ def published(name: str) -> NetworkConfig:
 def test_the_counts_are_the_published_ones(name: str, parameters: int, macs: int) -> None:
     [found] = cost(Network(published(name)))
     assert (found.parameters, found.macs) == (parameters, macs)
+    assert f"| {parameters:,} | {macs:,} |" in PAGE
+
+
+@every_architecture
+def test_the_page_says_where_the_exits_stand_and_what_they_cost(name: str) -> None:
+    config = published(name).model_copy(update={"kind": "full_ic"})
+    costs = cost(Network(config))
+    behind = ", ".join(str(i) for i, bit in enumerate(config.structure, start=1) if bit)
+    shares = ", ".join(f"{100 * each.macs / costs[-1].macs:.0f}" for each in costs[:-1])
+    assert f"| `{name}` | {behind} | {shares} % |" in PAGE
 
 
 def test_the_convolutions_of_vgg16_weigh_what_its_paper_says() -> None:

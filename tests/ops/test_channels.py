@@ -608,3 +608,18 @@ def test_a_stem_that_is_none_or_a_bare_convolution_dies_as_it_should() -> None:
     conv1[2] = shortcut[2] = conv2[2] = conv2[0] = False
     assert dead_trunk(network).nonzero().flatten().tolist() == [2]
     assert not dead_trunk(chain("unpadded", 1)).any()
+
+
+def test_the_filter_of_a_lost_channel_is_masked_with_it() -> None:
+    """In the next cell, whether it exists or grows."""
+    whole, young = chain("separable"), chain("separable", stages=1)
+    for network in (whole, young):
+        set_masks(network, mask_channels(network, [channels(network)[2]]))
+    young.append_stage(seed=0)
+    # 9 weights of the filter, 5 that read it, and none of the head of that stage.
+    assert mask_dead_inputs(young, 1) == 9 + 5
+    for network in (whole, young):
+        masks = {key: layer.mask for key, layer in masked_layers(network).items()}
+        assert masks["stages.1.cells.0.conv1"].flatten(1).any(dim=1).tolist() == [True, True, False, True]
+        assert masks["stages.1.cells.0.conv2"].flatten(2).any(dim=2).any(dim=0).tolist() == [True, True, False, True]
+        assert masks["stages.1.exit.linear"].all()

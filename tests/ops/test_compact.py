@@ -24,7 +24,18 @@ from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import parameter_groups, set_masks
 from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
-from tests.ops.test_channels import KINDS, NARROW, STEMS, Spec, chain, every_narrow, narrow, shake, structures
+from tests.ops.test_channels import (
+    KINDS,
+    NARROW,
+    STEMS,
+    Spec,
+    chain,
+    every_narrow,
+    narrow,
+    pictures_for,
+    shake,
+    structures,
+)
 
 WAYS = ("lost", "unread", "silent", "constant")
 """How a channel is touched: masked and silenced; its readers masked alone; its makers masked alone, with batch norms
@@ -455,6 +466,52 @@ def test_logits_that_are_not_numbers_are_no_proof() -> None:
         compact(network)
 
 
+@pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["dense", "iterative"])
+def test_training_goes_on_as_if_nothing_had_happened(kind: str, optimizer_name: str) -> None:
+    """What the optimizer knew stays with the weights that stay, so both networks learn the same."""
+    network = build(kind, stages=1).double().train()
+    groups = parameter_groups(network, 1e-2)
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    if optimizer_name == "adamw":
+        optimizer = torch.optim.AdamW(groups, lr=0.001, amsgrad=True)
+    pictures, labels = pictures_for(network, 6).double(), torch.arange(6) % 3
+
+    def steps(each: Network, its_optimizer: torch.optim.Optimizer) -> Tensor:
+        for _ in range(3):
+            its_optimizer.zero_grad()
+            exit_losses(each(pictures), labels).sum().backward()
+            its_optimizer.step()
+        logits: Tensor = each(pictures).detach()
+        return logits
+
+    steps(network, optimizer)
+    lost = [channel for channel in channels(network) if channel.index in (1, 2)]
+    set_masks(network, mask_channels(network, lost), optimizer)
+    silence(network, *lost, optimizer=optimizer)
+    twin, twin_optimizer = copy.deepcopy((network, optimizer))
+    before = copy.deepcopy(network.state_dict())
+    small, receipt = compact(network, optimizer)
+    assert receipt.removed == len(lost)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    assert {id(parameter) for parameter in grouped} == {id(parameter) for parameter in small.parameters()}
+    assert [(group["stage"], group["decay"]) for group in optimizer.param_groups] == [(0, True), (0, False)]
+    torch.testing.assert_close(steps(small, optimizer), steps(twin, twin_optimizer), rtol=0, atol=1e-9)
+    grow(small, optimizer, seed=0)
+    assert steps(small, optimizer).isfinite().all()
+
+
+def test_a_proof_that_fails_leaves_the_optimizer_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build()
+    touch(network, channels(network)[0], "constant")
+    optimizer = torch.optim.Adam(network.parameters())
+    monkeypatch.setattr(compaction, "_gives_nothing", lambda *_: [True] * 4)
+    with pytest.raises(RunError):
+        compact(network, optimizer)
+    assert all(ours is its for ours, its in zip(network.parameters(), optimizer.param_groups[0]["params"], strict=True))
+
+
 # Cells of every type
 
 
@@ -545,7 +602,7 @@ def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network,
 def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Network, data: st.DataObject) -> None:
     """What a stage to come would have read is gone from it as well."""
     unit: Literal["weight", "channel"] = data.draw(st.sampled_from(["weight", "channel"]))
-    pictures, labels = torch.rand(6, *(network.config.input_shape or ())), torch.arange(6) % 3
+    pictures, labels = pictures_for(network, 6), torch.arange(6) % 3
     optimizer: torch.optim.Optimizer | None = None
     while True:
         if unit == "weight" or channels(network):
@@ -578,7 +635,7 @@ def test_everything_that_any_cell_can_lose_goes_but_one(name: str) -> None:
 
 @every_narrow
 def test_channels_that_single_weights_starve_go_too(name: str) -> None:
-    """Their constants, also those of the batch norms behind them, are silenced when they die."""
+    """Once they are silent: also the batch norms behind them, since here nobody masks what reads them."""
     network = chain(name)
     lost = [channel for channel in channels(network) if channel.index == 1]
     masks = {key: layer.mask.clone() for key, layer in masked_layers(network).items()}

@@ -95,7 +95,7 @@ def test_masks_and_widths_come_along() -> None:
         ({"structure": (1, 0)}, "network.structure: got 2 cells; accepted: 5"),
         ({"channels": 8}, "network.channels: got 8; accepted: 4"),
         ({"kind": "dense"}, "network.kind: got dense; accepted: one with the wiring of iterative"),
-        ({"exits_at": (0.3, 0.31)}, "network.exits_at: got"),
+        ({"exits_at": (0.1, 0.2, 0.3, 0.4, 0.5)}, "network.exits_at: got"),
     ],
 )
 def test_other_cells_are_refused(change: dict[str, object], message: str) -> None:

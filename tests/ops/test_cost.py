@@ -1,5 +1,8 @@
 """Cost, counted by us and by PyTorch's own counter."""
 
+import itertools
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,19 +109,23 @@ def shares(config: NetworkConfig) -> list[float]:
     side=st.integers(8, 17),
 )
 @settings(max_examples=20)
-def test_exits_stand_behind_the_nearest_cell(kind: str, cells: int, asked: list[float], side: int) -> None:
+def test_exits_stand_behind_the_nearest_cells(kind: str, cells: int, asked: list[float], side: int) -> None:
     config = NetworkConfig.model_validate(
         {"kind": kind, "structure": (0,) * cells, "channels": 3, "exits_at": tuple(asked)}
         | {"input_shape": (1, side, 8), "classes": 2}
     )
     reachable = shares(config)
-    nearest = [min(reachable, key=lambda share: abs(share - fraction)) for fraction in asked]
-    if len(set(nearest)) < len(nearest):
-        with pytest.raises(ConfigError, match=r"network\.exits_at: got \[.*\]; accepted: fractions nearest"):
+    if len(asked) >= cells:
+        with pytest.raises(ConfigError, match=r"network\.exits_at: got \[.*\]; accepted: up to"):
             place_exits(config)
         return
+
+    def far(behind: Sequence[float]) -> float:
+        return sum(abs(share - fraction) for share, fraction in zip(behind, asked, strict=True))
+
     placed = place_exits(config)
-    assert [share for share, bit in zip(reachable, placed.structure, strict=False) if bit] == pytest.approx(nearest)
+    behind = [share for share, bit in zip(reachable, placed.structure, strict=False) if bit]
+    assert far(behind) == pytest.approx(min(map(far, itertools.combinations(reachable, len(asked)))))
     assert placed.structure[-1] == 0
     assert placed == config.model_copy(update={"structure": placed.structure})
     assert place_exits(placed) == placed
@@ -148,11 +155,14 @@ def test_placing_draws_nothing_and_keeps_the_kind() -> None:
     assert len(Network(placed).stages) == 1
 
 
-def test_two_exits_for_one_cell_are_refused_with_the_places_that_there_are() -> None:
-    config = NetworkConfig(structure=(0, 0, 0, 0), exits_at=(0.5, 0.6), input_shape=(3, 32, 32), classes=10)
-    with pytest.raises(ConfigError) as caught:
+@pytest.mark.parametrize("name", ["vgg16", "mobilenet", "resnet56", "wideresnet32_4"])
+@pytest.mark.parametrize("side", [8, 9, 64])
+def test_the_fractions_of_the_paper_have_places_at_any_size(name: str, side: int) -> None:
+    config = NetworkConfig.model_validate({"cells": name, "input_shape": (1, side, side), "classes": 200})
+    assert sum(place_exits(config).structure) == 6
+
+
+def test_more_exits_than_cells_are_refused() -> None:
+    config = NetworkConfig(structure=(0,), exits_at=(0.5,), input_shape=(3, 32, 32), classes=10)
+    with pytest.raises(ConfigError, match=r"network\.exits_at: got \[0\.5\]; accepted: up to 0, the cells"):
         place_exits(config)
-    assert str(caught.value) == (
-        "network.exits_at: got [0.5, 0.6]; accepted: fractions nearest to different cells, "
-        "which end at 0.27, 0.51, 0.76"
-    )

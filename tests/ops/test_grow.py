@@ -15,7 +15,7 @@ from ramify.nn.zoo import ZOO
 from ramify.ops.channels import channels, dead_trunk
 from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
-from ramify.ops.grow import grow
+from ramify.ops.grow import can_keep, grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups, set_learning_rate
@@ -128,7 +128,7 @@ def test_the_report_says_what_was_added() -> None:
     after = cost(network)[-1]
     assert growth.parameters == after.parameters - before.parameters
     assert growth.weights == after.weights - before.weights
-    assert (growth.cells, growth.final) == (1, False)
+    assert (growth.cells, growth.final, growth.init) == (1, False, "random")
     assert grow(network).final
 
 
@@ -143,6 +143,35 @@ def test_a_complete_network_does_not_grow() -> None:
     network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
     with pytest.raises(InputError, match="got a network with all its 2 stages"):
         grow(network)
+
+
+def test_a_start_that_is_unknown_is_told() -> None:
+    network, _ = trained("dense")
+    with pytest.raises(InputError, match="grow: got init zero; accepted: random, identity, copy"):
+        grow(network, init="zero")  # type: ignore[arg-type]
+    assert len(network.stages) == 1
+
+
+def test_growth_keeps_the_precision() -> None:
+    network = trained("dense")[0].double()
+    while not network.complete:
+        grow(network, seed=0)
+    assert network(torch.rand(2, 1, 8, 8, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("final", [None, "average", "mixed", "max"])
+@pytest.mark.parametrize("structure", [(1, 0), (1,)])
+def test_the_final_classifier_pools_as_asked(structure: tuple[int, ...], final: str | None) -> None:
+    config = NetworkConfig.model_validate(
+        {"structure": structure, "exit": "max", "final": final, "input_shape": (1, 8, 8), "classes": 2}
+    )
+    network = Network(config)
+    assert can_keep(network) == (
+        "" if final == "max" else f"its exit is {final or 'average'} and the one before it max (see network.final)"
+    )
+    grow(network)
+    pools = {None: 0.0, "average": 0.0, "mixed": None, "max": 1.0}
+    assert [stage.get_submodule("exit").fixed for stage in network.stages] == [1.0, pools[final]]
 
 
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
@@ -196,7 +225,6 @@ def test_a_network_of_any_cells_grows_while_it_trains(name: str) -> None:
         before = copy.deepcopy(network.state_dict())
         grow(network, optimizer, seed=0)
         assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
-        assert all(parameter.grad is not None or "stages" in key for key, parameter in network.named_parameters())
         step()
     moved = {id(parameter) for group in optimizer.param_groups for parameter in group["params"] if parameter.grad.any()}
     assert moved >= {id(network.get_parameter(f"{key}.weight")) for key in masked_layers(network)}
@@ -208,7 +236,7 @@ def test_a_stage_reads_nothing_of_what_was_pruned_before_it_grew(name: str) -> N
     while not network.complete:
         for unit in ("channel", "weight"):
             if unit == "weight" or channels(network):
-                prune(network, 0.5, "random", unit=unit, floor=0)  # type: ignore[arg-type]
+                prune(network, 0.5, "random", unit=unit, floor=0)
         dead = dead_trunk(network)
         growth = grow(network, seed=0)
         new = {key: layer for key, layer in masked_layers(network).items() if key.startswith(f"stages.{growth.stage}.")}
@@ -234,7 +262,7 @@ def test_every_architecture_is_pruned_and_grown_and_pruned(name: str) -> None:
             break
         grow(network, optimizer, seed=0)
     lost = [channel for channel in channels(network) if not channel.alive(network)]
-    small, receipt = compact(network.eval())
+    receipt = compact(network.eval())[1]
     assert receipt.removed == len(lost) > 0
     assert receipt.after[-1].kept == receipt.after[-1].weights
     assert receipt.after[-1].macs < receipt.before[-1].macs

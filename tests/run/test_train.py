@@ -108,10 +108,10 @@ def test_the_test_pictures_are_read_once_at_the_end(monkeypatch: pytest.MonkeyPa
     test = load_pictures(config.data).test
     reads: list[str] = []
 
-    def spy(network: object, part: object, precision: str = "float32") -> object:
+    def spy(network: object, part: object, *more: object) -> object:
         images = part.images  # type: ignore[attr-defined]
         reads.append("test" if images.shape == test.images.shape and torch.equal(images, test.images) else "valid")
-        return evaluate(network, part, precision)  # type: ignore[arg-type]
+        return evaluate(network, part, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr("ramify.run.train.evaluate", spy)
     train(config)
@@ -259,4 +259,4 @@ def test_the_summary_is_plain_json() -> None:
     folder = Path(train(tiny()).folder)
     fields = json.loads((folder / "summary.json").read_text())
     assert fields["exits"][-1]["test"]["top1"] == pytest.approx(fields["exits"][-1]["test"]["top1"])
-    assert fields["machine"]["threads"] == torch.get_num_threads()
+    assert fields["machine"]["threads"] == 1  # of small pictures, whatever the machine has

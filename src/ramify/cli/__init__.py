@@ -7,7 +7,8 @@ import os
 import sys
 
 from ramify.cli.app import app
-from ramify.errors import RamifyError
+from ramify.cli.common import first_process
+from ramify.errors import ProcessLostError, RamifyError
 
 
 def main() -> None:
@@ -15,7 +16,8 @@ def main() -> None:
     try:
         app()
     except RamifyError as error:
-        for problem in error.problems:
+        # What is wrong for one of many processes is wrong for all: one of them speaks. A death is told by survivors.
+        for problem in error.problems if first_process() or isinstance(error, ProcessLostError) else ():
             print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the command line speaks through print
         sys.exit(error.exit_code)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """What several verbs share: their arguments, and how they print."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +23,11 @@ def sort_given(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     """The arguments apart: paths of YAML files, and ``key=value`` overrides."""
     files = [Path(text) for text in given if "=" not in text or Path(text).is_file()]
     return files, [text for text in given if "=" in text and not Path(text).is_file()]
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def say(line: str) -> None:

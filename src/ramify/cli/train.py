@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, say, show, sort_given
+from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, first_process, say, show, sort_given
 from ramify.errors import ConfigError, RamifyError, RunError
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def run_one(training: Training, quiet: bool, as_json: bool) -> None:
 
     with _watching(quiet, as_json) as (observers, progress):
         summary = training(observers, progress)
-    if not as_json:
+    if not as_json and first_process():
         show(run_table(summary))
         say(f"kept in {summary.folder}; read it back with: ramify info {summary.name}")
 
@@ -114,7 +114,7 @@ def _several(
     summaries: list[Summary] = []
     failure: RamifyError | None = None
     for number, config in enumerate(configs, start=1):
-        if not quiet and not as_json:
+        if not quiet and not as_json and first_process():
             say(f"\nrun {number} of {len(configs)}")
         try:
             with _watching(quiet, as_json) as (observers, progress):
@@ -129,7 +129,7 @@ def _several(
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
     from ramify.show.tables import accuracies, comparison_table, mean_and_deviation
 
-    if not summaries:
+    if not summaries or not first_process():
         return
     if not as_json:
         show(comparison_table(summaries))
@@ -160,7 +160,8 @@ def _watching(quiet: bool, as_json: bool) -> "Iterator[tuple[list[Observer], Pro
     with contextlib.ExitStack() as stack:
         observers: list[Observer] = [remember]
         progress: Progress = lambda name, done, total: None  # noqa: E731
-        if as_json:
+        quiet = quiet or not first_process()
+        if as_json and first_process():
             observers.append(json_lines(say))
         elif not quiet and console.is_terminal:
             view = stack.enter_context(LiveView(console))

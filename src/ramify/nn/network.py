@@ -94,7 +94,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
             stages.append(StagePlan(tuple(cells), output, final=False, grid=(min(GRID, height), min(GRID, width))))
             cells = []
     if config.cells == "seed":
-        stages.append(StagePlan(tuple(cells), trunk, final=True))
+        stages.append(StagePlan(tuple(cells), trunk, final=True, head=config.final))
     else:
         head = None if built.final == "average" else built.final
         stages.append(StagePlan(tuple(cells), trunk, final=True, grid=(1, 1), head=head))
@@ -212,7 +212,7 @@ class Network(Branching):
         return len(self.stages) == len(self.plans)
 
     def append_stage(self, seed: int | None = None) -> Stage:
-        """Add the next stage with fresh weights, on the device and in the mode of the others, and return it.
+        """Add the next stage, freshly drawn, on the device and in the precision and mode of the others, and return it.
 
         Raises:
             ConfigError: the network is complete.
@@ -224,7 +224,7 @@ class Network(Branching):
         assert config.classes is not None
         with drawing(seed, "stage", index):
             stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
-        stage.to(self.mean.device).train(self.training)
+        stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
 

@@ -32,6 +32,7 @@ from ramify.ops.channels import (
     without,
 )
 from ramify.ops.cost import Cost, cost
+from ramify.ops.surgery import replace_parameter
 from ramify.seeds import generator
 
 TOLERANCE = 1e-5
@@ -74,7 +75,7 @@ class Compaction:
         return self.removed > 0 or self.flushed > 0
 
 
-def compact(network: Network) -> tuple[Network, Compaction]:
+def compact(network: Network, optimizer: torch.optim.Optimizer | None = None) -> tuple[Network, Compaction]:
     """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
 
     Of the channels that a cell can lose (:func:`ramify.ops.channels.channels`) one goes if
@@ -87,8 +88,14 @@ def compact(network: Network) -> tuple[Network, Compaction]:
 
     This repeats until nothing more goes, since a channel's last reader may go itself; each cell keeps one inner
     channel and one output. The copy has the masks, device, precision and mode of ``network``, which stays as it is;
-    it can be saved, trained, grown and compacted again. Its parameters are new ones, so training goes on with a fresh
-    optimizer, and a channel that gave 0 in evaluation mode alone may be missed in training mode.
+    it can be saved, trained, grown and compacted again. A channel that gave 0 in evaluation mode alone may be missed
+    in training mode.
+
+    Args:
+        network: any network; its parameters stay its own.
+        optimizer: over the parameters of ``network``; it then has those of the copy in their place, in the same
+            groups, and keeps of their momentum and moments what belongs to the weights that stay, bit for bit. It
+            trains ``network`` no more. Without it, the copy needs an optimizer of its own.
 
     Raises:
         RunError: the logits of the copy are not those of ``network``; this would be a fault of ramify.
@@ -111,7 +118,7 @@ def compact(network: Network) -> tuple[Network, Compaction]:
     plans, cuts = _cut(network, kept)
     small, flushed = _rebuilt(network, plans, cuts)
     large_twin, small_twin = _precise(network), _precise(small)
-    return small, Compaction(
+    receipt = Compaction(
         before=tuple(cost(large_twin)),
         after=tuple(cost(small_twin)),
         cells={
@@ -122,6 +129,9 @@ def compact(network: Network) -> tuple[Network, Compaction]:
         flushed=flushed,
         difference=_difference(large_twin, small_twin),
     )
+    if optimizer is not None:
+        _hand_over(optimizer, network, small, cuts)
+    return small, receipt
 
 
 def _kept_channels(network: Network) -> _Kept:
@@ -259,12 +269,7 @@ def _rebuilt(network: Network, plans: tuple[StagePlan, ...], cuts: _Cuts) -> tup
     state: dict[str, Tensor] = {}
     flushed = 0
     for key, value in network.state_dict().items():
-        rows, columns = cuts.get(key.rpartition(".")[0], (None, None))
-        if rows is not None and value.dim() > 0:  # a batch norm also counts its batches
-            value = value[rows]
-        if columns is not None and value.dim() > 1:  # a bias has no columns
-            value = value[:, columns]
-        state[key], count = _flushed(value)
+        state[key], count = _flushed(_sliced(value, key, cuts))
         flushed += count
     # The seed keeps PyTorch's generator out of it; assigning keeps device and precision.
     small = Network(network.config, stages=len(network.stages), seed=0, plans=plans)
@@ -274,6 +279,26 @@ def _rebuilt(network: Network, plans: tuple[StagePlan, ...], cuts: _Cuts) -> tup
     for name, module in network.named_modules():
         small.get_submodule(name).training = module.training
     return small, flushed
+
+
+def _sliced(value: Tensor, key: str, cuts: _Cuts) -> Tensor:
+    """What stays of a tensor that belongs to the parameter or buffer ``key``."""
+    rows, columns = cuts.get(key.rpartition(".")[0], (None, None))
+    if rows is not None and value.dim() > 0:  # a batch norm also counts its batches
+        value = value[rows]
+    if columns is not None and value.dim() > 1:  # a bias has no columns
+        value = value[:, columns]
+    return value
+
+
+def _hand_over(optimizer: torch.optim.Optimizer, network: Network, small: Network, cuts: _Cuts) -> None:
+    """Give ``optimizer`` the parameters of ``small`` for those of ``network``, with what it keeps about them."""
+    for name, parameter in network.named_parameters():
+
+        def cut(tensor: Tensor, name: str = name) -> Tensor:
+            return _sliced(tensor, name, cuts)
+
+        replace_parameter(optimizer, parameter, small.get_parameter(name), cut)
 
 
 def _flushed(value: Tensor) -> tuple[Tensor, int]:

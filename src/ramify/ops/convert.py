@@ -126,13 +126,13 @@ def _with_exits(network: Network, config: NetworkConfig, sources: Sequence[int |
     for stage, source in zip(plan(config), sources, strict=True):
         own = tuple(cells[done : done + len(stage.cells)])
         done += len(own)
-        default = "average" if stage.final else config.exit
+        default = stage.head or ("average" if stage.final else config.exit)
         if source is None:
             plans.append(replace(stage, cells=own, exit_channels=_outputs(cells[:done], stage)))
             continue
         old = network.plans[source]
         head = old.head or ("average" if old.final else network.config.exit)
-        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, None if head == default else head))
+        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, stage.head if head == default else head))
     converted = Network(config, stages=len(plans), seed=seed, plans=tuple(plans)).to(network.mean.device)
     prefixes = {"stem": "stem", "mean": "mean", "std": "std"}
     prefixes |= dict(zip(_cell_names(converted), _cell_names(network), strict=False))

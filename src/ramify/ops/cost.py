@@ -65,11 +65,11 @@ def cost(network: Network) -> list[Cost]:
 def place_exits(config: NetworkConfig) -> NetworkConfig:
     """``config`` with the internal classifiers where ``exits_at`` wants them; as it is where that is null.
 
-    Each stands behind the cell, not the last, up to which the chain without internal classifiers has computed the
-    fraction of its MACs that is nearest.
+    Each stands behind another cell, not the last, chosen so that the fractions of its MACs that the network without
+    internal classifiers has computed by then are nearest, their distances summed.
 
     Raises:
-        ConfigError: two fractions are nearest to the same cell.
+        ConfigError: there are more fractions than cells for them.
 
     Example:
         >>> config = NetworkConfig(structure=(0,) * 9, exits_at=(0.3, 0.6), input_shape=(3, 32, 32), classes=10)
@@ -87,14 +87,20 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
     at = list(itertools.accumulate(sum(_of(macs, f"stages.0.cells.{i}.")) for i in range(cells)))
     stem, total = sum(_of(macs, "stem.")), sum(macs.values())
     shares = [(stem + done) / total for done in at[:-1]]
-    nearest = [min(range(cells - 1), key=lambda i: abs(shares[i] - asked)) for asked in config.exits_at]
-    if len(set(nearest)) < len(nearest):
-        reachable = ", ".join(f"{share:.2f}" for share in shares)
+    # For each cell the best places of the exits so far of which the last is behind it: (distance, cells).
+    best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
+    for asked in config.exits_at:
+        best = {
+            i: min((far + abs(share - asked), (*chosen, i)) for j, (far, chosen) in best.items() if j < i)
+            for i, share in enumerate(shares)
+            if i > min(best, default=cells)
+        }
+    if not best:
         raise ConfigError(
-            f"network.exits_at: got {to_text(config.exits_at)}; accepted: fractions nearest to different cells, "
-            f"which end at {reachable}"
+            f"network.exits_at: got {to_text(config.exits_at)}; accepted: up to {cells - 1}, the cells but the last"
         )
-    return config.model_copy(update={"structure": tuple(int(i in nearest) for i in range(cells))})
+    _, behind = min(best.values())
+    return config.model_copy(update={"structure": tuple(int(i in behind) for i in range(cells))})
 
 
 def _of(macs: dict[str, int], prefix: str) -> list[int]:

@@ -63,6 +63,19 @@ class Pruning:
         return tuple(sorted({layer.stage for layer in self.layers.values()}))
 
 
+@dataclass(frozen=True)
+class PruningPlan:
+    """What a pruning is going to do: the mask of every layer, and the stages that it takes."""
+
+    criterion: str
+    unit: Unit
+    control: Control
+    reinit: bool
+    seed: int
+    stages: tuple[int, ...]
+    masks: Masks
+
+
 def prune(
     network: Network,
     keep: float | Mapping[int, float],
@@ -115,20 +128,67 @@ def prune(
         >>> prune(network, 0.25, "magnitude").changed
         False
     """
+    plan = plan_pruning(
+        network,
+        keep,
+        criterion,
+        batches,
+        unit=unit,
+        rounds=rounds,
+        floor=floor,
+        control=control,
+        reinit=reinit,
+        seed=seed,
+    )
+    return apply_pruning(network, plan, optimizer, followers=followers)
+
+
+def plan_pruning(
+    network: Network,
+    keep: float | Mapping[int, float],
+    criterion: str = "snip",
+    batches: Sequence[Batch] = (),
+    *,
+    unit: Unit = "weight",
+    rounds: int = 1,
+    floor: int = 1,
+    control: Control = "none",
+    reinit: bool = False,
+    seed: int = 0,
+) -> PruningPlan:
+    """Decide what :func:`prune` would mask, and change nothing; arguments and errors are the same.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
+        >>> plan = plan_pruning(network, 0.25, "magnitude")
+        >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
+        (True, False)
+    """
     groups = _groups(network, keep)
     if criterion not in SALIENCIES:
         raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
     if rounds < 1:
         raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
+    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
+    stages = tuple(sorted({stage for group, _ in groups for stage in group}))
+    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
+
+
+def apply_pruning(
+    network: Network,
+    plan: PruningPlan,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    followers: Sequence[torch.nn.Module] = (),
+) -> Pruning:
+    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
-    alive = [channel for channel in channels(network) if channel.alive(network)] if unit == "channel" else []
-    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
-
-    stages = sorted({stage for group, _ in groups for stage in group})
-    reinit = reinit or control == "reinit"
-    if reinit:
-        reinitialise(network, stages, optimizer, seed)
+    alive = [channel for channel in channels(network) if channel.alive(network)] if plan.unit == "channel" else []
+    masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
+    if plan.reinit:
+        reinitialise(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
     gone = [channel for channel in alive if not channel.alive(network)]
     silence(network, *gone, optimizer=optimizer)
@@ -136,13 +196,13 @@ def prune(
         set_masks(follower, masks)
         silence(follower, *gone)
     return Pruning(
-        criterion,
-        unit,
-        control,
-        reinit,
+        plan.criterion,
+        plan.unit,
+        plan.control,
+        plan.reinit,
         {
             name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
-            for stage in stages
+            for stage in plan.stages
             for name in _layer_names(network, stage)
         },
     )

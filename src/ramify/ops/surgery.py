@@ -3,12 +3,13 @@
 Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ramify.errors import InputError
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network
@@ -88,6 +89,44 @@ def _options(group: dict[str, object]) -> dict[str, object]:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
+def replace_parameter(
+    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
+) -> None:
+    """Let ``optimizer`` go on with ``new`` where it had ``old``: in the same group, at the same place.
+
+    What it keeps in the shape of the parameter (momentum, moments) is resized likewise, and scalars such as a step
+    counter stay. Should the shape change and it keep anything in a third shape, as Adafactor does, all that it keeps
+    of this parameter is forgotten. An optimizer that does not have ``old`` stays as it is.
+
+    Args:
+        optimizer: any ``torch.optim`` optimizer that knows its parameters by its groups and its state alone.
+        old: a parameter.
+        new: what takes its place.
+        resize: makes of a tensor in the shape of ``old`` one in the shape of ``new``.
+
+    Example:
+        >>> old, new = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
+        >>> optimizer = torch.optim.SGD([old], lr=0.1, momentum=0.9)
+        >>> (old * torch.arange(3)).sum().backward()
+        >>> optimizer.step()
+        >>> replace_parameter(optimizer, old, new, lambda tensor: tensor[1:])
+        >>> optimizer.state[new]["momentum_buffer"]
+        tensor([1., 2.])
+    """
+    for group in optimizer.param_groups:
+        group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
+    if old not in optimizer.state:
+        return
+    state = optimizer.state.pop(old)
+    shapes = {value.shape for value in state.values() if isinstance(value, Tensor)}
+    if new.shape != old.shape and shapes - {old.shape, torch.Size()}:
+        return
+    optimizer.state[new] = {
+        key: resize(value) if isinstance(value, Tensor) and value.shape == old.shape else value
+        for key, value in state.items()
+    }
+
+
 def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
     """Mask the layers named in ``masks``: weights that a mask removes become zero, and so does all kept about them.
 
@@ -107,7 +146,7 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
     with torch.no_grad():
         for name, mask in masks.items():
             layer = layers[name]
-            layer.mask.logical_and_(mask)
+            layer.mask.logical_and_(mask.to(layer.mask.device))
             gone = ~layer.mask
             tensors = [layer.weight, layer.weight.grad]
             if optimizer is not None and layer.weight in optimizer.state:
@@ -135,6 +174,25 @@ def reinitialise(
             found = stage_parameters(network, stage)
             for parameter in (*found.decay.values(), *found.spared.values()):
                 optimizer.state.pop(parameter, None)
+
+
+def check_followers(network: Network, followers: Sequence[nn.Module]) -> list[Network]:
+    """The ``followers`` of ``network``, as networks.
+
+    Raises:
+        InputError: one of them is none, or one of other stages.
+    """
+    found: list[Network] = []
+    for follower in followers:
+        if not isinstance(follower, Network):
+            kind = type(follower).__name__
+            raise InputError(
+                f"followers: got one of type {kind}; accepted: networks, such as the module of an AveragedModel"
+            )
+        if (follower.plans, len(follower.stages)) != (network.plans, len(network.stages)):
+            raise InputError("followers: got a network of other stages; accepted: those of the network they follow")
+        found.append(follower)
+    return found
 
 
 def revived(network: nn.Module) -> int:

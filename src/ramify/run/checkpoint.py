@@ -70,12 +70,21 @@ class Card:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """Where a run stands after an epoch, besides its network and the optimizer's tensors."""
+    """Where a run stands after an epoch, besides its network and the optimizer's tensors.
+
+    Attributes:
+        losses: validation loss of the deepest exit after each epoch.
+        moments: the epochs before which the network grew or was widened.
+        stopped: why growth ended before its plan was done, if it did.
+    """
 
     epoch: int
     seconds: float
     best_epoch: int | None
     best_score: float | None
+    losses: tuple[float, ...] = ()
+    moments: tuple[int, ...] = ()
+    stopped: str | None = None
 
 
 def own_plans(network: Network) -> tuple[StagePlan, ...] | None:

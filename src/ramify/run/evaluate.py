@@ -10,6 +10,7 @@ from ramify.data.pictures import Part
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.loss import exit_losses
+from ramify.run.distributed import ALONE, Team
 
 BATCH = 512
 """Pictures in a batch of an evaluation; it does not change the figures."""
@@ -54,11 +55,11 @@ def all_logits(network: Branching, images: Tensor, precision: str = "float32") -
     return torch.cat(found, dim=1)
 
 
-def evaluate(network: Network, part: Part, precision: str = "float32") -> list[Score]:
+def evaluate(network: Network, part: Part, precision: str = "float32", team: Team = ALONE) -> list[Score]:
     """The score of every exit on ``part``, shallowest first.
 
     The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
-    it had. Pictures are never augmented.
+    it had. Pictures are never augmented. The processes of ``team`` share the pictures; each gets the whole score.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -74,10 +75,12 @@ def evaluate(network: Network, part: Part, precision: str = "float32") -> list[S
     network.eval()
     with torch.inference_mode(), computing(device, precision):
         for start in range(0, count, BATCH):
-            images = to_float(part.images[start : start + BATCH].to(device))
-            labels = part.labels[start : start + BATCH].to(device)
-            total += _sums(network(images).float(), labels).to(total)
+            batch = slice(start, min(start + BATCH, count))
+            images, labels = part.images[batch][team.share(BATCH)], part.labels[batch][team.share(BATCH)].to(device)
+            if len(labels):
+                total += _sums(network(to_float(images.to(device))).float(), labels).to(total)
     network.train(training)
+    total = team.summed(total)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]
 
 

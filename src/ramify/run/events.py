@@ -4,7 +4,9 @@ A run calls each observer with one event after another, in this order::
 
     Started
     for each epoch:
-        Grew            if a growth is due, before the first step
+        Grew            if a growth is due, before the first step; or
+        Widened         if that was a widening; or
+        GrowthEnded     if growth by loss pays no more
         Pruned          if a pruning is due, after a growth of the same epoch
         StepDone        after each training step (no device is waited for)
         EpochDone       the figures of the epoch, after validation
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from ramify.config import Config
 from ramify.ops.grow import Growth
 from ramify.ops.prune import Pruning
+from ramify.ops.widen import Widening
 from ramify.run.evaluate import Score
 from ramify.run.summary import Summary
 
@@ -41,10 +44,28 @@ class Started:
 
 @dataclass(frozen=True)
 class Grew:
-    """The network has grown before the first step of ``epoch``."""
+    """The network has grown before the first step of ``epoch``, for the ``reason`` told."""
 
     epoch: int
     growth: Growth
+    reason: str
+
+
+@dataclass(frozen=True)
+class Widened:
+    """The cells of a stage have been widened before the first step of ``epoch``, for the ``reason`` told."""
+
+    epoch: int
+    widening: Widening
+    reason: str
+
+
+@dataclass(frozen=True)
+class GrowthEnded:
+    """From ``epoch`` on the network does not grow any more, though its plan is not done, for the ``reason`` told."""
+
+    epoch: int
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,9 @@ class EpochDone:
         exits: shallowest first.
         density: the fraction of weights kept in each stage.
         revived: masked weights that were not zero after the epoch; a run in which there are any stops.
+        gradient_parity: root mean square of the gradient in the newest stage over that in those before it, at the
+            last step; None before the first growth and where either is frozen.
+        compilations: how often the training step has been compiled so far; 0 without ``train.compile``.
     """
 
     epoch: int
@@ -96,6 +120,8 @@ class EpochDone:
     exits: tuple[ExitFigures, ...]
     density: tuple[float, ...]
     revived: int
+    gradient_parity: float | None = None
+    compilations: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,5 +139,5 @@ class Finished:
     summary: Summary
 
 
-Event = Started | Grew | Pruned | StepDone | EpochDone | NewBest | Finished
+Event = Started | Grew | Widened | GrowthEnded | Pruned | StepDone | EpochDone | NewBest | Finished
 Observer = Callable[[Event], None]

@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +20,12 @@ from ramify.errors import ConfigError
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
 from ramify.run.checkpoint import read_model
+from ramify.run.distributed import ALONE, Team, world
 from ramify.run.folder import CONFIG, checkpoint_of
 from ramify.yamltext import to_text
+
+STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "growth.plan=null")
+"""A run with a parent does not grow."""
 
 EVERY_CELL = 8
 """Up to so many cells, each but the last is given an internal classifier where the user does not say which."""
@@ -32,10 +36,11 @@ SMALL = 16 * 16
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how precisely a run computes."""
+    """Where and how precisely a run computes, and with how many others."""
 
     device: torch.device
     precision: str
+    team: Team = ALONE
 
 
 @dataclass(frozen=True)
@@ -52,18 +57,27 @@ class Parts:
         return len(self.train), len(self.valid), len(self.test)
 
 
-def prepare(config: Config, progress: Progress | None = None) -> tuple[Config, Place, Parts]:
+def prepare(config: Config, team: Team, progress: Progress | None = None) -> tuple[Config, Place, Parts]:
     """The configuration with nothing left open, where the run computes, and its pictures.
+
+    The first process of ``team`` loads the pictures first; the others then find them in the cache.
 
     Raises:
         InputError: the machine lacks the device, or the pictures cannot be read or do not fit the configuration.
         RunError: the pictures cannot be fetched.
     """
     config = resolve(config)
-    where = place(config)
+    where = replace(place(config), team=team)
+    team.decided(lambda: None if team.size == 1 else len(load_pictures(config.data, progress).train))
     pictures = load_pictures(config.data, progress)
     config = fit_to(config, pictures)
-    return config, where, deal(config, pictures)
+    parts = deal(config, pictures)
+    if len(parts.train) < 2 * team.size:
+        least = 2 * team.size
+        raise ConfigError(
+            f"data.limit: got {len(parts.train)} training pictures; accepted: {least} or more, 2 a process"
+        )
+    return config, where, parts
 
 
 def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) -> Config:
@@ -83,7 +97,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         f"runs_dir={parent.parent}",
         f"parent={parent}",
         "convert=null",
-        "growth.epochs=null",
+        *STAYS,
         *fresh,
         "prune.enabled=true",
         "prune.epochs=[1]",
@@ -110,6 +124,8 @@ def place(config: Config) -> Place:
     wanted = config.train.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and world()[1] > 1:
+        wanted = f"cuda:{world()[2]}"
     device = torch.device(wanted)
     there = {
         "cpu": True,
@@ -176,7 +192,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn"] | int, overrides: S
         f"runs_dir={parent.parent}",
         f"parent={parent}",
         f"convert={'cut' if isinstance(to, int) else to}",
-        "growth.epochs=null",
+        *STAYS,
         "prune.enabled=false",
         "prune.epochs=[]",
         "prune.keep_ratio=0.5",

@@ -10,11 +10,10 @@ from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.nn.network import Network
 from ramify.ops.convert import cut, to_cnn, to_sdn
-from ramify.ops.freeze import freeze_trunk
 from ramify.ops.surgery import parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score
-from ramify.run.folder import checkpoint_of
+from ramify.run.folder import checkpoint_of, read_summary
 from ramify.run.prepare import Parts, Place
 
 
@@ -33,6 +32,16 @@ class State:
     best_score: float | None = None
     grown: tuple[tuple[int, int], ...] = ()
     valid: tuple[Score, ...] | None = None
+    losses: tuple[float, ...] = ()
+    moments: tuple[int, ...] = ()
+    stopped: str | None = None
+
+    @property
+    def progress(self) -> TrainerState:
+        """What is saved of it beside the network and the optimizer's tensors."""
+        return TrainerState(
+            self.epoch, self.seconds, self.best_epoch, self.best_score, self.losses, self.moments, self.stopped
+        )
 
 
 def begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
@@ -59,13 +68,14 @@ def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     grown, valid = card.grown, card.valid
     if config.convert is not None:
         network, grown, valid = _converted(network, config), (), None
-    elif not network.complete:
+    elif not network.complete and read_summary(parent) is None:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
     _same_network(network, card.classes, config, parts, parent)
-    _to_train(config, network.to(where.device))
+    network.to(where.device)
     state = State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
-    saved = TrainerState(0, 0.0, None, None)
-    replace_folder(folder / "last", pack_model(network, card_of(state)) | pack_trainer(network, state.optimizer, saved))
+    if where.team.first:
+        saved = pack_model(network, card_of(state)) | pack_trainer(network, state.optimizer, state.progress)
+        replace_folder(folder / "last", saved)
     return state
 
 
@@ -73,12 +83,6 @@ def _converted(network: Network, config: Config) -> Network:
     if config.convert == "sdn":
         return to_sdn(network, config.network, config.seed)
     return to_cnn(network) if config.convert == "cnn" else cut(network, config.network.exits)
-
-
-def _to_train(config: Config, network: Network) -> None:
-    network.train()
-    if config.train.exits_only:
-        freeze_trunk(network)
 
 
 def _same_network(network: Network, classes: tuple[str, ...], config: Config, parts: Parts, folder: Path) -> None:
@@ -101,7 +105,7 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """The run as ``folder`` saved it after its last epoch."""
     network, card = read_model(folder / "last")
     _same_network(network, card.classes, config, parts, folder / "last")
-    _to_train(config, network.to(where.device))
+    network.to(where.device)
     optimizer = _optimizer(config, network)
     saved = read_trainer(folder / "last", network, optimizer)
     return State(
@@ -116,6 +120,9 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
         best_score=saved.best_score,
         grown=card.grown,
         valid=card.valid,
+        losses=saved.losses,
+        moments=saved.moments,
+        stopped=saved.stopped,
     )
 
 

@@ -5,16 +5,18 @@ comes from the run's seed and the epoch (see :mod:`ramify.seeds`), and a checkpo
 epoch, so a run that is resumed ends with the same bits as one that was never stopped.
 """
 
+import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from ramify.config import Config, births
+from ramify.config import Config
 from ramify.configfile import read_config, to_yaml
 from ramify.data.augment import augment, augmentation, batches
 from ramify.data.fetch import Progress
@@ -24,11 +26,12 @@ from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.freeze import train_what_learns
-from ramify.ops.grow import grow
+from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
-from ramify.ops.prune import Pruning, prune
+from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.surgery import revived, set_learning_rate
-from ramify.run.checkpoint import TrainerState, own_plans, pack_model, pack_trainer, read_model
+from ramify.run.checkpoint import own_plans, pack_model, pack_trainer, read_model
+from ramify.run.distributed import together
 from ramify.run.evaluate import Score, computing, evaluate, to_float
 from ramify.run.events import (
     EpochDone,
@@ -36,11 +39,13 @@ from ramify.run.events import (
     ExitFigures,
     Finished,
     Grew,
+    GrowthEnded,
     NewBest,
     Observer,
     Pruned,
     Started,
     StepDone,
+    Widened,
 )
 from ramify.run.folder import (
     CONFIG,
@@ -53,11 +58,13 @@ from ramify.run.folder import (
     read_summary,
     write_summary,
 )
-from ramify.run.prepare import Parts, computing_with, prepare
+from ramify.run.growing import PICTURES, carry_out, freeze_what_rests, gradient_parity, growing_is_over, what_is_due
+from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
 from ramify.run.state import State, begin, card_of, restore
+from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
-from ramify.schedule import exit_weights, growth_due, learning_rate, prune_targets, ready_for_best
+from ramify.schedule import Verdict, exit_weights, learning_rate, prune_targets, ready_for_best
 from ramify.seeds import derive, generator
 
 
@@ -66,9 +73,11 @@ def train(
 ) -> Summary:
     """Train the network that ``config`` describes, keep it in its run folder, and tell what it came to.
 
+    Under ``torchrun`` its processes share each batch; see :mod:`ramify.run.distributed`.
+
     Args:
         config: the run; what it leaves open is filled in by :func:`ramify.config.resolve` and by the pictures.
-        observers: called with every :data:`~ramify.run.events.Event`.
+        observers: called with every :data:`~ramify.run.events.Event`, in the first process alone.
         overwrite: replace a finished or broken run of the same name.
         progress: told how far a download is, where the pictures must be fetched.
 
@@ -77,10 +86,17 @@ def train(
             the run exists.
         RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
     """
-    config, where, parts = prepare(config, progress)
-    with new_run(config, overwrite) as folder, computing_with(config):
+    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+        config, where, parts = prepare(config, team, progress)
+
+        def open_folder() -> Path:
+            return stack.enter_context(new_run(config, overwrite))
+
+        folder = team.decided(open_folder)
+        stack.enter_context(computing_with(config))
         config = config.model_copy(update={"name": folder.name})
-        write_atomic(folder / CONFIG, to_yaml(config).encode())
+        if team.first:
+            write_atomic(folder / CONFIG, to_yaml(config).encode())
         return _unfold(begin(config, where, parts, folder), folder, parts, tuple(observers))
 
 
@@ -88,21 +104,28 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
     """Go on with the run in ``folder`` from its last checkpoint; a finished run gives its summary at once.
 
     On the same machine the weights end bitwise equal to those of a run that was never stopped: the run computes
-    with the number of threads it began with.
+    with the number of threads it began with. The number of processes may be another one; the sums of floats are then
+    rounded differently.
 
     Raises:
         InputError: another process is in the folder, a file of it is damaged, or the pictures have changed.
         RunError: as :func:`train`.
     """
     config = read_config([folder / CONFIG])
-    with locked(folder):
-        done = read_summary(folder)
+    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+
+        def open_folder() -> Summary | None:
+            stack.enter_context(locked(folder))
+            return read_summary(folder)
+
+        done = team.decided(open_folder)
         if done is not None:
             return done
-        config, where, parts = prepare(config, progress)
-        with computing_with(config):
-            started = readable_folder(folder / "last").exists()
-            state = (restore if started else begin)(config, where, parts, folder)
+        config, where, parts = prepare(config, team, progress)
+        stack.enter_context(computing_with(config))
+        started = readable_folder(folder / "last").exists()
+        state = (restore if started else begin)(config, where, parts, folder)
+        if team.first:
             # What follows the last checkpoint is done again, and so is compaction.
             for name in (METRICS, EVENTS):
                 keep_lines(
@@ -111,17 +134,27 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
                 )
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
-            return _unfold(state, folder, parts, tuple(observers))
+        return _unfold(state, folder, parts, tuple(observers))
 
 
 def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer, ...]) -> Summary:
     """The epochs that are left, then the test."""
     config, where = state.config, state.where
+    team = where.team
     train_part, valid_part = parts.train.to(where.device), parts.valid.to(where.device)
 
     def tell(event: Event) -> None:
-        for observer in observers:
-            observer(event)
+        if team.first:
+            for observer in observers:
+                observer(event)
+
+    def note(name: str, record: dict[str, object]) -> None:
+        if team.first:
+            append_line(folder / name, record)
+
+    def keep(name: str, files: dict[str, bytes]) -> None:
+        if team.first:
+            replace_folder(folder / name, files)
 
     tell(
         Started(
@@ -136,62 +169,90 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             epoch=state.epoch,
         )
     )
-    growths, prunings = config.growth.epochs or (), config.prune.epochs if config.prune.enabled else ()
+    prunings = config.prune.epochs if config.prune.enabled else ()
+    step = Step(state)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
-        if growth_due(epoch, growths):
-            growth = grow(state.network, state.optimizer, seed=config.seed)
-            state.grown = (*state.grown, (growth.stage, epoch))
-            append_line(folder / EVENTS, {"event": "grew", "epoch": epoch, **asdict(growth)})
-            tell(Grew(epoch, growth))
+        due = team.decided(partial(what_is_due, state, epoch))
+        if isinstance(due, Verdict):
+            state.stopped = due.reason
+            note(EVENTS, {"event": "growth_ended", "epoch": epoch, "reason": due.reason})
+            tell(GrowthEnded(epoch, due.reason))
+        elif due is not None:
+            change = carry_out(state, due, epoch, to_float(_some(state, train_part, "grow", epoch, PICTURES).images))
+            kind = "grew" if isinstance(change, Growth) else "widened"
+            note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
+            tell(Grew(epoch, change, due.reason) if isinstance(change, Growth) else Widened(epoch, change, due.reason))
 
         if epoch in prunings:
-            pruning = _prune(state, train_part, epoch)
+            planned = team.decided(partial(_plan_pruning, state, train_part, epoch))
+            pruning = apply_pruning(state.network, planned, state.optimizer)
             density = tuple(stage_density(state.network))
-            append_line(folder / EVENTS, _pruned_line(epoch, pruning, density))
+            note(EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
 
+        freeze_what_rests(state)
+        if step.renew(state) and epoch > state.epoch + 1:
+            team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = _train_epoch(state, train_part, epoch, tell)
-        valid = tuple(evaluate(state.network, valid_part, where.precision)) if len(valid_part) else None
+        done = _train_epoch(state, step, train_part, epoch, tell)
+        team.average_buffers(state.network)
+        team.compare(state.network, f"epoch {epoch}")
+        valid = tuple(evaluate(state.network, valid_part, where.precision, team)) if len(valid_part) else None
         _stop_if_broken(done, valid, folder)
         figures = _with_valid(done, valid)
         state.epoch, state.valid = epoch, valid
         state.seconds += time.perf_counter() - began
+        if valid is not None:
+            state.losses = (*state.losses, valid[-1].loss)
 
         score = depth_weighted(valid) if valid else None
-        best = ready_for_best(epoch, growths, prunings) and (
+        best = _settled(state, epoch, prunings) and (
             state.best_score is None or score is None or score > state.best_score
         )
-        model = pack_model(state.network, card_of(state))
+        model = pack_model(state.network, card_of(state)) if team.first else {}
         if best:
             state.best_epoch, state.best_score = epoch, score
-            replace_folder(folder / "best", model)
-        append_line(folder / METRICS, asdict(figures))
+            keep("best", model)
+        note(METRICS, asdict(figures))
         if best:
-            append_line(folder / EVENTS, {"event": "best", "epoch": epoch, "score": score})
-        saved = TrainerState(epoch, state.seconds, state.best_epoch, state.best_score)
-        replace_folder(folder / "last", model | pack_trainer(state.network, state.optimizer, saved))
+            note(EVENTS, {"event": "best", "epoch": epoch, "score": score})
+        if team.first:
+            keep("last", model | pack_trainer(state.network, state.optimizer, state.progress))
         tell(figures)
         if best and score is not None:
             tell(NewBest(epoch, score))
 
-    summary = _finish(state, folder, parts)
+    summary = team.decided(partial(_finish, state, folder, parts))
     tell(Finished(summary))
     return summary
 
 
-def _prune(state: State, part: Part, epoch: int) -> Pruning:
+def _settled(state: State, epoch: int, prunings: Sequence[int]) -> bool:
+    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune."""
+    if state.config.growth.mode == "loss":
+        return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
+    return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
+
+
+def _some(state: State, part: Part, purpose: str, epoch: int, count: int) -> Part:
+    """Seeded training pictures that are not augmented."""
+    order = torch.randperm(len(part), generator=generator(state.config.seed, purpose, epoch))[:count]
+    return part[order.to(part.labels.device)]
+
+
+def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     """The pruning due at ``epoch``, scored on seeded training pictures that are not augmented."""
     config, chosen = state.config, state.config.prune
-    targets = prune_targets(chosen.policy, epoch, chosen.epochs, births(config), chosen.keep_ratio, chosen.min_ratio)
-    order = torch.randperm(len(part), generator=generator(config.seed, "prune", epoch))
-    drawn = [part[index.to(part.labels.device)] for index in order.split(chosen.batch_size)[: chosen.batches]]
-    return prune(
+    grown = dict(state.grown) if config.parent is None else {}
+    born = [grown.get(stage, 1) for stage in range(len(state.network.stages))]
+    targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)
+    drawn = _some(state, part, "prune", epoch, chosen.batch_size * chosen.batches)
+    batches = zip(drawn.images.split(chosen.batch_size), drawn.labels.split(chosen.batch_size), strict=True)
+    return plan_pruning(
         state.network,
         targets,
         chosen.criterion,
-        [(to_float(batch.images), batch.labels) for batch in drawn],
-        state.optimizer,
+        [(to_float(images), labels) for images, labels in batches],
         unit=chosen.unit,
         rounds=chosen.rounds,
         floor=chosen.floor,
@@ -206,9 +267,9 @@ def _pruned_line(epoch: int, pruning: Pruning, density: tuple[float, ...]) -> di
     return {"event": "pruned", "epoch": epoch, **asdict(pruning), **totals, "density": density}
 
 
-def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochDone:
+def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observer) -> EpochDone:
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
-    config, network, optimizer = state.config, state.network, state.optimizer
+    config, network, optimizer, team = state.config, state.network, state.optimizer, state.where.team
     train = config.train
     assert train.milestones is not None
     assert isinstance(train.gammas, tuple)
@@ -228,19 +289,26 @@ def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochD
     sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
     began, done = time.perf_counter(), 0
     for index in batches(len(part), config.data.batch_size, shuffling):
+        if len(index) < 2 * team.size:
+            continue  # too few to share out: batch norm needs two pictures in each process
         batch = part[index.to(state.where.device)]
-        images = to_float(augment(batch.images, how, changing))
+        mine = team.share(len(batch))
+        # Every process draws for the whole batch, so that their number changes no picture.
+        images, labels = to_float(augment(batch.images, how, changing)[mine]), batch.labels[mine]
         with computing(state.where.device, state.where.precision):
-            logits = network(images)  # [E, B, C]
-        losses = exit_losses(logits, batch.labels)  # [E]
+            logits = step.forward(images)  # [E, B, C]
+        losses = exit_losses(logits, labels)  # [E]
         optimizer.zero_grad(set_to_none=True)
-        weighted_loss(losses, weights).backward()
+        # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
+        (weighted_loss(losses, weights) * (len(labels) * team.size / len(batch))).backward()
+        if train.clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
         optimizer.step()
-        right = (logits.detach().argmax(dim=2) == batch.labels).sum(dim=1)  # [E]
-        sums += torch.stack((losses.detach() * len(batch), right))
+        right = (logits.detach().argmax(dim=2) == labels).sum(dim=1)  # [E]
+        sums += torch.stack((losses.detach() * len(labels), right))
         done += len(batch)
         tell(StepDone(epoch, done, len(part)))
-    losses_mean, top1 = (sums / done).tolist()
+    losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
     return EpochDone(
         epoch=epoch,
@@ -253,6 +321,8 @@ def _train_epoch(state: State, part: Part, epoch: int, tell: Observer) -> EpochD
         exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(losses_mean, top1, strict=True)),
         density=tuple(stage_density(network)),
         revived=revived(network),
+        gradient_parity=gradient_parity(state),
+        compilations=step.compilations,
     )
 
 

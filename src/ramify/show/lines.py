@@ -4,8 +4,20 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Observer, Pruned, Started, StepDone
-from ramify.show.words import duration, growth_words, network_words, percent, pruning_words
+from ramify.run.events import (
+    EpochDone,
+    Event,
+    Finished,
+    Grew,
+    GrowthEnded,
+    NewBest,
+    Observer,
+    Pruned,
+    Started,
+    StepDone,
+    Widened,
+)
+from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
 
 
 def plain_lines(write: Callable[[str], None]) -> Observer:
@@ -25,6 +37,10 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                     write(f"  goes on after epoch {event.epoch}")
             case Grew():
                 write(f"epoch {event.epoch}: {growth_words(event)}")
+            case Widened():
+                write(f"epoch {event.epoch}: {widening_words(event)}")
+            case GrowthEnded():
+                write(f"epoch {event.epoch}: growth ends; {event.reason}")
             case Pruned():
                 write(f"epoch {event.epoch}: {pruning_words(event)}")
             case EpochDone():
@@ -55,6 +71,8 @@ def json_lines(write: Callable[[str], None]) -> Observer:
     kinds = {
         Started: "started",
         Grew: "grew",
+        Widened: "widened",
+        GrowthEnded: "growth_ended",
         Pruned: "pruned",
         EpochDone: "epoch",
         NewBest: "best",
@@ -67,7 +85,9 @@ def json_lines(write: Callable[[str], None]) -> Observer:
         if isinstance(event, Started):
             fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
         elif isinstance(event, Grew):
-            fields = {"epoch": event.epoch, **asdict(event.growth)}
+            fields = {"epoch": event.epoch, **asdict(event.growth), "reason": event.reason}
+        elif isinstance(event, Widened):
+            fields = {"epoch": event.epoch, **asdict(event.widening), "reason": event.reason}
         elif isinstance(event, Pruned):
             fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
         elif isinstance(event, Finished):

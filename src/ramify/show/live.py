@@ -11,9 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ramify.config import Config
-from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Pruned, Started, StepDone
-from ramify.show.words import duration, growth_words, network_words, percent, pruning_words
+from ramify.config import Config, births
+from ramify.run.events import EpochDone, Event, Finished, Grew, GrowthEnded, NewBest, Pruned, Started, StepDone, Widened
+from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
 
 BAR = 40
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -30,6 +30,8 @@ class LiveView:
         self._loading = "loading pictures ..."
         self._note = ""
         self._best: NewBest | None = None
+        self._moments: list[int] = []
+        self._ended = False
         self._clock = time.monotonic()
         # Last, since it asks for a first picture at once.
         self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
@@ -47,11 +49,19 @@ class LiveView:
         match event:
             case Started():
                 self._started, self._epochs, self._step, self._best, self._note = event, [], None, None, ""
+                self._moments, self._ended = [], False
                 self._clock = time.monotonic()
             case StepDone():
                 self._step = event
             case Grew():
+                self._moments.append(event.epoch)
                 self._note = f"epoch {event.epoch}: {growth_words(event)}"
+            case Widened():
+                self._moments.append(event.epoch)
+                self._note = f"epoch {event.epoch}: {widening_words(event)}"
+            case GrowthEnded():
+                self._ended = True
+                self._note = f"epoch {event.epoch}: growth ends; {event.reason}"
             case Pruned():
                 self._note = f"epoch {event.epoch}: {pruning_words(event)}"
             case EpochDone():
@@ -97,7 +107,7 @@ class LiveView:
         left = f"{duration(spent / here * (total - done))} left" if here > 0.5 and done < total else ""
         return Text.assemble(
             (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
-            *growth_bar(done, total, started.config.growth.epochs or ()),
+            *growth_bar(done, total, started.config.growth.epochs or self._moments),
             f" {100 * done / total:3.0f} %  {duration(spent)}  {left}",
         )
 
@@ -112,11 +122,14 @@ class LiveView:
         table.add_column("error, halved each step", no_wrap=True)
         latest = self._epochs[-1] if self._epochs else None
         cells = exit_depths(started.config)
-        born = _born(started.config)
+        scheduled = started.config.growth.mode == "scheduled"
+        born = births(started.config) if scheduled else ()
         for i, depth in enumerate(cells):
             label, after = str(i + 1), f"{depth} cells" if depth != 1 else "1 cell"
             if latest is None or i >= len(latest.exits):
-                grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
+                grows = "grows when the loss stalls" if not self._ended else "does not grow"
+                if scheduled:
+                    grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
                 table.add_row(
                     label,
                     after,
@@ -197,10 +210,3 @@ def exit_depths(config: Config) -> list[int]:
     if network.kind == "full":
         return [total]
     return [*(i + 1 for i, carries in enumerate(network.structure) if carries), total]
-
-
-def _born(config: Config) -> list[int]:
-    """The epoch from which each exit exists."""
-    first = config.network.first_stages
-    epochs = config.growth.epochs or ()
-    return [1] * first + [epochs[i] if i < len(epochs) else 1 for i in range(config.network.exits - first)]

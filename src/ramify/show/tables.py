@@ -112,7 +112,7 @@ def sentence(summary: Summary) -> str:
     score = last.test or last.valid
     on = "test" if last.test else "validation"
     reached = f"{percent(score.top1)} of the {on} pictures right at the last exit" if score else "not measured yet"
-    unfinished = "" if len(summary.exits) == summary.exits_planned else f" (of {summary.exits_planned} to come)"
+    unfinished = "" if len(summary.exits) == summary.exits_planned else f" (of {summary.exits_planned} planned)"
     return f"{count(last.kept)} weights, {plural(len(summary.exits), 'exit')}{unfinished}: {reached}"
 
 

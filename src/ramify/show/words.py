@@ -1,7 +1,7 @@
 """Figures as people write them, the same in every table, line and view."""
 
 from ramify.config import Config
-from ramify.run.events import Grew, Pruned
+from ramify.run.events import Grew, Pruned, Widened
 
 
 def percent(share: float | None) -> str:
@@ -47,7 +47,21 @@ def growth_words(event: Grew) -> str:
     growth = event.growth
     head = "the final classifier" if growth.final else "its exit"
     cells = f"{plural(growth.cells, 'cell')} and {head}" if growth.cells else head
-    return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights"
+    start = "" if growth.init == "random" else f", {growth.init} start"
+    return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights{start}{_why(event.reason)}"
+
+
+def widening_words(event: Widened) -> str:
+    """``'widened stage 2: inner channels 16 to 24, 16 to 24, + 4,608 weights'``."""
+    widening = event.widening
+    channels = ", ".join(f"{before} to {after}" for before, after in widening.cells.values())
+    added = f"+ {count(widening.weights)} weights"
+    return f"widened stage {widening.stage + 1}: inner channels {channels}, {added}{_why(event.reason)}"
+
+
+def _why(reason: str) -> str:
+    # That a list of epochs has this epoch goes without saying.
+    return "" if reason.startswith("growth.epochs") else f"; {reason}"
 
 
 def pruning_words(event: Pruned) -> str:

@@ -1,0 +1,332 @@
+"""Widening: the cells of a stage gain inner channels while the network trains, and its function stays."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ramify.errors import InputError
+from ramify.nn.cell import CELLS, CellPlan
+from ramify.nn.masked import MaskedConv2d, masked_layers
+from ramify.nn.network import Network, Stage
+from ramify.ops.channels import WIRING, Part, mask_dead_inputs
+from ramify.ops.inherit import check_pictures, measured, set_statistics
+from ramify.ops.surgery import check_followers, replace_parameter, set_masks
+from ramify.seeds import drawing
+
+WideningInit = Literal["random", "copy"]
+"""How new inner channels start."""
+
+
+@dataclass(frozen=True)
+class Widening:
+    """What one widening did.
+
+    Attributes:
+        stage: index of the stage, from 0.
+        cells: the inner channels of each of its cells before and after, by the cell's name.
+        parameters: how many parameters it added, batch norm included.
+        weights: how many convolution weights it added, masked ones left out.
+        init: how the newcomers started.
+    """
+
+    stage: int
+    cells: dict[str, tuple[int, int]]
+    parameters: int
+    weights: int
+    init: WideningInit
+
+
+@dataclass(frozen=True)
+class _Newcomers:
+    """The inner channels that one cell gains.
+
+    Attributes:
+        count: how many.
+        drawn: for random ones, the weights that make them, by the name of the layer in the cell.
+        sources: for copies, the inner channel that each copies.
+        shares: for copies, what part of its source's weights in the next layer each takes over.
+    """
+
+    count: int
+    drawn: dict[str, Tensor]
+    sources: Tensor
+    shares: Tensor
+
+
+def widen(
+    network: Network,
+    stage: int,
+    channels: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    init: WideningInit = "random",
+    seed: int | None = None,
+    images: Tensor | None = None,
+    followers: Sequence[nn.Module] = (),
+) -> Widening:
+    """Add inner channels to every cell of a stage; what the network answers stays, but for rounding.
+
+    Newcomers start
+
+    - ``random``: with weights drawn anew (He normal), which the next layer reads with weights of zero, so it learns
+      first. They are masked where they would read a channel that pruning has taken away;
+    - ``copy``: as copies of channels that matter, masks included, no channel twice before each was taken once
+      (Net2WiderNet, arXiv:1511.05641). A copy takes over between a quarter and three quarters of its source's weights
+      in the next layer, so that the two do not stay twins.
+
+    The weights that the next layer has for them are masked where it gives nothing at all. Optimizers go on: what they
+    keep about the weights that were there stays, bit for bit, and is zero for newcomers. ``network.plans`` has the
+    new widths, so that the network is saved and rebuilt with them.
+
+    Args:
+        network: in any stage of growth.
+        stage: a stage, counted from 0, of cells with inner channels of their own: ``basic`` and ``preactivation``.
+        channels: how many each of its cells gains.
+        optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
+        init: how newcomers start.
+        seed: seed of the new weights, or of which channels are copied; None draws from PyTorch's generator.
+        images: for ``random``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of the newcomers' batch
+            norms are measured. Without, they start at 0 and 1.
+        followers: networks with the same stages, such as the ``module`` of a
+            ``torch.optim.swa_utils.AveragedModel``, that are widened alike; their functions stay as well.
+
+    Raises:
+        InputError: there is no such stage, its cells have no inner channels of their own, none to copy, or
+            ``channels``, ``images`` or ``followers`` do not fit.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1, 0), channels=4, input_shape=(1, 8, 8), classes=10))
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        >>> widen(network, 0, 2, optimizer).cells, network.plans[0].cells[0].inner_channels
+        ({'stages.0.cells.0': (4, 6)}, 6)
+    """
+    names = _check(network, stage, channels, init)
+    check_pictures(network, images)
+    following = check_followers(network, followers)
+    with drawing(seed, "widen", stage, *(cell.inner_channels for cell in network.plans[stage].cells)):
+        choose = _draw if init == "random" else _choose_copies
+        newcomers = {
+            name: choose(network, name, cell, channels)
+            for name, cell in zip(names, network.plans[stage].cells, strict=True)
+        }
+    before = _size(network.stages[stage])
+    for each, its_optimizer in ((network, optimizer), *((follower, None) for follower in following)):
+        for name, cell in zip(names, each.plans[stage].cells, strict=True):
+            _widen_cell(each, name, cell, newcomers[name], its_optimizer)
+        _note_plan(each, stage, channels)
+    if init == "random":
+        _settle(network, stage, channels, names, images, following)
+    after = _size(network.stages[stage])
+    return Widening(
+        stage=stage,
+        cells={
+            name: (cell.inner_channels - channels, cell.inner_channels)
+            for name, cell in zip(names, network.plans[stage].cells, strict=True)
+        },
+        parameters=after[0] - before[0],
+        weights=after[1] - before[1],
+        init=init,
+    )
+
+
+def _check(network: Network, stage: int, channels: int, init: str) -> list[str]:
+    """The names of the cells to widen.
+
+    Raises:
+        InputError: they cannot be.
+    """
+    there = len(network.stages)
+    if stage not in range(there):
+        raise InputError(f"widen: got stage {stage + 1}; accepted: stages 1 to {there}, which exist")
+    if channels < 1:
+        raise InputError(f"widen: got {channels} channels; accepted: a whole number >= 1")
+    if init not in get_args(WideningInit):
+        raise InputError(f"widen: got init {init}; accepted: {', '.join(get_args(WideningInit))}")
+    cells = network.plans[stage].cells
+    if not cells:
+        raise InputError(f"widen: got stage {stage + 1}, which has no cells; accepted: one that has some")
+    fixed = [cell.type for cell in cells if not _widenable(cell)]
+    if fixed:
+        able = " and ".join(kind for kind in CELLS if _widenable(replace(cells[0], type=kind, projects=False)))
+        raise InputError(
+            f"widen: got stage {stage + 1} with {fixed[0]} cells; accepted: {able} cells, whose inner channels are "
+            "their own"
+        )
+    return [f"stages.{stage}.cells.{index}" for index in range(len(cells))]
+
+
+def _widenable(cell: CellPlan) -> bool:
+    """Whether a cell makes inner channels that no identity shortcut carries."""
+    wiring = WIRING[cell.type]
+    return any(part.rows == "inner" for part in wiring.of(cell)) and wiring.carried(cell) != "inner"
+
+
+def _parts(cell: CellPlan) -> list[Part]:
+    """The parts of a cell that make, pass or read its inner channels."""
+    return [part for part in WIRING[cell.type].of(cell) if "inner" in (part.rows, part.columns)]
+
+
+def _convolution(network: Network, name: str) -> MaskedConv2d:
+    layer = network.get_submodule(name)
+    assert isinstance(layer, MaskedConv2d)
+    return layer
+
+
+def _draw(network: Network, name: str, cell: CellPlan, count: int) -> _Newcomers:
+    """New rows for the layers that make the inner channels, as those of a layer of the new width start."""
+    drawn: dict[str, Tensor] = {}
+    for part in _parts(cell):
+        if part.rows == "inner" and part.columns is not None:
+            old = _convolution(network, f"{name}.{part.name}")
+            rows = old.out_channels + count
+            fresh = MaskedConv2d(old.in_channels, rows, old.kernel_size[0])
+            drawn[part.name] = fresh.weight.detach()[-count:]
+    return _Newcomers(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+
+
+def _choose_copies(network: Network, name: str, cell: CellPlan, count: int) -> _Newcomers:
+    """Which inner channels are copied, and what part of their weights in the next layer the copies take over."""
+    made, read = (torch.zeros(cell.inner_channels, dtype=torch.bool) for _ in range(2))
+    for part in _parts(cell):
+        if part.columns is None:
+            continue
+        mask = _convolution(network, f"{name}.{part.name}").mask.cpu()
+        if part.rows == "inner":
+            made |= mask.flatten(1).any(dim=1)
+        else:
+            read |= mask.transpose(0, 1).flatten(1).any(dim=1)
+    live = (made & read).nonzero()[:, 0]
+    if len(live) == 0:
+        raise InputError(f"widen: got init copy, but all inner channels of {name} are pruned; accepted: random")
+    rounds = -(-count // len(live))
+    sources = torch.cat([live[torch.randperm(len(live))] for _ in range(rounds)])[:count]
+    fractions = torch.empty(count).uniform_(0.25, 0.75).tolist()
+    left = [1.0] * cell.inner_channels
+    shares: list[float] = []
+    for source, fraction in zip(sources.tolist(), fractions, strict=True):
+        shares.append(left[source] * fraction)
+        left[source] -= shares[-1]
+    return _Newcomers(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
+
+
+def _widen_cell(
+    network: Network, name: str, cell: CellPlan, new: _Newcomers, optimizer: torch.optim.Optimizer | None
+) -> None:
+    for part in _parts(cell):
+        module = network.get_submodule(f"{name}.{part.name}")
+        if part.rows == "inner":
+            _add_rows(module, new, new.drawn.get(part.name), optimizer)
+        else:
+            assert isinstance(module, MaskedConv2d)
+            _add_columns(module, new, optimizer)
+
+
+def _add_rows(
+    module: nn.Module, new: _Newcomers, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
+) -> None:
+    """Let a layer make newcomers as well, or a batch norm pass them."""
+    sources = new.sources.to(next(module.parameters()).device)
+    starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
+    for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+        if value.dim() == 0:  # how many batches it has seen
+            continue
+        if len(sources):
+            rows = value.detach()[sources]
+        elif key == "weight" and drawn is not None:
+            rows = drawn.to(value)
+        else:
+            rows = torch.full_like(value[:1], starts[key]).expand(new.count, *value.shape[1:])
+        _set(module, key, torch.cat((value.detach(), rows)), 0, optimizer)
+    if isinstance(module, nn.BatchNorm2d):
+        module.num_features += new.count
+    else:
+        assert isinstance(module, MaskedConv2d)
+        module.out_channels += new.count
+
+
+def _add_columns(layer: MaskedConv2d, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
+    """Let a layer read newcomers, so that it gives what it gave."""
+    weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
+    if len(sources):
+        columns = weight[:, sources] * new.shares.to(weight.dtype).to(weight.device)[:, None, None]
+        # What is left to a source is a difference, so that its sum with the copies' is the old weight but for rounding.
+        weight = weight.index_add(1, sources, columns, alpha=-1)
+        masks = mask[:, sources]
+    else:
+        columns = torch.zeros_like(weight[:, :1]).expand(-1, new.count, -1, -1)
+        # A row that is pruned away stays so.
+        masks = mask.flatten(1).any(dim=1)[:, None, None, None].expand_as(columns)
+    _set(layer, "weight", torch.cat((weight, columns), dim=1), 1, optimizer)
+    _set(layer, "mask", torch.cat((mask, masks), dim=1), 1, optimizer)
+    layer.in_channels += new.count
+
+
+def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
+    """Set a parameter or buffer that has grown along ``dim``; what ``optimizer`` keeps of newcomers is zero."""
+    old = getattr(module, key)
+    if not isinstance(old, nn.Parameter):
+        setattr(module, key, value)
+        return
+    parameter = nn.Parameter(value, requires_grad=old.requires_grad)
+    setattr(module, key, parameter)
+    if optimizer is not None:
+        added = [*old.shape]
+        added[dim] = value.shape[dim] - old.shape[dim]
+        replace_parameter(optimizer, old, parameter, lambda kept: torch.cat((kept, kept.new_zeros(added)), dim))
+
+
+def _note_plan(network: Network, stage: int, channels: int) -> None:
+    old = network.plans[stage]
+    cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
+    new = replace(old, cells=cells)
+    network.plans = (*network.plans[:stage], new, *network.plans[stage + 1 :])
+    its_stage = network.stages[stage]
+    assert isinstance(its_stage, Stage)
+    its_stage.plan = new
+
+
+def _settle(
+    network: Network,
+    stage: int,
+    channels: int,
+    names: Sequence[str],
+    images: Tensor | None,
+    following: Sequence[Network],
+) -> None:
+    """Mask what random newcomers read of dead channels, and measure what they give on ``images``."""
+    # Weights that were there may read a dead channel's constant: those of newcomers alone are masked.
+    draft = copy.deepcopy(network)
+    mask_dead_inputs(draft, stage)
+    masks: dict[str, Tensor] = {}
+    norms: dict[nn.BatchNorm2d, str] = {}
+    for name, cell in zip(names, network.plans[stage].cells, strict=True):
+        for part in _parts(cell):
+            module = network.get_submodule(f"{name}.{part.name}")
+            if isinstance(module, nn.BatchNorm2d):
+                norms[module] = f"{name}.{part.name}"
+            elif part.rows == "inner":
+                mask = masked_layers(network)[f"{name}.{part.name}"].mask.clone()
+                mask[-channels:] = _convolution(draft, f"{name}.{part.name}").mask[-channels:]
+                masks[f"{name}.{part.name}"] = mask
+    for each in (network, *following):
+        set_masks(each, masks)
+    if images is None:
+        return
+    statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}
+    for each in (network, *following):
+        for name, (mean, variance) in statistics.items():
+            norm = each.get_submodule(name)
+            assert isinstance(norm, nn.BatchNorm2d)
+            places = torch.arange(norm.num_features - channels, norm.num_features)
+            set_statistics(norm, places, mean[-channels:], variance[-channels:])
+
+
+def _size(stage: nn.Module) -> tuple[int, int]:
+    """Parameters, and weights that are not masked."""
+    parameters = sum(parameter.numel() for parameter in stage.parameters())
+    return parameters, sum(int(layer.mask.sum()) for layer in masked_layers(stage).values())

@@ -1,0 +1,169 @@
+"""Many processes, one run: plain PyTorch, started by ``torchrun --nproc_per_node 2 -m ramify train ...``.
+
+Every process holds the whole network and computes its share of each batch; gradients are averaged by
+DistributedDataParallel, figures are summed. The first process (rank 0) decides what happens, writes the files and
+speaks; after every change of the network, and after every epoch, all compare a checksum.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
+
+from ramify.errors import ConfigError, ProcessLostError, RamifyError, RunError
+
+T = TypeVar("T")
+WAIT = datetime.timedelta(minutes=30)
+"""How long a process waits for the others, as while the first one reads the test set."""
+
+
+LOST = (
+    "another process of this run has died, or the job was ended; all that was trained up to the last epoch is kept: go "
+    "on with torchrun ... -m ramify train --resume NAME, with as many processes as you like"
+)
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a run: which one this is, counted from 0, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process decides, writes and speaks."""
+        return self.rank == 0
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What ``decide`` gives in the first process, told to all; an error there is an error in all.
+
+        Raises:
+            RamifyError: as ``decide`` raised it.
+        """
+        if self.size == 1:
+            return decide()
+        told: list[tuple[T | None, RamifyError | None]] = [(None, None)]
+        if self.first:
+            try:
+                told[0] = (decide(), None)
+            except RamifyError as error:
+                told[0] = (None, type(error)(*error.problems))
+        dist.broadcast_object_list(told, src=0)
+        value, problem = told[0]
+        if problem is not None:
+            raise problem
+        return cast(T, value)
+
+    def summed(self, values: Tensor) -> Tensor:
+        """``values`` summed over the processes."""
+        if self.size > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+        return values
+
+    def share(self, count: int) -> slice:
+        """Which of ``count`` things are this process's own: every ``size``-th."""
+        return slice(self.rank, count, self.size)
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Give batch norm the mean of the statistics that the processes have seen."""
+        if self.size > 1:
+            for buffer in network.buffers():
+                if buffer.is_floating_point():
+                    dist.all_reduce(buffer)
+                    buffer.div_(self.size)
+
+    def compare(self, network: nn.Module, when: str) -> None:
+        """Stop if the processes do not hold the same network, to the last bit.
+
+        Raises:
+            RunError: they do not.
+        """
+        if self.size == 1:
+            return
+        mine = checksum(network)
+        found: list[str] = [""] * self.size
+        dist.all_gather_object(found, mine)
+        if len(set(found)) > 1:
+            apart = ", ".join(str(rank) for rank, each in enumerate(found) if each != found[0])
+            raise RunError(
+                f"{when}: the network of process {apart} is not that of process 0; this is a fault of ramify"
+            )
+
+
+ALONE = Team()
+
+
+def checksum(network: nn.Module) -> str:
+    """A fingerprint of every parameter and buffer."""
+    digest = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def world() -> tuple[int, int, int]:
+    """Rank, number of processes, and rank on this machine, as torchrun tells them; ``(0, 1, 0)`` without it."""
+    told = os.environ
+    return int(told.get("RANK", 0)), int(told.get("WORLD_SIZE", 1)), int(told.get("LOCAL_RANK", 0))
+
+
+@contextlib.contextmanager
+def together(device: torch.device, batch_size: int) -> Iterator[Team]:
+    """Join the processes that torchrun started, on gloo or, on GPUs, NCCL; alone without it.
+
+    Raises:
+        ConfigError: ``batch_size`` cannot be shared out evenly.
+        ProcessLostError: another process has died, inside the block.
+    """
+    size = world()[1]
+    if size == 1:
+        yield ALONE
+        return
+    if batch_size % size or batch_size // size < 2:
+        raise ConfigError(
+            f"data.batch_size: got {batch_size}; accepted: a multiple of {size}, the number of processes, with 2 "
+            "pictures or more for each"
+        )
+    store, rank, size = next(rendezvous("env://"))
+    # One job may train several runs in turn. Each has names of its own in the store, so that no process reads there
+    # where another one could be reached in the run before.
+    turn = store.add(f"ramify/{rank}", 1)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    own = PrefixStore(f"ramify/{turn}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=WAIT)
+    # Where a process dies, torchrun ends the others: they may hear of it from torchrun or from the broken connection.
+    before = signal.signal(signal.SIGTERM, _ended)
+    try:
+        yield Team(rank, size)
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise ProcessLostError(LOST) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        dist.destroy_process_group()
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    raise ProcessLostError(LOST)
+
+
+def _lost(error: Exception) -> bool:
+    """Whether ``error`` says that a process cannot be reached."""
+    text = str(error)
+    signs = ("Connection closed", "Connection reset", "Broken pipe", "timed out", "Timed out", "NCCL", "gloo")
+    return isinstance(error, dist.DistError) or any(sign in text for sign in signs)

@@ -1,0 +1,74 @@
+"""What a training step calls: the network, shared by many processes or compiled, and wrapped anew when it changes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ramify.errors import ConfigError
+from ramify.run.state import State
+
+BACKEND = "inductor"
+Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
+
+
+class Step:
+    """The forward pass of a training step.
+
+    DistributedDataParallel does not see parameters that come later, nor does a compiled network see that others are
+    frozen; so both are made anew whenever the parameters, their shapes, or what of them learns have changed.
+
+    Attributes:
+        compilations: how often a graph was compiled.
+    """
+
+    def __init__(self, state: State) -> None:
+        self.compilations = 0
+        self._shape: Shape = ()
+        self._plain: nn.Module = state.network
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._batch = state.config.data.batch_size // state.where.team.size
+        if state.config.train.compile:
+            _compiler_or_error(state.where.device)
+
+    def renew(self, state: State) -> bool:
+        """Wrap the network of ``state`` anew if it has changed, and tell whether it had."""
+        network = state.network
+        shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
+        if shape == self._shape:
+            return False
+        self._shape = shape
+        self._plain = network
+        if state.where.team.size > 1:
+            # Each process keeps statistics of its own until the end of the epoch, when they are averaged.
+            self._plain = DistributedDataParallel(network, broadcast_buffers=False)
+        if state.config.train.compile:
+            torch.compiler.reset()
+            self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
+        return True
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for."""
+        network = self._plain if self._compiled is None or len(images) != self._batch else self._compiled
+        logits: Tensor = network(images)
+        return logits
+
+    def _compile(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        from torch._dynamo.backends.registry import lookup_backend
+
+        self.compilations += 1
+        compiled: Callable[..., object] = lookup_backend(BACKEND)(graph, inputs)
+        return compiled
+
+
+def _compiler_or_error(device: torch.device) -> None:
+    if BACKEND != "inductor" or device.type != "cpu":
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ConfigError("train.compile: got true; accepted: false, as this machine has no C++ compiler") from error

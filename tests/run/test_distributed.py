@@ -1,0 +1,182 @@
+"""Two processes, one run: started as a user does, once for the whole module, for each costs seconds to start.
+
+What two processes compute is compared with what one computes on the same batches by a network without batch norm
+(lenet300), since batch norm sees half a batch in each. One that has it must be the same in both processes, which the
+run itself checks after every change and epoch.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from ramify.configfile import read_config
+from ramify.errors import ConfigError
+from ramify.run.distributed import ALONE, checksum, together
+from ramify.run.folder import read_lines
+from ramify.run.readback import describe, load
+from ramify.run.train import resume, train
+
+COMMON = """
+data: {limit: 240, batch_size: 32, valid_fraction: 0.2}
+train: {epochs: 6, learning_rate: 0.05, device: cpu, threads: 1}
+prune: {enabled: true, epochs: [4], keep_ratio: 0.5}
+"""
+WITHOUT_NORM = f"""
+name: two-plain
+network: {{cells: lenet300, kind: iterative}}
+growth: {{epochs: [3]}}
+{COMMON}"""
+WITH_NORM = f"""
+name: two-normed
+network: {{structure: [1, 0, 1], channels: 4}}
+growth: {{epochs: [2, 3, 5], plan: [deeper, wider, deeper], init: identity}}
+{COMMON}"""
+BY_LOSS = f"""
+name: two-by-loss
+network: {{structure: [1, 0, 1], channels: 4}}
+growth: {{mode: loss, patience: 1, min_epochs: 1, min_improvement: 0.0, freeze: before}}
+{COMMON.replace("prune: {enabled: true, epochs: [4], keep_ratio: 0.5}", "")}"""
+
+DYING = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+def die() -> None:
+    lines = Path("runs/dying/metrics.jsonl")
+    while not (lines.exists() and lines.read_text().count("\\n") >= 2):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1":
+    threading.Thread(target=die, daemon=True).start()
+sys.argv = ["ramify", "train", "dying.yaml", "train.epochs=400", "growth.epochs=[2]", "train.milestones=[2]"]
+from ramify.cli import main
+main()
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job of two processes left: its folder, its exit code, and what it wrote."""
+
+    folder: Path
+    code: int
+    out: str
+    err: str
+
+
+def launch(folder: Path, *command: str) -> Job:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAMIFY_CACHE": str(folder / "cache"), "PYTHONWARNINGS": ""}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    return Job(folder, done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    folder = tmp_path_factory.mktemp("pair")
+    for number, document in enumerate((WITHOUT_NORM, WITH_NORM, BY_LOSS)):
+        (folder / f"{number}.yaml").write_text(document)
+    (folder / "runs.yaml").write_text("---".join((WITHOUT_NORM, WITH_NORM, BY_LOSS)))
+    return launch(folder, "-m", "ramify", "train", "runs.yaml")
+
+
+@pytest.fixture
+def there(pair: Job, monkeypatch: pytest.MonkeyPatch) -> Path:
+    assert pair.code == 0, pair.err[-3000:]
+    monkeypatch.chdir(pair.folder)
+    return pair.folder
+
+
+def test_one_process_speaks(there: Path, pair: Job) -> None:
+    assert pair.out.count("epoch 6/6") == 3
+    assert pair.out.count("two-plain") >= 1
+    for name in ("two-plain", "two-normed", "two-by-loss"):
+        assert describe(there / "runs" / name).finished
+        assert len(read_lines(there / "runs" / name / "metrics.jsonl")) == 6
+
+
+def test_two_processes_compute_what_one_does(there: Path) -> None:
+    alone = train(read_config([there / "0.yaml"], ["name=alone"]))
+    one, two = load(alone.folder), load("two-plain")
+    for (name, here), (_, other) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
+        if here.is_floating_point():
+            torch.testing.assert_close(other, here, rtol=0, atol=1e-4, msg=name)
+        else:
+            assert torch.equal(other, here), name
+    lines = [read_lines(Path("runs", name, "metrics.jsonl")) for name in ("alone", "two-plain")]
+    for single, shared in zip(*lines, strict=True):
+        assert float(str(shared["loss"])) == pytest.approx(float(str(single["loss"])), abs=1e-4)
+
+
+def test_growth_widening_and_pruning_are_shared(there: Path) -> None:
+    events = [line["event"] for line in read_lines(there / "runs/two-normed/events.jsonl")]
+    assert [event for event in events if event != "best"] == ["grew", "widened", "pruned", "grew", "finished"]
+    network = load("two-normed")
+    assert network.complete
+    assert [cell.inner_channels for stage in network.plans for cell in stage.cells] == [4, 6, 6][: len(network.plans)]
+
+
+def test_growth_by_loss_is_decided_once(there: Path) -> None:
+    events = read_lines(there / "runs/two-by-loss/events.jsonl")
+    assert any(line["event"] in ("grew", "growth_ended") for line in events)
+
+
+def test_a_run_of_two_goes_on_alone(there: Path) -> None:
+    """What two processes saved, one reads: the whole state is in the folder."""
+    summary = resume(there / "runs/two-normed")
+    assert summary.finished
+    again = train(read_config([there / "1.yaml"], ["name=again"]))
+    assert again.exits[-1].test is not None
+
+
+def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dying.py").write_text(textwrap.dedent(DYING))
+    (tmp_path / "dying.yaml").write_text(
+        WITHOUT_NORM.replace("two-plain", "dying").replace("enabled: true, epochs: [4]", "enabled: false, epochs: []")
+    )
+    job = launch(tmp_path, "dying.py")
+    assert job.code != 0
+    assert "error: another process of this run has died" in job.err
+    assert f"signal {signal.SIGKILL.value}" in job.err.lower() or "sigkill" in job.err.lower()
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs" / "dying"
+    kept = read_lines(folder / "metrics.jsonl")
+    assert len(kept) >= 2
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("epochs: 400", f"epochs: {len(kept) + 3}"))
+    assert resume(folder).epochs == len(kept) + 3
+
+
+@pytest.mark.parametrize(("batch", "size"), [(64, 3), (2, 2), (63, 2)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(batch: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", str(size))
+    message = f"data.batch_size: got {batch}; accepted: a multiple of {size}, the number of processes"
+    with pytest.raises(ConfigError, match=message), together(torch.device("cpu"), batch):
+        pass
+
+
+def test_alone_nothing_is_shared() -> None:
+    with together(torch.device("cpu"), 63) as team:
+        assert team == ALONE
+        assert team.decided(lambda: 3) == 3
+        assert torch.equal(team.summed(torch.ones(2)), torch.ones(2))
+        assert list(range(10))[team.share(10)] == list(range(10))
+
+
+def test_a_checksum_sees_every_bit() -> None:
+    module = torch.nn.BatchNorm2d(3)
+    before = checksum(module)
+    assert checksum(module) == before
+    module.running_mean[1] = 1e-30  # type: ignore[index]
+    assert checksum(module) != before

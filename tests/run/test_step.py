@@ -1,0 +1,43 @@
+"""Compiled training: as often as the network changes, and with the same result."""
+
+import pytest
+import torch
+
+from ramify.run.events import EpochDone, Event
+from ramify.run.readback import load
+from ramify.run.train import train
+from tests.conftest import tiny
+
+CHANGES = ("growth.plan=[deeper,wider,deeper]", "growth.epochs=[2,3,5]", "train.epochs=6", "growth.init=identity")
+PRUNED = ("prune.enabled=true", "prune.epochs=[4,6]", "prune.keep_ratio=0.6")
+
+
+@pytest.fixture(autouse=True)
+def _quick_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace and split forward and backward as inductor does, without its C++ compiler."""
+    monkeypatch.setattr("ramify.run.step.BACKEND", "aot_eager")
+
+
+def compilations(*overrides: str) -> list[int]:
+    seen: list[Event] = []
+    train(tiny(*overrides), [seen.append])
+    epochs = [event for event in seen if isinstance(event, EpochDone)]
+    assert all(event.revived == 0 for event in epochs)
+    return [event.compilations for event in epochs]
+
+
+def test_one_graph_for_each_network_and_none_for_prunings() -> None:
+    assert compilations("name=mine", "train.compile=true", *CHANGES, *PRUNED) == [1, 2, 3, 3, 4, 4]
+
+
+def test_a_compiled_run_learns_the_same() -> None:
+    compilations("name=compiled", "train.compile=true", *CHANGES, *PRUNED)
+    assert compilations("name=plain", *CHANGES, *PRUNED) == [0] * 6
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(load("compiled")(images), load("plain")(images), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("freeze", ["before", "until_next"])
+def test_freezing_is_another_graph_at_most(freeze: str) -> None:
+    counts = compilations("name=mine", "train.compile=true", f"growth.freeze={freeze}", *CHANGES)
+    assert counts[-1] <= 5
