@@ -152,7 +152,7 @@ def main() -> None:
     torch.set_num_threads(1)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, 1 thread"
     versions = f"python {platform.python_version()}, torch {torch.__version__}"
-    jobs = {"digits": ([], 30)}
+    jobs: dict[str, tuple[list[str], int]] = {"digits": ([], 30)}
     if len(sys.argv) > 1:
         colour = [
             f"data.source={sys.argv[1]}",

@@ -1,6 +1,7 @@
 import pytest
 
-from ramify.show.words import count, duration, percent, plural, short
+from ramify.config import Config, NetworkConfig
+from ramify.show.words import count, duration, network_words, percent, plural, short
 
 
 @pytest.mark.parametrize(("share", "text"), [(0.98612, "98.6 %"), (1.0, "100.0 %"), (0.0, "0.0 %"), (None, "-")])
@@ -23,3 +24,8 @@ def test_duration(seconds: float, text: str) -> None:
 def test_count_and_plural() -> None:
     assert count(169_392) == "169,392"
     assert (plural(1, "cell"), plural(2, "cell"), plural(1000, "cell")) == ("1 cell", "2 cells", "1,000 cells")
+
+
+def test_a_published_architecture_is_named() -> None:
+    config = Config(network=NetworkConfig(cells="vgg16", kind="full_ic"))
+    assert network_words(config) == "full_ic, 12 cells of vgg16, 7 exits"
