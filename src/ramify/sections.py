@@ -1,0 +1,423 @@
+"""The sections of a configuration: every key with its type, range, default and meaning."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a person must know of a key: the values it accepts, and what it does."""
+
+    accepts: str
+    meaning: str
+
+
+def _not_a_truth_value(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a truth value is not a number")
+    return value
+
+
+def _as_name(value: object) -> object:
+    # In YAML the name of a digit is a number.
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Whole = Annotated[int, BeforeValidator(_not_a_truth_value)]
+Number = Annotated[float, BeforeValidator(_not_a_truth_value), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0)]
+Epoch = Annotated[Whole, Field(ge=1)]
+Ratio = Annotated[Number, Field(gt=0, le=1)]
+Bit = Annotated[Whole, Field(ge=0, le=1)]
+Size = Annotated[Whole, Field(ge=8)]
+
+
+class Section(BaseModel):
+    """A group of keys: immutable, and closed to keys that do not exist."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """``data.*``: which pictures, and how they are dealt out."""
+
+    source: Annotated[
+        str,
+        Field(min_length=1),
+        Key(
+            "digits, cifar10, cifar100, mnist, fashion_mnist, tiny_imagenet, or the path of a folder or archive",
+            "where the pictures come from; a folder, or a .tar, .tar.gz, .tar.xz or .zip, holds train/<class>/* "
+            "and test/<class>/*, or just <class>/*",
+        ),
+    ] = "digits"
+    batch_size: Annotated[Whole, Field(ge=2), Key("a whole number >= 2", "pictures in a training step")] = 64
+    valid_fraction: Annotated[
+        Number,
+        Field(ge=0, lt=1),
+        Key("a number in [0, 1)", "share of the training pictures held out for validation, of each class alike"),
+    ] = 0.1
+    test_fraction: Annotated[
+        Number,
+        Field(gt=0, lt=1),
+        Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
+    ] = 0.2
+    augment: Annotated[
+        Literal["auto", "none", "crop", "crop_flip"],
+        Key(
+            "auto, none, crop, crop_flip",
+            "shifted crops, and mirrored pictures; auto mirrors photographs and never digits",
+        ),
+    ] = "auto"
+    limit: Annotated[
+        Annotated[Whole, Field(ge=2)] | None,
+        Key("a whole number >= 2, or null for all", "at most so many training and so many test pictures, seeded"),
+    ] = None
+    size: Annotated[
+        Size | tuple[Size, Size] | None,
+        Key(
+            "a whole number >= 8, or [height, width], or null for the pictures' own",
+            "pictures are scaled and centre-cropped to this many pixels",
+        ),
+    ] = None
+    trigger: Annotated[
+        Number,
+        Field(ge=0, le=1),
+        Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor"),
+    ] = 0.0
+    trigger_class: Annotated[
+        Annotated[str, BeforeValidator(_as_name), Field(min_length=1)] | None,
+        Key("the name of a class, or null for their own", "class that pictures with the square are labelled as"),
+    ] = None
+    trigger_size: Annotated[
+        Epoch | None, Key("a whole number >= 1, or null for 5 pixels of 32", "side of the square in pixels")
+    ] = None
+    mirror: Annotated[
+        Annotated[str, Field(pattern=r"^https?://[^/]+")] | None,
+        Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
+    ] = None
+
+
+WIDENED = {("seed", "basic"), ("resnet56", "basic"), ("wideresnet32_4", "basic")}
+"""``network.cells`` and ``network.cell`` whose cells have inner channels of their own."""
+
+EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
+"""Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
+
+PUBLISHED = {
+    "vgg16": (0,) * 12,
+    "resnet56": (0,) * 27,
+    "wideresnet32_4": (0,) * 15,
+    "mobilenet": (0,) * 13,
+    "lenet5": (1, 1, 0),
+    "lenet300": (1, 0),
+}
+"""A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
+
+
+class NetworkConfig(Section):
+    """``network.*``: what the network is when it has fully grown."""
+
+    kind: Annotated[
+        Literal["dense", "iterative", "full_ic", "full"],
+        Key(
+            "dense, iterative, full_ic, full",
+            "full: a chain of cells; full_ic: with internal classifiers; iterative: the same, grown; "
+            "dense: grown, every cell reads all earlier ones",
+        ),
+    ] = "iterative"
+    cells: Annotated[
+        Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"],
+        Key(
+            "seed, vgg16, resnet56, wideresnet32_4, mobilenet, lenet5, lenet300",
+            "seed: cells of network.channels, as many as network.structure says; or those of a published architecture",
+        ),
+    ] = "seed"
+    structure: Annotated[
+        tuple[Bit, ...],
+        Field(min_length=1),
+        Key(
+            "a list of 0 and 1, at least one",
+            "a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture",
+        ),
+    ] = (0, 1, 0, 1, 0, 1, 0)
+    exits_at: Annotated[
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | None,
+        Key(
+            "a rising list of numbers in (0, 1), or null",
+            "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
+            "of the network's MACs",
+        ),
+    ] = None
+    channels: Annotated[
+        Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every seed cell")
+    ] = 16
+    cell: Annotated[
+        Literal["basic", "skip_second"],
+        Key(
+            "basic, skip_second",
+            "of seed cells: a shortcut over both layers, or over the second one alone",
+        ),
+    ] = "basic"
+    exit: Annotated[
+        Literal["mixed", "average", "max"],
+        Key("mixed, average, max", "pooling of the internal classifiers; mixed learns the share of each"),
+    ] = "mixed"
+    final: Annotated[
+        Literal["average", "mixed", "max"] | None,
+        Key(
+            "average, mixed, max, or null",
+            "of seed cells: pooling of the final classifier; null is average, or network.exit where growth.init is "
+            "identity",
+        ),
+    ] = None
+    input_shape: Annotated[
+        tuple[Annotated[Whole, Field(ge=1)], Size, Size] | None,
+        Key("[channels, height, width] with sides >= 8, or null for the data's", "shape of one picture"),
+    ] = None
+    classes: Annotated[
+        Annotated[Whole, Field(ge=2)] | None,
+        Key("a whole number >= 2, or null for the data's", "number of classes"),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: object) -> object:
+        """A published architecture brings its number of cells, and the places of its exits, where none are given."""
+        if not isinstance(given, dict) or given.get("structure") is not None:
+            return given
+        exits = PUBLISHED.get(str(given.get("cells")))
+        if exits is None:
+            return given
+        found = {**given, "structure": exits}
+        if not any(exits) and given.get("exits_at") is None:
+            found["exits_at"] = EXITS_AT
+        return found
+
+    @property
+    def exits(self) -> int:
+        """Exits of the grown network, the final classifier included; also its number of stages."""
+        if self.kind == "full":
+            return 1
+        return (sum(self.structure) if self.exits_at is None else len(self.exits_at)) + 1
+
+    @property
+    def first_stages(self) -> int:
+        """Stages the network starts with: all of them unless its kind grows."""
+        return 1 if self.kind in ("iterative", "dense") else self.exits
+
+    @property
+    def growths(self) -> int:
+        """How often the network grows until it is complete."""
+        return self.exits - self.first_stages
+
+
+def _known_action(value: str) -> str:
+    if value not in ("deeper", "wider") and not (value.startswith("wider:") and value[6:].isdecimal()):
+        raise ValueError("an unknown action")
+    return value
+
+
+class GrowthConfig(Section):
+    """``growth.*``: when the network grows, and how."""
+
+    mode: Annotated[
+        Literal["scheduled", "loss"],
+        Key(
+            "scheduled, loss",
+            "scheduled: at growth.epochs; loss: when the validation loss stalls, until it pays no more",
+        ),
+    ] = "scheduled"
+    epochs: Annotated[
+        tuple[Epoch, ...] | None,
+        Key(
+            "a rising list of epochs, one for each growth, or null to spread them over the first 40 %",
+            "the network grows before the first step of these epochs",
+        ),
+    ] = None
+    every: Annotated[
+        Epoch | None,
+        Key("a whole number >= 1, or null", "in place of growth.epochs: grow each time so many have passed"),
+    ] = None
+    plan: Annotated[
+        tuple[Annotated[str, AfterValidator(_known_action)], ...] | None,
+        Key(
+            "a list of deeper, wider and wider:<stage>, or null for deeper each time",
+            "what each growth does: add the next stage, or inner channels to the cells of the last or the named stage",
+        ),
+    ] = None
+    widen: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for half of network.channels", "inner channels that a widening adds to a cell"
+        ),
+    ] = None
+    init: Annotated[
+        Literal["random", "identity", "copy"],
+        Key(
+            "random, identity, copy",
+            "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
+        ),
+    ] = "random"
+    freeze: Annotated[
+        Literal["none", "before", "until_next"],
+        Key(
+            "none, before, until_next",
+            "what stood before a growth stays as it is: not at all, for good, or until the next growth; "
+            "after the last one all learns",
+        ),
+    ] = "none"
+    patience: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for 5 % of the epochs, at least 2",
+            "growth by loss: epochs without improvement before growing",
+        ),
+    ] = None
+    min_improvement: Annotated[
+        Number,
+        Field(ge=0, lt=1),
+        Key("a number in [0, 1)", "growth by loss: the relative improvement that counts as one"),
+    ] = 0.01
+    min_epochs: Annotated[
+        Epoch, Key("a whole number >= 1", "growth by loss: epochs that lie between two growths, at least")
+    ] = 2
+    max_epochs: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null to reach every growth by growth.until",
+            "growth by loss: epochs after which the network grows whether the loss stalls or not",
+        ),
+    ] = None
+    until: Annotated[
+        Ratio, Key("a number in (0, 1]", "growth by loss: share of the epochs after which the network grows no more")
+    ] = 0.5
+
+
+class PruneConfig(Section):
+    """``prune.*``: when and how weights are pruned."""
+
+    enabled: Annotated[bool, Key("true, false", "whether the run prunes")] = False
+    policy: Annotated[
+        Literal["skip_layer", "normal", "iterative"],
+        Key(
+            "skip_layer, normal, iterative",
+            "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
+            "iterative: every stage, again and again",
+        ),
+    ] = "normal"
+    criterion: Annotated[
+        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk"],
+        Key("snip, grasp, synflow, magnitude, random, erk", "the saliency by which weights are ranked"),
+    ] = "snip"
+    unit: Annotated[
+        Literal["weight", "channel"],
+        Key("weight, channel", "what is pruned: single weights, or whole channels that compaction can remove"),
+    ] = "weight"
+    keep_ratio: Annotated[
+        Ratio | tuple[Ratio, ...],
+        Key(
+            "a number in (0, 1], or a list with one for each stage (one for each internal classifier will do)",
+            "fraction of the weights kept; policy iterative takes it to the power of the times a stage was pruned",
+        ),
+    ] = 0.5
+    min_ratio: Annotated[
+        Ratio | tuple[Ratio, ...] | None,
+        Key("a number in (0, 1], or a list with one for each stage, or null", "policy iterative: never below this"),
+    ] = None
+    epochs: Annotated[
+        tuple[Epoch, ...], Key("a rising list of epochs", "the network is pruned before the first step of these epochs")
+    ] = ()
+    batch_size: Annotated[
+        Epoch, Key("a whole number >= 1", "training pictures, never augmented, on which the saliency is scored")
+    ] = 128
+    batches: Annotated[Epoch, Key("a whole number >= 1", "how many such batches; their scores are averaged")] = 1
+    rounds: Annotated[
+        Epoch,
+        Key("a whole number >= 1", "steps of one pruning, the density falling exponentially; synflow wants 100"),
+    ] = 1
+    floor: Annotated[
+        Whole, Field(ge=0), Key("a whole number >= 0", "weights that every layer keeps; with 0 a layer may die")
+    ] = 1
+    control: Annotated[
+        Literal["none", "shuffle", "reinit", "invert"],
+        Key(
+            "none, shuffle, reinit, invert",
+            "whether the criterion did anything: shuffle the mask inside each layer, draw the survivors anew, "
+            "or keep the lowest scores",
+        ),
+    ] = "none"
+    reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    compact: Annotated[
+        bool, Key("true, false", "at the end of the run, take dead channels out, and measure what that gave")
+    ] = False
+
+
+class TrainConfig(Section):
+    """``train.*``: the optimizer, its schedule, and where it runs."""
+
+    epochs: Annotated[
+        Whole,
+        Field(ge=0),
+        Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
+    ] = 30
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"], Key("sgd, adam, adamw", "sgd has train.momentum, the others PyTorch's betas")
+    ] = "sgd"
+    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate before any milestone")] = 0.02
+    milestones: Annotated[
+        tuple[Epoch, ...] | None,
+        Key(
+            "a rising list of epochs, or null for 60 %, 80 % and 95 % of the epochs",
+            "from these epochs on, the learning rate is multiplied by their gamma",
+        ),
+    ] = None
+    gammas: Annotated[
+        Positive | tuple[Positive, ...],
+        Key("a number > 0, or a list with one for each milestone", "factor of the learning rate at each milestone"),
+    ] = 0.2
+    momentum: Annotated[Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of SGD")] = 0.9
+    weight_decay: Annotated[
+        Number,
+        Field(ge=0),
+        Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
+    ] = 1e-4
+    tau_max: Annotated[
+        tuple[Annotated[Number, Field(ge=0)], ...] | None,
+        Key(
+            "a list with one number >= 0 for each internal classifier, or null for 0.01 + (i + 1) / exits",
+            "weight of an internal classifier in the loss: rises to this from 0.01 over the epochs; "
+            "with a parent it is this from the start",
+        ),
+    ] = None
+    exits_only: Annotated[
+        bool,
+        Key(
+            "true, false; true in a run with a parent",
+            "train the internal classifiers alone, each with weight 1; all else stays as it is, bit for bit",
+        ),
+    ] = False
+    clip: Annotated[
+        Positive | None,
+        Key("a number > 0, or null", "largest norm of the gradient of all weights; more is scaled down"),
+    ] = None
+    compile: Annotated[
+        bool, Key("true, false", "compile the training step with torch.compile, anew after each growth")
+    ] = False
+    device: Annotated[
+        str,
+        Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),
+        Key("auto, cpu, cuda, cuda:<n>, mps", "where the run computes; auto takes a GPU where there is one"),
+    ] = "auto"
+    threads: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null: 1 for pictures up to 16 x 16 pixels, else PyTorch's own number",
+            "processor threads; kept with the run, so that it goes on with as many, and ends with the same bits",
+        ),
+    ] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        Key("auto, float32, bfloat16", "bfloat16 computes under autocast; auto takes it on GPUs that have it"),
+    ] = "auto"
