@@ -7,7 +7,7 @@ copy), grown by the validation loss, and from scratch for as many epochs. The co
 scratch for no more seconds than the grown one took; its epochs follow from the seconds of the two runs of that seed,
 and its learning rate is the best on the validation pictures of three that seed 0 tries. Every exit is measured on the
 test pictures. MACs of training are three times those of the forward passes, all exits included. On the embedded digits,
-and on 3,000 pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10) where it is given. Seconds are those of the
+and on 1,500 pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10) where it is given. Seconds are those of the
 one processor thread, so that other work on the machine does not count. Written to
 ``bench/results/growth-digits.json`` and ``growth-colour.json`` as well.
 """
@@ -156,12 +156,12 @@ def main() -> None:
     if len(sys.argv) > 1:
         colour = [
             f"data.source={sys.argv[1]}",
-            "data.limit=3000",
+            "data.limit=1500",
             "network.structure=[0,0,1,0,0,1,0,1,0]",
             "train.precision=bfloat16",
             "train.threads=1",
         ]
-        jobs["colour"] = (colour, 12)
+        jobs["colour"] = (colour, 8)
     for name, (base, epochs) in jobs.items():
         print(f"\n{name}, {epochs} epochs, seeds {SEEDS}; {machine}; {versions}")
         found = paired(base, epochs, SEEDS)

@@ -17,8 +17,11 @@ data.digits data.fit data.sources data.augment data.trigger
 run run.distributed run.evaluate run.checkpoint run.latency run.receipt run.summary run.events run.folder run.prepare
 run.state run.growing run.step
 run.train run.calibrate run.analysis run.readback
-show show.words show.lines show.live show.analysis show.tables
-cli.common cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.prune cli.convert cli.app cli
+search search.goals search.space search.draw search.halving search.leases search.sqlleases search.storage search.study
+search.measure search.worker search.front
+show show.words show.lines show.live show.analysis show.tables show.front
+cli.common cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.prune cli.search cli.convert
+cli.app cli
 __main__
 """
 ORDER = HIGHEST_FIRST.split()

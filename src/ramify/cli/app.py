@@ -12,6 +12,7 @@ from ramify.cli.data import data
 from ramify.cli.evaluate import evaluate
 from ramify.cli.info import info
 from ramify.cli.prune import prune
+from ramify.cli.search import app as search
 from ramify.cli.train import train
 
 app = typer.Typer(
@@ -42,3 +43,4 @@ def _root(
 
 for verb in (train, info, evaluate, calibrate, prune, convert, data, config):
     app.command()(verb)
+app.add_typer(search)

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 def train(
     given: Given = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with a run that was stopped.")] = None,
+    from_search: Annotated[
+        str | None, typer.Option("--from_search", metavar="NAME", help="Train the network that a search found.")
+    ] = None,
+    trial: Annotated[int | None, typer.Option(min=0, metavar="K", help="With --from_search: which trial.")] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Run N seeds; ends with mean and deviation.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
@@ -37,10 +41,11 @@ def train(
     - `ramify train mine.yaml train.epochs=40`
     - `ramify train data.source=photos/`
     - `ramify train --resume digits-iterative`
+    - `ramify train --from_search demo --trial 7 train.epochs=100`
     """
     given = given or []
     if resume is not None:
-        if given or repeats > 1 or overwrite:
+        if given or repeats > 1 or overwrite or from_search or trial is not None:
             raise ConfigError(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
@@ -56,7 +61,17 @@ def train(
     files, overrides = sort_given(given)
     if runs_dir is not None:
         overrides.append(f"runs_dir={runs_dir}")
-    configs = _repeated(read_configs(files, overrides), repeats)
+    if (from_search is None) != (trial is None):
+        raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
+    if from_search is None or trial is None:
+        found = read_configs(files, overrides)
+    else:
+        if files:
+            raise ConfigError(f"--from_search: got {files[0]} beside it; accepted: key=value alone")
+        from ramify.search.study import config_of_trial
+
+        found = [config_of_trial(from_search, trial, overrides)]
+    configs = _repeated(found, repeats)
     _names_differ(configs)
     if len(configs) == 1:
         run_one(_training(configs[0], overwrite), quiet, as_json)

@@ -1,0 +1,1 @@
+"""Searching: which networks are worth having, found by workers that may die."""

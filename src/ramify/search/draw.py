@@ -1,0 +1,154 @@
+"""Drawing a trial from the space: numbers of a sampler become overrides of the configuration."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import yaml
+
+from ramify.config import Config
+from ramify.search.space import Space, Vary
+from ramify.yamltext import Loader, to_text
+
+
+class Draws(Protocol):
+    """What draws: a trial of Optuna, or whatever has its three methods."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
+    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int) -> int: ...
+
+
+def suggest(space: Space, trial: Draws) -> list[str]:
+    """Overrides for one trial: those of the base first, then what was drawn.
+
+    The same draws give the same overrides. Whether the configuration accepts them all together is not judged here.
+    """
+    values: dict[str, object] = dict(space.base)
+    drawn: list[str] = []
+
+    def put(key: str, value: object) -> None:
+        values[key] = value
+        drawn.append(f"{key}={to_text(value)}")
+
+    for vary in space.vary:
+        if not all(_value(values, key) in wanted for key, wanted in vary.condition):
+            continue
+        if vary.key == "structure":
+            put("network.structure", _structure(vary, trial))
+        elif vary.key == "keep_ratio_by_stage":
+            if _value(values, "prune.enabled") and _value(values, "prune.policy") != "normal":
+                low, high = vary.bounds
+                log = vary.kind == "log"
+                stages = _exits(values)
+                put(
+                    "prune.keep_ratio",
+                    tuple(
+                        _short(trial.suggest_float(f"{vary.key}.{i + 1}", low, high, log=log)) for i in range(stages)
+                    ),
+                )
+        elif vary.key == "growth_times":
+            growths = _exits(values) - 1
+            grows = _value(values, "network.kind") in ("iterative", "dense")
+            if growths and grows and _value(values, "growth.mode") == "scheduled":
+                put("growth.epochs", _growth_epochs(vary, trial, growths, space.epochs))
+        else:
+            put(vary.key, _drawn(vary, trial))
+    return [*space.overrides, *drawn]
+
+
+def _drawn(vary: Vary, trial: Draws) -> object:
+    if vary.kind == "choice":
+        texts = [to_text(value) for value in vary.values]
+        text = trial.suggest_categorical(vary.key, texts)
+        return vary.values[texts.index(text)]
+    low, high = vary.bounds
+    if vary.kind == "int":
+        return trial.suggest_int(vary.key, int(low), int(high))
+    return _short(trial.suggest_float(vary.key, low, high, log=vary.kind == "log"))
+
+
+def _short(number: float) -> float:
+    # Six digits are as good as sixteen, and can be read and typed again.
+    return float(f"{number:.6g}")
+
+
+def _structure(vary: Vary, trial: Draws) -> tuple[int, ...]:
+    """Cells, and internal classifiers where gaps of drawn widths put them."""
+    ranges = [pair for pair in vary.values if isinstance(pair, tuple)]
+    (fewest, most), (least_exits, most_exits) = ranges
+    cells = trial.suggest_int("structure.cells", fewest, most)
+    # One distribution for a name, whatever the cells: what a sampler compares must be comparable.
+    exits = min(trial.suggest_int("structure.exits", least_exits, most_exits), cells + 1)
+    gaps = [trial.suggest_float(f"structure.gap.{i + 1}", 0.1, 1.0) for i in range(exits)] if exits > 1 else []
+    return place(cells, gaps)
+
+
+def place(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
+    """A structure of ``cells`` in which internal classifiers lie ``gaps`` apart, the last gap up to the end.
+
+    Example:
+        >>> place(6, [1.0, 1.0, 1.0])
+        (0, 1, 0, 1, 0, 0)
+        >>> place(2, [0.1, 0.1, 1.0])
+        (1, 1)
+    """
+    structure = [0] * cells
+    total, done, before = sum(gaps), 0.0, -1
+    for i, gap in enumerate(gaps[:-1]):
+        done += gap
+        left = len(gaps) - 2 - i
+        before = min(max(round(done / total * cells) - 1, before + 1), cells - 1 - left)
+        structure[before] = 1
+    return tuple(structure)
+
+
+def _growth_epochs(vary: Vary, trial: Draws, growths: int, epochs: int) -> tuple[int, ...]:
+    low, high = vary.bounds
+    log = vary.kind == "log"
+    times = sorted(trial.suggest_float(f"{vary.key}.{i + 1}", low, high, log=log) for i in range(growths))
+    return rising([1 + round(time * epochs) for time in times], 2, epochs)
+
+
+def rising(wanted: Sequence[int], first: int, last: int) -> tuple[int, ...]:
+    """The epochs from ``first`` to ``last`` that rise and are near the ``wanted`` ones, which rise or stay.
+
+    Where there are more than fit, they run over ``last``, which the configuration then refuses.
+
+    Example:
+        >>> rising([1, 3, 3, 12], 2, 12), rising([12, 12], 2, 12)
+        ((2, 3, 4, 12), (11, 12))
+    """
+    found: list[int] = []
+    for i, epoch in enumerate(wanted):
+        latest = last - (len(wanted) - 1 - i)
+        found.append(max(min(epoch, latest), found[-1] + 1 if found else first))
+    return tuple(found)
+
+
+def _exits(values: Mapping[str, object]) -> int:
+    """Exits of the network that ``values`` describe, the final classifier included."""
+    if _value(values, "network.kind") == "full":
+        return 1
+    at = _value(values, "network.exits_at")
+    if isinstance(at, tuple):
+        return len(at) + 1
+    structure = _value(values, "network.structure")
+    return (sum(structure) if isinstance(structure, tuple) else 0) + 1
+
+
+_DEFAULTS = Config().model_dump()
+
+
+def _value(values: Mapping[str, object], key: str) -> object:
+    """What ``key`` has been given, or its default."""
+    if key in values:
+        return values[key]
+    section, _, leaf = key.rpartition(".")
+    return _DEFAULTS[section][leaf] if section else _DEFAULTS[leaf]
+
+
+def as_table(overrides: Sequence[str], space: Space) -> dict[str, object]:
+    """What of ``overrides`` the space does not fix, as keys and values."""
+    fixed = set(space.overrides)
+    pairs = [text.partition("=") for text in overrides if text not in fixed]
+    return {key: yaml.load(value, Loader=Loader) for key, _, value in pairs}

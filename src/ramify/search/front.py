@@ -1,0 +1,118 @@
+"""What a search came to: the trials that no other beats, what it cost, and what mattered."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ramify.search.goals import costs, dominates, feasible
+from ramify.search.space import SPECIAL, Space
+from ramify.search.storage import quiet_optuna
+from ramify.search.study import Search, Trial
+
+FEW = 10
+"""Below so many trials nothing can be said of importances."""
+
+
+@dataclass(frozen=True)
+class Front:
+    """The outcome of a search, so far.
+
+    Attributes:
+        name: of the search.
+        space: that it searches.
+        best: trials that meet the constraints and that no such trial dominates, by their second objective.
+        dominated: those that are dominated.
+        infeasible: those that miss a constraint.
+        failed: those without a result, and why.
+        waiting: how many have no result yet, or may still go on.
+        trained: epochs in all results.
+        full: epochs that the same trials would have taken without halving.
+    """
+
+    name: str
+    space: Space
+    best: tuple[Trial, ...]
+    dominated: tuple[Trial, ...]
+    infeasible: tuple[Trial, ...]
+    failed: tuple[Trial, ...]
+    waiting: int
+    trained: int
+    full: int
+
+    @property
+    def saved(self) -> float:
+        """Share of the epochs that halving has saved."""
+        return 1 - self.trained / self.full if self.full else 0.0
+
+
+def front_of(search: Search) -> Front:
+    """The front of what is on record now; trials that have reached a rung count with their latest results."""
+    space, trials = search.space, search.trials()
+    with_results = [trial for trial in trials if trial.results and trial.failed is None]
+    meeting = [trial for trial in with_results if feasible(trial.values, space.constraints)]
+    best = non_dominated(space, meeting)
+    axis = space.objectives[min(1, len(space.objectives) - 1)]
+    return Front(
+        name=search.name,
+        space=space,
+        best=tuple(sorted(best, key=lambda trial: (trial.values[axis], trial.number))),
+        dominated=tuple(trial for trial in meeting if trial not in best),
+        infeasible=tuple(trial for trial in with_results if trial not in meeting),
+        failed=tuple(trial for trial in trials if trial.failed is not None),
+        waiting=sum(not trial.finished for trial in trials),
+        trained=sum(trial.epochs for trial in trials),
+        full=sum(space.epochs for trial in trials if trial.finished and trial.results)
+        + sum(trial.epochs for trial in trials if not (trial.finished and trial.results)),
+    )
+
+
+def non_dominated(space: Space, trials: Sequence[Trial]) -> list[Trial]:
+    """Those of ``trials`` that no other of them dominates."""
+    points = {trial.number: costs(trial.values, space.objectives) for trial in trials}
+    return [
+        trial for trial in trials if not any(dominates(points[other.number], points[trial.number]) for other in trials)
+    ]
+
+
+def importances(search: Search) -> dict[str, dict[str, float]]:
+    """For each objective, how much each entry of ``vary`` matters for it, by PED-ANOVA.
+
+    Empty where there are too few trials; an objective in which they are all alike is left out.
+    """
+    import optuna
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+    from optuna.trial import TrialState, create_trial
+
+    frozen = {trial.number: trial for trial in search.study.get_trials(deepcopy=False)}
+    trials = [trial for trial in search.trials() if trial.results and trial.failed is None]
+    found: dict[str, dict[str, float]] = {}
+    if len(trials) < FEW:
+        return found
+    for name in search.space.objectives:
+        with quiet_optuna():
+            study = optuna.create_study(direction="maximize" if name == "accuracy" else "minimize")
+            study.add_trials(
+                [
+                    create_trial(
+                        state=TrialState.COMPLETE,
+                        value=trial.values[name],
+                        params=frozen[trial.number].params,
+                        distributions=frozen[trial.number].distributions,
+                    )
+                    for trial in trials
+                ]
+            )
+            # That some parameter was drawn only once or twice is no news for a person who looks at ten trials.
+            warnings.simplefilter("ignore", UserWarning)
+            try:
+                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+            except (RuntimeError, ValueError):
+                continue  # all are alike
+        gathered: dict[str, float] = {}
+        for drawn, share in shares.items():
+            # A special entry draws several numbers, such as structure.cells and structure.gap.1.
+            first = drawn.partition(".")[0]
+            entry = first if first in SPECIAL else drawn
+            gathered[entry] = gathered.get(entry, 0.0) + share
+        found[name] = gathered
+    return found

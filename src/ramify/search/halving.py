@@ -1,0 +1,114 @@
+"""Successive halving with several objectives: who is compared with whom, and who goes on.
+
+Trials with numbers in a row form a cohort. As soon as every trial of a cohort that is still in the race has a result
+at a rung, the best ``1 / eta`` of them go on to the next and the others are finished. Nobody waits for other cohorts.
+The decision is a function of the record alone, so that every worker decides the same, whenever it looks.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ramify.search.goals import dominates
+from ramify.search.space import Space
+
+Verdict = Literal["train", "wait", "finish"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a trial is.
+
+    Attributes:
+        number: of the trial.
+        results: for each rung that it reached, whether and by how much it misses the constraints (0: it meets them),
+            and its objectives as costs.
+        out: it failed, and is in no race.
+    """
+
+    number: int
+    results: Mapping[int, tuple[float, tuple[float, ...]]]
+    out: bool = False
+
+
+def fronts(points: Sequence[tuple[float, tuple[float, ...]]]) -> list[list[int]]:
+    """Indices of ``points`` by non-dominated rank, the best first.
+
+    A point that meets the constraints comes before any that does not; of those that miss them, the nearer first.
+
+    Example:
+        >>> fronts([(0, (1, 2)), (0, (2, 1)), (0, (2, 2)), (0.5, (0, 0))])
+        [[0, 1], [2], [3]]
+    """
+
+    def beats(one: tuple[float, tuple[float, ...]], other: tuple[float, tuple[float, ...]]) -> bool:
+        if one[0] > 0 or other[0] > 0:
+            return one[0] < other[0]
+        return dominates(one[1], other[1])
+
+    left, found = list(range(len(points))), []
+    while left:
+        front = [i for i in left if not any(beats(points[j], points[i]) for j in left)]
+        found.append(front)
+        left = [i for i in left if i not in front]
+    return found
+
+
+def crowding(points: Sequence[tuple[float, ...]]) -> list[float]:
+    """How much room each of ``points`` has: the perimeter up to its neighbours, infinite at the ends (NSGA-II).
+
+    Example:
+        >>> crowding([(0.0, 4.0), (1.0, 1.0), (4.0, 0.0)])
+        [inf, 2.0, inf]
+    """
+    room = [0.0] * len(points)
+    for axis in range(len(points[0]) if points else 0):
+        order = sorted(range(len(points)), key=lambda i: (points[i][axis], i))
+        width = points[order[-1]][axis] - points[order[0]][axis]
+        room[order[0]] = room[order[-1]] = math.inf
+        if width > 0:
+            for before, here, after in zip(order, order[1:], order[2:], strict=False):
+                room[here] += (points[after][axis] - points[before][axis]) / width
+    return room
+
+
+def best(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[int]:
+    """Indices of the best ``count``: by rank, then by room, then by position."""
+    chosen: list[int] = []
+    for front in fronts(points):
+        room = dict(zip(front, crowding([points[i][1] for i in front]), strict=True))
+        chosen += sorted(front, key=lambda i: (-room[i], i))
+    return sorted(chosen[:count])
+
+
+def verdicts(space: Space, trials: Sequence[Standing], wanted: int) -> dict[int, tuple[Verdict, int]]:
+    """What is to be done with each trial that is not out: train up to a rung, wait there, or finish there.
+
+    Args:
+        space: its rungs and eta.
+        trials: all there are, by number.
+        wanted: how many trials the search is to have: the last cohort may be smaller, and is complete with it.
+    """
+    found: dict[int, tuple[Verdict, int]] = {}
+    for start in range(0, len(trials), space.cohort):
+        members = trials[start : start + space.cohort]
+        complete = len(members) == space.cohort or start + len(members) >= wanted
+        race = [trial for trial in members if not trial.out]
+        for rung in space.rungs:
+            there = [trial for trial in race if rung in trial.results]
+            found |= {trial.number: ("train", rung) for trial in race if rung not in trial.results}
+            found |= {trial.number: ("wait", rung) for trial in there}
+            if rung == space.rungs[-1]:
+                found |= {trial.number: ("finish", rung) for trial in there}
+                break
+            # One that went on has been chosen: a failure afterwards chooses nobody else.
+            gone = {trial.number for trial in members if any(later > rung for later in trial.results)}
+            if not gone and (not complete or len(there) < len(race) or not there):
+                break
+            ahead = [trial for trial in members if rung in trial.results]
+            keep = max(1, round(len(ahead) / space.eta))
+            chosen = {ahead[i].number for i in best([trial.results[rung] for trial in ahead], keep)}
+            found |= {trial.number: ("finish", rung) for trial in there if trial.number not in chosen}
+            race = [trial for trial in there if trial.number in chosen]
+    return found

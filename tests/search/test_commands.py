@@ -1,0 +1,139 @@
+"""``ramify search``: what a person types, and what is wrong with it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CommandLine
+
+TINY = """
+base:
+  data: {limit: 120, batch_size: 32, valid_fraction: 0.2}
+  network.structure: [1, 0]
+  train.device: cpu
+vary:
+  network.channels: {choice: [2, 3]}
+  train.learning_rate: {log: [0.02, 0.1]}
+objectives: [accuracy, weights]
+epochs: 3
+rungs: [2, 3]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return "tiny.yaml"
+
+
+def test_a_search_from_start_to_front(ramify: CommandLine, tiny: str) -> None:
+    started = ramify("search", "start", "demo", tiny, "--trials", "3")
+    assert started.code == 0, started.err
+    assert "search demo: 3 trials of up to 3 epochs, compared after 2, 3, for accuracy, weights" in started.out
+    assert "trial 0: starts, up to epoch 2 of 3" in started.out
+    assert "on the front" in started.out
+    assert "% less than 9 without halving" in started.out
+
+    status = json.loads(ramify("search", "status", "demo", "--json").out)
+    assert (status["finished"], status["training"], status["waiting"]) == (3, 0, 0)
+    assert "3 wanted, 3 finished" in ramify("search", "status", "demo").out
+
+    shown = ramify("search", "front", "demo", "--csv", "trials.csv", "--plot", "front.png")
+    assert shown.code == 0, shown.err
+    assert Path("trials.csv").read_text().startswith("trial,group,epochs,accuracy,macs,weights,parameters,")
+    assert Path("front.png").stat().st_size > 10_000
+    told = json.loads(ramify("search", "front", "demo", "--json").out)
+    assert len(told["front"]) + len(told["dominated"]) == 3
+
+    # Nothing is left to do, so a worker that joins leaves; with more trials, the search goes on.
+    assert ramify("search", "worker", "demo").code == 0
+    assert ramify("search", "stop", "demo").code == 0
+    assert json.loads(ramify("search", "status", "demo", "--json").out)["stopped"]
+    more = ramify("search", "start", "demo", "--trials", "4", "--json")
+    events = [json.loads(line) for line in more.out.splitlines()]
+    assert {event["trial"] for event in events} == {3}
+    assert [event["event"] for event in events][:2] == ["WorkBegan", "StepTaken"]
+
+
+def test_a_dry_run_prints_the_space_and_five_samples(ramify: CommandLine) -> None:
+    answer = ramify("search", "start", "demo", "--dry_run")
+    assert answer.code == 0
+    assert answer.out.startswith("base:\n")
+    assert answer.out.count("# sample ") == 5
+    assert "train.learning_rate=" in answer.out
+    assert not Path("searches").exists()
+    told = json.loads(ramify("search", "start", "x", "colour32", "--seed", "3", "--dry_run", "--json").out)
+    assert "seed: 3" in told["space"]
+    assert len(told["samples"]) == 5
+
+
+def test_a_search_can_be_set_up_for_others_to_work_on(ramify: CommandLine, tiny: str) -> None:
+    assert ramify("search", "start", "demo", tiny, "--workers", "0", "--trials", "1").code == 0
+    assert "no trial has reached a rung yet" in ramify("search", "front", "demo").out
+    assert ramify("search", "worker", "demo").code == 0
+    assert "1 network on the front" in ramify("search", "front", "demo").out
+
+
+def test_overrides_change_the_base_and_options_the_space(ramify: CommandLine) -> None:
+    answer = ramify("search", "start", "x", "digits", "data.limit=300", "--sampler", "nsgaii", "--dry_run")
+    assert "data.limit: 300" in answer.out
+    assert "sampler: nsgaii" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["start", "x", "digit"],
+            "space: got 'digit', a file that does not exist; accepted: a YAML file (nearest: digits)",
+        ),
+        (["start", "x", "a.yaml", "b.yaml"], "error: space: got a.yaml and b.yaml; accepted: one space"),
+        (["start", "x", "digits", "data.limt=3"], "unknown key data.limt; nearest known key: data.limit"),
+        (["start", "a b"], "error: name: got 'a b'; accepted: letters, digits"),
+        (["start", "x", "--storage", "postgresql://127.0.0.1:9/x"], "does not answer"),
+        (["worker", "x"], "error: got 'x', which is no search in searches"),
+        (["status", "x"], "which is no search in searches"),
+        (["stop", "x"], "which is no search in searches"),
+        (["front", "x"], "which is no search in searches"),
+    ],
+)
+def test_bad_input_is_a_sentence(ramify: CommandLine, arguments: list[str], sentence: str) -> None:
+    answer = ramify("search", *arguments)
+    assert answer.code == 2
+    assert sentence in answer.err
+    assert "Traceback" not in answer.err
+    assert answer.out == ""
+    assert not Path("searches").exists()
+
+
+def test_every_fault_of_a_space_is_told_with_its_file(ramify: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("vary: {train.epohcs: {choice: []}}\nobjectives: [weights, weights]\n")
+    answer = ramify("search", "start", "x", "bad.yaml")
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("error: bad.yaml: ") for line in lines)
+    assert "nearest: train.epochs" in lines[0]
+
+
+def test_a_name_in_use_with_another_space(ramify: CommandLine, tiny: str) -> None:
+    assert ramify("search", "start", "demo", tiny, "--workers", "0").code == 0
+    answer = ramify("search", "start", "demo", "colour32")
+    assert answer.code == 2
+    assert "a search with another space (it differs in base, vary" in answer.err
+
+
+def test_a_trial_is_trained_in_full(ramify: CommandLine) -> None:
+    Path("tiny.yaml").write_text(
+        "base: {data.limit: 60, network.structure: [1, 0], network.channels: 4}\n"
+        "vary: {train.learning_rate: {log: [0.01, 0.1]}}\nobjectives: [accuracy, weights]\nepochs: 2\n"
+    )
+    assert ramify("search", "start", "mine", "tiny.yaml", "--trials", "1", "--workers", "0").code == 0
+    assert ramify("search", "worker", "mine").code == 0
+    answer = ramify("train", "--from_search", "mine", "--trial", "0", "train.epochs=3", "growth.epochs=null", "-q")
+    assert answer.code == 0, answer.err
+    assert "mine-0000" in answer.out
+    refused = ramify("train", "--from_search", "mine", "--trial", "7")
+    assert (refused.code, "trial: got 7; accepted: 0 to 0" in refused.err) == (2, True)
+    assert ramify("train", "--trial", "7").code == 2

@@ -1,0 +1,334 @@
+"""Whole searches: the same whether they are interrupted or not, and none the worse for workers that die."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ramify.errors import InputError, RunError
+from ramify.run.folder import locked, read_lines
+from ramify.search.front import front_of, importances
+from ramify.search.measure import measure
+from ramify.search.space import Space, parse_space
+from ramify.search.storage import JOURNAL, patiently
+from ramify.search.study import Search, config_of_trial, open_search, start_search
+from ramify.search.worker import StepTaken, WorkBegan, WorkEvent, work
+from ramify.show.front import front_csv, front_json, front_sentences, front_table, plot_front
+from tests.search.postgres import server
+
+TRIALS = 5
+
+
+def space(*, limit: int = 120, sampler: str = "tpe", constraints: str = "[]", rungs: str = "[2, 4]") -> Space:
+    epochs = rungs.strip("[]").split(",")[-1]
+    return parse_space(
+        f"""
+base:
+  data: {{limit: {limit}, batch_size: 32, valid_fraction: 0.2}}
+  network.structure: [1, 0, 1]
+  train.device: cpu
+vary:
+  network.channels: {{choice: [2, 3, 4]}}
+  train.learning_rate: {{log: [0.02, 0.1]}}
+  growth_times: {{float: [0.1, 0.9]}}
+objectives: [accuracy, macs, weights]
+constraints: {constraints}
+epochs: {epochs}
+rungs: {rungs}
+sampler: {sampler}
+"""
+    )
+
+
+def outcome(search: Search) -> list[object]:
+    return [(trial.number, trial.params, trial.results, trial.finished) for trial in search.trials()]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Search:
+    """A search by one worker that nobody disturbed."""
+    search = start_search("calm", space(), TRIALS, searches_dir=tmp_path_factory.mktemp("searches"))
+    work(search)
+    return search
+
+
+def test_every_trial_is_finished_and_halving_saves_epochs(done: Search) -> None:
+    trials = done.trials()
+    assert len(trials) == TRIALS
+    assert all(trial.finished and trial.failed is None for trial in trials)
+    assert {trial.epochs for trial in trials} == {2, 4}
+    front = front_of(done)
+    assert front.best
+    assert front.waiting == 0
+    assert (front.trained, front.full) == (sum(trial.epochs for trial in trials), 4 * TRIALS)
+    assert 0 < front.saved < 1
+    for trial in trials:
+        folder = done.runs / trial.name
+        assert [line["epoch"] for line in read_lines(folder / "metrics.jsonl")] == list(range(1, trial.epochs + 1))
+        assert not (folder / "summary.json").exists(), "the test pictures were read"
+
+
+def test_the_figures_are_those_of_the_network_that_was_trained(done: Search) -> None:
+    best = next(trial for trial in done.trials() if trial.epochs == 4)
+    assert measure(done.runs / best.name, done.space.objectives, done.space.max_drop) == best.values
+
+
+def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> None:
+    for trial in done.trials():
+        if len(trial.results) == 2:
+            early, late = trial.results.values()
+            assert early["weights"] == late["weights"]
+            assert early["parameters"] == late["parameters"]
+
+
+@pytest.mark.slow
+def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search, tmp_path: Path) -> None:
+    search = start_search("calm", space(), TRIALS, searches_dir=tmp_path)
+    breaks = Counter[str]()
+
+    def tell(event: WorkEvent) -> None:
+        what = f"{type(event).__name__} {event.trial} {event.rung}"
+        breaks[what] += 1
+        if breaks[what] == 1 and isinstance(event, WorkBegan | StepTaken):
+            raise KeyboardInterrupt
+
+    for _ in range(50):
+        with contextlib.suppress(KeyboardInterrupt):
+            work(open_search("calm", searches_dir=tmp_path), tell)
+            break
+    assert len(breaks) > TRIALS
+    assert outcome(search) == outcome(done)
+    assert [trial.number for trial in front_of(search).best] == [trial.number for trial in front_of(done).best]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "gp"])
+def test_every_sampler_works_and_repeats_itself(sampler: str, tmp_path: Path) -> None:
+    found = []
+    limits = "[weights <= 1_200, accuracy >= 20 %]"
+    for place in ("one", "two"):
+        search = start_search(
+            "again", space(sampler=sampler, rungs="[3]", constraints=limits), 11, searches_dir=tmp_path / place
+        )
+        work(search)
+        found.append(outcome(search))
+    assert found[0] == found[1]
+    assert len({str(trial.params) for trial in search.trials()}) > 6
+    mattered = importances(search)
+    assert set(mattered["weights"]) == {"network.channels", "train.learning_rate", "growth_times"}
+
+
+def test_a_worker_that_is_told_to_leave_leaves_its_trial_to_others(tmp_path: Path) -> None:
+    search, leave = start_search("left", space(), 1, searches_dir=tmp_path), threading.Event()
+    work(search, lambda event: leave.set(), leave=leave)
+    assert not search.trials()[0].finished
+    assert search.leases.held() == {}
+    work(search)
+    assert search.trials()[0].finished
+
+
+def test_a_worker_that_was_taken_for_dead_and_is_not_costs_no_trial(tmp_path: Path) -> None:
+    search, leave = start_search("slow", space(), 1, searches_dir=tmp_path), threading.Event()
+    work(search, lambda event: leave.set(), leave=leave)
+    folder = search.runs / "trial-0000"
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        threading.Timer(1.5, stack.close).start()
+        work(search)
+    assert search.trials()[0].failed is None
+    assert search.trials()[0].finished
+
+
+def test_a_stopped_search_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
+    search = start_search("halt", space(), 1, searches_dir=tmp_path)
+    search.study.set_user_attr("stopped", True)
+    work(search)
+    assert search.trials() == []
+    search = start_search("halt", None, 1, searches_dir=tmp_path)
+    assert search.space == space()
+    work(search)
+    assert len(search.trials()) == 1
+
+
+def test_a_name_belongs_to_one_space(done: Search) -> None:
+    with pytest.raises(InputError, match=r"a search with another space \(it differs in sampler\)"):
+        start_search("calm", space(sampler="random"), TRIALS, searches_dir=done.folder.parent)
+    with pytest.raises(InputError, match=r"which is no search.*nearest: calm"):
+        open_search("clam", searches_dir=done.folder.parent)
+
+
+def test_a_storage_that_does_not_answer(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"storage: postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/none does not answer"):
+        start_search("none", space(), 1, storage="postgresql://me:secret@127.0.0.1:9/none", searches_dir=tmp_path)
+    with pytest.raises(InputError, match="storage: got 'nonsense'; accepted: an address such as postgresql://"):
+        start_search("none", space(), 1, storage="nonsense", searches_dir=tmp_path)
+
+
+def test_a_constraint_that_nobody_meets_is_said(tmp_path: Path) -> None:
+    search = start_search("strict", space(constraints="[weights <= 3]", rungs="[3]"), 2, searches_dir=tmp_path)
+    work(search)
+    front = front_of(search)
+    assert front.best == ()
+    assert len(front.infeasible) == 2
+    assert front_sentences(front)[0].startswith(
+        "no trial of 2 meets the constraints (weights <= 3); seen: weights from"
+    )
+
+
+def test_trials_that_fail_are_told_and_too_many_end_the_search(tmp_path: Path) -> None:
+    text = (
+        "base: {data.source: missing/pictures, network.kind: full}\nvary: {train.learning_rate: {log: [0.01, 0.1]}}\n"
+        "objectives: [accuracy]\nepochs: 1"
+    )
+    search = start_search("broken", parse_space(text), 20, searches_dir=tmp_path)
+    with pytest.raises(RunError, match=r"the first 5 trials all failed, the last because of: .*missing/pictures"):
+        work(search)
+    front = front_of(search)
+    assert len(front.failed) == 5
+    assert any("5 trials failed" in sentence for sentence in front_sentences(front))
+
+
+def test_the_configuration_of_a_trial_is_that_of_its_run(done: Search) -> None:
+    config = config_of_trial("calm", 1, searches_dir=done.folder.parent)
+    assert (config.name, config.runs_dir, config.train.epochs) == ("calm-0001", "runs", 4)
+    assert config.network.channels == int(str(done.trials()[1].params["network.channels"]))
+    with pytest.raises(InputError, match="trial: got 99; accepted: 0 to 4"):
+        config_of_trial("calm", 99, searches_dir=done.folder.parent)
+
+
+def test_the_front_is_shown_written_and_drawn(done: Search, tmp_path: Path) -> None:
+    front, mattered = front_of(done), importances(done)
+    assert front_table(front).row_count == len(front.best)
+    assert front_csv(front).count("\n") == TRIALS + 1
+    told = front_json(front, mattered)
+    assert json.loads(json.dumps(told))["epochs_without_halving"] == 4 * TRIALS
+    plot_front(front, tmp_path / "front.png")
+    assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(InputError, match="cannot be written"):
+        plot_front(front, tmp_path / "nowhere" / "front.png")
+
+
+def test_a_journal_line_that_a_death_cut_short_is_dropped(tmp_path: Path) -> None:
+    search = start_search("torn", space(rungs="[3]"), 1, searches_dir=tmp_path)
+    with (search.folder / JOURNAL).open("ab") as file:
+        file.write(b'{"op_code": 4, "worker')
+    work(open_search("torn", searches_dir=tmp_path))
+    assert open_search("torn", searches_dir=tmp_path).trials()[0].finished
+
+
+def test_a_database_that_is_away_is_asked_again() -> None:
+    from sqlalchemy.exc import OperationalError
+
+    calls = []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) < 2:
+            raise OperationalError("select 1", {}, Exception("the connection is closed"))
+        return "there"
+
+    assert patiently(call) == "there"
+    calls.clear()
+    with pytest.raises(RunError, match="storage: does not answer any more"):
+        patiently(call, patience=-1)
+
+
+@contextlib.contextmanager
+def workers(search: Search, count: int, *options: str) -> Iterator[list["subprocess.Popen[str]"]]:
+    command = [sys.executable, "-m", "ramify", "search", "worker", search.name, "--json", *options]
+    command += ["--searches_dir", str(search.folder.parent), "--lease_seconds", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def kill_in_mid_trial(process: "subprocess.Popen[str]") -> int:
+    """``kill -9`` while it trains; gives the trial."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "WorkBegan":
+            time.sleep(0.4)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return int(event["trial"])
+    raise AssertionError("the worker ended before it began a trial")
+
+
+def finished_once(search: Search, wanted: int) -> None:
+    trials = search.trials()
+    assert len(trials) == wanted
+    assert all(trial.finished and trial.failed is None for trial in trials)
+    for trial in trials:
+        lines = read_lines(search.runs / trial.name / "metrics.jsonl")
+        assert [line["epoch"] for line in lines] == list(range(1, trial.epochs + 1))
+    assert search.leases.held() == {}
+
+
+@pytest.mark.slow
+def test_one_worker_killed_in_mid_trial_and_started_again_ends_the_same(tmp_path: Path) -> None:
+    wanted, larger = 3, space(limit=900, rungs="[3, 6]")
+    calm = start_search("calm", larger, wanted, searches_dir=tmp_path / "calm")
+    work(calm)
+    search = start_search("killed", larger, wanted, searches_dir=tmp_path)
+    with workers(search, 1) as [process]:
+        kill_in_mid_trial(process)
+    assert not search.trials()[-1].finished
+    work(search)
+    finished_once(search, wanted)
+    assert outcome(search) == outcome(calm)
+
+
+@pytest.mark.slow
+def test_of_two_workers_one_is_killed_and_every_trial_is_finished_once(tmp_path: Path) -> None:
+    search = start_search("killed", space(limit=900, rungs="[2, 4]"), 6, searches_dir=tmp_path)
+    with workers(search, 2) as (first, second):
+        orphan = kill_in_mid_trial(first)
+        out, _ = second.communicate(timeout=120)
+        assert second.returncode == 0
+    finished_once(search, 6)
+    events = [json.loads(line) for line in out.splitlines()]
+    assert any(event["event"] == "WorkBegan" and event["trial"] == orphan for event in events)
+    # In the journal, a trial is closed by one line: its state and its values.
+    closed = Counter(
+        record["trial_id"]
+        for record in map(json.loads, (search.folder / JOURNAL).read_text().splitlines())
+        if record.get("values") is not None and "state" in record and "trial_id" in record
+    )
+    assert sorted(closed.values()) == [1] * 6
+
+
+@pytest.mark.slow
+def test_postgresql_with_a_worker_killed_and_the_server_away_for_a_moment(tmp_path: Path) -> None:
+    with server() as postgres:
+        six = space(limit=900, rungs="[2, 4]")
+        search = start_search("shared", six, 6, storage=postgres.url, searches_dir=tmp_path)
+        assert json.loads((search.folder / "search.json").read_text())["storage"].startswith("postgresql+psycopg://")
+        with workers(search, 2) as (first, second):
+            kill_in_mid_trial(first)
+            postgres.restart()
+            second.communicate(timeout=150)
+            assert second.returncode == 0
+        finished_once(search, 6)
+        # From anywhere: another folder finds the same search by its address alone.
+        there = open_search("shared", storage=postgres.url, searches_dir=tmp_path / "elsewhere")
+        assert outcome(there) == outcome(search)
+        there.close()
+        with pytest.raises(InputError, match="another space"):
+            start_search("shared", space(), 6, storage=postgres.url, searches_dir=tmp_path)
+        search.close()
