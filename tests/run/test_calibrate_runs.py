@@ -105,6 +105,8 @@ def test_the_command_line(run: Path, ramify: CommandLine) -> None:
     assert answer.code == 0
     assert "of the last exit's" in answer.out
     assert "calibrated policy" in ramify("evaluate", "mine").out
+    assert "calibrated exit policy" in ramify("info", "mine").out
+    assert '"unit": "MACs"' in ramify("info", "mine", "--json").out
     assert "Certified" in ramify("calibrate", "mine", "--max_drop", "0.4", "--confidence", "0.6").out
     assert '"unit": "MACs"' in ramify("calibrate", "mine", "--max_macs", "0.7", "--json").out
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say_json, show
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show
 
 
 def info(
@@ -21,13 +21,23 @@ def info(
     - `ramify info runs/demo-seed*`
     """
     from ramify.run.folder import find_run
-    from ramify.run.readback import describe
-    from ramify.show.tables import comparison_table, run_table
+    from ramify.run.readback import calibrated, describe
+    from ramify.show.tables import comparison_table, policy_table, run_table
 
-    summaries = [describe(find_run(name, runs_dir or RUNS_DIR)) for name in names]
+    runs = [find_run(name, runs_dir or RUNS_DIR) for name in names]
+    summaries = [describe(run) for run in runs]
+    policies = [calibrated(run) for run in runs]
     if as_json:
-        say_json([asdict(summary) for summary in summaries])
+        say_json(
+            [
+                {**asdict(summary), "policy": policy and asdict(policy)}
+                for summary, policy in zip(summaries, policies, strict=True)
+            ]
+        )
     elif len(summaries) == 1:
         show(run_table(summaries[0]))
+        if policies[0] is not None:
+            say("\ncalibrated exit policy")
+            show(policy_table(policies[0]))
     else:
         show(comparison_table(summaries))

@@ -43,8 +43,13 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> Network:
 
 def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | None:
     """The exit policy kept with a saved network, None where it was never calibrated; arguments as :func:`load`."""
-    card = read_model(_checkpoint(path, runs_dir))[1]
-    return None if card.policy is None else card.policy.calibration.policy
+    found = calibrated(path, runs_dir)
+    return None if found is None else found.calibration.policy
+
+
+def calibrated(path: str | Path, runs_dir: str | Path = "runs") -> ExitPolicy | None:
+    """The exit policy kept with a saved network and how it was found, None without; arguments as :func:`load`."""
+    return read_model(_checkpoint(path, runs_dir))[1].policy
 
 
 def _checkpoint(path: str | Path, runs_dir: str | Path) -> Path:
