@@ -22,6 +22,7 @@ from ramify.run.distributed import ALONE, checksum, together
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe, load
 from ramify.run.train import resume, train
+from tests.conftest import tiny
 
 COMMON = """
 data: {limit: 240, batch_size: 32, valid_fraction: 0.2}
@@ -146,7 +147,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(tmp_path: Path, mo
     )
     job = launch(tmp_path, "dying.py")
     assert job.code != 0
-    assert "error: another process of this run has died" in job.err
+    assert "error: another process of this run has died" in job.err, job.err[-4000:]
     assert f"signal {signal.SIGKILL.value}" in job.err.lower() or "sigkill" in job.err.lower()
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "dying"
@@ -180,3 +181,11 @@ def test_a_checksum_sees_every_bit() -> None:
     assert checksum(module) == before
     module.running_mean[1] = 1e-30  # type: ignore[index]
     assert checksum(module) != before
+
+
+def test_the_processes_are_compared_after_every_change_and_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr("ramify.run.distributed.Team.compare", lambda team, network, when: seen.append(when))
+    train(tiny("prune.enabled=true", "prune.epochs=[4]", "growth.plan=[wider,deeper,deeper]", "growth.epochs=[2,3,4]"))
+    assert [when for when in seen if "before" in when] == [f"epoch {i}, before its first step" for i in (2, 3, 4)]
+    assert [when for when in seen if "before" not in when] == [f"epoch {i}" for i in (1, 2, 3, 4)]

@@ -32,12 +32,12 @@ class Step:
         if state.config.train.compile:
             _compiler_or_error(state.where.device)
 
-    def renew(self, state: State) -> bool:
-        """Wrap the network of ``state`` anew if it has changed, and tell whether it had."""
+    def renew(self, state: State) -> None:
+        """Wrap the network of ``state`` anew if it has changed."""
         network = state.network
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape == self._shape:
-            return False
+            return
         self._shape = shape
         self._plain = network
         if state.where.team.size > 1:
@@ -46,7 +46,6 @@ class Step:
         if state.config.train.compile:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
-        return True
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for."""

@@ -58,7 +58,15 @@ from ramify.run.folder import (
     read_summary,
     write_summary,
 )
-from ramify.run.growing import PICTURES, carry_out, freeze_what_rests, gradient_parity, growing_is_over, what_is_due
+from ramify.run.growing import (
+    PICTURES,
+    Due,
+    carry_out,
+    freeze_what_rests,
+    gradient_parity,
+    growing_is_over,
+    what_is_due,
+)
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
 from ramify.run.state import State, begin, card_of, restore
@@ -177,7 +185,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             state.stopped = due.reason
             note(EVENTS, {"event": "growth_ended", "epoch": epoch, "reason": due.reason})
             tell(GrowthEnded(epoch, due.reason))
-        elif due is not None:
+        elif isinstance(due, Due):
             change = carry_out(state, due, epoch, to_float(_some(state, train_part, "grow", epoch, PICTURES).images))
             kind = "grew" if isinstance(change, Growth) else "widened"
             note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
@@ -191,7 +199,8 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             tell(Pruned(epoch, pruning, density))
 
         freeze_what_rests(state)
-        if step.renew(state) and epoch > state.epoch + 1:
+        step.renew(state)
+        if isinstance(due, Due) or epoch in prunings:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
         done = _train_epoch(state, step, train_part, epoch, tell)
