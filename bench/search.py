@@ -3,10 +3,10 @@
     python bench/search.py
     python bench/search.py --epochs 720 --samplers random tpe
 
-Each row is a sampler with or without successive halving, with one worker. A search ends when it has trained as many
-epochs as the others. Its hypervolume is the share of the rectangle of 100 to 300,000 weights (logarithmic) and 50 to
-100 % validation accuracy that its front dominates. Mean and sample standard deviation over the repeats; a repeat has
-the same seed in every row, of the sampler alone. Written to ``bench/results/search.json`` as well.
+Each row is a sampler with or without successive halving and inheritance, with one worker. A search ends when it has
+trained as many epochs as the others. Its hypervolume is the share of the rectangle of 100 to 300,000 weights
+(logarithmic) and 50 to 100 % validation accuracy that its front dominates. Mean and sample standard deviation over the
+repeats; a repeat has the same seed in every row, of the sampler alone. Written to ``bench/results/search.json``, too.
 """
 
 import argparse
@@ -55,13 +55,14 @@ def hypervolume(trials: Sequence[Trial]) -> float:
     return area / ((high - low) * (1 - ACCURACY))
 
 
-def run(sampler: str, halving: bool, seed: int, epochs: int, folder: Path) -> tuple[float, int, int]:
+def run(sampler: str, halving: bool, inherit: bool, seed: int, epochs: int, folder: Path) -> tuple[float, int, int]:
     """Hypervolume, trials and epochs of one search."""
     space = read_space(
         "digits",
         BASE,
         sampler=sampler,
         seed=seed,
+        inherit=inherit,
         objectives=["accuracy", "weights"],
         epochs=12,
         rungs=[4, 12] if halving else [12],
@@ -85,28 +86,29 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=360)
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe", "nsgaii"])
+    parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
     given = parser.parse_args()
     machine = f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}"
     print(f"digits (600 pictures), {given.epochs} epochs a search, optuna {optuna.__version__}; {machine}")
     rows: list[dict[str, object]] = []
     first: float | None = None
     for sampler in given.samplers:
-        for halving in (False, True):
+        for halving, inherit in ((False, False), (True, False), (False, True), (True, True)):
             found: list[tuple[float, int, int]] = []
             for seed in range(given.repeats):
                 with tempfile.TemporaryDirectory() as folder:
-                    found.append(run(sampler, halving, seed, given.epochs, Path(folder)))
+                    found.append(run(sampler, halving, inherit, seed, given.epochs, Path(folder)))
             volumes = [volume for volume, _, _ in found]
             mean, deviation = statistics.fmean(volumes), statistics.stdev(volumes) if len(volumes) > 1 else 0.0
             first = mean if first is None else first
             trials = statistics.fmean(count for _, count, _ in found)
-            name = sampler + (" with halving" if halving else "")
+            name = sampler + (" + halving" if halving else "") + (" + inheritance" if inherit else "")
             gain = f"{100 * (mean / first - 1):+.1f} %"
-            print(f"{name:22} {mean:.3f} ± {deviation:.3f}  {gain:>8}  {trials:5.1f} trials", flush=True)
+            print(f"{name:32} {mean:.3f} ± {deviation:.3f}  {gain:>8}  {trials:5.1f} trials", flush=True)
             rows.append({"row": name, "hypervolumes": volumes, "trials": [count for _, count, _ in found]})
-    RESULTS.mkdir(exist_ok=True)
     written = {"machine": machine, "optuna": optuna.__version__, "epochs": given.epochs, "rows": rows}
-    (RESULTS / "search.json").write_text(json.dumps(written, indent=2) + "\n")
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

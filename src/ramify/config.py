@@ -50,11 +50,11 @@ class Config(Section):
         Key("the path of a run's folder, or null", "the run starts from the network of that one, not from a fresh one"),
     ] = None
     convert: Annotated[
-        Literal["sdn", "cnn", "cut"] | None,
+        Literal["sdn", "cnn", "cut", "extend"] | None,
         Key(
-            "sdn, cnn, cut, or null",
-            "what becomes of the parent's network: exits put in, exits taken out, or its cells up to the last one of "
-            "network.structure",
+            "sdn, cnn, cut, extend, or null",
+            "what becomes of the parent's network: exits put in, exits taken out, its cells up to the last one of "
+            "network.structure, or a deeper network that begins as it",
         ),
     ] = None
     data: DataConfig = DataConfig()

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ramify.errors import RunError
 from ramify.run.checkpoint import read_model
-from ramify.run.events import EpochDone, Event
+from ramify.run.events import EpochDone, Event, Started
 from ramify.run.prepare import converted_config
 from ramify.run.readback import describe, load
 from ramify.run.train import resume, train
@@ -68,6 +69,75 @@ def test_a_cut_is_its_exit(branching: Path, exit_: int) -> None:
     assert summary.name == f"grown-cut{exit_}"
     assert torch.equal(load(summary.folder)(images()), load(branching)(images())[:exit_])
     assert describe(Path(summary.folder)) == summary
+
+
+LONGER = ("network.structure=[1,0,1,0,1,0]", "train.epochs=3", "train.milestones=[2]")
+
+
+def test_a_deeper_network_begins_as_its_parent_after_its_last_epoch(branching: Path) -> None:
+    parent, _ = read_model(branching / "last")
+    config = converted_config(branching, "extend", LONGER)
+    summary = train(config.model_copy(update={"train": config.train.model_copy(update={"learning_rate": 1e-9})}))
+    assert summary.name == "grown-extend"
+    assert len(summary.exits) == 4
+    assert all(stage.grown is None for stage in summary.stages)
+    child, _ = read_model(Path(summary.folder) / "last")
+    torch.testing.assert_close(
+        child.state_dict()["stages.1.cells.0.conv1.weight"],
+        parent.state_dict()["stages.1.cells.0.conv1.weight"],
+        rtol=0,
+        atol=1e-6,
+    )
+
+
+def test_the_optimizer_goes_on_with_what_it_knew(branching: Path) -> None:
+    kept = read_trainer_tensors(branching)
+    begun: list[Path] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Started):
+            begun.append(Path(event.folder))
+            raise RunError("stopped")
+
+    with pytest.raises(RunError, match="stopped"):
+        train(converted_config(branching, "extend", LONGER), [stop])
+    inherited = read_trainer_tensors(begun[0])
+    assert inherited
+    assert all(torch.equal(value, kept[name]) for name, value in inherited.items())
+    shared = {name for name in kept if name.startswith(("stem", "stages.0", "stages.1"))}
+    assert set(inherited) == shared
+    changed = converted_config(branching, "extend", [*LONGER, "train.optimizer=adam"])
+    with pytest.raises(RunError, match="stopped"):
+        train(changed, [stop], overwrite=True)
+    assert read_trainer_tensors(begun[1]) == {}
+
+
+def read_trainer_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "last" / "trainer.safetensors")
+
+
+def test_an_extension_that_was_stopped_goes_on_bitwise(branching: Path) -> None:
+    whole = train(converted_config(branching, "extend", [*LONGER, "name=whole-one"]))
+
+    def stop(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch == 2:
+            raise RunError("stopped")
+
+    with pytest.raises(RunError, match="stopped"):
+        train(converted_config(branching, "extend", [*LONGER, "name=broken"]), [stop])
+    broken = resume(Path("runs/broken"))
+    one, other = load(whole.folder).state_dict(), load(broken.folder).state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_the_command_extends_and_refuses_what_does_not_extend(branching: Path, ramify: CommandLine) -> None:
+    done = ramify("convert", str(branching), "--to", "extend", *LONGER)
+    assert (done.code, "grown-extend" in done.out) == (0, True), done.err
+    for wrong in ("network.structure=[0,1,1,0]", "network.channels=8"):
+        answer = ramify("convert", str(branching), "--to", "extend", *LONGER, wrong, "name=wrong")
+        assert answer.code == 2
+        assert "network.structure: got" in answer.err
+        assert "accepted: one that extends [1, 0, 1] up to an exit" in answer.err
 
 
 def test_a_conversion_that_was_stopped_goes_on_bitwise(full: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_search_from_start_to_front(ramify: CommandLine, tiny: str) -> None:
 
     shown = ramify("search", "front", "demo", "--csv", "trials.csv", "--plot", "front.png")
     assert shown.code == 0, shown.err
-    assert Path("trials.csv").read_text().startswith("trial,group,epochs,accuracy,macs,weights,parameters,")
+    assert Path("trials.csv").read_text().startswith("trial,group,epochs,began_as,accuracy,macs,weights,parameters,")
     assert Path("front.png").stat().st_size > 10_000
     told = json.loads(ramify("search", "front", "demo", "--json").out)
     assert len(told["front"]) + len(told["dominated"]) == 3

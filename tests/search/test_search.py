@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ramify.configfile import read_config
 from ramify.errors import InputError, RunError
 from ramify.run.folder import locked, read_lines
 from ramify.search.front import front_of, importances
@@ -75,6 +78,50 @@ def test_every_trial_is_finished_and_halving_saves_epochs(done: Search) -> None:
         folder = done.runs / trial.name
         assert [line["epoch"] for line in read_lines(folder / "metrics.jsonl")] == list(range(1, trial.epochs + 1))
         assert not (folder / "summary.json").exists(), "the test pictures were read"
+
+
+def test_trials_begin_as_earlier_ones_that_they_extend(done: Search) -> None:
+    trials = done.trials()
+    heirs = [trial for trial in trials if trial.ancestor is not None]
+    assert heirs
+    for trial in trials:
+        config = read_config([done.runs / trial.name / "config.yaml"])
+        if trial.ancestor is None:
+            assert config.parent is None
+            continue
+        # Structures are all alike here, so that an heir has its ancestor's channels, and all cells up to its last exit.
+        ancestor = trials[trial.ancestor.trial]
+        assert ancestor.number < trial.number
+        assert trial.ancestor.rung in ancestor.results
+        assert trial.ancestor.cells in (1, 3)
+        assert trial.params["network.channels"] == ancestor.params["network.channels"]
+        assert config.parent == str(done.runs / ancestor.name / "rungs" / str(trial.ancestor.rung))
+        assert config.convert == "extend"
+
+
+def test_nothing_is_inherited_where_that_is_turned_off(tmp_path: Path) -> None:
+    search = start_search("alone", replace(space(), inherit=False), 3, searches_dir=tmp_path)
+    work(search)
+    assert [trial.ancestor for trial in search.trials()] == [None] * 3
+    assert not list(search.runs.glob("*/rungs"))
+    with pytest.raises(InputError, match="it differs in inherit"):
+        start_search("alone", space(), 3, searches_dir=tmp_path)
+
+
+def test_a_trial_whose_ancestor_is_not_at_hand_begins_afresh_and_says_so(done: Search, tmp_path: Path) -> None:
+    number = next(trial.number for trial in done.trials() if trial.ancestor is not None)
+    search = start_search("calm", space(), TRIALS, searches_dir=tmp_path)
+
+    def tell(event: WorkEvent) -> None:
+        for kept in (tmp_path / "calm/runs").glob("*/rungs"):
+            shutil.rmtree(kept)
+        if isinstance(event, StepTaken) and event.trial == number:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        work(search, tell)
+    assert search.trials()[number].ancestor is None
+    assert read_config([search.runs / f"trial-{number:04}" / "config.yaml"]).parent is None
 
 
 def test_the_figures_are_those_of_the_network_that_was_trained(done: Search) -> None:

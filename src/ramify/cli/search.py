@@ -54,6 +54,10 @@ def start(
         Literal["tpe", "nsgaii", "gp", "random"] | None, typer.Option(help="In place of the space's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="In place of the space's.")] = None,
+    inherit: Annotated[
+        bool | None,
+        typer.Option("--inherit/--no_inherit", help="Whether trials begin as earlier ones that they extend."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Print the space and five samples, and stop.")] = False,
     storage: Storage = None,
     lease_seconds: LeaseSeconds = 60.0,
@@ -74,8 +78,9 @@ def start(
     files, overrides = sort_given(given or [])
     if len(files) > 1:
         raise InputError(f"space: got {' and '.join(map(str, files))}; accepted: one space")
-    changes = bool(files or overrides or sampler or seed is not None)
-    space = read_space(str(files[0]) if files else "digits", overrides, sampler=sampler, seed=seed) if changes else None
+    own = {"sampler": sampler, "seed": seed, "inherit": inherit}
+    changes = bool(files or overrides or any(value is not None for value in own.values()))
+    space = read_space(str(files[0]) if files else "digits", overrides, **own) if changes else None
     if dry_run:
         chosen = space or read_space("digits")
         if as_json:

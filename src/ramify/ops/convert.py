@@ -40,7 +40,7 @@ def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> 
     _same_cells(network, config)
     at = {cells: exit_ for exit_, cells in enumerate(_exit_cells(network)[:-1])}
     kept = [at.get(cells) for cells, carries in enumerate(config.structure, start=1) if carries]
-    return _with_exits(network, config, [*kept, len(network.stages) - 1], seed)
+    return with_exits(network, config, [*kept, len(network.stages) - 1], seed)
 
 
 def to_cnn(network: Network) -> Network:
@@ -56,7 +56,7 @@ def to_cnn(network: Network) -> Network:
     """
     config = bare_config(network.config)
     _same_cells(network, config)
-    return _with_exits(network, config, [len(network.stages) - 1], None)
+    return with_exits(network, config, [len(network.stages) - 1], None)
 
 
 def cut(network: Network, exit: int) -> Network:  # noqa: A002 - the word for it
@@ -70,7 +70,7 @@ def cut(network: Network, exit: int) -> Network:  # noqa: A002 - the word for it
         >>> cut(network, 1).config.structure
         (0, 0)
     """
-    return _with_exits(network, cut_config(network.config, exit, len(network.stages)), list(range(exit)), None)
+    return with_exits(network, cut_config(network.config, exit, len(network.stages)), list(range(exit)), None)
 
 
 def bare_config(config: NetworkConfig) -> NetworkConfig:
@@ -118,8 +118,8 @@ def _exit_cells(network: Network) -> list[int]:
     return list(itertools.accumulate(len(stage.cells) for stage in network.plans[: len(network.stages)]))
 
 
-def _with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | None], seed: int | None) -> Network:
-    """A network of ``config`` with the cells of ``network``; each exit is one of its own, by index, or fresh."""
+def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | None], seed: int | None) -> Network:
+    """A network of ``config`` with the cells of ``network``; each exit is one of its own, by index, or fresh (None)."""
     cells = [cell for stage in network.plans for cell in stage.cells]
     plans: list[StagePlan] = []
     done = 0
@@ -135,7 +135,7 @@ def _with_exits(network: Network, config: NetworkConfig, sources: Sequence[int |
         plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, stage.head if head == default else head))
     converted = Network(config, stages=len(plans), seed=seed, plans=tuple(plans)).to(network.mean.device)
     prefixes = {"stem": "stem", "mean": "mean", "std": "std"}
-    prefixes |= dict(zip(_cell_names(converted), _cell_names(network), strict=False))
+    prefixes |= dict(zip(cell_names(converted), cell_names(network), strict=False))
     prefixes |= {f"stages.{i}.exit": f"stages.{source}.exit" for i, source in enumerate(sources) if source is not None}
     state, given = converted.state_dict(), network.state_dict()
     for new, old_name in prefixes.items():
@@ -151,5 +151,6 @@ def _outputs(cells: Sequence[CellPlan], stage: StagePlan) -> int:
     return cells[-1].out_channels if cells else stage.exit_channels
 
 
-def _cell_names(network: Network) -> list[str]:
+def cell_names(network: Network) -> list[str]:
+    """The names of the cells that exist, first to last."""
     return [name for _, name, _ in existing_cells(network)]

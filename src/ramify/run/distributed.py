@@ -152,13 +152,17 @@ def together(device: torch.device, batch_size: int) -> Iterator[Team]:
     except RuntimeError as error:
         if not _lost(error):
             raise
+        # Whichever comes second, it must not silence the sentence that tells of the loss.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ProcessLostError(LOST) from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if signal.getsignal(signal.SIGTERM) is _ended:
+            signal.signal(signal.SIGTERM, before)
         dist.destroy_process_group()
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
     raise ProcessLostError(LOST)
 
 

@@ -16,9 +16,6 @@ from ramify.ops.widen import Widening, widen
 from ramify.run.state import State
 from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due
 
-PICTURES = 128
-"""How many training pictures the batch norms of newcomers are fitted to."""
-
 
 @dataclass(frozen=True)
 class Due:

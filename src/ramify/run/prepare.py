@@ -168,13 +168,15 @@ def fit_to(config: Config, pictures: PictureSet) -> Config:
     )
 
 
-def converted_config(parent: Path, to: Literal["sdn", "cnn"] | int, overrides: Sequence[str] = ()) -> Config:
+def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, overrides: Sequence[str] = ()) -> Config:
     """The configuration of a run that converts the network of ``parent``.
 
     - ``sdn``: with internal classifiers, which train alone: 25 epochs of Adam at 0.001, a tenth of it from epoch 15,
       as Shallow-Deep Networks (arXiv:1810.07052) does. Without ``network.structure`` or ``network.exits_at`` in
       ``overrides``, they stand at the fractions of the paper, or behind every cell of a network of up to 8 cells.
     - ``cnn``: without internal classifiers, and without training.
+    - ``extend``: a deeper network, whose ``network.structure`` is in ``overrides``, that begins as the parent's; it
+      trains as the parent did. Its final classifier pools as its internal classifiers do, so that it can begin as one.
     - a number: up to that exit, counted from 1, and without training.
 
     Args:
@@ -216,6 +218,10 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn"] | int, overrides: S
         if not any(text.startswith("train.epochs=") for text in overrides):
             recipe.append("milestones=[15]")
         changes += [f"train.{text}" for text in recipe]
+    elif to == "extend":
+        changes += [f"network.final={network.exit}", "train.exits_only=false", "train.gammas=0.2"]
+        if network.kind == "full":
+            changes.append("network.kind=full_ic")
     else:
         there = read_model(checkpoint_of(parent))[0]
         told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))

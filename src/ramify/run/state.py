@@ -6,15 +6,21 @@ from pathlib import Path
 import torch
 
 from ramify.config import Config
+from ramify.configfile import read_config
 from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.nn.network import Network
 from ramify.ops.convert import cut, to_cnn, to_sdn
-from ramify.ops.surgery import parameter_groups
+from ramify.ops.extend import extend
+from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
-from ramify.run.evaluate import Score
-from ramify.run.folder import checkpoint_of, read_summary
+from ramify.run.evaluate import Score, to_float
+from ramify.run.folder import CONFIG, checkpoint_of, read_summary
 from ramify.run.prepare import Parts, Place
+from ramify.seeds import generator
+
+PICTURES = 128
+"""How many training pictures the batch norms of newcomers are fitted to."""
 
 
 @dataclass
@@ -44,10 +50,15 @@ class State:
         )
 
 
-def begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
-    """A run before its first epoch: with a fresh network, or that of its parent."""
+def begin(config: Config, where: Place, parts: Parts) -> State:
+    """A run before its first epoch: with a fresh network, or that of its parent.
+
+    Raises:
+        InputError: the parent's network is not one that the run can start from.
+    """
     if config.parent is not None:
-        return _inherit(config, where, parts, folder)
+        inherit = _extended if config.convert == "extend" else _taken_over
+        return inherit(config, where, parts, Path(config.parent))
     network = Network(config.network, seed=config.seed)
     images = parts.train.images
     # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
@@ -61,9 +72,15 @@ def begin(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     return State(config, where, network, _optimizer(config, network), parts.classes)
 
 
-def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
-    """A run that starts from the network of another; it keeps a copy at once, and no longer needs its parent."""
-    parent = Path(str(config.parent))
+def keep_beginning(state: State, folder: Path) -> None:
+    """Let a run that has a parent keep a copy of its network at once, so that it no longer needs the parent."""
+    if state.config.parent is not None and state.where.team.first:
+        saved = pack_model(state.network, card_of(state)) | pack_trainer(state.network, state.optimizer, state.progress)
+        replace_folder(folder / "last", saved)
+
+
+def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> State:
+    """The network that stands for ``parent``, perhaps converted."""
     network, card = read_model(checkpoint_of(parent))
     grown, valid = card.grown, card.valid
     if config.convert is not None:
@@ -72,11 +89,38 @@ def _inherit(config: Config, where: Place, parts: Parts, folder: Path) -> State:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
     _same_network(network, card.classes, config, parts, parent)
     network.to(where.device)
-    state = State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
-    if where.team.first:
-        saved = pack_model(network, card_of(state)) | pack_trainer(network, state.optimizer, state.progress)
-        replace_folder(folder / "last", saved)
-    return state
+    return State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
+
+
+def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State:
+    """A deeper network that begins as that of ``parent`` after its last epoch, with what its optimizer knew."""
+    old, card = read_model(parent / "last")
+    if card.classes != parts.classes:
+        raise InputError(f"{parent}: got a network of other classes; accepted: {len(parts.classes)} of the same names")
+    order = torch.randperm(len(parts.train), generator=generator(config.seed, "extend"))[:PICTURES]
+    found = extend(old, config.network, config.seed, to_float(parts.train.images[order]))
+    network = found.network.to(where.device)
+    optimizer = _optimizer(config, network)
+    before = read_config([parent / CONFIG])
+    if before.train.optimizer == config.train.optimizer:
+        known = _optimizer(config, old)
+        read_trainer(parent / "last", old, known)
+        load_optimizer_state(optimizer, network, _renamed(optimizer_state(known, old), found.names, network))
+    return State(config, where, network, optimizer, parts.classes)
+
+
+def _renamed(
+    state: dict[str, dict[str, torch.Tensor]], names: dict[str, str], network: Network
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What an optimizer kept, under the names that the parameters have in ``network``; other shapes are left out."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        for prefix, source in names.items():
+            old = source + name.removeprefix(prefix)
+            if name.startswith(f"{prefix}.") and old in state:
+                fits = {key: value for key, value in state[old].items() if value.shape in (parameter.shape, ())}
+                found |= {name: fits} if len(fits) == len(state[old]) else {}
+    return found
 
 
 def _converted(network: Network, config: Config) -> Network:

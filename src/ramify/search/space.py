@@ -48,6 +48,7 @@ FIELDS = (
     "eta",
     "max_drop",
     "sampler",
+    "inherit",
     "seed",
 )
 OWNED = {"train.epochs": "epochs of the space", "name": "nothing, as each trial has its own", "runs_dir": "nothing"}
@@ -93,6 +94,7 @@ class Space:
         eta: at each rung but the last, the best ``1 / eta`` go on.
         max_drop: accuracy that the exit policy may lose against the last exit.
         sampler: one of :data:`SAMPLERS`.
+        inherit: whether a trial whose structure extends that of an earlier one starts as its grown child.
         seed: of the sampler; the runs have ``seed`` of ``base``.
     """
 
@@ -105,6 +107,7 @@ class Space:
     eta: int
     max_drop: float
     sampler: str
+    inherit: bool
     seed: int
 
     @property
@@ -197,6 +200,7 @@ def space_yaml(space: Space) -> str:
         "eta": space.eta,
         "max_drop": space.max_drop,
         "sampler": space.sampler,
+        "inherit": space.inherit,
         "seed": space.seed,
     }
     return yaml.dump(_plain(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
@@ -266,6 +270,7 @@ class _Reader:
             eta=self.whole("eta", given.get("eta", 3), 2),
             max_drop=float(drop),
             sampler=str(sampler),
+            inherit=self.truth("inherit", given.get("inherit", True)),
             seed=self.whole("seed", given.get("seed", 0), 0),
         )
         return None if self.problems else replace(space, vary=self.ordered(space.vary))
@@ -511,6 +516,11 @@ class _Reader:
         else:
             return tuple(given)
         return (epochs,)
+
+    def truth(self, name: str, given: object) -> bool:
+        if not isinstance(given, bool):
+            self.wrong(name, given, "true, false")
+        return bool(given)
 
     def whole(self, name: str, given: object, least: int) -> int:
         if type(given) is int and given >= least:

@@ -153,7 +153,8 @@ def _database(url: str, search: str) -> "tuple[BaseStorage, Leases]":
     options = {"connect_args": connect, "pool_pre_ping": True}
     with quiet_optuna():
         try:
-            return RDBStorage(url, engine_kwargs=options), SqlLeases(engine, search)
+            # It has answered: a connection that breaks from here on is waited for.
+            return patiently(lambda: (RDBStorage(url, engine_kwargs=options), SqlLeases(engine, search)))
         except (SQLAlchemyError, RuntimeError) as error:
             raise InputError(f"storage: {shown} cannot hold a search ({_reason(error)})") from None
 

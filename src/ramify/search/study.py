@@ -7,7 +7,7 @@
         space.yaml       the space, with nothing left open
         journal.log      the record, where no database keeps it
         leases.json      who is at work on what, likewise
-        runs/trial-0007/ the run of each trial
+        runs/trial-0007/ the run of each trial; in rungs/ its network at each rung, for trials that begin as it
 
 The record is a study of Optuna. Each trial is born whole, in one write: the sampler draws it from a copy of the record,
 so that a death at any moment leaves a trial that is there or is not, and the same record always gives the same trial.
@@ -17,7 +17,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,8 @@ from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.files import write_atomic
+from ramify.run.folder import is_run
+from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
 from ramify.search.draw import suggest
 from ramify.search.goals import costs, directions, feasible
 from ramify.search.halving import Standing, Verdict, verdicts
@@ -68,6 +70,7 @@ class Trial:
         overrides: its configuration.
         params: what the sampler drew.
         results: for each rung that it reached, its objectives and whatever else was measured.
+        ancestor: what it begins as; None for a fresh network.
     """
 
     number: int
@@ -76,6 +79,7 @@ class Trial:
     overrides: tuple[str, ...]
     params: Mapping[str, object]
     results: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    ancestor: Ancestor | None = None
 
     @property
     def epochs(self) -> int:
@@ -90,7 +94,12 @@ class Trial:
     @property
     def name(self) -> str:
         """Of its run."""
-        return f"trial-{self.number:04}"
+        return trial_name(self.number)
+
+
+def trial_name(number: int) -> str:
+    """The name of a trial's run."""
+    return f"trial-{number:04}"
 
 
 @dataclass(frozen=True)
@@ -204,12 +213,12 @@ def open_search(name: str, *, storage: str | None = None, searches_dir: Path = S
         import optuna
 
         try:
-            study = optuna.load_study(study_name=name, storage=backend)
+            study = patiently(lambda: optuna.load_study(study_name=name, storage=backend))
         except KeyError:
             raise InputError(
                 f"got {name!r}, which is no search in that storage; accepted: one that was started"
             ) from None
-    space = _space_of(study, name)
+    space = patiently(lambda: _space_of(study, name))
     if not (folder / SPACE).exists():
         _keep(folder, space, url)
     return Search(name, folder, space, study, backend, leases)
@@ -239,8 +248,45 @@ def config_of_trial(
 
 
 def trial_config(search: Search, trial: Trial) -> Config:
-    """The configuration of a trial's run within its search."""
-    return read_config(overrides=[*trial.overrides, f"name={trial.name}", f"runs_dir='{search.runs}'"])
+    """The configuration of a trial's run within its search.
+
+    One that is to begin as another begins afresh where that one's network is not in the folder, as on another machine
+    that shares only the database.
+    """
+    own = [*trial.overrides, f"name={trial.name}", f"runs_dir='{search.runs}'"]
+    if trial.ancestor is not None:
+        parent = rung_folder(search.runs / trial_name(trial.ancestor.trial), trial.ancestor.rung)
+        if is_run(parent):
+            return heir_config(own, parent)
+    return read_config(overrides=own)
+
+
+def _ancestor(search: Search, overrides: Sequence[str]) -> Ancestor | None:
+    """What a new trial of ``overrides`` begins as, of all that has a result now."""
+    if not search.space.inherit:
+        return None
+    candidates = [
+        Candidate(trial.number, trial.epochs, trial.values["accuracy"], _as_begun(trial))
+        for trial in search.trials()
+        if trial.results and trial.failed is None
+    ]
+    return choose_ancestor(read_config(overrides=overrides), candidates)
+
+
+def _as_begun(trial: Trial) -> Config:
+    """The configuration of a trial's run, wherever it is kept."""
+    if trial.ancestor is None:
+        return read_config(overrides=trial.overrides)
+    return heir_config(trial.overrides, Path(trial_name(trial.ancestor.trial)))
+
+
+def began_fresh(search: Search, number: int) -> None:
+    """Put on record that a trial began with a fresh network after all."""
+
+    def write() -> None:
+        search.backend.set_trial_user_attr(search._frozen()[number]._trial_id, "ancestor", None)
+
+    patiently(write)
 
 
 def verdicts_of(search: Search, trials: Sequence[Trial]) -> dict[int, tuple[Verdict, int]]:
@@ -275,11 +321,17 @@ def add_trial(search: Search, token: str) -> Trial:
             if trial.user_attrs.get("token") == token:
                 return _trial(trial)
         drawn, overrides, refused = propose(search.space, there)
+        ancestor = _ancestor(search, overrides)
         template = create_trial(
             state=TrialState.RUNNING,
             params=drawn.params,
             distributions=drawn.distributions,
-            user_attrs={"overrides": overrides, "refused": refused, "token": token},
+            user_attrs={
+                "overrides": overrides,
+                "refused": refused,
+                "token": token,
+                "ancestor": None if ancestor is None else asdict(ancestor),
+            },
             system_attrs=drawn.system_attrs,
         )
         search.study.add_trial(template)
@@ -419,6 +471,7 @@ def _trial(frozen: "FrozenTrial") -> Trial:
         overrides=tuple(attrs.get("overrides", ())),
         params=dict(frozen.params),
         results=dict(sorted(results.items())),
+        ancestor=Ancestor(**attrs["ancestor"]) if attrs.get("ancestor") else None,
     )
 
 
@@ -444,5 +497,5 @@ def _space_of(study: "Study", name: str) -> Space:
 
 
 def _difference(one: Space, other: Space) -> str:
-    names = ("base", "vary", "objectives", "constraints", "epochs", "rungs", "eta", "max_drop", "sampler", "seed")
+    names = ("base", "vary", "objectives", "constraints", "epochs", "rungs", "eta", "max_drop", "sampler", "inherit", "seed")
     return ", ".join(name for name in names if getattr(one, name) != getattr(other, name))

@@ -16,6 +16,7 @@ from types import FrameType
 from ramify.errors import InputError, RamifyError, RunError
 from ramify.run.events import EpochDone, Event, StepDone
 from ramify.run.folder import METRICS, locked, read_lines
+from ramify.search.ancestry import keep_rung
 from ramify.search.leases import LEASE_SECONDS, Worker, this_worker
 from ramify.search.measure import measure, train_up_to
 from ramify.search.storage import patiently
@@ -23,6 +24,7 @@ from ramify.search.study import (
     Search,
     Trial,
     add_trial,
+    began_fresh,
     finish_trial,
     record_result,
     trial_config,
@@ -178,12 +180,16 @@ def _step(search: Search, trial: Trial, rung: int, tell: Callable[[WorkEvent], N
         if lost.is_set() and isinstance(event, StepDone | EpochDone):
             raise _LeavingError
 
+    if trial.ancestor is not None and config.parent is None:
+        began_fresh(search, trial.number)
     done = len(read_lines(search.runs / trial.name / METRICS))
     tell(WorkBegan(trial.number, min(done, rung), rung))
     folder = train_up_to(config, rung, [watch])
     values = measure(folder, _needed(search), search.space.max_drop)
     if lost.is_set():
         raise _LeavingError
+    if search.space.inherit:
+        keep_rung(folder, rung)
     record_result(search, trial.number, rung, values)
     tell(StepTaken(trial.number, rung, values))
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,11 +45,17 @@ def front_table(front: Front) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("trial", *(NAMES[name] for name in objectives), "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("began as", justify="right", no_wrap=True)
     table.add_column("network")
     for trial in front.best:
         figures = [figure(name, trial.values[name]) for name in objectives]
-        table.add_row(str(trial.number), *figures, str(trial.epochs), network_of(trial, front.space))
+        table.add_row(str(trial.number), *figures, str(trial.epochs), began_as(trial), network_of(trial, front.space))
     return table
+
+
+def began_as(trial: Trial) -> str:
+    """What a trial's network was at first."""
+    return "fresh" if trial.ancestor is None else f"{trial.ancestor.trial} at {trial.ancestor.rung}"
 
 
 def network_of(trial: Trial, space: Space) -> str:
@@ -117,8 +124,9 @@ def front_csv(front: Front) -> str:
     for group, trials in groups:
         for trial in trials:
             drawn = {key: to_text(value) for key, value in as_table(trial.overrides, front.space).items()}
-            rows.append({"trial": trial.number, "group": group, "epochs": trial.epochs, **trial.values, **drawn})
-    names = list(dict.fromkeys(name for row in rows for name in row)) or ["trial", "group", "epochs"]
+            known = {"trial": trial.number, "group": group, "epochs": trial.epochs, "began_as": began_as(trial)}
+            rows.append({**known, **trial.values, **drawn})
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["trial", "group", "epochs", "began_as"]
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
@@ -135,6 +143,7 @@ def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[s
                 "trial": trial.number,
                 "epochs": trial.epochs,
                 "finished": trial.finished,
+                "ancestor": None if trial.ancestor is None else asdict(trial.ancestor),
                 "values": dict(trial.values),
                 "config": as_table(trial.overrides, front.space),
             }
