@@ -101,7 +101,7 @@ def resolve(config: Config) -> Config:
     if growth.widen is None:
         changes["widen"] = max(1, network.channels // 2)
     if growth.mode == "scheduled":
-        changes["epochs"] = growth_epochs(config)
+        changes |= {"epochs": growth_epochs(config), "every": None}  # one of the two says it
     if growth.patience is None:
         changes["patience"] = max(2, round(0.05 * train.epochs))
     if growth.mode == "loss" and growth.max_epochs is None and config.growths:

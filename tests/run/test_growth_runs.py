@@ -231,3 +231,9 @@ def test_what_is_wrong_is_told_in_a_sentence(ramify: CommandLine, changes: tuple
     answer = ramify("train", *changes)
     assert answer.code == 2
     assert message in answer.err
+
+
+def test_a_run_that_grows_every_so_many_epochs_is_read_back() -> None:
+    summary = train(tiny("name=often", "growth.epochs=null", "growth.every=1"))
+    assert [stage.grown for stage in describe(Path(summary.folder)).stages] == [None, 2, 3]
+    assert resume(Path(summary.folder)) == summary

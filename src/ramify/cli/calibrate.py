@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show, warn
+from ramify.cli.report import report_of
 
 
 def calibrate(
@@ -52,6 +53,8 @@ def calibrate(
         confidence=confidence,
         progress=None if as_json else download_lines(say),
     )
+    if (run / "report.html").exists():
+        report_of(run, warn)
     if as_json:
         say_json({"name": run.name, **asdict(found)})
         return

@@ -108,6 +108,8 @@ class EpochDone:
         gradient_parity: root mean square of the gradient in the newest stage over that in those before it, at the
             last step; None before the first growth and where either is frozen.
         compilations: how often the training step has been compiled so far; 0 without ``train.compile``.
+        memory: the most bytes of main memory that the process has held so far; None where the system does not tell.
+        device_memory: the most bytes that PyTorch has held on the CUDA device in this epoch; None without one.
     """
 
     epoch: int
@@ -122,6 +124,8 @@ class EpochDone:
     revived: int
     gradient_parity: float | None = None
     compilations: int = 0
+    memory: int | None = None
+    device_memory: int | None = None
 
 
 @dataclass(frozen=True)

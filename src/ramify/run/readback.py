@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from ramify.config import Config
@@ -13,14 +14,13 @@ from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp
-from ramify.errors import ConfigError, InputError
-from ramify.files import readable_folder
+from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.nn.network import Network
 from ramify.ops.policy import Policy, follow
 from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
-from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, is_checkpoint, read_extra, read_model
 from ramify.run.evaluate import all_logits, score
-from ramify.run.folder import CONFIG, checkpoint_of, find_run, read_summary
+from ramify.run.folder import CONFIG, checkpoint_of, find_run, is_run, read_summary
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, place
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
@@ -30,15 +30,15 @@ def load(path: str | Path, runs_dir: str | Path = "runs") -> Network:
     """A saved network, on the CPU and in evaluation mode.
 
     Args:
-        path: a checkpoint folder (``runs/demo/best``), the folder of a run, or its name; of a run, the best
-            network is taken, or the last while there is no best one.
+        path: a checkpoint folder (``runs/demo/best``), a model folder of ``ramify export --to hub``, the folder of a
+            run, or its name; of a run, the best network is taken, or the last while there is no best one.
         runs_dir: where runs are looked for by name.
 
     Raises:
         InputError: there is no such run.
         CheckpointError: what is there cannot be read.
     """
-    return read_model(_checkpoint(path, runs_dir))[0]
+    return read_model(checkpoint_folder(path, runs_dir))[0]
 
 
 def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | None:
@@ -49,22 +49,40 @@ def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | Non
 
 def calibrated(path: str | Path, runs_dir: str | Path = "runs") -> ExitPolicy | None:
     """The exit policy kept with a saved network and how it was found, None without; arguments as :func:`load`."""
-    return read_model(_checkpoint(path, runs_dir))[1].policy
+    return read_model(checkpoint_folder(path, runs_dir))[1].policy
 
 
-def _checkpoint(path: str | Path, runs_dir: str | Path) -> Path:
+def checkpoint_folder(path: str | Path, runs_dir: str | Path) -> Path:
+    """The folder that holds the network; arguments and errors as :func:`load`."""
     folder = Path(path)
-    if readable_folder(folder).joinpath("model.json").exists():
+    if is_checkpoint(folder):
         return folder
     return checkpoint_of(find_run(str(path), Path(runs_dir)))
+
+
+def find_saved(name: str, runs_dir: Path) -> Path:
+    """The folder of the run called ``name``, or that ``name`` is the path of; a model folder is found by its path.
+
+    Raises:
+        InputError: there is no such run or folder.
+    """
+    folder = Path(name)
+    return folder if is_checkpoint(folder) and (folder / HUB_CONFIG).exists() else find_run(name, runs_dir)
 
 
 def describe(run: Path) -> Summary:
     """What the run in ``run`` became; its checkpoint is read and checked, the pictures are not.
 
+    A model folder of ``ramify export --to hub`` says what its run had become.
+
     Raises:
         InputError, CheckpointError: as :func:`load`.
     """
+    if not is_run(run):
+        try:
+            return replace(TypeAdapter(Summary).validate_python(read_extra(run, "run")), folder=str(run))
+        except ValidationError as error:
+            raise CheckpointError(f"{run}: its {HUB_CONFIG} does not say what its run was") from error
     config, (network, card) = read_config([run / CONFIG]), read_model(checkpoint_of(run))
     done = read_summary(run)
     if done is not None:
@@ -96,9 +114,33 @@ class Measured:
     obeyed: tuple[float, ...] | None
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What stands behind a :class:`Measured`.
+
+    Attributes:
+        network: on the device where it computed, in evaluation mode.
+        card: what is known of it.
+        test: the pictures it was measured on, labelled as the network counts its classes.
+        logits: its answers to them, float32 ``[E, N, C]``.
+    """
+
+    network: Network
+    card: Card
+    test: Part
+    logits: Tensor
+
+
 def remeasure(
     run: Path, overrides: Sequence[str] = (), *, trigger: bool = False, progress: Progress | None = None
 ) -> Measured:
+    """The measurement of :func:`answer_again` alone; arguments and errors are the same."""
+    return answer_again(run, overrides, trigger=trigger, progress=progress)[0]
+
+
+def answer_again(
+    run: Path, overrides: Sequence[str] = (), *, trigger: bool = False, progress: Progress | None = None
+) -> tuple[Measured, Answers]:
     """Measure the network of a run again on the test pictures of its source, or of another one.
 
     Pictures of another size, or in grey instead of colour, are converted to what the network was trained on.
@@ -134,7 +176,7 @@ def remeasure(
     if card.policy is not None:
         left = follow(card.policy.calibration.policy, logits).exits
         outcome = Outcome(*outcome_fields(left, logits.argmax(dim=2) == test.labels, macs, milliseconds))
-    return Measured(
+    measured = Measured(
         source=config.data.source,
         pictures=len(test),
         exits=exits,
@@ -143,6 +185,7 @@ def remeasure(
         outcome=outcome,
         obeyed=_obeyed(logits, test.labels, card, config) if trigger else None,
     )
+    return measured, Answers(network, card, Part(images, test.labels), logits)
 
 
 def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple[float, ...] | None:

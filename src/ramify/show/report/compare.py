@@ -1,0 +1,170 @@
+"""Several runs on one page: groups of seeds, their means and deviations, and what growing did."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ramify.configfile import read_config
+from ramify.data.fetch import Progress
+from ramify.errors import CheckpointError, InputError, RamifyError
+from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.events import EpochDone
+from ramify.run.folder import CONFIG, METRICS, checkpoint_of, read_lines
+from ramify.run.readback import describe, remeasure
+from ramify.run.summary import Summary
+from ramify.show.report.baseline import matches
+from ramify.show.report.compare_parts import pictures, plus_minus
+from ramify.show.report.compare_sections import (
+    configuration_section,
+    epochs_section,
+    exits_section,
+    groups_section,
+    size_section,
+    time_section,
+    tradeoff_section,
+)
+from ramify.show.report.compare_static import static_section
+from ramify.show.report.groups import LAST, Group, PolicyPoint, Run, grouped
+from ramify.show.report.page import page
+from ramify.show.tables import amount
+from ramify.show.words import plural
+
+NAMED = 4
+"""Groups that the first sentence names one by one."""
+
+
+def comparison_page(runs: Sequence[Path], progress: Progress | None = None) -> str:
+    """One self-contained HTML page on several runs, finished or not.
+
+    Runs that differ in their seed, name and place alone are one group and share a mean; see
+    :func:`ramify.run.summary.recipe`. The test pictures are answered again only for runs with a calibrated policy.
+
+    Args:
+        runs: folders of runs, in any order.
+        progress: told how far a download is, where pictures must be fetched.
+
+    Raises:
+        InputError: no run has a checkpoint yet, or a file of a run is damaged.
+    """
+    found: list[Run] = []
+    absent: dict[str, str] = {}
+    for folder in dict.fromkeys(Path(run).resolve() for run in runs):
+        try:
+            checkpoint_of(folder)
+        except InputError as error:
+            absent[folder.name] = error.problems[0]
+        else:
+            found.append(read_run(folder, progress))
+    if not found:
+        raise InputError(*(absent.values() or ["report: got no run; accepted: one or more"]))
+    return comparison_html(grouped(found), tuple(absent))
+
+
+def read_run(folder: Path, progress: Progress | None = None) -> Run:
+    """What a comparison takes of the run in ``folder``.
+
+    Raises:
+        InputError: it has no checkpoint yet, or one of its files is damaged.
+    """
+    summary = describe(folder)
+    _, card = read_model(checkpoint_of(folder))
+    policy, unmeasured = _policy(folder, summary, card, progress)
+    machine = summary.machine
+    last = summary.exits[-1]
+    return Run(
+        name=folder.name,
+        folder=str(folder),
+        seed=summary.seed,
+        config=read_config([folder / CONFIG]),
+        recipe=summary.recipe,
+        trained=summary.epochs,
+        planned=summary.planned_epochs,
+        exits_planned=summary.exits_planned,
+        accuracy=tuple(each.test.top1 for each in summary.exits if each.test is not None),
+        macs=tuple(each.macs for each in summary.exits),
+        kept=last.kept,
+        weights=last.weights,
+        parameters=last.parameters,
+        seconds=summary.seconds if summary.finished else None,
+        policy=policy,
+        unmeasured=unmeasured,
+        epochs=_epochs(folder / METRICS),
+        machine=f"{machine['device']}, {machine['precision']}, {plural(int(machine['threads']), 'thread')}"
+        if machine
+        else "",
+        versions=", ".join(f"{name} {version}" for name, version in summary.versions.items()),
+    )
+
+
+def _policy(
+    folder: Path, summary: Summary, card: Card, progress: Progress | None
+) -> tuple[PolicyPoint | None, str | None]:
+    if card.policy is None or not summary.finished:
+        return None, None
+    try:
+        outcome = remeasure(folder, progress=progress).outcome
+    except RamifyError as error:
+        return None, error.problems[0]
+    assert outcome is not None
+    return PolicyPoint(outcome.accuracy, outcome.macs, _goal(card.policy)), None
+
+
+def _goal(policy: ExitPolicy) -> str:
+    found = policy.calibration
+    if found.max_drop is not None:
+        points = 100 * found.max_drop
+        return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
+    return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
+
+
+def _epochs(path: Path) -> tuple[tuple[int, float], ...]:
+    try:
+        epochs = TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
+    scores = ((done.epoch, done.exits[-1].valid) for done in epochs)
+    return tuple((epoch, score.top1) for epoch, score in scores if score is not None)
+
+
+def comparison_html(groups: Sequence[Group], absent: Sequence[str] = ()) -> str:
+    """The page of ``groups``; ``absent`` are names of runs that have not trained for an epoch."""
+    runs = [run for group in groups for run in group.runs]
+    title = f"{plural(len(runs), 'run')} in {plural(len(groups), 'group')}"
+    sections = [
+        groups_section(groups, absent),
+        exits_section(groups),
+        tradeoff_section(groups),
+        epochs_section(groups),
+        size_section(groups),
+        time_section(groups),
+        static_section(groups, matches(groups)),
+        configuration_section(groups),
+    ]
+    return page(title, lead_sentence(groups), sections)
+
+
+def lead_sentence(groups: Sequence[Group]) -> str:
+    """What came out, in one sentence: accuracies at the last exit, in order, with their deviations."""
+    told = [(group, found) for group in groups if (found := group.accuracy(LAST)) is not None]
+    runs = sum(len(group.runs) for group in groups)
+    if not told:
+        return f"None of the {plural(runs, 'run')} has finished yet."
+    if len(pictures(groups)) > 1:
+        return f"{plural(len(groups), 'group')} of runs on different pictures: their accuracies cannot be compared."
+    told.sort(key=lambda pair: -pair[1].mean)
+    # A line does not break inside a figure.
+    figures = [
+        (group.label, plus_minus(found, "%", digits=1).replace(" ", "\N{NO-BREAK SPACE}")) for group, found in told
+    ]
+    deviations = any(found.deviation is not None for _, found in told)
+    meaning = " (mean ± one standard deviation over the seeds)" if deviations else ""
+    if len(told) <= NAMED:
+        each = [f"{label} {figure}" for label, figure in figures]
+        listed = " and ".join([", ".join(each[:-1]), each[-1]] if len(each) > 1 else each)
+        return f"Test pictures right at the last exit: {listed}{meaning}."
+    (best, high), (worst, low) = figures[0], figures[-1]
+    return (
+        f"Of {len(told)} groups, {best} has the highest mean accuracy at the last exit, {high}, and {worst} the "
+        f"lowest, {low}{meaning}."
+    )

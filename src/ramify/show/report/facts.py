@@ -1,0 +1,123 @@
+"""Everything a report tells of one run, read from its folder; the test pictures are answered once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ramify.config import Config
+from ramify.configfile import read_config
+from ramify.data.fetch import Progress
+from ramify.errors import CheckpointError, RamifyError
+from ramify.nn.network import Network
+from ramify.ops.grow import Growth
+from ramify.ops.prune import Pruning
+from ramify.ops.widen import Widening
+from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
+from ramify.run.folder import CONFIG, EVENTS, METRICS, checkpoint_of, read_lines
+from ramify.run.readback import Answers, Measured, answer_again, describe
+from ramify.run.summary import Summary
+
+Change = Grew | Widened | GrowthEnded | Pruned
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as it lies in its folder.
+
+    Attributes:
+        epochs: a record for each epoch that was trained.
+        changes: what happened to the network between epochs, in order.
+        network: the one that stands for the run, on the CPU; ``card`` describes it.
+        measured: what its exits do on the test pictures, ``answers`` what stands behind; None where that is not
+            known, for the reason ``unmeasured``.
+    """
+
+    folder: Path
+    config: Config
+    summary: Summary
+    epochs: tuple[EpochDone, ...]
+    changes: tuple[Change, ...]
+    network: Network
+    card: Card
+    measured: Measured | None
+    answers: Answers | None
+    unmeasured: str
+
+    @property
+    def policy(self) -> ExitPolicy | None:
+        """The calibrated exit policy."""
+        return self.card.policy
+
+    @property
+    def exits(self) -> int:
+        """How many exits there are."""
+        return len(self.summary.exits)
+
+
+def read_facts(run: Path, progress: Progress | None = None) -> Facts:
+    """The facts of the run in the folder ``run``.
+
+    Where the run has not finished, its test pictures stay unread, as they are to be read once, at its end. Where they
+    are not to be found any more, the facts say so.
+
+    Raises:
+        InputError: the run has no checkpoint yet, or a file in its folder is damaged.
+    """
+    summary = describe(run)
+    network, card = read_model(checkpoint_of(run))
+    measured, answers, unmeasured = None, None, ""
+    if summary.finished:
+        try:
+            measured, answers = answer_again(run, progress=progress)
+        except RamifyError as error:
+            unmeasured = f"The test pictures could not be answered again: {error.problems[0]}."
+    else:
+        unmeasured = "The run has not finished; its test pictures are read once, at the end."
+    return Facts(
+        folder=run,
+        config=read_config([run / CONFIG]),
+        summary=summary,
+        epochs=_epochs(run / METRICS),
+        changes=_changes(run / EVENTS),
+        network=network,
+        card=card,
+        measured=measured,
+        answers=answers,
+        unmeasured=unmeasured,
+    )
+
+
+def _epochs(path: Path) -> tuple[EpochDone, ...]:
+    try:
+        return TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
+    except ValidationError as error:
+        raise _damaged(path, error) from error
+
+
+def _changes(path: Path) -> tuple[Change, ...]:
+    found: list[Change] = []
+    try:
+        for line in read_lines(path):
+            kind, epoch, reason = line["event"], int(str(line["epoch"])), str(line.get("reason", ""))
+            if kind == "grew":
+                found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
+            elif kind == "widened":
+                found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
+            elif kind == "pruned":
+                density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
+                found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
+            elif kind == "growth_ended":
+                found.append(GrowthEnded(epoch, reason))
+    except ValidationError as error:
+        raise _damaged(path, error) from error
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: is damaged (no {error}); accepted: the file as ramify wrote it") from error
+    return tuple(found)
+
+
+def _damaged(path: Path, error: ValidationError) -> CheckpointError:
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return CheckpointError(f"{path}: is damaged ({where}: {first['msg']}); accepted: the file as ramify wrote it")

@@ -1,0 +1,125 @@
+"""Where in a picture each exit looks: Grad-CAM, through captum."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ramify.errors import InputError
+from ramify.nn.network import Network
+
+
+def heat_maps(network: Network, images: Tensor, classes: Tensor) -> Tensor:
+    """Grad-CAM of every exit (arXiv:1610.02391): which parts of a picture speak for a class there.
+
+    Let ``A [K, h, w]`` be the output of the last cell with a map before an exit, and ``y`` the exit's logit of the
+    class. Then
+
+        ``a_k = mean over pixels of dy / dA_k`` and ``L = ReLU(sum_k a_k A_k)``,
+
+    which is scaled bilinearly to the size of the picture and divided by its maximum: the strongest place of every map
+    is 1, whatever the exit. Where nothing speaks for the class, the map is 0 everywhere.
+
+    An exit whose stage has no cells, or only linear ones, is looked at behind the last cell with a map before them.
+    The final exit of a ``dense`` network also reads all earlier cells; its map shows what its last cell adds. A map of
+    one pixel, as deep cells have on small pictures, tells nothing of places: it comes out even.
+
+    The network computes in evaluation mode and is left in the mode it had, without gradients; nothing is drawn.
+
+    Args:
+        network: with E exits.
+        images: float ``[B, C, H, W]`` in [0, 1].
+        classes: int64 ``[E, B]``, the class asked for at each exit, normally the one that it answers.
+
+    Returns:
+        float ``[E, B, H, W]`` in [0, 1], on the network's device.
+
+    Raises:
+        InputError: captum is not installed, shapes do not fit, or an exit has no map to look at, as in lenet300.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(0, 1, 0), input_shape=(1, 8, 8), classes=3), stages=2, seed=0)
+        >>> images = torch.rand(5, 1, 8, 8)
+        >>> heat_maps(network, images, network(images).argmax(dim=2)).shape
+        torch.Size([2, 5, 8, 8])
+    """
+    exits = len(network.stages)
+    _check(network, images, classes)
+    cells = seen_cells(network)
+    training = network.training
+    network.eval()
+    try:
+        # A caller may have turned gradients off, or made the pictures where there are none.
+        with torch.inference_mode(False), torch.enable_grad():
+            given = images.detach().to(network.mean).clone().requires_grad_()
+            maps = [_weighted(network, at, cells[at], given, classes[at]) for at in range(exits)]
+    finally:
+        network.train(training)
+    height, width = images.shape[2:]
+    return torch.stack([_scaled(each, (height, width)) for each in maps])
+
+
+def seen_cells(network: Network) -> list[nn.Module]:
+    """For each exit the cell behind which :func:`heat_maps` looks.
+
+    Raises:
+        InputError: an exit has none.
+    """
+    found: list[nn.Module] = []
+    last: nn.Module | None = None
+    for number, stage in enumerate(network.stages, start=1):
+        for plan, cell in zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True):
+            if plan.type != "linear":
+                last = cell
+        if last is None:
+            raise InputError(
+                f"Grad-CAM: got exit {number} of {network.config.cells} with no convolution before it; "
+                "accepted: networks with convolutional cells, as a heat map needs a map"
+            )
+        found.append(last)
+    return found
+
+
+def _check(network: Network, images: Tensor, classes: Tensor) -> None:
+    exits = len(network.stages)
+    if images.dim() != 4 or not images.is_floating_point():
+        raise InputError(
+            f"images: got {images.dtype} of shape {tuple(images.shape)}; accepted: float [pictures, C, H, W] in [0, 1]"
+        )
+    if classes.shape != (exits, len(images)) or classes.is_floating_point():
+        raise InputError(
+            f"classes: got {classes.dtype} of shape {tuple(classes.shape)}; accepted: whole numbers of shape "
+            f"({exits}, {len(images)}), one for each exit and picture"
+        )
+
+
+def _weighted(network: Network, at: int, cell: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+    """``sum_k a_k A_k`` of exit ``at``, ``[B, h, w]``."""
+    try:
+        from captum.attr import LayerGradCam  # type: ignore[import-untyped]  # captum ships no types
+    except ImportError:
+        raise InputError("Grad-CAM: needs the package captum; install it with: pip install 'ramify[explain]'") from None
+
+    def answer(pictures: Tensor) -> Tensor:
+        # Later stages have no part in this exit.
+        return _logits(network.enter(pictures), list(network.stages)[: at + 1])
+
+    # A copy: what was made in inference mode cannot take part in a backward pass.
+    found: Tensor = LayerGradCam(answer, cell).attribute(images, target=classes.to(images.device, copy=True))
+    return found.detach()[:, 0]
+
+
+def _logits(trunk: Tensor, stages: Sequence[nn.Module]) -> Tensor:
+    logits = trunk
+    for stage in stages:
+        trunk, logits = stage(trunk)
+    return logits
+
+
+def _scaled(weighted: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map ``[B, h, w]`` of any sign as one ``[B, H, W]`` in [0, 1]."""
+    large = F.interpolate(weighted.relu()[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    top = large.amax(dim=(1, 2), keepdim=True)
+    return torch.where(top > 0, large / top.clamp_min(torch.finfo(top.dtype).tiny), torch.zeros_like(large))

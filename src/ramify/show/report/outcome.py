@@ -1,0 +1,67 @@
+"""What came out of a run, as one true sentence."""
+
+from ramify.run.analysis import Outcome
+from ramify.run.readback import Measured
+from ramify.run.summary import Summary
+from ramify.show.words import count, percent, plural
+
+NEAR = 0.01
+"""Accuracy within which an early exit is said to come near the last one."""
+
+
+def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
+    """The first sentence of a report: the size, the last exit, and what answering early is worth.
+
+    It holds for every run: under way or finished, with and without a policy, pruned, compacted, with one exit.
+    """
+    size = _size(summary)
+    if not summary.finished:
+        grown = f"{len(summary.exits)} of {plural(summary.exits_planned, 'exit')} there"
+        score = summary.exits[-1].valid
+        so_far = f", {percent(score.top1)} of the validation pictures right at the deepest" if score else ""
+        return f"Under way, epoch {summary.epochs} of {summary.planned_epochs}: {size}, {grown}{so_far}."
+    last = summary.exits[-1].test
+    if last is None:
+        return f"{size}."
+    if len(summary.exits) == 1:
+        return f"{size}, {percent(last.top1)} of the test pictures right at its only exit."
+    told = f"{size}, {percent(last.top1)} at the last exit"
+    if measured is not None and measured.outcome is not None:
+        return f"{told}; {_policy(measured.outcome, measured)}."
+    return f"{told}; {_nearest(summary)}."
+
+
+def _size(summary: Summary) -> str:
+    kept, weights = summary.exits[-1].kept, summary.exits[-1].weights
+    if kept == weights:
+        return f"{count(kept)} weights"
+    return f"{count(kept)} of {count(weights)} weights kept"
+
+
+def _policy(outcome: Outcome, measured: Measured) -> str:
+    """Where most pictures are answered, at what accuracy and cost."""
+    work = percent(outcome.macs / measured.analysis.macs[-1])
+    right = f"{percent(outcome.accuracy)} right"
+    exits = len(outcome.exits)
+    so_far, exit_ = 0.0, 0
+    for share in outcome.exits:
+        so_far, exit_ = so_far + share, exit_ + 1
+        if so_far >= 0.495:
+            break
+    if exit_ == exits:
+        return f"{percent(outcome.exits[-1])} of the pictures answered only there: {work} of the work, {right}"
+    where = f"at exit {exit_}" if exit_ == 1 else f"by exit {exit_}"
+    if so_far > 0.9999:
+        return f"every picture answered {where} for {work} of the work, {right}"
+    who = "half the pictures" if so_far < 0.505 else f"{percent(so_far)} of the pictures"
+    return f"{who} answered {where}, all of them for {work} of the work and {right}"
+
+
+def _nearest(summary: Summary) -> str:
+    """The first exit that comes near the last one."""
+    tops = [each.test.top1 for each in summary.exits if each.test is not None]
+    for exit_, (top, each) in enumerate(zip(tops[:-1], summary.exits, strict=False), start=1):
+        if top >= tops[-1] - NEAR:
+            work = percent(each.macs / summary.exits[-1].macs)
+            return f"exit {exit_} alone gets {percent(top)} for {work} of the work"
+    return f"no earlier exit comes within {100 * NEAR:g} point of it"
