@@ -32,7 +32,7 @@ def kill_when(due: Callable[[Event], bool]) -> Observer:
 
 def outcome(folder: Path) -> dict[str, object]:
     """All of a finished run that must not depend on how often it was stopped."""
-    timing = ("seconds", "pictures_per_second")
+    timing = ("seconds", "pictures_per_second", "memory", "device_memory")
     metrics = [{k: v for k, v in line.items() if k not in timing} for line in read_lines(folder / "metrics.jsonl")]
     events = [line for line in read_lines(folder / "events.jsonl") if line["event"] != "resumed"]
     summary = json.loads((folder / "summary.json").read_text())

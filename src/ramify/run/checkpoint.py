@@ -7,6 +7,7 @@ of the classes, when it grew, and checksums: of the tensors, and of itself. ``la
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +30,9 @@ from ramify.run.evaluate import Score
 
 FORMAT = 1
 """Version of the files; a reader refuses those of a later one."""
+
+HUB_CONFIG = "config.json"
+"""What ``model.json`` is called in a model folder."""
 
 
 Unit = Literal["MACs", "milliseconds"]
@@ -92,13 +96,27 @@ def own_plans(network: Network) -> tuple[StagePlan, ...] | None:
     return None if network.plans == plan(network.config) else network.plans
 
 
-def pack_model(network: Network, card: Card) -> dict[str, bytes]:
-    """The files of a saved network, by name."""
-    return _pack("model", network.state_dict(), {"ramify": __version__, **_plain(card)})
+def pack_model(network: Network, card: Card, extra: Mapping[str, object] | None = None) -> dict[str, bytes]:
+    """The files of a saved network, by name.
+
+    Args:
+        network: what is saved.
+        card: what is known of it.
+        extra: more fields for ``model.json``, for other readers; this one passes over them.
+    """
+    return _pack("model", network.state_dict(), {**(extra or {}), "ramify": __version__, **_plain(card)})
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether ``folder`` holds a saved network, by the names of its files."""
+    folder = readable_folder(folder)
+    return (folder / "model.json").exists() or (folder / "model.safetensors").exists()
 
 
 def read_model(folder: Path) -> tuple[Network, Card]:
     """The network saved in ``folder``, on the CPU and in evaluation mode, and its card.
+
+    A folder may have ``config.json``, the name that model hubs look for, in place of ``model.json``.
 
     Raises:
         CheckpointError: the files are missing, damaged, or written by a later ramify.
@@ -113,6 +131,15 @@ def read_model(folder: Path) -> tuple[Network, Card]:
             f"{folder}: its model.json and model.safetensors do not make a network ({error})"
         ) from error
     return network.eval(), card
+
+
+def read_extra(folder: Path, key: str) -> object:
+    """One of the fields that :func:`pack_model` was given beside the card, None where there is no such field.
+
+    Raises:
+        CheckpointError: as :func:`read_model`.
+    """
+    return _unpack(folder, "model")[1].get(key)
 
 
 def pack_trainer(network: Network, optimizer: torch.optim.Optimizer, state: TrainerState) -> dict[str, bytes]:
@@ -160,9 +187,15 @@ def _seal(document: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
+def _about(folder: Path, name: str) -> Path:
+    """The file beside the tensors called ``name``; a folder that has ``model.json`` too is read by that."""
+    about, other = folder / f"{name}.json", folder / HUB_CONFIG
+    return other if name == "model" and other.exists() and not about.exists() else about
+
+
 def _unpack(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, object]]:
     folder = readable_folder(folder)
-    about, blob_path = folder / f"{name}.json", folder / f"{name}.safetensors"
+    about, blob_path = _about(folder, name), folder / f"{name}.safetensors"
     try:
         text, blob = about.read_bytes(), blob_path.read_bytes()
     except FileNotFoundError as error:

@@ -13,7 +13,7 @@ from ramify.ops.freeze import freeze, freeze_trunk
 from ramify.ops.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.surgery import stage_modules, stage_parameters
 from ramify.ops.widen import Widening, widen
-from ramify.run.state import State
+from ramify.run.state import State, lay_out
 from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due
 
 
@@ -55,6 +55,12 @@ def what_is_due(state: State, epoch: int) -> Due | Verdict | None:
 
 def carry_out(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Widening:
     """Grow as ``due`` says, before the first step of ``epoch``; ``images`` are training pictures in [0, 1]."""
+    change = _change(state, due, epoch, images)
+    lay_out(state.network, state.where.device)
+    return change
+
+
+def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Widening:
     config, network = state.config, state.network
     state.moments = (*state.moments, epoch)
     if due.action == "deeper":

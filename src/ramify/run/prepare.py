@@ -67,10 +67,11 @@ def prepare(config: Config, team: Team, progress: Progress | None = None) -> tup
         RunError: the pictures cannot be fetched.
     """
     config = resolve(config)
-    where = replace(place(config), team=team)
+    place(config)
     team.decided(lambda: None if team.size == 1 else len(load_pictures(config.data, progress).train))
     pictures = load_pictures(config.data, progress)
     config = fit_to(config, pictures)
+    where = replace(place(config), team=team)  # the precision depends on the pictures, too
     parts = deal(config, pictures)
     if len(parts.train) < 2 * team.size:
         least = 2 * team.size
@@ -137,8 +138,18 @@ def place(config: Config) -> Place:
         raise ConfigError(f"train.device: got '{wanted}'; accepted: auto, {here} on this machine")
     precision = config.train.precision
     if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+        precision = "bfloat16" if _gains_by_bfloat16(device, config.network.input_shape) else "float32"
     return Place(device, precision)
+
+
+def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None) -> bool:
+    """Whether ``device`` multiplies in bfloat16 itself, and pictures of ``shape`` are large enough for it to matter."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu" or shape is None or shape[1] * shape[2] <= SMALL:
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("bf16"))
 
 
 def fit_to(config: Config, pictures: PictureSet) -> Config:

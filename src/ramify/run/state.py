@@ -68,8 +68,16 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
     network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
-    network.to(where.device)
+    lay_out(network, where.device)
     return State(config, where, network, _optimizer(config, network), parts.classes)
+
+
+def lay_out(network: Network, device: torch.device) -> Network:
+    """``network`` on ``device``, channels last: so convolutions are faster, and most so in bfloat16.
+
+    It changes the order of sums, so a run does it from its first step on, and after each growth.
+    """
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def keep_beginning(state: State, folder: Path) -> None:
@@ -88,7 +96,7 @@ def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> Sta
     elif not network.complete and read_summary(parent) is None:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
     _same_network(network, card.classes, config, parts, parent)
-    network.to(where.device)
+    lay_out(network, where.device)
     return State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
 
 
@@ -99,7 +107,7 @@ def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State
         raise InputError(f"{parent}: got a network of other classes; accepted: {len(parts.classes)} of the same names")
     order = torch.randperm(len(parts.train), generator=generator(config.seed, "extend"))[:PICTURES]
     found = extend(old, config.network, config.seed, to_float(parts.train.images[order]))
-    network = found.network.to(where.device)
+    network = lay_out(found.network, where.device)
     optimizer = _optimizer(config, network)
     before = read_config([parent / CONFIG])
     if before.train.optimizer == config.train.optimizer:
@@ -149,7 +157,7 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """The run as ``folder`` saved it after its last epoch."""
     network, card = read_model(folder / "last")
     _same_network(network, card.classes, config, parts, folder / "last")
-    network.to(where.device)
+    lay_out(network, where.device)
     optimizer = _optimizer(config, network)
     saved = read_trainer(folder / "last", network, optimizer)
     return State(

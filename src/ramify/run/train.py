@@ -59,7 +59,6 @@ from ramify.run.folder import (
     write_summary,
 )
 from ramify.run.growing import (
-    PICTURES,
     Due,
     carry_out,
     freeze_what_rests,
@@ -67,9 +66,10 @@ from ramify.run.growing import (
     growing_is_over,
     what_is_due,
 )
+from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
-from ramify.run.state import State, begin, card_of, restore
+from ramify.run.state import PICTURES, State, begin, card_of, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
 from ramify.schedule import Verdict, exit_weights, learning_rate, prune_targets, ready_for_best
@@ -103,9 +103,11 @@ def train(
         folder = team.decided(open_folder)
         stack.enter_context(computing_with(config))
         config = config.model_copy(update={"name": folder.name})
+        state = begin(config, where, parts)
         if team.first:
             write_atomic(folder / CONFIG, to_yaml(config).encode())
-        return _unfold(begin(config, where, parts, folder), folder, parts, tuple(observers))
+        keep_beginning(state, folder)
+        return _unfold(state, folder, parts, tuple(observers))
 
 
 def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
@@ -132,7 +134,11 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
         config, where, parts = prepare(config, team, progress)
         stack.enter_context(computing_with(config))
         started = readable_folder(folder / "last").exists()
-        state = (restore if started else begin)(config, where, parts, folder)
+        if started:
+            state = restore(config, where, parts, folder)
+        else:
+            state = begin(config, where, parts)
+            keep_beginning(state, folder)
         if team.first:
             # What follows the last checkpoint is done again, and so is compaction.
             for name in (METRICS, EVENTS):
@@ -296,6 +302,7 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
 
     shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
     sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
+    forget_device_peak(state.where.device)
     began, done = time.perf_counter(), 0
     for index in batches(len(part), config.data.batch_size, shuffling):
         if len(index) < 2 * team.size:
@@ -332,6 +339,8 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         revived=revived(network),
         gradient_parity=gradient_parity(state),
         compilations=step.compilations,
+        memory=peak_memory(),
+        device_memory=device_peak(state.where.device),
     )
 
 

@@ -1,0 +1,209 @@
+"""Training on a processor: pictures a second, against the ordinary way to train the same network in PyTorch.
+
+    python bench/training.py ARCHIVE
+    python bench/training.py ARCHIVE --kinds iterative --set train.precision=float32
+
+ARCHIVE holds 32x32 colour pictures, such as CIFAR-10. The yardstick below is what a good engineer in a hurry writes: a
+``DataLoader`` with two worker processes, PIL augmentation picture by picture, float32, eager layers, a loss call for
+each exit, ``.item()`` in each batch. Both train the seed's network, fully grown, on the same pictures in batches of
+128, an epoch each in turn in this process, loading and augmentation included. Written to
+``bench/results/training.json`` as well.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+import ramify
+from ramify.data.pictures import Part
+from ramify.run.events import EpochDone, Event
+
+RESULTS = Path(__file__).parent / "results" / "training.json"
+STRUCTURE = (0, 0, 1, 0, 0, 1, 0, 1, 0)
+CHANNELS, CLASSES, BATCH = 16, 10, 128
+TAUS = (0.26, 0.51, 0.76, 1.0)
+
+
+class Pictures(Dataset[tuple[Tensor, int]]):
+    """Pictures in memory, cropped and flipped one by one as they are asked for."""
+
+    def __init__(self, part: Part) -> None:
+        self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in part.images]
+        self.labels = part.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = ImageOps.expand(self.images[index], 4)
+        left, top = random.randrange(9), random.randrange(9)
+        picture = picture.crop((left, top, left + 32, top + 32))
+        if random.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(32, 32, 3)
+        return (pixels.permute(2, 0, 1).float() / 255 - 0.47) / 0.25, self.labels[index]
+
+
+class Cell(nn.Module):
+    """A cell of ResNet."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS),
+            nn.ReLU(),
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS),
+        )
+        self.shortcut = nn.Sequential()
+        if width != CHANNELS:
+            self.shortcut = nn.Sequential(nn.Conv2d(width, CHANNELS, 1, bias=False), nn.BatchNorm2d(CHANNELS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.layers(x) + self.shortcut(x))
+
+
+class InternalClassifier(nn.Module):
+    """Mixed pooling and one linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor(0.5))
+        self.linear = nn.Linear(CHANNELS * 16, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.alpha * F.max_pool2d(x, 8) + (1 - self.alpha) * F.avg_pool2d(x, 8)
+        logits: Tensor = self.linear(pooled.flatten(1))
+        return logits
+
+
+class Ordinary(nn.Module):
+    """The seed's network, as one would write it down."""
+
+    def __init__(self, dense: bool) -> None:
+        super().__init__()
+        self.dense = dense
+        self.stem = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
+        widths = [CHANNELS * (i + 1) if dense else CHANNELS for i in range(len(STRUCTURE))]
+        self.cells = nn.ModuleList(Cell(width) for width in widths)
+        self.heads = nn.ModuleList(InternalClassifier() if bit else nn.Identity() for bit in STRUCTURE)
+        self.final = nn.Linear((CHANNELS * (len(STRUCTURE) + 1) if dense else CHANNELS) * 16, CLASSES)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        trunk = self.stem(x)
+        outputs: list[Tensor] = []
+        for cell, head, bit in zip(self.cells, self.heads, STRUCTURE, strict=True):
+            here = cell(trunk)
+            trunk = torch.cat((trunk, here), dim=1) if self.dense else here
+            if bit:
+                outputs.append(head(here))
+        return [*outputs, self.final(F.avg_pool2d(trunk, 8).flatten(1))]
+
+
+def ordinary_epochs(part: Part, dense: bool) -> Iterator[float]:
+    """Trains for an epoch each time it is asked for the pictures a second of one."""
+    network = Ordinary(dense)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
+    loader = DataLoader(Pictures(part), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True)
+    while True:
+        began, done, total, right = time.perf_counter(), 0, 0.0, 0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            outputs = network(images)
+            loss = sum(tau * F.cross_entropy(out, labels) for tau, out in zip(TAUS, outputs, strict=True))
+            assert isinstance(loss, Tensor)
+            loss.backward()
+            optimizer.step()
+            total += loss.item()
+            right += int((outputs[-1].argmax(dim=1) == labels).sum().item())
+            done += len(labels)
+        yield done / (time.perf_counter() - began)
+
+
+def measure(archive: str, kind: str, pairs: int, pictures: int, overrides: list[str]) -> dict[str, object]:
+    """Pictures a second of both, in turn; the network has all its stages from the fourth epoch on."""
+    config = ramify.read_config(
+        overrides=[
+            f"data.source={archive}",
+            f"data.limit={pictures}",
+            "data.valid_fraction=0.02",
+            f"data.batch_size={BATCH}",
+            "data.augment=crop_flip",
+            f"network.kind={kind}",
+            f"network.structure={list(STRUCTURE)}",
+            "growth.epochs=[2,3,4]",
+            f"train.epochs={4 + pairs}",
+            "train.device=cpu",
+            "prune.enabled=false",
+            *overrides,
+        ]
+    )
+    loaded = ramify.load_pictures(config.data)
+    yardstick = ordinary_epochs(Part(loaded.train.images, loaded.train.labels), kind == "dense")
+    ours: list[float] = []
+    theirs: list[float] = []
+
+    def in_turn(event: Event) -> None:
+        if isinstance(event, EpochDone) and event.epoch >= 4:
+            ours.append(event.pictures_per_second)
+            theirs.append(next(yardstick))
+
+    with tempfile.TemporaryDirectory() as folder:
+        ramify.train(config.model_copy(update={"runs_dir": folder}), [in_turn])
+    # The first pair warms up: caches, kernels that are chosen at their first call, worker processes.
+    ratios = [one / other for one, other in zip(ours[1:], theirs[1:], strict=True)]
+    row = {
+        "kind": kind,
+        "overrides": overrides,
+        "ours": statistics.median(ours[1:]),
+        "yardstick": statistics.median(theirs[1:]),
+        "ratio": statistics.median(ratios),
+        "lowest": min(ratios),
+        "highest": max(ratios),
+    }
+    print(
+        f"{kind:10} {row['ours']:7.0f} {row['yardstick']:7.0f}   {row['ratio']:.2f} "
+        f"({row['lowest']:.2f} to {row['highest']:.2f}, {len(ratios)} pairs)  {' '.join(overrides)}",
+        flush=True,
+    )
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("archive")
+    parser.add_argument("--kinds", nargs="*", default=["iterative", "dense"])
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--pictures", type=int, default=2700)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {given.threads} threads, python {platform.python_version()}, "
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+    )
+    print(f"pictures a second, batches of {BATCH}, loader included; {machine}")
+    print("network       ours  yardstick  ratio")
+    extra = [f"train.threads={given.threads}", *given.overrides]
+    rows = [measure(given.archive, kind, given.pairs, given.pictures, extra) for kind in given.kinds]
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
