@@ -419,5 +419,9 @@ class TrainConfig(Section):
     ] = None
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"],
-        Key("auto, float32, bfloat16", "bfloat16 computes under autocast; auto takes it on GPUs that have it"),
+        Key(
+            "auto, float32, bfloat16",
+            "bfloat16 computes under autocast; auto takes it on GPUs that have it, and on processors that have it for "
+            "pictures above 16 x 16 pixels",
+        ),
     ] = "auto"

@@ -111,6 +111,8 @@ class Branching(nn.Module):
 
 def _answer(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Prediction:
     count, device = len(trunk), trunk.device
+    if count == 1:
+        return _answer_one(trunk, stages, policy)
     classes, exits = torch.zeros(2, count, dtype=torch.int64, device=device)
     confidence = torch.zeros(count, device=device)
     undecided = torch.arange(count, device=device)
@@ -123,12 +125,29 @@ def _answer(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Predic
         trunk, logits = stage(trunk)
         seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
         found = policy.judge(seen)
-        leaving = undecided[found.leaves]
-        classes[leaving] = found.classes[found.leaves]
-        confidence[leaving] = found.confidence[found.leaves].float()
+        gone = found.leaves.nonzero()[:, 0]
+        if len(gone) == 0:
+            continue  # where nothing left, nothing is copied
+        leaving = undecided[gone]
+        classes[leaving] = found.classes[gone]
+        confidence[leaving] = found.confidence[gone].float()
         exits[leaving] = index
-        if len(leaving):
-            stay = (~found.leaves).nonzero().squeeze(1)
-            # Only what is undecided is carried on; where nothing left, nothing is copied.
-            trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
+        if len(gone) == len(undecided):
+            break
+        # Only what is undecided is carried on.
+        stay = (~found.leaves).nonzero()[:, 0]
+        trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
     return Prediction(classes, exits, confidence, tuple(ran))
+
+
+def _answer_one(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Prediction:
+    """One picture: there is nothing to sort out, and one value is read back at each exit."""
+    seen: Tensor | None = None
+    for index, stage in enumerate(stages):
+        trunk, logits = stage(trunk)
+        seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
+        found = policy.judge(seen)
+        if index == len(stages) - 1 or found.leaves.item():
+            break
+    ran = tuple(int(at <= index) for at in range(len(stages)))
+    return Prediction(found.classes, torch.full_like(found.classes, index), found.confidence.float(), ran)

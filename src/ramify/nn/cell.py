@@ -6,10 +6,12 @@ A block of layers is convolution - batch norm - ReLU. A cell maps ``[B, in, H, W
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.nn.masked import MaskedConv2d, MaskedLinear
+from ramify.nn.trunk import read_at_once
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,21 @@ class TwoLayerCell(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H', W']
-        outer: Tensor = self.norm2(self.conv2(inner)) + self.shortcut(x if self.spans_both else inner)
+        if self.spans_both and self.training and isinstance(self.shortcut, nn.Sequential) and _multiplies_cheaply(x):
+            projection, norm = self.shortcut
+            assert isinstance(projection, MaskedConv2d)
+            read, through = read_at_once(x, self.conv1, projection)
+            inner, shortcut = F.relu(self.norm1(read)), norm(through)
+        else:
+            inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H', W']
+            shortcut = self.shortcut(x if self.spans_both else inner)
+        outer: Tensor = self.norm2(self.conv2(inner)) + shortcut
         return F.relu(outer)  # [B, out, H', W']
+
+
+def _multiplies_cheaply(x: Tensor) -> bool:
+    """Whether it pays to multiply more in order to read ``x`` once."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class PreactivationCell(nn.Module):

@@ -17,6 +17,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.cell import CELLS, CellPlan, shrunk
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import MaskedConv2d
+from ramify.nn.trunk import join
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -135,10 +136,13 @@ class Stage(nn.Module):
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
+        output = trunk
         for cell in self.cells:
-            output: Tensor = cell(trunk)
-            trunk = torch.cat((trunk, output), dim=1) if self.dense else output
-        logits: Tensor = self.exit(trunk[:, -self.plan.exit_channels :])
+            output = cell(trunk)
+            trunk = join(trunk, output) if self.dense else output
+        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
+        read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
+        logits: Tensor = self.exit(read)
         return trunk, logits
 
 

@@ -36,8 +36,9 @@ def computing(device: torch.device, precision: str) -> contextlib.AbstractContex
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pictures as a network takes them: uint8 0 to 255 -> float32 in [0, 1], laid out channels last."""
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    """Pictures as a network takes them: uint8 0 to 255 -> float32 in [0, 1]; a batch is laid out channels last."""
+    layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
+    return images.to(torch.float32, memory_format=layout).div_(255)
 
 
 def all_logits(network: Branching, images: Tensor, precision: str = "float32") -> Tensor:

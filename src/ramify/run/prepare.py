@@ -145,7 +145,7 @@ def place(config: Config) -> Place:
 def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None) -> bool:
     """Whether ``device`` multiplies in bfloat16 itself, and pictures of ``shape`` are large enough for it to matter."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu" or shape is None or shape[1] * shape[2] <= SMALL:
         return False
     able = torch.cpu.get_capabilities()

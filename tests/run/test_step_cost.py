@@ -1,0 +1,106 @@
+"""What a training step is made of, counted: a clock tells of a busy machine, a count of kernels only of the code."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ramify.config import Config, NetworkConfig
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
+from ramify.run.distributed import ALONE
+from ramify.run.events import Event, StepDone
+from ramify.run.prepare import prepare
+from ramify.run.state import begin, lay_out
+from ramify.run.step import Step
+from ramify.run.train import train
+from tests.conftest import tiny
+
+WAITS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero")
+"""What makes a program wait for its device."""
+
+
+class Kernels(TorchDispatchMode):
+    """Counts what is handed to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = Counter[str]()
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        self.seen[str(func).split(".")[1]] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def kernels_of_a_step(kind: str, cells: int) -> Counter[str]:
+    """Forward and backward of a whole network in bfloat16, as a run computes them."""
+    structure = tuple(int(i % 2 == 1) for i in range(cells))
+    config = NetworkConfig(kind=kind, structure=structure, channels=4, input_shape=(3, 16, 16), classes=5)
+    network = lay_out(Network(config, stages=config.exits), torch.device("cpu")).train()
+    images = torch.rand(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    with Kernels() as kernels:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits: Tensor = network(images)
+        logits.float().square().mean().backward()
+    return kernels.seen
+
+
+@pytest.mark.parametrize("kind", ["iterative", "dense"])
+def test_a_deeper_network_costs_as_many_kernels_more_as_it_has_cells(kind: str) -> None:
+    four, six, eight = (kernels_of_a_step(kind, cells).total() for cells in (4, 6, 8))
+    assert eight - six == six - four
+    # Two cells and an exit.
+    assert six - four <= {"iterative": 115, "dense": 160}[kind]
+
+
+@pytest.mark.parametrize("kind", ["iterative", "dense"])
+def test_each_layer_is_computed_once(kind: str) -> None:
+    cells = 4
+    seen = kernels_of_a_step(kind, cells)
+    assert seen["convolution"] == seen["convolution_backward"] == 1 + 2 * cells
+    # A dense trunk is joined once for each cell. The first cell projects nothing; each other one joins two weights,
+    # and their gradients come apart again.
+    assert seen["cat"] == (cells + 2 * (cells - 1) if kind == "dense" else 0)
+    assert not [name for name in WAITS if seen[name]]
+
+
+def test_nothing_waits_for_the_device_within_an_epoch() -> None:
+    """From the first step of an epoch to its last, no figure is read."""
+    waits: list[int] = []
+    kernels = Kernels()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, StepDone):
+            waits.append(sum(kernels.seen[name] for name in WAITS))
+
+    with kernels:
+        train(tiny("name=watched", "train.epochs=3", "growth.epochs=[2,3]", "data.limit=160"), [watch])
+    steps = len(waits) // 3
+    for epoch in range(3):
+        within = waits[epoch * steps : (epoch + 1) * steps]
+        assert len(set(within)) == 1, within
+
+
+def test_the_graph_of_a_step_has_no_breaks() -> None:
+    config = NetworkConfig(kind="dense", structure=(0, 1, 0), channels=4, input_shape=(3, 16, 16), classes=5)
+    network = Network(config, stages=2).train()
+    found = torch._dynamo.explain(network)(torch.rand(4, 3, 16, 16))
+    assert (found.graph_count, found.graph_break_count) == (1, 0)
+
+
+def test_a_run_trains_channels_last_and_grows_so() -> None:
+    config, where, parts = prepare(Config.model_validate(tiny("name=layout").model_dump()), ALONE)
+    state = begin(config, where, parts)
+    Step(state).renew(state)
+    for layer in masked_layers(state.network).values():
+        if layer.weight.dim() == 4:
+            assert layer.weight.is_contiguous(memory_format=torch.channels_last)
