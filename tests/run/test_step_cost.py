@@ -47,7 +47,8 @@ def kernels_of_a_step(kind: str, cells: int) -> Counter[str]:
     config = NetworkConfig(kind=kind, structure=structure, channels=4, input_shape=(3, 16, 16), classes=5)
     network = lay_out(Network(config, stages=config.exits), torch.device("cpu")).train()
     images = torch.rand(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
-    with Kernels() as kernels:
+    kernels = Kernels()
+    with kernels:
         with torch.autocast("cpu", torch.bfloat16):
             logits: Tensor = network(images)
         logits.float().square().mean().backward()
