@@ -6,19 +6,20 @@
 ARCHIVE holds 32x32 colour pictures, such as CIFAR-10. The yardstick below is what a good engineer in a hurry writes: a
 ``DataLoader`` with two worker processes, PIL augmentation picture by picture, float32, eager layers, a loss call for
 each exit, ``.item()`` in each batch. Both train the seed's network, fully grown, on the same pictures in batches of
-128, an epoch each in turn in this process, loading and augmentation included. Written to
+128, an epoch each in turn, loading and augmentation included, each in a process as its user has it. Written to
 ``bench/results/training.json`` as well.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import ramify
 from ramify.data.pictures import Part
+from ramify.run.allocator import keep_freed_memory
 from ramify.run.events import EpochDone, Event
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
@@ -114,12 +116,16 @@ class Ordinary(nn.Module):
         return [*outputs, self.final(F.avg_pool2d(trunk, 8).flatten(1))]
 
 
-def ordinary_epochs(part: Part, dense: bool) -> Iterator[float]:
+def ordinary(archive: str, kind: str, pictures: int, threads: int, pipe: Connection) -> None:
     """Trains for an epoch each time it is asked for the pictures a second of one."""
-    network = Ordinary(dense)
+    torch.set_num_threads(threads)
+    loaded = ramify.load_pictures(ramify.DataConfig(source=archive, limit=pictures))
+    network = Ordinary(kind == "dense")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
-    loader = DataLoader(Pictures(part), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True)
-    while True:
+    loader = DataLoader(
+        Pictures(loaded.train), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
+    )
+    while pipe.recv():
         began, done, total, right = time.perf_counter(), 0, 0.0, 0
         for images, labels in loader:
             optimizer.zero_grad()
@@ -131,46 +137,69 @@ def ordinary_epochs(part: Part, dense: bool) -> Iterator[float]:
             total += loss.item()
             right += int((outputs[-1].argmax(dim=1) == labels).sum().item())
             done += len(labels)
-        yield done / (time.perf_counter() - began)
+        pipe.send(done / (time.perf_counter() - began))
 
 
-def measure(archive: str, kind: str, pairs: int, pictures: int, overrides: list[str]) -> dict[str, object]:
-    """Pictures a second of both, in turn; the network has all its stages from the fourth epoch on."""
-    config = ramify.read_config(
-        overrides=[
-            f"data.source={archive}",
-            f"data.limit={pictures}",
-            "data.valid_fraction=0.02",
-            f"data.batch_size={BATCH}",
-            "data.augment=crop_flip",
-            f"network.kind={kind}",
-            f"network.structure={list(STRUCTURE)}",
-            "growth.epochs=[2,3,4]",
-            f"train.epochs={4 + pairs}",
-            "train.device=cpu",
-            "prune.enabled=false",
-            *overrides,
-        ]
-    )
-    loaded = ramify.load_pictures(config.data)
-    yardstick = ordinary_epochs(Part(loaded.train.images, loaded.train.labels), kind == "dense")
-    ours: list[float] = []
-    theirs: list[float] = []
+def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Connection) -> None:
+    """``ramify.train``; the network has all its stages from the fourth epoch on, and each one waits for its turn."""
+    keep_freed_memory()
 
     def in_turn(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch >= 4:
-            ours.append(event.pictures_per_second)
-            theirs.append(next(yardstick))
+            pipe.send(event.pictures_per_second)
+            pipe.recv()
 
     with tempfile.TemporaryDirectory() as folder:
-        ramify.train(config.model_copy(update={"runs_dir": folder}), [in_turn])
+        config = ramify.read_config(
+            overrides=[
+                f"runs_dir={folder}",
+                f"data.source={archive}",
+                f"data.limit={pictures}",
+                "data.valid_fraction=0.02",
+                f"data.batch_size={BATCH}",
+                "data.augment=crop_flip",
+                f"network.kind={kind}",
+                f"network.structure={list(STRUCTURE)}",
+                "growth.epochs=[2,3,4]",
+                "train.device=cpu",
+                *overrides,
+            ]
+        )
+        ramify.train(config, [in_turn])
+
+
+def measure(
+    archive: str, kind: str, pairs: int, pictures: int, threads: int, overrides: list[str]
+) -> dict[str, object]:
+    """Pictures a second of both, an epoch each in turn, each in a process as its user has it."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    yardstick = context.Process(target=ordinary, args=(archive, kind, pictures, threads, there))
+    yardstick.start()
+    mine, other = context.Pipe()
+    settings = [f"train.threads={threads}", f"train.epochs={4 + pairs}", *overrides]
+    trained = context.Process(target=ours, args=(archive, kind, pictures, settings, other))
+    before = dict(os.environ)
+    keep_freed_memory()  # as the command does before it imports PyTorch; what it sets in the environment is inherited
+    trained.start()
+    os.environ.clear()
+    os.environ.update(before)
+    found: list[tuple[float, float]] = []
+    for turn in range(pairs + 1):
+        speed = float(mine.recv())
+        here.send(True)
+        found.append((speed, float(here.recv())))
+        mine.send(turn)
+    here.send(False)
+    trained.join()
+    yardstick.join()
     # The first pair warms up: caches, kernels that are chosen at their first call, worker processes.
-    ratios = [one / other for one, other in zip(ours[1:], theirs[1:], strict=True)]
+    ratios = [one / another for one, another in found[1:]]
     row = {
         "kind": kind,
         "overrides": overrides,
-        "ours": statistics.median(ours[1:]),
-        "yardstick": statistics.median(theirs[1:]),
+        "ours": statistics.median(one for one, _ in found[1:]),
+        "yardstick": statistics.median(another for _, another in found[1:]),
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
@@ -188,7 +217,7 @@ def main() -> None:
     parser.add_argument("archive")
     parser.add_argument("--kinds", nargs="*", default=["iterative", "dense"])
     parser.add_argument("--pairs", type=int, default=6)
-    parser.add_argument("--pictures", type=int, default=2700)
+    parser.add_argument("--pictures", type=int, default=2612)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE")
     given = parser.parse_args()
@@ -199,8 +228,10 @@ def main() -> None:
     )
     print(f"pictures a second, batches of {BATCH}, loader included; {machine}")
     print("network       ours  yardstick  ratio")
-    extra = [f"train.threads={given.threads}", *given.overrides]
-    rows = [measure(given.archive, kind, given.pairs, given.pictures, extra) for kind in given.kinds]
+    rows = [
+        measure(given.archive, kind, given.pairs, given.pictures, given.threads, given.overrides)
+        for kind in given.kinds
+    ]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
 

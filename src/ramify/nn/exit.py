@@ -11,6 +11,9 @@ from ramify.nn.masked import MaskedLinear
 GRID = 4
 """Largest side of the pooled map that a head reads."""
 
+FUSED_FROM = 64
+"""Above so many channels, as behind dense wiring, average pooling is left to the compiler where there is one."""
+
 Grid = tuple[int, int]
 
 
@@ -45,10 +48,19 @@ class PooledHead(nn.Module):
     def pool(self, x: Tensor) -> Tensor:
         """``[B, channels, H, W] -> [B, channels, *grid]``."""
         if self.fixed == 0.0:
-            return F.adaptive_avg_pool2d(x, self.grid)
+            return _average(x, self.grid)
         if self.fixed == 1.0:
             return F.adaptive_max_pool2d(x, self.grid)
         return torch.lerp(F.adaptive_avg_pool2d(x, self.grid), F.adaptive_max_pool2d(x, self.grid), self.share)
+
+
+def _average(x: Tensor, grid: Grid) -> Tensor:
+    """Average pooling; a compiler can make the mean of a view, but no pooling, one pass with what stands before it."""
+    wide = x.shape[1] > FUSED_FROM and not (x.shape[2] % grid[0] or x.shape[3] % grid[1])
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and wide:
+        height, width = x.shape[2] // grid[0], x.shape[3] // grid[1]
+        return x.reshape(*x.shape[:2], grid[0], height, grid[1], width).mean(dim=(3, 5))
+    return F.adaptive_avg_pool2d(x, grid)
 
 
 def mixed(channels: int, classes: int, grid: Grid) -> PooledHead:
