@@ -9,18 +9,28 @@ SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
 errors files seeds yamltext sections config configfile schedule
-nn nn.branching nn.masked nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
-ops ops.surgery ops.freeze ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow ops.widen
-ops.saliency ops.prune ops.compact ops.policy ops.certify ops.calibrate
+nn nn.branching nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
+ops ops.surgery ops.freeze ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow ops.extend ops.widen
+ops.saliency ops.prune ops.compact ops.deploy ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.trigger
-run run.distributed run.evaluate run.checkpoint run.latency run.receipt run.summary run.events run.folder run.prepare
-run.state run.growing run.step
-run.train run.calibrate run.analysis run.readback
-search search.goals search.space search.draw search.halving search.leases search.sqlleases search.storage search.study
-search.measure search.worker search.front
+run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
+run.events run.folder run.prepare run.state run.growing run.step run.train run.calibrate run.analysis run.readback
+search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
+search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front
-cli.common cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.prune cli.search cli.convert
+show.scalars show.network_picture show.tensorboard show.wandb show.tracking
+show.report show.report.plot show.report.page show.report.parts show.report.pictures show.report.gradcam
+show.report.groups show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
+show.report.compare_static show.report.compare
+show.report.facts show.report.outcome show.report.history show.report.density show.report.effort show.report.exits
+show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
+show.report.setup show.report.single show.report.write
+ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.join ship.onnx ship.check ship.quantize
+ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
+ship.modelcard ship.hub
+cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.predict cli.prune cli.search
+cli.serve cli.convert
 cli.app cli
 __main__
 """

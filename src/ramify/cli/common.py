@@ -35,6 +35,11 @@ def say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 - the command line speaks through print
 
 
+def warn(line: str) -> None:
+    """A line beside what was asked for, on standard error."""
+    typer.echo(line, err=True)
+
+
 def say_json(record: object) -> None:
     """One JSON document."""
     say(json.dumps(record, indent=2))

@@ -3,12 +3,31 @@
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, Given, RunsDir, download_lines, first_process, say, show, sort_given
+from ramify.cli.common import (
+    RUNS_DIR,
+    AsJson,
+    Given,
+    RunsDir,
+    download_lines,
+    first_process,
+    say,
+    show,
+    sort_given,
+    warn,
+)
+from ramify.cli.report import report_of
 from ramify.errors import ConfigError, RamifyError, RunError
+from ramify.run.allocator import keep_freed_memory
+
+Track = Annotated[
+    list[str] | None,
+    typer.Option("--track", metavar="TRACKER", help="Log to `tensorboard` or `wandb` as well; may be repeated."),
+]
 
 if TYPE_CHECKING:
     from ramify.config import Config
@@ -26,6 +45,7 @@ def train(
     trial: Annotated[int | None, typer.Option(min=0, metavar="K", help="With --from_search: which trial.")] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Run N seeds; ends with mean and deviation.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    track: Track = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
@@ -40,10 +60,14 @@ def train(
     - `ramify train`
     - `ramify train mine.yaml train.epochs=40`
     - `ramify train data.source=photos/`
+    - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
     """
-    given = given or []
+    keep_freed_memory()
+    from ramify.show.tracking import trackers
+
+    given, track = given or [], track or []
     if resume is not None:
         if given or repeats > 1 or overwrite or from_search or trial is not None:
             raise ConfigError(
@@ -53,7 +77,8 @@ def train(
         from ramify.run.train import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
-        run_one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json)
+        logs = trackers(track, warn, folder)
+        run_one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json, logs)
         return
 
     from ramify.configfile import read_configs
@@ -74,9 +99,9 @@ def train(
     configs = _repeated(found, repeats)
     _names_differ(configs)
     if len(configs) == 1:
-        run_one(_training(configs[0], overwrite), quiet, as_json)
+        run_one(_training(configs[0], overwrite), quiet, as_json, trackers(track, warn))
         return
-    summaries, failure = _several(configs, overwrite, quiet, as_json)
+    summaries, failure = _several(configs, overwrite, quiet, as_json, trackers(track, warn))
     _compare(summaries, as_json)
     if failure is not None:
         raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as told above")
@@ -111,19 +136,21 @@ def _names_differ(configs: "list[Config]") -> None:
         raise ConfigError(f"name: got {twice[0]!r} for several runs; accepted: a name of its own for each, or none")
 
 
-def run_one(training: Training, quiet: bool, as_json: bool) -> None:
+def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Observer]" = ()) -> None:
     """One run, watched as was asked for, and its figures at the end."""
     from ramify.show.tables import run_table
 
-    with _watching(quiet, as_json) as (observers, progress):
+    with _watching(quiet, as_json, logs) as (observers, progress):
         summary = training(observers, progress)
+    path = report_of(Path(summary.folder), warn)
     if not as_json and first_process():
         show(run_table(summary))
-        say(f"kept in {summary.folder}; read it back with: ramify info {summary.name}")
+        look = f"; look at {path.name} in it" if path else ""
+        say(f"kept in {summary.folder}; read it back with: ramify info {summary.name}{look}")
 
 
 def _several(
-    configs: "list[Config]", overwrite: bool, quiet: bool, as_json: bool
+    configs: "list[Config]", overwrite: bool, quiet: bool, as_json: bool, logs: "Sequence[Observer]"
 ) -> "tuple[list[Summary], RamifyError | None]":
     """Every run in turn; one that fails is told and does not keep the others from running."""
     summaries: list[Summary] = []
@@ -132,8 +159,9 @@ def _several(
         if not quiet and not as_json and first_process():
             say(f"\nrun {number} of {len(configs)}")
         try:
-            with _watching(quiet, as_json) as (observers, progress):
+            with _watching(quiet, as_json, logs) as (observers, progress):
                 summaries.append(_training(config, overwrite)(observers, progress))
+            report_of(Path(summaries[-1].folder), warn)
         except RamifyError as error:
             failure = failure or error
             for problem in error.problems:
@@ -157,7 +185,7 @@ def _compare(summaries: "list[Summary]", as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _watching(quiet: bool, as_json: bool) -> "Iterator[tuple[list[Observer], Progress]]":
+def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterator[tuple[list[Observer], Progress]]":
     """Observers for what was asked for; a key stroke to stop becomes a sentence."""
     from rich.console import Console
 
@@ -173,7 +201,7 @@ def _watching(quiet: bool, as_json: bool) -> "Iterator[tuple[list[Observer], Pro
 
     console = Console()
     with contextlib.ExitStack() as stack:
-        observers: list[Observer] = [remember]
+        observers: list[Observer] = [remember, *logs]
         progress: Progress = lambda name, done, total: None  # noqa: E731
         quiet = quiet or not first_process()
         if as_json and first_process():

@@ -497,5 +497,5 @@ def _space_of(study: "Study", name: str) -> Space:
 
 
 def _difference(one: Space, other: Space) -> str:
-    names = ("base", "vary", "objectives", "constraints", "epochs", "rungs", "eta", "max_drop", "sampler", "inherit", "seed")
+    names = "base vary objectives constraints epochs rungs eta max_drop sampler inherit seed".split()
     return ", ".join(name for name in names if getattr(one, name) != getattr(other, name))
