@@ -1,0 +1,156 @@
+"""Answering early on a processor: how much of what the multiply-accumulates promise the clock keeps.
+
+    python bench/answering.py [ARCHIVE]
+    python bench/answering.py --run runs/demo
+
+A network is trained on the embedded digits, and one on 12,000 pictures of ARCHIVE where it is given (as in
+``bench/exits.py``); a third is the second's with four times its channels, untrained, whose thresholds let as many
+pictures leave where the second's do. For each drop of accuracy allowed, four answer the same test pictures in turn in
+this process, one thread, one at a time and 256 at once:
+
+- *ordinary*: the way to answer early that one writes in a hurry: at each exit softmax, and ``if`` it is sure, return.
+  One picture at a time.
+- *whole*: the same network without internal classifiers, deployed (``ramify.deploy``).
+- *early*: the network with its policy, deployed.
+- *plain*: the network with its policy as it was trained.
+
+The share kept is ``(1 - time) / (1 - MACs)``, both against *whole*. Medians over rounds. Written to
+``bench/results/answering.json`` as well.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from exits import COLOUR, DIGITS, DROPS
+from torch import Tensor
+
+import ramify
+from ramify.nn.branching import Branching
+from ramify.ops.convert import to_cnn
+from ramify.ops.cost import cost
+from ramify.ops.deploy import deploy
+from ramify.ops.policy import Policy, confidences
+from ramify.run.calibrate import calibrate_run
+from ramify.run.evaluate import to_float
+from ramify.run.latency import in_turn
+from ramify.run.readback import load, load_policy
+
+RESULTS = Path(__file__).parent / "results" / "answering.json"
+SINGLES, MANY, ROUNDS = 48, 1024, 10
+
+
+def ordinary(network: ramify.Network, image: Tensor, policy: Policy) -> tuple[int, int]:
+    """Class and exit of one picture, as one writes it in a hurry."""
+    x = network.enter(image)
+    for exit_, stage in enumerate(network.stages):
+        x, logits = stage(x)
+        heat = 1.0 if policy.temperatures is None else policy.temperatures[exit_]
+        probabilities = torch.softmax(logits / heat, dim=1)
+        sure, answer = probabilities.max(dim=1)
+        last = exit_ == policy.exits - 1
+        if last or ((threshold := policy.thresholds[exit_]) is not None and sure.item() >= threshold):
+            return int(answer.item()), exit_
+    raise AssertionError("the last exit answers")
+
+
+def same_shares(network: Branching, images: Tensor, shares: list[float]) -> Policy:
+    """A policy by which as many of ``images`` leave at each exit as ``shares`` say."""
+    with torch.inference_mode():
+        sure = confidences(torch.cat([network(some) for some in images.split(256)], dim=1))
+    staying = torch.ones(len(images), dtype=torch.bool)
+    thresholds: list[float | None] = []
+    for at, share in enumerate(shares[:-1]):
+        leaving = round(share * len(images))
+        here = sure[at].masked_fill(~staying, -1)
+        level = float(here.topk(leaving).values[-1]) if leaving else None
+        thresholds.append(level)
+        if level is not None:
+            staying &= sure[at] < level
+    return Policy(tuple(thresholds))
+
+
+def each(answer: Callable[[Tensor], object], batches: tuple[Tensor, ...]) -> None:
+    for images in batches:
+        answer(images)
+
+
+def measure(name: str, drop: float, network: ramify.Network, policy: Policy, images: Tensor) -> dict[str, object]:
+    """One network by one policy."""
+    whole = to_cnn(network)
+    ready, bare = deploy(network), deploy(whole)
+    costs, full = [found.macs for found in cost(network)], cost(whole)[-1].macs
+    row: dict[str, object] = {"network": name, "max_drop": drop, "thresholds": policy.thresholds}
+    for batch, count in ((1, SINGLES), (256, min(MANY, len(images)))):
+        chosen = images[torch.linspace(0, len(images) - 1, count).long()]
+        some = chosen.split(batch)
+        exits = torch.cat([ready.predict(few, policy).exits for few in some])
+        macs = sum(costs[exit_] for exit_ in exits.tolist()) / count / full
+        calls: dict[str, Callable[[Tensor], object]] = {
+            "whole": bare,
+            "early": partial(ready.predict, policy=policy),
+            "plain": partial(network.predict, policy=policy),
+        }
+        if batch == 1:
+            calls["ordinary"] = partial(ordinary, network, policy=policy)
+        with torch.inference_mode():
+            times = in_turn([partial(each, call, some) for call in calls.values()], images.device, ROUNDS)
+        ms = {key: value / count for key, value in zip(calls, times, strict=True)}
+        time = ms["early"] / ms["whole"]
+        # Where next to nothing is promised, a share of it says nothing.
+        kept = (1 - time) / (1 - macs) if macs < 0.95 else None
+        row[f"batch {batch}"] = {"ms a picture": ms, "macs": macs, "time": time, "kept": kept}
+        told = "      " if kept is None else f"{100 * kept:4.0f} %"
+        print(
+            f"{name:8} {drop:>5} {batch:5} {100 * macs:8.1f} % {100 * time:7.1f} %  {told}   "
+            + "  ".join(f"{key} {value:.3f}" for key, value in ms.items()),
+            flush=True,
+        )
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("archive", nargs="?")
+    parser.add_argument("--run", type=Path, help="a run to measure in place of those that are trained here")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
+    )
+    print(f"{machine}, 1 thread, medians of {ROUNDS - 1} rounds; milliseconds a picture")
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = [DIGITS, *((*COLOUR, f"data.source={source}") for source in [given.archive] if source)]
+        if given.run is not None:
+            runs = [given.run]
+        else:
+            configs = [ramify.read_config(overrides=[*settings, f"runs_dir={folder}"]) for settings in wanted]
+            runs = [Path(ramify.train(config).folder) for config in configs]
+        print("network   drop batch      MACs      time    kept   ms a picture")
+        for run in runs:
+            images = to_float(ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test.images)[:4096]
+            for drop in DROPS:
+                calibrate_run(run, max_drop=drop)
+                network, policy = load(run), load_policy(run)
+                assert policy is not None
+                rows.append(measure(run.name, drop, network, policy, images))
+                if network.config.cells == "seed" and images.shape[2] > 16:
+                    left = network.predict(images, policy).exits.bincount(minlength=policy.exits)
+                    wide = network.config.model_copy(update={"channels": 4 * network.config.channels})
+                    large = ramify.Network(wide, stages=policy.exits, seed=0).eval()
+                    alike = same_shares(large, images, (left / len(images)).tolist())
+                    rows.append(measure("4x wide", drop, large, alike, images))
+    RESULTS.parent.mkdir(exist_ok=True)
+    command = "python bench/answering.py" + (" ARCHIVE" if given.archive else "")
+    RESULTS.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

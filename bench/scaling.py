@@ -1,0 +1,172 @@
+"""How the cost of a training step grows: with cells, channels, the size of the pictures, exits, and the batch.
+
+    python bench/scaling.py
+
+One thing at a time varies; the rest is the seed's network on 32x32 pictures: 9 cells of 16 channels, 3 internal
+classifiers, batches of 32. Time is processor time of forward, loss and backward, one thread, the median of several
+rounds in which all networks of a panel take turns; memory is what autograd keeps for the backward pass, exactly.
+Precision is what ``train.precision=auto`` takes here. The last column of a table is the exponent ``log(cost ratio) /
+log(size ratio)`` from one row to the next: 1 is linear, more is worse. Written to ``bench/results/scaling.json`` and
+drawn as ``docs/images/scaling.png``.
+"""
+
+import json
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+import ramify
+from ramify.config import Config
+from ramify.ops.loss import exit_losses, weighted_loss
+from ramify.run.evaluate import computing
+from ramify.run.prepare import place
+from ramify.run.state import lay_out
+
+HERE = Path(__file__).parent
+RESULTS, PICTURE = HERE / "results" / "scaling.json", HERE.parent / "docs" / "images" / "scaling.png"
+ROUNDS = 7
+COLOURS = {"iterative": "#1f5fa8", "dense": "#c65a1e"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network and its batch."""
+
+    cells: int = 9
+    channels: int = 16
+    side: int = 32
+    exits: int = 4
+    batch: int = 32
+
+    def structure(self) -> tuple[int, ...]:
+        """Internal classifiers as evenly as they go."""
+        inner = self.exits - 1
+        ends = {round((i + 1) * self.cells / self.exits) for i in range(inner)}
+        return tuple(int(cell in ends) for cell in range(1, self.cells + 1))
+
+
+PANELS: dict[str, tuple[int, ...]] = {
+    "cells": (3, 6, 9, 15, 21, 30),
+    "channels": (8, 16, 32, 64, 128),
+    "side": (8, 16, 32, 64),
+    "exits": (1, 2, 4, 6, 9),
+    "batch": (8, 16, 32, 64, 128),
+}
+NAMES = {"cells": "cells", "channels": "channels", "side": "side of a picture", "exits": "exits", "batch": "batch"}
+
+
+def prepared(case: Case, kind: str) -> tuple[Callable[[], None], int]:
+    """A training step of ``case``, and how many bytes autograd keeps for its backward pass."""
+    settings = ramify.NetworkConfig(
+        kind="dense" if kind == "dense" else "full_ic",
+        structure=case.structure(),
+        channels=case.channels,
+        input_shape=(3, case.side, case.side),
+        classes=10,
+    )
+    network = lay_out(ramify.Network(settings, stages=settings.exits, seed=0), torch.device("cpu")).train()
+    where = place(Config(network=settings))
+    images = torch.rand(case.batch, 3, case.side, case.side).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (case.batch,))
+    weights = (1.0,) * settings.exits
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    def step() -> None:
+        with computing(where.device, where.precision):
+            logits = network(images)
+        network.zero_grad(set_to_none=True)
+        weighted_loss(exit_losses(logits, labels), weights).backward()
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with computing(where.device, where.precision):
+            logits = network(images)
+        found = sum(kept.values())
+        del logits
+    return step, found
+
+
+def measure(name: str, kind: str) -> list[dict[str, float]]:
+    """Milliseconds of a step and megabytes kept, for each size of a panel."""
+    steps = [prepared(Case(**{name: size}), kind) for size in PANELS[name]]
+    times: list[list[float]] = [[] for _ in steps]
+    for turn in range(ROUNDS + 1):
+        for (step, _), found in zip(steps, times, strict=True):
+            began = time.process_time()
+            step()
+            if turn:
+                found.append(1000 * (time.process_time() - began))
+    return [
+        {"size": float(size), "ms": statistics.median(found), "mb": kept / 1e6}
+        for size, found, (_, kept) in zip(PANELS[name], times, steps, strict=True)
+    ]
+
+
+def exponent(rows: list[dict[str, float]], at: int, key: str) -> float:
+    before, here = rows[at - 1], rows[at]
+    return math.log(here[key] / before[key]) / math.log(here["size"] / before["size"])
+
+
+def draw(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    """Small panels, one for each thing that varies: time above, memory below."""
+    mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    figure, axes = plt.subplots(2, len(PANELS), figsize=(14, 5.2), sharey="row", layout="constrained")
+    for column, name in enumerate(PANELS):
+        for row, (key, label) in enumerate((("ms", "milliseconds a step"), ("mb", "megabytes kept"))):
+            axis = axes[row][column]
+            for kind, rows in found[name].items():
+                sizes, values = [each["size"] for each in rows], [each[key] for each in rows]
+                axis.plot(sizes, values, marker="o", markersize=4, color=COLOURS[kind], label=kind)
+            first = found[name]["iterative"][0]
+            sizes = [each["size"] for each in found[name]["iterative"]]
+            linear = [first[key] * size / sizes[0] for size in sizes]
+            axis.plot(sizes, linear, color="#9aa1ab", linewidth=1, linestyle="--", label="linear", zorder=0)
+            axis.set_xscale("log")
+            axis.set_yscale("log")
+            axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
+            axis.minorticks_off()
+            axis.grid(visible=True, color="#eceef1")
+            axis.set_axisbelow(True)
+            if column == 0:
+                axis.set_ylabel(label)
+            if row == 1:
+                axis.set_xlabel(NAMES[name])
+    axes[0][0].legend(frameon=False)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    precision = place(Config(network=ramify.NetworkConfig(input_shape=(3, 32, 32)))).precision
+    machine = (
+        f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}, {precision}"
+    )
+    print(machine)
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for name in PANELS:
+        found[name] = {kind: measure(name, kind) for kind in COLOURS}
+        for kind, rows in found[name].items():
+            print(f"\n{kind}: {NAMES[name]:18} ms a step   exponent   MB kept   exponent")
+            for at, row in enumerate(rows):
+                powers = [f"{exponent(rows, at, key):9.2f}" if at else " " * 9 for key in ("ms", "mb")]
+                print(f"{row['size']:28.0f} {row['ms']:11.1f} {powers[0]} {row['mb']:9.1f} {powers[1]}", flush=True)
+    draw(found)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps({"machine": machine, "panels": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
