@@ -60,6 +60,11 @@ if TYPE_CHECKING:
     from ramify.run.readback import load_policy as load_policy
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
+    from ramify.show.report.write import report as report
+    from ramify.ship.answer import answerer as answerer
+    from ramify.ship.hub import write_hub as write_hub
+    from ramify.ship.picture import read_picture as read_picture
+    from ramify.ship.runtime import Runtime as Runtime
 
 _HOME = {
     "ramify.config": (
@@ -91,6 +96,11 @@ _HOME = {
     "ramify.run.evaluate": ("all_logits", "evaluate"),
     "ramify.run.readback": ("describe", "load", "load_policy"),
     "ramify.run.train": ("resume", "train"),
+    "ramify.show.report.write": ("report",),
+    "ramify.ship.answer": ("answerer",),
+    "ramify.ship.hub": ("write_hub",),
+    "ramify.ship.picture": ("read_picture",),
+    "ramify.ship.runtime": ("Runtime",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

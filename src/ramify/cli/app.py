@@ -11,8 +11,11 @@ from ramify.cli.convert import convert
 from ramify.cli.data import data
 from ramify.cli.evaluate import evaluate
 from ramify.cli.info import info
+from ramify.cli.predict import predict
 from ramify.cli.prune import prune
+from ramify.cli.report import report
 from ramify.cli.search import app as search
+from ramify.cli.serve import serve
 from ramify.cli.train import train
 
 app = typer.Typer(
@@ -41,6 +44,6 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, calibrate, prune, convert, data, config):
+for verb in (train, info, evaluate, calibrate, prune, convert, report, predict, serve, data, config):
     app.command()(verb)
 app.add_typer(search)

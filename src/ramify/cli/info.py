@@ -9,7 +9,9 @@ from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show
 
 
 def info(
-    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names of runs, or paths of their folders.")],
+    names: Annotated[
+        list[str], typer.Argument(metavar="NAME", help="Names of runs, or paths of their folders or of model folders.")
+    ],
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -20,11 +22,10 @@ def info(
     - `ramify info digits-iterative`
     - `ramify info runs/demo-seed*`
     """
-    from ramify.run.folder import find_run
-    from ramify.run.readback import calibrated, describe
+    from ramify.run.readback import calibrated, describe, find_saved
     from ramify.show.tables import comparison_table, policy_table, run_table
 
-    runs = [find_run(name, runs_dir or RUNS_DIR) for name in names]
+    runs = [find_saved(name, runs_dir or RUNS_DIR) for name in names]
     summaries = [describe(run) for run in runs]
     policies = [calibrated(run) for run in runs]
     if as_json:

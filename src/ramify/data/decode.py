@@ -22,7 +22,7 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", 
 SMALLEST_SIDE = 8
 
 # What a file holds is told by its content, and Pillow knows formats that start other programs.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 Size = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -31,7 +31,7 @@ _CHUNK = 16  # pictures a thread takes at a time: many enough for small ones, fe
 _THREADS = min(8, os.cpu_count() or 1)
 
 # What Pillow's decoders raise on damaged files; most are OSError.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -72,13 +72,13 @@ def decode(content: bytes, name: str, size: Size | None = None) -> Pixels:
         DataError: the file is not a picture or is damaged, or the picture has a side below 8 pixels.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             ImageOps.exif_transpose(file, in_place=True)
             upright = _eight_bits(file)
             if size is not None and (upright.height, upright.width) != size:
                 upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
             pixels = np.array(upright, dtype=np.uint8)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else ""
         raise DataError(
             f"{name}: cannot be decoded ({reason or 'not a picture'}); accepted: a whole picture file"

@@ -1,0 +1,57 @@
+"""``ramify serve``: a page to try a network, and the same as JSON."""
+
+from typing import Annotated
+
+import typer
+
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json
+
+
+def serve(
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or a folder of `ramify export`.")],
+    host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 finds a free one.")] = 8000,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")] = None,
+    upload_mb: Annotated[
+        float, typer.Option("--upload_mb", min=0.001, max=1000, help="The largest picture file, in MB.")
+    ] = 10,
+    samples: Annotated[int, typer.Option(min=0, max=24, help="Test pictures of the run that the page offers.")] = 6,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Try a network in the browser: drop a picture, see each exit's opinion, where it left, and what that saved.
+
+    The same answers come as JSON from `POST /api/predict`; `/openapi.json` describes it. Ctrl-C ends the server.
+
+    Examples:
+
+    - `ramify serve digits-iterative`
+    - `ramify serve photos-dense --threshold 0.8 --port 0`
+    - `ramify serve runs/photos-dense/onnx --port 9000`
+    - `curl -F file=@cat.jpg http://127.0.0.1:8000/api/predict`
+    """
+    from ramify.ship.answer import answerer
+    from ramify.ship.samples import pictures_to_try, run_of
+    from ramify.ship.server import Limits, need_server
+    from ramify.ship.serving import serve
+
+    need_server()
+    folder = runs_dir or RUNS_DIR
+    network = answerer(name, folder, threshold, threads)
+    run = run_of(name, folder)
+    offered = pictures_to_try(run, network, samples) if run is not None else ()
+
+    def ready(address: str) -> None:
+        if as_json:
+            say_json({"name": network.name, "engine": network.engine, "policy": network.told, "address": address})
+            return
+        say(f"{network.name} answers at {address} (Ctrl-C ends it)")
+        say(network.told)
+
+    serve(network, host, port, limits=Limits(upload_bytes=round(upload_mb * 1_000_000)), samples=offered, ready=ready)
+    if not as_json:
+        say("ended")

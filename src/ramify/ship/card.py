@@ -1,0 +1,174 @@
+"""What travels with an exported network: everything that an answer needs and that its graphs do not say.
+
+The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of the
+network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
+``ramify.json``. It is read and checked with torch at hand here; :mod:`ramify.ship.exported` reads of it what an answer
+needs with the standard library alone.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from ramify.errors import CheckpointError
+from ramify.files import readable_folder
+from ramify.ops.certify import Certificate
+from ramify.ops.policy import Criterion, Policy
+from ramify.ship.exported import CARD, FORMAT, ExportedExit
+from ramify.ship.needs import parse_onnx
+
+KEY = "ramify"
+"""The name of the card in the metadata of an ONNX file."""
+
+Shape = Literal["folder", "all_exits", "early_exit", "stage"]
+Precision = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportedPolicy:
+    """The exit policy, see :class:`ramify.ops.policy.Policy`.
+
+    Attributes:
+        calibrated: whether it was calibrated for the network.
+        told: where it comes from, as a sentence.
+        certificate: what it was certified for.
+    """
+
+    thresholds: tuple[float | None, ...]
+    criterion: Criterion
+    temperatures: tuple[float, ...] | None
+    calibrated: bool
+    told: str
+    certificate: Certificate | None
+
+    @property
+    def policy(self) -> Policy:
+        """The rule itself."""
+        return Policy(self.thresholds, self.criterion, self.temperatures)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of the folder, relative to it; ``early_exit`` is None and ``stages`` empty where there are none."""
+
+    all_exits: str
+    early_exit: str | None
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What int8 did to the accuracy of every exit, in [0, 1], measured in ONNX Runtime.
+
+    Attributes:
+        calibration_pictures: how many training pictures the ranges of the activations were taken from.
+        test_pictures: how many pictures the accuracies are measured on.
+        before: accuracies in float32, shallowest exit first.
+        after: accuracies in int8.
+    """
+
+    calibration_pictures: int
+    test_pictures: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ExportCard:
+    """A network that was exported.
+
+    Attributes:
+        format: version of the card.
+        ramify: version that wrote it.
+        name: of the run, or what the caller named it.
+        shape: what the file is that carries the card, ``folder`` in ``ramify.json``.
+        stage: which stage the file holds, from 0; None unless ``shape`` is ``stage``.
+        input_shape: channels, height and width of a picture, in [0, 1].
+        mean, std: what pictures are normalised by, inside the graphs; for information.
+        classes: their names, in the order of the logits.
+        exits: shallowest first; accuracies are those in float32, before the export.
+        epoch: the last that the network was trained in.
+        opset: of the ONNX files; None without.
+        quantization: where ``precision`` is int8.
+    """
+
+    format: int
+    ramify: str
+    name: str
+    shape: Shape
+    stage: int | None
+    precision: Precision
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    exits: tuple[ExportedExit, ...]
+    policy: ExportedPolicy
+    files: Files
+    epoch: int
+    opset: int | None = None
+    quantization: Quantization | None = None
+
+    def part(self, shape: Shape, stage: int | None = None) -> "ExportCard":
+        """The card for one file of the folder."""
+        return replace(self, shape=shape, stage=stage)
+
+
+def card_text(card: ExportCard) -> str:
+    """The card as JSON."""
+    return json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
+
+
+def parse_card(text: str | bytes, where: str) -> ExportCard:
+    """The card in ``text``, found at ``where``.
+
+    Raises:
+        CheckpointError: it is damaged, or of a later ramify.
+    """
+    whole = "accepted: the card as ramify export wrote it"
+    try:
+        document = json.loads(text)
+        version = document["format"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{where}: is damaged; {whole}") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(f"{where}: got format {version!r}; accepted: up to {FORMAT}; upgrade ramify to read it")
+    try:
+        card = TypeAdapter(ExportCard).validate_python(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(f"{where}: is damaged ({at}: {first['msg']}); {whole}") from error
+    if len(card.exits) != len(card.policy.thresholds) + 1:
+        counts = f"{len(card.exits)} exits, {len(card.policy.thresholds)} thresholds"
+        raise CheckpointError(f"{where}: is damaged ({counts}); {whole}")
+    return card
+
+
+def read_card(path: str | Path) -> ExportCard:
+    """The card of an export.
+
+    Args:
+        path: the folder, its ``ramify.json``, or one of its ONNX files.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a later ramify.
+        InputError: an ONNX file is to be read, and onnx is not installed.
+    """
+    path = readable_folder(Path(path))
+    file = path / CARD if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{file}: cannot be read ({error.strerror}); accepted: the folder of an export, or a file of it"
+        ) from error
+    if file.suffix != ".onnx":
+        return parse_card(content, str(file))
+    found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
+    if KEY not in found:
+        raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
+    return parse_card(found[KEY], str(file))

@@ -1,0 +1,190 @@
+"""Whether exported graphs do what the network does: both are run on the same pictures, and compared.
+
+Logits are compared one by one. Of the graph that stops early, the answers are: which class, at which exit, how sure, and
+which stages were executed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ramify.errors import RunError
+from ramify.nn.branching import Branching, Prediction
+from ramify.ops.policy import Policy, confidences
+from ramify.ship.needs import need
+
+TOLERANCE = 1e-4
+"""How far a logit or a confidence may be from PyTorch's."""
+
+RELATIVE = 1e-6
+"""Of the largest logit: where logits are in the hundreds, this is what is left of the precision of float32."""
+
+BATCH = 64
+ALONE = 64
+"""Pictures that are also given one by one, where it shows for each which stages were executed."""
+
+Array = NDArray[np.generic]
+Run = Callable[[Tensor], list[Tensor]]
+"""Outputs of one graph for a batch of pictures, or of what the stage before gave."""
+
+EarlyRun = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""Classes, confidence, exits and executed stages of a batch of pictures."""
+
+
+class Session(Protocol):
+    """What is used of ``onnxruntime.InferenceSession``."""
+
+    def run(self, names: None, feed: dict[str, Array]) -> list[Array]: ...
+
+
+@dataclass(frozen=True)
+class EarlyCheck:
+    """How the graph that stops early compares with :meth:`ramify.nn.branching.Branching.predict`.
+
+    Attributes:
+        pictures: how many were compared, in batches.
+        alone: how many of them also one by one, with the stages that were executed.
+        difference: largest absolute difference of a confidence.
+        ties: pictures that leave elsewhere because their confidence is a threshold to within :data:`TOLERANCE`.
+        executed: for each stage, how many of the pictures that came alone it was executed for.
+    """
+
+    pictures: int
+    alone: int
+    difference: float
+    ties: int
+    executed: tuple[int, ...]
+
+
+def session(content: bytes, threads: int | None = None) -> Session:
+    """An ONNX Runtime session on the processor."""
+    need("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
+    found: Session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return found
+
+
+def runner(content: bytes, name: str = "images") -> Run:
+    """A graph in ONNX Runtime, as a function of its input ``name``."""
+    opened = session(content)
+    return lambda given: [torch.from_numpy(found) for found in opened.run(None, {name: given.numpy()})]
+
+
+def staged(stages: Sequence[bytes]) -> Run:
+    """The stages one after the other, as one function that gives the logits of every exit."""
+    runs = [runner(content, "images" if at == 0 else "trunk") for at, content in enumerate(stages)]
+
+    def run(images: Tensor) -> list[Tensor]:
+        given, found = images, []
+        for each in runs:
+            *trunk, logits = each(given)
+            found.append(logits)
+            given = trunk[0] if trunk else given
+        return [torch.stack(found)]
+
+    return run
+
+
+def logits_of(run: Run, pictures: Tensor) -> Tensor:
+    """The logits ``[E, N, classes]`` that a graph of all exits gives for ``pictures [N, C, H, W]``."""
+    return torch.cat([run(batch)[0] for batch in pictures.split(BATCH)], dim=1)
+
+
+def compare_logits(what: str, found: Tensor, expected: Tensor) -> float:
+    """The largest absolute difference between logits ``[E, N, classes]``.
+
+    Raises:
+        RunError: it is more than :data:`TOLERANCE`, or than :data:`RELATIVE` of the largest logit where that is more.
+    """
+    if found.shape != expected.shape:
+        raise RunError(f"export: {what} gives logits {list(found.shape)}, PyTorch {list(expected.shape)}")
+    difference = float((found - expected).abs().max())
+    limit = max(TOLERANCE, RELATIVE * float(expected.abs().max()))
+    if not difference <= limit:
+        raise RunError(
+            f"export: logits of {what} differ from PyTorch's by up to {difference:.2g}; accepted: {limit:.2g}; "
+            "nothing was written"
+        )
+    return difference
+
+
+def check_early(what: str, run: EarlyRun, pictures: Tensor, logits: Tensor, policy: Policy, network: Branching) -> EarlyCheck:
+    """Compare a graph that stops early with what ``network`` predicts with ``policy``.
+
+    Args:
+        what: the graph, in words.
+        run: the graph.
+        pictures: ``[N, C, H, W]`` in [0, 1].
+        logits: of every exit, ``[E, N, classes]``, computed by ``network`` for them.
+        policy: that the graph was made with.
+        network: on the processor, in float32.
+
+    Raises:
+        RunError: an answer is another one, or a stage was executed that no picture needed, or not executed.
+    """
+    ambiguous = _ambiguous(policy, logits)
+    difference, ties = 0.0, 0
+    for at in range(0, len(pictures), BATCH):
+        batch = slice(at, at + BATCH)
+        expected = network.predict(pictures[batch], policy)
+        worst, tied = _compare(what, run(pictures[batch]), expected, ambiguous[batch])
+        difference, ties = max(difference, worst), ties + tied
+    executed = torch.zeros(policy.exits, dtype=torch.int64)
+    for at in range(min(ALONE, len(pictures))):
+        found = run(pictures[at : at + 1])
+        worst, _ = _compare(what, found, network.predict(pictures[at : at + 1], policy), ambiguous[at : at + 1])
+        difference = max(difference, worst)
+        executed += found[3]
+    return EarlyCheck(len(pictures), min(ALONE, len(pictures)), difference, ties, tuple(executed.tolist()))
+
+
+def _compare(
+    what: str, found: tuple[Tensor, Tensor, Tensor, Tensor], expected: Prediction, ambiguous: Tensor
+) -> tuple[float, int]:
+    classes, confidence, exits, ran = found
+    same = (classes == expected.classes) & (exits == expected.exits)
+    if (~same & ~ambiguous).any():
+        count = int((~same & ~ambiguous).sum())
+        raise RunError(
+            f"export: {what} answers {count} of {len(classes)} pictures otherwise than PyTorch; nothing was written"
+        )
+    needed = torch.arange(len(ran)) <= exits.max()
+    if not torch.equal(ran.bool(), needed):
+        raise RunError(
+            f"export: {what} executed stages {ran.tolist()} where its answers need {needed.long().tolist()}; "
+            "nothing was written"
+        )
+    difference = float((confidence - expected.confidence)[same].abs().max()) if same.any() else 0.0
+    if difference > TOLERANCE:
+        raise RunError(
+            f"export: confidences of {what} differ from PyTorch's by up to {difference:.2g}; "
+            f"accepted: {TOLERANCE:g}; nothing was written"
+        )
+    return difference, int((~same).sum())
+
+
+def _ambiguous(policy: Policy, logits: Tensor) -> Tensor:
+    """Which pictures have a confidence next to its threshold, or two classes next to each other: bool ``[N]``."""
+    highest = logits.topk(2, dim=2).values
+    close = (highest[..., 0] - highest[..., 1] <= 2 * TOLERANCE).any(dim=0)
+    if policy.criterion == "patience":
+        return close
+    sure = confidences(logits, policy.criterion, policy.temperatures)
+    for at, threshold in enumerate(policy.thresholds):
+        if threshold is not None:
+            close |= (sure[at] - threshold).abs() <= TOLERANCE
+    return close
+
+
+def accuracies(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
+    """Of every exit, in [0, 1]: logits ``[E, N, classes]``, labels ``[N]``."""
+    return tuple((logits.argmax(dim=2) == labels).double().mean(dim=1).tolist())

@@ -1,0 +1,103 @@
+"""One picture file out of a request."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+FIELD = "file"
+_WANTED = f"one picture file in the field {FIELD}, as multipart/form-data"
+_LONGEST_NAME = 80
+
+# How files of the accepted formats begin: JPEG, PNG, GIF, BMP, WEBP, TIFF.
+_BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class RefusedError(Exception):
+    """A request is refused, with this status and this sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that was received, and what to call it."""
+
+    content: bytes
+    name: str
+
+
+async def receive_upload(request: "Request", most_bytes: int) -> Upload:
+    """The one file of a multipart request.
+
+    Raises:
+        RefusedError: 413: it has more than ``most_bytes``; 415: the body is no multipart form; 422: the form is
+            damaged, or holds anything but one file.
+    """
+    from starlette.datastructures import UploadFile
+    from starlette.exceptions import HTTPException
+
+    kind = request.headers.get("content-type", "")
+    if kind.partition(";")[0].strip().lower() != "multipart/form-data":
+        raise RefusedError(415, f"content-type: got {kind[:100]!r}; accepted: {_WANTED}")
+    try:
+        # Room for a little more than is accepted, so that the sentence can say what was wrong.
+        async with request.form(max_files=2, max_fields=4, max_part_size=4096) as form:
+            fields = [key for key, _ in form.multi_items()]
+            file = form.get(FIELD)
+            if len(fields) != 1 or not isinstance(file, UploadFile):
+                raise RefusedError(422, f"{FIELD}: got {_told(fields)}; accepted: {_WANTED}")
+            content = await file.read(most_bytes + 1)
+            name = file_name(file.filename)
+    except HTTPException as error:
+        raise RefusedError(422, f"{FIELD}: the form cannot be read ({error.detail}); accepted: {_WANTED}") from error
+    if len(content) > most_bytes:
+        raise RefusedError(413, too_large(most_bytes))
+    if not content:
+        raise RefusedError(422, f"{name}: got an empty file; accepted: a whole picture file")
+    return Upload(content, name)
+
+
+def too_large(most_bytes: int) -> str:
+    """The sentence for a file that has more bytes.
+
+    Example:
+        >>> too_large(10_000_000)
+        'file: got more than 10 MB; accepted: up to 10 MB'
+    """
+    size = f"{most_bytes / 1e6:g} MB"
+    return f"{FIELD}: got more than {size}; accepted: up to {size}"
+
+
+def file_name(given: str | None) -> str:
+    """What to call a file in a sentence: never a path, only what can be printed, and not too long.
+
+    Example:
+        >>> file_name("C:\\\\photos\\\\cat.jpg"), file_name("../../etc/passwd"), file_name(None)
+        ('cat.jpg', 'passwd', 'picture')
+    """
+    last = (given or "").replace("\\", "/").rpartition("/")[2]
+    return "".join(c for c in last if c.isprintable())[:_LONGEST_NAME].strip() or "picture"
+
+
+def begins_as_picture(content: bytes) -> bool:
+    """Whether a file begins as those of the accepted formats do, however it goes on.
+
+    Example:
+        >>> begins_as_picture(b"GIF89a"), begins_as_picture(b"P5 8 8 255 "), begins_as_picture(b"Dear all,")
+        (True, True, False)
+    """
+    netpbm = content[:1] == b"P" and content[1:2] in b"123456" and content[2:3].isspace()
+    return content.startswith(_BEGINNINGS) or netpbm
+
+
+def _told(fields: list[str]) -> str:
+    if not fields:
+        return "nothing"
+    if len(fields) > 1:
+        return f"{len(fields)} parts"
+    return "text" if fields[0] == FIELD else f"the field {fields[0][:40]!r}"
