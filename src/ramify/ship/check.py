@@ -41,6 +41,15 @@ class Session(Protocol):
 
     def run(self, names: None, feed: dict[str, Array]) -> list[Array]: ...
 
+    def get_inputs(self) -> "Sequence[Named]": ...
+
+
+class Named(Protocol):
+    """What is used of an input of a graph."""
+
+    @property
+    def name(self) -> str: ...
+
 
 @dataclass(frozen=True)
 class EarlyCheck:
@@ -79,16 +88,28 @@ def runner(content: bytes, name: str = "images") -> Run:
     return lambda given: [torch.from_numpy(found) for found in opened.run(None, {name: given.numpy()})]
 
 
+def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
+    """The graph of one stage, as a function of the trunk, or the pictures, and of the logits before it, if it reads them.
+
+    What it does not read is passed over.
+    """
+    opened = session(content)
+    names = [each.name for each in opened.get_inputs()]
+    return lambda *given: [
+        torch.from_numpy(found)
+        for found in opened.run(None, {name: each.numpy() for name, each in zip(names, given, strict=False)})
+    ]
+
+
 def staged(stages: Sequence[bytes]) -> Run:
     """The stages one after the other, as one function that gives the logits of every exit."""
-    runs = [runner(content, "images" if at == 0 else "trunk") for at, content in enumerate(stages)]
+    runs = [stage_runner(content) for content in stages]
 
     def run(images: Tensor) -> list[Tensor]:
-        given, found = images, []
+        given, found = [images], []
         for each in runs:
-            *trunk, logits = each(given)
-            found.append(logits)
-            given = trunk[0] if trunk else given
+            given = each(*given)  # the trunk and the logits, of the last one the logits alone
+            found.append(given[-1])
         return [torch.stack(found)]
 
     return run

@@ -67,6 +67,7 @@ class PlainHead(nn.Module):
     def __init__(self, head: PooledHead) -> None:
         super().__init__()
         self.grid = head.grid
+        self.conv = None if head.conv is None else _plain_layer(head.conv)
         self.norm = head.norm
         self.share = float(head.share) if head.fixed is None else head.fixed
         linear = _plain_layer(head.linear)
@@ -74,6 +75,8 @@ class PlainHead(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
         if self.norm is not None:
             x = torch.relu(self.norm(x))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
@@ -119,7 +122,8 @@ class AllExits(nn.Module):
 class OneStage(nn.Module):
     """Stage ``at`` alone: it reads ``images`` if it is the first, else the ``trunk`` of the one before.
 
-    It gives ``(trunk, logits [B, classes])``, the last one only the logits.
+    In a cascade it reads ``before`` as well, the logits ``[B, classes]`` that the one before gave, and adds to them. It
+    gives ``(trunk, logits [B, classes])``, the last one only the logits.
     """
 
     def __init__(self, network: Branching, at: int) -> None:
@@ -127,9 +131,16 @@ class OneStage(nn.Module):
         self.network = network
         self.at = at
 
-    def forward(self, given: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it reads, in the order of its arguments."""
+        if self.at == 0:
+            return ("images",)
+        return ("trunk", "before") if self.network.cascade else ("trunk",)
+
+    def forward(self, given: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor] | Tensor:
         trunk = self.network.enter(given) if self.at == 0 else given
-        trunk, logits = self.network.stages[self.at](trunk)
+        trunk, logits = self.network.run_stage(self.at, trunk, before)
         return logits if self.at + 1 == len(self.network.stages) else (trunk, logits)
 
 
@@ -149,28 +160,32 @@ class EarlyExit(nn.Module):
         self.policy = policy
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self._from(0, self.network.enter(images), State())
+        return self._from(0, self.network.enter(images), None, State())
 
-    def _from(self, at: int, trunk: Tensor, state: State) -> tuple[Tensor, ...]:
+    def _from(self, at: int, trunk: Tensor, before: Tensor | None, state: State) -> tuple[Tensor, ...]:
         """Stage ``at`` and those behind it."""
-        trunk, logits = self.network.stages[at](trunk)
+        trunk, logits = self.network.run_stage(at, trunk, before)
         state = judge(self.policy, at, logits, state)
         if at + 1 == self.policy.exits:
             return self._answer(at, state)
         if self.policy.thresholds[at] is None:
             # Nobody leaves here, so there is nothing to ask.
-            return self._from(at + 1, trunk, state)
+            return self._from(at + 1, trunk, logits, state)
 
+        # Only what is used may be given to a branch.
+        carried = (trunk, logits) if self.network.cascade else (trunk,)
         names, values = state.known.keys(), tuple(state.known.values())
 
-        def deeper(trunk: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-            return self._from(at + 1, trunk, State(**dict(zip(names, values, strict=True))))
+        def deeper(*given: Tensor) -> tuple[Tensor, ...]:
+            trunk, *before = given[: len(carried)]
+            known = State(**dict(zip(names, given[len(carried) :], strict=True)))
+            return self._from(at + 1, trunk, before[0] if before else None, known)
 
-        def stop(trunk: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-            return self._answer(at, State(**dict(zip(names, values, strict=True))))
+        def stop(*given: Tensor) -> tuple[Tensor, ...]:
+            return self._answer(at, State(**dict(zip(names, given[len(carried) :], strict=True))))
 
         assert state.stays is not None
-        answer: tuple[Tensor, ...] = torch.cond(state.stays.any(), deeper, stop, (trunk, *values))
+        answer: tuple[Tensor, ...] = torch.cond(state.stays.any(), deeper, stop, (*carried, *values))
         return answer
 
     def _answer(self, at: int, state: State) -> tuple[Tensor, ...]:

@@ -44,7 +44,7 @@ class Graphs:
             ``ran`` int64 ``[E]``, 1 for each stage that was executed.
         stages: the first takes ``images``, the others ``trunk``, the first output of the one before; each gives
             ``trunk_out`` (a name stands for one value in a graph) and ``logits`` float32 ``[batch, classes]``, the last
-            only ``logits``.
+            only ``logits``. In a cascade the others take ``before`` too, the logits that the one before them gave.
     """
 
     all_exits: "ModelProto"
@@ -71,14 +71,14 @@ def to_graphs(network: Branching, policy: Policy, input_shape: Sequence[int]) ->
     images = torch.zeros(2, *input_shape)
     count = len(network.stages)
     stages: list[ModelProto] = []
-    given = images
+    given: tuple[Tensor, ...] = (images,)
     for at in range(count):
         last = at + 1 == count
         stage = OneStage(network, at)
-        inputs, outputs = ["images" if at == 0 else "trunk"], ["logits"] if last else ["trunk_out", "logits"]
-        stages.append(to_onnx(stage, given, inputs, outputs))
+        outputs = ["logits"] if last else ["trunk_out", "logits"]
+        stages.append(to_onnx(stage, given, stage.inputs, outputs))
         if not last:
-            given = stage(given)[0]
+            given = stage(*given)[: 2 if network.cascade else 1]
     return Graphs(
         all_exits=to_onnx(AllExits(network), images, ["images"], ["logits"]),
         early_exit=to_onnx(EarlyExit(network, policy), images, ["images"], EARLY_OUTPUTS),
