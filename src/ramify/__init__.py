@@ -60,11 +60,11 @@ if TYPE_CHECKING:
     from ramify.run.readback import load_policy as load_policy
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
-    from ramify.show.report.write import report as report
     from ramify.ship.answer import answerer as answerer
     from ramify.ship.hub import write_hub as write_hub
     from ramify.ship.picture import read_picture as read_picture
     from ramify.ship.runtime import Runtime as Runtime
+    from ramify.show.report.write import report as report
 
 _HOME = {
     "ramify.config": (
