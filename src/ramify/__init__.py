@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ramify.ops.prune import prune as prune
     from ramify.ops.surgery import parameter_groups as parameter_groups
     from ramify.ops.widen import widen as widen
+    from ramify.rescaling import rescale as rescale
     from ramify.run.analysis import Analysis as Analysis
     from ramify.run.analysis import analyse as analyse
     from ramify.run.calibrate import calibrate_run as calibrate_run
@@ -92,6 +93,7 @@ _HOME = {
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
     "ramify.run.analysis": ("Analysis", "analyse"),
+    "ramify.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),
     "ramify.run.readback": ("describe", "load", "load_policy"),
