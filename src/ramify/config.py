@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
 from ramify.sections import EXITS_AT as EXITS_AT
+from ramify.sections import NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import PUBLISHED as PUBLISHED
-from ramify.sections import WIDENED, Key, Section, Whole
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -90,7 +90,8 @@ def resolve(config: Config) -> Config:
     train, network = config.train, config.network
     milestones = train.milestones
     if milestones is None:
-        at = (round(train.epochs * share) for share in (0.6, 0.8, 0.95))
+        shares = (0.6, 0.8, 0.95) if train.schedule == "steps" else ()
+        at = (round(train.epochs * share) for share in shares)
         milestones = tuple(sorted({epoch for epoch in at if 1 < epoch <= train.epochs}))
     gammas = train.gammas if isinstance(train.gammas, tuple) else (train.gammas,) * len(milestones)
     taus = train.tau_max
@@ -156,6 +157,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
     yield from _growth_contradictions(config)
+    yield from _recipe_contradictions(config)
     if train.milestones is not None:
         if not _rising(train.milestones):
             yield "train.milestones", train.milestones, "epochs in rising order"
@@ -177,6 +179,37 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield key, ratios, f"one number, or a list of {network.exits}, one for each stage"
     if prune.enabled:
         yield from _pruning_contradictions(config)
+
+
+def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    data, train = config.data, config.train
+    if train.schedule != "steps" and train.milestones:
+        yield "train.milestones", train.milestones, f"null, as train.schedule {train.schedule} has none; or steps"
+    if train.schedule == "steps" and train.final_rate:
+        yield "train.final_rate", train.final_rate, "0, as train.schedule steps ends where its gammas lead"
+    if train.warmup and train.warmup >= train.epochs:
+        yield "train.warmup", train.warmup, f"less than train.epochs = {train.epochs}"
+    if train.nesterov and train.optimizer != "sgd":
+        why = "always has it" if train.optimizer == "muon" else "has no momentum of that kind"
+        yield "train.nesterov", True, f"false, as train.optimizer {train.optimizer} {why}"
+    elif train.nesterov and train.momentum == 0:
+        yield "train.nesterov", True, "false, as train.momentum is 0"
+    if train.flip_test and data.source in NEVER_MIRRORED:
+        yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
+    if data.sizes is not None:
+        yield from _size_contradictions(config, data.sizes)
+
+
+def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:
+    epochs, last = [epoch for epoch, _ in sizes], config.train.epochs
+    if not epochs or epochs[0] != 1:
+        yield "data.sizes", sizes, "a first entry for epoch 1, or null"
+    elif not _rising(epochs):
+        yield "data.sizes", sizes, "epochs in rising order"
+    elif epochs[-1] > last:
+        yield "data.sizes", sizes, f"epochs up to train.epochs = {last}"
+    elif not _rising([side for _, side in sizes]):
+        yield "data.sizes", sizes, "sides in rising order"
 
 
 def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:

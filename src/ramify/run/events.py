@@ -88,7 +88,11 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ExitFigures:
-    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move."""
+    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move.
+
+    Its loss is against labels as they were mixed and smoothed; its accuracy counts a mixed picture as what it shows
+    most of.
+    """
 
     train: Score
     valid: Score | None
@@ -99,6 +103,7 @@ class EpochDone:
     """The figures of one epoch.
 
     Attributes:
+        learning_rate: of the last step.
         loss: the weighted loss, mean over the epoch's training pictures.
         seconds: time of the training part, validation left out.
         pictures_per_second: training pictures over ``seconds``.
