@@ -84,13 +84,15 @@ def plan_start(
         for name in names:
             layer, shape = layers[name], known.get(name)
             old = _known_places(layer, shape)
-            stay = old & layer.mask.flatten().cpu() if widened else torch.zeros_like(old)
-            order = _order(layer, stay, old, generator(seed, distribution, name))
-            first = max(int(stay.sum()), min(floor, len(order)))
+            stays = old & layer.mask.flatten().cpu() if widened else torch.zeros_like(old)
+            leaves = old & ~stays if widened else torch.zeros_like(old)
+            order = _order(layer, stays, leaves, old, generator(seed, distribution, name))
+            first = max(int(stays.sum()), min(floor, len(order)))
             # p / u, u being the rank among those that are not there already.
             rank = torch.full((len(order),), torch.inf, dtype=torch.float64)
-            places = torch.arange(len(order), dtype=torch.float64) - int(stay.sum()) + 0.5
+            places = torch.arange(len(order), dtype=torch.float64) - int(stays.sum()) + 0.5
             rank[order[first:]] = DISTRIBUTIONS[distribution](layer.weight.shape) / places[first:]
+            rank[leaves] = 0
             ranks[name] = rank.view(layer.weight.shape)
             reserved += first
         if count < reserved and not widened:
@@ -138,15 +140,15 @@ def _known_places(layer: Masked, shape: torch.Size | None) -> Tensor:
     return places.flatten()
 
 
-def _order(layer: Masked, stay: Tensor, old: Tensor, draws: torch.Generator) -> Tensor:
+def _order(layer: Masked, stays: Tensor, leaves: Tensor, old: Tensor, draws: torch.Generator) -> Tensor:
     """The weights of a layer from the first to be kept to the last: what stays, what is there, what is not zero.
 
-    Among equals the largest of the ``old`` come first, then the order is random.
+    Among equals the largest of the ``old`` come first, then the order is random; what ``leaves`` comes last.
     """
     order = torch.randperm(len(old), generator=draws)
     size = layer.weight.detach().flatten().abs().cpu()
     there = layer.mask.flatten().cpu()
     # From the least to the most important, each stable.
-    for key in (torch.where(old, size, 0), size != 0, there, stay):
-        order = order[key[order].to(torch.float64).argsort(descending=True, stable=True)]
+    for key in (torch.where(old, size, 0), size != 0, there, ~leaves, stays):
+        order = order[key[order].double().argsort(descending=True, stable=True)]
     return order
