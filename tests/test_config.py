@@ -138,6 +138,21 @@ BAD = [
     ),
 ]
 
+RIGL = ("prune.enabled=true", "prune.policy=rigl")
+
+RIGL_BAD = [
+    ("prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform, as policy rigl moves connections by"),
+    ("prune.unit=channel", "prune.unit: got 'channel'; accepted: weight, as policy rigl moves single connections"),
+    ("prune.rounds=5", "prune.rounds: got 5; accepted: 1, as policy rigl draws the masks at once"),
+    ("prune.control=shuffle", "prune.control: got 'shuffle'; accepted: none, as policy rigl"),
+    ("prune.reinit=true", "prune.reinit: got true; accepted: false, as policy rigl"),
+    ("prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch, or none for the first, as policy rigl starts"),
+    ("prune.epochs=[25]", "prune.until: got 0.75; accepted: more than 0.8, as policy rigl starts at epoch 25 of 30"),
+    ("prune.fraction=0", "prune.fraction: got 0; accepted: a number in (0, 1]"),
+    ("prune.until=1.5", "prune.until: got 1.5; accepted: a number in (0, 1]"),
+    ("prune.interval=0", "prune.interval: got 0; accepted: a whole number >= 1, or null"),
+]
+
 PUBLISHED_BAD = [
     (
         "network.structure=[0,1,0,0,0,0,0,0,0,0,0,0,0]",
@@ -159,6 +174,25 @@ def test_bad_input_is_one_sentence(given_text: str, sentence: str) -> None:
     assert problem.startswith(sentence)
     if overrides and "which is not YAML" not in problem:
         assert problem.endswith("(command line)")
+
+
+@pytest.mark.parametrize(("given_text", "sentence"), RIGL_BAD)
+def test_what_moving_connections_exclude_is_one_sentence(given_text: str, sentence: str) -> None:
+    [problem] = problems(*RIGL, given_text)
+    assert problem.startswith(sentence)
+
+
+def test_more_that_moving_connections_exclude() -> None:
+    [problem] = problems(*RIGL, "prune.epochs=[9]", "growth.freeze=before")
+    assert problem.startswith("prune.epochs: got [9]; accepted: none, as growth.freeze before leaves stages as they are")
+    [problem] = problems(*RIGL, "parent=runs/some", "train.exits_only=true", "growth.epochs=null")
+    assert problem.startswith("prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative, as train.exits_only")
+
+
+def test_the_criterion_follows_the_policy() -> None:
+    found = {policy: resolve(read_config([], [f"prune.policy={policy}"])).prune for policy in ("iterative", "set")}
+    assert [found[policy].criterion for policy in ("iterative", "set")] == ["snip", "erk"]
+    assert resolve(read_config([], RIGL)).prune.epochs == (1,)
 
 
 @pytest.mark.parametrize(("given_text", "sentence"), PUBLISHED_BAD)

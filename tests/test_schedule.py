@@ -19,6 +19,8 @@ from ramify.schedule import (
     prune_targets,
     rate_at,
     ready_for_best,
+    regrowth,
+    regrowth_interval,
     side_at,
     warming,
 )
@@ -203,3 +205,38 @@ def test_sizes_end_at_the_last_side() -> None:
     sizes = ((1, 16), (4, 24), (7, 32))
     assert [side_at(epoch, sizes) for epoch in range(1, 9)] == [16, 16, 16, 24, 24, 24, 32, 32]
     assert side_at(3, None) is None
+
+
+@given(
+    start=st.integers(0, 300),
+    length=st.integers(1, 2000),
+    interval=st.integers(1, 150),
+    fraction=st.floats(0.01, 1.0),
+)
+def test_connections_move_at_the_interval_and_ever_fewer(
+    start: int, length: int, interval: int, fraction: float
+) -> None:
+    end = start + length
+    shares = {step: regrowth(step, start, end, interval, fraction) for step in range(end + 2 * interval)}
+    due = [step for step, share in shares.items() if share > 0]
+    assert due == list(range(start + interval, end, interval))
+    found = [shares[step] for step in due]
+    assert all(0 < share < fraction for share in found)
+    assert found == sorted(found, reverse=True)
+
+
+def test_the_share_that_moves_is_halved_half_way() -> None:
+    """Equation 1 of RigL, arXiv:1911.11134."""
+    assert regrowth(50, 0, 100, 10, 0.3) == pytest.approx(0.15)
+
+
+@given(total=st.integers(1, 200_000))
+def test_connections_move_a_hundred_times_where_there_are_steps_for_it(total: int) -> None:
+    interval = regrowth_interval(total)
+    assert 10 <= interval <= 100
+    assert total <= 1000 or interval <= total / 10
+
+
+@pytest.mark.parametrize("policy", ["rigl", "set"])
+def test_stages_whose_connections_move_keep_their_ratio(policy: str) -> None:
+    assert prune_targets(policy, 30, (1,), (1, 25, 50), (0.2, 0.1)) == {0: 0.2, 1: 0.1}

@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
+from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
-from ramify.sections import NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import PUBLISHED as PUBLISHED
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
@@ -115,8 +115,17 @@ def resolve(config: Config) -> Config:
             "network": network.model_copy(update={"final": final}),
             "train": train.model_copy(update={"milestones": milestones, "gammas": gammas, "tau_max": taus}),
             "growth": growth.model_copy(update=changes),
+            "prune": _resolved_pruning(config.prune),
         }
     )
+
+
+def _resolved_pruning(prune: PruneConfig) -> PruneConfig:
+    dynamic = prune.policy in DYNAMIC
+    changes: dict[str, object] = {"criterion": prune.criterion or ("erk" if dynamic else "snip")}
+    if dynamic and prune.enabled and not prune.epochs:
+        changes["epochs"] = (1,)
+    return prune.model_copy(update=changes)
 
 
 def growth_epochs(config: Config) -> tuple[int, ...]:
@@ -290,6 +299,9 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, prune = config.network, config.prune
+    if prune.policy in DYNAMIC:
+        yield from _dynamic_contradictions(config)
+        return
     if not prune.epochs:
         yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
     if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
@@ -297,7 +309,8 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
     if prune.unit == "channel" and network.cell == "skip_second":
         yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
     growth = config.growth
-    if growth.init == "identity" and growth.mode == "scheduled" and prune.criterion in ("snip", "grasp", "synflow"):
+    looks = prune.criterion in (None, "snip", "grasp", "synflow")
+    if growth.init == "identity" and growth.mode == "scheduled" and looks:
         both = sorted({*prune.epochs} & {*growth_epochs(config)})
         if both:
             why = "as a stage that starts as an identity scores 0 until it has learned"
@@ -310,6 +323,31 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
             if pruned < birth:
                 accepted_epochs = f"epoch {birth} or later for pruning {i}, as stage {i} grows then (policy skip_layer)"
                 yield "prune.epochs", prune.epochs, accepted_epochs
+
+
+def _dynamic_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of ``prune.policy`` rigl and set."""
+    prune, growth, last = config.prune, config.growth, config.train.epochs
+    why = f"as policy {prune.policy}"
+    if prune.criterion not in (None, *DENSITIES):
+        yield "prune.criterion", prune.criterion, f"{', '.join(DENSITIES)}, {why} moves connections by itself"
+    if prune.unit != "weight":
+        yield "prune.unit", prune.unit, f"weight, {why} moves single connections"
+    if prune.rounds != 1:
+        yield "prune.rounds", prune.rounds, f"1, {why} draws the masks at once"
+    if prune.control != "none":
+        yield "prune.control", prune.control, f"none, {why} ranks nothing before it starts"
+    if prune.reinit:
+        yield "prune.reinit", True, f"false, {why} starts with the weights that are there"
+    if config.train.exits_only:
+        yield "prune.policy", prune.policy, "skip_layer, normal, iterative, as train.exits_only lets no trunk learn"
+    start = prune.epochs[0] if prune.epochs else 1
+    if len(prune.epochs) > 1:
+        yield "prune.epochs", prune.epochs, f"one epoch, or none for the first, {why} starts once"
+    elif start > 1 and growth.freeze != "none" and config.growths:
+        yield "prune.epochs", prune.epochs, f"none, as growth.freeze {growth.freeze} leaves stages as they are"
+    elif last and prune.until * last <= start - 1:
+        yield "prune.until", prune.until, f"more than {(start - 1) / last:.3g}, {why} starts at epoch {start} of {last}"
 
 
 def births(config: Config) -> tuple[int, ...]:

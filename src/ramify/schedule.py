@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.sections import TrainConfig
+from ramify.sections import DYNAMIC, TrainConfig
 
 
 def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Sequence[float]) -> float:
@@ -198,6 +198,37 @@ def exit_weights(epoch: int, epochs: int, exits: int, tau_max: Sequence[float]) 
     return (*(TAU_START + ramp * (top - TAU_START) for top in tau_max[: exits - 1]), 1.0)
 
 
+def regrowth_interval(total: int) -> int:
+    """Steps between two regrowths in a run of ``total`` steps: a hundredth of them, at least 10 and at most 100.
+
+    Example:
+        >>> regrowth_interval(270), regrowth_interval(3000), regrowth_interval(97_750)
+        (10, 30, 100)
+    """
+    return min(100, max(10, total // 100))
+
+
+def regrowth(step: int, start: int, end: int, interval: int, fraction: float) -> float:
+    """The share of each layer's connections that is dropped and regrown at ``step``; 0 where none is due.
+
+    One is due every ``interval`` steps after ``start`` and before ``end``, and the share falls as a cosine from
+    ``fraction`` to 0: ``fraction / 2 * (1 + cos(pi * (step - start) / (end - start)))`` (RigL, arXiv:1911.11134).
+
+    Args:
+        step: steps of the run, this one included.
+        start: steps that were done when the masks were drawn.
+        end: the step from which the masks stay.
+
+    Example:
+        >>> [round(regrowth(step, 0, 100, 25, 0.4), 3) for step in (24, 25, 50, 75, 100)]
+        [0.0, 0.341, 0.2, 0.059, 0.0]
+    """
+    since = step - start
+    if since <= 0 or step >= end or since % interval:
+        return 0.0
+    return fraction / 2 * (1 + math.cos(math.pi * since / (end - start)))
+
+
 def prune_targets(
     policy: str,
     epoch: int,
@@ -212,9 +243,10 @@ def prune_targets(
     - ``normal``: the whole network, to ``keep_ratio``.
     - ``iterative``: every stage that exists, to ``max(keep_ratio[s] ** n, min_ratio[s])``, n being how often that
       stage has been pruned, this time included.
+    - ``rigl``, ``set``: every stage that exists, to ``keep_ratio[s]``.
 
     Args:
-        policy: one of these three.
+        policy: one of these.
         epoch: one of ``prune_epochs``.
         births: the epoch from which each stage exists.
         keep_ratio: a number, or one for each stage; with one fewer, the last stage takes the last.
@@ -232,6 +264,8 @@ def prune_targets(
     if policy == "skip_layer":
         stage = list(prune_epochs).index(epoch)
         return {stage: keeps[stage]}
+    if policy in DYNAMIC:
+        return {stage: keeps[stage] for stage, birth in enumerate(births) if birth <= epoch}
     targets: dict[int, float] = {}
     for stage, birth in enumerate(births):
         if birth <= epoch:

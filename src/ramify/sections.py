@@ -339,22 +339,34 @@ class GrowthConfig(Section):
     ] = 0.5
 
 
+DYNAMIC = ("rigl", "set")
+"""Policies of ``prune.policy`` under which connections move while the network learns."""
+
+DENSITIES = ("erk", "uniform")
+"""What ``prune.criterion`` may be under these."""
+
+
 class PruneConfig(Section):
     """``prune.*``: when and how weights are pruned."""
 
     enabled: Annotated[bool, Key("true, false", "whether the run prunes")] = False
     policy: Annotated[
-        Literal["skip_layer", "normal", "iterative"],
+        Literal["skip_layer", "normal", "iterative", "rigl", "set"],
         Key(
-            "skip_layer, normal, iterative",
+            "skip_layer, normal, iterative, rigl, set",
             "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
-            "iterative: every stage, again and again",
+            "iterative: every stage, again and again; rigl, set: every stage is sparse from its birth, and its "
+            "connections move while it learns, to where the gradient is largest (arXiv:1911.11134) or at random "
+            "(arXiv:1707.04780)",
         ),
     ] = "normal"
     criterion: Annotated[
-        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk"],
-        Key("snip, grasp, synflow, magnitude, random, erk", "the saliency by which weights are ranked"),
-    ] = "snip"
+        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk", "uniform"] | None,
+        Key(
+            "snip, grasp, synflow, magnitude, random, erk, uniform, or null for snip, or erk under rigl and set",
+            "the saliency by which weights are ranked; under rigl and set erk or uniform, the densities of the layers",
+        ),
+    ] = None
     unit: Annotated[
         Literal["weight", "channel"],
         Key("weight, channel", "what is pruned: single weights, or whole channels that compaction can remove"),
@@ -371,8 +383,27 @@ class PruneConfig(Section):
         Key("a number in (0, 1], or a list with one for each stage, or null", "policy iterative: never below this"),
     ] = None
     epochs: Annotated[
-        tuple[Epoch, ...], Key("a rising list of epochs", "the network is pruned before the first step of these epochs")
+        tuple[Epoch, ...],
+        Key(
+            "a rising list of epochs",
+            "the network is pruned before the first step of these epochs; rigl and set start with the one given, or "
+            "the first",
+        ),
     ] = ()
+    interval: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for a hundredth of the run's steps, at least 10 and at most 100",
+            "rigl and set: steps from one move of connections to the next",
+        ),
+    ] = None
+    fraction: Annotated[
+        Ratio,
+        Key("a number in (0, 1]", "rigl and set: share of the connections that moves at first; falls to 0 as a cosine"),
+    ] = 0.3
+    until: Annotated[
+        Ratio, Key("a number in (0, 1]", "rigl and set: share of the run's steps after which the connections stay")
+    ] = 0.75
     batch_size: Annotated[
         Epoch, Key("a whole number >= 1", "training pictures, never augmented, on which the saliency is scored")
     ] = 128

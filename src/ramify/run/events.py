@@ -99,6 +99,21 @@ class ExitFigures:
 
 
 @dataclass(frozen=True)
+class Regrown:
+    """How the connections of a sparse network moved in one epoch.
+
+    Attributes:
+        times: how often some moved.
+        moved: how many were dropped and regrown elsewhere, over these times, in each stage.
+        kept: how many each stage has, before as after.
+    """
+
+    times: int
+    moved: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class EpochDone:
     """The figures of one epoch.
 
@@ -115,6 +130,7 @@ class EpochDone:
         compilations: how often the training step has been compiled so far; 0 without ``train.compile``.
         memory: the most bytes of main memory that the process has held so far; None where the system does not tell.
         device_memory: the most bytes that PyTorch has held on the CUDA device in this epoch; None without one.
+        regrown: how connections moved, under the policies rigl and set; None where none were due.
     """
 
     epoch: int
@@ -131,6 +147,7 @@ class EpochDone:
     compilations: int = 0
     memory: int | None = None
     device_memory: int | None = None
+    regrown: Regrown | None = None
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
+from ramify.ops.sparse import weight_shapes
 from ramify.ops.surgery import revived, set_learning_rate
 from ramify.run.checkpoint import own_plans, pack_model, read_model
 from ramify.run.distributed import ALONE, together
@@ -70,6 +71,7 @@ from ramify.run.growing import (
 from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
+from ramify.run.regrowing import Moves, become_sparse, is_dynamic
 from ramify.run.state import PICTURES, State, begin, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
@@ -187,6 +189,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
     prunings = config.prune.epochs if config.prune.enabled else ()
     step = Step(state)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
+        known = weight_shapes(state.network)
         due = team.decided(partial(what_is_due, state, epoch))
         if isinstance(due, Verdict):
             state.stopped = due.reason
@@ -198,18 +201,22 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
             tell(Grew(epoch, change, due.reason) if isinstance(change, Growth) else Widened(epoch, change, due.reason))
 
-        if epoch in prunings:
+        pruning: Pruning | None = None
+        if is_dynamic(config):
+            pruning = become_sparse(state, epoch, known, state.followers)
+        elif epoch in prunings:
             planned = team.decided(partial(_plan_pruning, state, train_part, epoch))
             pruning = apply_pruning(state.network, planned, state.optimizer, followers=state.followers)
             if planned.reinit and state.average is not None:
                 state.average.renew(state.network, planned.stages)
+        if pruning is not None:
             density = tuple(stage_density(state.network))
             note(EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
 
         freeze_what_rests(state)
         step.renew(state)
-        if isinstance(due, Due) or epoch in prunings:
+        if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
         done = _train_epoch(state, step, train_part, epoch, tell)
@@ -265,6 +272,7 @@ def _some(state: State, part: Part, purpose: str, epoch: int, count: int) -> Par
 def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     """The pruning due at ``epoch``, scored on seeded training pictures that are not augmented."""
     config, chosen = state.config, state.config.prune
+    assert chosen.criterion is not None
     grown = dict(state.grown) if config.parent is None else {}
     born = [grown.get(stage, 1) for stage in range(len(state.network.stages))]
     targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)
@@ -305,6 +313,7 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
     follow = None if state.average is None else state.average.following(network)
 
     shuffling, feeder = generator(config.seed, "order", epoch), Feeder(config, epoch, network.mean)
+    moves = Moves(state, epoch, len(part))
     sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
     forget_device_peak(state.where.device)
     began, done = time.perf_counter(), 0
@@ -317,11 +326,12 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         set_learning_rate(optimizer, rate)
         fed = feeder.feed(batch, team.share(len(batch)), share)
         with computing(state.where.device, state.where.precision):
-            logits = step.forward(fed.images)  # [E, B, C]
+            logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
         losses = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
         (weighted_loss(losses, weights) * (len(fed.labels) * team.size / len(batch))).backward()
+        moves.finish(state.followers)
         if train.clip is not None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
         optimizer.step()
@@ -348,6 +358,7 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         compilations=step.compilations,
         memory=peak_memory(),
         device_memory=device_peak(state.where.device),
+        regrown=moves.told(),
     )
 
 
