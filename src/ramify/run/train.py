@@ -60,19 +60,23 @@ from ramify.run.folder import (
 )
 from ramify.run.growing import (
     Due,
+    balances,
     carry_out,
     freeze_what_rests,
     gradient_parity,
     growing_is_over,
+    trunk_trains_alone,
     what_is_due,
 )
+from ramify.run.guidance import Guidance
 from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
 from ramify.run.state import PICTURES, State, begin, card_of, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
-from ramify.schedule import Verdict, exit_weights, learning_rate, prune_targets, ready_for_best
+from ramify.run.teacher import Teacher, find_teacher, keep_teacher
+from ramify.schedule import Verdict, exit_weights, last_alone, learning_rate, prune_targets, ready_for_best
 from ramify.seeds import derive, generator
 
 
@@ -96,6 +100,7 @@ def train(
     """
     with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
         config, where, parts = prepare(config, team, progress)
+        teacher = find_teacher(config, where, parts)
 
         def open_folder() -> Path:
             return stack.enter_context(new_run(config, overwrite))
@@ -107,7 +112,8 @@ def train(
         if team.first:
             write_atomic(folder / CONFIG, to_yaml(config).encode())
         keep_beginning(state, folder)
-        return _unfold(state, folder, parts, tuple(observers))
+        keep_teacher(teacher, folder)
+        return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
 def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
@@ -133,6 +139,8 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
             return done
         config, where, parts = prepare(config, team, progress)
         stack.enter_context(computing_with(config))
+        teacher = find_teacher(config, where, parts, folder)
+        keep_teacher(teacher, folder)
         started = readable_folder(folder / "last").exists()
         if started:
             state = restore(config, where, parts, folder)
@@ -148,10 +156,12 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
                 )
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
-        return _unfold(state, folder, parts, tuple(observers))
+        return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
-def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer, ...]) -> Summary:
+def _unfold(
+    state: State, folder: Path, parts: Parts, teacher: Teacher | None, observers: tuple[Observer, ...]
+) -> Summary:
     """The epochs that are left, then the test."""
     config, where = state.config, state.where
     team = where.team
@@ -185,6 +195,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
     )
     prunings = config.prune.epochs if config.prune.enabled else ()
     step = Step(state)
+    guidance = Guidance(state, train_part, teacher)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
         due = team.decided(partial(what_is_due, state, epoch))
         if isinstance(due, Verdict):
@@ -204,12 +215,12 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             note(EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
 
-        freeze_what_rests(state)
-        step.renew(state)
+        freeze_what_rests(state, epoch)
+        step.renew(state, balances(state, epoch))
         if isinstance(due, Due) or epoch in prunings:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = _train_epoch(state, step, train_part, epoch, tell)
+        done = _train_epoch(state, step, guidance, train_part, epoch, tell)
         team.average_buffers(state.network)
         team.compare(state.network, f"epoch {epoch}")
         valid = tuple(evaluate(state.network, valid_part, where.precision, team)) if len(valid_part) else None
@@ -243,7 +254,9 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
 
 
 def _settled(state: State, epoch: int, prunings: Sequence[int]) -> bool:
-    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune."""
+    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune, and every exit trains."""
+    if trunk_trains_alone(state, epoch):
+        return False
     if state.config.growth.mode == "loss":
         return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
     return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
@@ -282,7 +295,7 @@ def _pruned_line(epoch: int, pruning: Pruning, density: tuple[float, ...]) -> di
     return {"event": "pruned", "epoch": epoch, **asdict(pruning), **totals, "density": density}
 
 
-def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observer) -> EpochDone:
+def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch: int, tell: Observer) -> EpochDone:
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
     config, network, optimizer, team = state.config, state.network, state.optimizer, state.where.team
     train = config.train
@@ -296,12 +309,15 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
     weights = exit_weights(ramp, train.epochs, exits, train.tau_max)
     if train.exits_only:
         weights = (1.0,) * (exits - 1) + (0.0,)
+    elif trunk_trains_alone(state, epoch):
+        weights = last_alone(exits)
     how = augmentation(config.data.augment, config.data.source)
     set_learning_rate(optimizer, rate)
     train_what_learns(network)
 
     shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
-    sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
+    guidance.begin(state, epoch)
+    sums = torch.zeros(3, exits, device=state.where.device)  # of the cross-entropies, the losses and the right answers
     forget_device_peak(state.where.device)
     began, done = time.perf_counter(), 0
     for index in batches(len(part), config.data.batch_size, shuffling):
@@ -313,7 +329,8 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         images, labels = to_float(augment(batch.images, how, changing)[mine]), batch.labels[mine]
         with computing(state.where.device, state.where.precision):
             logits = step.forward(images)  # [E, B, C]
-        losses = exit_losses(logits, labels)  # [E]
+        entropies = exit_losses(logits, labels)  # [E]
+        losses = guidance.losses(entropies, logits, images, index[mine])  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
         (weighted_loss(losses, weights) * (len(labels) * team.size / len(batch))).backward()
@@ -321,10 +338,11 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
             torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
         optimizer.step()
         right = (logits.detach().argmax(dim=2) == labels).sum(dim=1)  # [E]
-        sums += torch.stack((losses.detach() * len(labels), right))
+        sums += torch.stack((entropies.detach() * len(labels), losses.detach() * len(labels), right))
         done += len(batch)
         tell(StepDone(epoch, done, len(part)))
-    losses_mean, top1 = (team.summed(sums) / done).tolist()
+    guidance.end()
+    entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
     return EpochDone(
         epoch=epoch,
@@ -334,7 +352,7 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         loss=math.fsum(weight * loss for weight, loss in zip(weights, losses_mean, strict=True)),
         seconds=seconds,
         pictures_per_second=done / seconds,
-        exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(losses_mean, top1, strict=True)),
+        exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(entropies_mean, top1, strict=True)),
         density=tuple(stage_density(network)),
         revived=revived(network),
         gradient_parity=gradient_parity(state),
