@@ -12,9 +12,11 @@ from ramify.schedule import (
     exit_weights,
     growth_by_loss,
     growth_due,
+    last_alone,
     learning_rate,
     prune_targets,
     ready_for_best,
+    trunk_alone,
 )
 
 
@@ -140,3 +142,22 @@ def test_growths_by_loss_keep_their_distance(losses: list[float], patience: int,
     assert all(epoch <= 30 for epoch in growths)
     if most is not None:
         assert all(gap <= max(most, least) for gap in gaps)
+
+
+@given(
+    epochs=st.integers(1, 40),
+    first=st.integers(0, 20),
+    growths=st.lists(st.integers(2, 40), unique=True, max_size=4).map(sorted),
+)
+def test_the_trunk_trains_alone_up_to_one_epoch_and_never_again(epochs: int, first: int, growths: list[int]) -> None:
+    """As a run asks from epoch to epoch: growths that are to come are not known yet, but that they come is."""
+    alone = [
+        trunk_alone(epoch, first, [at for at in growths if at <= epoch], bool(growths) and epoch < growths[-1])
+        for epoch in range(1, epochs + 1)
+    ]
+    last = 0 if first == 0 else (growths[-1] if growths else 1) + first - 1
+    assert alone == [epoch <= last for epoch in range(1, epochs + 1)]
+
+
+def test_alone_only_the_deepest_exit_counts() -> None:
+    assert [last_alone(exits) for exits in (1, 2, 3)] == [(1.0,), (0.0, 1.0), (0.0, 0.0, 1.0)]

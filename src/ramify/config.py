@@ -206,13 +206,18 @@ def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]
         if train.trunk_first:
             yield "train.trunk_first", train.trunk_first, "0, as train.exits_only lets no trunk learn"
     elif train.trunk_first:
-        most = max(0, train.epochs - _grown_by(config))
+        most = longest_trunk_first(config)
         if train.trunk_first > most:
             grows = "" if config.growths == 0 else f" and the network may grow until epoch {_grown_by(config)}"
             why = f"an epoch for all exits at least, as train.epochs is {train.epochs}{grows}"
             yield "train.trunk_first", train.trunk_first, f"0 to {most}, which leaves {why}"
     if train.teacher is None and train.teacher_weight is not None:
         yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
+
+
+def longest_trunk_first(config: Config) -> int:
+    """The most that ``train.trunk_first`` can be: one epoch at least is left for all exits."""
+    return max(0, config.train.epochs - _grown_by(config))
 
 
 def _grown_by(config: Config) -> int:

@@ -45,6 +45,10 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """
     if factor == 1 or not x.requires_grad:
         return x
+    if torch.compiler.is_compiling():
+        # Compilers warn of a function of one's own, and fuse this one: finite numbers less themselves are 0.
+        known = x.detach()
+        return known + (x - known) * factor
     scaled: Tensor = _Scale.apply(x, factor)  # type: ignore[no-untyped-call]
     return scaled
 
