@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ramify.config import EXITS_AT, PUBLISHED, Config, NetworkConfig, TrainConfig, describe, keys, resolve, spread
 from ramify.configfile import read_config, read_configs, to_yaml
 from ramify.errors import ConfigError
+from ramify.rescaling import rescale
 from ramify.yamltext import to_text
 
 
@@ -95,6 +96,17 @@ BAD = [
     ("prune.keep_ratio=0", "prune.keep_ratio: got 0; accepted: a number in (0, 1], or a list"),
     ("prune.epochs=[9,3]", "prune.epochs: got [9, 3]; accepted: epochs in rising order"),
     ("train.epochs=3", "train.epochs: got 3; accepted: at least 4, an epoch for each of the 4 stages"),
+    ("train.trunk_first=-1", "train.trunk_first: got -1; accepted: a whole number >= 0"),
+    (
+        "train.trunk_first=19",
+        "train.trunk_first: got 19; accepted: 0 to 18, which leaves an epoch for all exits at least, as train.epochs "
+        "is 30 and the network may grow until epoch 12",
+    ),
+    ("train.exit_gradients=mean", "train.exit_gradients: got 'mean'; accepted: sum, equilibrium"),
+    ("train.distill=-1", "train.distill: got -1; accepted: a number >= 0"),
+    ("train.distill_temperature=0", "train.distill_temperature: got 0; accepted: a number > 0"),
+    ("train.teacher_weight=2", "train.teacher_weight: got 2; accepted: a number in [0, 1], or null"),
+    ("train.teacher_weight=0.5", "train.teacher_weight: got 0.5; accepted: null, as there is no train.teacher"),
     ("data.size=4", "data.size: got 4; accepted: a whole number >= 8"),
     ("data.valid_fraction=1", "data.valid_fraction: got 1; accepted: a number in [0, 1)"),
     ("name=a/b", "name: got 'a/b'; accepted: letters, digits"),
@@ -164,6 +176,54 @@ PUBLISHED_BAD = [
     ("growth.epochs=[3]", "growth.epochs: got [3]; accepted: a list of 6, one for each 1 in network.structure"),
     ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 6, one for each internal classifier"),
 ]
+
+
+ONE_EXIT = [
+    (
+        "train.exit_gradients=equilibrium",
+        "train.exit_gradients: got equilibrium; accepted: sum, as the network has one",
+    ),
+    ("train.distill=0.5", "train.distill: got 0.5; accepted: 0, as the network has one exit, which has none to learn"),
+    ("train.trunk_first=2", "train.trunk_first: got 2; accepted: 0, as the network has one exit"),
+]
+
+
+@pytest.mark.parametrize(("given_text", "sentence"), ONE_EXIT)
+def test_one_exit_does_not_train_together(given_text: str, sentence: str) -> None:
+    [problem] = problems("network.kind=full", given_text)
+    assert problem.startswith(sentence)
+
+
+@pytest.mark.parametrize("given_text", ["train.exit_gradients=equilibrium", "train.trunk_first=1"])
+def test_what_concerns_the_trunk_is_not_for_exits_alone(given_text: str) -> None:
+    [problem] = problems("parent=runs/a", "network.kind=full_ic", "train.exits_only=true", given_text)
+    assert "as train.exits_only lets no trunk learn" in problem
+
+
+def test_the_trunk_may_train_first_up_to_the_last_epoch_but_one() -> None:
+    assert read_config(overrides=["network.kind=full_ic", "train.trunk_first=29"]).train.trunk_first == 29
+    [problem] = problems("network.kind=full_ic", "train.trunk_first=30")
+    assert problem.startswith(
+        "train.trunk_first: got 30; accepted: 0 to 29, which leaves an epoch for all exits at least"
+    )
+    by_loss = ("growth.mode=loss", "growth.until=0.5")
+    assert read_config(overrides=[*by_loss, "train.trunk_first=15"]).train.trunk_first == 15
+    [problem] = problems(*by_loss, "train.trunk_first=16")
+    assert "accepted: 0 to 15" in problem
+
+
+@pytest.mark.parametrize("epochs", [4, 5, 15, 60])
+def test_in_other_epochs_the_trunk_is_first_for_the_same_share(epochs: int) -> None:
+    config = read_config(overrides=["growth.epochs=[4,8,12]", "train.trunk_first=8"])
+    scaled = rescale(config, epochs)
+    assert scaled.train.trunk_first == min(round(8 * epochs / 30), epochs - max(scaled.growth.epochs or ()))
+    assert Config.model_validate(scaled.model_dump()) == scaled
+
+
+def test_a_teacher_has_half_of_the_say_unless_told_otherwise() -> None:
+    assert resolve(read_config(overrides=["train.teacher=runs/a"])).train.teacher_weight == 0.5
+    assert resolve(read_config(overrides=["train.teacher=runs/a", "train.teacher_weight=0"])).train.teacher_weight == 0
+    assert resolve(Config()).train.teacher_weight is None
 
 
 @pytest.mark.parametrize(("given_text", "sentence"), BAD)

@@ -14,6 +14,7 @@ from ramify.schedule import (
     exit_weights,
     growth_by_loss,
     growth_due,
+    last_alone,
     learning_rate,
     mixing_at,
     prune_targets,
@@ -22,6 +23,7 @@ from ramify.schedule import (
     regrowth,
     regrowth_interval,
     side_at,
+    trunk_alone,
     warming,
 )
 
@@ -240,3 +242,22 @@ def test_connections_move_a_hundred_times_where_there_are_steps_for_it(total: in
 @pytest.mark.parametrize("policy", ["rigl", "set"])
 def test_stages_whose_connections_move_keep_their_ratio(policy: str) -> None:
     assert prune_targets(policy, 30, (1,), (1, 25, 50), (0.2, 0.1)) == {0: 0.2, 1: 0.1}
+
+
+@given(
+    epochs=st.integers(1, 40),
+    first=st.integers(0, 20),
+    growths=st.lists(st.integers(2, 40), unique=True, max_size=4).map(sorted),
+)
+def test_the_trunk_trains_alone_up_to_one_epoch_and_never_again(epochs: int, first: int, growths: list[int]) -> None:
+    """As a run asks from epoch to epoch: growths that are to come are not known yet, but that they come is."""
+    alone = [
+        trunk_alone(epoch, first, [at for at in growths if at <= epoch], bool(growths) and epoch < growths[-1])
+        for epoch in range(1, epochs + 1)
+    ]
+    last = 0 if first == 0 else (growths[-1] if growths else 1) + first - 1
+    assert alone == [epoch <= last for epoch in range(1, epochs + 1)]
+
+
+def test_alone_only_the_deepest_exit_counts() -> None:
+    assert [last_alone(exits) for exits in (1, 2, 3)] == [(1.0,), (0.0, 1.0), (0.0, 0.0, 1.0)]

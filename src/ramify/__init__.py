@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ramify.errors import RunError as RunError
     from ramify.nn.attach import attach_exits as attach_exits
     from ramify.nn.attach import exit_points as exit_points
+    from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
     from ramify.ops.calibrate import Calibration as Calibration
     from ramify.ops.calibrate import calibrate as calibrate
@@ -42,7 +43,9 @@ if TYPE_CHECKING:
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
     from ramify.ops.grow import grow as grow
+    from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
+    from ramify.ops.loss import self_distillation_losses as self_distillation_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
     from ramify.ops.policy import Policy as Policy
     from ramify.ops.policy import confidences as confidences
@@ -83,13 +86,14 @@ _HOME = {
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
     "ramify.nn.attach": ("attach_exits", "exit_points"),
+    "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
     "ramify.ops.grow": ("grow",),
-    "ramify.ops.loss": ("exit_losses", "weighted_loss"),
+    "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
     "ramify.ops.regrow": ("dense_forward", "regrow"),

@@ -80,6 +80,10 @@ class Config(Section):
         return self
 
 
+TEACHER_WEIGHT = 0.5
+"""Weight of a teacher, unless ``train.teacher_weight`` says otherwise."""
+
+
 def resolve(config: Config) -> Config:
     """Fill in what was left open, so that the result says everything a run will do.
 
@@ -107,13 +111,18 @@ def resolve(config: Config) -> Config:
         changes["patience"] = max(2, round(0.05 * train.epochs))
     if growth.mode == "loss" and growth.max_epochs is None and config.growths:
         changes["max_epochs"] = max(growth.min_epochs, (round(growth.until * train.epochs) - 1) // config.growths)
+    weight = train.teacher_weight
+    if weight is None and train.teacher is not None:
+        weight = TEACHER_WEIGHT
     final = network.final
     if final is None and growth.init == "identity" and network.cells == "seed" and network.growths:
         final = network.exit
     return config.model_copy(
         update={
             "network": network.model_copy(update={"final": final}),
-            "train": train.model_copy(update={"milestones": milestones, "gammas": gammas, "tau_max": taus}),
+            "train": train.model_copy(
+                update={"milestones": milestones, "gammas": gammas, "tau_max": taus, "teacher_weight": weight}
+            ),
             "growth": growth.model_copy(update=changes),
             "prune": _resolved_pruning(config.prune),
         }
@@ -167,6 +176,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
     yield from _growth_contradictions(config)
     yield from _recipe_contradictions(config)
+    yield from _together_contradictions(config)
     if train.milestones is not None:
         if not _rising(train.milestones):
             yield "train.milestones", train.milestones, "epochs in rising order"
@@ -219,6 +229,46 @@ def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> It
         yield "data.sizes", sizes, f"epochs up to train.epochs = {last}"
     elif not _rising([side for _, side in sizes]):
         yield "data.sizes", sizes, "sides in rising order"
+
+
+def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of the keys that say how the exits train together."""
+    network, train = config.network, config.train
+    if network.exits == 1:
+        why = "as the network has one exit"
+        if train.exit_gradients != "sum":
+            yield "train.exit_gradients", train.exit_gradients, f"sum, {why}"
+        if train.distill:
+            yield "train.distill", train.distill, f"0, {why}, which has none to learn from"
+        if train.trunk_first:
+            yield "train.trunk_first", train.trunk_first, f"0, {why}"
+    elif train.exits_only:
+        if train.exit_gradients != "sum":
+            yield "train.exit_gradients", train.exit_gradients, "sum, as train.exits_only lets no trunk learn"
+        if train.trunk_first:
+            yield "train.trunk_first", train.trunk_first, "0, as train.exits_only lets no trunk learn"
+    elif train.trunk_first:
+        most = longest_trunk_first(config)
+        if train.trunk_first > most:
+            grows = "" if config.growths == 0 else f" and the network may grow until epoch {_grown_by(config)}"
+            why = f"an epoch for all exits at least, as train.epochs is {train.epochs}{grows}"
+            yield "train.trunk_first", train.trunk_first, f"0 to {most}, which leaves {why}"
+    if train.teacher is None and train.teacher_weight is not None:
+        yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
+
+
+def longest_trunk_first(config: Config) -> int:
+    """The most that ``train.trunk_first`` can be: one epoch at least is left for all exits."""
+    return max(0, config.train.epochs - _grown_by(config))
+
+
+def _grown_by(config: Config) -> int:
+    """The last epoch before which the network may grow; 1 where it does not."""
+    if config.growths == 0:
+        return 1
+    if config.growth.mode == "loss":
+        return max(1, round(config.growth.until * config.train.epochs))
+    return max(growth_epochs(config), default=1)
 
 
 def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:

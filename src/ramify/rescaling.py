@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ramify.config import Config
+from ramify.config import Config, longest_trunk_first
 from ramify.errors import ConfigError
 
 
@@ -10,7 +10,8 @@ def rescale(config: Config, epochs: int) -> Config:
     """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
-    those that were apart stay apart, later where there is too little room. What is null stays null.
+    those that were apart stay apart, later where there is too little room. ``train.trunk_first`` shrinks to what room
+    there is. What is null stays null.
 
     Args:
         config: as it was read, not yet resolved.
@@ -48,7 +49,7 @@ def rescale(config: Config, epochs: int) -> Config:
             "max_epochs": span(growth.max_epochs),
         },
         "prune": {"epochs": [moved[epoch] for epoch in pruned]},
-        "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share},
+        "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share, "trunk_first": 0},
     }
     if config.data.sizes is not None:
         sides = [side for _, side in config.data.sizes]
@@ -57,7 +58,9 @@ def rescale(config: Config, epochs: int) -> Config:
     if train.milestones is not None:
         changes["train"]["milestones"] = _moved(train.milestones, share, epochs, "train.milestones")
     told = config.model_dump()
-    return Config.model_validate({**told, **{name: {**told[name], **given} for name, given in changes.items()}})
+    scaled = Config.model_validate({**told, **{name: {**told[name], **given} for name, given in changes.items()}})
+    alone = min(round(train.trunk_first * share), longest_trunk_first(scaled))
+    return scaled.model_copy(update={"train": scaled.train.model_copy(update={"trunk_first": alone})})
 
 
 def _moved(there: Sequence[int], share: float, epochs: int, what: str) -> list[int]:

@@ -229,6 +229,39 @@ def regrowth(step: int, start: int, end: int, interval: int, fraction: float) ->
     return fraction / 2 * (1 + math.cos(math.pi * since / (end - start)))
 
 
+def trunk_alone(epoch: int, trunk_first: int, growths: Sequence[int], growing: bool) -> bool:
+    """Whether the deepest exit trains alone in ``epoch``: the first half of mixed training (arXiv:2407.14320).
+
+    It does while the network grows, and for ``trunk_first`` epochs that count from the last growth, or from epoch 1
+    where there was none. Then all exits train. With ``trunk_first`` 0 they all train from the start.
+
+    Args:
+        epoch: from 1.
+        trunk_first: the key of that name.
+        growths: the epochs before which the network has grown so far, rising.
+        growing: whether another growth may come after ``epoch`` has begun.
+
+    Example:
+        >>> [epoch for epoch in range(1, 9) if trunk_alone(epoch, 3, (), False)]
+        [1, 2, 3]
+        >>> trunk_alone(6, 3, (2,), True), trunk_alone(7, 3, (2, 6), False), trunk_alone(9, 3, (2, 6), False)
+        (True, True, False)
+    """
+    if trunk_first == 0:
+        return False
+    return growing or epoch < (growths[-1] if growths else 1) + trunk_first
+
+
+def last_alone(exits: int) -> tuple[float, ...]:
+    """Weights by which the deepest exit that exists trains alone.
+
+    Example:
+        >>> last_alone(3)
+        (0.0, 0.0, 1.0)
+    """
+    return (*(0.0,) * (exits - 1), 1.0)
+
+
 def prune_targets(
     policy: str,
     epoch: int,

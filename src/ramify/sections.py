@@ -518,6 +518,50 @@ class TrainConfig(Section):
             "train the internal classifiers alone, each with weight 1; all else stays as it is, bit for bit",
         ),
     ] = False
+    exit_gradients: Annotated[
+        Literal["sum", "equilibrium"],
+        Key(
+            "sum, equilibrium",
+            "what flows from the exits into the trunk: the sum of their gradients, or the mean over the exits behind "
+            "each stage (gradient equilibrium, arXiv:1908.06294)",
+        ),
+    ] = "sum"
+    trunk_first: Annotated[
+        Whole,
+        Field(ge=0),
+        Key(
+            "a whole number >= 0",
+            "mixed training (arXiv:2407.14320): while the network grows, and for so many epochs from the last growth "
+            "on, the deepest exit trains alone; then all exits do. 0: all exits from the start",
+        ),
+    ] = 0
+    distill: Annotated[
+        Number,
+        Field(ge=0),
+        Key(
+            "a number >= 0",
+            "self-distillation (arXiv:1905.08094): weight of the divergence of each internal classifier from the "
+            "deepest exit, beside its cross-entropy",
+        ),
+    ] = 0.0
+    distill_temperature: Annotated[
+        Positive,
+        Key("a number > 0", "logits are divided by it where an exit learns from the deepest exit or from a teacher"),
+    ] = 4.0
+    teacher: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key(
+            "the name of a run, the path of its folder or of a saved network, or null",
+            "every exit learns from the last exit of that network as well (distillation, arXiv:1503.02531)",
+        ),
+    ] = None
+    teacher_weight: Annotated[
+        Annotated[Number, Field(ge=0, le=1)] | None,
+        Key(
+            "a number in [0, 1], or null for 0.5 with a teacher",
+            "weight of the teacher in each exit's loss; the labels have the rest",
+        ),
+    ] = None
     clip: Annotated[
         Positive | None,
         Key("a number > 0, or null", "largest norm of the gradient of all weights; more is scaled down"),

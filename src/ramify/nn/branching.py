@@ -52,6 +52,9 @@ class Prediction(NamedTuple):
 class Branching(nn.Module):
     """A classifier of stages, each ``trunk -> (trunk, logits [B, C])``, the last exit being the final classifier.
 
+    In training a stage takes a second argument, the share of its exit's gradient that goes into the trunk (see
+    :mod:`ramify.nn.equilibrium`).
+
     Attributes:
         stages: those that exist.
     """

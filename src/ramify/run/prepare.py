@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from ramify.config import EXITS_AT, Config, keys, resolve
+from ramify.config import EXITS_AT, Config, TrainConfig, keys, resolve
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part, PictureSet
@@ -30,6 +30,8 @@ STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "gr
 
 UNTIMED = ("train.milestones=null", "train.warmup=0", "data.sizes=null")
 """What a run with other epochs than its parent's does not take over."""
+TEACHER = "teacher"
+"""The folder in a run that keeps its teacher."""
 
 EVERY_CELL = 8
 """Up to so many cells, each but the last is given an internal classifier where the user does not say which."""
@@ -95,7 +97,8 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
     Raises:
         ConfigError: an override is not accepted.
     """
-    rate = read_config([parent / CONFIG]).train.learning_rate / 2
+    known = read_config([parent / CONFIG]).train
+    rate = known.learning_rate / 2
     fresh = [f"{key}={to_text(field.get_default())}" for key, field in keys() if key.startswith("prune.")]
     changes = [
         "name=null",
@@ -108,9 +111,11 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         "prune.epochs=[1]",
         "train.epochs=5",
         "train.exits_only=false",
+        "train.trunk_first=0",
         f"train.learning_rate={rate!r}",
         *UNTIMED,
         "train.gammas=0.2",
+        *_same_teacher(parent, known),
     ]
     if compact:
         changes.append("prune.compact=true")
@@ -118,6 +123,12 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         if only:
             changes += ["prune.enabled=false", "prune.epochs=[]", "train.epochs=0"]
     return read_config([parent / CONFIG], [*changes, *overrides])
+
+
+def _same_teacher(parent: Path, train: TrainConfig) -> list[str]:
+    """For a run that learns from its parent's teacher: from the copy that the parent has kept."""
+    kept = parent / TEACHER
+    return [f"train.teacher={to_text(str(kept))}"] if train.teacher is not None and kept.exists() else []
 
 
 def place(config: Config) -> Place:
@@ -234,9 +245,13 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         "prune.min_ratio=null",
         "prune.compact=false",
         "train.tau_max=null",
+        "train.trunk_first=0",
         *UNTIMED,
         "train.gammas=0.1",
     ]
+    if to != "extend":
+        # No trunk learns, and perhaps one exit is left.
+        changes += ["train.exit_gradients=sum", "train.distill=0", "train.teacher=null", "train.teacher_weight=null"]
     network = known.network
     if to == "sdn":
         cells = len(network.structure)
@@ -254,6 +269,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         changes += [f"train.{text}" for text in recipe]
     elif to == "extend":
         changes += [f"network.final={network.exit}", "train.exits_only=false", "train.gammas=0.2"]
+        changes += _same_teacher(parent, known.train)
         if network.kind == "full":
             changes.append("network.kind=full_ic")
     else:

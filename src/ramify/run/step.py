@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ramify.errors import ConfigError
+from ramify.nn.equilibrium import Balanced
 from ramify.ops.regrow import dense_forward
 from ramify.run.state import State
 
@@ -33,9 +34,9 @@ class Step:
         if state.config.train.compile:
             _compiler_or_error(state.where.device)
 
-    def renew(self, state: State) -> None:
-        """Wrap the network of ``state`` anew if it has changed."""
-        network = state.network
+    def renew(self, state: State, equilibrium: bool = False) -> None:
+        """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
+        network = Balanced(state.network) if equilibrium else state.network
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape == self._shape:
             return

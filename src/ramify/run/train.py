@@ -62,12 +62,15 @@ from ramify.run.folder import (
 )
 from ramify.run.growing import (
     Due,
+    balances,
     carry_out,
     freeze_what_rests,
     gradient_parity,
     growing_is_over,
+    trunk_trains_alone,
     what_is_due,
 )
+from ramify.run.guidance import Guidance
 from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
@@ -75,7 +78,8 @@ from ramify.run.regrowing import Moves, become_sparse, is_dynamic
 from ramify.run.state import PICTURES, State, begin, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
-from ramify.schedule import Verdict, exit_weights, prune_targets, rate_at, ready_for_best
+from ramify.run.teacher import Teacher, find_teacher, keep_teacher
+from ramify.schedule import Verdict, exit_weights, last_alone, prune_targets, rate_at, ready_for_best
 from ramify.seeds import derive, generator
 
 
@@ -99,6 +103,7 @@ def train(
     """
     with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
         config, where, parts = prepare(config, team, progress)
+        teacher = find_teacher(config, where, parts)
 
         def open_folder() -> Path:
             return stack.enter_context(new_run(config, overwrite))
@@ -110,7 +115,8 @@ def train(
         if team.first:
             write_atomic(folder / CONFIG, to_yaml(config).encode())
         keep_beginning(state, folder)
-        return _unfold(state, folder, parts, tuple(observers))
+        keep_teacher(teacher, folder)
+        return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
 def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
@@ -136,6 +142,8 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
             return done
         config, where, parts = prepare(config, team, progress)
         stack.enter_context(computing_with(config))
+        teacher = find_teacher(config, where, parts, folder)
+        keep_teacher(teacher, folder)
         started = readable_folder(folder / "last").exists()
         if started:
             state = restore(config, where, parts, folder)
@@ -151,10 +159,12 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
                 )
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
-        return _unfold(state, folder, parts, tuple(observers))
+        return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
-def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer, ...]) -> Summary:
+def _unfold(
+    state: State, folder: Path, parts: Parts, teacher: Teacher | None, observers: tuple[Observer, ...]
+) -> Summary:
     """The epochs that are left, then the test."""
     config, where = state.config, state.where
     team = where.team
@@ -188,6 +198,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
     )
     prunings = config.prune.epochs if config.prune.enabled else ()
     step = Step(state)
+    guidance = Guidance(state, train_part, teacher)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
         known = weight_shapes(state.network)
         due = team.decided(partial(what_is_due, state, epoch))
@@ -214,12 +225,12 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
             note(EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
 
-        freeze_what_rests(state)
-        step.renew(state)
+        freeze_what_rests(state, epoch)
+        step.renew(state, balances(state, epoch))
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = _train_epoch(state, step, train_part, epoch, tell)
+        done = _train_epoch(state, step, guidance, train_part, epoch, tell)
         team.average_buffers(state.network)
         team.compare(state.network, f"epoch {epoch}")
         for follower in state.followers:
@@ -257,7 +268,9 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
 
 
 def _settled(state: State, epoch: int, prunings: Sequence[int]) -> bool:
-    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune."""
+    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune, and every exit trains."""
+    if trunk_trains_alone(state, epoch):
+        return False
     if state.config.growth.mode == "loss":
         return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
     return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
@@ -297,7 +310,7 @@ def _pruned_line(epoch: int, pruning: Pruning, density: tuple[float, ...]) -> di
     return {"event": "pruned", "epoch": epoch, **asdict(pruning), **totals, "density": density}
 
 
-def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observer) -> EpochDone:
+def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch: int, tell: Observer) -> EpochDone:
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
     config, network, optimizer, team = state.config, state.network, state.optimizer, state.where.team
     train = config.train
@@ -309,12 +322,15 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
     weights = exit_weights(ramp, train.epochs, exits, train.tau_max)
     if train.exits_only:
         weights = (1.0,) * (exits - 1) + (0.0,)
+    elif trunk_trains_alone(state, epoch):
+        weights = last_alone(exits)
     train_what_learns(network)
     follow = None if state.average is None else state.average.following(network)
 
     shuffling, feeder = generator(config.seed, "order", epoch), Feeder(config, epoch, network.mean)
     moves = Moves(state, epoch, len(part))
-    sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
+    guidance.begin(state, epoch)
+    sums = torch.zeros(3, exits, device=state.where.device)  # of the cross-entropies, the losses and the right answers
     forget_device_peak(state.where.device)
     began, done = time.perf_counter(), 0
     for index in batches(len(part), config.data.batch_size, shuffling):
@@ -324,10 +340,12 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         share = (done + len(index) / 2) / len(part)
         rate = rate_at(epoch, share, train)
         set_learning_rate(optimizer, rate)
-        fed = feeder.feed(batch, team.share(len(batch)), share)
+        mine = team.share(len(batch))
+        fed = feeder.feed(batch, mine, share)
         with computing(state.where.device, state.where.precision):
             logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
-        losses = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
+        entropies = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
+        losses = guidance.losses(entropies, logits, fed.images, index[mine])  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
         (weighted_loss(losses, weights) * (len(fed.labels) * team.size / len(batch))).backward()
@@ -338,10 +356,11 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         if follow is not None:
             follow()
         right = (logits.detach().argmax(dim=2) == fed.labels).sum(dim=1)  # [E]
-        sums += torch.stack((losses.detach() * len(fed.labels), right))
+        sums += torch.stack((entropies.detach() * len(fed.labels), losses.detach() * len(fed.labels), right))
         done += len(batch)
         tell(StepDone(epoch, done, len(part)))
-    losses_mean, top1 = (team.summed(sums) / done).tolist()
+    guidance.end()
+    entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
     return EpochDone(
         epoch=epoch,
@@ -351,7 +370,7 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
         loss=math.fsum(weight * loss for weight, loss in zip(weights, losses_mean, strict=True)),
         seconds=seconds,
         pictures_per_second=done / seconds,
-        exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(losses_mean, top1, strict=True)),
+        exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(entropies_mean, top1, strict=True)),
         density=tuple(stage_density(network)),
         revived=revived(network) + sum(revived(follower) for follower in state.followers),
         gradient_parity=gradient_parity(state),
