@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ramify.errors import RunError as RunError
     from ramify.nn.attach import attach_exits as attach_exits
     from ramify.nn.attach import exit_points as exit_points
+    from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
     from ramify.ops.calibrate import Calibration as Calibration
     from ramify.ops.calibrate import calibrate as calibrate
@@ -42,14 +43,19 @@ if TYPE_CHECKING:
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
     from ramify.ops.grow import grow as grow
+    from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
+    from ramify.ops.loss import self_distillation_losses as self_distillation_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
     from ramify.ops.policy import Policy as Policy
     from ramify.ops.policy import confidences as confidences
     from ramify.ops.policy import follow as follow
     from ramify.ops.prune import prune as prune
+    from ramify.ops.regrow import dense_forward as dense_forward
+    from ramify.ops.regrow import regrow as regrow
     from ramify.ops.surgery import parameter_groups as parameter_groups
     from ramify.ops.widen import widen as widen
+    from ramify.rescaling import rescale as rescale
     from ramify.run.analysis import Analysis as Analysis
     from ramify.run.analysis import analyse as analyse
     from ramify.run.calibrate import calibrate_run as calibrate_run
@@ -60,11 +66,11 @@ if TYPE_CHECKING:
     from ramify.run.readback import load_policy as load_policy
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
-    from ramify.show.report.write import report as report
     from ramify.ship.answer import answerer as answerer
     from ramify.ship.hub import write_hub as write_hub
     from ramify.ship.picture import read_picture as read_picture
     from ramify.ship.runtime import Runtime as Runtime
+    from ramify.show.report.write import report as report
 
 _HOME = {
     "ramify.config": (
@@ -80,18 +86,21 @@ _HOME = {
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
     "ramify.nn.attach": ("attach_exits", "exit_points"),
+    "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
     "ramify.ops.grow": ("grow",),
-    "ramify.ops.loss": ("exit_losses", "weighted_loss"),
+    "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
+    "ramify.ops.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
     "ramify.run.analysis": ("Analysis", "analyse"),
+    "ramify.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),
     "ramify.run.readback": ("describe", "load", "load_policy"),

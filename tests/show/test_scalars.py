@@ -30,7 +30,9 @@ def test_every_figure_of_an_epoch_has_a_name_of_its_own(
         loss=2.0,
         seconds=1.5,
         pictures_per_second=100.0,
-        exits=tuple(ExitFigures(Score(1.0, train), Score(2.0, valid) if held_out else None) for train, valid, _ in exits),
+        exits=tuple(
+            ExitFigures(Score(1.0, train), Score(2.0, valid) if held_out else None) for train, valid, _ in exits
+        ),
         density=tuple(density for _, _, density in exits),
         revived=0,
         gradient_parity=parity,

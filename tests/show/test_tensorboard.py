@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,7 +169,7 @@ def test_logs_may_be_kept_elsewhere(tmp_path: Path) -> None:
 def test_a_run_with_a_parent_counts_the_weights_it_inherits(run: Path) -> None:
     from ramify.run.prepare import child_config
 
-    train(child_config(run, [f"runs_dir={os.getcwd()}", "name=child", "train.epochs=2"]), [TensorBoardLog()])
+    train(child_config(run, [f"runs_dir={Path.cwd()}", "name=child", "train.epochs=2"]), [TensorBoardLog()])
     kept = Read(Path("child/tensorboard")).scalar("network/weights_kept")
     summary = json.loads(Path("child/summary.json").read_text())
     assert kept[2] == sum(kept for _, kept in summary["layers"].values())

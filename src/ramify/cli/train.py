@@ -44,6 +44,12 @@ def train(
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, metavar="K", help="With --from_search: which trial.")] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Run N seeds; ends with mean and deviation.")] = 1,
+    rescaled: Annotated[
+        int | None,
+        typer.Option(
+            "--rescale", min=1, metavar="EPOCHS", help="The same in so many epochs, its schedules moved along."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
     track: Track = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
@@ -60,6 +66,7 @@ def train(
     - `ramify train`
     - `ramify train mine.yaml train.epochs=40`
     - `ramify train data.source=photos/`
+    - `ramify train presets/seed-2020.yaml --rescale 40`
     - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
@@ -69,7 +76,7 @@ def train(
 
     given, track = given or [], track or []
     if resume is not None:
-        if given or repeats > 1 or overwrite or from_search or trial is not None:
+        if given or repeats > 1 or overwrite or from_search or trial is not None or rescaled is not None:
             raise ConfigError(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
@@ -96,6 +103,10 @@ def train(
         from ramify.search.study import config_of_trial
 
         found = [config_of_trial(from_search, trial, overrides)]
+    if rescaled is not None:
+        from ramify.rescaling import rescale
+
+        found = [rescale(config, rescaled) for config in found]
     configs = _repeated(found, repeats)
     _names_differ(configs)
     if len(configs) == 1:

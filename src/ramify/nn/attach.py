@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
+from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.survey import ExitPoint, Survey, survey, undisturbed
 from ramify.seeds import drawing
@@ -31,9 +32,9 @@ class AttachedStage(nn.Module):
         self.body = body
         self.exit = head
 
-    def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         trunk = self.body(trunk)
-        return trunk, trunk if self.exit is None else self.exit(as_map(trunk))
+        return trunk, trunk if self.exit is None else self.exit(as_map(scale_gradient(trunk, share)))
 
 
 class Attached(Branching):

@@ -56,6 +56,9 @@ class Branching(nn.Module):
     exit corrects the earlier ones, and none of their work is lost. Whoever runs stages one by one does so by
     :meth:`run_stage`, and hands on the logits with the trunk.
 
+    In training a stage takes a second argument, the share of its exit's gradient that goes into the trunk (see
+    :mod:`ramify.nn.equilibrium`).
+
     Attributes:
         stages: those that exist.
         cascade: whether exits add to the answers before them.
@@ -81,15 +84,18 @@ class Branching(nn.Module):
             found.append(logits)
         return found
 
-    def run_stage(self, at: int, trunk: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    def run_stage(
+        self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
+    ) -> tuple[Tensor, Tensor]:
         """What stage ``at``, from 0, makes of the trunk, and the logits ``[B, C]`` with which its exit answers.
 
         Args:
             at: a stage that exists.
             trunk: what the stage before it gave, or :meth:`enter`.
             before: the logits ``[B, C]`` of the exit before it, which count in a cascade alone; None for the first.
+            share: the second argument of the stage, where it trains in gradient equilibrium.
         """
-        trunk, logits = self.stages[at](trunk)
+        trunk, logits = self.stages[at](trunk) if share is None else self.stages[at](trunk, share)
         return trunk, before + logits if self.cascade and before is not None else logits
 
     def predict(self, images: Tensor, policy: Judge) -> Prediction:

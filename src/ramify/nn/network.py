@@ -15,6 +15,7 @@ from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
+from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.trunk import halved, join
@@ -154,7 +155,7 @@ class Stage(nn.Module):
         head = plan.head or ("average" if plan.final else exit_name)
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
 
-    def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         output = trunk
         for cell, plan in zip(self.cells, self.plan.cells, strict=True):
             if plan.pooled:
@@ -163,7 +164,7 @@ class Stage(nn.Module):
             trunk = join(trunk, output) if self.dense else output
         # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
         read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
-        logits: Tensor = self.exit(read)
+        logits: Tensor = self.exit(scale_gradient(read, share))
         return trunk, logits
 
 

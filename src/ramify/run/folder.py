@@ -27,6 +27,7 @@ from pydantic import TypeAdapter, ValidationError
 from ramify.config import Config
 from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.files import cannot_write, readable_folder, write_atomic
+from ramify.run.checkpoint import is_checkpoint
 from ramify.run.summary import Summary
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
@@ -153,6 +154,22 @@ def checkpoint_of(run: Path) -> Path:
         if readable_folder(run / name).exists():
             return run / name
     raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")
+
+
+def checkpoint_folder(path: str | Path, runs_dir: str | Path) -> Path:
+    """The folder that holds a saved network.
+
+    Args:
+        path: a checkpoint folder, a model folder, the folder of a run, or its name; see :func:`checkpoint_of`.
+        runs_dir: where runs are looked for by name.
+
+    Raises:
+        InputError: there is no such run, or it has no checkpoint yet.
+    """
+    folder = Path(path)
+    if is_checkpoint(folder):
+        return folder
+    return checkpoint_of(find_run(str(path), Path(runs_dir)))
 
 
 def append_line(path: Path, record: dict[str, object]) -> None:

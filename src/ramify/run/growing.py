@@ -14,7 +14,7 @@ from ramify.ops.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.surgery import stage_modules, stage_parameters
 from ramify.ops.widen import Widening, widen
 from ramify.run.state import State, lay_out
-from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due
+from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due, trunk_alone
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ def carry_out(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wi
     """Grow as ``due`` says, before the first step of ``epoch``; ``images`` are training pictures in [0, 1]."""
     change = _change(state, due, epoch, images)
     lay_out(state.network, state.where.device)
+    if state.average is not None:
+        lay_out(state.average.network, state.where.device)
+        state.average.renew(state.network, [change.stage])
     return change
 
 
@@ -68,14 +71,23 @@ def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wide
         # A stage that changes the shape of the map cannot start as an identity; that is told, and no reason to stop.
         if (init == "identity" and can_keep(network)) or (init == "copy" and can_copy(network)):
             init = "random"
-        growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images)
+        growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images, followers=state.followers)
         state.grown = (*state.grown, (growth.stage, epoch))
         return growth
     named = due.action.partition(":")[2]
     stage = int(named) - 1 if named else len(network.stages) - 1
     assert config.growth.widen is not None
     seed = config.seed + len(state.moments)
-    wider = partial(widen, network, stage, config.growth.widen, state.optimizer, seed=seed, images=images)
+    wider = partial(
+        widen,
+        network,
+        stage,
+        config.growth.widen,
+        state.optimizer,
+        seed=seed,
+        images=images,
+        followers=state.followers,
+    )
     if config.growth.init == "copy":
         # Where pruning has taken every inner channel of a cell, there is none to copy.
         with contextlib.suppress(InputError):
@@ -83,8 +95,21 @@ def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wide
     return wider()
 
 
-def freeze_what_rests(state: State) -> None:
-    """Freeze what stands before the newest stage, as ``growth.freeze`` says, and let the rest learn."""
+def trunk_trains_alone(state: State, epoch: int) -> bool:
+    """Whether the deepest exit trains alone in ``epoch``, as ``train.trunk_first`` says."""
+    return trunk_alone(epoch, state.config.train.trunk_first, state.moments, not growing_is_over(state))
+
+
+def balances(state: State, epoch: int) -> bool:
+    """Whether gradients are brought to equilibrium in ``epoch``; an exit that trains alone has none to share with."""
+    return state.config.train.exit_gradients == "equilibrium" and not trunk_trains_alone(state, epoch)
+
+
+def freeze_what_rests(state: State, epoch: int) -> None:
+    """Freeze what does not learn in ``epoch``, and let the rest learn.
+
+    ``growth.freeze`` says so of what stands before the newest stage, ``train.trunk_first`` of all but the deepest exit.
+    """
     config, network = state.config, state.network
     if config.train.exits_only:
         freeze_trunk(network)
@@ -94,6 +119,9 @@ def freeze_what_rests(state: State) -> None:
     if state.moments and rests:
         for stage in range(len(network.stages) - 1):
             freeze(stage_modules(network, stage).values())
+    if trunk_trains_alone(state, epoch):
+        # A weight of 0 in the loss would not do: they would still decay.
+        freeze(stage.get_submodule("exit") for stage in network.stages[:-1])
 
 
 def gradient_parity(state: State) -> float | None:

@@ -20,7 +20,7 @@ from ramify.ops.policy import Policy, follow
 from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, is_checkpoint, read_extra, read_model
 from ramify.run.evaluate import all_logits, score
-from ramify.run.folder import CONFIG, checkpoint_of, find_run, is_run, read_summary
+from ramify.run.folder import CONFIG, checkpoint_folder, checkpoint_of, find_run, is_run, read_summary
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, place
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
@@ -50,14 +50,6 @@ def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | Non
 def calibrated(path: str | Path, runs_dir: str | Path = "runs") -> ExitPolicy | None:
     """The exit policy kept with a saved network and how it was found, None without; arguments as :func:`load`."""
     return read_model(checkpoint_folder(path, runs_dir))[1].policy
-
-
-def checkpoint_folder(path: str | Path, runs_dir: str | Path) -> Path:
-    """The folder that holds the network; arguments and errors as :func:`load`."""
-    folder = Path(path)
-    if is_checkpoint(folder):
-        return folder
-    return checkpoint_of(find_run(str(path), Path(runs_dir)))
 
 
 def find_saved(name: str, runs_dir: Path) -> Path:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ramify.errors import ConfigError
+from ramify.nn.equilibrium import Balanced
+from ramify.ops.regrow import dense_forward
 from ramify.run.state import State
 
 BACKEND = "inductor"
@@ -32,9 +34,9 @@ class Step:
         if state.config.train.compile:
             _compiler_or_error(state.where.device)
 
-    def renew(self, state: State) -> None:
-        """Wrap the network of ``state`` anew if it has changed."""
-        network = state.network
+    def renew(self, state: State, equilibrium: bool = False) -> None:
+        """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
+        network = Balanced(state.network) if equilibrium else state.network
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape == self._shape:
             return
@@ -47,8 +49,13 @@ class Step:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for."""
+    def forward(self, images: Tensor, dense: bool = False) -> Tensor:
+        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for.
+
+        With ``dense``, masked weights get their gradient too; such a step is rare, and not compiled either.
+        """
+        if dense:
+            return dense_forward(self._plain, images)
         network = self._plain if self._compiled is None or len(images) != self._batch else self._compiled
         logits: Tensor = network(images)
         return logits

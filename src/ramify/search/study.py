@@ -17,7 +17,7 @@ import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -497,5 +497,5 @@ def _space_of(study: "Study", name: str) -> Space:
 
 
 def _difference(one: Space, other: Space) -> str:
-    names = "base vary objectives constraints epochs rungs eta max_drop sampler inherit seed".split()
+    names = (each.name for each in fields(Space))
     return ", ".join(name for name in names if getattr(one, name) != getattr(other, name))

@@ -15,7 +15,7 @@ from ramify.ops.cost import cost
 from ramify.ops.policy import confidences
 from ramify.run.checkpoint import Card, read_model
 from ramify.run.choice import ChosenPolicy, choose_policy
-from ramify.run.readback import checkpoint_folder
+from ramify.run.folder import checkpoint_folder
 from ramify.ship.exported import is_exported
 from ramify.ship.runtime import Answers, Floats, Runtime, Wholes, softmax
 

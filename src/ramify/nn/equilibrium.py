@@ -1,0 +1,99 @@
+"""Gradient equilibrium: what flows back into the trunk is the mean of what the exits behind it ask for, not the sum.
+
+Of E exits, counted from 0, exit i gives the trunk ``1 / (E - i)`` of its gradient, and what comes from behind it is
+multiplied by ``(E - i - 1) / (E - i)`` on its way past (Li et al. 2019, arXiv:1908.06294). The factors telescope: at
+stage i each of the E - i exits that read it, near or far, has a share of ``1 / (E - i)``. The exits themselves learn
+from the whole of their gradients, and the forward pass is what it was, bit for bit.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ramify.nn.branching import Branching
+
+
+class _Context(Protocol):
+    factor: float
+
+
+class _Scale(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(x: Tensor, factor: float) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: _Context, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.factor = inputs[1]
+
+    @staticmethod
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.factor, None
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x`` as it is, whose gradient on the way back is multiplied by ``factor``.
+
+    Example:
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> scale_gradient(x, 0.25).sum().backward()
+        >>> x.grad
+        tensor([0.2500, 0.2500])
+    """
+    if factor == 1 or not x.requires_grad:
+        return x
+    if torch.compiler.is_compiling():
+        # Compilers warn of a function of one's own, and fuse this one: finite numbers less themselves are 0.
+        known = x.detach()
+        return known + (x - known) * factor
+    scaled: Tensor = _Scale.apply(x, factor)  # type: ignore[no-untyped-call]
+    return scaled
+
+
+def shares(exits: int, index: int) -> tuple[float, float]:
+    """The factors at exit ``index`` of ``exits``: of the exit's own gradient, and of what comes from behind it.
+
+    Example:
+        >>> shares(4, 0), shares(4, 2), shares(4, 3)
+        ((0.25, 0.75), (0.5, 0.5), (1.0, 0.0))
+    """
+    left = exits - index
+    return 1 / left, (left - 1) / left
+
+
+def balanced_logits(network: Branching, images: Tensor) -> Tensor:
+    """What ``network(images)`` gives, ``[E, B, C]``, with gradients in equilibrium; E is how many exits exist now.
+
+    Args:
+        network: a :class:`~ramify.nn.network.Network`, or one of :func:`~ramify.nn.attach.attach_exits`.
+        images: what the network takes.
+
+    Example:
+        >>> import ramify
+        >>> network = ramify.Network(ramify.NetworkConfig(kind="full_ic", input_shape=(1, 8, 8), classes=10), seed=0)
+        >>> images = torch.rand(4, 1, 8, 8)
+        >>> torch.equal(balanced_logits(network, images), network(images))
+        True
+    """
+    trunk, logits = network.enter(images), None
+    found: list[Tensor] = []
+    for index in range(len(network.stages)):
+        own, behind = shares(len(network.stages), index)
+        trunk, logits = network.run_stage(index, trunk, logits, own)
+        trunk = scale_gradient(trunk, behind)
+        found.append(logits)
+    return torch.stack(found)
+
+
+class Balanced(nn.Module):
+    """:func:`balanced_logits` of ``network`` as a module, for what takes a module: compilers, and many processes."""
+
+    def __init__(self, network: Branching) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return balanced_logits(self.network, images)
