@@ -43,6 +43,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
             (layer.kernel_size[0], layer.kernel_size[1]),
             (layer.stride[0], layer.stride[1]),
             layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1]),
+            (layer.dilation[0], layer.dilation[1]),
             groups=layer.groups,
             bias=has_bias,
         )
@@ -58,7 +59,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
 
 
 class PlainHead(nn.Module):
-    """A :class:`~ramify.nn.exit.PooledHead` in operations that every ONNX runtime has: ``[B, C, H, W] -> [B, classes]``.
+    """A :class:`~ramify.nn.exit.PooledHead` in operations that ONNX has, ``[B, C, H, W] -> [B, classes]``.
 
     Where the grid does not divide the map, adaptive pooling has windows of several sizes, for which ONNX has no
     operation; they are the outer product of windows of rows and windows of columns, so slices do.
@@ -189,7 +190,9 @@ class EarlyExit(nn.Module):
         return answer
 
     def _answer(self, at: int, state: State) -> tuple[Tensor, ...]:
-        assert state.classes is not None and state.confidence is not None and state.exits is not None
+        assert state.classes is not None
+        assert state.confidence is not None
+        assert state.exits is not None
         # Written out as numbers, torch.export could not carry it through a branch; exported it is a constant.
         ran = (torch.arange(self.policy.exits) <= at).long()
         # A branch may not give what it was given, only copies.

@@ -184,7 +184,7 @@ class Runtime:
 
     def _stage(self, at: int, trunk: Floats, before: Floats | None) -> tuple[Floats, Floats]:
         last = at == len(self._stages) - 1
-        names, path = (["logits"] if last else ["trunk", "logits"]), self.card.stages[at]
+        names, path = (["logits"] if last else ["trunk_out", "logits"]), self.card.stages[at]
         feed = {"trunk" if at else "images": trunk}
         if before is not None and any(each.name == "before" for each in self._stages[at].get_inputs()):
             feed["before"] = before  # the stages form a cascade
@@ -245,7 +245,7 @@ def softmax(logits: Floats, heat: float = 1.0) -> Floats:
 def _open(path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]  # it has no types
+        import onnxruntime
     except ImportError:
         raise InputError(
             "runtime: needs the package onnxruntime; install it with: pip install 'ramify[export]'"
@@ -274,7 +274,7 @@ def _open(path: Path, threads: int | None) -> Session:
 
 def _faults() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its errors have no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]  # no types
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (
         state.Fail,
