@@ -205,8 +205,8 @@ class NetworkConfig(Section):
         Annotated[Whole, Field(ge=1)] | Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], Field(min_length=1)],
         Key(
             "a whole number >= 1, or a list of them, such as [16, 32, 64]",
-            "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell that "
-            "strides moves on to the next",
+            "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell "
+            "that strides moves on to the next",
         ),
     ] = 16
     strides: Annotated[

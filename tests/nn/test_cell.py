@@ -88,7 +88,8 @@ def test_a_small_cell_passes_on_what_it_reads_where_the_shape_stays(name: str) -
     assert torch.equal(cell(x), x if name == "compact" else F.relu(x))
     changed = CELLS[name](planned(name, (8, 8, 8), stride=2))
     shortcut = {"compact": 0, "depthwise": 64 + 16, "grouped": 64 + 16}[name]
-    assert sum(each.numel() for each in changed.parameters()) - sum(each.numel() for each in cell.parameters()) == shortcut
+    less, more = (sum(each.numel() for each in one.parameters()) for one in (cell, changed))
+    assert more - less == shortcut
 
 
 def test_the_small_cells_have_the_weights_that_they_say() -> None:

@@ -402,7 +402,7 @@ def check_masks(network: Network, data: st.DataObject) -> None:
     assert masks.keys() == current.keys()
     expected = {name: mask.clone() for name, mask in current.items()}
     for channel in lost:
-        for name in channel.producers:
+        for name in (*channel.producers, *channel.gates):
             expected[name][channel.index] = False
         for name, start, end, relay in channel.consumers:
             expected[name][:, start:end] = False
@@ -426,7 +426,10 @@ def test_a_silent_channel_of_any_cell_gives_zero_in_both_modes_and_stays_so(name
 def check_silence(network: Network, data: st.DataObject) -> None:
     lost = data.draw(st.lists(st.sampled_from(channels(network)), unique=True, min_size=1, max_size=8))
     untouched = copy.deepcopy(network.state_dict())
-    set_masks(network, without_producers(network, lost) if data.draw(st.booleans()) else mask_channels(network, lost))
+    read = data.draw(st.booleans())
+    if read:  # behind a batch norm without a ReLU a shift learns again, so that readers must be masked
+        lost = [channel for channel in lost if channel.rectified or not channel.norms]
+    set_masks(network, without_producers(network, lost) if read else mask_channels(network, lost))
     silence(network, *lost)
     places = {(name, channel.index) for channel in lost for name in (*channel.producers, *channel.norms)}
     relays = [consumer.relay for channel in lost for consumer in channel.consumers if consumer.relay is not None]
@@ -541,7 +544,7 @@ def test_every_cell_and_exit_has_its_wiring() -> None:
             assert counts[wiring.inner] == inner
             check_parts(CELLS[name](plan), wiring.of(plan), counts, cell_width(plan))
     for name, head in EXITS.items():
-        stage = StagePlan((), 3, False, (2, 4), name)
+        stage = StagePlan((), 3, False, (1, 1) if name in ONE_PIXEL else (2, 4), name)
         check_parts(head(3, 7, (2, 4)), head_parts(stage), {"trunk": 3}, head_width(stage))
 
 
@@ -603,7 +606,7 @@ def test_a_young_chain_can_lose_no_more_than_when_it_has_grown(name: str) -> Non
         assert young == {each for each in whole if int(each[0].split(".")[1]) < stages}
 
 
-@pytest.mark.parametrize("name", ["plain", "separable", "depthwise", "compact", "unpadded", "linear", "motley", "preactivation"])
+@pytest.mark.parametrize("name", [name for name in NARROW if name not in ("basic", "skip_second", "grouped")])
 def test_a_grown_stage_of_any_cell_does_not_read_the_dead(name: str) -> None:
     """What it would read of them may change as it likes."""
     for stages in range(1, len(NARROW[name][1])):

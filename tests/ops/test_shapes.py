@@ -177,7 +177,7 @@ def test_exits_come_and_go_unless_they_add_up() -> None:
     assert torch.equal(to_cnn(network)(images)[0], network(images)[-1])
     again = to_sdn(to_cnn(network), network.config)
     assert torch.equal(again(images)[-1], network(images)[-1])
-    with pytest.raises(InputError, match="network.strides: got"):
+    with pytest.raises(InputError, match=r"^network\.strides: got"):
         to_sdn(network, network.config.model_copy(update={"strides": (0, 1, 1, 0, 0)}))
     cascade = shaped("cascade")
     for convert in (to_cnn, lambda each: to_sdn(each, each.config)):

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from ramify.nn.masked import MaskedConv2d, MaskedLinear
 from ramify.nn.trunk import read_at_once
 
-
 GROUP = 8
 """Channels in a group of a ``grouped`` cell, or the largest number that divides both this and all of them."""
 

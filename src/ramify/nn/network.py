@@ -100,9 +100,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         projects = (trunk != output or stride != 1) and spec.type in PROJECTING
         inner = inner_channels(spec.type, trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
-        cells.append(
-            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled)
-        )
+        cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
         height, width = shrunk(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":

@@ -393,7 +393,8 @@ def silence(network: nn.Module, *lost: Channel, optimizer: torch.optim.Optimizer
 
     The scale and shift of its batch norms become 0, their running mean 0 and variance 1, and so do those of the batch
     norms that it passes on its way to a reader; biases of its producers become 0. Behind the ReLU none of them gets a
-    gradient any more, and what ``optimizer`` keeps about them is cleared, so that no momentum moves them either.
+    gradient any more; nor does it without one where all readers are masked, as :func:`mask_channels` has them. What
+    ``optimizer`` keeps about them is cleared, so that no momentum moves them either.
 
     Args:
         network: the network that the channels are of, or a copy of it.

@@ -82,9 +82,9 @@ def compact(network: Network, optimizer: torch.optim.Optimizer | None = None) ->
 
     - all weights that read it are masked, or
     - all weights that make it are masked, and its batch norms, or the biases of its layers, then give exactly 0 behind
-      the ReLU, where there is one, in evaluation mode. A reader that it reaches through a batch norm of its own, as in ``separable`` cells
-      and ``normed`` heads, must get exactly 0 from that one too. Such a reader also gets nothing if its filter for
-      the channel is masked, whatever makes the channel.
+      the ReLU, where there is one, in evaluation mode. A reader that it reaches through a batch norm of its own, as in
+      ``separable`` cells and ``normed`` heads, must get exactly 0 from that one too. Such a reader also gets nothing if
+      its filter for the channel is masked, whatever makes the channel.
 
     This repeats until nothing more goes, since a channel's last reader may go itself; each cell keeps one inner
     channel and one output. The copy has the masks, device, precision and mode of ``network``, which stays as it is;

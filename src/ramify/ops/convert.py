@@ -38,7 +38,7 @@ def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> 
     """
     config = place_exits(config)
     if config.cascade or (network.cascade and len(network.stages) > 1):
-        raise InputError("network.cascade: got true; accepted: false, as exits put in or taken out change what they add")
+        raise InputError("network.cascade: got true; accepted: false, as an exit put in would add to those behind it")
     _same_cells(network, config)
     at = {cells: exit_ for exit_, cells in enumerate(_exit_cells(network)[:-1])}
     kept = [at.get(cells) for cells, carries in enumerate(config.structure, start=1) if carries]

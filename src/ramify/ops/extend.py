@@ -95,7 +95,8 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
     reads = head == wanted.exit or (wanted.exit == "mixed" and head in POOLING_SHARE)
     longer = len(wanted.structure) > cells and cells not in ends and alike == cells
     # In a cascade the last exit adds to the others, and could not be dropped.
-    if grown and reads and longer and not dense[0] and not network.cascade and [end for end in there if end < cells] == ends:
+    chain = not dense[0] and not network.cascade
+    if grown and reads and longer and chain and [end for end in there if end < cells] == ends:
         return Overlap(cells, len(ends), True)
     exits = 0
     for one, other in zip(ends if grown else ends[:stages], there, strict=False):
@@ -190,8 +191,9 @@ def _copy_last_exit(old: nn.Module, new: nn.Module) -> None:
     assert isinstance(before, PooledHead)
     assert isinstance(after, PooledHead)
     with torch.no_grad():
-        for key, value in before.linear.state_dict().items():
-            if key != "mask":
-                after.linear.state_dict()[key].copy_(value)
+        given = before.state_dict()
+        for key, value in after.state_dict().items():
+            if key != "share" and not key.endswith("mask"):
+                value.copy_(given[key])
         if after.fixed is None:
             after.share.copy_(before.share if before.fixed is None else torch.tensor(before.fixed))

@@ -1,7 +1,5 @@
 """Where in a picture each exit looks: Grad-CAM, through captum."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
