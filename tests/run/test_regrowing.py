@@ -62,7 +62,7 @@ def test_every_stage_has_its_density_at_every_step(overrides: tuple[str, ...], n
     def watch(event: Event) -> None:
         seen.append(event)
         if isinstance(event, Grew | Widened):
-            counts.clear()  # what stands and is widened has more layers' worth, and the others are compared below
+            counts.clear()  # a stage that is widened has others; those of the stages are compared in any case
         if isinstance(event, StepDone):
             assert exact(network(), 0.3)
             now = {name: int(layer.mask.sum()) for name, layer in masked_layers(network()).items()}
