@@ -15,7 +15,7 @@ from ramify.nn.network import Network
 from ramify.ops.freeze import freeze
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
-from ramify.ops.regrow import dense_forward, regrow
+from ramify.ops.regrow import How, dense_forward, regrow
 from ramify.ops.surgery import optimizer_state, parameter_groups, revived, stage_modules
 from tests.ops.test_channels import pictures_for
 from tests.ops.test_inherit import seed_network
@@ -69,9 +69,9 @@ def test_every_layer_keeps_its_count_whatever_moves(
             moved = int((masked_layers(network)[name].mask & ~old[name]).sum())
             assert layer.moved == moved <= round(fraction * before[name])
             assert (layer.kept, layer.weights) == (before[name], old[name].numel())
-        for layer in masked_layers(network).values():
-            assert layer.weight.grad is not None
-            assert not layer.weight.grad[~layer.mask].any()
+        for masked in masked_layers(network).values():
+            assert masked.weight.grad is not None
+            assert not masked.weight.grad[~masked.mask].any()
 
 
 def test_masks_of_ones_change_no_answer_and_give_the_gradient_of_a_dense_network() -> None:
@@ -212,13 +212,14 @@ def test_no_masked_weight_lives_after_hundreds_of_steps(name: str, how: str) -> 
 
 
 def test_what_is_frozen_and_what_does_not_learn_now_stay_as_they_are() -> None:
-    for how in ("gradient", "random"):
+    ways: tuple[How, ...] = ("gradient", "random")
+    for how in ways:
         network = sparse("full_ic")
         freeze(stage_modules(network, 0).values())
         before = copy.deepcopy(network.state_dict())
         backward(network)
         statistics = {key for key in before if "running" in key or "tracked" in key}
-        report = regrow(network, None, 0.5, how)  # type: ignore[arg-type]
+        report = regrow(network, None, 0.5, how)
         assert report.layers
         assert all(name.startswith("stages.1") for name in report.layers)
         for key, value in before.items():
@@ -229,7 +230,7 @@ def test_what_is_frozen_and_what_does_not_learn_now_stay_as_they_are() -> None:
         before = copy.deepcopy(network.state_dict())
         losses = exit_losses(dense_forward(network, pictures_for(network, 8)), LABELS)
         (losses * torch.tensor([0.0, 1.0])).sum().backward()
-        assert "stages.0.exit.linear" not in regrow(network, None, 0.5, how).layers  # type: ignore[arg-type]
+        assert "stages.0.exit.linear" not in regrow(network, None, 0.5, how).layers
         for key in ("stages.0.exit.linear.weight", "stages.0.exit.linear.mask"):
             assert torch.equal(network.state_dict()[key], before[key])
 
