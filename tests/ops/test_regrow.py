@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ramify.config import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
@@ -258,3 +259,19 @@ def test_bad_arguments_are_told() -> None:
     with pytest.raises(InputError, match="how='best'; accepted: gradient, random"):
         regrow(network, None, 0.3, "best")  # type: ignore[arg-type]
     assert regrow(network, None, 0.3, "random").moved > 0
+
+
+@pytest.mark.parametrize("cell", ["depthwise", "grouped", "compact"])
+def test_connections_of_every_shape_move(cell: str) -> None:
+    given = {"kind": "full_ic", "cell": cell, "structure": (1, 0), "channels": [8, 16], "exit": "conv", "final": "conv"}
+    more = {"squeeze": 0.25, "cascade": True, "input_shape": (1, 8, 8), "classes": 3}
+    network = Network(NetworkConfig.model_validate(given | more), stages=2, seed=0)
+    prune(network, {0: 0.3, 1: 0.3}, "erk")
+    before = counts(network)
+    images = pictures_for(network, 8)
+    assert torch.equal(dense_forward(copy.deepcopy(network), images), copy.deepcopy(network)(images))
+    for step in range(3):
+        backward(network.train())
+        assert regrow(network, None, 0.3, seed=step).moved > 0
+        assert counts(network) == before
+        assert revived(network) == 0
