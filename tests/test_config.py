@@ -153,12 +153,12 @@ BAD = [
 RIGL = ("prune.enabled=true", "prune.policy=rigl")
 
 RIGL_BAD = [
-    ("prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform, as policy rigl moves connections by"),
+    ("prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform, as policy rigl moves"),
     ("prune.unit=channel", "prune.unit: got 'channel'; accepted: weight, as policy rigl moves single connections"),
     ("prune.rounds=5", "prune.rounds: got 5; accepted: 1, as policy rigl draws the masks at once"),
     ("prune.control=shuffle", "prune.control: got 'shuffle'; accepted: none, as policy rigl"),
     ("prune.reinit=true", "prune.reinit: got true; accepted: false, as policy rigl"),
-    ("prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch, or none for the first, as policy rigl starts"),
+    ("prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch, or none for the first, as policy"),
     ("prune.epochs=[25]", "prune.until: got 0.75; accepted: more than 0.8, as policy rigl starts at epoch 25 of 30"),
     ("prune.fraction=0", "prune.fraction: got 0; accepted: a number in (0, 1]"),
     ("prune.until=1.5", "prune.until: got 1.5; accepted: a number in (0, 1]"),
@@ -244,7 +244,7 @@ def test_what_moving_connections_exclude_is_one_sentence(given_text: str, senten
 
 def test_more_that_moving_connections_exclude() -> None:
     [problem] = problems(*RIGL, "prune.epochs=[9]", "growth.freeze=before")
-    assert problem.startswith("prune.epochs: got [9]; accepted: none, as growth.freeze before leaves stages as they are")
+    assert problem.startswith("prune.epochs: got [9]; accepted: none, as growth.freeze before leaves")
     [problem] = problems(*RIGL, "parent=runs/some", "train.exits_only=true", "growth.epochs=null")
     assert problem.startswith("prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative, as train.exits_only")
 

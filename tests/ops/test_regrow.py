@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ramify.config import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.freeze import freeze
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
-from ramify.ops.regrow import dense_forward, regrow
+from ramify.ops.regrow import How, dense_forward, regrow
 from ramify.ops.surgery import optimizer_state, parameter_groups, revived, stage_modules
 from tests.ops.test_channels import pictures_for
 from tests.ops.test_inherit import seed_network
@@ -69,9 +70,9 @@ def test_every_layer_keeps_its_count_whatever_moves(
             moved = int((masked_layers(network)[name].mask & ~old[name]).sum())
             assert layer.moved == moved <= round(fraction * before[name])
             assert (layer.kept, layer.weights) == (before[name], old[name].numel())
-        for layer in masked_layers(network).values():
-            assert layer.weight.grad is not None
-            assert not layer.weight.grad[~layer.mask].any()
+        for masked in masked_layers(network).values():
+            assert masked.weight.grad is not None
+            assert not masked.weight.grad[~masked.mask].any()
 
 
 def test_masks_of_ones_change_no_answer_and_give_the_gradient_of_a_dense_network() -> None:
@@ -212,13 +213,14 @@ def test_no_masked_weight_lives_after_hundreds_of_steps(name: str, how: str) -> 
 
 
 def test_what_is_frozen_and_what_does_not_learn_now_stay_as_they_are() -> None:
-    for how in ("gradient", "random"):
+    ways: tuple[How, ...] = ("gradient", "random")
+    for how in ways:
         network = sparse("full_ic")
         freeze(stage_modules(network, 0).values())
         before = copy.deepcopy(network.state_dict())
         backward(network)
         statistics = {key for key in before if "running" in key or "tracked" in key}
-        report = regrow(network, None, 0.5, how)  # type: ignore[arg-type]
+        report = regrow(network, None, 0.5, how)
         assert report.layers
         assert all(name.startswith("stages.1") for name in report.layers)
         for key, value in before.items():
@@ -229,7 +231,7 @@ def test_what_is_frozen_and_what_does_not_learn_now_stay_as_they_are() -> None:
         before = copy.deepcopy(network.state_dict())
         losses = exit_losses(dense_forward(network, pictures_for(network, 8)), LABELS)
         (losses * torch.tensor([0.0, 1.0])).sum().backward()
-        assert "stages.0.exit.linear" not in regrow(network, None, 0.5, how).layers  # type: ignore[arg-type]
+        assert "stages.0.exit.linear" not in regrow(network, None, 0.5, how).layers
         for key in ("stages.0.exit.linear.weight", "stages.0.exit.linear.mask"):
             assert torch.equal(network.state_dict()[key], before[key])
 
@@ -257,3 +259,19 @@ def test_bad_arguments_are_told() -> None:
     with pytest.raises(InputError, match="how='best'; accepted: gradient, random"):
         regrow(network, None, 0.3, "best")  # type: ignore[arg-type]
     assert regrow(network, None, 0.3, "random").moved > 0
+
+
+@pytest.mark.parametrize("cell", ["depthwise", "grouped", "compact"])
+def test_connections_of_every_shape_move(cell: str) -> None:
+    given = {"kind": "full_ic", "cell": cell, "structure": (1, 0), "channels": [8, 16], "exit": "conv", "final": "conv"}
+    more = {"squeeze": 0.25, "cascade": True, "input_shape": (1, 8, 8), "classes": 3}
+    network = Network(NetworkConfig.model_validate(given | more), stages=2, seed=0)
+    prune(network, {0: 0.3, 1: 0.3}, "erk")
+    before = counts(network)
+    images = pictures_for(network, 8)
+    assert torch.equal(dense_forward(copy.deepcopy(network), images), copy.deepcopy(network)(images))
+    for step in range(3):
+        backward(network.train())
+        assert regrow(network, None, 0.3, seed=step).moved > 0
+        assert counts(network) == before
+        assert revived(network) == 0

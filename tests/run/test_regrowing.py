@@ -1,6 +1,6 @@
 """Runs whose connections move while they learn: exact densities at every step, and the same bits when resumed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Grew, Observer, Pruned, StepDone, Widened
 from ramify.run.folder import read_lines
 from ramify.run.prepare import child_config
+from ramify.run.regrowing import Moves
 from ramify.run.state import begin
 from ramify.run.train import resume, train
 from tests.conftest import CommandLine, tiny
@@ -43,6 +44,7 @@ def exact(network: Network, keep: float) -> bool:
     return kept == [round(keep * each) for each in total] and revived(network) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -62,7 +64,7 @@ def test_every_stage_has_its_density_at_every_step(overrides: tuple[str, ...], n
     def watch(event: Event) -> None:
         seen.append(event)
         if isinstance(event, Grew | Widened):
-            counts.clear()  # what stands and is widened has more layers' worth, and the others are compared below
+            counts.clear()  # a stage that is widened has others; those of the stages are compared in any case
         if isinstance(event, StepDone):
             assert exact(network(), 0.3)
             now = {name: int(layer.mask.sum()) for name, layer in masked_layers(network()).items()}
@@ -77,6 +79,33 @@ def test_every_stage_has_its_density_at_every_step(overrides: tuple[str, ...], n
     for line, event in zip(read_lines(Path(summary.folder, "metrics.jsonl")), epochs, strict=True):
         assert (line["regrown"] is None) == (event.regrown is None)
         assert all(share == pytest.approx(0.3, abs=0.01) for share in event.density)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+def test_the_average_has_the_masks_of_what_it_follows(
+    optimizer: str, network: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followers: list[Network] = []
+
+    def spy(moves: Moves, given: Sequence[Network] = ()) -> None:
+        followers[:] = given
+        finish(moves, given)
+
+    finish = Moves.finish
+    monkeypatch.setattr(Moves, "finish", spy)
+
+    def watch(event: Event) -> None:
+        if isinstance(event, StepDone):
+            [follower] = followers
+            assert exact(network(), 0.3)
+            assert revived(follower) == 0
+            for name, layer in masked_layers(follower).items():
+                assert torch.equal(layer.mask, masked_layers(network())[name].mask)
+
+    together = ("train.exit_gradients=equilibrium", "train.trunk_first=1", "data.mixup=0.2")
+    train(tiny(*RIGL, "train.ema=0.9", f"train.optimizer={optimizer}", *together), [watch])
+    assert followers
 
 
 def test_a_run_starts_to_move_when_it_is_told_to(network: Callable[[], Network]) -> None:
@@ -128,9 +157,10 @@ MOMENTS: dict[str, Callable[[Event], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["rigl", "set"])
 def test_a_run_stopped_at_any_moment_ends_bitwise_equal(policy: str) -> None:
-    given = (*RIGL, f"prune.policy={policy}", "train.momentum=0.8")
+    given = (*RIGL, f"prune.policy={policy}", "train.momentum=0.8", "train.ema=0.9")
     train(tiny(*given, "name=whole"))
     for number, due in enumerate(MOMENTS.values()):
         with pytest.raises(Killed):

@@ -7,7 +7,8 @@ A run calls each observer with one event after another, in this order::
         Grew            if a growth is due, before the first step; or
         Widened         if that was a widening; or
         GrowthEnded     if growth by loss pays no more
-        Pruned          if a pruning is due, after a growth of the same epoch
+        Pruned          if a pruning is due, after a growth of the same epoch; or, under rigl and set, a stage gets
+                        the masks that it starts with
         StepDone        after each training step (no device is waited for)
         EpochDone       the figures of the epoch, after validation
         NewBest         if the epoch is the best so far, once its checkpoint is on disk

@@ -4,6 +4,7 @@ from ramify.run.events import Pruned
 from ramify.show.report.facts import Facts
 from ramify.show.report.history import LEGEND, epoch_axis, marks, top_margin
 from ramify.show.report.page import Section
+from ramify.show.report.parts import prose
 from ramify.show.report.plot import Plot, Table, exit_colour, figure, plot_html
 from ramify.show.words import percent
 
@@ -36,6 +37,13 @@ def density_section(facts: Facts) -> Section:
     body = plot_html(Plot("density-by-layer", figure([bars], layout), table, caption))
     if facts.epochs and any(isinstance(change, Pruned) for change in facts.changes):
         body += plot_html(_density_plot(facts))
+    moves = [done.regrown for done in facts.epochs if done.regrown is not None]
+    if moves:
+        steps, moved = sum(each.times for each in moves), sum(sum(each.moved) for each in moves)
+        body += prose(
+            f"Connections moved while the network learned ({facts.config.prune.policy}): {moved:,} moves in {steps:,} "
+            "steps. Each took one connection away and gave its layer another, so densities stayed."
+        )
     if facts.summary.receipt is not None and kept == total:
         lead = "Compaction has taken masked channels out; what is left is whole."
     elif kept == total:
