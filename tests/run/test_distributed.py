@@ -38,7 +38,7 @@ WITH_NORM = f"""
 name: two-normed
 network: {{structure: [1, 0, 1], channels: 4}}
 growth: {{epochs: [2, 3, 5], plan: [deeper, wider, deeper], init: identity}}
-{COMMON}"""
+{COMMON.replace("device: cpu", "device: cpu, ema: 0.9").replace("batch_size: 32", "batch_size: 32, cutmix: 1")}"""
 BY_LOSS = f"""
 name: two-by-loss
 network: {{structure: [1, 0, 1], channels: 4}}

@@ -202,12 +202,15 @@ def _too_large_or_small(config: Config, side: int) -> list[str]:
         problems.append(f"data.cutout: got {data.cutout}; accepted: less than {side}, the side of the pictures")
     if data.sizes is not None:
         first, last = data.sizes[0][1], data.sizes[-1][1]
-        smallest = architecture(config.network).smallest
+        built = architecture(config.network)
+        if any(spec.type == "linear" for spec in built.cells[: len(config.network.structure)]):
+            told = f"null, as the linear cells of {config.network.cells} read pictures of one size"
+            problems.append(f"data.sizes: got {to_text(data.sizes)}; accepted: {told}")
         if last != side:
             told = to_text(data.sizes)
             problems.append(f"data.sizes: got {told}; accepted: {side} in the end, the side of the pictures")
-        if first < smallest:
-            told = f"{smallest} or more for network.cells={config.network.cells}"
+        if first < built.smallest:
+            told = f"{built.smallest} or more for network.cells={config.network.cells}"
             problems.append(f"data.sizes: got {to_text(data.sizes)}; accepted: sides of {told}")
     return problems
 
