@@ -1,0 +1,132 @@
+"""The card is read as it was written, in every place where it travels, and a damaged one is refused."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramify.errors import CheckpointError
+from ramify.ops.certify import Certificate
+from ramify.ship.card import ExportCard, ExportedPolicy, Files, Quantization, card_text, parse_card, read_card
+from ramify.ship.export import Export
+from ramify.ship.exported import CARD, ExportedExit, read_exported
+
+shares = st.floats(0, 1)
+names = st.text(min_size=1, max_size=8)
+
+
+@st.composite
+def cards(draw: st.DrawFn) -> ExportCard:
+    count = draw(st.integers(1, 4))
+    of_exits = st.tuples(*[shares] * count)
+    exits = [
+        ExportedExit(i + 1, draw(st.integers(0, 10**12)), 7, draw(st.none() | shares), draw(st.none() | shares))
+        for i in range(count)
+    ]
+    policy = ExportedPolicy(
+        thresholds=draw(st.tuples(*[st.none() | shares] * (count - 1))),
+        criterion=draw(st.sampled_from(["max_probability", "margin", "entropy", "patience"])),
+        temperatures=draw(st.none() | st.tuples(*[st.floats(0.05, 20)] * count)),
+        calibrated=draw(st.booleans()),
+        told=draw(names),
+        certificate=draw(st.none() | st.builds(Certificate, max_drop=shares, confidence=shares, p_value=shares)),
+    )
+    precision = draw(st.sampled_from(["float32", "int8"]))
+    return ExportCard(
+        format=1,
+        ramify="0.1.0",
+        name=draw(names),
+        shape="folder",
+        stage=None,
+        precision=precision,
+        input_shape=draw(st.tuples(*[st.integers(1, 64)] * 3)),
+        mean=(0.5,),
+        std=(0.25,),
+        classes=tuple(draw(st.lists(names, min_size=2, max_size=5))),
+        exits=tuple(exits),
+        policy=policy,
+        files=Files("all_exits.onnx", "early_exit.onnx", tuple(f"stages/{at}.onnx" for at in range(count))),
+        epoch=draw(st.integers(0, 1000)),
+        opset=20,
+        quantization=Quantization(512, 359, draw(of_exits), draw(of_exits)) if precision == "int8" else None,
+    )
+
+
+@settings(max_examples=30)
+@given(cards())
+def test_a_card_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, card: ExportCard) -> None:
+    assert parse_card(card_text(card), "it") == card
+    assert parse_card(card_text(card.part("stage", 2)), "it") == replace(card, shape="stage", stage=2)
+    folder = tmp_path_factory.mktemp("card")
+    (folder / CARD).write_text(card_text(card), encoding="utf-8")
+    assert read_card(folder) == read_card(folder / CARD) == card
+    # The runtime reads the same with the standard library.
+    found = read_exported(folder)
+    assert (found.classes, found.exits, found.input_shape) == (card.classes, card.exits, card.input_shape)
+    policy = card.policy
+    assert (found.thresholds, found.criterion, found.temperatures, found.told) == (
+        policy.thresholds,
+        policy.criterion,
+        policy.temperatures,
+        policy.told,
+    )
+    assert found.stages == tuple(folder / name for name in card.files.stages)
+
+
+@pytest.mark.slow
+def test_every_file_of_an_export_carries_its_part(exported: Export) -> None:
+    folder, card = Path(exported.folder), exported.card
+    assert read_card(folder) == card
+    assert read_card(folder / "all_exits.onnx") == card.part("all_exits")
+    assert read_card(folder / "early_exit.onnx") == card.part("early_exit")
+    assert [read_card(folder / name) for name in card.files.stages] == [card.part("stage", at) for at in range(3)]
+    assert card.policy.calibrated
+    assert card.policy.temperatures is not None
+    assert card.classes == tuple("0123456789")
+    assert all(0.3 < each.test < 1 for each in card.exits if each.test is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_cut_onnx_file_is_refused(exported: Export, tmp_path: Path, share: float) -> None:
+    content = Path(exported.folder, "all_exits.onnx").read_bytes()
+    cut = tmp_path / "cut.onnx"
+    cut.write_bytes(content[: math.floor(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"cut\.onnx: .*accepted: "):
+        read_card(cut)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is damaged"),
+        ("[1]", "is damaged"),
+        ('{"format": 1}', "is damaged"),
+        ('{"format": 2}', "got format 2; accepted: up to 1; upgrade ramify"),
+        ('{"format": "1"}', "got format '1'"),
+        ("[" * 100_000, "is damaged"),
+    ],
+)
+def test_what_is_no_card_is_refused(text: str, said: str) -> None:
+    with pytest.raises(CheckpointError, match=f"it: .*{said}"):
+        parse_card(text, "it")
+
+
+@settings(max_examples=30)
+@given(cards(), st.data())
+def test_a_card_that_lacks_a_field_is_refused(card: ExportCard, data: st.DataObject) -> None:
+    document = json.loads(card_text(card))
+    del document[data.draw(st.sampled_from(sorted(set(document) - {"opset", "quantization"})))]
+    with pytest.raises(CheckpointError, match="it: is damaged"):
+        parse_card(json.dumps(document), "it")
+
+
+def test_a_folder_without_a_card_and_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.pt2").write_bytes(b"PK no zip")
+    for path in (tmp_path, tmp_path / "none.onnx", tmp_path / "x.pt2"):
+        with pytest.raises(CheckpointError, match="accepted: "):
+            read_card(path)
