@@ -24,6 +24,7 @@ from tests.run.test_resume import Killed, kill_when, outcome
 
 TAUGHT = ("train.teacher=teacher", "train.teacher_weight=0.6", "train.distill_temperature=3")
 ALL = (*TAUGHT, "train.exit_gradients=equilibrium", "train.trunk_first=1", "train.distill=0.7", "train.epochs=5")
+pytestmark = pytest.mark.slow
 PICTURES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -199,7 +200,7 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
     ):
         find_teacher(config, where, replace(parts, classes=tuple("abcdefghij")))
     (folder / "best" / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ConfigError, match="train.teacher: .*is damaged"):
+    with pytest.raises(ConfigError, match=r"train.teacher: .*is damaged"):
         find_teacher(config, where, parts)
 
 
