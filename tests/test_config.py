@@ -122,10 +122,47 @@ BAD = [
     ("network.exits_at=0.5", "network.exits_at: got 0.5; accepted: a rising list of numbers in (0, 1)"),
     ("network.exits_at=[true]", "network.exits_at: got [true]; accepted: a rising list of numbers in (0, 1)"),
     ("network.exits_at=[.nan]", "network.exits_at: got [.nan]; accepted: a rising list of numbers in (0, 1)"),
+    ("train.schedule=cos", "train.schedule: got 'cos'; accepted: steps, cosine, linear"),
+    ("train.warmup=30", "train.warmup: got 30.0; accepted: less than train.epochs = 30"),
+    ("train.warmup=-1", "train.warmup: got -1; accepted: a number >= 0"),
+    ("train.final_rate=2", "train.final_rate: got 2; accepted: a number in [0, 1]"),
+    ("train.final_rate=0.1", "train.final_rate: got 0.1; accepted: 0, as train.schedule steps ends where its gammas"),
+    ("train.ema=1", "train.ema: got 1; accepted: a number in (0, 1), such as 0.999, or null"),
+    ("train.ema=0", "train.ema: got 0; accepted: a number in (0, 1), such as 0.999, or null"),
+    ("train.label_smoothing=1", "train.label_smoothing: got 1; accepted: a number in [0, 1)"),
+    ("train.flip_test=true", "train.flip_test: got true; accepted: false, as a mirrored picture of digits is another"),
+    ("train.optimizer=lion", "train.optimizer: got 'lion'; accepted: sgd, adam, adamw, muon"),
+    ("data.augment=stronger", "data.augment: got 'stronger'; accepted: auto, none, crop, crop_flip, strong"),
+    ("data.cutout=0", "data.cutout: got 0; accepted: a whole number >= 1, or null"),
+    ("data.mixup=-0.1", "data.mixup: got -0.1; accepted: a number >= 0; 0 is none"),
+    ("data.cutmix=true", "data.cutmix: got true; accepted: a number >= 0; 0 is none"),
+    ("data.mix_ramp=1.5", "data.mix_ramp: got 1.5; accepted: a number in [0, 1]"),
+    ("data.sizes=[[1,4],[9,8]]", "data.sizes: got [[1, 4], [9, 8]]; accepted: a list of [epoch, side] with sides >= 8"),
+    ("data.sizes=16", "data.sizes: got 16; accepted: a list of [epoch, side] with sides >= 8, or null for full size"),
+    ("data.sizes=[]", "data.sizes: got []; accepted: a first entry for epoch 1, or null"),
+    ("data.sizes=[[2,16],[9,32]]", "data.sizes: got [[2, 16], [9, 32]]; accepted: a first entry for epoch 1, or null"),
+    ("data.sizes=[[1,16],[1,32]]", "data.sizes: got [[1, 16], [1, 32]]; accepted: epochs in rising order"),
+    ("data.sizes=[[1,16],[99,32]]", "data.sizes: got [[1, 16], [99, 32]]; accepted: epochs up to train.epochs = 30"),
+    ("data.sizes=[[1,32],[9,16]]", "data.sizes: got [[1, 32], [9, 16]]; accepted: sides in rising order"),
     (
         "network.exits_at=[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]",
         "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 6, as network.structure",
     ),
+]
+
+RIGL = ("prune.enabled=true", "prune.policy=rigl")
+
+RIGL_BAD = [
+    ("prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform, as policy rigl moves connections by"),
+    ("prune.unit=channel", "prune.unit: got 'channel'; accepted: weight, as policy rigl moves single connections"),
+    ("prune.rounds=5", "prune.rounds: got 5; accepted: 1, as policy rigl draws the masks at once"),
+    ("prune.control=shuffle", "prune.control: got 'shuffle'; accepted: none, as policy rigl"),
+    ("prune.reinit=true", "prune.reinit: got true; accepted: false, as policy rigl"),
+    ("prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch, or none for the first, as policy rigl starts"),
+    ("prune.epochs=[25]", "prune.until: got 0.75; accepted: more than 0.8, as policy rigl starts at epoch 25 of 30"),
+    ("prune.fraction=0", "prune.fraction: got 0; accepted: a number in (0, 1]"),
+    ("prune.until=1.5", "prune.until: got 1.5; accepted: a number in (0, 1]"),
+    ("prune.interval=0", "prune.interval: got 0; accepted: a whole number >= 1, or null"),
 ]
 
 PUBLISHED_BAD = [
@@ -199,6 +236,25 @@ def test_bad_input_is_one_sentence(given_text: str, sentence: str) -> None:
         assert problem.endswith("(command line)")
 
 
+@pytest.mark.parametrize(("given_text", "sentence"), RIGL_BAD)
+def test_what_moving_connections_exclude_is_one_sentence(given_text: str, sentence: str) -> None:
+    [problem] = problems(*RIGL, given_text)
+    assert problem.startswith(sentence)
+
+
+def test_more_that_moving_connections_exclude() -> None:
+    [problem] = problems(*RIGL, "prune.epochs=[9]", "growth.freeze=before")
+    assert problem.startswith("prune.epochs: got [9]; accepted: none, as growth.freeze before leaves stages as they are")
+    [problem] = problems(*RIGL, "parent=runs/some", "train.exits_only=true", "growth.epochs=null")
+    assert problem.startswith("prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative, as train.exits_only")
+
+
+def test_the_criterion_follows_the_policy() -> None:
+    found = {policy: resolve(read_config([], [f"prune.policy={policy}"])).prune for policy in ("iterative", "set")}
+    assert [found[policy].criterion for policy in ("iterative", "set")] == ["snip", "erk"]
+    assert resolve(read_config([], RIGL)).prune.epochs == (1,)
+
+
 @pytest.mark.parametrize(("given_text", "sentence"), PUBLISHED_BAD)
 def test_a_published_architecture_brings_its_own(given_text: str, sentence: str) -> None:
     [problem] = problems("network.cells=vgg16", given_text)
@@ -251,6 +307,37 @@ def test_everything_that_contradicts_an_architecture_is_told_at_once() -> None:
         "network.kind",
         "network.channels",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given_texts", "sentence"),
+    [
+        (
+            ("train.schedule=cosine", "train.milestones=[10]"),
+            "train.milestones: got [10]; accepted: null, as train.schedule cosine has none; or steps",
+        ),
+        (
+            ("train.nesterov=true", "train.optimizer=adam"),
+            "train.nesterov: got true; accepted: false, as train.optimizer adam has no momentum of that kind",
+        ),
+        (
+            ("train.nesterov=true", "train.optimizer=muon"),
+            "train.nesterov: got true; accepted: false, as train.optimizer muon always has it",
+        ),
+        (("train.nesterov=true", "train.momentum=0"), "train.nesterov: got true; accepted: false, as train.momentum"),
+        (("train.flip_test=true", "data.source=mnist"), "train.flip_test: got true; accepted: false, as a mirrored"),
+    ],
+)
+def test_parts_of_a_recipe_that_contradict_each_other(given_texts: tuple[str, ...], sentence: str) -> None:
+    [problem] = problems(*given_texts)
+    assert problem.startswith(sentence)
+
+
+def test_a_schedule_from_step_to_step_has_no_milestones() -> None:
+    for schedule in ("cosine", "linear"):
+        config = resolve(read_config(overrides=[f"train.schedule={schedule}"]))
+        assert (config.train.milestones, config.train.gammas) == ((), ())
+        assert resolve(config) == config
 
 
 def test_a_list_for_each_milestone() -> None:

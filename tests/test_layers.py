@@ -10,13 +10,14 @@ SOURCE = Path(ramify.__file__).parent
 HIGHEST_FIRST = """
 errors files seeds yamltext sections config configfile rescaling schedule
 nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
-ops ops.surgery ops.freeze ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow ops.extend ops.widen
-ops.saliency ops.prune ops.compact ops.deploy ops.policy ops.certify ops.calibrate
+ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
+ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
+ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
-data.digits data.fit data.sources data.augment data.trigger
+data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.folder run.prepare run.state run.growing run.answers run.teacher run.guidance run.step run.train
-run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
+run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.config import Config, GrowthConfig, NetworkConfig, PruneConfig, TrainConfig
+from ramify.config import Config, DataConfig, GrowthConfig, NetworkConfig, PruneConfig, TrainConfig
 from ramify.errors import ConfigError
 from ramify.rescaling import rescale
 
@@ -40,6 +40,15 @@ def test_long_enough_runs_keep_the_shares(epochs: int) -> None:
 
 def test_as_many_epochs_change_nothing() -> None:
     assert rescale(SEED, 250) == SEED
+
+
+def test_a_warm_up_and_sizes_move_along() -> None:
+    long = Config(
+        data=DataConfig(sizes=((1, 16), (101, 24), (161, 32))),
+        train=TrainConfig(epochs=200, schedule="cosine", warmup=10),
+    )
+    short = rescale(long, 20)
+    assert (short.train.warmup, short.data.sizes) == (1.0, ((1, 16), (11, 24), (17, 32)))
 
 
 def test_what_is_null_stays_null() -> None:

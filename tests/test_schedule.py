@@ -7,16 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ramify.config import Config, TrainConfig, resolve
 from ramify.schedule import (
     LossRule,
+    cosine,
     exit_weights,
     growth_by_loss,
     growth_due,
     last_alone,
     learning_rate,
+    mixing_at,
     prune_targets,
+    rate_at,
     ready_for_best,
+    regrowth,
+    regrowth_interval,
+    side_at,
     trunk_alone,
+    warming,
 )
 
 
@@ -142,6 +150,98 @@ def test_growths_by_loss_keep_their_distance(losses: list[float], patience: int,
     assert all(epoch <= 30 for epoch in growths)
     if most is not None:
         assert all(gap <= max(most, least) for gap in gaps)
+
+
+def rates(train: TrainConfig, steps: int = 20) -> list[float]:
+    """The rate at the middle of each step, and that in the very end."""
+    train = resolve(Config(train=train)).train
+    middles = [(epoch, (k + 0.5) / steps) for epoch in range(1, train.epochs + 1) for k in range(steps)]
+    return [rate_at(epoch, share, train) for epoch, share in (*middles, (train.epochs, 1.0))]
+
+
+def test_a_cosine_falls_from_one_to_zero_and_is_flat_at_both_ends() -> None:
+    assert (cosine(0.0), cosine(0.5), cosine(1.0)) == (1.0, pytest.approx(0.5), 0.0)
+    found = [cosine(i / 100) for i in range(101)]
+    assert all(a > b for a, b in itertools.pairwise(found))
+    assert cosine(0.01) > 0.999
+    assert cosine(0.99) < 0.001
+
+
+@given(
+    schedule=st.sampled_from(["cosine", "linear"]),
+    final=st.floats(0, 1),
+    warmup=st.sampled_from([0.0, 0.5, 2.0, 3.7]),
+    base=st.floats(1e-4, 1),
+)
+def test_a_rate_rises_through_the_warm_up_then_falls_to_its_end(
+    schedule: str, final: float, warmup: float, base: float
+) -> None:
+    train = TrainConfig(epochs=8, learning_rate=base, schedule=schedule, final_rate=final, warmup=warmup)  # type: ignore[arg-type]
+    found = rates(train)
+    risen = round(20 * warmup)
+    assert all(a < b for a, b in itertools.pairwise(found[:risen]))
+    assert all(a >= b for a, b in itertools.pairwise(found[risen:]))
+    assert found[0] > 0
+    assert max(found) <= base * (1 + 1e-9)
+    assert found[-1] == pytest.approx(base * final)
+
+
+def test_steps_are_what_they_were_and_a_warm_up_multiplies_them() -> None:
+    plain = TrainConfig(epochs=8, milestones=(3, 6), gammas=(0.5, 0.1))
+    train = resolve(Config(train=plain)).train
+    for epoch in range(1, 9):
+        for share in (0.0, 0.3, 1.0):
+            assert rate_at(epoch, share, train) == learning_rate(epoch, 0.02, (3, 6), (0.5, 0.1))
+    warm = train.model_copy(update={"warmup": 4.0})
+    assert rate_at(4, 0.0, warm) == pytest.approx(0.75 * 0.5 * 0.02)
+    assert warming(4.0, 4.0) == 1.0
+
+
+def test_mixing_rises_and_stays() -> None:
+    found = [mixing_at(epoch, share, 10, 0.4) for epoch in range(1, 11) for share in (0.0, 0.5)]
+    assert found == sorted(found)
+    assert (found[0], found[8]) == (0.0, 1.0)
+
+
+def test_sizes_end_at_the_last_side() -> None:
+    sizes = ((1, 16), (4, 24), (7, 32))
+    assert [side_at(epoch, sizes) for epoch in range(1, 9)] == [16, 16, 16, 24, 24, 24, 32, 32]
+    assert side_at(3, None) is None
+
+
+@given(
+    start=st.integers(0, 300),
+    length=st.integers(1, 2000),
+    interval=st.integers(1, 150),
+    fraction=st.floats(0.01, 1.0),
+)
+def test_connections_move_at_the_interval_and_ever_fewer(
+    start: int, length: int, interval: int, fraction: float
+) -> None:
+    end = start + length
+    shares = {step: regrowth(step, start, end, interval, fraction) for step in range(end + 2 * interval)}
+    due = [step for step, share in shares.items() if share > 0]
+    assert due == list(range(start + interval, end, interval))
+    found = [shares[step] for step in due]
+    assert all(0 < share < fraction for share in found)
+    assert found == sorted(found, reverse=True)
+
+
+def test_the_share_that_moves_is_halved_half_way() -> None:
+    """Equation 1 of RigL, arXiv:1911.11134."""
+    assert regrowth(50, 0, 100, 10, 0.3) == pytest.approx(0.15)
+
+
+@given(total=st.integers(1, 200_000))
+def test_connections_move_a_hundred_times_where_there_are_steps_for_it(total: int) -> None:
+    interval = regrowth_interval(total)
+    assert 10 <= interval <= 100
+    assert total <= 1000 or interval <= total / 10
+
+
+@pytest.mark.parametrize("policy", ["rigl", "set"])
+def test_stages_whose_connections_move_keep_their_ratio(policy: str) -> None:
+    assert prune_targets(policy, 30, (1,), (1, 25, 50), (0.2, 0.1)) == {0: 0.2, 1: 0.1}
 
 
 @given(

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from ramify.ops.policy import confidences as confidences
     from ramify.ops.policy import follow as follow
     from ramify.ops.prune import prune as prune
+    from ramify.ops.regrow import dense_forward as dense_forward
+    from ramify.ops.regrow import regrow as regrow
     from ramify.ops.surgery import parameter_groups as parameter_groups
     from ramify.ops.widen import widen as widen
     from ramify.rescaling import rescale as rescale
@@ -94,6 +96,7 @@ _HOME = {
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
+    "ramify.ops.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
     "ramify.run.analysis": ("Analysis", "analyse"),

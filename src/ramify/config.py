@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
+from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
-from ramify.sections import WIDENED, Key, Section, Whole
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -94,7 +94,8 @@ def resolve(config: Config) -> Config:
     train, network = config.train, config.network
     milestones = train.milestones
     if milestones is None:
-        at = (round(train.epochs * share) for share in (0.6, 0.8, 0.95))
+        shares = (0.6, 0.8, 0.95) if train.schedule == "steps" else ()
+        at = (round(train.epochs * share) for share in shares)
         milestones = tuple(sorted({epoch for epoch in at if 1 < epoch <= train.epochs}))
     gammas = train.gammas if isinstance(train.gammas, tuple) else (train.gammas,) * len(milestones)
     taus = train.tau_max
@@ -123,8 +124,17 @@ def resolve(config: Config) -> Config:
                 update={"milestones": milestones, "gammas": gammas, "tau_max": taus, "teacher_weight": weight}
             ),
             "growth": growth.model_copy(update=changes),
+            "prune": _resolved_pruning(config.prune),
         }
     )
+
+
+def _resolved_pruning(prune: PruneConfig) -> PruneConfig:
+    dynamic = prune.policy in DYNAMIC
+    changes: dict[str, object] = {"criterion": prune.criterion or ("erk" if dynamic else "snip")}
+    if dynamic and prune.enabled and not prune.epochs:
+        changes["epochs"] = (1,)
+    return prune.model_copy(update=changes)
 
 
 def growth_epochs(config: Config) -> tuple[int, ...]:
@@ -165,6 +175,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
     yield from _growth_contradictions(config)
+    yield from _recipe_contradictions(config)
     yield from _together_contradictions(config)
     if train.milestones is not None:
         if not _rising(train.milestones):
@@ -187,6 +198,37 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield key, ratios, f"one number, or a list of {network.exits}, one for each stage"
     if prune.enabled:
         yield from _pruning_contradictions(config)
+
+
+def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    data, train = config.data, config.train
+    if train.schedule != "steps" and train.milestones:
+        yield "train.milestones", train.milestones, f"null, as train.schedule {train.schedule} has none; or steps"
+    if train.schedule == "steps" and train.final_rate:
+        yield "train.final_rate", train.final_rate, "0, as train.schedule steps ends where its gammas lead"
+    if train.warmup and train.warmup >= train.epochs:
+        yield "train.warmup", train.warmup, f"less than train.epochs = {train.epochs}"
+    if train.nesterov and train.optimizer != "sgd":
+        why = "always has it" if train.optimizer == "muon" else "has no momentum of that kind"
+        yield "train.nesterov", True, f"false, as train.optimizer {train.optimizer} {why}"
+    elif train.nesterov and train.momentum == 0:
+        yield "train.nesterov", True, "false, as train.momentum is 0"
+    if train.flip_test and data.source in NEVER_MIRRORED:
+        yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
+    if data.sizes is not None:
+        yield from _size_contradictions(config, data.sizes)
+
+
+def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:
+    epochs, last = [epoch for epoch, _ in sizes], config.train.epochs
+    if not epochs or epochs[0] != 1:
+        yield "data.sizes", sizes, "a first entry for epoch 1, or null"
+    elif not _rising(epochs):
+        yield "data.sizes", sizes, "epochs in rising order"
+    elif epochs[-1] > last:
+        yield "data.sizes", sizes, f"epochs up to train.epochs = {last}"
+    elif not _rising([side for _, side in sizes]):
+        yield "data.sizes", sizes, "sides in rising order"
 
 
 def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
@@ -307,6 +349,9 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, prune = config.network, config.prune
+    if prune.policy in DYNAMIC:
+        yield from _dynamic_contradictions(config)
+        return
     if not prune.epochs:
         yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
     if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
@@ -314,7 +359,8 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
     if prune.unit == "channel" and network.cell == "skip_second":
         yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
     growth = config.growth
-    if growth.init == "identity" and growth.mode == "scheduled" and prune.criterion in ("snip", "grasp", "synflow"):
+    looks = prune.criterion in (None, "snip", "grasp", "synflow")
+    if growth.init == "identity" and growth.mode == "scheduled" and looks:
         both = sorted({*prune.epochs} & {*growth_epochs(config)})
         if both:
             why = "as a stage that starts as an identity scores 0 until it has learned"
@@ -327,6 +373,31 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
             if pruned < birth:
                 accepted_epochs = f"epoch {birth} or later for pruning {i}, as stage {i} grows then (policy skip_layer)"
                 yield "prune.epochs", prune.epochs, accepted_epochs
+
+
+def _dynamic_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of ``prune.policy`` rigl and set."""
+    prune, growth, last = config.prune, config.growth, config.train.epochs
+    why = f"as policy {prune.policy}"
+    if prune.criterion not in (None, *DENSITIES):
+        yield "prune.criterion", prune.criterion, f"{', '.join(DENSITIES)}, {why} moves connections by itself"
+    if prune.unit != "weight":
+        yield "prune.unit", prune.unit, f"weight, {why} moves single connections"
+    if prune.rounds != 1:
+        yield "prune.rounds", prune.rounds, f"1, {why} draws the masks at once"
+    if prune.control != "none":
+        yield "prune.control", prune.control, f"none, {why} ranks nothing before it starts"
+    if prune.reinit:
+        yield "prune.reinit", True, f"false, {why} starts with the weights that are there"
+    if config.train.exits_only:
+        yield "prune.policy", prune.policy, "skip_layer, normal, iterative, as train.exits_only lets no trunk learn"
+    start = prune.epochs[0] if prune.epochs else 1
+    if len(prune.epochs) > 1:
+        yield "prune.epochs", prune.epochs, f"one epoch, or none for the first, {why} starts once"
+    elif start > 1 and growth.freeze != "none" and config.growths:
+        yield "prune.epochs", prune.epochs, f"none, as growth.freeze {growth.freeze} leaves stages as they are"
+    elif last and prune.until * last <= start - 1:
+        yield "prune.until", prune.until, f"more than {(start - 1) / last:.3g}, {why} starts at epoch {start} of {last}"
 
 
 def births(config: Config) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from ramify.errors import ConfigError
 
 
 def rescale(config: Config, epochs: int) -> Config:
-    """``config`` with ``train.epochs = epochs``, and growths, prunings and milestones at the same share of them.
+    """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
     those that were apart stay apart, later where there is too little room. ``train.trunk_first`` shrinks to what room
@@ -49,8 +49,12 @@ def rescale(config: Config, epochs: int) -> Config:
             "max_epochs": span(growth.max_epochs),
         },
         "prune": {"epochs": [moved[epoch] for epoch in pruned]},
-        "train": {"epochs": epochs, "milestones": None, "trunk_first": 0},
+        "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share, "trunk_first": 0},
     }
+    if config.data.sizes is not None:
+        sides = [side for _, side in config.data.sizes]
+        at = _moved([epoch for epoch, _ in config.data.sizes], share, epochs, "data.sizes")
+        changes["data"] = {"sizes": list(zip(at, sides, strict=True))}
     if train.milestones is not None:
         changes["train"]["milestones"] = _moved(train.milestones, share, epochs, "train.milestones")
     told = config.model_dump()

@@ -1,12 +1,15 @@
-"""When: growth, learning rate and loss weights as pure functions of the epoch. Epochs count from 1.
+"""When: growth, learning rate, mixing, sizes and loss weights as pure functions of the epoch. Epochs count from 1.
 
 What is due at an epoch happens before its first step, so with a growth at epoch 25 the 25th epoch is the
 first to train the new stage.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from ramify.sections import DYNAMIC, TrainConfig
 
 
 def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Sequence[float]) -> float:
@@ -21,6 +24,78 @@ def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Se
         if epoch >= milestone:
             rate *= gamma
     return rate
+
+
+def cosine(done: float) -> float:
+    """Half a cosine from 1 to 0, ``(1 + cos(pi done)) / 2`` for ``done`` in [0, 1] (SGDR, arXiv:1608.03983).
+
+    Example:
+        >>> cosine(0), round(cosine(0.25), 3), round(cosine(0.5), 3), cosine(1)
+        (1.0, 0.854, 0.5, 0.0)
+    """
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def warming(elapsed: float, warmup: float) -> float:
+    """Factor of the learning rate when ``elapsed`` epochs are done: along a line to 1 (arXiv:1706.02677).
+
+    Example:
+        >>> warming(0.5, 2), warming(3, 2), warming(0, 0)
+        (0.25, 1.0, 1.0)
+    """
+    return min(1.0, elapsed / warmup) if warmup else 1.0
+
+
+def rate_at(epoch: int, share: float, train: TrainConfig) -> float:
+    """The learning rate when a ``share`` of ``epoch`` is done.
+
+    ``steps`` is :func:`learning_rate`. ``cosine`` and ``linear`` fall from the end of the warm-up to the end of the
+    last epoch: ``base * (final + (1 - final) f)``, with ``f`` from 1 to 0 along half a cosine (SGDR,
+    arXiv:1608.03983) or a line. Any of them is multiplied by the warm-up's factor, :func:`warming`. It is one rate for
+    all: what grows late learns at that of the rest.
+
+    Args:
+        epoch: 1 to ``train.epochs``.
+        share: how much of it is done, in [0, 1]; a training step takes the rate at its middle, so that neither the
+            first one of a warm-up nor the last one of all is lost to a rate of 0.
+        train: the section of a resolved configuration.
+
+    Example:
+        >>> train = TrainConfig(epochs=10, learning_rate=0.4, schedule="cosine", warmup=2, final_rate=0.1)
+        >>> [round(rate_at(epoch, share, train), 3) for epoch, share in ((1, 0.0), (2, 1.0), (7, 0.0), (10, 1.0))]
+        [0.0, 0.4, 0.22, 0.04]
+    """
+    elapsed = epoch - 1 + share
+    if train.schedule == "steps":
+        assert train.milestones is not None
+        assert isinstance(train.gammas, tuple)
+        rate = learning_rate(epoch, train.learning_rate, train.milestones, train.gammas)
+    else:
+        done = min(1.0, max(0.0, (elapsed - train.warmup) / (train.epochs - train.warmup)))
+        falling = cosine(done) if train.schedule == "cosine" else 1 - done
+        rate = train.learning_rate * (train.final_rate + (1 - train.final_rate) * falling)
+    return rate * warming(elapsed, train.warmup)
+
+
+def mixing_at(epoch: int, share: float, epochs: int, ramp: float) -> float:
+    """Probability that a batch is mixed when a ``share`` of ``epoch`` is done: from 0 to 1 over ``ramp * epochs``.
+
+    Example:
+        >>> mixing_at(1, 0.0, 10, 0.5), mixing_at(3, 0.5, 10, 0.5), mixing_at(9, 0.0, 10, 0.5), mixing_at(1, 0.0, 10, 0)
+        (0.0, 0.5, 1.0, 1.0)
+    """
+    return min(1.0, (epoch - 1 + share) / (ramp * epochs)) if ramp else 1.0
+
+
+def side_at(epoch: int, sizes: Sequence[tuple[int, int]] | None) -> int | None:
+    """The shorter side of the training pictures in ``epoch``: that of the last entry reached; None is full size.
+
+    Example:
+        >>> [side_at(epoch, ((1, 16), (10, 24), (20, 32))) for epoch in (1, 9, 10, 30)]
+        [16, 16, 24, 32]
+    """
+    reached = [side for first, side in sizes or () if first <= epoch]
+    return reached[-1] if reached else None
 
 
 def growth_due(epoch: int, growth_epochs: Sequence[int]) -> bool:
@@ -123,6 +198,37 @@ def exit_weights(epoch: int, epochs: int, exits: int, tau_max: Sequence[float]) 
     return (*(TAU_START + ramp * (top - TAU_START) for top in tau_max[: exits - 1]), 1.0)
 
 
+def regrowth_interval(total: int) -> int:
+    """Steps between two regrowths in a run of ``total`` steps: a hundredth of them, at least 10 and at most 100.
+
+    Example:
+        >>> regrowth_interval(270), regrowth_interval(3000), regrowth_interval(97_750)
+        (10, 30, 100)
+    """
+    return min(100, max(10, total // 100))
+
+
+def regrowth(step: int, start: int, end: int, interval: int, fraction: float) -> float:
+    """The share of each layer's connections that is dropped and regrown at ``step``; 0 where none is due.
+
+    One is due every ``interval`` steps after ``start`` and before ``end``, and the share falls as a cosine from
+    ``fraction`` to 0: ``fraction / 2 * (1 + cos(pi * (step - start) / (end - start)))`` (RigL, arXiv:1911.11134).
+
+    Args:
+        step: steps of the run, this one included.
+        start: steps that were done when the masks were drawn.
+        end: the step from which the masks stay.
+
+    Example:
+        >>> [round(regrowth(step, 0, 100, 25, 0.4), 3) for step in (24, 25, 50, 75, 100)]
+        [0.0, 0.341, 0.2, 0.059, 0.0]
+    """
+    since = step - start
+    if since <= 0 or step >= end or since % interval:
+        return 0.0
+    return fraction / 2 * (1 + math.cos(math.pi * since / (end - start)))
+
+
 def trunk_alone(epoch: int, trunk_first: int, growths: Sequence[int], growing: bool) -> bool:
     """Whether the deepest exit trains alone in ``epoch``: the first half of mixed training (arXiv:2407.14320).
 
@@ -170,9 +276,10 @@ def prune_targets(
     - ``normal``: the whole network, to ``keep_ratio``.
     - ``iterative``: every stage that exists, to ``max(keep_ratio[s] ** n, min_ratio[s])``, n being how often that
       stage has been pruned, this time included.
+    - ``rigl``, ``set``: every stage that exists, to ``keep_ratio[s]``.
 
     Args:
-        policy: one of these three.
+        policy: one of these.
         epoch: one of ``prune_epochs``.
         births: the epoch from which each stage exists.
         keep_ratio: a number, or one for each stage; with one fewer, the last stage takes the last.
@@ -190,6 +297,8 @@ def prune_targets(
     if policy == "skip_layer":
         stage = list(prune_epochs).index(epoch)
         return {stage: keeps[stage]}
+    if policy in DYNAMIC:
+        return {stage: keeps[stage] for stage, birth in enumerate(births) if birth <= epoch}
     targets: dict[int, float] = {}
     for stage, birth in enumerate(births):
         if birth <= epoch:

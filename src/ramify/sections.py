@@ -32,6 +32,11 @@ Epoch = Annotated[Whole, Field(ge=1)]
 Ratio = Annotated[Number, Field(gt=0, le=1)]
 Bit = Annotated[Whole, Field(ge=0, le=1)]
 Size = Annotated[Whole, Field(ge=8)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+AtLeastZero = Annotated[Number, Field(ge=0)]
+
+NEVER_MIRRORED = frozenset({"digits", "mnist"})
+"""``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
 
 
 class Section(BaseModel):
@@ -64,12 +69,51 @@ class DataConfig(Section):
         Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
     ] = 0.2
     augment: Annotated[
-        Literal["auto", "none", "crop", "crop_flip"],
+        Literal["auto", "none", "crop", "crop_flip", "strong"],
         Key(
-            "auto, none, crop, crop_flip",
-            "shifted crops, and mirrored pictures; auto mirrors photographs and never digits",
+            "auto, none, crop, crop_flip, strong",
+            "shifted crops, and mirrored pictures; auto mirrors photographs and never digits; strong adds to auto one "
+            "drawn change of shape or colour for each picture (arXiv:2103.10158)",
         ),
     ] = "auto"
+    cutout: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null",
+            "side in pixels of a square at a drawn place that is blanked in each training picture (arXiv:1708.04552)",
+        ),
+    ] = None
+    mixup: Annotated[
+        AtLeastZero,
+        Key(
+            "a number >= 0; 0 is none",
+            "training pictures are blended in pairs, and so are their labels, by a share drawn from "
+            "Beta(mixup, mixup) for each batch (arXiv:1710.09412)",
+        ),
+    ] = 0.0
+    cutmix: Annotated[
+        AtLeastZero,
+        Key(
+            "a number >= 0; 0 is none",
+            "a rectangle of each training picture comes from another one, and so does its share of the label; its area "
+            "is drawn from Beta(cutmix, cutmix) for each batch (arXiv:1905.04899); with mixup, either by turns",
+        ),
+    ] = 0.0
+    mix_ramp: Annotated[
+        Share,
+        Key(
+            "a number in [0, 1]",
+            "share of the epochs over which the probability that a batch is mixed rises from 0 to 1; 0: always 1",
+        ),
+    ] = 0.0
+    sizes: Annotated[
+        tuple[tuple[Epoch, Size], ...] | None,
+        Key(
+            "a list of [epoch, side] with sides >= 8, or null for full size",
+            "from these epochs on, training pictures are scaled to this shorter side (arXiv:2104.00298); the first "
+            "epoch is 1, the last side the pictures' own; validation and test are at full size",
+        ),
+    ] = None
     limit: Annotated[
         Annotated[Whole, Field(ge=2)] | None,
         Key("a whole number >= 2, or null for all", "at most so many training and so many test pictures, seeded"),
@@ -295,22 +339,34 @@ class GrowthConfig(Section):
     ] = 0.5
 
 
+DYNAMIC = ("rigl", "set")
+"""Policies of ``prune.policy`` under which connections move while the network learns."""
+
+DENSITIES = ("erk", "uniform")
+"""What ``prune.criterion`` may be under these."""
+
+
 class PruneConfig(Section):
     """``prune.*``: when and how weights are pruned."""
 
     enabled: Annotated[bool, Key("true, false", "whether the run prunes")] = False
     policy: Annotated[
-        Literal["skip_layer", "normal", "iterative"],
+        Literal["skip_layer", "normal", "iterative", "rigl", "set"],
         Key(
-            "skip_layer, normal, iterative",
+            "skip_layer, normal, iterative, rigl, set",
             "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
-            "iterative: every stage, again and again",
+            "iterative: every stage, again and again; rigl, set: every stage is sparse from its birth, and its "
+            "connections move while it learns, to where the gradient is largest (arXiv:1911.11134) or at random "
+            "(arXiv:1707.04780)",
         ),
     ] = "normal"
     criterion: Annotated[
-        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk"],
-        Key("snip, grasp, synflow, magnitude, random, erk", "the saliency by which weights are ranked"),
-    ] = "snip"
+        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk", "uniform"] | None,
+        Key(
+            "snip, grasp, synflow, magnitude, random, erk, uniform, or null for snip, or erk under rigl and set",
+            "the saliency by which weights are ranked; under rigl and set erk or uniform, the densities of the layers",
+        ),
+    ] = None
     unit: Annotated[
         Literal["weight", "channel"],
         Key("weight, channel", "what is pruned: single weights, or whole channels that compaction can remove"),
@@ -327,8 +383,27 @@ class PruneConfig(Section):
         Key("a number in (0, 1], or a list with one for each stage, or null", "policy iterative: never below this"),
     ] = None
     epochs: Annotated[
-        tuple[Epoch, ...], Key("a rising list of epochs", "the network is pruned before the first step of these epochs")
+        tuple[Epoch, ...],
+        Key(
+            "a rising list of epochs",
+            "the network is pruned before the first step of these epochs; rigl and set start with the one given, or "
+            "the first",
+        ),
     ] = ()
+    interval: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for a hundredth of the run's steps, at least 10 and at most 100",
+            "rigl and set: steps from one move of connections to the next",
+        ),
+    ] = None
+    fraction: Annotated[
+        Ratio,
+        Key("a number in (0, 1]", "rigl and set: share of the connections that moves at first; falls to 0 as a cosine"),
+    ] = 0.3
+    until: Annotated[
+        Ratio, Key("a number in (0, 1]", "rigl and set: share of the run's steps after which the connections stay")
+    ] = 0.75
     batch_size: Annotated[
         Epoch, Key("a whole number >= 1", "training pictures, never augmented, on which the saliency is scored")
     ] = 128
@@ -363,9 +438,34 @@ class TrainConfig(Section):
         Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
     ] = 30
     optimizer: Annotated[
-        Literal["sgd", "adam", "adamw"], Key("sgd, adam, adamw", "sgd has train.momentum, the others PyTorch's betas")
+        Literal["sgd", "adam", "adamw", "muon"],
+        Key(
+            "sgd, adam, adamw, muon",
+            "sgd and muon have train.momentum, the others PyTorch's betas; muon moves weights by orthogonal steps "
+            "(arXiv:2502.16982) and all else as adamw, at rates that suit adamw",
+        ),
     ] = "sgd"
-    learning_rate: Annotated[Positive, Key("a number > 0", "learning rate before any milestone")] = 0.02
+    nesterov: Annotated[bool, Key("true, false", "Nesterov momentum of sgd (arXiv:1212.0901); muon always has it")] = (
+        False
+    )
+    learning_rate: Annotated[
+        Positive, Key("a number > 0", "learning rate before any milestone, and after the warm-up")
+    ] = 0.02
+    schedule: Annotated[
+        Literal["steps", "cosine", "linear"],
+        Key(
+            "steps, cosine, linear",
+            "how the learning rate falls: at train.milestones by their gammas; or from step to step, along half a "
+            "cosine (arXiv:1608.03983) or a line, to train.final_rate",
+        ),
+    ] = "steps"
+    warmup: Annotated[
+        AtLeastZero,
+        Key("a number >= 0", "epochs over which the learning rate rises along a line from 0 (arXiv:1706.02677)"),
+    ] = 0.0
+    final_rate: Annotated[
+        Share, Key("a number in [0, 1]", "schedules cosine and linear: fraction of the learning rate left at the end")
+    ] = 0.0
     milestones: Annotated[
         tuple[Epoch, ...] | None,
         Key(
@@ -377,12 +477,32 @@ class TrainConfig(Section):
         Positive | tuple[Positive, ...],
         Key("a number > 0, or a list with one for each milestone", "factor of the learning rate at each milestone"),
     ] = 0.2
-    momentum: Annotated[Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of SGD")] = 0.9
+    momentum: Annotated[Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of sgd and muon")] = 0.9
     weight_decay: Annotated[
         Number,
         Field(ge=0),
         Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
     ] = 1e-4
+    label_smoothing: Annotated[
+        Number,
+        Field(ge=0, lt=1),
+        Key("a number in [0, 1)", "share of each label that is spread evenly over all classes (arXiv:1512.00567)"),
+    ] = 0.0
+    ema: Annotated[
+        Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a number in (0, 1), such as 0.999, or null",
+            "decay of an exponential average of the weights that follows growth and pruning, and is what is "
+            "validated, kept and tested (arXiv:1803.05407 averages evenly)",
+        ),
+    ] = None
+    flip_test: Annotated[
+        bool,
+        Key(
+            "true, false; false for digits and mnist",
+            "validate and test by the mean of the logits of each picture and its mirror, at twice the MACs",
+        ),
+    ] = False
     tau_max: Annotated[
         tuple[Annotated[Number, Field(ge=0)], ...] | None,
         Key(

@@ -258,7 +258,7 @@ def test_no_pictures_is_an_error(criterion: str) -> None:
             SALIENCIES[criterion](build(), pictures, 0)
         assert str(caught.value) == (
             f"prune.criterion: got '{criterion}' without pictures; accepted: a batch of labelled pictures, "
-            "or one of synflow, magnitude, random, erk"
+            "or one of synflow, magnitude, random, erk, uniform"
         )
 
 

@@ -44,6 +44,11 @@ name: two-by-loss
 network: {{structure: [1, 0, 1], channels: 4}}
 growth: {{mode: loss, patience: 1, min_epochs: 1, min_improvement: 0.0, freeze: before}}
 {COMMON.replace("prune: {enabled: true, epochs: [4], keep_ratio: 0.5}", "")}"""
+MOVING = f"""
+name: two-moving
+network: {{structure: [1, 0, 1], channels: 4}}
+growth: {{epochs: [2, 3]}}
+{COMMON.replace("epochs: [4], keep_ratio: 0.5", "policy: rigl, keep_ratio: 0.3, interval: 3")}"""
 
 DYING = """
 import os, signal, sys, threading, time
@@ -85,9 +90,9 @@ def launch(folder: Path, *command: str) -> Job:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Job:
     folder = tmp_path_factory.mktemp("pair")
-    for number, document in enumerate((WITHOUT_NORM, WITH_NORM, BY_LOSS)):
+    for number, document in enumerate((WITHOUT_NORM, WITH_NORM, BY_LOSS, MOVING)):
         (folder / f"{number}.yaml").write_text(document)
-    (folder / "runs.yaml").write_text("---".join((WITHOUT_NORM, WITH_NORM, BY_LOSS)))
+    (folder / "runs.yaml").write_text("---".join((WITHOUT_NORM, WITH_NORM, BY_LOSS, MOVING)))
     return launch(folder, "-m", "ramify", "train", "runs.yaml")
 
 
@@ -99,9 +104,9 @@ def there(pair: Job, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_process_speaks(there: Path, pair: Job) -> None:
-    assert pair.out.count("epoch 6/6") == 3
+    assert pair.out.count("epoch 6/6") == 4
     assert pair.out.count("two-plain") >= 1
-    for name in ("two-plain", "two-normed", "two-by-loss"):
+    for name in ("two-plain", "two-normed", "two-by-loss", "two-moving"):
         assert describe(there / "runs" / name).finished
         assert len(read_lines(there / "runs" / name / "metrics.jsonl")) == 6
 
@@ -130,6 +135,13 @@ def test_growth_widening_and_pruning_are_shared(there: Path) -> None:
 def test_growth_by_loss_is_decided_once(there: Path) -> None:
     events = read_lines(there / "runs/two-by-loss/events.jsonl")
     assert any(line["event"] in ("grew", "growth_ended") for line in events)
+
+
+def test_two_processes_move_the_same_connections(there: Path) -> None:
+    """The run itself compares the masks after every epoch; here is that they moved, and how many there are."""
+    lines = read_lines(there / "runs/two-moving/metrics.jsonl")
+    assert all(line["regrown"] for line in lines[:4])
+    assert all(stage.density == pytest.approx(0.3, abs=0.002) for stage in describe(there / "runs/two-moving").stages)
 
 
 def test_a_run_of_two_goes_on_alone(there: Path) -> None:

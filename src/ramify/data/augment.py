@@ -6,22 +6,21 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
+from ramify.sections import NEVER_MIRRORED
+
 Augmentation = Literal["none", "crop", "crop_flip"]
 
-# A mirrored digit is another sign, or none.
-NEVER_MIRRORED = frozenset({"digits", "mnist"})
 
-
-def augmentation(config_augment: Literal["auto", "none", "crop", "crop_flip"], source: str) -> Augmentation:
-    """What ``data.augment`` means for the pictures of ``data.source``.
+def augmentation(config_augment: Literal["auto", "none", "crop", "crop_flip", "strong"], source: str) -> Augmentation:
+    """How ``data.augment`` moves the pictures of ``data.source``; what ``strong`` adds is in :mod:`ramify.data.strong`.
 
     Example:
         >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
         ('crop', 'crop_flip', 'none')
     """
-    if config_augment != "auto":
-        return config_augment
-    return "crop" if source in NEVER_MIRRORED else "crop_flip"
+    if config_augment == "auto" or config_augment == "strong":
+        return "crop" if source in NEVER_MIRRORED else "crop_flip"
+    return config_augment
 
 
 def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:

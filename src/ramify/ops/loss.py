@@ -7,13 +7,20 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def exit_losses(logits: Tensor, labels: Tensor) -> Tensor:
+def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """The cross-entropy of each exit, ``logits [E, B, C], labels [B] -> [E]``, mean over the batch.
 
     One call serves every exit, and it is computed in float32 whatever the logits are.
+
+    Args:
+        logits: of every exit.
+        labels: int64 ``[B]``; or the share of each class in each picture, float ``[B, C]`` with rows that sum to 1, as
+            :mod:`ramify.data.mix` leaves them.
+        smoothing: in [0, 1), the share of each label that is spread evenly over all classes (arXiv:1512.00567).
     """
     exits, batch, classes = logits.shape
-    flat = F.cross_entropy(logits.float().reshape(-1, classes), labels.repeat(exits), reduction="none")
+    repeated = labels.repeat(exits) if labels.dim() == 1 else labels.repeat(exits, 1)
+    flat = F.cross_entropy(logits.float().reshape(-1, classes), repeated, reduction="none", label_smoothing=smoothing)
     return flat.view(exits, batch).mean(dim=1)
 
 

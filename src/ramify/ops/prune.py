@@ -203,7 +203,7 @@ def apply_pruning(
         {
             name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
             for stage in plan.stages
-            for name in _layer_names(network, stage)
+            for name in layer_names(network, stage)
         },
     )
 
@@ -255,7 +255,7 @@ def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[t
     return groups
 
 
-def _layer_names(network: Network, stage: int) -> list[str]:
+def layer_names(network: Network, stage: int) -> list[str]:
     return [
         f"{prefix}.{name}" for prefix, module in stage_modules(network, stage).items() for name in masked_layers(module)
     ]
@@ -271,7 +271,7 @@ def _keep_weights(
     floor: int,
 ) -> Masks:
     """The masks of the layers of ``stages`` when the best of their weights are kept, ``share`` of the way there."""
-    names = [name for stage in stages for name in _layer_names(network, stage)]
+    names = [name for stage in stages for name in layer_names(network, stage)]
     layers = masked_layers(network)
     total = sum(layers[name].weight.numel() for name in names)
     start = sum(int(before[name].sum()) for name in names)
@@ -280,14 +280,14 @@ def _keep_weights(
     ranks = {name: _ranked(scores[name], layers[name].mask, floor) for name in names}
     reserved = sum(int((rank == torch.inf).sum()) for rank in ranks.values())
     if count < reserved:
-        kept = _best({name: _ranked(scores[name], layers[name].mask, 0) for name in names}, count)
+        kept = best({name: _ranked(scores[name], layers[name].mask, 0) for name in names}, count)
         dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
         told = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {_named(stages)}, with which "
-            f"{told} would die; accepted: at least {_upward(reserved / total)}, or prune.floor=0"
+            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {named(stages)}, with which "
+            f"{told} would die; accepted: at least {upward(reserved / total)}, or prune.floor=0"
         )
-    return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in _best(ranks, count).items()}
+    return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in best(ranks, count).items()}
 
 
 def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
@@ -298,7 +298,7 @@ def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
     return rank
 
 
-def _best(ranks: Scores, count: int) -> Masks:
+def best(ranks: Scores, count: int) -> Masks:
     """Where the ``count`` highest ranks are, over all layers; of equal ones, those that come first."""
     flat = torch.cat([rank.flatten() for rank in ranks.values()])
     kept = torch.zeros(len(flat), dtype=torch.bool)
@@ -307,12 +307,12 @@ def _best(ranks: Scores, count: int) -> Masks:
     return {name: piece.view_as(rank) for (name, rank), piece in zip(ranks.items(), pieces, strict=True)}
 
 
-def _upward(ratio: float) -> str:
+def upward(ratio: float) -> str:
     """A ratio written with four digits, rounded so that it suffices."""
     return f"{-(-ratio * 10_000 // 1) / 10_000:g}"
 
 
-def _named(stages: tuple[int, ...]) -> str:
+def named(stages: tuple[int, ...]) -> str:
     return f"stage {stages[0] + 1}" if len(stages) == 1 else f"stages {stages[0] + 1} to {stages[-1] + 1}"
 
 
@@ -326,7 +326,7 @@ def _keep_channels(
     found = channels(network)
     ours = [i for i, channel in enumerate(found) if channel.stage in stages]
     if not ours:
-        raise InputError(f"prune.unit: got channel, but {_named(stages)} has no channel to lose; accepted: weight")
+        raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
     alive = torch.tensor([found[i].alive(network) for i in ours])
     rank = channel_scores(network, scores)[ours].masked_fill(~alive, -torch.inf)
     start, target = len(ours), round(fraction * len(ours))
@@ -337,8 +337,8 @@ def _keep_channels(
             places.setdefault((found[i].cell, found[i].kind), []).append(position)
     if count < len(places):
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {_named(stages)}, with which a "
-            f"cell would die; accepted: at least {_upward(len(places) / len(ours))}"
+            f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
+            f"cell would die; accepted: at least {upward(len(places) / len(ours))}"
         )
     for positions in places.values():
         rank[positions[int(rank[positions].argmax())]] = torch.inf

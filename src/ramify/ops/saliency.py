@@ -9,6 +9,7 @@ float64 stay on the CPU where the device is MPS, which has no float64); a weight
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -171,14 +172,39 @@ def erk(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
         >>> int((score >= 1 / eps).sum()), eps * p * score.numel()
         (760, 760.0)
     """
+    return _at_densities("erk", network, seed)
+
+
+def uniform(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+    """Random weights at the same density in every layer (RigL, arXiv:1911.11134), in (0, inf), in float64.
+
+    As :func:`erk` with ``p = 1``: a layer of ``N`` weights keeps ``eps * N`` of them to within one, or all that it
+    has. ``batches`` is not used.
+
+    Example:
+        >>> from ramify.config import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
+        >>> [int((score >= 4).sum()) / score.numel() for score in uniform(network, [], 0).values()]
+        [0.25, 0.25, 0.25, 0.25]
+    """
+    return _at_densities("uniform", network, seed)
+
+
+DISTRIBUTIONS: dict[str, Callable[[Sequence[int]], float]] = {"erk": sum, "uniform": math.prod}
+"""``p * N`` of a layer, of the shape of its weight: layers keep shares in proportion to ``p``; see :func:`erk`."""
+
+
+def _at_densities(distribution: str, network: Network, seed: int) -> Scores:
+    """``p / u`` for the weights that are there, ``u`` their ranks in random order; 0 for the others."""
     scores: Scores = {}
     device = _double_device(network)
     for name, layer in masked_layers(network).items():
         shape, total = layer.weight.shape, layer.weight.numel()
         kept = layer.mask.flatten().nonzero().flatten().cpu()
-        ranks = torch.randperm(len(kept), generator=generator(seed, "erk", name))
+        ranks = torch.randperm(len(kept), generator=generator(seed, distribution, name))
         score = torch.zeros(total, dtype=torch.float64)
-        score[kept] = sum(shape) / (ranks.double() + 0.5)  # p / u: the N of both cancel
+        # The N of p and u cancel.
+        score[kept] = DISTRIBUTIONS[distribution](shape) / (ranks.double() + 0.5)
         scores[name] = score.view(shape).to(device)
     return scores
 
@@ -190,6 +216,7 @@ SALIENCIES: dict[str, Saliency] = {
     "magnitude": magnitude,
     "random": random,
     "erk": erk,
+    "uniform": uniform,
 }
 """Every criterion by the name that ``prune.criterion`` takes."""
 

@@ -147,13 +147,53 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
         for name, mask in masks.items():
             layer = layers[name]
             layer.mask.logical_and_(mask.to(layer.mask.device))
-            gone = ~layer.mask
-            tensors = [layer.weight, layer.weight.grad]
-            if optimizer is not None and layer.weight in optimizer.state:
-                tensors += [value for value in optimizer.state[layer.weight].values() if isinstance(value, Tensor)]
-            for tensor in tensors:
-                if tensor is not None and tensor.shape == gone.shape:
-                    tensor.masked_fill_(gone, 0)
+            _clear([layer.weight, layer.weight.grad, *_kept_of(optimizer, layer.weight)], ~layer.mask)
+
+
+def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Give the layers named in ``masks`` exactly these masks: the one operation by which a mask may grow.
+
+    A connection that comes back starts at zero, and so does one that goes. The optimizer's tensors of both (momentum,
+    moments) are cleared, and the gradients of all that is masked then. What a connection keeps through it (weight,
+    gradient, momentum) is untouched, bit for bit; a connection that comes back keeps its gradient too, so that the
+    next step may start it. Masks, weights and optimizer state change in place: nothing that holds them goes stale.
+
+    Args:
+        module, optimizer: as in :func:`set_masks`.
+        masks: bool, by the name of the masked layer, in the shape of its weight.
+
+    Raises:
+        KeyError: ``module`` has no such layer.
+
+    Example:
+        >>> layer = MaskedLinear(3, 1)
+        >>> set_masks(layer, {"": torch.tensor([[True, True, False]])})
+        >>> rewire(layer, {"": torch.tensor([[True, False, True]])})
+        >>> layer.mask.tolist(), (layer.weight != 0).tolist()
+        ([[True, False, True]], [[True, False, False]])
+    """
+    layers = masked_layers(module)
+    with torch.no_grad():
+        for name, mask in masks.items():
+            layer = layers[name]
+            changed = layer.mask ^ mask.to(layer.mask.device)
+            layer.mask.logical_xor_(changed)
+            _clear([layer.weight, *_kept_of(optimizer, layer.weight)], changed)
+            _clear([layer.weight.grad], ~layer.mask)
+
+
+def _kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
+    """The tensors that ``optimizer`` keeps of a parameter."""
+    if optimizer is None or parameter not in optimizer.state:
+        return []
+    return [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+
+
+def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
+    """Zero the ``places`` of those tensors that have their shape."""
+    for tensor in tensors:
+        if tensor is not None and tensor.shape == places.shape:
+            tensor.masked_fill_(places, 0)
 
 
 def reinitialise(

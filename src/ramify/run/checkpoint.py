@@ -80,6 +80,7 @@ class TrainerState:
         losses: validation loss of the deepest exit after each epoch.
         moments: the epochs before which the network grew or was widened.
         stopped: why growth ended before its plan was done, if it did.
+        averaged: of a run with ``train.ema``, how often each stage has been averaged.
     """
 
     epoch: int
@@ -89,6 +90,7 @@ class TrainerState:
     losses: tuple[float, ...] = ()
     moments: tuple[int, ...] = ()
     stopped: str | None = None
+    averaged: tuple[int, ...] = ()
 
 
 def own_plans(network: Network) -> tuple[StagePlan, ...] | None:
@@ -142,31 +144,50 @@ def read_extra(folder: Path, key: str) -> object:
     return _unpack(folder, "model")[1].get(key)
 
 
-def pack_trainer(network: Network, optimizer: torch.optim.Optimizer, state: TrainerState) -> dict[str, bytes]:
-    """The files from which training goes on, by name."""
+def pack_trainer(
+    network: Network, optimizer: torch.optim.Optimizer, state: TrainerState, live: Network | None = None
+) -> dict[str, bytes]:
+    """The files from which training goes on, by name.
+
+    Args:
+        network: what ``optimizer`` trains.
+        optimizer: its optimizer.
+        state: where the run stands.
+        live: the same network, if the saved model is another one, its average: its tensors are then kept here.
+    """
     tensors = {
         f"{name}:{key}": value
         for name, tensors in optimizer_state(optimizer, network).items()
         for key, value in tensors.items()
     }
+    if live is not None:
+        tensors |= live.state_dict()
     return _pack("trainer", tensors, _plain(state))
 
 
 def read_trainer(folder: Path, network: Network, optimizer: torch.optim.Optimizer) -> TrainerState:
     """Put the saved state back into ``optimizer`` and tell where the run stood.
 
+    If the saved model was an average, ``network`` becomes what was trained.
+
     Raises:
         CheckpointError: the files are missing, damaged, of a later ramify, or of another network.
     """
     tensors, fields = _unpack(folder, "trainer")
     state: dict[str, dict[str, Tensor]] = {}
+    live: dict[str, Tensor] = {}
     for label, value in tensors.items():
         name, _, key = label.rpartition(":")
-        state.setdefault(name, {})[key] = value
+        if name:
+            state.setdefault(name, {})[key] = value
+        else:
+            live[key] = value
     try:
+        if live:
+            network.load_state_dict(live, strict=True)
         load_optimizer_state(optimizer, network, state)
         return TypeAdapter(TrainerState).validate_python(fields)
-    except (ValidationError, KeyError) as error:
+    except (ValidationError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: its trainer files do not fit its network ({error})") from error
 
 

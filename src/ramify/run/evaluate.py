@@ -4,7 +4,7 @@ import contextlib
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ramify.data.pictures import Part
 from ramify.nn.branching import Branching
@@ -41,6 +41,18 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
+def answers(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
+    """The logits of pictures ``[B, C, H, W]`` in [0, 1]; with ``flip`` the mean of theirs and of their mirrors'.
+
+    Example:
+        >>> network = nn.Flatten()
+        >>> answers(network, torch.tensor([[[[1.0, 3.0]]]]), flip=True)
+        tensor([[2., 2.]])
+    """
+    logits: Tensor = network(images)
+    return (logits + network(images.flip(-1))) / 2 if flip else logits
+
+
 def all_logits(network: Branching, images: Tensor, precision: str = "float32") -> Tensor:
     """The logits of every exit, float32 ``[E, N, C]`` on the CPU, for ``images`` uint8 ``[N, C, H, W]``.
 
@@ -56,11 +68,14 @@ def all_logits(network: Branching, images: Tensor, precision: str = "float32") -
     return torch.cat(found, dim=1)
 
 
-def evaluate(network: Network, part: Part, precision: str = "float32", team: Team = ALONE) -> list[Score]:
+def evaluate(
+    network: Network, part: Part, precision: str = "float32", team: Team = ALONE, flip: bool = False
+) -> list[Score]:
     """The score of every exit on ``part``, shallowest first.
 
     The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
-    it had. Pictures are never augmented. The processes of ``team`` share the pictures; each gets the whole score.
+    it had. Pictures are never augmented. The processes of ``team`` share the pictures; each gets the whole score. With
+    ``flip`` each picture is answered by the mean of its logits and those of its mirror.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -79,7 +94,7 @@ def evaluate(network: Network, part: Part, precision: str = "float32", team: Tea
             batch = slice(start, min(start + BATCH, count))
             images, labels = part.images[batch][team.share(BATCH)], part.labels[batch][team.share(BATCH)].to(device)
             if len(labels):
-                total += _sums(network(to_float(images.to(device))).float(), labels).to(total)
+                total += _sums(answers(network, to_float(images.to(device)), flip).float(), labels).to(total)
     network.train(training)
     total = team.summed(total)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]

@@ -88,10 +88,29 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ExitFigures:
-    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move."""
+    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move.
+
+    Its loss is against labels as they were mixed and smoothed; its accuracy counts a mixed picture as what it shows
+    most of.
+    """
 
     train: Score
     valid: Score | None
+
+
+@dataclass(frozen=True)
+class Regrown:
+    """How the connections of a sparse network moved in one epoch.
+
+    Attributes:
+        times: how often some moved.
+        moved: how many were dropped and regrown elsewhere, over these times, in each stage.
+        kept: how many each stage has, before as after.
+    """
+
+    times: int
+    moved: tuple[int, ...]
+    kept: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +118,7 @@ class EpochDone:
     """The figures of one epoch.
 
     Attributes:
+        learning_rate: of the last step.
         loss: the weighted loss, mean over the epoch's training pictures.
         seconds: time of the training part, validation left out.
         pictures_per_second: training pictures over ``seconds``.
@@ -110,6 +130,7 @@ class EpochDone:
         compilations: how often the training step has been compiled so far; 0 without ``train.compile``.
         memory: the most bytes of main memory that the process has held so far; None where the system does not tell.
         device_memory: the most bytes that PyTorch has held on the CUDA device in this epoch; None without one.
+        regrown: how connections moved, under the policies rigl and set; None where none were due.
     """
 
     epoch: int
@@ -126,6 +147,7 @@ class EpochDone:
     compilations: int = 0
     memory: int | None = None
     device_memory: int | None = None
+    regrown: Regrown | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ def carry_out(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wi
     """Grow as ``due`` says, before the first step of ``epoch``; ``images`` are training pictures in [0, 1]."""
     change = _change(state, due, epoch, images)
     lay_out(state.network, state.where.device)
+    if state.average is not None:
+        lay_out(state.average.network, state.where.device)
+        state.average.renew(state.network, [change.stage])
     return change
 
 
@@ -68,14 +71,23 @@ def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wide
         # A stage that changes the shape of the map cannot start as an identity; that is told, and no reason to stop.
         if (init == "identity" and can_keep(network)) or (init == "copy" and can_copy(network)):
             init = "random"
-        growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images)
+        growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images, followers=state.followers)
         state.grown = (*state.grown, (growth.stage, epoch))
         return growth
     named = due.action.partition(":")[2]
     stage = int(named) - 1 if named else len(network.stages) - 1
     assert config.growth.widen is not None
     seed = config.seed + len(state.moments)
-    wider = partial(widen, network, stage, config.growth.widen, state.optimizer, seed=seed, images=images)
+    wider = partial(
+        widen,
+        network,
+        stage,
+        config.growth.widen,
+        state.optimizer,
+        seed=seed,
+        images=images,
+        followers=state.followers,
+    )
     if config.growth.init == "copy":
         # Where pruning has taken every inner channel of a cell, there is none to copy.
         with contextlib.suppress(InputError):

@@ -17,6 +17,7 @@ from ramify.data.sources import load_pictures
 from ramify.data.split import split
 from ramify.data.trigger import with_trigger
 from ramify.errors import ConfigError
+from ramify.nn.network import architecture
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
 from ramify.run.checkpoint import read_model
@@ -27,6 +28,8 @@ from ramify.yamltext import to_text
 STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "growth.plan=null")
 """A run with a parent does not grow."""
 
+UNTIMED = ("train.milestones=null", "train.warmup=0", "data.sizes=null")
+"""What a run with other epochs than its parent's does not take over."""
 TEACHER = "teacher"
 """The folder in a run that keeps its teacher."""
 
@@ -110,7 +113,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         "train.exits_only=false",
         "train.trunk_first=0",
         f"train.learning_rate={rate!r}",
-        "train.milestones=null",
+        *UNTIMED,
         "train.gammas=0.2",
         *_same_teacher(parent, known),
     ]
@@ -176,6 +179,7 @@ def fit_to(config: Config, pictures: PictureSet) -> Config:
         for key, value in found.items()
         if (said := getattr(config.network, key)) is not None and said != value
     ]
+    problems += _too_large_or_small(config, min(pictures.shape[1:]))
     if problems:
         raise ConfigError(*problems)
     threads = config.train.threads
@@ -189,6 +193,23 @@ def fit_to(config: Config, pictures: PictureSet) -> Config:
             "train": config.train.model_copy(update={"threads": threads}),
         }
     )
+
+
+def _too_large_or_small(config: Config, side: int) -> list[str]:
+    """What of the recipe does not suit pictures whose shorter side is ``side``."""
+    data, problems = config.data, []
+    if data.cutout is not None and data.cutout >= side:
+        problems.append(f"data.cutout: got {data.cutout}; accepted: less than {side}, the side of the pictures")
+    if data.sizes is not None:
+        first, last = data.sizes[0][1], data.sizes[-1][1]
+        smallest = architecture(config.network).smallest
+        if last != side:
+            told = to_text(data.sizes)
+            problems.append(f"data.sizes: got {told}; accepted: {side} in the end, the side of the pictures")
+        if first < smallest:
+            told = f"{smallest} or more for network.cells={config.network.cells}"
+            problems.append(f"data.sizes: got {to_text(data.sizes)}; accepted: sides of {told}")
+    return problems
 
 
 def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, overrides: Sequence[str] = ()) -> Config:
@@ -225,7 +246,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         "prune.compact=false",
         "train.tau_max=null",
         "train.trunk_first=0",
-        "train.milestones=null",
+        *UNTIMED,
         "train.gammas=0.1",
     ]
     if to != "extend":
@@ -241,7 +262,8 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
             changes += ["network.exits_at=null", f"network.structure={to_text((1,) * (cells - 1) + (0,))}"]
         if network.kind == "full":
             changes.append("network.kind=full_ic")
-        recipe = ["optimizer=adam", "learning_rate=0.001", "epochs=25", "exits_only=true"]
+        recipe = ["optimizer=adam", "learning_rate=0.001", "epochs=25", "exits_only=true", "nesterov=false"]
+        recipe += ["schedule=steps", "final_rate=0"]
         if not any(text.startswith("train.epochs=") for text in overrides):
             recipe.append("milestones=[15]")
         changes += [f"train.{text}" for text in recipe]

@@ -1,6 +1,6 @@
 """A run between two epochs: begun afresh, inherited from a parent, or restored from its last checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -10,8 +10,10 @@ from ramify.configfile import read_config
 from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.nn.network import Network
+from ramify.ops.average import Average
 from ramify.ops.convert import cut, to_cnn, to_sdn
 from ramify.ops.extend import extend
+from ramify.ops.muon import Muon
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score, to_float
@@ -25,7 +27,12 @@ PICTURES = 128
 
 @dataclass
 class State:
-    """A run between two epochs."""
+    """A run between two epochs.
+
+    Attributes:
+        network: what is trained.
+        average: the average of its weights, where ``train.ema`` asks for one; it is then what answers.
+    """
 
     config: Config
     where: Place
@@ -41,13 +48,42 @@ class State:
     losses: tuple[float, ...] = ()
     moments: tuple[int, ...] = ()
     stopped: str | None = None
+    average: Average | None = None
+
+    @property
+    def answering(self) -> Network:
+        """The network that is validated, kept and tested."""
+        return self.network if self.average is None else self.average.network
+
+    @property
+    def followers(self) -> tuple[Network, ...]:
+        """What follows the network through growth, widening and pruning."""
+        return () if self.average is None else (self.average.network,)
 
     @property
     def progress(self) -> TrainerState:
         """What is saved of it beside the network and the optimizer's tensors."""
         return TrainerState(
-            self.epoch, self.seconds, self.best_epoch, self.best_score, self.losses, self.moments, self.stopped
+            self.epoch,
+            self.seconds,
+            self.best_epoch,
+            self.best_score,
+            self.losses,
+            self.moments,
+            self.stopped,
+            () if self.average is None else tuple(self.average.updates),
         )
+
+    @property
+    def model(self) -> dict[str, bytes]:
+        """The files of the network that answers, by name."""
+        return pack_model(self.answering, card_of(self))
+
+    @property
+    def trainer(self) -> dict[str, bytes]:
+        """The files from which the run goes on, by name, beside those of the network that answers."""
+        live = self.network if self.average is not None else None
+        return pack_trainer(self.network, self.optimizer, self.progress, live)
 
 
 def begin(config: Config, where: Place, parts: Parts) -> State:
@@ -58,7 +94,7 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     """
     if config.parent is not None:
         inherit = _extended if config.convert == "extend" else _taken_over
-        return inherit(config, where, parts, Path(config.parent))
+        return _averaged(inherit(config, where, parts, Path(config.parent)))
     network = Network(config.network, seed=config.seed)
     images = parts.train.images
     # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
@@ -69,7 +105,13 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
     network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
     lay_out(network, where.device)
-    return State(config, where, network, _optimizer(config, network), parts.classes)
+    return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
+
+
+def _averaged(state: State) -> State:
+    """``state`` with an average that begins as its network, where one is asked for."""
+    decay = state.config.train.ema
+    return state if decay is None else replace(state, average=Average.of(state.network, decay))
 
 
 def lay_out(network: Network, device: torch.device) -> Network:
@@ -84,8 +126,7 @@ def lay_out(network: Network, device: torch.device) -> Network:
 def keep_beginning(state: State, folder: Path) -> None:
     """Let a run that has a parent keep a copy of its network at once, so that it no longer needs the parent."""
     if state.config.parent is not None and state.where.team.first:
-        saved = pack_model(state.network, card_of(state)) | pack_trainer(state.network, state.optimizer, state.progress)
-        replace_folder(folder / "last", saved)
+        replace_folder(folder / "last", state.model | state.trainer)
 
 
 def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> State:
@@ -149,7 +190,9 @@ def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     train = config.train
     groups = parameter_groups(network, train.weight_decay)
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum)
+        return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum, nesterov=train.nesterov)
+    if train.optimizer == "muon":
+        return Muon(groups, lr=train.learning_rate, momentum=train.momentum)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=train.learning_rate)
 
@@ -159,8 +202,12 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     network, card = read_model(folder / "last")
     _same_network(network, card.classes, config, parts, folder / "last")
     lay_out(network, where.device)
+    # The saved model is the average, if there is one; what was trained is among the trainer's files.
+    average = None if config.train.ema is None else Average.of(network, config.train.ema)
     optimizer = _optimizer(config, network)
     saved = read_trainer(folder / "last", network, optimizer)
+    if average is not None:
+        average.updates = [*saved.averaged]
     return State(
         config=config,
         where=where,
@@ -176,11 +223,12 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
         losses=saved.losses,
         moments=saved.moments,
         stopped=saved.stopped,
+        average=average,
     )
 
 
 def card_of(state: State) -> Card:
-    """What there is to say of the network now, besides its tensors."""
+    """What there is to say of the network that answers now, besides its tensors."""
     return Card(
         network=state.config.network,
         stages=len(state.network.stages),
@@ -188,5 +236,5 @@ def card_of(state: State) -> Card:
         epoch=state.epoch,
         grown=state.grown,
         valid=state.valid,
-        plans=own_plans(state.network),
+        plans=own_plans(state.answering),
     )

@@ -8,6 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ramify.errors import ConfigError
 from ramify.nn.equilibrium import Balanced
+from ramify.ops.regrow import dense_forward
 from ramify.run.state import State
 
 BACKEND = "inductor"
@@ -48,8 +49,13 @@ class Step:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for."""
+    def forward(self, images: Tensor, dense: bool = False) -> Tensor:
+        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for.
+
+        With ``dense``, masked weights get their gradient too; such a step is rare, and not compiled either.
+        """
+        if dense:
+            return dense_forward(self._plain, images)
         network = self._plain if self._compiled is None or len(images) != self._batch else self._compiled
         logits: Tensor = network(images)
         return logits

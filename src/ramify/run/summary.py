@@ -58,6 +58,8 @@ class Summary:
         receipt: what compaction gave, where it was asked for; the network is then the compacted one.
         versions: of what computed it: ramify, torch, python.
         machine: device, precision, threads and cores.
+        flip_test: whether the scores are of the mean logits of each picture and its mirror (``train.flip_test``); MACs
+            are of one pass.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Summary:
     receipt: Receipt | None
     versions: dict[str, str]
     machine: dict[str, str | int]
+    flip_test: bool = False
 
 
 def exit_summaries(network: Network, card: Card, test: list[Score] | None) -> tuple[ExitSummary, ...]:
@@ -139,6 +142,7 @@ def summarise(
         receipt=receipt,
         versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
         machine=machine or {},
+        flip_test=config.train.flip_test,
     )
 
 

@@ -18,7 +18,7 @@ import torch
 
 from ramify.config import Config
 from ramify.configfile import read_config, to_yaml
-from ramify.data.augment import augment, augmentation, batches
+from ramify.data.augment import batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import RunError
@@ -29,9 +29,10 @@ from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
+from ramify.ops.sparse import weight_shapes
 from ramify.ops.surgery import revived, set_learning_rate
-from ramify.run.checkpoint import own_plans, pack_model, pack_trainer, read_model
-from ramify.run.distributed import together
+from ramify.run.checkpoint import own_plans, pack_model, read_model
+from ramify.run.distributed import ALONE, together
 from ramify.run.evaluate import Score, computing, evaluate, to_float
 from ramify.run.events import (
     EpochDone,
@@ -47,6 +48,7 @@ from ramify.run.events import (
     StepDone,
     Widened,
 )
+from ramify.run.feeding import Feeder
 from ramify.run.folder import (
     CONFIG,
     EVENTS,
@@ -72,11 +74,12 @@ from ramify.run.guidance import Guidance
 from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
-from ramify.run.state import PICTURES, State, begin, card_of, keep_beginning, restore
+from ramify.run.regrowing import Moves, become_sparse, is_dynamic
+from ramify.run.state import PICTURES, State, begin, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
 from ramify.run.teacher import Teacher, find_teacher, keep_teacher
-from ramify.schedule import Verdict, exit_weights, last_alone, learning_rate, prune_targets, ready_for_best
+from ramify.schedule import Verdict, exit_weights, last_alone, prune_targets, rate_at, ready_for_best
 from ramify.seeds import derive, generator
 
 
@@ -197,6 +200,7 @@ def _unfold(
     step = Step(state)
     guidance = Guidance(state, train_part, teacher)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
+        known = weight_shapes(state.network)
         due = team.decided(partial(what_is_due, state, epoch))
         if isinstance(due, Verdict):
             state.stopped = due.reason
@@ -208,22 +212,32 @@ def _unfold(
             note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
             tell(Grew(epoch, change, due.reason) if isinstance(change, Growth) else Widened(epoch, change, due.reason))
 
-        if epoch in prunings:
+        pruning: Pruning | None = None
+        if is_dynamic(config):
+            pruning = become_sparse(state, epoch, known, state.followers)
+        elif epoch in prunings:
             planned = team.decided(partial(_plan_pruning, state, train_part, epoch))
-            pruning = apply_pruning(state.network, planned, state.optimizer)
+            pruning = apply_pruning(state.network, planned, state.optimizer, followers=state.followers)
+            if planned.reinit and state.average is not None:
+                state.average.renew(state.network, planned.stages)
+        if pruning is not None:
             density = tuple(stage_density(state.network))
             note(EVENTS, _pruned_line(epoch, pruning, density))
             tell(Pruned(epoch, pruning, density))
 
         freeze_what_rests(state, epoch)
         step.renew(state, balances(state, epoch))
-        if isinstance(due, Due) or epoch in prunings:
+        if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
         done = _train_epoch(state, step, guidance, train_part, epoch, tell)
         team.average_buffers(state.network)
         team.compare(state.network, f"epoch {epoch}")
-        valid = tuple(evaluate(state.network, valid_part, where.precision, team)) if len(valid_part) else None
+        for follower in state.followers:
+            team.average_buffers(follower)
+            team.compare(follower, f"epoch {epoch}")
+        scores = partial(evaluate, state.answering, valid_part, where.precision, team, config.train.flip_test)
+        valid = tuple(scores()) if len(valid_part) else None
         _stop_if_broken(done, valid, folder)
         figures = _with_valid(done, valid)
         state.epoch, state.valid = epoch, valid
@@ -235,7 +249,7 @@ def _unfold(
         best = _settled(state, epoch, prunings) and (
             state.best_score is None or score is None or score > state.best_score
         )
-        model = pack_model(state.network, card_of(state)) if team.first else {}
+        model = state.model if team.first else {}
         if best:
             state.best_epoch, state.best_score = epoch, score
             keep("best", model)
@@ -243,7 +257,7 @@ def _unfold(
         if best:
             note(EVENTS, {"event": "best", "epoch": epoch, "score": score})
         if team.first:
-            keep("last", model | pack_trainer(state.network, state.optimizer, state.progress))
+            keep("last", model | state.trainer)
         tell(figures)
         if best and score is not None:
             tell(NewBest(epoch, score))
@@ -271,6 +285,7 @@ def _some(state: State, part: Part, purpose: str, epoch: int, count: int) -> Par
 def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     """The pruning due at ``epoch``, scored on seeded training pictures that are not augmented."""
     config, chosen = state.config, state.config.prune
+    assert chosen.criterion is not None
     grown = dict(state.grown) if config.parent is None else {}
     born = [grown.get(stage, 1) for stage in range(len(state.network.stages))]
     targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)
@@ -299,11 +314,9 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
     config, network, optimizer, team = state.config, state.network, state.optimizer, state.where.team
     train = config.train
-    assert train.milestones is not None
-    assert isinstance(train.gammas, tuple)
     assert train.tau_max is not None
     exits = len(network.stages)
-    rate = learning_rate(epoch, train.learning_rate, train.milestones, train.gammas)
+    rate = rate_at(epoch, 0.0, train)
     # The exits of a parent's network have learned already: their weights do not start over.
     ramp = epoch if config.parent is None else train.epochs
     weights = exit_weights(ramp, train.epochs, exits, train.tau_max)
@@ -311,11 +324,11 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
         weights = (1.0,) * (exits - 1) + (0.0,)
     elif trunk_trains_alone(state, epoch):
         weights = last_alone(exits)
-    how = augmentation(config.data.augment, config.data.source)
-    set_learning_rate(optimizer, rate)
     train_what_learns(network)
+    follow = None if state.average is None else state.average.following(network)
 
-    shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
+    shuffling, feeder = generator(config.seed, "order", epoch), Feeder(config, epoch, network.mean)
+    moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)
     sums = torch.zeros(3, exits, device=state.where.device)  # of the cross-entropies, the losses and the right answers
     forget_device_peak(state.where.device)
@@ -324,21 +337,26 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
         if len(index) < 2 * team.size:
             continue  # too few to share out: batch norm needs two pictures in each process
         batch = part[index.to(state.where.device)]
+        share = (done + len(index) / 2) / len(part)
+        rate = rate_at(epoch, share, train)
+        set_learning_rate(optimizer, rate)
         mine = team.share(len(batch))
-        # Every process draws for the whole batch, so that their number changes no picture.
-        images, labels = to_float(augment(batch.images, how, changing)[mine]), batch.labels[mine]
+        fed = feeder.feed(batch, mine, share)
         with computing(state.where.device, state.where.precision):
-            logits = step.forward(images)  # [E, B, C]
-        entropies = exit_losses(logits, labels)  # [E]
-        losses = guidance.losses(entropies, logits, images, index[mine])  # [E]
+            logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
+        entropies = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
+        losses = guidance.losses(entropies, logits, fed.images, index[mine])  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
-        (weighted_loss(losses, weights) * (len(labels) * team.size / len(batch))).backward()
+        (weighted_loss(losses, weights) * (len(fed.labels) * team.size / len(batch))).backward()
+        moves.finish(state.followers)
         if train.clip is not None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
         optimizer.step()
-        right = (logits.detach().argmax(dim=2) == labels).sum(dim=1)  # [E]
-        sums += torch.stack((entropies.detach() * len(labels), losses.detach() * len(labels), right))
+        if follow is not None:
+            follow()
+        right = (logits.detach().argmax(dim=2) == fed.labels).sum(dim=1)  # [E]
+        sums += torch.stack((entropies.detach() * len(fed.labels), losses.detach() * len(fed.labels), right))
         done += len(batch)
         tell(StepDone(epoch, done, len(part)))
     guidance.end()
@@ -354,11 +372,12 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
         pictures_per_second=done / seconds,
         exits=tuple(ExitFigures(Score(loss, share), None) for loss, share in zip(entropies_mean, top1, strict=True)),
         density=tuple(stage_density(network)),
-        revived=revived(network),
+        revived=revived(network) + sum(revived(follower) for follower in state.followers),
         gradient_parity=gradient_parity(state),
         compilations=step.compilations,
         memory=peak_memory(),
         device_memory=device_peak(state.where.device),
+        regrown=moves.told(),
     )
 
 
@@ -400,7 +419,7 @@ def _finish(state: State, folder: Path, parts: Parts) -> Summary:
         replace_folder(folder / "compact", pack_model(network, card))
         found = receipt(masked, network, compaction)
         append_line(folder / EVENTS, {"event": "compacted", "epoch": state.epoch, **asdict(found)})
-    scores = evaluate(network, parts.test, state.where.precision)
+    scores = evaluate(network, parts.test, state.where.precision, ALONE, state.config.train.flip_test)
     summary = summarise(
         folder.name,
         str(folder),

@@ -23,6 +23,7 @@ from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, deal, fit_to, place
 from ramify.run.train import resume, train
 from ramify.schedule import prune_targets
+from ramify.sections import DYNAMIC
 
 
 class _RungReachedError(Exception):
@@ -120,6 +121,11 @@ def _weights_in_the_end(config: Config, network: Network, sizes: Sequence[Cost],
     # Stages that are not there yet come with all of their weights.
     stages += total[len(stages) :]
     prune, born = config.prune, births(config)
+    if prune.enabled and prune.policy in DYNAMIC:
+        # Stages that are there have their density from the start; those to come are born with it.
+        ends = prune_targets(prune.policy, config.train.epochs, (), (1,) * len(total), prune.keep_ratio)
+        assert isinstance(ends, dict)
+        return sum(round(ratio * total[stage]) for stage, ratio in ends.items())
     for at in coming:
         target = prune_targets(prune.policy, at, prune.epochs, born, prune.keep_ratio, prune.min_ratio)
         if isinstance(target, dict):

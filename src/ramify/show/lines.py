@@ -17,7 +17,15 @@ from ramify.run.events import (
     StepDone,
     Widened,
 )
-from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
+from ramify.show.words import (
+    duration,
+    growth_words,
+    network_words,
+    percent,
+    pruning_words,
+    regrown_words,
+    widening_words,
+)
 
 
 def plain_lines(write: Callable[[str], None]) -> Observer:
@@ -60,9 +68,10 @@ def _epoch_line(event: EpochDone) -> str:
     density = (
         "" if all(share == 1 for share in event.density) else f"density {'  '.join(map(percent, event.density))}  "
     )
+    moves = "" if event.regrown is None else f"{regrown_words(event.regrown)}  "
     return (
         f"epoch {event.epoch:>{width}}/{event.epochs}  loss {event.loss:.3f}  {label} {exits}  {density}"
-        f"lr {event.learning_rate:.3g}  {duration(event.seconds)}  {event.pictures_per_second:,.0f} pictures/s"
+        f"{moves}lr {event.learning_rate:.3g}  {duration(event.seconds)}  {event.pictures_per_second:,.0f} pictures/s"
     )
 
 

@@ -50,6 +50,8 @@ def _of_epoch(event: EpochDone) -> dict[str, float]:
         found["training/memory_bytes"] = event.memory
     if event.device_memory is not None:
         found["training/device_memory_bytes"] = event.device_memory
+    if event.regrown is not None:
+        found["network/connections_moved"] = sum(event.regrown.moved)
     for number, (figures, share) in enumerate(zip(event.exits, event.density, strict=True), start=1):
         found[f"network/density/exit_{number}"] = share
         for part, score in (("train", figures.train), ("valid", figures.valid)):

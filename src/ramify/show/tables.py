@@ -113,7 +113,8 @@ def sentence(summary: Summary) -> str:
     on = "test" if last.test else "validation"
     reached = f"{percent(score.top1)} of the {on} pictures right at the last exit" if score else "not measured yet"
     unfinished = "" if len(summary.exits) == summary.exits_planned else f" (of {summary.exits_planned} planned)"
-    return f"{count(last.kept)} weights, {plural(len(summary.exits), 'exit')}{unfinished}: {reached}"
+    mirrored = ", each answered with its mirror (twice the MACs)" if score and summary.flip_test else ""
+    return f"{count(last.kept)} weights, {plural(len(summary.exits), 'exit')}{unfinished}: {reached}{mirrored}"
 
 
 def comparison_table(summaries: Sequence[Summary]) -> Table:

@@ -1,7 +1,7 @@
 """Figures as people write them, the same in every table, line and view."""
 
 from ramify.config import Config
-from ramify.run.events import Grew, Pruned, Widened
+from ramify.run.events import Grew, Pruned, Regrown, Widened
 
 
 def percent(share: float | None) -> str:
@@ -63,6 +63,11 @@ def widening_words(event: Widened) -> str:
 def _why(reason: str) -> str:
     # That a list of epochs has this epoch goes without saying.
     return "" if reason.startswith("growth.epochs") else f"; {reason}"
+
+
+def regrown_words(regrown: Regrown) -> str:
+    """``'1,204 moves of 4,264 connections'``: those of one epoch, in which a connection may move more than once."""
+    return f"{count(sum(regrown.moved))} moves of {count(sum(regrown.kept))} connections"
 
 
 def pruning_words(event: Pruned) -> str:

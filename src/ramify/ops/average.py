@@ -1,0 +1,126 @@
+"""The average of a network's weights while it trains, through growth, widening and pruning.
+
+Averages of the weights along the way answer better than the last ones (Polyak and Juditsky 1992; arXiv:1803.05407
+averages evenly, here older weights fade). The average is a network of its own: operations take it as a follower, so it
+gets each new stage, width and mask when the network does.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
+
+
+def average_decay(decay: float, updates: int) -> float:
+    """Decay of an average of the weights that has been updated so often: ``min(decay, (1 + t) / (10 + t))``.
+
+    Early the average is short, so that it forgets the weights it began with.
+
+    Example:
+        >>> [round(average_decay(0.99, updates), 3) for updates in (0, 10, 100, 10_000)]
+        [0.1, 0.55, 0.918, 0.99]
+    """
+    return min(decay, (1 + updates) / (10 + updates))
+
+
+@dataclass
+class Average:
+    """An exponential average of a network's weights and batch norm statistics.
+
+    Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of
+    :func:`average_decay`. Each stage counts its own updates, so the average of a stage that comes late
+    forgets the weights it was born with as fast as the first one did.
+
+    The statistics of batch norm are averaged like the weights, with the same decay: they are then those of the
+    activations that the averaged weights saw, over the same steps. Measuring them anew on training pictures, as
+    arXiv:1803.05407 does for averages over many epochs, would cost a pass before each validation and say little more,
+    as an exponential average spans few epochs.
+
+    Attributes:
+        network: the average, with the same stages, widths and masks as the network it follows.
+        decay: in (0, 1).
+        updates: how often each stage has been averaged since it came, or began anew.
+    """
+
+    network: Network
+    decay: float
+    updates: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, network: Network, decay: float) -> "Average":
+        """An average that begins as a copy of ``network``."""
+        return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
+
+    def renew(self, network: Network, stages: Iterable[int]) -> None:
+        """Begin anew in ``stages`` (counted from 0, the stem in the first), as what ``network`` is there now.
+
+        For stages that came, were widened, or were drawn anew. Their batch norms are copied too.
+        """
+        chosen = {*stages}
+        self.updates += [0] * (len(network.stages) - len(self.updates))
+        ours = self.network.state_dict()
+        with torch.no_grad():
+            for name, value in network.state_dict().items():
+                if _stage(name) in chosen:
+                    ours[name].copy_(value)
+        for stage in chosen:
+            self.updates[stage] = 0
+
+    def take_masks(self, network: Network) -> None:
+        """Take the masks of ``network`` as they are now, those that grew back included.
+
+        Followers of a pruning get them anyway; this is for whoever moves masks in a way of its own.
+        """
+        ours = masked_layers(self.network)
+        with torch.no_grad():
+            for name, layer in masked_layers(network).items():
+                ours[name].mask.copy_(layer.mask)
+                ours[name].weight.mul_(layer.mask)
+
+    def following(self, network: Network) -> Callable[[], None]:
+        """What to call after each training step of ``network``, until a parameter of it is replaced.
+
+        Example:
+            >>> from ramify.config import NetworkConfig
+            >>> network = Network(NetworkConfig(kind="full", structure=(0,), input_shape=(1, 8, 8), classes=2))
+            >>> average = Average.of(network, decay=0.5)
+            >>> follow = average.following(network)
+            >>> before = network.stem.conv.weight.detach().clone()
+            >>> with torch.no_grad():
+            ...     _ = network.stem.conv.weight.add_(1.0)
+            >>> follow()  # the first decay is 1 / 10
+            >>> bool(((average.network.stem.conv.weight - before - 0.9).abs() < 1e-6).all())
+            True
+        """
+        stages: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in network.stages]
+        counters: list[tuple[Tensor, Tensor]] = []
+        ours = self.network.state_dict()
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                averaged, live = stages[_stage(name)]
+                averaged.append(ours[name])
+                live.append(value)
+            elif value.dtype != torch.bool:  # masks move between steps, and followers get them then
+                counters.append((ours[name], value))
+
+        @torch.no_grad()
+        def follow() -> None:
+            for stage, (averaged, live) in enumerate(stages):
+                share = 1 - average_decay(self.decay, self.updates[stage])
+                torch._foreach_lerp_(averaged, live, share)
+                self.updates[stage] += 1
+            for count, current in counters:
+                count.copy_(current)
+
+        return follow
+
+
+def _stage(name: str) -> int:
+    """The stage that a tensor of a network belongs to; what stands before them all goes with the first."""
+    first, _, rest = name.partition(".")
+    return int(rest.partition(".")[0]) if first == "stages" else 0

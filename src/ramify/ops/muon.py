@@ -1,0 +1,158 @@
+"""Muon: weights move by steps whose directions all weigh alike; the rest moves as AdamW does.
+
+``torch.optim.Muon`` takes matrices alone. Here a convolution counts as the matrix ``[out, in * height * width]``, one
+optimizer has every parameter, so that growth, widening and compaction find them where those of any other are, and
+what is masked stays where it is.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import overload
+
+import torch
+from torch import Tensor
+from torch.optim.adamw import adamw
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the quintic iteration; they make it steep at zero, and leave singular values between about 0.7 and 1.2."""
+
+STEPS = 5
+
+LIKE_ADAMW = 0.2
+"""Root mean square of an AdamW step in units of the rate, to which arXiv:2502.16982 scales Muon's."""
+
+SMALL = 1e-7
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for parameters of two dimensions and more, AdamW for biases, batch norm and other vectors.
+
+    With gradient ``G``, momentum ``mu``, rate ``r``, decay ``d``, and ``W`` as a matrix of ``A x B``::
+
+        M <- mu M + (1 - mu) G
+        O <- orthogonal((1 - mu) G + mu M)
+        W <- W - r d W - 0.2 r sqrt(max(A, B)) O
+
+    as in "Muon is Scalable for LLM Training" (arXiv:2502.16982), whose factor gives the step the size of AdamW's, so
+    that one rate and one decay serve both. ``orthogonal`` is :func:`orthogonal`. Its step is dense; an entry whose
+    gradient and momentum are both exactly zero does not move, which is what keeps masked weights at zero.
+
+    Args:
+        params: parameters or groups, as for any ``torch.optim`` optimizer.
+        lr: rate, > 0.
+        momentum: ``mu``, in [0, 1).
+        weight_decay: ``d``, >= 0, of the groups that do not say.
+        betas: of AdamW.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.eye(2))
+        >>> optimizer = Muon([weight], lr=0.1)
+        >>> (weight * torch.tensor([[3.0, 0.0], [0.0, 0.0]])).sum().backward()
+        >>> optimizer.step()
+        >>> [round(number, 1) for number in weight.flatten().tolist()]  # a gradient of 300 would move it as far
+        [1.0, 0.0, 0.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[torch.nn.Parameter] | Iterable[dict[str, object]],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "betas": betas})
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Move every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            for group in self.param_groups:
+                with_gradient = [each for each in group["params"] if each.grad is not None]
+                self._step_matrices(group, [each for each in with_gradient if each.dim() > 1])
+                self._step_vectors(group, [each for each in with_gradient if each.dim() <= 1])
+        return loss
+
+    def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
+        momentum, rate = group["momentum"], group["lr"]
+        # Matrices of one shape are made orthogonal together.
+        shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for parameter in parameters:
+            assert parameter.grad is not None
+            state = self.state[parameter]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(parameter)
+            moment = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
+            matrix = parameter.grad.lerp(moment, momentum).reshape(len(parameter), -1)
+            shapes.setdefault((matrix.shape[0], matrix.shape[1]), []).append((parameter, matrix))
+        for (rows, columns), found in shapes.items():
+            matrices = torch.stack([matrix for _, matrix in found])
+            steps = orthogonal(matrices).masked_fill_(matrices == 0, 0)
+            size = LIKE_ADAMW * rate * max(rows, columns) ** 0.5
+            for (parameter, _), step in zip(found, steps, strict=True):
+                parameter.mul_(1 - rate * group["weight_decay"])
+                parameter.add_(step.view(parameter.shape), alpha=-size)
+
+    def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
+        if not parameters:
+            return
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["step"] = torch.zeros(())
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+        states = [self.state[parameter] for parameter in parameters]
+        betas = group["betas"]
+        assert isinstance(betas, tuple)
+        adamw(
+            parameters,
+            [each.grad for each in parameters if each.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=_number(group["lr"]),
+            weight_decay=_number(group["weight_decay"]),
+            eps=1e-8,
+            maximize=False,
+        )
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return value
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices with the singular vectors of ``matrices`` and singular values near 1, ``[N, A, B] -> [N, A, B]``.
+
+    Five steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. A matrix of
+    zeros stays one.
+
+    Example:
+        >>> found = orthogonal(torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0)))
+        >>> values = torch.linalg.svdvals(found)
+        >>> bool((values > 0.6).all() and (values < 1.3).all())
+        True
+    """
+    a, b, c = COEFFICIENTS
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).float()
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALL)
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    x = x.mT if tall else x
+    return x.contiguous().to(matrices.dtype)
