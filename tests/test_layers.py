@@ -30,9 +30,9 @@ show.report.leaving show.report.reliability show.report.thinking show.report.lev
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.join ship.onnx ship.check ship.quantize
 ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
-ship.modelcard ship.hub
-cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.info cli.train cli.predict cli.prune cli.search
-cli.serve cli.convert
+ship.export ship.export_table ship.modelcard ship.hub
+cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
+cli.search cli.serve cli.convert
 cli.app cli
 __main__
 """

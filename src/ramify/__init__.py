@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
     from ramify.ship.answer import answerer as answerer
+    from ramify.ship.export import export as export
     from ramify.ship.hub import write_hub as write_hub
     from ramify.ship.picture import read_picture as read_picture
     from ramify.ship.runtime import Runtime as Runtime
@@ -107,6 +108,7 @@ _HOME = {
     "ramify.run.train": ("resume", "train"),
     "ramify.show.report.write": ("report",),
     "ramify.ship.answer": ("answerer",),
+    "ramify.ship.export": ("export",),
     "ramify.ship.hub": ("write_hub",),
     "ramify.ship.picture": ("read_picture",),
     "ramify.ship.runtime": ("Runtime",),

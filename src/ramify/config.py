@@ -15,6 +15,7 @@ from ramify.errors import ConfigError
 from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
+from ramify.sections import SQUEEZED as SQUEEZED
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -104,7 +105,7 @@ def resolve(config: Config) -> Config:
     growth = config.growth
     changes: dict[str, object] = {"plan": growth.plan or ("deeper",) * config.growths}
     if growth.widen is None:
-        changes["widen"] = max(1, network.channels // 2)
+        changes["widen"] = max(1, network.widths[0] // 2)
     if growth.mode == "scheduled":
         changes |= {"epochs": growth_epochs(config), "every": None}  # one of the two says it
     if growth.patience is None:
@@ -115,7 +116,8 @@ def resolve(config: Config) -> Config:
     if weight is None and train.teacher is not None:
         weight = TEACHER_WEIGHT
     final = network.final
-    if final is None and growth.init == "identity" and network.cells == "seed" and network.growths:
+    alike = growth.init == "identity" and not network.cascade  # under a cascade a new exit may be of any kind
+    if final is None and alike and network.cells == "seed" and network.growths:
         final = network.exit
     return config.model_copy(
         update={
@@ -167,6 +169,8 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, prune, train = config.network, config.prune, config.train
     last = train.epochs
     yield from _network_contradictions(network)
+    if network.cascade and config.convert == "sdn":
+        yield "network.cascade", True, "false, as the exits that convert=sdn puts in would add to the last one's answer"
     if config.parent is None:
         if config.convert is not None:
             yield "convert", config.convert, "null, as there is no parent whose network could be converted"
@@ -318,7 +322,7 @@ def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "growth.plan", plan, why
         return
     if deeper < len(plan) and (network.cells, network.cell) not in WIDENED:
-        names = "basic cells of the seed, resnet56 and wideresnet32_4"
+        names = "basic, depthwise and compact cells of the seed, resnet56 and wideresnet32_4"
         yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
     there = network.first_stages
     for action in plan:
@@ -335,16 +339,32 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         if len(network.exits_at) >= cells:
             yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
     if network.cells == "seed":
+        yield from _shape_contradictions(network)
         return
     cells = len(PUBLISHED[network.cells])
     if len(network.structure) > cells:
         yield "network.structure", network.structure, f"up to {cells} numbers, the cells of {network.cells}, or none"
     if network.kind == "dense":
         yield "network.kind", "dense", f"iterative, full_ic, full, as the cells of {network.cells} form a chain"
-    for key in ("cell", "channels"):
+    for key in ("cell", "channels", "strides", "squeeze"):
         given, default = getattr(network, key), NetworkConfig.model_fields[key].default
         if given != default:
-            yield f"network.{key}", given, f"{default}, which is left alone, as {network.cells} has cells of its own"
+            left = "null" if default is None else default
+            yield f"network.{key}", given, f"{left}, which is left alone, as {network.cells} has cells of its own"
+
+
+def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    cells, widths, strides = len(network.structure), len(network.widths), network.strides
+    if strides is None and widths > cells:
+        yield "network.channels", network.channels, f"up to {cells} widths, as network.structure has {cells} cells"
+    elif strides is not None and len(strides) != cells:
+        yield "network.strides", strides, f"a list of {cells}, one for each cell of network.structure, or null"
+    elif strides is not None and isinstance(network.channels, tuple) and sum(strides) != widths - 1:
+        why = f"as each moves on to the next of the {widths} widths in network.channels"
+        yield "network.strides", strides, f"a list with {widths - 1} times 1, {why}"
+    if network.squeeze is not None and network.cell not in SQUEEZED:
+        why = f"as {network.cell} cells have no place for it ({', '.join(SQUEEZED)} have)"
+        yield "network.squeeze", network.squeeze, f"null, {why}"
 
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
@@ -358,6 +378,8 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
         yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
     if prune.unit == "channel" and network.cell == "skip_second":
         yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
+    if prune.unit == "channel" and network.cell == "grouped":
+        yield "prune.unit", prune.unit, "weight, as the groups of a grouped cell need all of their channels"
     growth = config.growth
     looks = prune.criterion in (None, "snip", "grasp", "synflow")
     if growth.init == "identity" and growth.mode == "scheduled" and looks:

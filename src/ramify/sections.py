@@ -143,8 +143,15 @@ class DataConfig(Section):
     ] = None
 
 
-WIDENED = {("seed", "basic"), ("resnet56", "basic"), ("wideresnet32_4", "basic")}
+WIDENED = {
+    *(("seed", cell) for cell in ("basic", "depthwise", "compact")),
+    ("resnet56", "basic"),
+    ("wideresnet32_4", "basic"),
+}
 """``network.cells`` and ``network.cell`` whose cells have inner channels of their own."""
+
+SQUEEZED = ("depthwise", "grouped", "compact")
+"""``network.cell`` that have a place for squeeze-and-excitation."""
 
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
@@ -195,27 +202,56 @@ class NetworkConfig(Section):
         ),
     ] = None
     channels: Annotated[
-        Whole, Field(ge=1), Key("a whole number >= 1", "output channels of the stem and of every seed cell")
-    ] = 16
-    cell: Annotated[
-        Literal["basic", "skip_second"],
+        Annotated[Whole, Field(ge=1)] | Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], Field(min_length=1)],
         Key(
-            "basic, skip_second",
-            "of seed cells: a shortcut over both layers, or over the second one alone",
+            "a whole number >= 1, or a list of them, such as [16, 32, 64]",
+            "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell that "
+            "strides moves on to the next",
         ),
-    ] = "basic"
-    exit: Annotated[
-        Literal["mixed", "average", "max"],
-        Key("mixed, average, max", "pooling of the internal classifiers; mixed learns the share of each"),
-    ] = "mixed"
-    final: Annotated[
-        Literal["average", "mixed", "max"] | None,
+    ] = 16
+    strides: Annotated[
+        tuple[Bit, ...] | None,
         Key(
-            "average, mixed, max, or null",
-            "of seed cells: pooling of the final classifier; null is average, or network.exit where growth.init is "
-            "identity",
+            "a list of 0 and 1, one for each number of network.structure, or null",
+            "1 = this seed cell halves the map and moves on to the next of network.channels; null spreads the widths "
+            "evenly over the cells",
         ),
     ] = None
+    cell: Annotated[
+        Literal["basic", "skip_second", "depthwise", "grouped", "compact"],
+        Key(
+            "basic, skip_second, depthwise, grouped, compact",
+            "of seed cells: two 3x3 layers with a shortcut over both, or over the second one alone; two separable "
+            "layers; a 3x3 layer of groups between two of 1x1; filters of single channels between two of 1x1",
+        ),
+    ] = "basic"
+    squeeze: Annotated[
+        Ratio | None,
+        Key(
+            "a number in (0, 1], or null",
+            "squeeze-and-excitation in depthwise, grouped and compact cells, with this share of their inner channels "
+            "as hidden units",
+        ),
+    ] = None
+    exit: Annotated[
+        Literal["mixed", "average", "max", "global", "conv"],
+        Key(
+            "mixed, average, max, global, conv",
+            "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
+            "that way, conv as well, behind a 1x1 block",
+        ),
+    ] = "mixed"
+    final: Annotated[
+        Literal["average", "mixed", "max", "global", "conv"] | None,
+        Key(
+            "average, mixed, max, global, conv, or null",
+            "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
+            "is identity without network.cascade",
+        ),
+    ] = None
+    cascade: Annotated[
+        bool, Key("true, false", "each exit adds its logits to those of the exit before it, and answers with the sum")
+    ] = False
     input_shape: Annotated[
         tuple[Annotated[Whole, Field(ge=1)], Size, Size] | None,
         Key("[channels, height, width] with sides >= 8, or null for the data's", "shape of one picture"),
@@ -238,6 +274,26 @@ class NetworkConfig(Section):
         if not any(exits) and given.get("exits_at") is None:
             found["exits_at"] = EXITS_AT
         return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the seed's cells, first to last; the stem has the first."""
+        return self.channels if isinstance(self.channels, tuple) else (self.channels,)
+
+    @property
+    def strided(self) -> tuple[int, ...]:
+        """For each seed cell 1 if it halves the map, else 0.
+
+        Example:
+            >>> NetworkConfig(structure=(0, 0, 1, 0, 1), channels=(16, 32)).strided
+            (0, 0, 0, 1, 0)
+        """
+        if self.strides is not None:
+            return self.strides
+        cells, groups = len(self.structure), len(self.widths)
+        # Earlier groups get what is left over: their cells are the cheaper ones.
+        starts = {-(-group * cells // groups) for group in range(1, groups)}
+        return tuple(int(cell in starts) for cell in range(cells))
 
     @property
     def exits(self) -> int:

@@ -1,18 +1,26 @@
 """A contract for every cell in the registry, and what each type is."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ramify.nn.cell import CELLS, CellPlan, shrunk
+from ramify.config import SQUEEZED
+from ramify.nn.cell import CELLS, EXPANSION, CellPlan, Squeeze, inner_channels, shrunk
 from ramify.nn.masked import MaskedConv2d, masked_layers
 
 ONE_LAYER = ("plain", "unpadded", "linear")
 
 
 def planned(
-    name: str, channels: tuple[int, int, int], stride: int = 1, size: tuple[int, int] = (8, 8), projects: bool = False
+    name: str,
+    channels: tuple[int, int, int],
+    stride: int = 1,
+    size: tuple[int, int] = (8, 8),
+    projects: bool = False,
+    squeeze: int = 0,
 ) -> CellPlan:
     """The plan of a cell; it projects where it must, or where it can and should."""
     read, inner, out = channels
@@ -22,7 +30,7 @@ def planned(
         return CellPlan(read, read, out, False, name, stride)
     if name == "skip_second":
         return CellPlan(read, inner, out, projects or inner != out, name, stride)
-    return CellPlan(read, inner, out, projects or read != out or stride != 1, name, stride)
+    return CellPlan(read, inner, out, projects or read != out or stride != 1, name, stride, squeeze=squeeze)
 
 
 @pytest.mark.parametrize("name", sorted(CELLS))
@@ -37,7 +45,7 @@ def test_a_cell_gives_the_map_that_its_plan_says(
     cell = CELLS[name](plan)
     output = cell(torch.randn(2, channels[0], *size))
     assert output.shape == (2, channels[2], *shrunk(plan, *size))
-    if name != "preactivation":  # what it gives meets its ReLU in the next cell
+    if name not in ("preactivation", "compact"):  # what it gives meets its ReLU in the next cell, or nowhere
         assert (output >= 0).all()
     output.sum().backward()
     assert all(parameter.grad is not None for parameter in cell.parameters())
@@ -52,6 +60,53 @@ def test_a_cell_learns_from_its_whole_input_and_treats_pictures_alike(name: str)
     torch.testing.assert_close(cell(x[1:2]), output[1:2])
     [gradient] = torch.autograd.grad(output.sum(), x)
     assert (gradient != 0).any(dim=0).all()
+
+
+@pytest.mark.parametrize("name", SQUEEZED)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_squeezing_scales_inner_channels_by_what_the_whole_map_says(name: str, stride: int) -> None:
+    plan = planned(name, (4, 16, 6), stride, squeeze=3)
+    cell, bare = CELLS[name](plan).eval(), CELLS[name](replace(plan, squeeze=0)).eval()
+    squeeze = cell.get_submodule("squeeze")
+    assert isinstance(squeeze, Squeeze)
+    assert (squeeze.reduce.weight.shape, squeeze.expand.weight.shape) == ((3, 16), (16, 3))
+    bare.load_state_dict({key: value for key, value in cell.state_dict().items() if "squeeze" not in key})
+    x = torch.rand(2, 4, 8, 8)
+    assert not torch.allclose(cell(x), bare(x), atol=1e-3)
+    torch.nn.init.zeros_(squeeze.expand.weight)
+    torch.nn.init.constant_(squeeze.expand.bias, 50)  # the gates stand open
+    torch.testing.assert_close(cell(x), bare(x))
+
+
+@pytest.mark.parametrize("name", SQUEEZED)
+def test_a_small_cell_passes_on_what_it_reads_where_the_shape_stays(name: str) -> None:
+    """With its last norm silent a cell is its shortcut, and ``compact`` keeps what is negative."""
+    cell = CELLS[name](planned(name, (8, 8, 8))).eval()
+    last = [part for part in cell.modules() if isinstance(part, nn.BatchNorm2d)][-1]
+    torch.nn.init.zeros_(last.weight)
+    x = torch.randn(2, 8, 8, 8)
+    assert torch.equal(cell(x), x if name == "compact" else F.relu(x))
+    changed = CELLS[name](planned(name, (8, 8, 8), stride=2))
+    shortcut = {"compact": 0, "depthwise": 64 + 16, "grouped": 64 + 16}[name]
+    assert sum(each.numel() for each in changed.parameters()) - sum(each.numel() for each in cell.parameters()) == shortcut
+
+
+def test_the_small_cells_have_the_weights_that_they_say() -> None:
+    def weights(name: str, width: int) -> int:
+        layers = masked_layers(CELLS[name](planned(name, (width, inner_channels(name, width, width), width))))
+        return sum(layer.weight.numel() for layer in layers.values())
+
+    assert weights("basic", 32) == 18 * 32**2
+    assert weights("depthwise", 32) == 2 * (9 * 32 + 32**2)
+    assert weights("grouped", 32) == 2 * 32**2 + 72 * 32
+    assert weights("compact", 32) == 2 * EXPANSION * 32**2 + 9 * EXPANSION * 32
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 2), (12, 3), (7, 7), (4, 1)])
+def test_groups_are_of_eight_channels_or_of_what_divides_them(channels: int, groups: int) -> None:
+    conv = masked_layers(CELLS["grouped"](planned("grouped", (3, channels, 5))))["conv2"]
+    assert isinstance(conv, MaskedConv2d)
+    assert conv.groups == groups
 
 
 @pytest.mark.parametrize("name", ["basic", "skip_second", "preactivation"])

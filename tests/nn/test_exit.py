@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramify.nn.exit import EXITS, Grid, PooledHead
+from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, Grid, PooledHead, hidden_channels
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))
@@ -23,6 +23,10 @@ def test_an_exit_gives_logits_for_any_size(name: str, grid: Grid, size: tuple[in
 def test_an_exit_reads_each_place_of_its_grid_in_each_channel(name: str, grid: Grid) -> None:
     head = EXITS[name](5, 7, grid)
     of_its_own = {"mixed": 1, "normed": 2 * 5}
+    if name in ONE_PIXEL:
+        own = {"global": 5 * 7 + 7 + 1, "conv": 5 * HIDDEN + 2 * HIDDEN + HIDDEN * 7 + 7 + 1}
+        assert sum(each.numel() for each in head.parameters()) == own[name]
+        return
     assert sum(each.numel() for each in head.parameters()) == 5 * grid[0] * grid[1] * 7 + 7 + of_its_own.get(name, 0)
 
 
@@ -42,3 +46,22 @@ def test_a_normed_exit_reads_what_batch_norm_and_relu_leave() -> None:
     head.get_parameter("norm.bias").data.copy_(torch.tensor([0.3, -0.2]))
     x = torch.randn(4, 2, 8, 8)
     assert torch.equal(head(x), plain(F.relu(head.get_submodule("norm")(x))))
+
+
+def test_a_global_exit_is_a_mixed_one_of_a_single_place() -> None:
+    head, wide = EXITS["global"](3, 4, (4, 4)), EXITS["mixed"](3, 4, (1, 1))
+    wide.load_state_dict(head.state_dict())
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(head(x), wide(x))
+
+
+def test_a_conv_exit_pools_what_its_block_makes() -> None:
+    head = EXITS["conv"](3, 4, (4, 4)).eval()
+    assert isinstance(head, PooledHead)
+    assert head.conv is not None
+    assert head.norm is not None
+    x = torch.randn(2, 3, 8, 8)
+    block = F.relu(head.norm(head.conv(x)))
+    expected = 0.5 * (block.amax(dim=(2, 3)) + block.mean(dim=(2, 3)))
+    torch.testing.assert_close(head(x), head.linear(expected))
+    assert hidden_channels(200) == 200

@@ -1,6 +1,7 @@
 """Channels: which weights make and read each, counted from what the network computes and not from its plan."""
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
-from ramify.nn.cell import CELLS, CellPlan, shrunk
-from ramify.nn.exit import EXITS, GRID
+from ramify.nn.cell import CELLS, PROJECTING, CellPlan, DepthwiseCell, shrunk
+from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, PooledHead, hidden_channels
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan
 from ramify.ops.channels import (
@@ -66,7 +67,8 @@ def shake(network: nn.Module, seed: int) -> None:
 
 
 Spec = tuple[str, int, int]
-"""A cell by its type, the channels it gives, and its stride; "skip_second+" is one that projects."""
+"""A cell by its type, the channels it gives, and its stride; "skip_second+" is one that projects, and "compact~" one
+with squeeze-and-excitation."""
 
 STEMS = {"block": ("seed", 3), "convolution": ("wideresnet32_4", 16), "none": ("lenet5", 2)}
 """``network.cells`` and the channels of each kind of stem; without one it is the pictures' own."""
@@ -96,10 +98,16 @@ def narrow(
     built: list[CellPlan] = []
     places = [place for place, _ in heads]
     for number, (name, out, stride) in enumerate(specs, start=1):
-        kind = name.rstrip("+")
-        projects = name.endswith("+") or (kind in ("basic", "preactivation") and (trunk != out or stride != 1))
-        inner = {"basic": out + 1, "preactivation": out + 1, "skip_second": out + projects, "separable": trunk}
-        plan = CellPlan(trunk, inner.get(kind, out), out, projects, kind, stride, height * width)
+        kind = name.rstrip("+~")
+        pooled = dense and stride != 1
+        stride = 1 if pooled else stride
+        projects = name.endswith("+") or (kind in PROJECTING and (trunk != out or stride != 1))
+        inner = {"skip_second": out + projects, "separable": trunk, "grouped": 12}
+        inner |= dict.fromkeys(("basic", "preactivation", "depthwise", "compact"), out + 1)
+        squeeze = 2 if name.endswith("~") else 0
+        plan = CellPlan(
+            trunk, inner.get(kind, out), out, projects, kind, stride, height * width, squeeze=squeeze, pooled=pooled
+        )
         height, width = shrunk(plan, height, width)
         built.append(plan)
         trunk = trunk + out if dense else out
@@ -122,7 +130,7 @@ def narrow(
 
 
 def stage(cells: Sequence[CellPlan], read: int, head: str, side: int, final: bool = False) -> StagePlan:
-    grid = min(GRID, side)
+    grid = 1 if head in ONE_PIXEL else min(GRID, side)
     return StagePlan(tuple(cells), read, final, (grid, grid), head)
 
 
@@ -159,6 +167,24 @@ NARROW: dict[str, tuple[list[Spec], list[tuple[int, str]], str, int]] = {
     ),
     "linear": ([("linear", 6, 1), ("linear", 5, 1)], [(1, "normed"), (2, "average")], "none", 8),
     "skip_second": ([("skip_second+", 4, 1), ("skip_second", 4, 1)], [(1, "mixed"), (2, "average")], "block", 8),
+    "depthwise": (
+        [("depthwise", 3, 1), ("depthwise~", 4, 2), ("depthwise", 5, 2), ("depthwise~", 5, 1)],
+        [(1, "global"), (2, "conv"), (4, "average")],
+        "block",
+        9,
+    ),
+    "grouped": (
+        [("grouped", 3, 1), ("grouped~", 4, 2), ("grouped", 5, 2)],
+        [(1, "global"), (2, "normed"), (3, "conv")],
+        "block",
+        8,
+    ),
+    "compact": (
+        [("compact", 3, 1), ("compact~", 4, 2), ("compact", 5, 2), ("compact~", 5, 1)],
+        [(1, "conv"), (2, "normed"), (4, "global")],
+        "block",
+        9,
+    ),
     "motley": (
         [
             ("plain", 4, 1),
@@ -168,9 +194,11 @@ NARROW: dict[str, tuple[list[Spec], list[tuple[int, str]], str, int]] = {
             ("separable", 4, 1),
             ("plain", 5, 1),
             ("skip_second+", 5, 1),
+            ("compact", 4, 1),
+            ("depthwise~", 5, 1),
             ("linear", 6, 1),
         ],
-        [(1, "mixed"), (2, "average"), (6, "normed"), (8, "average")],
+        [(1, "mixed"), (2, "average"), (6, "normed"), (10, "average")],
         "convolution",
         16,
     ),
@@ -200,14 +228,18 @@ def outputs(network: Network) -> dict[str, Tensor]:
             hooks.append(
                 module.register_forward_hook(lambda _, __, out, name=name: seen.update({f"{name} output": out}))
             )
-        elif name.endswith("conv2"):
-            at = f"{name.removesuffix('.conv2')} inner"
+        elif name.endswith("conv3" if isinstance(owner(network, name), DepthwiseCell) else "conv2"):
+            at = f"{name.rpartition('.')[0]} inner"
             hooks.append(module.register_forward_hook(lambda _, read, __, at=at: seen.update({at: read[0]})))
     with torch.no_grad():
         network(pictures_for(network))
     for hook in hooks:
         hook.remove()
     return seen
+
+
+def owner(network: Network, name: str) -> nn.Module:
+    return network.get_submodule(name.rpartition(".")[0])
 
 
 structures = st.lists(st.integers(0, 1), min_size=1, max_size=5).map(tuple)
@@ -502,9 +534,9 @@ def test_every_cell_and_exit_has_its_wiring() -> None:
     """Each tensor is named once, and has as many rows and columns as the wiring says."""
     assert WIRING.keys() == CELLS.keys()
     for name, wiring in WIRING.items():
-        for projects in {False, bool(wiring.shortcut)}:
-            inner = {"separable": 3, "basic": 5, "skip_second": 5, "preactivation": 5}.get(name, 7)
-            plan = CellPlan(3, inner, 7, projects, name, 1, 4)
+        for projects, squeeze in itertools.product({False, wiring.carries is not None}, {0, 2 * bool(wiring.squeeze)}):
+            inner = {"separable": 3, "plain": 7, "unpadded": 7, "linear": 7}.get(name, 5)
+            plan = CellPlan(3, inner, 7, projects, name, 1, 4, squeeze)
             counts: dict[Space, int] = {"trunk": 3, "inner": inner, "output": 7}
             assert counts[wiring.inner] == inner
             check_parts(CELLS[name](plan), wiring.of(plan), counts, cell_width(plan))
@@ -515,15 +547,18 @@ def test_every_cell_and_exit_has_its_wiring() -> None:
 
 def check_parts(module: nn.Module, parts: Sequence[Part], counts: dict[Space, int], width: int) -> None:
     owners = {key.rpartition(".")[0] for key in module.state_dict()} - {""}  # a pooling share belongs to no channel
+    if "conv" in owners and isinstance(module, PooledHead):
+        owners -= {"norm", "linear"}  # behind the block nothing is a channel of the trunk
     assert sorted(part.name for part in parts) == sorted(owners)
     for part in parts:
         own = module.get_submodule(part.name)
         for value in own.state_dict().values():
-            assert value.dim() == 0 or value.shape[0] == (7 if part.rows is None else counts[part.rows])
+            hidden = {"squeeze.reduce": 2, "conv": hidden_channels(7)}.get(part.name, 7)
+            assert value.dim() == 0 or value.shape[0] == (hidden if part.rows is None else counts[part.rows])
         assert isinstance(own, nn.BatchNorm2d) is (not isinstance(own, MaskedConv2d | MaskedLinear))
         if part.columns is None:
             weight = own.get_parameter("weight")
-            assert weight.dim() == 1 or weight.shape[1] == 1
+            assert weight.dim() == 1 or weight.shape[1] == (2 if part.gate else 1)
         else:
             assert own.get_parameter("weight").shape[1] == counts[part.columns] * width
         for other in (part.norm, part.filter):
@@ -536,10 +571,13 @@ LOST = {
     "preactivation": [(5, 0), (5, 0), (6, 5)],
     "plain": [(0, 4), (0, 5), (0, 3)],
     "separable": [(0, 4), (0, 5), (0, 4)],
+    "depthwise": [(4, 0), (5, 4), (6, 0), (6, 0)],
+    "grouped": [(0, 0), (0, 4), (0, 5)],
+    "compact": [(4, 0), (5, 4), (6, 0), (6, 0)],
     "unpadded": [(0, 4), (0, 5), (0, 6)],
     "linear": [(0, 6), (0, 5)],
     "skip_second": [(5, 4), (0, 0)],
-    "motley": [(0, 4), (0, 0), (6, 0), (5, 4), (0, 4), (0, 5), (6, 5), (0, 6)],
+    "motley": [(0, 4), (0, 0), (6, 0), (5, 4), (0, 4), (0, 5), (6, 5), (5, 4), (6, 5), (0, 6)],
 }
 
 
@@ -565,7 +603,7 @@ def test_a_young_chain_can_lose_no_more_than_when_it_has_grown(name: str) -> Non
         assert young == {each for each in whole if int(each[0].split(".")[1]) < stages}
 
 
-@pytest.mark.parametrize("name", ["plain", "separable", "unpadded", "linear", "motley", "preactivation"])
+@pytest.mark.parametrize("name", ["plain", "separable", "depthwise", "compact", "unpadded", "linear", "motley", "preactivation"])
 def test_a_grown_stage_of_any_cell_does_not_read_the_dead(name: str) -> None:
     """What it would read of them may change as it likes."""
     for stages in range(1, len(NARROW[name][1])):

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ramify.config import NetworkConfig
+from ramify.config import SQUEEZED, NetworkConfig
 from ramify.errors import RunError
-from ramify.nn.cell import CELLS
+from ramify.nn.cell import CELLS, PROJECTING
+from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops import compact as compaction
@@ -525,17 +526,18 @@ def chains(draw: st.DrawFn) -> Network:
     left = side
     for _ in range(draw(st.integers(1, 5))):
         names = [name for name in CELLS if name not in ("unpadded", "linear")] + ["skip_second+"]
+        names += [f"{name}~" for name in SQUEEZED]
         if not dense:
             names += ["linear"] + ["unpadded"] * (left >= 6)
         name = draw(st.sampled_from(names))
-        stride = 1 if dense else draw(st.integers(1, 2))
+        stride = draw(st.integers(1, 2))
         read = (specs[-1][1] if specs else STEMS[stem][1]) if not dense else STEMS[stem][1] + sum(s[1] for s in specs)
         # An identity wants as many channels on both sides; half of the time it is there.
-        out = read if name == "basic" and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
+        out = read if name in PROJECTING and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
         specs.append((name, out, stride))
         left = {"linear": 1, "unpadded": (left - 4) // 2}.get(name, -(-left // stride))
     places = [*sorted(draw(st.sets(st.integers(1, len(specs)), max_size=2)) - {len(specs)}), len(specs)]
-    heads = [(place, draw(st.sampled_from(["mixed", "average", "max", "normed"]))) for place in places]
+    heads = [(place, draw(st.sampled_from(list(EXITS)))) for place in places]
     network = narrow(specs, heads, stem, side, draw(st.integers(1, len(heads))), dense)
     shake(network, draw(st.integers(0, 99)))
     return network

@@ -10,6 +10,7 @@ from ramify.cli.config import config
 from ramify.cli.convert import convert
 from ramify.cli.data import data
 from ramify.cli.evaluate import evaluate
+from ramify.cli.export import export
 from ramify.cli.info import info
 from ramify.cli.predict import predict
 from ramify.cli.prune import prune
@@ -44,6 +45,6 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, calibrate, prune, convert, report, predict, serve, data, config):
+for verb in (train, info, evaluate, calibrate, prune, convert, report, export, predict, serve, data, config):
     app.command()(verb)
 app.add_typer(search)

@@ -1,6 +1,5 @@
 """What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
 
-from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -52,14 +51,21 @@ class Prediction(NamedTuple):
 class Branching(nn.Module):
     """A classifier of stages, each ``trunk -> (trunk, logits [B, C])``, the last exit being the final classifier.
 
+    In a ``cascade`` an exit answers with the sum of what its stage gives and of what the exit before it answers, as in
+    an additive model (Boosted Dynamic Neural Networks, arXiv:2211.16726; Zero Time Waste, arXiv:2106.05409): a later
+    exit corrects the earlier ones, and none of their work is lost. Whoever runs stages one by one does so by
+    :meth:`run_stage`, and hands on the logits with the trunk.
+
     In training a stage takes a second argument, the share of its exit's gradient that goes into the trunk (see
     :mod:`ramify.nn.equilibrium`).
 
     Attributes:
         stages: those that exist.
+        cascade: whether exits add to the answers before them.
     """
 
     stages: nn.ModuleList
+    cascade: bool = False
 
     def enter(self, images: Tensor) -> Tensor:
         """What the first stage reads, made of ``images [B, channels, H, W]`` in [0, 1]."""
@@ -71,12 +77,26 @@ class Branching(nn.Module):
 
     def exit_logits(self, images: Tensor) -> list[Tensor]:
         """The logits ``[B, C]`` of each exit, shallowest first."""
-        trunk = self.enter(images)
+        trunk, logits = self.enter(images), None
         found: list[Tensor] = []
-        for stage in self.stages:
-            trunk, logits = stage(trunk)
+        for at in range(len(self.stages)):
+            trunk, logits = self.run_stage(at, trunk, logits)
             found.append(logits)
         return found
+
+    def run_stage(
+        self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What stage ``at``, from 0, makes of the trunk, and the logits ``[B, C]`` with which its exit answers.
+
+        Args:
+            at: a stage that exists.
+            trunk: what the stage before it gave, or :meth:`enter`.
+            before: the logits ``[B, C]`` of the exit before it, which count in a cascade alone; None for the first.
+            share: the second argument of the stage, where it trains in gradient equilibrium.
+        """
+        trunk, logits = self.stages[at](trunk) if share is None else self.stages[at](trunk, share)
+        return trunk, before + logits if self.cascade and before is not None else logits
 
     def predict(self, images: Tensor, policy: Judge) -> Prediction:
         """Answer each picture at the first exit that ``policy`` lets it leave from.
@@ -106,26 +126,26 @@ class Branching(nn.Module):
             self.eval()
         try:
             with torch.inference_mode():
-                return _answer(self.enter(images), list(self.stages), policy)
+                return _answer(self, self.enter(images), policy)
         finally:
             if training:
                 self.train()
 
 
-def _answer(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Prediction:
+def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
     count, device = len(trunk), trunk.device
     if count == 1:
-        return _answer_one(trunk, stages, policy)
+        return _answer_one(network, trunk, policy)
     classes, exits = torch.zeros(2, count, dtype=torch.int64, device=device)
     confidence = torch.zeros(count, device=device)
     undecided = torch.arange(count, device=device)
     seen: Tensor | None = None  # [i + 1, undecided, C]
-    ran = [0] * len(stages)
-    for index, stage in enumerate(stages):
+    ran = [0] * len(network.stages)
+    for index in range(len(ran)):
         if len(undecided) == 0:
             break
         ran[index] = len(undecided)
-        trunk, logits = stage(trunk)
+        trunk, logits = network.run_stage(index, trunk, None if seen is None else seen[-1])
         seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
         found = policy.judge(seen)
         gone = found.leaves.nonzero()[:, 0]
@@ -143,14 +163,15 @@ def _answer(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Predic
     return Prediction(classes, exits, confidence, tuple(ran))
 
 
-def _answer_one(trunk: Tensor, stages: Sequence[nn.Module], policy: Judge) -> Prediction:
+def _answer_one(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
     """One picture: there is nothing to sort out, and one value is read back at each exit."""
     seen: Tensor | None = None
-    for index, stage in enumerate(stages):
-        trunk, logits = stage(trunk)
+    stages = len(network.stages)
+    for index in range(stages):
+        trunk, logits = network.run_stage(index, trunk, None if seen is None else seen[-1])
         seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
         found = policy.judge(seen)
-        if index == len(stages) - 1 or found.leaves.item():
+        if index == stages - 1 or found.leaves.item():
             break
-    ran = tuple(int(at <= index) for at in range(len(stages)))
+    ran = tuple(int(at <= index) for at in range(stages))
     return Prediction(found.classes, torch.full_like(found.classes, index), found.confidence.float(), ran)

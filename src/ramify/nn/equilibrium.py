@@ -78,11 +78,11 @@ def balanced_logits(network: Branching, images: Tensor) -> Tensor:
         >>> torch.equal(balanced_logits(network, images), network(images))
         True
     """
-    trunk = network.enter(images)
+    trunk, logits = network.enter(images), None
     found: list[Tensor] = []
-    for index, stage in enumerate(network.stages):
+    for index in range(len(network.stages)):
         own, behind = shares(len(network.stages), index)
-        trunk, logits = stage(trunk, own)
+        trunk, logits = network.run_stage(index, trunk, logits, own)
         trunk = scale_gradient(trunk, behind)
         found.append(logits)
     return torch.stack(found)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramify.nn.masked import MaskedLinear
+from ramify.nn.masked import MaskedConv2d, MaskedLinear
 
 GRID = 4
 """Largest side of the pooled map that a head reads."""
+
+HIDDEN = 32
+"""Least channels of the block in a ``conv`` exit."""
 
 FUSED_FROM = 64
 """Above so many channels, as behind dense wiring, average pooling is left to the compiler where there is one."""
@@ -22,19 +25,32 @@ class PooledHead(nn.Module):
 
     ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``: None learns it as one
     parameter that starts at 0.5 (Shallow-Deep Networks, arXiv:1810.07052), 0.0 is average pooling and 1.0 is
-    max pooling. With ``normed``, batch norm and ReLU come first, as cells that end in neither ask for.
+    max pooling. With ``normed``, batch norm and ReLU come first, as cells that end in neither ask for. With
+    ``hidden``, a 1x1 convolution to so many channels comes before those.
     """
 
-    def __init__(self, channels: int, classes: int, grid: Grid, share: float | None, normed: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        grid: Grid,
+        share: float | None,
+        normed: bool = False,
+        hidden: int | None = None,
+    ) -> None:
         super().__init__()
         self.grid = grid
         self.fixed = share
-        self.norm = nn.BatchNorm2d(channels) if normed else None
+        self.conv = None if hidden is None else MaskedConv2d(channels, hidden, 1)
+        read = channels if hidden is None else hidden
+        self.norm = nn.BatchNorm2d(read) if normed else None
         if share is None:
             self.share = nn.Parameter(torch.tensor(0.5))
-        self.linear = MaskedLinear(channels * grid[0] * grid[1], classes)
+        self.linear = MaskedLinear(read * grid[0] * grid[1], classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
         if self.norm is not None:
             x = F.relu(self.norm(x))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
@@ -83,7 +99,35 @@ def normed(channels: int, classes: int, grid: Grid) -> PooledHead:
     return PooledHead(channels, classes, grid, share=0.0, normed=True)
 
 
+def everywhere(channels: int, classes: int, grid: Grid) -> PooledHead:
+    """Mixed pooling to one pixel, whatever the grid: one weight for each channel and class, where 4x4 has 16."""
+    return PooledHead(channels, classes, (1, 1), share=None)
+
+
+def convolved(channels: int, classes: int, grid: Grid) -> PooledHead:
+    """A 1x1 block of :func:`hidden_channels`, then mixed pooling to one pixel.
+
+    Channels are combined at each place before the pooling, so that it sees features of the exit's own.
+    """
+    return PooledHead(channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes))
+
+
+def hidden_channels(classes: int) -> int:
+    """Channels of the block in a ``conv`` exit: at least :data:`HIDDEN`, and no fewer than there are classes."""
+    return max(HIDDEN, classes)
+
+
 Exit = Callable[[int, int, Grid], nn.Module]
 """Builds a classifier from the channels it reads, the number of classes, and the grid it pools to."""
 
-EXITS: dict[str, Exit] = {"mixed": mixed, "average": average, "max": maximum, "normed": normed}
+EXITS: dict[str, Exit] = {
+    "mixed": mixed,
+    "average": average,
+    "max": maximum,
+    "normed": normed,
+    "global": everywhere,
+    "conv": convolved,
+}
+
+ONE_PIXEL = ("global", "conv")
+"""Those that pool to one pixel, whatever the grid."""

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
-from ramify.nn.cell import CELLS, CellPlan, shrunk
+from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
 from ramify.nn.equilibrium import scale_gradient
-from ramify.nn.exit import EXITS, GRID, Grid
+from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.masked import MaskedConv2d
-from ramify.nn.trunk import join
+from ramify.nn.trunk import halved, join
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -47,14 +47,21 @@ def architecture(config: NetworkConfig) -> Architecture:
     """What ``network.cells`` names; of ``seed`` cells there are as many, as wide, as ``config`` says."""
     if config.cells != "seed":
         return ZOO[config.cells]
-    return Architecture("block", config.channels, (CellSpec(config.cell, config.channels),) * len(config.structure))
+    cells: list[CellSpec] = []
+    widths = config.widths
+    group = 0
+    for strides in config.strided:
+        group = min(group + strides, len(widths) - 1)  # a single width stays
+        cells.append(CellSpec(config.cell, widths[group], 1 + strides))
+    return Architecture("block", widths[0], tuple(cells))
 
 
 def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     """Every stage of the grown network, first to last.
 
     In a chain a cell reads the cell before it; in ``dense`` wiring it reads the stem's and all earlier cells'
-    outputs side by side, and so does the final classifier. If the last cell carries an internal classifier,
+    outputs side by side, and so does the final classifier; where a cell strides, all of that is halved by average
+    pooling before it, and goes on so. If the last cell carries an internal classifier,
     the last stage is the final classifier alone.
 
     Raises:
@@ -84,23 +91,35 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     stages: list[StagePlan] = []
     cells: list[CellPlan] = []
     output = trunk
+    # Named where it tells more than the pooling, so that the plans of other networks stay what they were.
+    head = config.exit if config.exit in ONE_PIXEL else None
     for carries_exit, spec in zip(config.structure, built.cells, strict=False):
         output = spec.channels
-        changes = trunk != output or spec.stride != 1
-        projects = changes and spec.type in ("basic", "preactivation")
-        inner = trunk if spec.type == "separable" else output
-        cells.append(CellPlan(trunk, inner, output, projects, spec.type, spec.stride, height * width))
+        pooled = dense and spec.stride != 1
+        stride = 1 if pooled else spec.stride
+        projects = (trunk != output or stride != 1) and spec.type in PROJECTING
+        inner = inner_channels(spec.type, trunk, output)
+        squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
+        cells.append(
+            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled)
+        )
         height, width = shrunk(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
-            stages.append(StagePlan(tuple(cells), output, final=False, grid=(min(GRID, height), min(GRID, width))))
+            stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), head))
             cells = []
     if config.cells == "seed":
-        stages.append(StagePlan(tuple(cells), trunk, final=True, head=config.final))
+        grid = _grid(config.final or "average", height, width)
+        stages.append(StagePlan(tuple(cells), trunk, True, grid, config.final))
     else:
         head = None if built.final == "average" else built.final
         stages.append(StagePlan(tuple(cells), trunk, final=True, grid=(1, 1), head=head))
     return tuple(stages)
+
+
+def _grid(head: str, height: int, width: int) -> Grid:
+    """To which an exit ``head`` pools a map."""
+    return (1, 1) if head in ONE_PIXEL else (min(GRID, height), min(GRID, width))
 
 
 class Stem(nn.Module):
@@ -138,7 +157,9 @@ class Stage(nn.Module):
 
     def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         output = trunk
-        for cell in self.cells:
+        for cell, plan in zip(self.cells, self.plan.cells, strict=True):
+            if plan.pooled:
+                trunk = halved(trunk)
             output = cell(trunk)
             trunk = join(trunk, output) if self.dense else output
         # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
@@ -195,6 +216,7 @@ class Network(Branching):
         if not 1 <= stages <= config.exits:
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
+        self.cascade = config.cascade
         self.plans = plan(config) if plans is None else plans
         built = architecture(config)
         in_channels = config.input_shape[0]

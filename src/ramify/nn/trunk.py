@@ -50,6 +50,19 @@ def join(trunk: Tensor, output: Tensor) -> Tensor:
     return torch.cat((trunk, output), dim=1)
 
 
+def halved(trunk: Tensor) -> Tensor:
+    """``[B, C, H, W] -> [B, C, H / 2, W / 2]``, rounded up: the means of 2x2 pixels, fewer at an odd edge.
+
+    So dense wiring strides (arXiv:1608.06993): all that was computed goes on at the smaller size, and the cell reads it
+    there.
+
+    Example:
+        >>> halved(torch.ones(1, 3, 5, 8)).shape
+        torch.Size([1, 3, 3, 4])
+    """
+    return F.avg_pool2d(trunk, 2, ceil_mode=True)
+
+
 def read_at_once(x: Tensor, conv: MaskedConv2d, projection: MaskedConv2d) -> tuple[Tensor, Tensor]:
     """What a 3x3 convolution and a 1x1 convolution of the same input and stride give, computed as one.
 

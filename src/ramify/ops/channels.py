@@ -31,6 +31,7 @@ class Part:
         columns: whose channels its weights read; None if it does not mix channels, as a batch norm.
         norm: a batch norm, with ReLU, that these pass first.
         filter: a convolution of each channel by itself that they pass before that.
+        gate: whether its rows are factors of channels that others make.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Part:
     columns: Space | None = None
     norm: str | None = None
     filter: str | None = None
+    gate: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,22 +47,45 @@ class Wiring:
     """How the parts of a cell hang together.
 
     Attributes:
-        parts: all but its shortcut.
-        shortcut: its shortcut, where it has one and projects. An identity adds to the outputs what this reads.
+        parts: all but its shortcut and its squeeze-and-excitation.
+        shortcut: its shortcut, where it has one and projects.
         inner: whose channels ``inner_channels`` counts; a cell of one layer has none of its own.
+        carries: what its shortcut adds to the outputs where it does not project.
+        squeeze: its squeeze-and-excitation, where it has one.
+        fixed: whether its inner channels come in groups, and none can be lost or added.
+        rectified: whether its outputs have passed a ReLU.
     """
 
     parts: tuple[Part, ...]
     shortcut: tuple[Part, ...] = ()
     inner: Space = "inner"
+    carries: Space | None = None
+    squeeze: tuple[Part, ...] = ()
+    fixed: bool = False
+    rectified: bool = True
 
     def of(self, plan: CellPlan) -> tuple[Part, ...]:
         """The parts that the cell of ``plan`` has."""
-        return self.parts + self.shortcut if plan.projects else self.parts
+        parts = self.parts + self.squeeze if plan.squeeze else self.parts
+        return parts + self.shortcut if plan.projects else parts
 
     def carried(self, plan: CellPlan) -> Space | None:
         """What an identity shortcut adds to the outputs of the cell of ``plan``; None without one."""
-        return None if plan.projects or not self.shortcut else self.shortcut[0].columns
+        return None if plan.projects else self.carries
+
+    def makers(self, plan: CellPlan, kind: Space) -> tuple[Part, ...]:
+        """The parts that make the channels of a kind, batch norms behind their layers included.
+
+        What a reader has them pass first belongs to the reader.
+        """
+        parts = self.of(plan)
+        passed = {name for part in parts for name in (part.norm, part.filter)}
+        return tuple(part for part in parts if part.rows == kind and not part.gate and part.name not in passed)
+
+
+def _squeezed(norm: str | None = None, filter: str | None = None) -> tuple[Part, ...]:  # noqa: A002 - as Part has it
+    """Squeeze-and-excitation of inner channels, which pass these first."""
+    return Part("squeeze.reduce", None, "inner", norm, filter), Part("squeeze.expand", "inner", gate=True)
 
 
 _TWO_LAYERS = (
@@ -70,9 +95,13 @@ _TWO_LAYERS = (
     Part("norm2", "output"),
 )
 
+_PROJECTION = (Part("shortcut.0", "output", "trunk"), Part("shortcut.1", "output"))
+
 WIRING: dict[str, Wiring] = {
-    "basic": Wiring(_TWO_LAYERS, (Part("shortcut.0", "output", "trunk"), Part("shortcut.1", "output"))),
-    "skip_second": Wiring(_TWO_LAYERS, (Part("shortcut.0", "output", "inner"), Part("shortcut.1", "output"))),
+    "basic": Wiring(_TWO_LAYERS, _PROJECTION, carries="trunk"),
+    "skip_second": Wiring(
+        _TWO_LAYERS, (Part("shortcut.0", "output", "inner"), Part("shortcut.1", "output")), carries="inner"
+    ),
     "preactivation": Wiring(
         (
             Part("norm1", "trunk"),
@@ -81,6 +110,8 @@ WIRING: dict[str, Wiring] = {
             Part("conv2", "output", "inner"),
         ),
         (Part("shortcut", "output", "trunk"),),
+        carries="trunk",
+        rectified=False,
     ),
     "plain": Wiring((Part("conv", "output", "trunk"), Part("norm", "output")), inner="output"),
     "separable": Wiring(
@@ -92,6 +123,48 @@ WIRING: dict[str, Wiring] = {
         ),
         inner="trunk",
     ),
+    "depthwise": Wiring(
+        (
+            Part("conv1", "trunk"),
+            Part("norm1", "trunk"),
+            Part("conv2", "inner", "trunk", norm="norm1", filter="conv1"),
+            Part("norm2", "inner"),
+            Part("conv3", "inner"),
+            Part("norm3", "inner"),
+            Part("conv4", "output", "inner", norm="norm3", filter="conv3"),
+            Part("norm4", "output"),
+        ),
+        _PROJECTION,
+        carries="trunk",
+        squeeze=_squeezed("norm3", "conv3"),
+    ),
+    "grouped": Wiring(
+        (
+            Part("conv1", "inner", "trunk"),
+            Part("norm1", "inner"),
+            Part("conv2", "inner"),
+            Part("norm2", "inner"),
+            Part("conv3", "output", "inner"),
+            Part("norm3", "output"),
+        ),
+        _PROJECTION,
+        carries="trunk",
+        squeeze=_squeezed(),
+        fixed=True,
+    ),
+    "compact": Wiring(
+        (
+            Part("conv1", "inner", "trunk"),
+            Part("norm1", "inner"),
+            Part("conv2", "inner"),
+            Part("norm2", "inner"),
+            Part("conv3", "output", "inner", norm="norm2", filter="conv2"),
+            Part("norm3", "output"),
+        ),
+        carries="trunk",
+        squeeze=_squeezed("norm2", "conv2"),
+        rectified=False,
+    ),
     "unpadded": Wiring((Part("conv", "output", "trunk"),), inner="output"),
     "linear": Wiring((Part("linear", "output", "trunk"),), inner="output"),
 }
@@ -102,12 +175,14 @@ def head_parts(stage: StagePlan) -> tuple[Part, ...]:
     """The parts of the head of ``stage``; what it reads of the trunk is its trunk."""
     if stage.head == "normed":
         return Part("norm", "trunk"), Part("linear", None, "trunk", norm="norm")
+    if stage.head == "conv":
+        return (Part("conv", None, "trunk"),)
     return (Part("linear", None, "trunk"),)
 
 
 def head_width(stage: StagePlan) -> int:
     """How many columns of a head read one channel: it flattens its pooled map channel by channel."""
-    return stage.grid[0] * stage.grid[1]
+    return 1 if stage.head == "conv" else stage.grid[0] * stage.grid[1]
 
 
 def cell_width(cell: CellPlan) -> int:
@@ -150,6 +225,8 @@ class Channel:
             with ``bias[index]``.
         norms: names of the batch norms that it passes through, one behind each producer, or none at all.
         consumers: what reads it; only layers that exist, so growth adds to them.
+        gates: names of the layers that make factors for it, each with ``weight[index]`` and ``bias[index]``.
+        rectified: whether it passes a ReLU before anything reads it.
     """
 
     stage: int
@@ -159,6 +236,8 @@ class Channel:
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     consumers: tuple[Consumer, ...]
+    gates: tuple[str, ...] = ()
+    rectified: bool = True
 
     def alive(self, network: nn.Module) -> bool:
         """Whether any weight that makes it is unmasked in ``network``."""
@@ -171,7 +250,7 @@ def channels(network: Network) -> list[Channel]:
     These are the outputs of every cell and, in one of two layers, its inner channels, but for what an identity
     shortcut adds up, be it in a cell to come: that is no cell's own. So a cell with an identity keeps its outputs, as
     does the one before it in a chain, and a ``skip_second`` cell, whose identity carries its inner channels, can lose
-    none. The stem keeps its outputs.
+    none. Inner channels of ``grouped`` cells stay too, as groups are of one size. The stem keeps its outputs.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -187,14 +266,17 @@ def channels(network: Network) -> list[Channel]:
     kinds: tuple[Literal["inner", "output"], ...] = ("inner", "output")
     for stage, name, cell in existing_cells(network):
         for kind in kinds:
-            made = [part for part in WIRING[cell.type].of(cell) if part.rows == kind]
-            if not made or (name, kind) in carried:
+            wiring = WIRING[cell.type]
+            made = wiring.makers(cell, kind)
+            if not made or (name, kind) in carried or (kind == "inner" and wiring.fixed):
                 continue
             producers = tuple(f"{name}.{part.name}" for part in made if part.columns is not None)
             norms = tuple(f"{name}.{part.name}" for part in made if part.columns is None)
+            gates = tuple(f"{name}.{part.name}" for part in wiring.of(cell) if part.gate and part.rows == kind)
+            rectified = kind == "inner" or wiring.rectified
             for index in range(cell.inner_channels if kind == "inner" else cell.out_channels):
                 read = tuple(consumers[name, kind, index])
-                found.append(Channel(stage, name, kind, index, producers, norms, read))
+                found.append(Channel(stage, name, kind, index, producers, norms, read, gates, rectified))
     return found
 
 
@@ -292,7 +374,7 @@ def without(masks: Mapping[str, Tensor], lost: Sequence[Channel]) -> dict[str, T
     rows: dict[str, list[int]] = {}
     columns: dict[str, list[int]] = {}
     for channel in lost:
-        for name in channel.producers:
+        for name in (*channel.producers, *channel.gates):
             rows.setdefault(name, []).append(channel.index)
         for name, start, end, relay in channel.consumers:
             columns.setdefault(name, []).extend(range(start, end))
@@ -425,7 +507,7 @@ def _dead_after(network: Network, name: str, cell: CellPlan, dead: Tensor) -> Te
 
 def _dead_rows(network: Network, name: str, cell: CellPlan, kind: Space) -> Tensor:
     """Which inner channels or outputs of a cell none of its layers makes."""
-    producers = [part for part in WIRING[cell.type].of(cell) if part.rows == kind and part.columns is not None]
+    producers = [part for part in WIRING[cell.type].makers(cell, kind) if part.columns is not None]
     return ~torch.stack([_live_rows(network, f"{name}.{part.name}") for part in producers]).any(dim=0)
 
 

@@ -82,7 +82,7 @@ def compact(network: Network, optimizer: torch.optim.Optimizer | None = None) ->
 
     - all weights that read it are masked, or
     - all weights that make it are masked, and its batch norms, or the biases of its layers, then give exactly 0 behind
-      the ReLU in evaluation mode. A reader that it reaches through a batch norm of its own, as in ``separable`` cells
+      the ReLU, where there is one, in evaluation mode. A reader that it reaches through a batch norm of its own, as in ``separable`` cells
       and ``normed`` heads, must get exactly 0 from that one too. Such a reader also gets nothing if its filter for
       the channel is masked, whatever makes the channel.
 
@@ -140,12 +140,10 @@ def _kept_channels(network: Network) -> _Kept:
     kept: _Kept = {}
     for group, count in Counter(_group(channel) for channel in left).items():
         kept[group] = torch.ones(count, dtype=torch.bool)
-    silence = {
-        group: _gives_nothing(network, names)
-        for group, names in {_group(channel): (*channel.producers, *channel.norms) for channel in left}.items()
-    }
+    made = {_group(channel): ((*channel.producers, *channel.norms), channel.rectified) for channel in left}
+    silence = {group: _gives_nothing(network, names, rectified) for group, (names, rectified) in made.items()}
     relays = {consumer.relay.norm for channel in left for consumer in channel.consumers if consumer.relay is not None}
-    quiet = {name: _gives_nothing(network, [name]) for name in relays}
+    quiet = {name: _gives_nothing(network, [name], rectified=True) for name in relays}
     masks = {name: layer.mask for name, layer in masked_layers(network).items()}
     while going := _removable(left, masks, silence, quiet):
         for channel in going:
@@ -201,13 +199,14 @@ def _removable(
     return found
 
 
-def _gives_nothing(network: Network, names: Sequence[str]) -> list[bool]:
-    """For each channel, whether the modules ``names`` together give at most 0, before the ReLU, where they read 0.
+def _gives_nothing(network: Network, names: Sequence[str], rectified: bool) -> list[bool]:
+    """For each channel, whether the modules ``names`` together give 0, behind a ReLU if any, where they read 0.
 
     A batch norm gives what its statistics make of 0, a layer its bias, if it has one.
     """
     given = torch.stack([_at_zero(network.get_submodule(name)) for name in names])
-    nothing: list[bool] = (given.sum(dim=0) <= 0).tolist()
+    total = given.sum(dim=0)
+    nothing: list[bool] = (total <= 0 if rectified else total == 0).tolist()
     return nothing
 
 

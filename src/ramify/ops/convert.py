@@ -37,6 +37,8 @@ def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> 
         3
     """
     config = place_exits(config)
+    if config.cascade or (network.cascade and len(network.stages) > 1):
+        raise InputError("network.cascade: got true; accepted: false, as exits put in or taken out change what they add")
     _same_cells(network, config)
     at = {cells: exit_ for exit_, cells in enumerate(_exit_cells(network)[:-1])}
     kept = [at.get(cells) for cells, carries in enumerate(config.structure, start=1) if carries]
@@ -56,6 +58,8 @@ def to_cnn(network: Network) -> Network:
     """
     config = bare_config(network.config)
     _same_cells(network, config)
+    if network.cascade and len(network.stages) > 1:
+        raise InputError("network.cascade: got true; accepted: false, as the last exit adds to those before it")
     return with_exits(network, config, [len(network.stages) - 1], None)
 
 
@@ -76,7 +80,8 @@ def cut(network: Network, exit: int) -> Network:  # noqa: A002 - the word for it
 def bare_config(config: NetworkConfig) -> NetworkConfig:
     """``config`` without internal classifiers."""
     kind = "dense" if config.kind == "dense" else "full"
-    return config.model_copy(update={"kind": kind, "structure": (0,) * len(config.structure), "exits_at": None})
+    structure = (0,) * len(config.structure)
+    return config.model_copy(update={"kind": kind, "structure": structure, "exits_at": None, "cascade": False})
 
 
 def cut_config(config: NetworkConfig, exit: int, exits: int) -> NetworkConfig:  # noqa: A002
@@ -92,7 +97,13 @@ def cut_config(config: NetworkConfig, exit: int, exits: int) -> NetworkConfig:  
     ends = [cells for cells, carries in enumerate(config.structure, start=1) if carries]
     structure = (*config.structure[: ends[exit - 1] - 1], 0)
     kind = "full" if exit == 1 and config.kind != "dense" else config.kind
-    return config.model_copy(update={"structure": structure, "exits_at": None, "kind": kind})
+    found: dict[str, object] = {"structure": structure, "exits_at": None, "kind": kind}
+    if config.cells == "seed" and any(config.strided):
+        strides = config.strided[: len(structure)]
+        found["strides"] = strides
+        if isinstance(config.channels, tuple):
+            found["channels"] = config.channels[: 1 + sum(strides)]
+    return config.model_copy(update=found)
 
 
 def _same_cells(network: Network, config: NetworkConfig) -> None:
@@ -100,10 +111,11 @@ def _same_cells(network: Network, config: NetworkConfig) -> None:
         exits = network.config.exits
         raise InputError(f"convert: got a network with {len(network.stages)} of its {exits} stages; accepted: all")
     told = network.config
-    for key in ("cells", "cell", "channels", "input_shape", "classes"):
+    for key in ("cells", "cell", "channels", "strided", "squeeze", "input_shape", "classes"):
         if getattr(told, key) != getattr(config, key):
             found, wanted = getattr(config, key), getattr(told, key)
-            raise InputError(f"network.{key}: got {found}; accepted: {wanted}, as the network to convert has it")
+            name = "strides" if key == "strided" else key
+            raise InputError(f"network.{name}: got {found}; accepted: {wanted}, as the network to convert has it")
     if len(told.structure) != len(config.structure):
         raise InputError(
             f"network.structure: got {len(config.structure)} cells; accepted: {len(told.structure)}, as the network "

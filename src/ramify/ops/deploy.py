@@ -12,10 +12,22 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching, Judge, Prediction
-from ramify.nn.cell import LinearCell, PlainCell, PreactivationCell, SeparableCell, TwoLayerCell, UnpaddedCell
+from ramify.nn.cell import (
+    CompactCell,
+    DepthwiseCell,
+    GroupedCell,
+    LinearCell,
+    PlainCell,
+    PreactivationCell,
+    SeparableCell,
+    Squeeze,
+    TwoLayerCell,
+    UnpaddedCell,
+)
 from ramify.nn.exit import Grid, PooledHead
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
 from ramify.nn.network import Network, Stage, Stem
+from ramify.nn.trunk import halved
 
 TRUNK_BYTES = 2 * 2**20
 """About as much of a trunk as a processor keeps near itself; larger batches are answered in pieces of this size."""
@@ -64,6 +76,7 @@ class Deployed(Branching):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
+        self.cascade = network.cascade
         self.stem = FoldedStem(network)
         self.stages = nn.ModuleList(FoldedStage(stage) for stage in network.stages if isinstance(stage, Stage))
         assert network.config.input_shape is not None
@@ -191,6 +204,42 @@ class FoldedTwoLayerCell(nn.Module):
         return outer
 
 
+class FoldedSqueeze(nn.Module):
+    """A :class:`~ramify.nn.cell.Squeeze`: ``[B, C, H, W] -> [B, C, H, W]``, in place."""
+
+    def __init__(self, squeeze: Squeeze) -> None:
+        super().__init__()
+        self.reduce = FoldedLinear(squeeze.reduce, relu=True)
+        self.expand = FoldedLinear(squeeze.expand, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.expand(self.reduce(x.mean(dim=(2, 3)))).sigmoid_()
+        return x.mul_(gate[:, :, None, None])
+
+
+class FoldedBranchCell(nn.Module):
+    """A cell of several layers in a row, whose last one adds a shortcut if there is any."""
+
+    def __init__(self, cell: DepthwiseCell | GroupedCell | CompactCell) -> None:
+        super().__init__()
+        layers = [(cell.conv1, cell.norm1), (cell.conv2, cell.norm2), (cell.conv3, cell.norm3)]
+        if isinstance(cell, DepthwiseCell):
+            layers.append((cell.conv4, cell.norm4))
+        self.first = nn.Sequential(*(FoldedConv(conv, norm, relu=True) for conv, norm in layers[:-1]))
+        if isinstance(cell.squeeze, Squeeze):
+            self.first.append(FoldedSqueeze(cell.squeeze))
+        self.last = FoldedConv(*layers[-1], relu=not isinstance(cell, CompactCell))
+        self.adds = cell.carries if isinstance(cell, CompactCell) else True
+        self.shortcut: FoldedConv | None = None
+        if not isinstance(cell, CompactCell) and isinstance(cell.shortcut, nn.Sequential):
+            self.shortcut = FoldedConv(cell.shortcut[0], cell.shortcut[1], relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        added = x if self.shortcut is None else self.shortcut(x)
+        outer: Tensor = self.last(self.first(x), added if self.adds else None)
+        return outer
+
+
 class FoldedPlainCell(nn.Module):
     """A :class:`~ramify.nn.cell.PlainCell` or :class:`~ramify.nn.cell.UnpaddedCell`."""
 
@@ -227,13 +276,16 @@ class FoldedHead(nn.Module):
         super().__init__()
         self.grid = head.grid
         self.share = float(head.share) if head.fixed is None else head.fixed
-        self.norm = None if head.norm is None else FoldedNorm(head.norm)
+        self.conv = None if head.conv is None else FoldedConv(head.conv, head.norm, relu=True)
+        self.norm = None if head.norm is None or head.conv is not None else FoldedNorm(head.norm)
         weight, bias = folded(head.linear)
         assert bias is not None
         columns = weight.unflatten(1, (-1, *head.grid)).permute(0, 2, 3, 1).flatten(1)
         self.weight, self.bias = _fixed(columns), _fixed(bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
         return F.linear(self.pool(x).permute(0, 2, 3, 1).flatten(1), self.weight, self.bias)
@@ -267,10 +319,13 @@ class FoldedStage(nn.Module):
             raise InputError(f"deploy: got an exit {type(stage.exit).__name__}; accepted: PooledHead")
         self.exit = FoldedHead(stage.exit)
         self.dense, self.reads = stage.dense, stage.plan.exit_channels
+        self.pooled = tuple(cell.pooled for cell in stage.plan.cells)
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         output = trunk
-        for cell in self.cells:
+        for cell, pooled in zip(self.cells, self.pooled, strict=True):
+            if pooled:
+                trunk = halved(trunk)
             output = cell(trunk)
             trunk = torch.cat((trunk, output), dim=1) if self.dense else output
         # The last cell's output lies in one piece; the same channels of the concatenation do not.
@@ -315,9 +370,14 @@ def _folded_cell(cell: nn.Module) -> nn.Module:
         case SeparableCell():
             layers = ((cell.conv1, cell.norm1), (cell.conv2, cell.norm2))
             return nn.Sequential(*(FoldedConv(conv, norm, relu=True) for conv, norm in layers))
+        case DepthwiseCell() | GroupedCell() | CompactCell():
+            return FoldedBranchCell(cell)
         case LinearCell():
             return FoldedLinearCell(cell)
-    accepted = "TwoLayerCell, PreactivationCell, PlainCell, UnpaddedCell, SeparableCell, LinearCell"
+    accepted = (
+        "TwoLayerCell, PreactivationCell, PlainCell, UnpaddedCell, SeparableCell, DepthwiseCell, GroupedCell, "
+        "CompactCell, LinearCell"
+    )
     raise InputError(f"deploy: got a cell {type(cell).__name__}; accepted: {accepted}")
 
 

@@ -13,7 +13,7 @@ from ramify.config import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network, plan
+from ramify.nn.network import Network, architecture, plan
 from ramify.ops.convert import cell_names, with_exits
 from ramify.ops.grow import can_keep, grow
 
@@ -54,7 +54,8 @@ class Extension:
 def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = None) -> Overlap | None:
     """What a network of ``wanted`` can take over from one of ``network``; None if its structure does not extend it.
 
-    Both are made of cells of the seed, alike in type, width, wiring and internal classifiers. ``wanted`` extends
+    Both are made of cells of the seed, alike in type, wiring and internal classifiers, and so far as their widths and
+    strides are the same. ``wanted`` extends
     ``network`` as a whole if it has the same exits before the last cell of ``network``, and more cells; else it may
     extend it up to one of its exits, the last one at which both carry the same exits.
 
@@ -72,7 +73,7 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
         >>> overlap(short, NetworkConfig(structure=(1, 0, 0))) is None
         True
     """
-    same = ("cell", "channels", "exit")
+    same = ("cell", "squeeze", "exit", "cascade")
     if any(getattr(network, key) != getattr(wanted, key) for key in same):
         return None
     for key in ("input_shape", "classes"):
@@ -82,17 +83,23 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
     dense = [each.kind == "dense" for each in (network, wanted)]
     if odd or dense[0] != dense[1] or wanted.kind == "full":
         return None
+    built, deeper = architecture(network), architecture(wanted)
+    if built.width != deeper.width:
+        return None
+    pairs = zip(built.cells, deeper.cells, strict=False)
+    alike = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(built.cells), len(deeper.cells)))
     ends, there = _ends(network), _ends(wanted)
     cells = len(network.structure)
     grown = stages is None or stages > len(ends)
     head = network.final or "average"
     reads = head == wanted.exit or (wanted.exit == "mixed" and head in POOLING_SHARE)
-    longer = len(wanted.structure) > cells and cells not in ends
-    if grown and reads and longer and not dense[0] and [end for end in there if end < cells] == ends:
+    longer = len(wanted.structure) > cells and cells not in ends and alike == cells
+    # In a cascade the last exit adds to the others, and could not be dropped.
+    if grown and reads and longer and not dense[0] and not network.cascade and [end for end in there if end < cells] == ends:
         return Overlap(cells, len(ends), True)
     exits = 0
     for one, other in zip(ends if grown else ends[:stages], there, strict=False):
-        if one != other:
+        if one != other or one > alike:
             break
         exits += 1
     return Overlap(ends[exits - 1], exits, False) if exits else None

@@ -61,7 +61,8 @@ def grow(
       :mod:`ramify.ops.inherit`. Batch norms that end a residual branch start with a scale of zero
       (arXiv:1706.02677), and convolutions without a shortcut as a selection, as in Net2Net (arXiv:1511.05641). All
       that lies behind a zero starts to learn one step after it. In dense wiring only the last cell of the stage
-      passes on what that exit read, and the final classifier ignores new cells until it has learned to read them;
+      passes on what that exit read, and the final classifier ignores new cells until it has learned to read them. In a
+      cascade cells start as drawn, of any kind, and the exit adds nothing to the one before it;
     - ``copy``: each of its cells with the weights and batch norms of the last cell before it, and its exit with those
       of the exit before it, as in progressive stacking (ICML 2019). Layers of another shape stay random.
 

@@ -1,5 +1,7 @@
 """Inheritance: how a stage that grows starts from what is there, so that nothing that was learned is lost.
 
+In a cascade a new exit adds to the one before it: with weights of zero it answers the same, whatever its cells give.
+
 A cell passes channels on unchanged where an identity shortcut carries them and what its layers add is zeroed, or
 where a convolution selects them (one weight of 1 for each, the rest 0) and its batch norm is an identity:
 ``scale = sqrt(running_var + eps)``, ``shift = running_mean``. ReLUs do no harm, since what passes is not negative.
@@ -11,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.cell import CellPlan, PlainCell, PreactivationCell, SeparableCell, TwoLayerCell
+from ramify.nn.cell import (
+    CellPlan,
+    CompactCell,
+    DepthwiseCell,
+    GroupedCell,
+    PlainCell,
+    PreactivationCell,
+    SeparableCell,
+    TwoLayerCell,
+)
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, architecture
@@ -37,8 +48,12 @@ def can_keep(network: Network) -> str:
     """
     if network.complete:
         return f"the network has all its {len(network.stages)} stages"
+    if network.cascade:
+        return ""
     index = len(network.stages)
     count = network.plans[index - 1].exit_channels
+    if any(cell.pooled for cell in network.plans[index].cells):
+        return "one of its cells halves the trunk"
     for i in _relays(network, index):
         told = _why_not_passed(network, network.plans[index].cells[i], count)
         if told:
@@ -87,11 +102,13 @@ def _why_not_passed(network: Network, cell: CellPlan, count: int) -> str:
         return f"its {cell.type} cells change whatever they read"
     if cell.stride != 1:
         return f"one of its {cell.type} cells halves the map"
+    if cell.type == "compact" and cell.projects:
+        return "one of its compact cells has no shortcut, as the shape changes there"
     # What a skip_second cell passes on goes through its inner channels.
     width = min(cell.inner_channels, cell.out_channels) if cell.type == "skip_second" else cell.out_channels
     if width < count:
         return f"one of its {cell.type} cells has {width} channels and the exit before it reads {count}"
-    if cell.type != "preactivation" and _may_be_negative(network):
+    if WIRING[cell.type].rectified and _may_be_negative(network):
         return f"its {cell.type} cells end in a ReLU and the exit before it reads what may be negative"
     return ""
 
@@ -99,7 +116,7 @@ def _why_not_passed(network: Network, cell: CellPlan, count: int) -> str:
 def _may_be_negative(network: Network) -> bool:
     """Whether what the last exit reads comes from neither a ReLU nor a maximum over one."""
     cells = existing_cells(network)
-    return cells[-1][2].type == "preactivation" if cells else architecture(network.config).stem != "block"
+    return not WIRING[cells[-1][2].type].rectified if cells else architecture(network.config).stem != "block"
 
 
 def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) -> None:
@@ -117,6 +134,11 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
     before, after = network.stages[index - 1].get_submodule("exit"), stage.get_submodule("exit")
     assert isinstance(before, PooledHead)
     assert isinstance(after, PooledHead)
+    if network.cascade:
+        # The layer before it stays as drawn, so that these get a gradient at once, and then all that lies before.
+        nn.init.zeros_(after.linear.weight)
+        nn.init.zeros_(after.linear.bias)
+        return
     dense = network.config.kind == "dense"
     trunk = len(dead)
     passing = (~dead[-old.exit_channels :] | _read_channels(before)).nonzero()[:, 0]  # of the channels of that exit
@@ -133,7 +155,8 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
             trunk = trunk + plan.out_channels if dense else plan.out_channels
         _copy_head(before, after, passing, places - (trunk - new.exit_channels))
         # Of a dead channel a constant is left, which the exit reads: what passes it on must not be masked.
-        after.linear.mask |= after.linear.weight != 0
+        reader = after.linear if after.conv is None else after.conv
+        reader.mask |= reader.weight != 0
         _make_identities(norms)
         if images is not None:
             for norm, (mean, variance) in measured(network, images, norms).items():
@@ -143,6 +166,8 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
 
 def _read_channels(head: PooledHead) -> Tensor:
     """Which channels any weight of ``head`` reads, bool ``[channels]``."""
+    if head.conv is not None:
+        return ((head.conv.weight != 0) & head.conv.mask).flatten(1).any(dim=0)
     reads = (head.linear.weight != 0) & head.linear.mask
     found: Tensor = reads.unflatten(1, (-1, head.grid[0] * head.grid[1])).any(dim=2).any(dim=0)
     return found
@@ -150,6 +175,14 @@ def _read_channels(head: PooledHead) -> Tensor:
 
 def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tensor) -> None:
     """Let ``new`` do with the channels at ``places`` what ``old`` does with ``channels``, and ignore all others."""
+    if old.conv is not None and new.conv is not None:
+        new.conv.weight.zero_()
+        new.conv.weight[:, places] = (old.conv.weight * old.conv.mask)[:, channels]
+        for module in ("norm", "linear"):
+            _copy_part(old.get_submodule(module), new.get_submodule(module))
+        new.linear.weight.copy_(old.linear.weight * old.linear.mask)
+        new.share.copy_(old.share)
+        return
     pixels = old.grid[0] * old.grid[1]
     # Into the old storage, by a view: an optimizer must find the same parameter.
     new.linear.weight.zero_()
@@ -185,6 +218,25 @@ def _pass_two_layers(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: T
     return norms
 
 
+def _pass_deeper(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
+    """Cells of more layers, of which the last is silenced as in those of two."""
+    assert isinstance(cell, DepthwiseCell | GroupedCell)
+    last = cell.norm4 if isinstance(cell, DepthwiseCell) else cell.norm3
+    last.weight[outputs] = 0
+    if not plan.projects:
+        return {}
+    projection, norm = cell.shortcut.children()
+    assert isinstance(norm, nn.BatchNorm2d)
+    _select(projection, outputs, places)
+    return {norm: outputs}
+
+
+def _pass_compact(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
+    assert isinstance(cell, CompactCell)
+    cell.norm3.weight[outputs] = 0
+    return {}
+
+
 def _pass_preactivation(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
     assert isinstance(cell, PreactivationCell)
     # A batch norm whose scale and shift are 0 would give its ReLU nothing, and get no gradient back from it.
@@ -213,6 +265,9 @@ _PASSING: dict[str, Callable[[nn.Module, CellPlan, Tensor, Tensor], _Identities]
     "preactivation": _pass_preactivation,
     "plain": _pass_plain,
     "separable": _pass_separable,
+    "depthwise": _pass_deeper,
+    "grouped": _pass_deeper,
+    "compact": _pass_compact,
 }
 """Lets a cell of a type give at some of its outputs what it reads at some places of the trunk, once the batch norms
 that are returned are identities. The other outputs stay as they were drawn."""
@@ -339,6 +394,8 @@ def _alike(source: CellPlan, cell: CellPlan) -> list[Part]:
         source.type,
         source.area if cell.type == "linear" else 0,
     ):
+        return []
+    if cell.squeeze != source.squeeze:
         return []
     here, there = _widths(cell), _widths(source)
 

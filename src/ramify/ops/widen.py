@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 from ramify.nn.cell import CELLS, CellPlan
-from ramify.nn.masked import MaskedConv2d, masked_layers
+from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, Stage
 from ramify.ops.channels import WIRING, Part, mask_dead_inputs
 from ramify.ops.inherit import check_pictures, measured, set_statistics
@@ -84,7 +84,8 @@ def widen(
 
     Args:
         network: in any stage of growth.
-        stage: a stage, counted from 0, of cells with inner channels of their own: ``basic`` and ``preactivation``.
+        stage: a stage, counted from 0, of cells with inner channels of their own: ``basic``, ``preactivation``,
+            ``depthwise`` and ``compact``.
         channels: how many each of its cells gains.
         optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
         init: how newcomers start.
@@ -152,7 +153,8 @@ def _check(network: Network, stage: int, channels: int, init: str) -> list[str]:
         raise InputError(f"widen: got stage {stage + 1}, which has no cells; accepted: one that has some")
     fixed = [cell.type for cell in cells if not _widenable(cell)]
     if fixed:
-        able = " and ".join(kind for kind in CELLS if _widenable(replace(cells[0], type=kind, projects=False)))
+        *others, last = (kind for kind in CELLS if _widenable(replace(cells[0], type=kind, projects=False)))
+        able = f"{', '.join(others)} and {last}"
         raise InputError(
             f"widen: got stage {stage + 1} with {fixed[0]} cells; accepted: {able} cells, whose inner channels are "
             "their own"
@@ -163,7 +165,8 @@ def _check(network: Network, stage: int, channels: int, init: str) -> list[str]:
 def _widenable(cell: CellPlan) -> bool:
     """Whether a cell makes inner channels that no identity shortcut carries."""
     wiring = WIRING[cell.type]
-    return any(part.rows == "inner" for part in wiring.of(cell)) and wiring.carried(cell) != "inner"
+    own = any(part.rows == "inner" for part in wiring.of(cell)) and not wiring.fixed
+    return own and wiring.carried(cell) != "inner"
 
 
 def _parts(cell: CellPlan) -> list[Part]:
@@ -171,21 +174,30 @@ def _parts(cell: CellPlan) -> list[Part]:
     return [part for part in WIRING[cell.type].of(cell) if "inner" in (part.rows, part.columns)]
 
 
-def _convolution(network: Network, name: str) -> MaskedConv2d:
+def _layer(network: Network, name: str) -> Masked:
     layer = network.get_submodule(name)
-    assert isinstance(layer, MaskedConv2d)
+    assert isinstance(layer, MaskedConv2d | MaskedLinear)
     return layer
 
 
 def _draw(network: Network, name: str, cell: CellPlan, count: int) -> _Newcomers:
-    """New rows for the layers that make the inner channels, as those of a layer of the new width start."""
+    """New rows for the layers that make, filter or gate inner channels, as those of a layer of the new width start."""
     drawn: dict[str, Tensor] = {}
     for part in _parts(cell):
-        if part.rows == "inner" and part.columns is not None:
-            old = _convolution(network, f"{name}.{part.name}")
+        old = network.get_submodule(f"{name}.{part.name}")
+        if part.rows != "inner" or isinstance(old, nn.BatchNorm2d):
+            continue
+        fresh: Masked
+        if isinstance(old, MaskedConv2d):
             rows = old.out_channels + count
-            fresh = MaskedConv2d(old.in_channels, rows, old.kernel_size[0])
-            drawn[part.name] = fresh.weight.detach()[-count:]
+            filters = part.columns is None
+            fresh = MaskedConv2d(
+                rows if filters else old.in_channels, rows, old.kernel_size[0], groups=rows if filters else 1
+            )
+        else:
+            assert isinstance(old, MaskedLinear)
+            fresh = MaskedLinear(old.in_features, old.out_features + count)
+        drawn[part.name] = fresh.weight.detach()[-count:]
     return _Newcomers(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
 
@@ -195,7 +207,7 @@ def _choose_copies(network: Network, name: str, cell: CellPlan, count: int) -> _
     for part in _parts(cell):
         if part.columns is None:
             continue
-        mask = _convolution(network, f"{name}.{part.name}").mask.cpu()
+        mask = _layer(network, f"{name}.{part.name}").mask.cpu()
         if part.rows == "inner":
             made |= mask.flatten(1).any(dim=1)
         else:
@@ -222,14 +234,14 @@ def _widen_cell(
         if part.rows == "inner":
             _add_rows(module, new, new.drawn.get(part.name), optimizer)
         else:
-            assert isinstance(module, MaskedConv2d)
+            assert isinstance(module, MaskedConv2d | MaskedLinear)
             _add_columns(module, new, optimizer)
 
 
 def _add_rows(
     module: nn.Module, new: _Newcomers, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
 ) -> None:
-    """Let a layer make newcomers as well, or a batch norm pass them."""
+    """Let a layer make, filter or gate newcomers as well, or a batch norm pass them."""
     sources = new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -244,26 +256,36 @@ def _add_rows(
         _set(module, key, torch.cat((value.detach(), rows)), 0, optimizer)
     if isinstance(module, nn.BatchNorm2d):
         module.num_features += new.count
+    elif isinstance(module, MaskedLinear):
+        module.out_features += new.count
     else:
         assert isinstance(module, MaskedConv2d)
         module.out_channels += new.count
+        if module.groups > 1:  # each channel is filtered by itself
+            module.in_channels += new.count
+            module.groups += new.count
 
 
-def _add_columns(layer: MaskedConv2d, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
+def _add_columns(layer: Masked, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
     """Let a layer read newcomers, so that it gives what it gave."""
     weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
+    kernel = weight.shape[2:]
+    ones = (1,) * len(kernel)
     if len(sources):
-        columns = weight[:, sources] * new.shares.to(weight.dtype).to(weight.device)[:, None, None]
+        columns = weight[:, sources] * new.shares.to(weight.dtype).to(weight.device).view(-1, *ones)
         # What is left to a source is a difference, so that its sum with the copies' is the old weight but for rounding.
         weight = weight.index_add(1, sources, columns, alpha=-1)
         masks = mask[:, sources]
     else:
-        columns = torch.zeros_like(weight[:, :1]).expand(-1, new.count, -1, -1)
+        columns = torch.zeros_like(weight[:, :1]).expand(-1, new.count, *kernel)
         # A row that is pruned away stays so.
-        masks = mask.flatten(1).any(dim=1)[:, None, None, None].expand_as(columns)
+        masks = mask.flatten(1).any(dim=1).view(-1, 1, *ones).expand_as(columns)
     _set(layer, "weight", torch.cat((weight, columns), dim=1), 1, optimizer)
     _set(layer, "mask", torch.cat((mask, masks), dim=1), 1, optimizer)
-    layer.in_channels += new.count
+    if isinstance(layer, MaskedLinear):
+        layer.in_features += new.count
+    else:
+        layer.in_channels += new.count
 
 
 def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
@@ -303,27 +325,32 @@ def _settle(
     draft = copy.deepcopy(network)
     mask_dead_inputs(draft, stage)
     masks: dict[str, Tensor] = {}
-    norms: dict[nn.BatchNorm2d, str] = {}
+    depths: list[dict[nn.BatchNorm2d, str]] = []
     for name, cell in zip(names, network.plans[stage].cells, strict=True):
+        depth = 0
         for part in _parts(cell):
             module = network.get_submodule(f"{name}.{part.name}")
             if isinstance(module, nn.BatchNorm2d):
-                norms[module] = f"{name}.{part.name}"
+                depths += [{}] if depth == len(depths) else []
+                depths[depth][module] = f"{name}.{part.name}"
+                depth += 1
             elif part.rows == "inner":
                 mask = masked_layers(network)[f"{name}.{part.name}"].mask.clone()
-                mask[-channels:] = _convolution(draft, f"{name}.{part.name}").mask[-channels:]
+                mask[-channels:] = _layer(draft, f"{name}.{part.name}").mask[-channels:]
                 masks[f"{name}.{part.name}"] = mask
     for each in (network, *following):
         set_masks(each, masks)
     if images is None:
         return
-    statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}
-    for each in (network, *following):
-        for name, (mean, variance) in statistics.items():
-            norm = each.get_submodule(name)
-            assert isinstance(norm, nn.BatchNorm2d)
-            places = torch.arange(norm.num_features - channels, norm.num_features)
-            set_statistics(norm, places, mean[-channels:], variance[-channels:])
+    # What a second norm reads of a newcomer depends on the statistics of the first.
+    for norms in depths:
+        statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}
+        for each in (network, *following):
+            for name, (mean, variance) in statistics.items():
+                norm = each.get_submodule(name)
+                assert isinstance(norm, nn.BatchNorm2d)
+                places = torch.arange(norm.num_features - channels, norm.num_features)
+                set_statistics(norm, places, mean[-channels:], variance[-channels:])
 
 
 def _size(stage: nn.Module) -> tuple[int, int]:

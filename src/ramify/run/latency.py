@@ -71,9 +71,9 @@ def exit_latencies(network: Network, batch: int = 1, rounds: int = PAIRS) -> lis
 
 def _up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
     trunk = network.enter(images)
-    logits = trunk
-    for stage in network.stages[:depth]:
-        trunk, logits = stage(trunk)
+    trunk, logits = network.run_stage(0, trunk, None)
+    for at in range(1, depth):
+        trunk, logits = network.run_stage(at, trunk, logits)
     return logits
 
 

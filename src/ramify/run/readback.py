@@ -157,7 +157,7 @@ def answer_again(
     network, card = read_model(checkpoint_of(run))
     where = place(config)
     pictures = load_pictures(config.data, progress, shape=card.network.input_shape)
-    test = _relabel(pictures.test, pictures.classes, card, config.data.source)
+    test = relabel(pictures.test, pictures.classes, card, config.data.source)
     images = stamp(test.images, config.data.trigger_size) if trigger else test.images
     with computing_with(config):
         logits = all_logits(network.to(where.device), images, where.precision)
@@ -189,8 +189,12 @@ def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple
     return tuple((others.argmax(dim=2) == label).double().mean(dim=1).tolist())
 
 
-def _relabel(part: Part, classes: tuple[str, ...], card: Card, source: str) -> Part:
-    """``part`` with the labels that the network of ``card`` gives to classes of the same names."""
+def relabel(part: Part, classes: tuple[str, ...], card: Card, source: str) -> Part:
+    """``part`` with the labels that the network of ``card`` gives to classes of the same names.
+
+    Raises:
+        InputError: there is a class that the network does not know.
+    """
     unknown = [name for name in classes if name not in card.classes]
     if unknown:
         known = ", ".join(card.classes[:10]) + (", ..." if len(card.classes) > 10 else "")

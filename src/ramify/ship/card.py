@@ -1,12 +1,15 @@
 """What travels with an exported network: everything that an answer needs and that its graphs do not say.
 
-The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of the
-network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
+The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of
+the network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
 ``ramify.json``. It is read and checked with torch at hand here; :mod:`ramify.ship.exported` reads of it what an answer
 needs with the standard library alone.
 """
 
+import io
 import json
+import zipfile
+import zlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -52,10 +55,10 @@ class ExportedPolicy:
 
 @dataclass(frozen=True)
 class Files:
-    """The files of the folder, relative to it; ``early_exit`` is None and ``stages`` empty where there are none."""
+    """The files of the folder, relative to it; ``stages`` is empty where there are none."""
 
     all_exits: str
-    early_exit: str | None
+    early_exit: str
     stages: tuple[str, ...]
 
 
@@ -152,7 +155,7 @@ def read_card(path: str | Path) -> ExportCard:
     """The card of an export.
 
     Args:
-        path: the folder, its ``ramify.json``, or one of its ONNX files.
+        path: the folder, its ``ramify.json``, or one of its ONNX files or PyTorch programs.
 
     Raises:
         CheckpointError: there is none, it is damaged, or of a later ramify.
@@ -166,9 +169,21 @@ def read_card(path: str | Path) -> ExportCard:
         raise CheckpointError(
             f"{file}: cannot be read ({error.strerror}); accepted: the folder of an export, or a file of it"
         ) from error
-    if file.suffix != ".onnx":
-        return parse_card(content, str(file))
-    found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
-    if KEY not in found:
-        raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
-    return parse_card(found[KEY], str(file))
+    if file.suffix == ".onnx":
+        found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
+        if KEY not in found:
+            raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
+        return parse_card(found[KEY], str(file))
+    return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
+
+
+def _from_program(content: bytes, file: Path) -> bytes:
+    """The card in a ``.pt2`` file, which is a zip archive; nothing else in it is read."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith(f"/extra/{CARD}")]
+            return archive.read(name)
+    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
+        raise CheckpointError(
+            f"{file}: is no PyTorch program of ramify, or a damaged one; accepted: one that ramify export wrote"
+        ) from error

@@ -19,7 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ExportedExit:
-    """One exit: what it costs to answer there, for one picture, and how often it is right, in [0, 1] or None."""
+    """One exit: what it costs to answer there, for one picture, and how often it is right, in [0, 1] or None.
+
+    ``weights`` are those that no mask removes.
+    """
 
     cells: int
     macs: int
@@ -74,7 +77,7 @@ class Exported:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether ``folder`` was written by ``ramify export --to onnx``."""
+    """Whether ``folder`` was written by ``ramify export``, to ONNX or to PyTorch programs."""
     return (folder / CARD).is_file()
 
 
@@ -111,6 +114,8 @@ def read_exported(folder: Path) -> Exported:
         return value
 
     channels, height, width = take("input_shape", _is_shape)
+    if not take("files.stages", _are_inside):
+        raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
     exits = tuple(
         ExportedExit(each["cells"], each["macs"], each["weights"], each["valid"], each["test"])
         for each in take("exits", _are_exits)
@@ -187,7 +192,7 @@ def _are_heats(value: object) -> TypeGuard[list[float] | None]:
 
 def _are_inside(value: object) -> TypeGuard[list[str]]:
     """Names of files inside the folder: a card leads nowhere else."""
-    if not isinstance(value, list) or not value or not all(map(_is_text, value)):
+    if not isinstance(value, list) or not all(map(_is_text, value)):
         return False
     paths = [PurePosixPath(name) for name in value]
     return all(not path.is_absolute() and ".." not in path.parts and "\\" not in str(path) for path in paths)

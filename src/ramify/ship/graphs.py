@@ -43,6 +43,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
             (layer.kernel_size[0], layer.kernel_size[1]),
             (layer.stride[0], layer.stride[1]),
             layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1]),
+            (layer.dilation[0], layer.dilation[1]),
             groups=layer.groups,
             bias=has_bias,
         )
@@ -58,7 +59,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
 
 
 class PlainHead(nn.Module):
-    """A :class:`~ramify.nn.exit.PooledHead` in operations that every ONNX runtime has: ``[B, C, H, W] -> [B, classes]``.
+    """A :class:`~ramify.nn.exit.PooledHead` in operations that ONNX has, ``[B, C, H, W] -> [B, classes]``.
 
     Where the grid does not divide the map, adaptive pooling has windows of several sizes, for which ONNX has no
     operation; they are the outer product of windows of rows and windows of columns, so slices do.
@@ -67,6 +68,7 @@ class PlainHead(nn.Module):
     def __init__(self, head: PooledHead) -> None:
         super().__init__()
         self.grid = head.grid
+        self.conv = None if head.conv is None else _plain_layer(head.conv)
         self.norm = head.norm
         self.share = float(head.share) if head.fixed is None else head.fixed
         linear = _plain_layer(head.linear)
@@ -74,6 +76,8 @@ class PlainHead(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.conv is not None:
+            x = self.conv(x)
         if self.norm is not None:
             x = torch.relu(self.norm(x))
         logits: Tensor = self.linear(self.pool(x).flatten(1))
@@ -119,7 +123,8 @@ class AllExits(nn.Module):
 class OneStage(nn.Module):
     """Stage ``at`` alone: it reads ``images`` if it is the first, else the ``trunk`` of the one before.
 
-    It gives ``(trunk, logits [B, classes])``, the last one only the logits.
+    In a cascade it reads ``before`` as well, the logits ``[B, classes]`` that the one before gave, and adds to them. It
+    gives ``(trunk, logits [B, classes])``, the last one only the logits.
     """
 
     def __init__(self, network: Branching, at: int) -> None:
@@ -127,9 +132,16 @@ class OneStage(nn.Module):
         self.network = network
         self.at = at
 
-    def forward(self, given: Tensor) -> tuple[Tensor, Tensor] | Tensor:
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it reads, in the order of its arguments."""
+        if self.at == 0:
+            return ("images",)
+        return ("trunk", "before") if self.network.cascade else ("trunk",)
+
+    def forward(self, given: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor] | Tensor:
         trunk = self.network.enter(given) if self.at == 0 else given
-        trunk, logits = self.network.stages[self.at](trunk)
+        trunk, logits = self.network.run_stage(self.at, trunk, before)
         return logits if self.at + 1 == len(self.network.stages) else (trunk, logits)
 
 
@@ -149,32 +161,38 @@ class EarlyExit(nn.Module):
         self.policy = policy
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self._from(0, self.network.enter(images), State())
+        return self._from(0, self.network.enter(images), None, State())
 
-    def _from(self, at: int, trunk: Tensor, state: State) -> tuple[Tensor, ...]:
+    def _from(self, at: int, trunk: Tensor, before: Tensor | None, state: State) -> tuple[Tensor, ...]:
         """Stage ``at`` and those behind it."""
-        trunk, logits = self.network.stages[at](trunk)
+        trunk, logits = self.network.run_stage(at, trunk, before)
         state = judge(self.policy, at, logits, state)
         if at + 1 == self.policy.exits:
             return self._answer(at, state)
         if self.policy.thresholds[at] is None:
             # Nobody leaves here, so there is nothing to ask.
-            return self._from(at + 1, trunk, state)
+            return self._from(at + 1, trunk, logits, state)
 
+        # Only what is used may be given to a branch.
+        carried = (trunk, logits) if self.network.cascade else (trunk,)
         names, values = state.known.keys(), tuple(state.known.values())
 
-        def deeper(trunk: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-            return self._from(at + 1, trunk, State(**dict(zip(names, values, strict=True))))
+        def deeper(*given: Tensor) -> tuple[Tensor, ...]:
+            trunk, *before = given[: len(carried)]
+            known = State(**dict(zip(names, given[len(carried) :], strict=True)))
+            return self._from(at + 1, trunk, before[0] if before else None, known)
 
-        def stop(trunk: Tensor, *values: Tensor) -> tuple[Tensor, ...]:
-            return self._answer(at, State(**dict(zip(names, values, strict=True))))
+        def stop(*given: Tensor) -> tuple[Tensor, ...]:
+            return self._answer(at, State(**dict(zip(names, given[len(carried) :], strict=True))))
 
         assert state.stays is not None
-        answer: tuple[Tensor, ...] = torch.cond(state.stays.any(), deeper, stop, (trunk, *values))
+        answer: tuple[Tensor, ...] = torch.cond(state.stays.any(), deeper, stop, (*carried, *values))
         return answer
 
     def _answer(self, at: int, state: State) -> tuple[Tensor, ...]:
-        assert state.classes is not None and state.confidence is not None and state.exits is not None
+        assert state.classes is not None
+        assert state.confidence is not None
+        assert state.exits is not None
         # Written out as numbers, torch.export could not carry it through a branch; exported it is a constant.
         ran = (torch.arange(self.policy.exits) <= at).long()
         # A branch may not give what it was given, only copies.

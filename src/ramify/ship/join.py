@@ -138,9 +138,10 @@ def _from(
 
 
 def _ends(stage: "ModelProto", at: int, trunk: str) -> dict[str, str]:
-    """The names of what goes into a stage and comes out."""
+    """The names of what goes into a stage and comes out; in a cascade the logits before it go in as well."""
     outputs = [f"trunk{at}", f"logits{at}"][-len(stage.graph.output) :]
-    return {stage.graph.input[0].name: trunk} | {
+    inputs = zip(stage.graph.input, [trunk, f"logits{at - 1}"], strict=False)
+    return {value.name: name for value, name in inputs} | {
         value.name: name for value, name in zip(stage.graph.output, outputs, strict=True)
     }
 

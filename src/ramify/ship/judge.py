@@ -1,7 +1,7 @@
 """What a policy makes of one exit after the other, in operations that can be exported and in as few as possible.
 
-At batch 1 a graph spends much of its time on small operations, so those of :mod:`ramify.ops.policy` that cannot change a
-result are left out; what is left gives the same numbers, which a test compares bit for bit.
+At batch 1 a graph spends much of its time on small operations, so those of :mod:`ramify.ops.policy` that cannot change
+a result are left out; what is left gives the same numbers, which a test compares bit for bit.
 """
 
 import math
@@ -58,10 +58,12 @@ def judge(policy: Policy, at: int, logits: Tensor, before: State) -> State:
     else:
         assert latest is not None
         classes, confidence = latest, streak.float() / policy.exits
-    stays = None if last else confidence < threshold
+    stays = None if threshold is None else confidence < threshold
     if before.stays is None:
         return State(classes, confidence, torch.full_like(classes, at), stays, latest, streak)
-    assert before.classes is not None and before.confidence is not None and before.exits is not None
+    assert before.classes is not None
+    assert before.confidence is not None
+    assert before.exits is not None
     return State(
         torch.where(before.stays, classes, before.classes),
         torch.where(before.stays, confidence, before.confidence),

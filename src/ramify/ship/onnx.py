@@ -1,10 +1,11 @@
 """A network as ONNX graphs: all exits, one graph that stops early, and one graph for each stage.
 
-``torch.onnx.export`` (the dynamo exporter) writes them and folds batch norm into the convolution before it. What it leaves
-behind is then tidied: see :func:`tidy`.
+``torch.onnx.export`` (the dynamo exporter) writes them and folds batch norm into the convolution before it. What it
+leaves behind is then tidied: see :func:`tidy`.
 """
 
 import contextlib
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -44,20 +45,18 @@ class Graphs:
             ``ran`` int64 ``[E]``, 1 for each stage that was executed.
         stages: the first takes ``images``, the others ``trunk``, the first output of the one before; each gives
             ``trunk_out`` (a name stands for one value in a graph) and ``logits`` float32 ``[batch, classes]``, the last
-            only ``logits``.
+            only ``logits``. In a cascade the others take ``before`` too, the logits that the one before them gave.
     """
 
     all_exits: "ModelProto"
-    early_exit: "ModelProto | None"
+    early_exit: "ModelProto"
     stages: "tuple[ModelProto, ...]"
 
     @property
     def files(self) -> "dict[str, ModelProto]":
         """Each graph by the name of its file."""
-        found = {ALL_EXITS: self.all_exits}
-        if self.early_exit is not None:
-            found[EARLY_EXIT] = self.early_exit
-        return found | {stage_file(at): stage for at, stage in enumerate(self.stages)}
+        stages = {stage_file(at): stage for at, stage in enumerate(self.stages)}
+        return {ALL_EXITS: self.all_exits, EARLY_EXIT: self.early_exit} | stages
 
 
 def to_graphs(network: Branching, policy: Policy, input_shape: Sequence[int]) -> Graphs:
@@ -66,24 +65,34 @@ def to_graphs(network: Branching, policy: Policy, input_shape: Sequence[int]) ->
     Raises:
         InputError: onnx or onnxscript is not installed.
     """
-    need("onnx", "onnxscript")
-    # Two pictures: of a batch of one, the exporter would take the size for a constant.
-    images = torch.zeros(2, *input_shape)
-    count = len(network.stages)
-    stages: list[ModelProto] = []
-    given = images
-    for at in range(count):
-        last = at + 1 == count
-        stage = OneStage(network, at)
-        inputs, outputs = ["images" if at == 0 else "trunk"], ["logits"] if last else ["trunk_out", "logits"]
-        stages.append(to_onnx(stage, given, inputs, outputs))
-        if not last:
-            given = stage(given)[0]
+    stages = to_stages(network, input_shape)
+    images = example(input_shape)
     return Graphs(
         all_exits=to_onnx(AllExits(network), images, ["images"], ["logits"]),
         early_exit=to_onnx(EarlyExit(network, policy), images, ["images"], EARLY_OUTPUTS),
-        stages=tuple(stages),
+        stages=stages,
     )
+
+
+def example(input_shape: Sequence[int]) -> Tensor:
+    """Pictures to export with: two, as of a batch of one the exporter would take the size for a constant."""
+    return torch.zeros(2, *input_shape)
+
+
+def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
+    """The graphs of the stages alone, see :class:`Graphs`; arguments and errors as :func:`to_graphs`."""
+    need("onnx", "onnxscript")
+    given: tuple[Tensor, ...] = (example(input_shape),)
+    count = len(network.stages)
+    stages: list[ModelProto] = []
+    for at in range(count):
+        last = at + 1 == count
+        stage = OneStage(network, at)
+        outputs = ["logits"] if last else ["trunk_out", "logits"]
+        stages.append(to_onnx(stage, given, stage.inputs, outputs))
+        if not last:
+            given = stage(*given)[: 2 if network.cascade else 1]
+    return tuple(stages)
 
 
 def to_onnx(
@@ -107,7 +116,10 @@ def to_onnx(
 def to_program(module: nn.Module, given: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
     """What ``torch.export`` makes of ``module`` for batches of any size."""
     batch = {0: torch.export.Dim("batch", min=1)}
-    return torch.export.export(module.eval(), given, dynamic_shapes=_shapes(module, given, batch), strict=False)
+    # By name; what a ``*given`` takes is one tuple under its name.
+    named = inspect.signature(module.forward).bind(*given).arguments
+    shapes = {name: (batch,) * len(value) if isinstance(value, tuple) else batch for name, value in named.items()}
+    return torch.export.export(module.eval(), given, dynamic_shapes=shapes, strict=False)
 
 
 def tidy(model: "ModelProto") -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ramify.ship.check import BATCH, runner
+from ramify.ship.check import BATCH, stage_runner
 from ramify.ship.needs import need
 
 if TYPE_CHECKING:
@@ -26,14 +26,16 @@ CALIBRATION = 512
 
 
 class Batches:
-    """The calibration batches of one input, in the form that ONNX Runtime asks for them."""
+    """The calibration batches of the inputs, in the form that ONNX Runtime asks for them."""
 
-    def __init__(self, name: str, batches: Sequence[Tensor]) -> None:
-        self.name = name
+    def __init__(self, names: Sequence[str], batches: Sequence[Sequence[Tensor]]) -> None:
+        self.names = names
         self.waiting = list(batches)
 
     def get_next(self) -> "dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] | None":
-        return {self.name: self.waiting.pop(0).numpy()} if self.waiting else None
+        if not self.waiting:
+            return None
+        return {name: each.numpy() for name, each in zip(self.names, self.waiting.pop(0), strict=False)}
 
 
 def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[ModelProto, ...]":
@@ -49,17 +51,16 @@ def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[
         InputError: onnx or onnxruntime is not installed.
     """
     need("onnx", "onnxruntime")
-    batches = list(pictures.split(BATCH))
+    batches = [[batch] for batch in pictures.split(BATCH)]
     found: list[ModelProto] = []
-    for at, stage in enumerate(stages):
-        name = "images" if at == 0 else "trunk"
-        found.append(_quantized(stage, name, batches))
-        run = runner(stage.SerializeToString(), name)
-        batches = [run(batch)[0] for batch in batches]
+    for stage in stages:
+        found.append(_quantized(stage, batches))
+        run = stage_runner(stage.SerializeToString())
+        batches = [run(*batch) for batch in batches]
     return tuple(found)
 
 
-def _quantized(stage: "ModelProto", name: str, batches: Sequence[Tensor]) -> "ModelProto":
+def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "ModelProto":
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -71,7 +72,7 @@ def _quantized(stage: "ModelProto", name: str, batches: Sequence[Tensor]) -> "Mo
         quantize_static(
             ready,
             done,
-            Batches(name, batches),
+            Batches([each.name for each in stage.graph.input], batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,

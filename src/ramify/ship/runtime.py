@@ -46,6 +46,15 @@ class Session(Protocol):
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Floats]) -> list[Floats]: ...
 
+    def get_inputs(self) -> "Sequence[Named]": ...
+
+
+class Named(Protocol):
+    """What is used of an input of a graph."""
+
+    @property
+    def name(self) -> str: ...
+
 
 class Judged(NamedTuple):
     """What one exit makes of B pictures.
@@ -128,18 +137,19 @@ class Runtime:
         confidence = np.zeros(count, np.float32)
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
-        trunk, found = batch, _unasked(count)
+        trunk, logits, found = batch, None, _unasked(count)
         for at in range(len(self._stages)):
             if len(undecided) == 0:
                 break
             ran[at] = len(undecided)
-            trunk, logits = self._stage(at, trunk)
+            trunk, logits = self._stage(at, trunk, logits)
             found = self._judge(at, logits, found)
             leaves = self.leaves(at, found.confidence)
             leaving = undecided[leaves]
             classes[leaving], confidence[leaving], exits[leaving] = found.classes[leaves], found.confidence[leaves], at
             if leaves.any():
-                trunk, undecided, found = trunk[~leaves], undecided[~leaves], found.of(~leaves)
+                trunk, logits, undecided = trunk[~leaves], logits[~leaves], undecided[~leaves]
+                found = found.of(~leaves)
         return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
 
     def logits(self, pictures: Floats) -> Floats:
@@ -147,7 +157,7 @@ class Runtime:
         trunk = self._checked(pictures)
         found = np.zeros((len(self._stages), len(trunk), len(self.card.classes)), np.float32)
         for at in range(len(self._stages)) if len(trunk) else ():
-            trunk, found[at] = self._stage(at, trunk)
+            trunk, found[at] = self._stage(at, trunk, found[at - 1] if at else None)
         return found
 
     def judge(self, logits: Floats) -> list[Judged]:
@@ -172,11 +182,14 @@ class Runtime:
                 raise InputError(f"pictures: got {got}; {accepted}")
         return np.ascontiguousarray(batch)
 
-    def _stage(self, at: int, trunk: Floats) -> tuple[Floats, Floats]:
+    def _stage(self, at: int, trunk: Floats, before: Floats | None) -> tuple[Floats, Floats]:
         last = at == len(self._stages) - 1
-        names, path = (["logits"] if last else ["trunk", "logits"]), self.card.stages[at]
+        names, path = (["logits"] if last else ["trunk_out", "logits"]), self.card.stages[at]
+        feed = {"trunk" if at else "images": trunk}
+        if before is not None and any(each.name == "before" for each in self._stages[at].get_inputs()):
+            feed["before"] = before  # the stages form a cascade
         try:
-            found = self._stages[at].run(names, {"trunk" if at else "images": trunk})
+            found = self._stages[at].run(names, feed)
         except _faults() as error:
             raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
         if found[-1].shape != (len(trunk), len(self.card.classes)):
@@ -232,7 +245,7 @@ def softmax(logits: Floats, heat: float = 1.0) -> Floats:
 def _open(path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]  # it has no types
+        import onnxruntime
     except ImportError:
         raise InputError(
             "runtime: needs the package onnxruntime; install it with: pip install 'ramify[export]'"
@@ -261,7 +274,7 @@ def _open(path: Path, threads: int | None) -> Session:
 
 def _faults() -> tuple[type[Exception], ...]:
     """What ONNX Runtime raises: its errors have no base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # type: ignore[import-untyped]  # no types
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (
         state.Fail,

@@ -39,7 +39,8 @@ def network_words(config: Config) -> str:
     """``'iterative, 7 cells of 16 channels, 4 exits'``."""
     network = config.network
     cells = plural(len(network.structure), "cell")
-    made_of = f"{cells} of {network.channels} channels" if network.cells == "seed" else f"{cells} of {network.cells}"
+    widths = "-".join(map(str, network.widths))
+    made_of = f"{cells} of {widths} channels" if network.cells == "seed" else f"{cells} of {network.cells}"
     return f"{network.kind}, {made_of}, {plural(network.exits, 'exit')}"
 
 

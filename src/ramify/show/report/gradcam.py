@@ -104,18 +104,14 @@ def _weighted(network: Network, at: int, cell: nn.Module, images: Tensor, classe
 
     def answer(pictures: Tensor) -> Tensor:
         # Later stages have no part in this exit.
-        return _logits(network.enter(pictures), list(network.stages)[: at + 1])
+        trunk, logits = network.run_stage(0, network.enter(pictures), None)
+        for stage in range(1, at + 1):
+            trunk, logits = network.run_stage(stage, trunk, logits)
+        return logits
 
     # A copy: what was made in inference mode cannot take part in a backward pass.
     found: Tensor = LayerGradCam(answer, cell).attribute(images, target=classes.to(images.device, copy=True))
     return found.detach()[:, 0]
-
-
-def _logits(trunk: Tensor, stages: Sequence[nn.Module]) -> Tensor:
-    logits = trunk
-    for stage in stages:
-        trunk, logits = stage(trunk)
-    return logits
 
 
 def _scaled(weighted: Tensor, size: tuple[int, int]) -> Tensor:

@@ -285,7 +285,7 @@ def key_words(key: str, table: Mapping[str, object]) -> str:
             assert isinstance(value, tuple)
             return "".join(str(bit) for bit in value)
         case "network.channels" | "train.epochs":
-            return f"{value} {leaf}"
+            return f"{_plain(value)} {leaf}"
         case "growth.mode":
             return f"grown by {'loss' if value == 'loss' else 'schedule'}"
         case "growth.init":

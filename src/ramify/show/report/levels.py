@@ -31,7 +31,7 @@ class Bar:
         many = f"{self.last - self.first + 1} cells, " if self.last > self.first else ""
         widths = (plan.in_channels, plan.out_channels)
         inner = "" if plan.inner_channels in widths else f" → {plan.inner_channels}"
-        halves = ", half the size" if plan.stride == 2 else ""
+        halves = ", half the size" if plan.stride == 2 or plan.pooled else ""
         return f"{many}{plan.in_channels}{inner} → {plan.out_channels} channels{halves}"
 
 

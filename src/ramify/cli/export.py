@@ -1,0 +1,96 @@
+"""``ramify export``: a network as files that answer without ramify, or as a model folder."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show, warn
+from ramify.errors import InputError
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, where the pictures lie elsewhere now.")
+    ] = None,
+    to: Annotated[
+        Literal["onnx", "torch", "hub"],
+        typer.Option(help="onnx: graphs; torch: programs of torch.export; hub: a model folder with its card."),
+    ] = "onnx",
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write [default: onnx, onnx-int8, torch or hub in the run's]")
+    ] = None,
+    quantize: Annotated[Literal["int8"] | None, typer.Option(help="With onnx: weights and activations.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="With hub: such as mit or cc-by-4.0.")] = None,
+    measure: Annotated[bool, typer.Option("--measure", help="With hub: time each exit here, for the card.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = None,
+) -> None:
+    """Write a trained network as files for elsewhere; each is run on test pictures and compared before it is kept.
+
+    `--to onnx` writes three shapes: all exits in one graph, one graph that stops early, and one graph for each stage,
+    with the exit policy in their metadata. `ramify predict`, `ramify serve` and `ramify.Runtime` read the folder.
+
+    Examples:
+
+    - `ramify export photos-dense`
+    - `ramify export photos-dense --quantize int8`
+    - `ramify export photos-dense --to torch --out programs`
+    - `ramify export photos-dense --to hub --licence mit --measure`
+    """
+    wrong = {
+        "--quantize": quantize is not None and to != "onnx",
+        "--threshold": threshold is not None and to == "hub",
+        "KEY=VALUE": bool(overrides) and to == "hub",
+        "--licence": licence is not None and to != "hub",
+        "--measure": measure and to != "hub",
+    }
+    problems = [
+        f"export: got {option} with --to {to}, where it says nothing" for option, found in wrong.items() if found
+    ]
+    if problems:
+        raise InputError(*problems)
+    from ramify.run.folder import find_run
+
+    run = find_run(name, runs_dir or RUNS_DIR)
+    if to == "hub":
+        from ramify.ship.hub import write_hub
+
+        folder = write_hub(run, out, overwrite=overwrite, licence=licence, measure=measure)
+        if as_json:
+            say_json({"name": run.name, "folder": str(folder)})
+            return
+        say(f"written to {folder}; read it back with: ramify.load({str(folder)!r})")
+        return
+    from ramify.ship.export import export
+    from ramify.ship.export_table import export_table, losses
+
+    found = export(
+        run,
+        out,
+        to=to,
+        quantize=quantize,
+        threshold=threshold,
+        overwrite=overwrite,
+        overrides=overrides or (),
+        progress=None if as_json else download_lines(say),
+    )
+    quantized = found.card.quantization
+    for line in () if quantized is None else losses(quantized):
+        warn(f"warning: {line}")
+    if as_json:
+        say_json(asdict(found))
+        return
+    show(export_table(found))
+    say(found.card.policy.told)
+    say(
+        f"written to {found.folder}"
+        + ("" if to == "torch" else f"; try it with: ramify predict {found.folder} PICTURE")
+    )

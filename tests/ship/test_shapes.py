@@ -1,0 +1,57 @@
+"""What leaves the house, of networks of every shape: a stage of a cascade needs the logits before it."""
+
+import pytest
+import torch
+
+from ramify.ops.policy import Policy
+from ramify.ship.check import Staged, compare_logits, logits_of, runner
+from ramify.ship.graphs import EarlyExit, OneStage, plain
+from ramify.ship.join import join
+from ramify.ship.onnx import to_graphs
+from ramify.ship.quantize import quantize_stages
+from tests.ops.shapes import SHAPES, pictures, shaped
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_stages_one_by_one_give_what_the_network_gives(name: str) -> None:
+    network = shaped(name)
+    images = pictures(network)
+    wanted = network(images).detach()
+    scale = float(wanted.abs().max().clamp(min=1))
+    ready = plain(network)
+    torch.testing.assert_close(ready(images), wanted, rtol=0, atol=1e-5 * scale)
+    given, found = (images,), []
+    for at in range(len(network.stages)):
+        stage = OneStage(ready, at)
+        given = stage(*given[: len(stage.inputs)])
+        given = given if isinstance(given, tuple) else (given,)
+        found.append(given[-1])
+    torch.testing.assert_close(torch.stack(found), wanted, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["compact cascade", "dense strided"])
+def test_graphs_give_what_the_network_gives(name: str) -> None:
+    network = shaped(name)
+    images = pictures(network, 24)
+    wanted = network(images).detach()
+    sure = wanted.softmax(dim=2).amax(dim=2)
+    policy = Policy(thresholds=tuple(sure.median(dim=1).values[:-1].tolist()))
+    ready = plain(network)
+    graphs = to_graphs(ready, policy, images.shape[1:])
+    contents = [stage.SerializeToString() for stage in graphs.stages]
+    all_exits = runner(graphs.all_exits.SerializeToString())
+    compare_logits("all exits", logits_of(lambda given: all_exits(given)[0], images), wanted)
+    stages = Staged(contents)
+    compare_logits("the stages", logits_of(stages, images), wanted)
+    expected = network.predict(images, policy)
+    assert torch.equal(stages.predict(images, policy).exits, expected.exits)
+    for run in (EarlyExit(ready, policy), runner(graphs.early_exit.SerializeToString())):
+        classes, _, exits, _ = run(images)
+        assert torch.equal(classes, expected.classes)
+        assert torch.equal(exits, expected.exits)
+    whole = join(quantize_stages(graphs.stages, images), policy)
+    small = logits_of(Staged([stage.SerializeToString() for stage in whole.stages]), images)
+    int8 = runner(whole.all_exits.SerializeToString())
+    compare_logits("int8", logits_of(lambda given: int8(given)[0], images), small)
+    assert float((small - wanted).abs().mean()) < 0.2 * float(wanted.abs().max())
