@@ -33,7 +33,7 @@ WITHOUT_NORM = f"""
 name: two-plain
 network: {{cells: lenet300, kind: iterative}}
 growth: {{epochs: [3]}}
-{COMMON}"""
+{COMMON.replace("train: {", "train: {exit_gradients: equilibrium, distill: 0.5, trunk_first: 1, ")}"""
 WITH_NORM = f"""
 name: two-normed
 network: {{structure: [1, 0, 1], channels: 4}}

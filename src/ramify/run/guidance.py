@@ -112,8 +112,11 @@ def pictures_stay(data: DataConfig) -> bool:
 
 
 def _identity(state: State, part: Part, teacher: Teacher) -> str:
-    """Of a teacher, and of all that decides which pictures it sees in which order; the student is no part of it."""
+    """Of a teacher, and of all that decides which pictures it sees in which order; the student is no part of it.
+
+    The one thing taken from the student is the mean colour, with which ``data.cutout`` blanks.
+    """
     config, team = state.config, state.where.team
-    pictures = zlib.crc32(part.images.cpu().contiguous().numpy().data)
+    pictures = [zlib.crc32(each.cpu().contiguous().numpy().data) for each in (part.images, part.labels)]
     dealt = config.data.model_dump(mode="json"), config.seed, config.train.epochs, team.rank, team.size
-    return digest("teacher", teacher.identity, pictures, len(part), *dealt)
+    return digest("teacher", teacher.identity, pictures, state.network.mean.tolist(), *dealt)
