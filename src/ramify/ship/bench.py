@@ -8,7 +8,7 @@ import difflib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
@@ -286,7 +286,7 @@ def _measure(
     calls: list[Callable[[], object]] = []
     alike: list[float] = []
     expected: list[Found] = []
-    with compiling():
+    with compiling() if "compiled" in opened else nullcontext():
         for name, engine in opened.items():
             batches = [engine.ready(some) for some in images.split(batch)]
             for at, exit_ in enumerate((*range(exits), None)):
