@@ -351,8 +351,9 @@ def _warnings(load: tuple[float, float] | None, cores: int, real: bool) -> tuple
     found: list[str] = []
     if load is not None and load[0] > BUSY * cores:
         found.append(
-            f"the machine was busy before the bench began (load {load[0]:.1f} on {plural(cores, 'core')}): the "
-            "milliseconds are longer than on a quiet one, and of ratios mind the spread"
+            f"the machine was busy before the bench began (load {load[0]:.1f} on {plural(cores, 'core')}): long calls "
+            "are interrupted where short ones slip through, so milliseconds are too long and ratios too large; repeat "
+            "it on a quiet one"
         )
     if not real:
         found.append("random pictures leave where real ones would not: take the exits from this, not the policy")

@@ -59,10 +59,12 @@ def draw_bench(bench: Bench) -> bytes:
         x=0.012,
         ha="left",
     )
+    load = "" if bench.load is None else f", load {bench.load[0]:.1f} before"
     told = (
         "discs: exits, all pictures answered there; diamond: the policy, and how many times faster it is than the last",
         f"exit in {bench.engines[0]} (dotted line); bars: the middle half of {plural(bench.rounds, 'round')} in turn",
-        f"{bench.machine['processor']}, {', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
+        f"{bench.machine['processor']}, {plural(int(bench.machine['cores']), 'core')}{load}, "
+        f"{', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
     )
     drawing.supxlabel("\n".join(told), fontsize=8, color=DIM, x=0.012, ha="left")
     file = io.BytesIO()
@@ -121,7 +123,8 @@ def _mark(panel: "Axes", each: Timing, lane: int, exits: int) -> None:
             fontsize=7,
             fontweight="bold",
             color="white",
-            zorder=5 + each.exit / exits,
+            # Above its own disc, and below the next.
+            zorder=4.01 + each.exit / exits,
         )
     order = 4 + (0.5 if each.exit is None else each.exit / exits)
     panel.plot([low, high], [y, y], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
