@@ -27,8 +27,8 @@ from ramify.ops.deploy import Deployed, deploy
 from ramify.ops.policy import Policy
 from ramify.run.checkpoint import read_model
 from ramify.run.choice import choose_policy
+from ramify.run.folder import checkpoint_folder
 from ramify.run.latency import up_to
-from ramify.run.readback import checkpoint_folder
 from ramify.ship.exported import Exported, ExportedExit, is_exported, read_exported
 from ramify.ship.graphs import plain
 from ramify.ship.onnx import stage_file, to_stages
