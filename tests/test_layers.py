@@ -31,8 +31,9 @@ show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.join ship.onnx ship.check ship.quantize
 ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
+ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
-cli.search cli.serve cli.convert
+cli.search cli.serve cli.convert cli.bench
 cli.app cli
 __main__
 """

@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
     from ramify.ship.answer import answerer as answerer
+    from ramify.ship.bench import Bench as Bench
+    from ramify.ship.bench import benchmark as benchmark
     from ramify.ship.export import export as export
     from ramify.ship.hub import write_hub as write_hub
     from ramify.ship.picture import read_picture as read_picture
@@ -108,6 +110,7 @@ _HOME = {
     "ramify.run.train": ("resume", "train"),
     "ramify.show.report.write": ("report",),
     "ramify.ship.answer": ("answerer",),
+    "ramify.ship.bench": ("Bench", "benchmark"),
     "ramify.ship.export": ("export",),
     "ramify.ship.hub": ("write_hub",),
     "ramify.ship.picture": ("read_picture",),

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from ramify import __version__
+from ramify.cli.bench import bench
 from ramify.cli.calibrate import calibrate
 from ramify.cli.config import config
 from ramify.cli.convert import convert
@@ -45,6 +46,6 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, calibrate, prune, convert, report, export, predict, serve, data, config):
+for verb in (train, info, evaluate, calibrate, prune, convert, report, export, predict, serve, bench, data, config):
     app.command()(verb)
 app.add_typer(search)

@@ -33,15 +33,27 @@ def in_turn(calls: Sequence[Callable[[], object]], device: torch.device, rounds:
 
     A first round warms up: allocations, caches, and kernels that are chosen at their first call.
     """
+    return [statistics.median(found[1:]) for found in times_in_turn(calls, device, rounds)]
+
+
+def times_in_turn(
+    calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS, pause: float = 0.0
+) -> list[list[float]]:
+    """Milliseconds of each call in each round, the first one, which warms up, included; see :func:`in_turn`.
+
+    ``pause``: seconds to wait before each call, in which the threads of the one before it stop looking for work.
+    """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
         for call, found in zip(calls, times, strict=True):
             _wait_for(device)
+            if pause:
+                time.sleep(pause)
             began = time.perf_counter()
             call()
             _wait_for(device)
             found.append(1000 * (time.perf_counter() - began))
-    return [statistics.median(found[1:]) for found in times]
+    return times
 
 
 def paired_latency(first: Network, second: Network, batch: int, pairs: int = PAIRS) -> Latency:
@@ -62,14 +74,15 @@ def exit_latencies(network: Network, batch: int = 1, rounds: int = PAIRS) -> lis
     training = network.training
     network.eval()
     with torch.inference_mode():
-        calls = [lambda depth=depth: _up_to(network, images, depth) for depth in range(1, len(network.stages) + 1)]
+        calls = [lambda depth=depth: up_to(network, images, depth) for depth in range(1, len(network.stages) + 1)]
         found = in_turn(calls, images.device, rounds)
     network.train(training)
     # A deeper exit takes longer; where the clock says otherwise, that is noise.
     return list(itertools.accumulate(found, lambda before, here: max(1.001 * before, here)))
 
 
-def _up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
+def up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
+    """The logits ``[B, C]`` of the last of the first ``depth`` exits; what stands behind it is not computed."""
     trunk = network.enter(images)
     trunk, logits = network.run_stage(0, trunk, None)
     for at in range(1, depth):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.errors import InputError, RunError
-from ramify.ship.exported import read_exported
+from ramify.ship.exported import Exported, read_exported
 
 Floats = npt.NDArray[np.float32]
 Wholes = npt.NDArray[np.int64]
@@ -81,7 +81,7 @@ class Runtime:
     One runtime may answer several threads at once.
 
     Args:
-        folder: with ``ramify.json`` and ``stages/``.
+        folder: with ``ramify.json`` and ``stages/``, or what was read of it.
         threads: for one graph at a time; None leaves it to ONNX Runtime, which takes every core.
         threshold: in [0, 1]; a picture leaves at the first exit whose highest probability reaches it, in place of the
             policy in the folder.
@@ -102,10 +102,12 @@ class Runtime:
         ramify.errors.InputError: no/such/folder/ramify.json: is missing; accepted: a folder of ramify export --to onnx
     """
 
-    def __init__(self, folder: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
+    def __init__(
+        self, folder: str | Path | Exported, threads: int | None = None, threshold: float | None = None
+    ) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
-        card = read_exported(Path(folder))
+        card = folder if isinstance(folder, Exported) else read_exported(Path(folder))
         self.card = card if threshold is None else card.at_threshold(threshold)
         self.told = self.card.told
         self._stages = [_open(path, threads) for path in self.card.stages]
@@ -152,11 +154,15 @@ class Runtime:
                 found = found.of(~leaves)
         return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
 
-    def logits(self, pictures: Floats) -> Floats:
-        """The logits of every exit, float32 ``[E, B, classes]``; arguments and errors as :meth:`predict`."""
+    def logits(self, pictures: Floats, exits: int | None = None) -> Floats:
+        """The logits of every exit, float32 ``[E, B, classes]``, or of the first ``exits`` of them.
+
+        Other arguments and errors are as in :meth:`predict`.
+        """
         trunk = self._checked(pictures)
-        found = np.zeros((len(self._stages), len(trunk), len(self.card.classes)), np.float32)
-        for at in range(len(self._stages)) if len(trunk) else ():
+        wanted = len(self._stages) if exits is None else exits
+        found = np.zeros((wanted, len(trunk), len(self.card.classes)), np.float32)
+        for at in range(wanted) if len(trunk) else ():
             trunk, found[at] = self._stage(at, trunk, found[at - 1] if at else None)
         return found
 

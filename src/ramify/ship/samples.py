@@ -12,6 +12,7 @@ from PIL import Image
 from ramify.configfile import read_config
 from ramify.data.cache import cache_folder
 from ramify.data.fetch import FILES
+from ramify.data.pictures import PictureSet
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError, RamifyError
 from ramify.run.evaluate import to_float
@@ -61,12 +62,8 @@ def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, 
         network: who answers; its pictures' shape is taken.
         wanted: how many.
     """
-    try:
-        config = read_config([run / CONFIG])
-        if wanted == 0 or not _at_hand(config.data.source):
-            return ()
-        found = load_pictures(config.data, shape=network.input_shape)
-    except RamifyError:
+    found = pictures_at_hand(run, network.input_shape) if wanted else None
+    if found is None:
         return ()
     images = to_float(found.test.images[:_LOOKED_AT]).numpy()
     if not len(images):
@@ -75,6 +72,15 @@ def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, 
     exits = network.answer(images).exits.tolist()
     chosen = sorted(_spread(exits, labels, wanted), key=lambda at: (exits[at], labels[at]))
     return tuple(Sample(png_of(images[at]), labels[at]) for at in chosen)
+
+
+def pictures_at_hand(run: Path, shape: tuple[int, int, int]) -> PictureSet | None:
+    """The pictures of the source of ``run``, made ``shape`` (C, H, W); None where it is gone or was never fetched."""
+    try:
+        config = read_config([run / CONFIG])
+        return load_pictures(config.data, shape=shape) if _at_hand(config.data.source) else None
+    except RamifyError:
+        return None
 
 
 def _at_hand(source: str) -> bool:
