@@ -82,7 +82,7 @@ def test_everything_at_once_through_growth_widening_and_pruning() -> None:
         name = f"stages.{stage}.exit.linear.weight"
         difference = float((averaged.get_parameter(name).detach() - live[name]).norm() / live[name].norm())
         assert 0 < difference < 0.5
-    rates = [line["learning_rate"] for line in read_lines(folder / "metrics.jsonl")]
+    rates = [float(str(line["learning_rate"])) for line in read_lines(folder / "metrics.jsonl")]
     assert rates[0] == max(rates)  # the warm-up is over after the first epoch
     assert rates[-1] == pytest.approx(0.01 * 0.05, rel=0.2)
 
