@@ -1,20 +1,26 @@
 """Answering early in ONNX Runtime: what the graph that stops, and the stages one by one, take against all exits.
 
     python bench/shipping.py
+    python bench/shipping.py runs/demo/onnx ...
 
-Two networks: one trained on the embedded digits, and one of 10 cells and 16 channels for 32x32 colour pictures, which
+Two networks: one trained on the embedded digits, and one of 8 cells and 16 channels for 32x32 colour pictures, which
 has seen an epoch of noise, as only its time counts. Both are exported as ``ramify export`` does, with a threshold at
-which pictures leave at several exits. Those that leave at one exit are answered one at a time, in turn by the graph of
-all exits, by the graph that stops early (``If``), and by the runtime that calls a graph for each stage; one thread,
-medians over rounds. The graph of all exits leaves it to the caller to judge its logits, which is not counted.
+which pictures leave at several exits; or folders that it has written are taken. Those that leave at one exit are
+answered one at a time, in turn by the graph of all exits, by the graph that stops early (``If``), and by the runtime
+that calls a graph for each stage. One thread; what is counted is the processor time of that thread, which other work on
+the machine disturbs little; medians over rounds. The graph of all exits leaves it to the caller to judge its logits,
+which is not counted.
 Written to ``bench/results/shipping.json`` as well.
 """
 
 import json
 import os
 import platform
+import statistics
+import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +32,6 @@ from PIL import Image
 import ramify
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
-from ramify.run.latency import in_turn
 from ramify.ship.check import session
 from ramify.ship.export import export, spread
 from ramify.ship.runtime import Floats, Runtime
@@ -36,7 +41,7 @@ PICTURES, ROUNDS, THREADS = 8, 51, 1
 COLOUR = (
     "name=colour",
     "network.kind=full_ic",
-    "network.structure=[0,0,1,0,0,1,0,0,1,0]",
+    "network.structure=[0,0,1,0,0,1,0,0]",
     "data.valid_fraction=0",
     "train.epochs=1",
     "train.precision=float32",
@@ -54,14 +59,34 @@ def noise(folder: Path) -> Path:
     return folder
 
 
-def measure(run: Path) -> list[dict[str, object]]:
-    """A row for each exit at which pictures leave."""
+def test_pictures(run: Path) -> Floats:
+    """Some test pictures of a run, float32 ``[N, C, H, W]``."""
     test = load_pictures(ramify.read_config([run / "config.yaml"]).data).test.images
-    images: Floats = to_float(spread(test, 200)).contiguous().numpy()
-    opinions = [ramify.answerer(run).opinions(image)[:-1] for image in images]
-    threshold = float(np.quantile([each.confidence for found in opinions for each in found], 0.6))
-    folder = Path(export(run, run / "onnx", threshold=threshold).folder)
+    found: Floats = to_float(spread(test, 200)).contiguous().numpy()
+    return found
 
+
+def written(run: Path) -> Path:
+    """The export of ``run``, with a threshold that the inner exits reach for 4 of 10 pictures."""
+    network, images = ramify.answerer(run), test_pictures(run)
+    sure = [each.confidence for image in images for each in network.opinions(image)[:-1]]
+    return Path(export(run, threshold=float(np.quantile(sure, 0.6))).folder)
+
+
+def in_turn(calls: Sequence[Call]) -> list[float]:
+    """Median milliseconds of processor time of each call, the first round left out."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(ROUNDS):
+        for call, found in zip(calls, times, strict=True):
+            began = time.thread_time()
+            call()
+            found.append(1000 * (time.thread_time() - began))
+    return [statistics.median(found[1:]) for found in times]
+
+
+def measure(folder: Path) -> list[dict[str, object]]:
+    """A row for each exit at which pictures leave, of the export in ``folder``, which lies in that of its run."""
+    images = test_pictures(folder.parent)
     whole, early = (session((folder / f"{name}.onnx").read_bytes(), THREADS) for name in ("all_exits", "early_exit"))
     runtime = Runtime(folder, threads=THREADS)
     found = runtime.predict(images)
@@ -78,10 +103,10 @@ def measure(run: Path) -> list[dict[str, object]]:
             each(lambda image: early.run(None, {"images": image})),
             each(runtime.predict),
         ]
-        all_exits, graph, staged = (time / len(some) for time in in_turn(calls, torch.device("cpu"), ROUNDS))
+        all_exits, graph, staged = (spent / len(some) for spent in in_turn(calls))
         rows.append(
             {
-                "network": run.name,
+                "network": runtime.card.name,
                 "exit": at + 1,
                 "exits": len(macs),
                 "share": float((found.exits == at).mean()),
@@ -113,15 +138,19 @@ def main() -> None:
     )
     print(f"{machine}, {THREADS} thread, seed 0, batch 1, medians of {ROUNDS - 1} rounds")
     print("network  exit    MACs      all exits   early exit       stages   (times against all exits)")
+    given = [Path(text) for text in sys.argv[1:]]
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        source = noise(Path(folder, "noise"))
-        for wanted in (DIGITS, (*COLOUR, f"data.source={source}")):
-            run = ramify.train(ramify.read_config(overrides=[*wanted, f"runs_dir={folder}/runs"]))
-            for row in measure(Path(run.folder)):
+        if not given:
+            for wanted in (DIGITS, (*COLOUR, f"data.source={noise(Path(folder, 'noise'))}")):
+                run = ramify.train(ramify.read_config(overrides=[*wanted, f"runs_dir={folder}/runs"]))
+                given.append(written(Path(run.folder)))
+        for export_ in given:
+            for row in measure(export_):
                 rows.append(row)
                 show(row)
-    document = {"command": "python bench/shipping.py", "machine": machine, "threads": THREADS, "seed": 0, "rows": rows}
+    command = " ".join(["python bench/shipping.py", *sys.argv[1:]])
+    document = {"command": command, "machine": machine, "threads": THREADS, "seed": 0, "rows": rows}
     RESULTS.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -10,7 +10,7 @@ from ramify.nn.network import Network
 from ramify.ops.policy import Policy
 from ramify.ship.check import ALONE, TOLERANCE, accuracies, check_early, compare_logits, logits_of
 
-POLICY = Policy((0.115, None))
+POLICY = Policy((0.184, None))
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
