@@ -181,7 +181,7 @@ PUBLISHED_BAD = [
 ONE_EXIT = [
     (
         "train.exit_gradients=equilibrium",
-        "train.exit_gradients: got equilibrium; accepted: sum, as the network has one",
+        "train.exit_gradients: got 'equilibrium'; accepted: sum, as the network has one",
     ),
     ("train.distill=0.5", "train.distill: got 0.5; accepted: 0, as the network has one exit, which has none to learn"),
     ("train.trunk_first=2", "train.trunk_first: got 2; accepted: 0, as the network has one exit"),

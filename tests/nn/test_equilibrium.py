@@ -70,6 +70,18 @@ def test_the_gradients_of_a_toy_are_those_derived_by_hand() -> None:
     assert w == pytest.approx(((3 + 5 * 7 + 5 * 11 * 13) / 3, (2 * 7 + 2 * 11 * 13) / 2, 2 * 5 * 13), rel=1e-14)
 
 
+def test_in_a_cascade_the_trunk_gets_as_much_and_the_exits_get_more() -> None:
+    """Each loss comes back through its own exit and all before it, here with a gradient of one each."""
+    toy = Scalars()
+    toy.cascade = True
+    logits = balanced_logits(toy, torch.ones(1, 1, dtype=torch.float64))
+    assert logits.flatten().tolist() == [6.0, 76.0, 1506.0]
+    logits.sum().backward()
+    w, v = zip(*((float(s.w.grad), float(s.v.grad)) for s in toy.stages), strict=True)  # type: ignore[arg-type]
+    assert v == (3 * 2.0, 2 * 10.0, 110.0)
+    assert w == pytest.approx(((3 + 5 * 7 + 5 * 11 * 13) / 3, (2 * 7 + 2 * 11 * 13) / 2, 2 * 5 * 13), rel=1e-14)
+
+
 @pytest.mark.parametrize("exits", [1, 2, 5])
 def test_at_every_stage_the_factors_make_a_mean(exits: int) -> None:
     for stage in range(exits):
@@ -80,9 +92,11 @@ def test_at_every_stage_the_factors_make_a_mean(exits: int) -> None:
             on_the_way *= behind
 
 
+@pytest.mark.parametrize("cascade", [False, True])
 @pytest.mark.parametrize("kind", ["full_ic", "iterative", "dense", "attached"])
-def test_the_forward_pass_is_the_same_bit_for_bit(kind: str) -> None:
+def test_the_forward_pass_is_the_same_bit_for_bit(kind: str, cascade: bool) -> None:
     made = attached() if kind == "attached" else network(kind)
+    made.cascade = cascade
     assert torch.equal(balanced_logits(made, images()), made(images()))
     with torch.autocast("cpu", torch.bfloat16):
         half = made.float()

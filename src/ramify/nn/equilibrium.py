@@ -4,6 +4,9 @@ Of E exits, counted from 0, exit i gives the trunk ``1 / (E - i)`` of its gradie
 multiplied by ``(E - i - 1) / (E - i)`` on its way past (Li et al. 2019, arXiv:1908.06294). The factors telescope: at
 stage i each of the E - i exits that read it, near or far, has a share of ``1 / (E - i)``. The exits themselves learn
 from the whole of their gradients, and the forward pass is what it was, bit for bit.
+
+In a cascade E - i losses come back through the logits of exit i, as later exits add to them. There an exit gives the
+trunk the mean of these: its factor is divided by E - i once more.
 """
 
 from typing import Protocol
@@ -82,6 +85,8 @@ def balanced_logits(network: Branching, images: Tensor) -> Tensor:
     found: list[Tensor] = []
     for index in range(len(network.stages)):
         own, behind = shares(len(network.stages), index)
+        if network.cascade:
+            own /= len(network.stages) - index
         trunk, logits = network.run_stage(index, trunk, logits, own)
         trunk = scale_gradient(trunk, behind)
         found.append(logits)
