@@ -231,11 +231,11 @@ class CompactCell(nn.Module):
     A narrow stream runs through the cells, and each widens it by 1x1, filters every channel of the wide space by
     itself in 3x3, and projects back: the inverted bottleneck with a linear end (arXiv:1801.04381). Weights lie in the
     two 1x1 layers, ``2 e C^2``, and filters cost but ``9 e C`` (``e`` is :data:`EXPANSION`, ``C`` the width of the
-    stream): at 32 channels a third of the weights of a ``basic`` cell, for three times as many filtered channels. What
-    makes it one for small networks on small pictures: ``e`` is 3 and not 6, which leaves weights for a wider stream
-    and more cells; it is ``e`` times the *narrower* side, so that cells that change the width stay cheap; all three
-    layers are normed and the stream itself is never rectified, so that exits read all of it; and where the shape
-    changes it has no shortcut at all, as one of 1x1 would cost up to a sixth of the cell.
+    stream): at 32 channels 38 % of the weights of a ``basic`` cell. What makes it one for small networks on small
+    pictures: ``e`` is 3 and not 6, which leaves weights for a wider stream and more cells; it is ``e`` times the
+    *narrower* side, so that cells that change the width stay cheap; the stream itself is never rectified, so that
+    exits read all of it; and where the shape changes it has no shortcut at all, as one of 1x1 would cost about a sixth
+    of the cell.
     """
 
     def __init__(self, plan: CellPlan) -> None:
