@@ -18,7 +18,7 @@ import torch
 
 from ramify.config import Config
 from ramify.configfile import read_config, to_yaml
-from ramify.data.augment import augment, augmentation, batches
+from ramify.data.augment import augmentation, batches, changed, draw_changes
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import RunError
@@ -29,7 +29,7 @@ from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
-from ramify.ops.surgery import revived, set_learning_rate
+from ramify.ops.surgery import lay_state, revived, set_learning_rate
 from ramify.run.checkpoint import own_plans, pack_model, pack_trainer, read_model
 from ramify.run.distributed import together
 from ramify.run.evaluate import Score, computing, evaluate, to_float
@@ -206,6 +206,7 @@ def _unfold(state: State, folder: Path, parts: Parts, observers: tuple[Observer,
 
         freeze_what_rests(state)
         step.renew(state)
+        lay_state(state.optimizer)
         if isinstance(due, Due) or epoch in prunings:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
@@ -300,23 +301,28 @@ def _train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observe
     set_learning_rate(optimizer, rate)
     train_what_learns(network)
 
+    # All that is drawn is drawn, and sent to the device, before the first step.
+    device, height = state.where.device, part.images.shape[2]
     shuffling, changing = generator(config.seed, "order", epoch), generator(config.seed, "augment", epoch)
-    sums = torch.zeros(2, exits, device=state.where.device)  # of the losses and of the right answers
-    forget_device_peak(state.where.device)
+    # Batch norm needs two pictures in each process; fewer are too few to share out.
+    dealt = [each for each in batches(len(part), config.data.batch_size, shuffling) if len(each) >= 2 * team.size]
+    changes = torch.cat([draw_changes(len(index), height, how, changing) for index in dealt], dim=1).to(device)
+    order, sizes = torch.cat(dealt).to(device), [len(index) for index in dealt]
+    taus = torch.tensor(weights, device=device)
+    sums = torch.zeros(2, exits, device=device)  # of the losses and of the right answers
+    forget_device_peak(device)
     began, done = time.perf_counter(), 0
-    for index in batches(len(part), config.data.batch_size, shuffling):
-        if len(index) < 2 * team.size:
-            continue  # too few to share out: batch norm needs two pictures in each process
-        batch = part[index.to(state.where.device)]
+    for index, numbers in zip(order.split(sizes), changes.split(sizes, dim=1), strict=True):
+        batch = part[index]
         mine = team.share(len(batch))
         # Every process draws for the whole batch, so that their number changes no picture.
-        images, labels = to_float(augment(batch.images, how, changing)[mine]), batch.labels[mine]
-        with computing(state.where.device, state.where.precision):
+        images, labels = to_float(changed(batch.images, how, numbers)[mine]), batch.labels[mine]
+        with computing(device, state.where.precision):
             logits = step.forward(images)  # [E, B, C]
         losses = exit_losses(logits, labels)  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
-        (weighted_loss(losses, weights) * (len(labels) * team.size / len(batch))).backward()
+        (weighted_loss(losses, taus) * (len(labels) * team.size / len(batch))).backward()
         if train.clip is not None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
         optimizer.step()
