@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 
-
 WORTH_SORTING_OUT = 1 / 32
 """Of the pictures that a stage carries, the share that must have left for the others to be copied together. To copy
 a picture takes a twentieth of the time that one cell takes for it; with fewer gone, they are computed on unheeded."""

@@ -250,7 +250,7 @@ def _last_confidence(logits: Tensor, criterion: Criterion, heat: float, exits: i
         return (classes == classes[-1]).flip(0).long().cumprod(dim=0).sum(dim=0).float() / exits
     z = logits[-1].float()
     if heat != 1.0:
-        # The highest logit is taken off before dividing, so that cold temperatures do not overflow; softmax does it too.
+        # The highest logit is taken off before dividing, so that cold temperatures do not overflow.
         z = (z - z.amax(dim=-1, keepdim=True)) / heat
     p = z.softmax(dim=-1)
     if criterion == "max_probability":

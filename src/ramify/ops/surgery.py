@@ -231,7 +231,11 @@ def lay_state(optimizer: torch.optim.Optimizer) -> None:
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             for key, value in state.items():
-                if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                if (
+                    isinstance(value, Tensor)
+                    and value.shape == parameter.shape
+                    and value.stride() != parameter.stride()
+                ):
                     state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
