@@ -1,12 +1,12 @@
 """Answering early on a processor: how much of what the multiply-accumulates promise the clock keeps.
 
-    python bench/answering.py [ARCHIVE]
+    python bench/answering.py [ARCHIVE] [--pictures 12000] [--epochs 20]
     python bench/answering.py --run runs/demo
 
-A network is trained on the embedded digits, and one on 12,000 pictures of ARCHIVE where it is given (as in
-``bench/exits.py``); a third is the second's with four times its channels, untrained, whose thresholds let as many
-pictures leave where the second's do. For each drop of accuracy allowed, four answer the same test pictures in turn in
-this process, one thread, one at a time and 256 at once:
+A network is trained on the embedded digits, and one on pictures of ARCHIVE where it is given (as in
+``bench/exits.py``, unless told otherwise); a third is the second's with four times its channels, untrained, whose
+thresholds let as many pictures leave where the second's do. For each drop of accuracy allowed, four answer the same
+test pictures in turn in this process, one thread, one at a time and 256 at once:
 
 - *ordinary*: the way to answer early that one writes in a hurry: at each exit softmax, and ``if`` it is sure, return.
   One picture at a time.
@@ -76,6 +76,19 @@ def same_shares(network: Branching, images: Tensor, shares: list[float]) -> Poli
     return Policy(tuple(thresholds))
 
 
+def colour(source: str, pictures: int, epochs: int) -> tuple[str, ...]:
+    """The settings of the run on ``source``; a fifth of its pictures is held out."""
+    changes = {
+        "data.source": source,
+        "data.limit": str(pictures * 5 // 4),
+        "train.epochs": str(epochs),
+        "train.milestones": "null",
+        "train.precision": "auto",
+    }
+    kept = [text for text in COLOUR if text.partition("=")[0] not in changes]
+    return (*kept, *(f"{key}={value}" for key, value in changes.items()))
+
+
 def each(answer: Callable[[Tensor], object], batches: tuple[Tensor, ...]) -> None:
     for images in batches:
         answer(images)
@@ -119,6 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("archive", nargs="?")
     parser.add_argument("--run", type=Path, help="a run to measure in place of those that are trained here")
+    parser.add_argument("--pictures", type=int, default=12000, help="of ARCHIVE, to train on")
+    parser.add_argument("--epochs", type=int, default=20, help="on ARCHIVE")
     given = parser.parse_args()
     torch.set_num_threads(1)
     machine = (
@@ -127,7 +142,7 @@ def main() -> None:
     print(f"{machine}, 1 thread, medians of {ROUNDS - 1} rounds; milliseconds a picture")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [DIGITS, *((*COLOUR, f"data.source={source}") for source in [given.archive] if source)]
+        wanted = [DIGITS, *(colour(source, given.pictures, given.epochs) for source in [given.archive] if source)]
         if given.run is not None:
             runs = [given.run]
         else:
@@ -148,7 +163,9 @@ def main() -> None:
                     alike = same_shares(large, images, (left / len(images)).tolist())
                     rows.append(measure("4x wide", drop, large, alike, images))
     RESULTS.parent.mkdir(exist_ok=True)
-    command = "python bench/answering.py" + (" ARCHIVE" if given.archive else "")
+    command = "python bench/answering.py"
+    if given.archive:
+        command += f" ARCHIVE --pictures {given.pictures} --epochs {given.epochs}"
     RESULTS.write_text(json.dumps({"command": command, "machine": machine, "rows": rows}, indent=2) + "\n")
 
 

@@ -137,6 +137,9 @@ class Sure:
         confidence, classes = logits[-1].softmax(1).max(1)
         return Judgement(classes, confidence, (confidence >= self.threshold) | (len(logits) == self.exits))
 
+    def foregone(self, at: int) -> bool | None:
+        return True if at == self.exits - 1 else None
+
 
 def attached(make: Callable[[], nn.Module], freeze: bool = False, seed: int = 0) -> Attached:
     return attach_exits(trained(make, seed), AT[make], example=PICTURES[:1], freeze=freeze, seed=seed)

@@ -15,7 +15,15 @@ from ramify.ops.channels import channels
 from ramify.ops.compact import compact
 from ramify.ops.grow import grow
 from ramify.ops.prune import prune
-from ramify.ops.surgery import check_followers, optimizer_state, parameter_groups, replace_parameter, revived, set_masks
+from ramify.ops.surgery import (
+    check_followers,
+    lay_state,
+    optimizer_state,
+    parameter_groups,
+    replace_parameter,
+    revived,
+    set_masks,
+)
 from ramify.ops.widen import widen
 from tests.ops.test_channels import pictures_for
 from tests.ops.test_inherit import KINDS, seed_network, step
@@ -300,3 +308,23 @@ def test_masks_only_shrink() -> None:
     set_masks(network, {"stem.conv": ~mask})
     assert not network.get_buffer("stem.conv.mask").any()
     assert revived(network) == 0
+
+
+def test_a_fused_step_is_the_step_whatever_the_layout_of_its_momentum() -> None:
+    """Momentum in another layout, or of a part of a group, is what loading and unfreezing leave."""
+
+    def stepped(fused: bool) -> list[torch.Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        drawn = [torch.randn(4, 3, 3, 3, generator=generator) for _ in range(6)]
+        weights = [nn.Parameter(each.contiguous(memory_format=torch.channels_last)) for each in drawn[:2]]
+        optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
+        optimizer.state[weights[0]]["momentum_buffer"] = drawn[2].clone()
+        lay_state(optimizer)
+        for _ in range(2):
+            for weight, gradient in zip(weights, drawn[4:], strict=True):
+                weight.grad = gradient.contiguous(memory_format=torch.channels_last)
+            optimizer.step()
+        return [weight.detach() for weight in weights]
+
+    for one, other in zip(stepped(True), stepped(False), strict=True):
+        torch.testing.assert_close(one, other)

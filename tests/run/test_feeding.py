@@ -28,7 +28,7 @@ def batch(count: int = 10) -> Part:
 
 
 def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -> Fed:
-    return Feeder(chosen, epoch, MEAN).feed(batch(), mine, share)
+    return Feeder(chosen, epoch, MEAN, [10], 16).feed(batch(), mine, share)
 
 
 def test_without_a_recipe_it_is_augmentation_alone() -> None:

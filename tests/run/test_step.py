@@ -1,5 +1,7 @@
 """Compiled training: as often as the network changes, and with the same result."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -41,3 +43,20 @@ def test_a_compiled_run_learns_the_same() -> None:
 def test_freezing_is_another_graph_at_most(freeze: str) -> None:
     counts = compilations("name=mine", "train.compile=true", f"growth.freeze={freeze}", *CHANGES)
     assert counts[-1] <= 5
+
+
+def test_a_recorded_step_is_marked_and_asks_its_compiler_for_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CUDA device would be asked for, told to a compiler that records nothing."""
+    asked: list[object] = []
+    marks: list[None] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], **options: object) -> Callable[..., object]:
+        asked.append(options["config_patches"])
+        return graph.forward
+
+    monkeypatch.setattr("torch._dynamo.backends.registry.lookup_backend", lambda name: backend)
+    monkeypatch.setattr("ramify.run.step.records", lambda device: True)
+    monkeypatch.setattr("torch.compiler.cudagraph_mark_step_begin", lambda: marks.append(None))
+    assert compilations("name=mine", "train.compile=true", *CHANGES, *PRUNED)[-1] == 4
+    assert asked == [{"triton.cudagraphs": True}] * 4
+    assert len(marks) == 6 * 3  # each whole batch of each epoch; the last batch of each is smaller

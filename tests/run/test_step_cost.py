@@ -11,11 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ramify.config import Config, NetworkConfig
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
+from ramify.ops.policy import Policy
 from ramify.run.distributed import ALONE
 from ramify.run.events import Event, StepDone
 from ramify.run.prepare import prepare
 from ramify.run.state import begin, lay_out
-from ramify.run.step import Step
+from ramify.run.step import Step, records
 from ramify.run.train import train
 from tests.conftest import tiny
 
@@ -89,6 +90,64 @@ def test_nothing_waits_for_the_device_within_an_epoch() -> None:
     for epoch in range(3):
         within = waits[epoch * steps : (epoch + 1) * steps]
         assert len(set(within)) == 1, within
+
+
+def test_the_optimizer_takes_a_kernel_for_each_group_and_not_for_each_tensor() -> None:
+    config, where, parts = prepare(Config.model_validate(tiny("name=fused").model_dump()), ALONE)
+    state = begin(config, where, parts)
+    for parameter in state.network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    kernels = Kernels()
+    with kernels:
+        state.optimizer.step()
+    assert kernels.seen["_fused_sgd_"] == len(state.optimizer.param_groups)
+    assert kernels.seen["add_"] == kernels.seen["mul_"] == 0
+
+
+def test_all_that_is_drawn_is_sent_before_the_first_step() -> None:
+    """Each transfer within an epoch would wait for a GPU: a step draws nothing, and makes no tensor of numbers."""
+    seen: list[Counter[str]] = []
+    kernels = Kernels()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, StepDone) and event.epoch == 1:
+            seen.append(kernels.seen.copy())
+
+    with kernels:
+        train(tiny("name=drawn", "train.epochs=3", "growth.epochs=[2,3]"), [watch])
+    within = seen[-1] - seen[0]
+    for name in ("rand", "randint", "randperm", "lift_fresh", "pin_memory"):
+        assert within[name] == 0, name
+
+
+def judging(policy: Policy, exits: int) -> int:
+    """How many kernels a picture costs beyond those of the stages that answer it."""
+    config = NetworkConfig(kind="full_ic", structure=(1,) * (exits - 1), channels=4, input_shape=(1, 8, 8), classes=5)
+    network = Network(config, stages=exits).eval()
+    picture = torch.rand(1, 1, 8, 8)
+    kernels = Kernels()
+    with kernels:
+        ran = network.predict(picture, policy).ran
+    bare = Kernels()
+    with torch.inference_mode(), bare:
+        trunk = network.enter(picture)
+        for stage in network.stages[: sum(ran)]:
+            trunk, _ = stage(trunk)
+    return kernels.seen.total() - bare.seen.total()
+
+
+def test_judging_one_picture_takes_few_kernels_and_none_where_the_policy_knows() -> None:
+    last = judging(Policy((None, None, None)), 4)
+    assert judging(Policy((None,)), 2) == last  # an exit that lets none go costs nothing
+    assert judging(Policy((0.0, 0.5, 0.5)), 4) <= last + 1
+    undecided = judging(Policy((1.0, None, None)), 4)
+    assert undecided - last <= 8
+    assert judging(Policy((1.0, 1.0, None)), 4) - undecided == undecided - last
+
+
+def test_a_step_is_recorded_on_cuda_alone() -> None:
+    assert records(torch.device("cuda", 0))
+    assert not records(torch.device("cpu"))
 
 
 def test_the_graph_of_a_step_has_no_breaks() -> None:

@@ -42,22 +42,50 @@ def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator)
         >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
         torch.Size([2, 1, 8, 8])
     """
+    return changed(images, how, draw_changes(len(images), images.shape[2], how, generator).to(images.device))
+
+
+def draw_changes(count: int, height: int, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """The numbers by which :func:`changed` augments ``count`` pictures of ``height`` pixels.
+
+    A run draws those of a whole epoch at once, and a GPU need not wait for them at each step.
+
+    Returns:
+        int64 ``[3, count]`` on the CPU: how far down and to the right the padded picture is read from, and whether it
+        is mirrored. With ``none`` nothing is drawn.
+
+    Example:
+        >>> draw_changes(5, 8, "crop", torch.Generator().manual_seed(0)).shape
+        torch.Size([3, 5])
+    """
+    found = torch.zeros(3, count, dtype=torch.int64)
+    if how != "none":
+        found[:2] = torch.randint(0, 2 * _reach(height) + 1, (2, count), generator=generator)
+    if how == "crop_flip":
+        found[2] = torch.rand(count, generator=generator) < 0.5
+    return found
+
+
+def changed(images: torch.Tensor, how: Augmentation, changes: torch.Tensor) -> torch.Tensor:
+    """``images [B, C, H, W]`` augmented by ``changes [3, B]`` of :func:`draw_changes`, on the same device."""
     if how == "none":
         return images
     count, channels, height, width = images.shape
-    reach = max(1, height // 8)
-    down, right = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator)
-    rows = down + torch.arange(height)
-    columns = torch.arange(width).expand(count, width)
+    reach = _reach(height)
+    down, right, mirrored = changes[:, :, None]
+    rows = down + torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device).expand(count, width)
     if how == "crop_flip":
-        mirrored = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+        columns = torch.where(mirrored.bool(), columns.flip(1), columns)
     columns = right + columns
     # One gather does both: the place in the padded picture that each pixel is read from.
-    places = rows[:, :, None] * (width + 2 * reach) + columns[:, None, :]
-    places = places.reshape(count, 1, height * width).to(images.device, non_blocking=True)
+    places = (rows[:, :, None] * (width + 2 * reach) + columns[:, None, :]).view(count, 1, height * width)
     padded = F.pad(images, (reach, reach, reach, reach)).flatten(2)
     return padded.gather(2, places.expand(-1, channels, -1)).view(images.shape)
+
+
+def _reach(height: int) -> int:
+    return max(1, height // 8)
 
 
 def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

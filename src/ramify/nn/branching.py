@@ -1,11 +1,16 @@
 """What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+
+WORTH_SORTING_OUT = 1 / 32
+"""Of the pictures that a stage carries, the share that must have left for the others to be copied together. To copy
+a picture takes a twentieth of the time that one cell takes for it; with fewer gone, they are computed on unheeded."""
 
 
 class Judgement(NamedTuple):
@@ -31,6 +36,11 @@ class Judge(Protocol):
         """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far; the last exit lets all go."""
         ...
 
+    def foregone(self, at: int) -> bool | None:
+        """What is known of exit ``at``, from 0, before its logits are seen: True where every picture leaves there,
+        False where none does, so that it need not be judged, None where it depends on the picture."""
+        ...
+
 
 class Prediction(NamedTuple):
     """Answers to a batch of pictures, each from the exit where it left.
@@ -39,7 +49,7 @@ class Prediction(NamedTuple):
         classes: int64 ``[B]``.
         exits: int64 ``[B]``, from 0.
         confidence: float32 ``[B]`` in [0, 1].
-        ran: for each stage, how many pictures its cells computed.
+        ran: for each stage, how many pictures were undecided when it ran.
     """
 
     classes: Tensor
@@ -138,40 +148,63 @@ def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
         return _answer_one(network, trunk, policy)
     classes, exits = torch.zeros(2, count, dtype=torch.int64, device=device)
     confidence = torch.zeros(count, device=device)
-    undecided = torch.arange(count, device=device)
-    seen: Tensor | None = None  # [i + 1, undecided, C]
+    rows = torch.arange(count, device=device)  # which picture each row of the trunk is
+    undecided = torch.ones(count, dtype=torch.bool, device=device)  # of the rows
+    left = count
+    seen: list[Tensor] = []
     ran = [0] * len(network.stages)
     for index in range(len(ran)):
-        if len(undecided) == 0:
+        if left == 0:
             break
-        ran[index] = len(undecided)
-        trunk, logits = network.run_stage(index, trunk, None if seen is None else seen[-1])
-        seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
-        found = policy.judge(seen)
-        gone = found.leaves.nonzero()[:, 0]
+        ran[index] = left
+        trunk, logits = network.run_stage(index, trunk, seen[-1] if seen else None)
+        seen.append(logits)
+        known = policy.foregone(index)
+        if known is False:
+            continue
+        found = policy.judge(_stacked(seen))
+        leaves = undecided if known else found.leaves & undecided
+        gone = leaves.nonzero()[:, 0]
         if len(gone) == 0:
-            continue  # where nothing left, nothing is copied
-        leaving = undecided[gone]
+            continue
+        leaving = rows[gone]
         classes[leaving] = found.classes[gone]
         confidence[leaving] = found.confidence[gone].float()
         exits[leaving] = index
-        if len(gone) == len(undecided):
-            break
-        # Only what is undecided is carried on.
-        stay = (~found.leaves).nonzero()[:, 0]
-        trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
+        left -= len(gone)
+        undecided = undecided & ~leaves
+        if 0 < left <= (1 - WORTH_SORTING_OUT) * len(rows):
+            stay = undecided.nonzero()[:, 0]
+            trunk, rows, undecided = _taken(trunk, stay), rows[stay], undecided[stay]
+            seen = [each[stay] for each in seen]
     return Prediction(classes, exits, confidence, tuple(ran))
 
 
 def _answer_one(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
-    """One picture: there is nothing to sort out, and one value is read back at each exit."""
-    seen: Tensor | None = None
+    """One picture: there is nothing to sort out, and one value is read back at each exit that must be judged."""
+    seen: list[Tensor] = []
     stages = len(network.stages)
     for index in range(stages):
-        trunk, logits = network.run_stage(index, trunk, None if seen is None else seen[-1])
-        seen = logits[None] if seen is None else torch.cat((seen, logits[None]))
-        found = policy.judge(seen)
-        if index == stages - 1 or found.leaves.item():
+        trunk, logits = network.run_stage(index, trunk, seen[-1] if seen else None)
+        seen.append(logits)
+        known = policy.foregone(index)
+        if known is False:
+            continue
+        found = policy.judge(_stacked(seen))
+        if known or found.leaves.item():
             break
     ran = tuple(int(at <= index) for at in range(stages))
     return Prediction(found.classes, torch.full_like(found.classes, index), found.confidence.float(), ran)
+
+
+def _stacked(seen: Sequence[Tensor]) -> Tensor:
+    return seen[0][None] if len(seen) == 1 else torch.stack(tuple(seen))
+
+
+def _taken(trunk: Tensor, rows: Tensor) -> Tensor:
+    """``trunk[rows]``, in its layout. Pictures that lie channels last are copied whole, not value by value."""
+    if trunk.dim() != 4 or not trunk.is_contiguous(memory_format=torch.channels_last):
+        return trunk[rows]
+    _, channels, height, width = trunk.shape
+    whole = trunk.permute(0, 2, 3, 1).reshape(len(trunk), -1).index_select(0, rows)
+    return whole.view(len(rows), height, width, channels).permute(0, 3, 1, 2)

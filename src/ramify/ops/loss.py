@@ -57,10 +57,11 @@ def self_distillation_losses(logits: Tensor, temperature: float) -> Tensor:
     return F.pad(distillation_losses(logits[:-1], logits[-1], temperature), (0, 1))
 
 
-def weighted_loss(losses: Tensor, weights: Sequence[float]) -> Tensor:
+def weighted_loss(losses: Tensor, weights: Sequence[float] | Tensor) -> Tensor:
     """``sum_i weights[i] * losses[i]``, ``[E] -> []``: what a training step minimises.
 
     With the weights of :func:`ramify.schedule.exit_weights` this is the loss of Shallow-Deep Networks
-    (arXiv:1810.07052), CE(final) + sum over internal classifiers of tau_i CE(IC_i).
+    (arXiv:1810.07052), CE(final) + sum over internal classifiers of tau_i CE(IC_i). A tensor of weights that lies
+    where the losses do is not sent there in each step.
     """
-    return losses @ losses.new_tensor(weights)
+    return losses @ torch.as_tensor(weights, dtype=losses.dtype, device=losses.device)

@@ -72,6 +72,18 @@ class Policy:
         confidence = _last_confidence(logits, self.criterion, heat, self.exits)
         return Judgement(logits[-1].argmax(dim=-1), confidence, self.leaves(at, confidence))
 
+    def foregone(self, at: int) -> bool | None:
+        """Whether all leave at exit ``at``, from 0, or none, whatever its logits are; None where it depends on them.
+
+        Example:
+            >>> [Policy((0.0, 0.5, None)).foregone(at) for at in range(4)]
+            [True, None, False, True]
+        """
+        if at == self.exits - 1:
+            return True
+        threshold = self.thresholds[at]
+        return False if threshold is None else True if threshold == 0 else None
+
     def leaves(self, at: int, confidence: Tensor) -> Tensor:
         """Which pictures leave at exit ``at``, from 0, with ``confidence`` there: bool ``[B]``."""
         if at == self.exits - 1:
@@ -237,11 +249,13 @@ def _last_confidence(logits: Tensor, criterion: Criterion, heat: float, exits: i
         classes = logits.argmax(dim=-1)
         return (classes == classes[-1]).flip(0).long().cumprod(dim=0).sum(dim=0).float() / exits
     z = logits[-1].float()
-    # The highest logit is taken off before dividing, so that cold temperatures do not overflow.
-    p = ((z - z.amax(dim=-1, keepdim=True)) / heat).softmax(dim=-1)
+    if heat != 1.0:
+        # The highest logit is taken off before dividing, so that cold temperatures do not overflow.
+        z = (z - z.amax(dim=-1, keepdim=True)) / heat
+    p = z.softmax(dim=-1)
     if criterion == "max_probability":
-        sure = p.amax(dim=-1)
-    elif criterion == "margin":
+        return p.amax(dim=-1).nan_to_num(0.0)  # no quotient of a term and its sum is above 1
+    if criterion == "margin":
         first, second = p.topk(2, dim=-1).values.unbind(dim=-1)
         sure = first - second
     else:

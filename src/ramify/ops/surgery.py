@@ -247,6 +247,42 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
+def lay_state(optimizer: torch.optim.Optimizer) -> None:
+    """Let what ``optimizer`` keeps lie in memory as its parameters do, and no momentum be missing beside others.
+
+    A fused step walks through the memory of parameter, gradient and momentum alike, and through whole groups. Growth,
+    pruning and loading leave momentum in other layouts, or for a part of a group; what is missing starts at zero, which
+    is what the first step of SGD computes with. To be called after surgery, before the next step.
+
+    Example:
+        >>> weight = nn.Parameter(torch.rand(4, 3, 3, 3).contiguous(memory_format=torch.channels_last))
+        >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
+        >>> optimizer.state[weight]["momentum_buffer"] = torch.rand(4, 3, 3, 3)
+        >>> lay_state(optimizer)
+        >>> optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
+        True
+    """
+    for group in optimizer.param_groups:
+        learning = [parameter for parameter in group["params"] if parameter.requires_grad]
+        began = any(_has_momentum(optimizer, parameter) for parameter in learning)
+        for parameter in learning:
+            if group.get("momentum") and began and not _has_momentum(optimizer, parameter):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            for key, value in state.items():
+                if (
+                    isinstance(value, Tensor)
+                    and value.shape == parameter.shape
+                    and value.stride() != parameter.stride()
+                ):
+                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+    return optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, dict[str, Tensor]]:
     """The tensors that ``optimizer`` keeps for each parameter, by the parameter's name.
 

@@ -3,13 +3,14 @@
 Every process of a run draws for the whole batch and then takes its share, so their number changes no picture.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ramify.config import Config
-from ramify.data.augment import augment, augmentation
+from ramify.data.augment import augmentation, changed, draw_changes
 from ramify.data.cutout import cutout
 from ramify.data.mix import draw_mix, mixed, mixed_labels
 from ramify.data.pictures import Part
@@ -46,23 +47,28 @@ class Feeder:
         config: a resolved configuration.
         epoch: the epoch.
         mean: the mean colour in [0, 1], ``[C]``, with which cutout blanks: zero for the network.
+        sizes: of the batches that will be fed, in their order.
+        height: of the pictures.
     """
 
-    def __init__(self, config: Config, epoch: int, mean: Tensor) -> None:
+    def __init__(self, config: Config, epoch: int, mean: Tensor, sizes: Sequence[int], height: int) -> None:
         self._data, self._epoch, self._epochs = config.data, epoch, config.train.epochs
         self._how = augmentation(config.data.augment, config.data.source)
         assert config.network.classes is not None
         self._classes = config.network.classes
         self._fill = (mean * 255).round().to(torch.uint8)
-        self._moving = generator(config.seed, "augment", epoch)
+        # Drawn and sent at once: a GPU that waits for numbers at each step is idle meanwhile.
+        moving = generator(config.seed, "augment", epoch)
+        moves = [draw_changes(size, height, self._how, moving) for size in sizes]
+        self._moves = iter(torch.cat(moves, dim=1).to(mean.device).split(list(sizes), dim=1))
         self._changing = generator(config.seed, "strong", epoch)
         self._blanking = generator(config.seed, "cutout", epoch)
         self._mixing = generator(config.seed, "mix", epoch)
 
     def feed(self, batch: Part, mine: slice, share: float) -> Fed:
-        """Change a whole ``batch`` when a ``share`` of the epoch is done, and give what is ``mine`` of it."""
+        """Change the next ``batch``, whole, when a ``share`` of the epoch is done; gives what is ``mine`` of it."""
         data = self._data
-        images, labels = augment(batch.images, self._how, self._moving), batch.labels
+        images, labels = changed(batch.images, self._how, next(self._moves)), batch.labels
         if data.augment == "strong":
             images = strong(images, self._changing)
         if data.cutout is not None:

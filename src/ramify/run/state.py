@@ -190,11 +190,22 @@ def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     train = config.train
     groups = parameter_groups(network, train.weight_decay)
     if train.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=train.learning_rate, momentum=train.momentum, nesterov=train.nesterov)
+        # One pass over a group in place of several over each tensor; see ramify.ops.surgery.lay_state.
+        return torch.optim.SGD(
+            groups,
+            lr=train.learning_rate,
+            momentum=train.momentum,
+            nesterov=train.nesterov,
+            fused=_has_fused(network),
+        )
     if train.optimizer == "muon":
         return Muon(groups, lr=train.learning_rate, momentum=train.momentum)
     kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=train.learning_rate)
+
+
+def _has_fused(network: Network) -> bool:
+    return network.mean.device.type in ("cpu", "cuda")
 
 
 def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:

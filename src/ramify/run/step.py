@@ -12,6 +12,9 @@ from ramify.ops.regrow import dense_forward
 from ramify.run.state import State
 
 BACKEND = "inductor"
+RECORDED = {"triton.cudagraphs": True}
+"""What ``mode="reduce-overhead"`` asks of the inductor backend: a step's kernels are recorded once, and replayed."""
+
 Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
 
 
@@ -19,7 +22,9 @@ class Step:
     """The forward pass of a training step.
 
     DistributedDataParallel does not see parameters that come later, nor does a compiled network see that others are
-    frozen; so both are made anew whenever the parameters, their shapes, or what of them learns have changed.
+    frozen; so both are made anew whenever the parameters, their shapes, or what of them learns have changed. On a CUDA
+    device the compiled network is recorded as CUDA graphs. Pruning changes masks and weights where they lie, which a
+    recording reads anew at each step; growth makes new ones, and with them a new recording.
 
     Attributes:
         compilations: how often a graph was compiled.
@@ -31,6 +36,7 @@ class Step:
         self._plain: nn.Module = state.network
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._batch = state.config.data.batch_size // state.where.team.size
+        self._recorded = records(state.where.device)
         if state.config.train.compile:
             _compiler_or_error(state.where.device)
 
@@ -57,6 +63,9 @@ class Step:
         if dense:
             return dense_forward(self._plain, images)
         network = self._plain if self._compiled is None or len(images) != self._batch else self._compiled
+        if self._compiled is not None and self._recorded:
+            # What the last step gave has been read, and may be overwritten.
+            torch.compiler.cudagraph_mark_step_begin()
         logits: Tensor = network(images)
         return logits
 
@@ -64,8 +73,19 @@ class Step:
         from torch._dynamo.backends.registry import lookup_backend
 
         self.compilations += 1
-        compiled: Callable[..., object] = lookup_backend(BACKEND)(graph, inputs)
+        options = {"config_patches": RECORDED} if self._recorded else {}
+        compiled: Callable[..., object] = lookup_backend(BACKEND)(graph, inputs, **options)
         return compiled
+
+
+def records(device: torch.device) -> bool:
+    """Whether a compiled step on ``device`` is recorded as CUDA graphs.
+
+    Example:
+        >>> records(torch.device("cpu")), records(torch.device("cuda", 0))
+        (False, True)
+    """
+    return BACKEND == "inductor" and device.type == "cuda"
 
 
 def _compiler_or_error(device: torch.device) -> None:

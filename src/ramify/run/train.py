@@ -30,7 +30,7 @@ from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.sparse import weight_shapes
-from ramify.ops.surgery import revived, set_learning_rate
+from ramify.ops.surgery import lay_state, revived, set_learning_rate
 from ramify.run.checkpoint import own_plans, pack_model, read_model
 from ramify.run.distributed import ALONE, together
 from ramify.run.evaluate import Score, computing, evaluate, to_float
@@ -227,6 +227,7 @@ def _unfold(
 
         freeze_what_rests(state, epoch)
         step.renew(state, balances(state, epoch))
+        lay_state(state.optimizer)
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
@@ -327,28 +328,33 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
     train_what_learns(network)
     follow = None if state.average is None else state.average.following(network)
 
-    shuffling, feeder = generator(config.seed, "order", epoch), Feeder(config, epoch, network.mean)
+    # What is drawn in every run is drawn, and sent to the device, before the first step.
+    device = state.where.device
+    shuffling = generator(config.seed, "order", epoch)
+    # Batch norm needs two pictures in each process; fewer are too few to share out.
+    dealt = [each for each in batches(len(part), config.data.batch_size, shuffling) if len(each) >= 2 * team.size]
+    order, sizes = torch.cat(dealt).to(device), [len(index) for index in dealt]
+    feeder = Feeder(config, epoch, network.mean, sizes, part.images.shape[2])
     moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)
-    sums = torch.zeros(3, exits, device=state.where.device)  # of the cross-entropies, the losses and the right answers
-    forget_device_peak(state.where.device)
+    taus = torch.tensor(weights, device=device)
+    sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
+    forget_device_peak(device)
     began, done = time.perf_counter(), 0
-    for index in batches(len(part), config.data.batch_size, shuffling):
-        if len(index) < 2 * team.size:
-            continue  # too few to share out: batch norm needs two pictures in each process
-        batch = part[index.to(state.where.device)]
+    for index in order.split(sizes):
+        batch = part[index]
         share = (done + len(index) / 2) / len(part)
         rate = rate_at(epoch, share, train)
         set_learning_rate(optimizer, rate)
         mine = team.share(len(batch))
         fed = feeder.feed(batch, mine, share)
-        with computing(state.where.device, state.where.precision):
+        with computing(device, state.where.precision):
             logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
         entropies = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
         losses = guidance.losses(entropies, logits, fed.images, index[mine])  # [E]
         optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
-        (weighted_loss(losses, weights) * (len(fed.labels) * team.size / len(batch))).backward()
+        (weighted_loss(losses, taus) * (len(fed.labels) * team.size / len(batch))).backward()
         moves.finish(state.followers)
         if train.clip is not None:
             torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
