@@ -1,0 +1,89 @@
+"""Every preset of the repository says what it is, fits the budget that its name tells, and trains."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from ramify.config import Config, resolve
+from ramify.configfile import read_config
+from ramify.nn.network import Network
+from ramify.ops.cost import cost
+from ramify.rescaling import rescale
+from ramify.run.folder import read_lines
+from ramify.run.train import train
+from tests.data.making import encoded, write_tree
+
+HOUSE = Path(__file__).parent.parent
+PRESETS = sorted((HOUSE / "presets").glob("*.yaml"))
+BUDGETS = {"cpu-cifar": 50_817, "seed-2020": 50_817, "gnap-158k": 158_000}
+
+
+def budget(preset: Path) -> int | None:
+    """Weights that a preset may keep, by its name."""
+    found = re.search(r"-(\d+)k$", preset.stem)
+    return BUDGETS.get(preset.stem) or (1000 * int(found[1]) if found else None)
+
+
+def grown(config: Config) -> Network:
+    network = config.network.model_copy(update={"input_shape": (3, 32, 32), "classes": 10})
+    return Network(network, stages=network.exits)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 colour pictures of noise in 10 classes."""
+    import numpy as np
+    from PIL import Image
+
+    draws = np.random.default_rng(0)
+    names = [
+        f"{part}/{label}/{i}.png"
+        for part, count in (("train", 3), ("test", 1))
+        for label in range(10)
+        for i in range(count)
+    ]
+    pixels = draws.integers(0, 256, (len(names), 32, 32, 3), dtype=np.uint8)
+    files = {name: encoded(Image.fromarray(each)) for name, each in zip(names, pixels, strict=True)}
+    return write_tree(tmp_path_factory.mktemp("photos"), files)
+
+
+def test_the_presets_are_those_that_are_known() -> None:
+    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "seed-2020", "small-50k", "tiny-20k"}
+    assert {preset.stem for preset in PRESETS} == known
+    told = json.loads((HOUSE / "bench" / "results" / "known.json").read_text())
+    assert told.keys() <= known
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_a_preset_keeps_within_its_budget(preset: Path) -> None:
+    config = read_config([preset])
+    allowed = budget(preset)
+    if allowed is None:
+        return
+    network = grown(config)
+    weights, rest = cost(network)[-1].weights, cost(network)[-1].parameters - cost(network)[-1].weights
+    if config.prune.enabled:
+        ratio = config.prune.min_ratio or config.prune.keep_ratio
+        assert isinstance(ratio, float)
+        weights = round(ratio * weights)
+    # The seed project counted no batch norm and no biases; everybody else's budgets count all that is learned.
+    assert weights + (rest if preset.stem not in ("seed-2020", "cpu-cifar") else 0) <= allowed * 1.0001
+    assert weights > 0.8 * allowed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+def test_a_preset_trains_for_two_epochs_or_one_more_than_it_changes(preset: Path, photos: Path) -> None:
+    source = ["data.limit=60"] if preset.stem == "digits" else [f"data.source={photos}"]
+    config = read_config([preset], [*source, "data.batch_size=15", "train.device=cpu", "train.compile=false"])
+    moments = {*(config.growth.epochs or ()), *config.prune.epochs}
+    epochs = max(2, resolve(config).network.exits, len(moments) + 1)
+    summary = train(rescale(config, epochs))
+    assert summary.finished
+    assert len(read_lines(Path(summary.folder) / "metrics.jsonl")) == epochs
+    assert all(each.test is not None for each in summary.exits)
+    allowed = budget(preset)
+    if allowed is not None:
+        assert summary.exits[-1].kept <= allowed
