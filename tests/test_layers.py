@@ -28,7 +28,7 @@ show.report.compare_static show.report.compare
 show.report.facts show.report.outcome show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
-ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.join ship.onnx ship.check ship.quantize
+ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize
 ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune

@@ -99,6 +99,11 @@ def touch(network: Network, channel: Channel, way: str) -> None:
         wanted = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
         for name, value in zip(shifted, wanted if shifted else [], strict=True):
             set_constant(network, name, channel.index, value)
+        if way != "constant" and not channel.rectified:
+            for name in channel.norms:  # without a ReLU only 0 is nothing
+                norm = network.get_submodule(name)
+                norm.get_parameter("weight").data[channel.index] = 0
+                norm.get_parameter("bias").data[channel.index] = 0
     for relay in relays:
         set_constant(network, relay.norm, relay.place, 0.5 if way in ("relayed", "unfiltered constant") else -0.5)
     set_masks(network, masks)
