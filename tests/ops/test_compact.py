@@ -99,6 +99,11 @@ def touch(network: Network, channel: Channel, way: str) -> None:
         wanted = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
         for name, value in zip(shifted, wanted if shifted else [], strict=True):
             set_constant(network, name, channel.index, value)
+        if way != "constant" and not channel.rectified:
+            for name in channel.norms:  # without a ReLU only 0 is nothing
+                norm = network.get_submodule(name)
+                norm.get_parameter("weight").data[channel.index] = 0
+                norm.get_parameter("bias").data[channel.index] = 0
     for relay in relays:
         set_constant(network, relay.norm, relay.place, 0.5 if way in ("relayed", "unfiltered constant") else -0.5)
     set_masks(network, masks)
@@ -139,7 +144,7 @@ def same_answers(one: Network, other: Network) -> None:
 def parameters_of(plans: tuple[StagePlan, ...], stages: int, network: Network) -> int:
     """How many parameters a network has, from the widths alone."""
     config = network.config
-    total = 9 * 2 * config.channels + 2 * config.channels
+    total = 9 * 2 * config.widths[0] + 2 * config.widths[0]
     for stage in plans[:stages]:
         for c in stage.cells:
             total += 9 * c.in_channels * c.inner_channels + 2 * c.inner_channels
@@ -166,7 +171,7 @@ def touched(draw: st.DrawFn) -> tuple[Network, dict[Channel, str]]:
     )
     shake(network, draw(st.integers(0, 99)))
     ways = draw(st.permutations(WAYS))  # each example sees all of them if it has the channels
-    width = network.config.channels
+    width = network.config.widths[0]
     chosen: dict[Channel, str] = {}
     found = channels(network)
     for i, channel in enumerate(found):
@@ -188,7 +193,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[Channel,
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     same_answers(network, small)
     assert receipt.difference <= 1e-12 * max(1, float(network(torch.rand(32, 2, 8, 8)).detach().abs().max()))
-    width = network.config.channels
+    width = network.config.widths[0]
     for name, widths in receipt.cells.items():
         inner = sum(channel.cell == name and channel.kind == "inner" for channel in going)
         out = sum(channel.cell == name and channel.kind == "output" for channel in going)

@@ -331,11 +331,16 @@ def test_new_channels_can_be_lost_again() -> None:
         ("basic", 3, 1, "widen: got stage 4; accepted: stages 1 to 3, which exist"),
         ("basic", -1, 1, "widen: got stage 0; accepted: stages 1 to 3, which exist"),
         ("basic", 0, 0, "widen: got 0 channels; accepted: a whole number >= 1"),
-        ("skip_second", 1, 1, "got stage 2 with skip_second cells; accepted: basic and preactivation cells, whose"),
-        ("plain", 0, 1, "got stage 1 with plain cells; accepted: basic and preactivation"),
-        ("separable", 0, 1, "got stage 1 with separable cells; accepted: basic and preactivation"),
-        ("linear", 1, 1, "got stage 2 with linear cells; accepted: basic and preactivation"),
-        ("unpadded", 0, 1, "got stage 1 with unpadded cells; accepted: basic and preactivation"),
+        (
+            "skip_second",
+            1,
+            1,
+            "got stage 2 with skip_second cells; accepted: basic, preactivation, depthwise and compact cells, whose",
+        ),
+        ("plain", 0, 1, "got stage 1 with plain cells; accepted: basic, preactivation, depthwise and compact"),
+        ("separable", 0, 1, "got stage 1 with separable cells; accepted: basic, preactivation, depthwise and compact"),
+        ("linear", 1, 1, "got stage 2 with linear cells; accepted: basic, preactivation, depthwise and compact"),
+        ("unpadded", 0, 1, "got stage 1 with unpadded cells; accepted: basic, preactivation, depthwise and compact"),
     ],
 )
 def test_what_cannot_be_widened_is_left_as_it_is(name: str, stage: int, count: int, message: str) -> None:

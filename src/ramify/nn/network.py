@@ -92,7 +92,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     cells: list[CellPlan] = []
     output = trunk
     # Named where it tells more than the pooling, so that the plans of other networks stay what they were.
-    head = config.exit if config.exit in ONE_PIXEL else None
+    named = config.exit if config.exit in ONE_PIXEL else None
     for carries_exit, spec in zip(config.structure, built.cells, strict=False):
         output = spec.channels
         pooled = dense and spec.stride != 1
@@ -104,7 +104,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         height, width = shrunk(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
-            stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), head))
+            stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))
             cells = []
     if config.cells == "seed":
         grid = _grid(config.final or "average", height, width)
