@@ -212,7 +212,9 @@ def operations(kind: str) -> float:
 def trained(seed: int, folder: str, overrides: list[str]) -> float:
     """Test accuracy of the last exit, after a run on the digits."""
     settings = [f"runs_dir={folder}", f"seed={seed}", "train.device=cpu", *overrides]
-    return ramify.train(ramify.read_config(overrides=settings)).exits[-1].test.top1
+    found = ramify.train(ramify.read_config(overrides=settings)).exits[-1].test
+    assert found is not None
+    return found.top1
 
 
 def accuracy(epochs: int) -> None:

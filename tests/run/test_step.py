@@ -54,9 +54,13 @@ def test_a_recorded_step_is_marked_and_asks_its_compiler_for_graphs(monkeypatch:
         asked.append(options["config_patches"])
         return graph.forward
 
-    monkeypatch.setattr("torch._dynamo.backends.registry.lookup_backend", lambda name: backend)
+    lookup = torch._dynamo.backends.registry.lookup_backend
+    monkeypatch.setattr(
+        "torch._dynamo.backends.registry.lookup_backend", lambda name: backend if name == "recorder" else lookup(name)
+    )
+    monkeypatch.setattr("ramify.run.step.BACKEND", "recorder")
     monkeypatch.setattr("ramify.run.step.records", lambda device: True)
     monkeypatch.setattr("torch.compiler.cudagraph_mark_step_begin", lambda: marks.append(None))
     assert compilations("name=mine", "train.compile=true", *CHANGES, *PRUNED)[-1] == 4
     assert asked == [{"triton.cudagraphs": True}] * 4
-    assert len(marks) == 6 * 3  # each whole batch of each epoch; the last batch of each is smaller
+    assert len(marks) == 6 * 3  # three whole batches in each of six epochs

@@ -348,11 +348,11 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
         set_learning_rate(optimizer, rate)
         mine = team.share(len(batch))
         fed = feeder.feed(batch, mine, share)
+        optimizer.zero_grad(set_to_none=True)  # before the network needs their memory
         with computing(device, state.where.precision):
             logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
         entropies = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
         losses = guidance.losses(entropies, logits, fed.images, index[mine])  # [E]
-        optimizer.zero_grad(set_to_none=True)
         # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
         (weighted_loss(losses, taus) * (len(fed.labels) * team.size / len(batch))).backward()
         moves.finish(state.followers)
