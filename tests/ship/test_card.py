@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from ramify.errors import CheckpointError
 from ramify.ops.certify import Certificate
-from ramify.ship.card import ExportCard, ExportedPolicy, Files, Quantization, card_text, parse_card, read_card
+from ramify.ship.card import (
+    ExportCard,
+    ExportedPolicy,
+    Files,
+    Precision,
+    Quantization,
+    card_text,
+    parse_card,
+    read_card,
+)
 from ramify.ship.export import Export
 from ramify.ship.exported import CARD, ExportedExit, read_exported
 
@@ -35,7 +44,8 @@ def cards(draw: st.DrawFn) -> ExportCard:
         told=draw(names),
         certificate=draw(st.none() | st.builds(Certificate, max_drop=shares, confidence=shares, p_value=shares)),
     )
-    precision = draw(st.sampled_from(["float32", "int8"]))
+    precisions: list[Precision] = ["float32", "int8"]
+    precision = draw(st.sampled_from(precisions))
     return ExportCard(
         format=1,
         ramify="0.1.0",

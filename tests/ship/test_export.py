@@ -17,6 +17,7 @@ from ramify.run.train import train
 from ramify.ship import check
 from ramify.ship.card import read_card
 from ramify.ship.export import Export, export, spread
+from ramify.ship.graphs import plain
 from ramify.ship.runtime import Runtime
 from tests.conftest import CommandLine, tiny
 
@@ -88,7 +89,7 @@ def test_a_compacted_dense_network_of_colour_pictures(tmp_path: Path) -> None:
 def test_a_file_that_is_not_the_network_is_not_written(
     demo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ramify.ship.export.plain", lambda network: load(demo).apply(_doubled))
+    monkeypatch.setattr("ramify.ship.export.plain", lambda network: plain(network).apply(_doubled))
     with pytest.raises(RunError, match=r"logits of all_exits\.pt2 are off by .*; nothing was written"):
         export(demo, tmp_path / "out", to="torch")
     assert not (tmp_path / "out").exists()

@@ -20,13 +20,14 @@ from tests.ship.serving import huge_header, picture
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 9)])
 def test_any_mode_and_size_is_made_what_the_network_reads(mode: str, shape: tuple[int, int, int]) -> None:
     found = read_picture(picture(1, mode, (20, 30)), "it", shape)
-    assert (found.shape, found.dtype) == (shape, np.float32)
+    assert found.shape == shape
+    assert found.dtype == np.float32
     assert 0 <= found.min() < found.max() <= 1
 
 
 @given(st.integers(0, 1000), st.sampled_from([(1, 8, 8), (3, 8, 9)]))
 def test_a_png_of_the_right_size_comes_back_as_it_is(seed: int, shape: tuple[int, int, int]) -> None:
-    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32) / 255
+    pixels = np.random.default_rng(seed).integers(0, 256, shape).astype(np.float32) / np.float32(255)
     file = png_of(pixels)
     assert np.array_equal(read_picture(file, "it", shape), pixels)
     assert conversion(read_header(file, "it"), shape) is None

@@ -140,18 +140,19 @@ class Runtime:
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
         trunk, logits, found = batch, None, _unasked(count)
-        for at in range(len(self._stages)):
-            if len(undecided) == 0:
-                break
+        for at in range(len(self._stages)) if count else ():
             ran[at] = len(undecided)
             trunk, logits = self._stage(at, trunk, logits)
             found = self._judge(at, logits, found)
             leaves = self.leaves(at, found.confidence)
+            if not leaves.any():
+                continue
             leaving = undecided[leaves]
             classes[leaving], confidence[leaving], exits[leaving] = found.classes[leaves], found.confidence[leaves], at
-            if leaves.any():
-                trunk, logits, undecided = trunk[~leaves], logits[~leaves], undecided[~leaves]
-                found = found.of(~leaves)
+            if len(leaving) == len(undecided):
+                break
+            stay = ~leaves
+            trunk, logits, undecided, found = trunk[stay], logits[stay], undecided[stay], found.of(stay)
         return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
 
     def logits(self, pictures: Floats, exits: int | None = None) -> Floats:
@@ -237,7 +238,7 @@ def _sure(logits: Floats, criterion: str, heat: float) -> Floats:
         else:
             entropy = -(p * np.log(np.where(p == 0, np.float32(1), p))).sum(axis=-1)
             sure = 1 - entropy / np.float32(math.log(p.shape[-1]))
-    found: Floats = np.nan_to_num(sure, nan=0.0).clip(0, 1)
+        found: Floats = np.where(sure >= 0, np.minimum(sure, 1), np.float32(0))  # 0 also where it is not a number
     return found
 
 
