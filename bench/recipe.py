@@ -31,6 +31,7 @@ from ramify.config import Config
 from ramify.files import write_atomic
 from ramify.run.allocator import keep_freed_memory
 from ramify.run.events import EpochDone, Event
+from ramify.run.summary import Summary
 
 HERE = Path(__file__).parent
 RESULTS, PRESET = HERE / "results" / "recipe.json", HERE.parent / "presets" / "cpu-cifar.yaml"
@@ -59,7 +60,7 @@ def configured(archive: str, overrides: Sequence[str], seed: int, folder: str, e
     return ramify.rescale(ramify.read_config([PRESET], [*fixed, *overrides]), epochs)
 
 
-def timed(config: Config) -> tuple[float, ramify.Summary]:
+def timed(config: Config) -> tuple[float, Summary]:
     """Processor seconds from the first epoch's end to the last one's, validation included, and the summary."""
     clock: list[float] = []
 

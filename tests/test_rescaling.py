@@ -23,9 +23,9 @@ def test_what_happens_keeps_its_number_and_order(epochs: int) -> None:
     assert short.growth.epochs is not None
     assert short.train.milestones is not None
     assert (len(short.growth.epochs), len(short.prune.epochs), len(short.train.milestones)) == (3, 4, 3)
-    moments = [*short.prune.epochs, *short.growth.epochs]
+    after = [*short.prune.epochs, *short.growth.epochs]
     before = [*SEED.prune.epochs, *(SEED.growth.epochs or ())]
-    assert [before.index(epoch) for epoch in sorted(before)] == [moments.index(epoch) for epoch in sorted(moments)]
+    assert [before.index(epoch) for epoch in sorted(before)] == [after.index(epoch) for epoch in sorted(after)]
     for moments in (short.growth.epochs, short.prune.epochs, short.train.milestones):
         assert 1 <= min(moments) <= max(moments) <= epochs
     assert short.growth.epochs[0] >= 2
