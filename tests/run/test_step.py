@@ -63,4 +63,4 @@ def test_a_recorded_step_is_marked_and_asks_its_compiler_for_graphs(monkeypatch:
     monkeypatch.setattr("torch.compiler.cudagraph_mark_step_begin", lambda: marks.append(None))
     assert compilations("name=mine", "train.compile=true", *CHANGES, *PRUNED)[-1] == 4
     assert asked == [{"triton.cudagraphs": True}] * 4
-    assert len(marks) == 6 * 3  # three whole batches in each of six epochs
+    assert len(marks) == 6 * 3  # three whole batches in each of six epochs, and a smaller one

@@ -62,12 +62,13 @@ class Step:
         """
         if dense:
             return dense_forward(self._plain, images)
-        network = self._plain if self._compiled is None or len(images) != self._batch else self._compiled
-        if self._compiled is not None and self._recorded:
+        if self._compiled is None or len(images) != self._batch:
+            logits: Tensor = self._plain(images)
+            return logits
+        if self._recorded:
             # What the last step gave has been read, and may be overwritten.
             torch.compiler.cudagraph_mark_step_begin()
-        logits: Tensor = network(images)
-        return logits
+        return self._compiled(images)
 
     def _compile(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
         from torch._dynamo.backends.registry import lookup_backend
