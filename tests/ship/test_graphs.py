@@ -58,7 +58,7 @@ NETWORKS = {
     "dense": lambda: made("dense"),
     "iterative, masked": lambda: masked(made("iterative")),
     "dense, masked, colour": lambda: masked(made("dense", (3, 10, 9))),
-    "full_ic, max pooling, skip_second": lambda: made("full_ic", cell="skip_second", exit="max", **SMALL),
+    "full_ic, max pooling, skip_second": lambda: made("full_ic", (1, 9, 9), cell="skip_second", exit="max", **SMALL),
     "full": lambda: made("full", (1, 8, 8)),
     "compacted": lambda: masked(made("dense", (3, 8, 8)), compacted=True),
     "lenet5": lambda: architecture("lenet5"),
