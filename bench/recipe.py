@@ -5,10 +5,10 @@
 
 The base is ``presets/cpu-cifar.yaml`` on 10,000 training pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10),
 a tenth of them held out. For each part the base is run once more with the part taken out, where the base has it, or put
-in, where it has not. Every run has as many epochs as fit into the budget of one processor thread, after a trial of that
-very run, its schedules moved along; so what a part costs in time counts against it. Differences are taken seed by
-seed, in points of the last exit on the test pictures, mean ± standard deviation (n - 1). Runs that are done are kept in
-``bench/results/recipe.json`` and not done again; with ``--jobs 2`` two run side by side.
+in, where it has not. Every run has as many epochs as fit into the budget of one processor thread, by a trial of that
+very run on 1,000 pictures, its schedules moved along; so what a part costs in time counts against it. Differences are
+taken seed by seed, in points of the last exit on the test pictures, mean ± standard deviation (n - 1). Runs that are
+done are kept in ``bench/results/recipe.json`` and not done again; with ``--jobs 2`` two run side by side.
 """
 
 import argparse
@@ -35,10 +35,33 @@ from ramify.run.summary import Summary
 
 HERE = Path(__file__).parent
 RESULTS, PRESET = HERE / "results" / "recipe.json", HERE.parent / "presets" / "cpu-cifar.yaml"
-LIMIT, TRIAL = 10_000, 3
+LIMIT, TRIAL = 10_000, 1_000
 BASE = "base"
 
-PARTS: dict[str, list[str]] = {}
+SGD = ["optimizer=sgd", "learning_rate=0.1", "momentum=0.9", "nesterov=true", "weight_decay=0.0005"]
+PARTS: dict[str, list[str]] = {
+    "sgd, not muon": [f"train.{key}" for key in SGD],
+    "no average": ["train.ema=null"],
+    "steps, not cosine": ["train.schedule=steps"],
+    "no warm-up": ["train.warmup=0"],
+    "16 channels, no strides": ["network.channels=16", "network.structure=[0,0,1,0,0,1,0,1,0]", "network.strides=null"],
+    "label smoothing": ["train.label_smoothing=0.1"],
+    "mixup": ["data.mixup=0.2", "data.mix_ramp=0.5"],
+    "cutmix": ["data.cutmix=1", "data.mix_ramp=0.5"],
+    "cutout": ["data.cutout=8"],
+    "strong": ["data.augment=strong"],
+    "sizes": ["data.sizes=[[1,16],[7,24],[13,32]]"],
+    "flip test": ["train.flip_test=true"],
+    "equilibrium": ["train.exit_gradients=equilibrium"],
+    "trunk first": ["train.trunk_first=6"],
+    "self-distillation": ["train.distill=0.5"],
+    "growth": ["network.kind=iterative", "growth.init=identity", "growth.epochs=[3,5]"],
+    "cascade": ["network.cascade=true"],
+    "rigl at half density": [
+        *("prune.enabled=true", "prune.policy=rigl", "prune.keep_ratio=0.5"),
+        "network.channels=[23,34,42]",
+    ],
+}
 """Each part, and the overrides that put it in or take it out."""
 
 
@@ -55,13 +78,13 @@ class Outcome:
     weights: int
 
 
-def configured(archive: str, overrides: Sequence[str], seed: int, folder: str, epochs: int) -> Config:
-    fixed = [f"data.source={archive}", f"data.limit={LIMIT}", "train.threads=1", f"runs_dir={folder}", f"seed={seed}"]
+def configured(archive: str, overrides: Sequence[str], seed: int, folder: str, limit: int, epochs: int) -> Config:
+    fixed = [f"data.source={archive}", f"data.limit={limit}", "train.threads=1", f"runs_dir={folder}", f"seed={seed}"]
     return ramify.rescale(ramify.read_config([PRESET], [*fixed, *overrides]), epochs)
 
 
 def timed(config: Config) -> tuple[float, Summary]:
-    """Processor seconds from the first epoch's end to the last one's, validation included, and the summary."""
+    """Processor seconds of an epoch, validation included, from the second one on, and the summary."""
     clock: list[float] = []
 
     def watch(event: Event) -> None:
@@ -69,7 +92,7 @@ def timed(config: Config) -> tuple[float, Summary]:
             clock.append(time.process_time())
 
     summary = ramify.train(config, [watch])
-    return clock[-1] - clock[0], summary
+    return (clock[-1] - clock[0]) / (len(clock) - 1), summary
 
 
 def run(part: str, overrides: list[str], seed: int, archive: str, minutes: float) -> Outcome:
@@ -77,14 +100,12 @@ def run(part: str, overrides: list[str], seed: int, archive: str, minutes: float
     keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        # A grown network costs more: the trial is of the network that it becomes.
-        whole = [*overrides, "growth.mode=scheduled", "growth.epochs=null", "growth.plan=null"]
-        trial = configured(archive, whole, seed, folder, 2 + TRIAL)
-        seconds, _ = timed(trial)
-        epochs = max(TRIAL, int(60 * minutes * (1 + TRIAL) / seconds))
-        took, summary = timed(configured(archive, overrides, seed, folder, epochs))
+        each, _ = timed(configured(archive, overrides, seed, folder, TRIAL, 6))
+        epochs = max(4, round(60 * minutes / (each * LIMIT / TRIAL)))
+    with tempfile.TemporaryDirectory() as folder:
+        took, summary = timed(configured(archive, overrides, seed, folder, LIMIT, epochs))
     tested = tuple(found.test.top1 for found in summary.exits if found.test is not None)
-    return Outcome(part, overrides, seed, epochs, took * epochs / (epochs - 1), tested, summary.exits[-1].kept)
+    return Outcome(part, overrides, seed, epochs, took * epochs, tested, summary.exits[-1].kept)
 
 
 def table(found: Sequence[Outcome]) -> str:
