@@ -31,6 +31,7 @@
       font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: ink },
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { color: ink } },
       hoverlabel: { bgcolor: paper, bordercolor: line, font: { color: ink } },
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: muted, activecolor: ink },
       hovermode: "closest",
       dragmode: narrow.matches ? false : "zoom",
     };
