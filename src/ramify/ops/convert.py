@@ -111,16 +111,16 @@ def _same_cells(network: Network, config: NetworkConfig) -> None:
         exits = network.config.exits
         raise InputError(f"convert: got a network with {len(network.stages)} of its {exits} stages; accepted: all")
     told = network.config
-    for key in ("cells", "cell", "channels", "strided", "squeeze", "input_shape", "classes"):
-        if getattr(told, key) != getattr(config, key):
-            found, wanted = getattr(config, key), getattr(told, key)
-            name = "strides" if key == "strided" else key
-            raise InputError(f"network.{name}: got {found}; accepted: {wanted}, as the network to convert has it")
     if len(told.structure) != len(config.structure):
         raise InputError(
             f"network.structure: got {len(config.structure)} cells; accepted: {len(told.structure)}, as the network "
             "to convert has them"
         )
+    for key in ("cells", "cell", "channels", "strided", "squeeze", "input_shape", "classes"):
+        if getattr(told, key) != getattr(config, key):
+            found, wanted = getattr(config, key), getattr(told, key)
+            name = "strides" if key == "strided" else key
+            raise InputError(f"network.{name}: got {found}; accepted: {wanted}, as the network to convert has it")
     if (told.kind == "dense") != (config.kind == "dense"):
         raise InputError(f"network.kind: got {config.kind}; accepted: one with the wiring of {told.kind}")
 

@@ -133,7 +133,7 @@ def settings(config: Config) -> dict[str, Setting]:
     Example:
         >>> found = settings(Config())
         >>> found["train.learning_rate"], found["network.structure"]
-        (0.05, '[0, 1, 0, 1, 0, 1, 0]')
+        (0.02, '[0, 1, 0, 1, 0, 1, 0]')
     """
     found: dict[str, Setting] = {}
     for key, _ in keys():

@@ -9,13 +9,13 @@ import io
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ramify.configfile import to_yaml
 from ramify.errors import InputError
-from ramify.files import readable_folder
+from ramify.files import readable_folder, write_atomic
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.run.checkpoint import read_model
@@ -51,7 +51,7 @@ class TensorBoardLog:
     - HPARAMS: the configuration against the final figures, over all runs below ``--logdir``.
 
     A step is an epoch. A run that is resumed goes on in the same folder: what was logged after the checkpoint from
-    which it goes on is given up by TensorBoard, as it is done again.
+    which it goes on is taken out, as it is done again; not so in a ``folder`` of your own, where others may log too.
 
     Args:
         folder: where the logs are written; None for ``tensorboard/`` in the folder of the run.
@@ -70,7 +70,6 @@ class TensorBoardLog:
             ) from None
         self._folder = folder
         self._place, self._file = Path(), ""
-        self._goes_on_after = 0
         self._planned = 0
         self._weights = 0
         self._changed = False
@@ -108,14 +107,17 @@ class TensorBoardLog:
 
     def _begin(self, event: Started) -> None:
         self._place = self._folder or Path(event.folder) / FOLDER
-        self._goes_on_after = event.epoch if any(self._place.glob(f"{PREFIX}*")) else 0
+        begun = event.epoch > 0 and any(self._place.glob(f"{PREFIX}*"))
+        if begun and self._folder is None:
+            for path in self._place.rglob(f"{PREFIX}*"):
+                _keep_up_to(path, event.epoch)
         # Files are read in the order of their names.
         self._file = f"{PREFIX}{time.time_ns()}"
         self._planned = event.config.network.exits
         self._weights = _weights_at(event)
         self._changed = True
         first: list[Proto] = []
-        if self._goes_on_after == 0:
+        if not begun:
             configuration = to_yaml(event.config).replace("\n", "\n    ")
             first = [*_session_start(event), _text("configuration", f"    {configuration}")]
         self._write(0, first, {})
@@ -133,24 +135,43 @@ class TensorBoardLog:
 
     def _append(self, path: Path, step: int, summaries: Sequence[Proto]) -> None:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped] # has no stubs
-        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped] # no stubs
 
         now = time.time()
         events: list[Proto] = []
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
-            if self._goes_on_after:
-                # What was logged from this step on is done again.
-                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                events.append(event_pb2.Event(wall_time=now, step=self._goes_on_after + 1, session_log=start))
         events += [event_pb2.Event(wall_time=now, step=step, summary=each) for each in summaries]
-        content = io.BytesIO()
-        writer = RecordWriter(content)
-        for each in events:
-            writer.write(each.SerializeToString())
         with path.open("ab") as file:
-            file.write(content.getvalue())
+            file.write(_records(each.SerializeToString() for each in events))
+
+
+def _records(events: Iterable[bytes]) -> bytes:
+    """Events as they lie in a file."""
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped] # no stubs
+
+    content = io.BytesIO()
+    writer = RecordWriter(content)
+    for each in events:
+        writer.write(each)
+    return content.getvalue()
+
+
+def _keep_up_to(path: Path, step: int) -> None:
+    """Take out of a file what was logged after ``step``, and what a kill left half written.
+
+    TensorBoard has a mark for this, a new session, but gives up numbers for it and no texts.
+    """
+    from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped] # no stubs
+        RawEventFileLoader,
+    )
+    from tensorboard.compat.proto import event_pb2
+
+    kept = [each for each in RawEventFileLoader(str(path)).Load() if event_pb2.Event.FromString(each).step <= step]
+    if kept:
+        write_atomic(path, _records(kept))
+    else:
+        path.unlink()
 
 
 def _epoch(event: Event) -> int:
