@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError, RunError
+from ramify.nn.cell import Squeeze
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
@@ -418,12 +419,13 @@ def test_synflow_is_conserved(kind: str, cell: str, head: str) -> None:
                 torch.testing.assert_close(inner, outer, rtol=1e-9, atol=0)
 
 
-def check_flow(network: Network) -> None:
-    """All flow goes through the first layer, and all of it comes out of the heads."""
+def check_flow(network: Network, gated: bool = False) -> None:
+    """All flow goes through the first layer, and all of it comes out of the heads; gates add to the former."""
     sums = {name: score.sum() for name, score in synflow(network, [], 0).items()}
     total = flow(network)
     assert total > 0
-    torch.testing.assert_close(next(iter(sums.values())), total, rtol=1e-9, atol=0)
+    if not gated:
+        torch.testing.assert_close(next(iter(sums.values())), total, rtol=1e-9, atol=0)
     heads = [value for name, value in sums.items() if name.endswith("exit.linear")]
     assert len(heads) == len(network.stages)
     torch.testing.assert_close(torch.stack(heads).sum(), total, rtol=1e-9, atol=0)
@@ -432,6 +434,12 @@ def check_flow(network: Network) -> None:
 @every_narrow
 def test_synflow_is_conserved_in_any_cell(name: str) -> None:
     network = chain(name)
+    gates = [module for module in network.modules() if isinstance(module, Squeeze)]
+    check_flow(network, gated=bool(gates))
+    for module in network.modules():
+        for child, gate in list(module.named_children()):
+            if gate in gates:
+                setattr(module, child, nn.Identity())
     check_flow(network)
     mask_some(network, 0.2)
     check_flow(network)

@@ -90,6 +90,7 @@ def synflow(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
     absolute value and is linear along each path: batch norm only scales, by ``|gamma| / sqrt(running_var + eps)``,
     no bias or mean is added, a learned share of max pooling is clamped to [0, 1] and pictures are not normalised.
     So flow is conserved: what the scores of the first layer sum to is ``R``, and so is what those of all heads sum to.
+    The gates of squeeze-and-excitation are the exception: they are not linear, and what opens them counts besides.
     A batch norm scale of zero blocks the flow, and the weights before it score 0. ``batches`` and ``seed`` are
     not used.
 
