@@ -1,14 +1,15 @@
 """What each part of the recipe is worth: the same run with the part and without it, for the same processor time.
 
     python bench/recipe.py ARCHIVE
-    python bench/recipe.py ARCHIVE --parts ema mixup --minutes 2 --seeds 3
+    python bench/recipe.py ARCHIVE --parts base mixup "no average" --minutes 2 --seeds 3
+    python bench/recipe.py ARCHIVE --parts base "the seed's recipe" --pictures 20000 --minutes 10 --jobs 2
 
 The base is ``presets/cpu-cifar.yaml`` on 10,000 training pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10),
 a tenth of them held out. For each part the base is run once more with the part taken out, where the base has it, or put
 in, where it has not. Every run has as many epochs as fit into the budget of one processor thread, by a trial of that
 very run on 1,000 pictures, its schedules moved along; so what a part costs in time counts against it. Differences are
 taken seed by seed, in points of the last exit on the test pictures, mean ± standard deviation (n - 1). Runs that are
-done are kept in ``bench/results/recipe.json`` and not done again; with ``--jobs 2`` two run side by side.
+done are kept in ``bench/results/recipe-*.json`` and not done again; with ``--jobs 2`` two run side by side.
 """
 
 import argparse
@@ -34,8 +35,8 @@ from ramify.run.events import EpochDone, Event
 from ramify.run.summary import Summary
 
 HERE = Path(__file__).parent
-RESULTS, PRESET = HERE / "results" / "recipe.json", HERE.parent / "presets" / "cpu-cifar.yaml"
-LIMIT, TRIAL = 10_000, 1_000
+PRESET = HERE.parent / "presets" / "cpu-cifar.yaml"
+TRIAL = 1_000
 BASE = "base"
 
 SGD = ["optimizer=sgd", "learning_rate=0.1", "momentum=0.9", "nesterov=true", "weight_decay=0.0005"]
@@ -57,6 +58,14 @@ PARTS: dict[str, list[str]] = {
     "self-distillation": ["train.distill=0.5"],
     "growth": ["network.kind=iterative", "growth.init=identity", "growth.epochs=[3,5]"],
     "cascade": ["network.cascade=true"],
+    # The 2020 project's network, growth, optimizer and milestones, at the same shares of the epochs; not pruned.
+    "the seed's recipe": [
+        *("network.kind=iterative", "network.structure=[0,0,1,0,0,1,0,1,0]", "network.channels=16"),
+        *("network.strides=null", "network.final=null", "growth.epochs=[3,5,7]"),
+        *("train.optimizer=sgd", "train.learning_rate=0.01", "train.momentum=0.9", "train.weight_decay=0.0001"),
+        *("train.schedule=steps", "train.milestones=[10,13,15]", "train.gammas=[0.1,0.01,0.01]"),
+        *("train.warmup=0", "train.ema=null"),
+    ],
     "rigl at half density": [
         *("prune.enabled=true", "prune.policy=rigl", "prune.keep_ratio=0.5"),
         "network.channels=[23,34,42]",
@@ -95,15 +104,15 @@ def timed(config: Config) -> tuple[float, Summary]:
     return (clock[-1] - clock[0]) / (len(clock) - 1), summary
 
 
-def run(part: str, overrides: list[str], seed: int, archive: str, minutes: float) -> Outcome:
+def run(part: str, overrides: list[str], seed: int, archive: str, pictures: int, minutes: float) -> Outcome:
     """Train once, for the budget."""
     keep_freed_memory()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         each, _ = timed(configured(archive, overrides, seed, folder, TRIAL, 6))
-        epochs = max(4, round(60 * minutes / (each * LIMIT / TRIAL)))
+        epochs = max(4, round(60 * minutes / (each * pictures / TRIAL)))
     with tempfile.TemporaryDirectory() as folder:
-        took, summary = timed(configured(archive, overrides, seed, folder, LIMIT, epochs))
+        took, summary = timed(configured(archive, overrides, seed, folder, pictures, epochs))
     tested = tuple(found.test.top1 for found in summary.exits if found.test is not None)
     return Outcome(part, overrides, seed, epochs, took * epochs, tested, summary.exits[-1].kept)
 
@@ -137,27 +146,37 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("archive")
     parser.add_argument("--parts", nargs="*", default=[BASE, *PARTS], choices=[BASE, *PARTS])
+    parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1)
     given = parser.parse_args()
     adapter = TypeAdapter(list[Outcome])
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"minutes": given.minutes, "rows": []}
-    found = adapter.validate_python(kept["rows"] if kept["minutes"] == given.minutes else [])
+    results = HERE / "results" / f"recipe-{given.pictures}-{given.minutes:g}min.json"
+    found = adapter.validate_python(json.loads(results.read_text())["rows"] if results.exists() else [])
     done = {(each.part, each.seed) for each in found}
     wanted = [(part, seed) for seed in range(given.seeds) for part in given.parts if (part, seed) not in done]
     machine = f"{platform.machine()}, 1 thread a run, python {platform.python_version()}, torch {torch.__version__}"
-    print(f"{machine}; {given.minutes:g} processor minutes a run, {LIMIT:,} training pictures", flush=True)
+    print(f"{machine}; {given.minutes:g} processor minutes a run, {given.pictures:,} training pictures", flush=True)
     with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
         waiting = [
-            pool.submit(run, part, PARTS.get(part, []), seed, given.archive, given.minutes) for part, seed in wanted
+            pool.submit(run, part, PARTS.get(part, []), seed, given.archive, given.pictures, given.minutes)
+            for part, seed in wanted
         ]
         for each in waiting:
             found.append(each.result())
             last = found[-1]
-            print(f"{last.part} {last.seed}: {100 * last.exits[-1]:.2f} %, {last.epochs} epochs, {last.seconds:.0f} s")
-            record = {"minutes": given.minutes, "machine": machine, "rows": [asdict(one) for one in found]}
-            write_atomic(RESULTS, (json.dumps(record, indent=2) + "\n").encode())
+            print(
+                f"{last.part} {last.seed}: {100 * last.exits[-1]:.2f} %, {last.epochs} epochs, {last.seconds:.0f} s",
+                flush=True,
+            )
+            record = {
+                "pictures": given.pictures,
+                "minutes": given.minutes,
+                "machine": machine,
+                "rows": [asdict(one) for one in found],
+            }
+            write_atomic(results, (json.dumps(record, indent=2) + "\n").encode())
     print(table(found))
 
 
