@@ -29,7 +29,7 @@ from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
-from ramify.ops.sparse import weight_shapes
+from ramify.ops.sparse import Shapes, weight_shapes
 from ramify.ops.surgery import lay_state, revived, set_learning_rate
 from ramify.run.checkpoint import own_plans, pack_model, read_model
 from ramify.run.distributed import ALONE, together
@@ -212,14 +212,7 @@ def _unfold(
             note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
             tell(Grew(epoch, change, due.reason) if isinstance(change, Growth) else Widened(epoch, change, due.reason))
 
-        pruning: Pruning | None = None
-        if is_dynamic(config):
-            pruning = become_sparse(state, epoch, known, state.followers)
-        elif epoch in prunings:
-            planned = team.decided(partial(_plan_pruning, state, train_part, epoch))
-            pruning = apply_pruning(state.network, planned, state.optimizer, followers=state.followers)
-            if planned.reinit and state.average is not None:
-                state.average.renew(state.network, planned.stages)
+        pruning = _prune_if_due(state, train_part, epoch, known)
         if pruning is not None:
             density = tuple(stage_density(state.network))
             note(EVENTS, _pruned_line(epoch, pruning, density))
@@ -281,6 +274,20 @@ def _some(state: State, part: Part, purpose: str, epoch: int, count: int) -> Par
     """Seeded training pictures that are not augmented."""
     order = torch.randperm(len(part), generator=generator(state.config.seed, purpose, epoch))[:count]
     return part[order.to(part.labels.device)]
+
+
+def _prune_if_due(state: State, part: Part, epoch: int, known: Shapes) -> Pruning | None:
+    """What is masked before the first step of ``epoch``, ``known`` being the shapes of all weights before it."""
+    prune = state.config.prune
+    if is_dynamic(state.config):
+        return become_sparse(state, epoch, known, state.followers)
+    if not prune.enabled or epoch not in prune.epochs:
+        return None
+    planned = state.where.team.decided(partial(_plan_pruning, state, part, epoch))
+    pruning = apply_pruning(state.network, planned, state.optimizer, followers=state.followers)
+    if planned.reinit and state.average is not None:
+        state.average.renew(state.network, planned.stages)
+    return pruning
 
 
 def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
