@@ -1,7 +1,9 @@
 """A run that was stopped, whenever and however, ends with the same bits as one that was not."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,7 +50,9 @@ def outcome(folder: Path) -> dict[str, object]:
     }
 
 
+@functools.cache
 def uninterrupted(*overrides: str) -> dict[str, object]:
+    """The outcome of a run that nobody stopped: the same for every test that compares with it."""
     return outcome(Path(train(tiny(*overrides, "name=whole")).folder))
 
 
@@ -108,6 +112,10 @@ def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
     expected = uninterrupted()
     original = getattr(Path, operation)
     deaths = 0
+    with pytest.raises(Killed):
+        train(tiny("name=stopped"), [kill_when(lambda event: isinstance(event, EpochDone) and event.epoch == 2)])
+    stopped = Path("runs/stopped")
+    shutil.copytree(stopped, "kept")
     for nth in range(1, 30):
         calls = 0
 
@@ -118,17 +126,16 @@ def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
                 raise Killed
             return original(path, *arguments, **options)
 
-        name = f"stopped-{nth}"
-        with pytest.raises(Killed):
-            train(tiny(f"name={name}"), [kill_when(lambda event: isinstance(event, EpochDone) and event.epoch == 2)])
+        shutil.rmtree(stopped)
+        shutil.copytree("kept", stopped)
         monkeypatch.setattr(Path, operation, dying)
         try:
-            resume(Path("runs", name), [kill_when(lambda event: isinstance(event, StepDone) and event.epoch == 4)])
+            resume(stopped, [kill_when(lambda event: isinstance(event, StepDone) and event.epoch == 4)])
         except Killed:
             deaths += 1
         monkeypatch.setattr(Path, operation, original)
-        resume(Path("runs", name))
-        assert outcome(Path("runs", name)) == expected, f"killed at call {nth} of {operation}"
+        resume(stopped)
+        assert outcome(stopped) == expected, f"killed at call {nth} of {operation}"
         if calls < nth:
             break
     assert deaths >= 3
@@ -197,7 +204,7 @@ def test_a_process_killed_at_random_moments_ends_bitwise_equal(tmp_path: Path) -
             if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines:
                 process.send_signal(signal.SIGKILL)
                 break
-            time.sleep(0.001)
+            time.sleep(0.01)
         kills += process.wait() == -signal.SIGKILL
         arguments = ["--resume", "killed"]
     resume(tmp_path / "runs/killed")
