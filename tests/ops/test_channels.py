@@ -289,7 +289,7 @@ def check_consumers(network: Network) -> None:
     twin = copy.deepcopy(network)
 
     def answers(channel: Channel, masked: tuple[Consumer, ...]) -> list[Tensor]:
-        """The logits without what the consumers ``masked`` read: as it is, and when ``channel`` gives something else."""
+        """The logits without what ``masked`` read: as it is, and when ``channel`` gives something else."""
         found = []
         for loud in (False, True):
             twin.load_state_dict(before)  # a new copy for each of them takes far longer

@@ -199,7 +199,10 @@ def test_momentum_that_does_not_exist_is_no_obstacle() -> None:
 
 @pytest.mark.parametrize(("init", "growths"), [("random", 6), ("identity", 20), ("copy", 6)])
 def test_growth_holds_on_to_nothing(init: Literal["random", "identity", "copy"], growths: int) -> None:
-    """Over 20 growths of the kind that reads pictures, and 6 of the others, there are the tensors of the network, of its optimizer, and no others."""
+    """After growths there are the tensors of the network, of its optimizer, and no others.
+
+    There are 20 of the kind that looks at pictures.
+    """
     network = seed_network("iterative", (1,) * growths + (0,), width=2)
     optimizer = torch.optim.Adam(parameter_groups(network, 1e-4), lr=0.001)
     average = torch.optim.swa_utils.AveragedModel(network)

@@ -158,14 +158,13 @@ def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 11), ("random", 7), ("nsgaii", 7), ("gp", 11)])
-def test_every_sampler_works_and_repeats_itself(sampler: str, trials: int, tmp_path: Path) -> None:
-    """The first 10 trials of ``tpe`` and ``gp`` are random."""
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "gp"])
+def test_every_sampler_works_and_repeats_itself(sampler: str, tmp_path: Path) -> None:
     found = []
     limits = "[weights <= 1_200, accuracy >= 20 %]"
     for place in ("one", "two"):
         search = start_search(
-            "again", space(sampler=sampler, rungs="[3]", constraints=limits), trials, searches_dir=tmp_path / place
+            "again", space(sampler=sampler, rungs="[3]", constraints=limits), 11, searches_dir=tmp_path / place
         )
         work(search)
         found.append(outcome(search))
