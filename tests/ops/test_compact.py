@@ -183,7 +183,7 @@ def touched(draw: st.DrawFn) -> tuple[Network, dict[Channel, str]]:
 
 
 @given(example=touched())
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[Channel, str]]) -> None:
     network, chosen = example
     going = [channel for channel, way in chosen.items() if way != "constant"]
@@ -217,7 +217,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[Channel,
 
 
 @given(example=touched(), data=st.data())
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_what_stays_are_slices_of_the_same_tensors(
     example: tuple[Network, dict[Channel, str]], data: st.DataObject
 ) -> None:
@@ -572,7 +572,7 @@ def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[Channel, str]]:
 
 
 @given(example=touched_chains())
-@settings(max_examples=30)
+@settings(max_examples=20)
 def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network, dict[Channel, str]]) -> None:
     network, chosen = example
     going = [channel for channel, way in chosen.items() if way in GOING]
@@ -599,13 +599,13 @@ def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network,
 
 
 @given(network=chains(), data=st.data())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network, data: st.DataObject) -> None:
     check_slices(network, data)
 
 
 @given(network=chains(), data=st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Network, data: st.DataObject) -> None:
     """What a stage to come would have read is gone from it as well."""
     unit: Literal["weight", "channel"] = data.draw(st.sampled_from(["weight", "channel"]))

@@ -1,7 +1,9 @@
 """A run that was stopped, whenever and however, ends with the same bits as one that was not."""
 
+import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
+from ramify.configfile import read_config
 from ramify.errors import CheckpointError, InputError
 from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned, Started, StepDone
 from ramify.run.folder import locked, read_lines
@@ -46,7 +50,9 @@ def outcome(folder: Path) -> dict[str, object]:
     }
 
 
+@functools.cache
 def uninterrupted(*overrides: str) -> dict[str, object]:
+    """The outcome of a run that nobody stopped: the same for every test that compares with it."""
     return outcome(Path(train(tiny(*overrides, "name=whole")).folder))
 
 
@@ -106,6 +112,10 @@ def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
     expected = uninterrupted()
     original = getattr(Path, operation)
     deaths = 0
+    with pytest.raises(Killed):
+        train(tiny("name=stopped"), [kill_when(lambda event: isinstance(event, EpochDone) and event.epoch == 2)])
+    stopped = Path("runs/stopped")
+    shutil.copytree(stopped, "kept")
     for nth in range(1, 30):
         calls = 0
 
@@ -116,17 +126,16 @@ def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
                 raise Killed
             return original(path, *arguments, **options)
 
-        name = f"stopped-{nth}"
-        with pytest.raises(Killed):
-            train(tiny(f"name={name}"), [kill_when(lambda event: isinstance(event, EpochDone) and event.epoch == 2)])
+        shutil.rmtree(stopped)
+        shutil.copytree("kept", stopped)
         monkeypatch.setattr(Path, operation, dying)
         try:
-            resume(Path("runs", name), [kill_when(lambda event: isinstance(event, StepDone) and event.epoch == 4)])
+            resume(stopped, [kill_when(lambda event: isinstance(event, StepDone) and event.epoch == 4)])
         except Killed:
             deaths += 1
         monkeypatch.setattr(Path, operation, original)
-        resume(Path("runs", name))
-        assert outcome(Path("runs", name)) == expected, f"killed at call {nth} of {operation}"
+        resume(stopped)
+        assert outcome(stopped) == expected, f"killed at call {nth} of {operation}"
         if calls < nth:
             break
     assert deaths >= 3
@@ -181,29 +190,26 @@ def test_pictures_that_have_changed_are_noticed() -> None:
 def test_a_process_killed_at_random_moments_ends_bitwise_equal(tmp_path: Path) -> None:
     """The real thing: ``kill -9`` of the command, again and again, at moments that fall where they will."""
     overrides = [*TINY[:-3], "train.epochs=12", "growth.epochs=[4,8]", "train.device=cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # What is compared with it, and what ends it, runs in this process: starting another takes as long as training.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-m", "ramify", "train"]
-
-    def run(*arguments: str) -> None:
-        subprocess.run([*command, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL, timeout=120)
-
-    run("name=whole", *overrides)
+    whole = Path(train(read_config(overrides=["name=whole", *overrides])).folder)
     metrics = tmp_path / "runs/killed/metrics.jsonl"
     arguments = ["name=killed", *overrides]
     kills = 0
-    for lines in (2, 4, 7, 9, 11):
+    for lines in (2, 5, 8, 10):
         process = subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
             if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines:
                 process.send_signal(signal.SIGKILL)
                 break
-            time.sleep(0.001)
+            time.sleep(0.01)
         kills += process.wait() == -signal.SIGKILL
         arguments = ["--resume", "killed"]
-    run(*arguments)
+    resume(tmp_path / "runs/killed")
     assert kills >= 3
-    assert outcome(tmp_path / "runs/killed") == outcome(tmp_path / "runs/whole")
+    assert outcome(tmp_path / "runs/killed") == outcome(whole)
 
 
 PRUNED = (
