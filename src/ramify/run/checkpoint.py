@@ -93,6 +93,10 @@ class TrainerState:
     averaged: tuple[int, ...] = ()
 
 
+# Built once: building one takes as long as a small epoch.
+_CARD, _TRAINER = TypeAdapter(Card), TypeAdapter(TrainerState)
+
+
 def own_plans(network: Network) -> tuple[StagePlan, ...] | None:
     """The plans of ``network`` if they are not those that its configuration gives."""
     return None if network.plans == plan(network.config) else network.plans
@@ -125,7 +129,7 @@ def read_model(folder: Path) -> tuple[Network, Card]:
     """
     tensors, fields = _unpack(folder, "model")
     try:
-        card = TypeAdapter(Card).validate_python(fields)
+        card = _CARD.validate_python(fields)
         network = Network(card.network, stages=card.stages, plans=card.plans)
         network.load_state_dict(tensors, strict=True)
     except (ValidationError, ConfigError, RuntimeError) as error:
@@ -186,13 +190,14 @@ def read_trainer(folder: Path, network: Network, optimizer: torch.optim.Optimize
         if live:
             network.load_state_dict(live, strict=True)
         load_optimizer_state(optimizer, network, state)
-        return TypeAdapter(TrainerState).validate_python(fields)
+        return _TRAINER.validate_python(fields)
     except (ValidationError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder}: its trainer files do not fit its network ({error})") from error
 
 
 def _plain(record: Card | TrainerState) -> dict[str, object]:
-    plain: dict[str, object] = TypeAdapter(type(record)).dump_python(record, mode="json")
+    adapter: TypeAdapter[Card] | TypeAdapter[TrainerState] = _CARD if isinstance(record, Card) else _TRAINER
+    plain: dict[str, object] = adapter.dump_python(record, mode="json")  # type: ignore[arg-type]  # its own kind
     return plain
 
 

@@ -215,6 +215,9 @@ def write_summary(folder: Path, summary: Summary) -> None:
     write_atomic(folder / SUMMARY, (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
 
 
+_SUMMARY = TypeAdapter(Summary)
+
+
 def read_summary(folder: Path) -> Summary | None:
     """The summary of a finished run, None while there is none.
 
@@ -225,6 +228,6 @@ def read_summary(folder: Path) -> Summary | None:
     if not path.exists():
         return None
     try:
-        return TypeAdapter(Summary).validate_json(path.read_bytes())
+        return _SUMMARY.validate_json(path.read_bytes())
     except ValidationError as error:
         raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
