@@ -56,12 +56,11 @@ def test_the_presets_are_those_that_are_known() -> None:
     assert told.keys() <= known
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.stem)
+@pytest.mark.parametrize("preset", [each for each in PRESETS if budget(each)], ids=lambda preset: preset.stem)
 def test_a_preset_keeps_within_its_budget(preset: Path) -> None:
     config = read_config([preset])
     allowed = budget(preset)
-    if allowed is None:
-        return
+    assert allowed is not None
     network = grown(config)
     weights, rest = cost(network)[-1].weights, cost(network)[-1].parameters - cost(network)[-1].weights
     if config.prune.enabled:

@@ -128,16 +128,3 @@ def test_a_stage_that_is_drawn_anew_begins_anew() -> None:
     average.renew(network, plan.stages)
     assert torch.equal(average.network.get_parameter(LATER), network.get_parameter(LATER))
     assert not torch.equal(average.network.get_parameter(FIRST), network.get_parameter(FIRST))
-
-
-def test_masks_that_grew_back_are_taken() -> None:
-    network = Network(CONFIG, stages=3, seed=0)
-    average = Average.of(network, 0.9)
-    prune(network, 0.3, "magnitude", followers=[average.network])
-    layer, ours = (masked_layers(each)["stages.1.cells.0.conv1"] for each in (network, average.network))
-    back, gone = int((~layer.mask).flatten().nonzero()[0]), int(layer.mask.flatten().nonzero()[0])
-    layer.mask.view(-1)[back] = True
-    layer.mask.view(-1)[gone] = False
-    average.take_masks(network)
-    assert torch.equal(ours.mask, layer.mask)
-    assert revived(average.network) == 0

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 
 
@@ -70,17 +69,6 @@ class Average:
                     ours[name].copy_(value)
         for stage in chosen:
             self.updates[stage] = 0
-
-    def take_masks(self, network: Network) -> None:
-        """Take the masks of ``network`` as they are now, those that grew back included.
-
-        Followers of a pruning get them anyway; this is for whoever moves masks in a way of its own.
-        """
-        ours = masked_layers(self.network)
-        with torch.no_grad():
-            for name, layer in masked_layers(network).items():
-                ours[name].mask.copy_(layer.mask)
-                ours[name].weight.mul_(layer.mask)
 
     def following(self, network: Network) -> Callable[[], None]:
         """What to call after each training step of ``network``, until a parameter of it is replaced.
