@@ -2,6 +2,7 @@
 
     python bench/table.py presets/digits.yaml presets/small-50k.yaml --seeds 3
     python bench/table.py presets/*.yaml --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
+    python bench/table.py presets/*-*k.yaml --jobs 4
     python bench/table.py
 
 Each training is an ordinary run, kept under ``--runs_dir``: one that is finished is not trained again, one that was
@@ -14,10 +15,12 @@ written anew.
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -194,14 +197,16 @@ def main() -> None:
     parser.add_argument("--label", help="how the page calls the pictures")
     parser.add_argument("--max_drop", type=float, default=0.005)
     parser.add_argument("--runs_dir", default="runs/table")
+    parser.add_argument("--jobs", type=int, default=1, help="so many trainings side by side, in processes of their own")
     given = parser.parse_args()
     adapter = TypeAdapter(dict[str, Row])
     rows = adapter.validate_json(RECORD.read_bytes()) if RECORD.exists() else {}
     known = TypeAdapter(dict[str, Known]).validate_json(KNOWN.read_bytes())
-    for seed in range(given.seeds):
-        for preset in given.presets:
-            row = trained(preset, seed, given)
-            rows[" ".join((row.preset, *row.settings, str(seed)))] = row
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn"), keep_freed_memory) as pool:
+        wanted = [(preset, seed) for seed in range(given.seeds) for preset in given.presets]
+        for job in as_completed([pool.submit(trained, preset, seed, given) for preset, seed in wanted]):
+            row = job.result()
+            rows[" ".join((row.preset, *row.settings, str(row.seed)))] = row
             RECORD.parent.mkdir(exist_ok=True)
             told = {key: asdict(each) for key, each in sorted(rows.items())}
             write_atomic(RECORD, (json.dumps(told, indent=2) + "\n").encode())
@@ -210,5 +215,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    keep_freed_memory()
     main()

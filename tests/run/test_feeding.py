@@ -28,7 +28,7 @@ def batch(count: int = 10) -> Part:
 
 
 def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -> Fed:
-    return Feeder(chosen, epoch, MEAN, [10], 16).feed(batch(), mine, share)
+    return Feeder(chosen, epoch, MEAN, batch(), [torch.arange(10)]).feed(mine, share)
 
 
 def test_without_a_recipe_it_is_augmentation_alone() -> None:
@@ -47,8 +47,27 @@ def test_processes_share_what_one_would_be_fed(overrides: tuple[str, ...], proce
     for rank in range(processes):
         mine = slice(rank, 10, processes)
         share = fed(config(*overrides), mine=mine)
-        for name in ("images", "targets", "labels"):
+        for name in ("images", "targets", "labels", "index"):
             assert torch.equal(getattr(share, name), getattr(whole, name)[mine]), name
+
+
+@pytest.mark.parametrize("overrides", [(), *((each,) for each in EVERYTHING), EVERYTHING])
+def test_batches_changed_together_are_those_changed_one_by_one(
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealt = torch.randperm(30, generator=torch.Generator().manual_seed(1)).split(8)
+
+    def batches() -> list[Fed]:
+        feeder = Feeder(config(*overrides), 3, MEAN, batch(30), dealt)
+        return [feeder.feed(ALL, 0.5) for _ in dealt]
+
+    alone = batches()
+    monkeypatch.setattr("ramify.run.feeding.helping", lambda device: 3)
+    for one, other, index in zip(alone, batches(), dealt, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.targets, other.targets)
+        assert torch.equal(one.index, index)
+        assert torch.equal(other.index, index)
 
 
 @pytest.mark.parametrize("overrides", [(each,) for each in EVERYTHING])

@@ -14,6 +14,7 @@ from ramify.nn.network import Network
 from ramify.ops.policy import Policy
 from ramify.run.distributed import ALONE
 from ramify.run.events import Event, StepDone
+from ramify.run.guidance import Guidance
 from ramify.run.prepare import prepare
 from ramify.run.state import begin, lay_out
 from ramify.run.step import Step, records
@@ -160,7 +161,7 @@ def test_the_graph_of_a_step_has_no_breaks() -> None:
 def test_a_run_trains_channels_last_and_grows_so() -> None:
     config, where, parts = prepare(Config.model_validate(tiny("name=layout").model_dump()), ALONE)
     state = begin(config, where, parts)
-    Step(state).renew(state)
+    Step(state, Guidance(state, parts.train, None)).renew(state)
     for layer in masked_layers(state.network).values():
         if layer.weight.dim() == 4:
             assert layer.weight.is_contiguous(memory_format=torch.channels_last)

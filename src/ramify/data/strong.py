@@ -45,11 +45,15 @@ def strong(images: Tensor, generator: torch.Generator) -> Tensor:
         >>> strong(pictures, torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 8, 8])
     """
-    count = len(images)
+    return changed(images, *draw_strong(len(images), generator))
+
+
+def draw_strong(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`changed` is told of ``count`` pictures, drawn on the CPU."""
     what = torch.randint(len(CHANGES), (count,), generator=generator)
     strength = torch.rand(count, generator=generator)
     sign = torch.randint(2, (count,), generator=generator) * 2 - 1
-    return changed(images, what, strength, sign)
+    return what, strength, sign
 
 
 def changed(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Tensor:

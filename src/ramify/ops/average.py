@@ -86,7 +86,7 @@ class Average:
             True
         """
         stages: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in network.stages]
-        counters: list[tuple[Tensor, Tensor]] = []
+        counters: tuple[list[Tensor], list[Tensor]] = ([], [])
         ours = self.network.state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():
@@ -94,7 +94,8 @@ class Average:
                 averaged.append(ours[name])
                 live.append(value)
             elif value.dtype != torch.bool:  # masks move between steps, and followers get them then
-                counters.append((ours[name], value))
+                counters[0].append(ours[name])
+                counters[1].append(value)
 
         @torch.no_grad()
         def follow() -> None:
@@ -102,8 +103,8 @@ class Average:
                 share = 1 - average_decay(self.decay, self.updates[stage])
                 torch._foreach_lerp_(averaged, live, share)
                 self.updates[stage] += 1
-            for count, current in counters:
-                count.copy_(current)
+            if counters[0]:
+                torch._foreach_copy_(*counters)
 
         return follow
 

@@ -95,11 +95,10 @@ class Muon(torch.optim.Optimizer):
             shapes.setdefault((matrix.shape[0], matrix.shape[1]), []).append((parameter, matrix))
         for (rows, columns), found in shapes.items():
             matrices = torch.stack([matrix for _, matrix in found])
-            steps = orthogonal(matrices).masked_fill_(matrices == 0, 0)
             size = LIKE_ADAMW * rate * max(rows, columns) ** 0.5
+            steps = orthogonal(matrices).masked_fill_(matrices == 0, 0).mul_(size)
             for (parameter, _), step in zip(found, steps, strict=True):
-                parameter.mul_(1 - rate * group["weight_decay"])
-                parameter.add_(step.view(parameter.shape), alpha=-size)
+                parameter.mul_(1 - rate * group["weight_decay"]).sub_(step.view(parameter.shape))
 
     def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
         if not parameters:
@@ -107,7 +106,7 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
-                state["step"] = torch.zeros(())
+                state["step"] = torch.zeros((), device=parameter.device)
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[parameter] for parameter in parameters]
@@ -123,11 +122,16 @@ class Muon(torch.optim.Optimizer):
             amsgrad=False,
             beta1=betas[0],
             beta2=betas[1],
-            lr=_number(group["lr"]),
+            lr=_rate(group["lr"]),
             weight_decay=_number(group["weight_decay"]),
             eps=1e-8,
             maximize=False,
+            capturable=parameters[0].is_cuda,
         )
+
+
+def _rate(value: object) -> float | Tensor:
+    return value if isinstance(value, Tensor) else _number(value)
 
 
 def _number(value: object) -> float:

@@ -242,9 +242,16 @@ def revived(network: nn.Module) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group, so that newcomers follow the schedule of the others."""
+    """Set the learning rate of every group, so that newcomers follow the schedule of the others.
+
+    A rate that is a tensor, as a recorded step needs it, is changed where it lies.
+    """
+    known: Tensor | None = None
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate
+        elif group["lr"] is not known:
+            known = group["lr"].fill_(rate)
 
 
 def lay_state(optimizer: torch.optim.Optimizer) -> None:

@@ -3,7 +3,7 @@
 Every process of a run draws for the whole batch and then takes its share, so their number changes no picture.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,8 @@ from ramify.data.cutout import cutout
 from ramify.data.mix import draw_mix, mixed, mixed_labels
 from ramify.data.pictures import Part
 from ramify.data.sizes import scaled, scaled_size
-from ramify.data.strong import strong
+from ramify.data.strong import changed as changed_strongly
+from ramify.data.strong import draw_strong
 from ramify.run.evaluate import to_float
 from ramify.schedule import mixing_at, side_at
 from ramify.seeds import generator
@@ -29,11 +30,13 @@ class Fed:
         images: float32 in [0, 1], ``[B, C, H, W]``.
         targets: what the loss takes: the labels, int64 ``[B]``, or the share of each class, float ``[B, C]``.
         labels: int64 ``[B]``, by which right answers are counted: of a mixed picture that of its larger share.
+        index: which of the training pictures they are, int64 ``[B]``.
     """
 
     images: Tensor
     targets: Tensor
     labels: Tensor
+    index: Tensor
 
 
 class Feeder:
@@ -47,30 +50,48 @@ class Feeder:
         config: a resolved configuration.
         epoch: the epoch.
         mean: the mean colour in [0, 1], ``[C]``, with which cutout blanks: zero for the network.
-        sizes: of the batches that will be fed, in their order.
-        height: of the pictures.
+        part: the training pictures.
+        dealt: which of them make each batch, in the order of the batches; int64, on the CPU.
     """
 
-    def __init__(self, config: Config, epoch: int, mean: Tensor, sizes: Sequence[int], height: int) -> None:
+    def __init__(self, config: Config, epoch: int, mean: Tensor, part: Part, dealt: Sequence[Tensor]) -> None:
         self._data, self._epoch, self._epochs = config.data, epoch, config.train.epochs
-        self._how = augmentation(config.data.augment, config.data.source)
         assert config.network.classes is not None
         self._classes = config.network.classes
         self._fill = (mean * 255).round().to(torch.uint8)
-        # Drawn and sent at once: a GPU that waits for numbers at each step is idle meanwhile.
-        moving = generator(config.seed, "augment", epoch)
-        moves = [draw_changes(size, height, self._how, moving) for size in sizes]
-        self._moves = iter(torch.cat(moves, dim=1).to(mean.device).split(list(sizes), dim=1))
-        self._changing = generator(config.seed, "strong", epoch)
         self._blanking = generator(config.seed, "cutout", epoch)
         self._mixing = generator(config.seed, "mix", epoch)
+        self._moved = self._move(config, part, dealt)
 
-    def feed(self, batch: Part, mine: slice, share: float) -> Fed:
-        """Change the next ``batch``, whole, when a ``share`` of the epoch is done; gives what is ``mine`` of it."""
+    def _move(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
+        """The batches, moved and changed, and which pictures they are made of."""
+        how = augmentation(config.data.augment, config.data.source)
+        device, height = part.images.device, part.images.shape[2]
+        at_once = helping(device)
+        sizes = [len(index) for index in dealt]
+        moving = generator(config.seed, "augment", self._epoch)
+        changing = generator(config.seed, "strong", self._epoch)
+        # Drawn and sent at once: a GPU that waits for numbers at each step is idle meanwhile.
+        moves = torch.cat([draw_changes(size, height, how, moving) for size in sizes], dim=1).to(device)
+        order = torch.cat(list(dealt)).to(device)
+        start = 0
+        for first in range(0, len(sizes), at_once):
+            some = sizes[first : first + at_once]
+            here = slice(start, start + sum(some))
+            start = here.stop
+            batch = part[order[here]]
+            images = changed(batch.images, how, moves[:, here])
+            if config.data.augment == "strong":
+                drawn = [draw_strong(size, changing) for size in some]
+                images = changed_strongly(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
+            split = zip(images.split(some), batch.labels.split(some), order[here].split(some), strict=True)
+            yield from ((Part(own, labels), index) for own, labels, index in split)
+
+    def feed(self, mine: slice, share: float) -> Fed:
+        """Change the next batch, whole, when a ``share`` of the epoch is done; gives what is ``mine`` of it."""
         data = self._data
-        images, labels = changed(batch.images, self._how, next(self._moves)), batch.labels
-        if data.augment == "strong":
-            images = strong(images, self._changing)
+        batch, index = next(self._moved)
+        images, labels, index = batch.images, batch.labels, index[mine]
         if data.cutout is not None:
             images = cutout(images, data.cutout, self._blanking, self._fill)
         side = side_at(self._epoch, data.sizes)
@@ -80,6 +101,11 @@ class Feeder:
             probability = mixing_at(self._epoch, share, self._epochs, data.mix_ramp)
             mix = draw_mix(size, data.mixup, data.cutmix, probability, self._mixing)
         if mix is None:
-            return Fed(scaled(to_float(images[mine]), side), labels[mine], labels[mine])
+            return Fed(scaled(to_float(images[mine]), side), labels[mine], labels[mine], index)
         targets = mixed_labels(labels, mix, self._classes)[mine]
-        return Fed(mixed(scaled(to_float(images), side), mix)[mine], targets, targets.argmax(dim=1))
+        return Fed(mixed(scaled(to_float(images), side), mix)[mine], targets, targets.argmax(dim=1), index)
+
+
+def helping(device: torch.device) -> int:
+    """How many batches are moved and changed at once: many where a call costs more than what it does."""
+    return 16 if device.type == "cuda" else 1

@@ -109,11 +109,16 @@ class Moves:
         """Count a step, and tell whether its forward pass must be :func:`ramify.ops.regrow.dense_forward`."""
         self._step += 1
         self._share = regrowth(self._step, self._start, self._end, self._interval, self._chosen.fraction)
-        return self._share > 0 and HOW[self._chosen.policy] == "gradient"
+        return self.due and HOW[self._chosen.policy] == "gradient"
+
+    @property
+    def due(self) -> bool:
+        """Whether connections move at the step that was counted last."""
+        return self._share > 0
 
     def finish(self, followers: Sequence[nn.Module] = ()) -> None:
         """Behind the backward pass: move what is due, before anything else reads the gradients."""
-        if self._share > 0:
+        if self.due:
             state = self._state
             how, seed = HOW[self._chosen.policy], derive(state.config.seed, "regrow", self._step)
             self._found.append(

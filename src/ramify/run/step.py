@@ -1,4 +1,4 @@
-"""What a training step calls: the network, shared by many processes or compiled, and wrapped anew when it changes."""
+"""A training step: forward, backward and the optimizer, for a network that may be shared, compiled or recorded."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ramify.errors import ConfigError
 from ramify.nn.equilibrium import Balanced
+from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.regrow import dense_forward
+from ramify.ops.surgery import optimizer_state, set_learning_rate
+from ramify.run.evaluate import computing
+from ramify.run.feeding import Fed
+from ramify.run.guidance import Guidance
+from ramify.run.record import Recorder, as_graph
+from ramify.run.regrowing import Moves
 from ramify.run.state import State
 
 BACKEND = "inductor"
@@ -19,30 +26,43 @@ Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
 
 
 class Step:
-    """The forward pass of a training step.
+    """The training step of a run.
 
     DistributedDataParallel does not see parameters that come later, nor does a compiled network see that others are
     frozen; so both are made anew whenever the parameters, their shapes, or what of them learns have changed. On a CUDA
-    device the compiled network is recorded as CUDA graphs. Pruning changes masks and weights where they lie, which a
-    recording reads anew at each step; growth makes new ones, and with them a new recording.
+    device the whole step is recorded, where :func:`records_whole` says so; else the compiled network is.
+
+    Args:
+        state: the run.
+        guidance: what there is to learn from besides labels.
 
     Attributes:
         compilations: how often a graph was compiled.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, guidance: Guidance) -> None:
         self.compilations = 0
+        self._state, self._guidance = state, guidance
         self._shape: Shape = ()
         self._plain: nn.Module = state.network
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._batch = state.config.data.batch_size // state.where.team.size
-        self._recorded = records(state.where.device)
+        self._recorder: Recorder | None = None
+        if records_whole(state, guidance):
+            # A number would be recorded as it is; a tensor is read anew.
+            rate = torch.zeros((), device=state.where.device)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            self._recorder = Recorder(self._learn, state.where.device, state.network.parameters, self._reads, as_graph)
+        self._recorded = self._recorder is None and records(state.where.device)
         if state.config.train.compile:
             _compiler_or_error(state.where.device)
 
     def renew(self, state: State, equilibrium: bool = False) -> None:
         """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
         network = Balanced(state.network) if equilibrium else state.network
+        if self._recorder is not None:
+            self._recorder.renew()
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape == self._shape:
             return
@@ -54,6 +74,67 @@ class Step:
         if state.config.train.compile:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
+
+    def take(self, fed: Fed, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
+        """Learn from a batch: forward, backward, what is due to move, and the optimizer.
+
+        Args:
+            fed: this process's share of the batch.
+            whole: how many pictures the batch has in all processes. Their gradients are averaged with equal weight,
+                whatever their shares of the last batch are.
+            taus: weights of the exits in the loss, ``[E]``, on the device.
+            rate: the learning rate.
+            moves: of connections.
+
+        Returns:
+            Sums over the batch for each exit, ``[3, E]``: of the cross-entropies, of what is minimised, and of the
+            right answers. The next step may overwrite it.
+        """
+        set_learning_rate(self._state.optimizer, rate)
+        dense = moves.begin()
+        inputs = (fed.images, fed.targets, fed.labels, fed.index, taus)
+        if self._recorder is None or moves.due or len(fed.labels) != self._batch:
+            scale = len(fed.labels) * self._state.where.team.size / whole
+            return self._learn(*inputs, scale=scale, moves=moves, dense=dense)
+        return self._recorder(*inputs)
+
+    def _learn(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        labels: Tensor,
+        index: Tensor,
+        taus: Tensor,
+        *,
+        scale: float = 1.0,
+        moves: Moves | None = None,
+        dense: bool = False,
+    ) -> Tensor:
+        state, train = self._state, self._state.config.train
+        state.optimizer.zero_grad(set_to_none=True)  # before the network needs their memory
+        with computing(state.where.device, state.where.precision):
+            logits = self.forward(images, dense)  # [E, B, C]
+        entropies = exit_losses(logits, targets, train.label_smoothing)  # [E]
+        losses = self._guidance.losses(entropies, logits, images, index)  # [E]
+        (weighted_loss(losses, taus) * scale).backward()
+        if moves is not None:
+            moves.finish(state.followers)
+        if train.clip is not None:
+            torch.nn.utils.clip_grad_norm_(state.network.parameters(), train.clip)
+        state.optimizer.step()
+        right = (logits.detach().argmax(dim=2) == labels).sum(dim=1)  # [E]
+        return torch.stack((entropies.detach() * len(labels), losses.detach() * len(labels), right))
+
+    def _reads(self) -> object:
+        """Where all lies that a recorded step reads, and what of it learns."""
+        network = self._state.network
+        kept = optimizer_state(self._state.optimizer, network)
+        return (
+            isinstance(self._plain, Balanced),
+            [each.requires_grad for each in network.parameters()],
+            [each.data_ptr() for each in network.state_dict().values()],
+            [each.data_ptr() for tensors in kept.values() for each in tensors.values()],
+        )
 
     def forward(self, images: Tensor, dense: bool = False) -> Tensor:
         """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for.
@@ -77,6 +158,16 @@ class Step:
         options = {"config_patches": RECORDED} if self._recorded else {}
         compiled: Callable[..., object] = lookup_backend(BACKEND)(graph, inputs, **options)
         return compiled
+
+
+RECORDABLE = ("sgd", "muon")
+"""Optimizers whose step reads its rate where it lies."""
+
+
+def records_whole(state: State, guidance: Guidance) -> bool:
+    """Whether all of a step is recorded: on one CUDA device, where no other network must be asked and kept."""
+    alone = state.where.device.type == "cuda" and state.where.team.size == 1
+    return alone and state.config.train.optimizer in RECORDABLE and not guidance.asks
 
 
 def records(device: torch.device) -> bool:

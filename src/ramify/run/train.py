@@ -27,13 +27,12 @@ from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
-from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.sparse import Shapes, weight_shapes
-from ramify.ops.surgery import lay_state, revived, set_learning_rate
+from ramify.ops.surgery import lay_state, revived
 from ramify.run.checkpoint import own_plans, pack_model, read_model
 from ramify.run.distributed import ALONE, together
-from ramify.run.evaluate import Score, computing, evaluate, to_float
+from ramify.run.evaluate import Score, evaluate, to_float
 from ramify.run.events import (
     EpochDone,
     Event,
@@ -197,8 +196,8 @@ def _unfold(
         )
     )
     prunings = config.prune.epochs if config.prune.enabled else ()
-    step = Step(state)
     guidance = Guidance(state, train_part, teacher)
+    step = Step(state, guidance)
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
         known = weight_shapes(state.network)
         due = team.decided(partial(what_is_due, state, epoch))
@@ -219,8 +218,8 @@ def _unfold(
             tell(Pruned(epoch, pruning, density))
 
         freeze_what_rests(state, epoch)
-        step.renew(state, balances(state, epoch))
         lay_state(state.optimizer)
+        step.renew(state, balances(state, epoch))
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
@@ -320,7 +319,7 @@ def _pruned_line(epoch: int, pruning: Pruning, density: tuple[float, ...]) -> di
 
 def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch: int, tell: Observer) -> EpochDone:
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
-    config, network, optimizer, team = state.config, state.network, state.optimizer, state.where.team
+    config, network, team = state.config, state.network, state.where.team
     train = config.train
     assert train.tau_max is not None
     exits = len(network.stages)
@@ -335,42 +334,26 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
     train_what_learns(network)
     follow = None if state.average is None else state.average.following(network)
 
-    # What is drawn in every run is drawn, and sent to the device, before the first step.
     device = state.where.device
     shuffling = generator(config.seed, "order", epoch)
     # Batch norm needs two pictures in each process; fewer are too few to share out.
     dealt = [each for each in batches(len(part), config.data.batch_size, shuffling) if len(each) >= 2 * team.size]
-    order, sizes = torch.cat(dealt).to(device), [len(index) for index in dealt]
-    feeder = Feeder(config, epoch, network.mean, sizes, part.images.shape[2])
+    feeder = Feeder(config, epoch, network.mean, part, dealt)
     moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
     forget_device_peak(device)
     began, done = time.perf_counter(), 0
-    for index in order.split(sizes):
-        batch = part[index]
-        share = (done + len(index) / 2) / len(part)
+    for index in dealt:
+        size = len(index)
+        share = (done + size / 2) / len(part)
         rate = rate_at(epoch, share, train)
-        set_learning_rate(optimizer, rate)
-        mine = team.share(len(batch))
-        fed = feeder.feed(batch, mine, share)
-        optimizer.zero_grad(set_to_none=True)  # before the network needs their memory
-        with computing(device, state.where.precision):
-            logits = step.forward(fed.images, dense=moves.begin())  # [E, B, C]
-        entropies = exit_losses(logits, fed.targets, train.label_smoothing)  # [E]
-        losses = guidance.losses(entropies, logits, fed.images, index[mine])  # [E]
-        # The processes' gradients are averaged with equal weight, whatever their shares of the last batch.
-        (weighted_loss(losses, taus) * (len(fed.labels) * team.size / len(batch))).backward()
-        moves.finish(state.followers)
-        if train.clip is not None:
-            torch.nn.utils.clip_grad_norm_(network.parameters(), train.clip)
-        optimizer.step()
+        fed = feeder.feed(team.share(size), share)
+        sums += step.take(fed, size, taus, rate, moves)
         if follow is not None:
             follow()
-        right = (logits.detach().argmax(dim=2) == fed.labels).sum(dim=1)  # [E]
-        sums += torch.stack((entropies.detach() * len(fed.labels), losses.detach() * len(fed.labels), right))
-        done += len(batch)
+        done += size
         tell(StepDone(epoch, done, len(part)))
     guidance.end()
     entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
