@@ -78,7 +78,7 @@ def mixed(images: Tensor, mix: Mix) -> Tensor:
     """
     others = images.roll(-1, dims=0)
     if mix.box is None:
-        return torch.lerp(others, images, mix.share)
+        return torch.lerp(images, others, 1 - mix.share)  # laid out as the first of them
     top, left, bottom, right = mix.box
     found = images.clone()
     found[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]

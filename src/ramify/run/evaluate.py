@@ -90,9 +90,10 @@ def evaluate(
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        for start in range(0, count, BATCH):
-            batch = slice(start, min(start + BATCH, count))
-            images, labels = part.images[batch][team.share(BATCH)], part.labels[batch][team.share(BATCH)].to(device)
+        at_once = BATCH if device.type == "cpu" else 4 * BATCH  # a GPU has room, and minds the calls
+        for start in range(0, count, at_once):
+            batch, mine = slice(start, min(start + at_once, count)), team.share(at_once)
+            images, labels = part.images[batch][mine], part.labels[batch][mine].to(device)
             if len(labels):
                 total += _sums(answers(network, to_float(images.to(device)), flip).float(), labels).to(total)
     network.train(training)
