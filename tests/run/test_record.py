@@ -142,7 +142,10 @@ def test_a_recorded_run_is_the_run(overrides: tuple[str, ...], tapes: list[Tape]
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS.keys())
-def test_a_run_recorded_on_a_gpu_learns_what_the_plain_one_learns(overrides: tuple[str, ...]) -> None:
+def test_a_run_recorded_on_a_gpu_learns_what_the_plain_one_learns(
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
     recorded = train(run("recorded", "train.device=cuda", "train.precision=float32", *overrides))
     with pytest.MonkeyPatch.context() as plainly:
         plainly.setattr("ramify.run.step.records_whole", lambda state, guidance: False)

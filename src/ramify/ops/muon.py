@@ -82,23 +82,29 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
+        if not parameters:
+            return
         momentum, rate = group["momentum"], group["lr"]
-        # Matrices of one shape are made orthogonal together.
-        shapes: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for parameter in parameters:
-            assert parameter.grad is not None
-            state = self.state[parameter]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
-            moment = state["momentum_buffer"].lerp_(parameter.grad, 1 - momentum)
-            matrix = parameter.grad.lerp(moment, momentum).reshape(len(parameter), -1)
-            shapes.setdefault((matrix.shape[0], matrix.shape[1]), []).append((parameter, matrix))
+            if "momentum_buffer" not in self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        moments = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        torch._foreach_lerp_(moments, gradients, 1 - momentum)
+        ahead = torch._foreach_lerp(gradients, moments, momentum)
+        # Matrices of one shape are made orthogonal together.
+        shapes: dict[tuple[int, int], list[int]] = {}
+        for at, each in enumerate(ahead):
+            shapes.setdefault((len(each), each[0].numel()), []).append(at)
+        steps = [*ahead]
         for (rows, columns), found in shapes.items():
-            matrices = torch.stack([matrix for _, matrix in found])
+            matrices = torch.stack([ahead[at].reshape(rows, columns) for at in found])
             size = LIKE_ADAMW * rate * max(rows, columns) ** 0.5
-            steps = orthogonal(matrices).masked_fill_(matrices == 0, 0).mul_(size)
-            for (parameter, _), step in zip(found, steps, strict=True):
-                parameter.mul_(1 - rate * group["weight_decay"]).sub_(step.view(parameter.shape))
+            made = orthogonal(matrices).masked_fill_(matrices == 0, 0).mul_(size)
+            for at, step in zip(found, made, strict=True):
+                steps[at] = step.view(ahead[at].shape)
+        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        torch._foreach_sub_(parameters, steps)
 
     def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
         if not parameters:
