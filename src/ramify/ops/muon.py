@@ -10,6 +10,7 @@ from typing import overload
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -92,17 +93,21 @@ class Muon(torch.optim.Optimizer):
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         torch._foreach_lerp_(moments, gradients, 1 - momentum)
         ahead = torch._foreach_lerp(gradients, moments, momentum)
-        # Matrices of one shape are made orthogonal together.
-        shapes: dict[tuple[int, int], list[int]] = {}
+        # Matrices of about one shape are made orthogonal together, so that a small network costs few kernels.
+        alike: dict[tuple[int, int], list[int]] = {}
         for at, each in enumerate(ahead):
-            shapes.setdefault((len(each), each[0].numel()), []).append(at)
+            alike.setdefault(_bounds(len(each), each[0].numel()), []).append(at)
         steps = [*ahead]
-        for (rows, columns), found in shapes.items():
-            matrices = torch.stack([ahead[at].reshape(rows, columns) for at in found])
-            size = LIKE_ADAMW * rate * max(rows, columns) ** 0.5
-            made = orthogonal(matrices).masked_fill_(matrices == 0, 0).mul_(size)
+        for bounds, found in alike.items():
+            matrices = torch.stack([_framed(ahead[at], bounds) for at in found])
+            made = orthogonal(matrices).masked_fill_(matrices == 0, 0)
             for at, step in zip(found, made, strict=True):
-                steps[at] = step.view(ahead[at].shape)
+                rows, columns = len(ahead[at]), ahead[at][0].numel()
+                short = step.mT if rows > columns else step
+                steps[at] = short[:rows, :columns].reshape(ahead[at].shape)
+        sizes = [LIKE_ADAMW * max(len(each), each[0].numel()) ** 0.5 for each in ahead]
+        torch._foreach_mul_(steps, sizes)
+        torch._foreach_mul_(steps, rate)
         torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
         torch._foreach_sub_(parameters, steps)
 
@@ -134,6 +139,25 @@ class Muon(torch.optim.Optimizer):
             maximize=False,
             capturable=parameters[0].is_cuda,
         )
+
+
+def _bounds(rows: int, columns: int) -> tuple[int, int]:
+    """The next powers of two of the shorter and the longer side of a matrix."""
+    short, long = sorted((rows, columns))
+    return 1 << (short - 1).bit_length(), 1 << (long - 1).bit_length()
+
+
+def _framed(tensor: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """A tensor as a matrix no taller than wide, with zeros around it up to ``bounds``; they change no singular vector.
+
+    Example:
+        >>> _framed(torch.ones(3, 1), (1, 4))
+        tensor([[1., 1., 1., 0.]])
+    """
+    matrix = tensor.flatten(1)
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.mT
+    return F.pad(matrix, (0, bounds[1] - matrix.shape[1], 0, bounds[0] - matrix.shape[0]))
 
 
 def _rate(value: object) -> float | Tensor:
