@@ -17,7 +17,7 @@ data data.pictures data.split data.cache data.decode data.archive data.layout da
 data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
 run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
-run.step run.train run.calibrate run.analysis run.readback
+run.record run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front

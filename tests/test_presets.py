@@ -50,7 +50,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_presets_are_those_that_are_known() -> None:
-    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "seed-2020", "small-50k", "tiny-20k"}
+    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "seed-2020", "seed-full-ic", "small-50k", "tiny-20k"}
     assert {preset.stem for preset in PRESETS} == known
     told = json.loads((HOUSE / "bench" / "results" / "known.json").read_text())
     assert told.keys() <= known

@@ -625,6 +625,14 @@ class TrainConfig(Section):
     compile: Annotated[
         bool, Key("true, false", "compile the training step with torch.compile, anew after each growth")
     ] = False
+    record: Annotated[
+        bool | None,
+        Key(
+            "true, false, or null: true where it can be done",
+            "record the whole training step as a CUDA graph and replay it; on a CUDA device, in one process, with sgd "
+            "or muon, and without a teacher",
+        ),
+    ] = None
     device: Annotated[
         str,
         Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"),

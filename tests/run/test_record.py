@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ramify.config import Config
+from ramify.errors import ConfigError
 from ramify.nn.network import Network
 from ramify.run.record import WARM_UP, Body, Recorder
 from ramify.run.state import State
@@ -98,7 +99,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
             monkeypatch.setattr("ramify.run.step.as_graph", found[-1])
             super().__init__(state, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ramify.run.step.records_whole", lambda state, guidance: not guidance.asks)
+    monkeypatch.setattr("ramify.run.step.records_whole", lambda state, guidance: True)
     monkeypatch.setattr("ramify.run.train.Step", Recording)
     return found
 
@@ -140,6 +141,24 @@ def test_a_recorded_run_is_the_run(overrides: tuple[str, ...], tapes: list[Tape]
         torch.testing.assert_close(tensor, right[name], rtol=0, atol=near)
 
 
+def test_few_recordings_are_made(tapes: list[Tape]) -> None:
+    """Momentum is laid out anew once after the first epoch; growth twice; and nothing else."""
+    train(run("recorded"))
+    assert tapes[0].recordings <= 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "why"),
+    [
+        ((), "the run computes on cpu"),
+        (("train.optimizer=adam",), "the run computes on cpu and train.optimizer is adam"),
+    ],
+)
+def test_a_step_that_cannot_be_recorded_is_refused_in_a_sentence(overrides: tuple[str, ...], why: str) -> None:
+    with pytest.raises(ConfigError, match=rf"train\.record: got true; accepted: false, or null, as {why}$"):
+        train(run("refused", "train.device=cpu", "train.record=true", *overrides))
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("overrides", RUNS.values(), ids=RUNS.keys())
 def test_a_run_recorded_on_a_gpu_learns_what_the_plain_one_learns(
@@ -147,9 +166,7 @@ def test_a_run_recorded_on_a_gpu_learns_what_the_plain_one_learns(
 ) -> None:
     monkeypatch.setattr("torch.backends.cudnn.allow_tf32", False)
     recorded = train(run("recorded", "train.device=cuda", "train.precision=float32", *overrides))
-    with pytest.MonkeyPatch.context() as plainly:
-        plainly.setattr("ramify.run.step.records_whole", lambda state, guidance: False)
-        plain = train(run("plain", "train.device=cuda", "train.precision=float32", *overrides))
+    plain = train(run("plain", "train.device=cuda", "train.precision=float32", "train.record=false", *overrides))
     left, right = (load_file(Path(each.folder) / "last" / "model.safetensors") for each in (recorded, plain))
     for name, tensor in left.items():
         torch.testing.assert_close(tensor, right[name], rtol=0.05, atol=0.05)

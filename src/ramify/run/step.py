@@ -165,9 +165,25 @@ RECORDABLE = ("sgd", "muon")
 
 
 def records_whole(state: State, guidance: Guidance) -> bool:
-    """Whether all of a step is recorded: on one CUDA device, where no other network must be asked and kept."""
-    alone = state.where.device.type == "cuda" and state.where.team.size == 1
-    return alone and state.config.train.optimizer in RECORDABLE and not guidance.asks
+    """Whether all of a step is recorded, as ``train.record`` says: by default where it can be.
+
+    Raises:
+        ConfigError: it shall be, and cannot.
+    """
+    where, wanted = state.where, state.config.train.record
+    hindrances = [
+        *([f"the run computes on {where.device.type}"] if where.device.type != "cuda" else []),
+        *(["several processes share it"] if where.team.size > 1 else []),
+        *([f"train.optimizer is {state.config.train.optimizer}"] if not _recordable(state) else []),
+        *(["it has a teacher"] if guidance.asks else []),
+    ]
+    if wanted and hindrances:
+        raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
+    return wanted is not False and not hindrances
+
+
+def _recordable(state: State) -> bool:
+    return state.config.train.optimizer in RECORDABLE
 
 
 def records(device: torch.device) -> bool:
