@@ -111,7 +111,7 @@ RUNS = {
     "recipe": ("train.ema=0.9", "train.schedule=cosine", "train.warmup=1", "train.nesterov=true", "train.clip=1"),
     "mixed": ("data.mixup=0.4", "data.mix_ramp=0.5", "train.label_smoothing=0.1"),
     "taught by itself": ("train.distill=0.5", "train.exit_gradients=equilibrium"),
-    "trunk first": ("train.trunk_first=1",),
+    "trunk first": ("train.trunk_first=1", "train.exit_gradients=equilibrium"),
     "frozen": ("growth.freeze=until_next",),
     "widened": ("growth.plan=[wider,deeper,deeper]", "growth.epochs=[2,3,5]"),
     "pruned": ("prune.enabled=true", "prune.epochs=[3,5]", "prune.keep_ratio=0.5"),

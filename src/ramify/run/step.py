@@ -61,12 +61,14 @@ class Step:
     def renew(self, state: State, equilibrium: bool = False) -> None:
         """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
         network = Balanced(state.network) if equilibrium else state.network
+        shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
+        if shape != self._shape:
+            self._shape = shape
+            self._wrap(state, network)
         if self._recorder is not None:
             self._recorder.renew()
-        shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
-        if shape == self._shape:
-            return
-        self._shape = shape
+
+    def _wrap(self, state: State, network: nn.Module) -> None:
         self._plain = network
         if state.where.team.size > 1:
             # Each process keeps statistics of its own until the end of the epoch, when they are averaged.
@@ -170,20 +172,16 @@ def records_whole(state: State, guidance: Guidance) -> bool:
     Raises:
         ConfigError: it shall be, and cannot.
     """
-    where, wanted = state.where, state.config.train.record
+    where, wanted, optimizer = state.where, state.config.train.record, state.config.train.optimizer
     hindrances = [
         *([f"the run computes on {where.device.type}"] if where.device.type != "cuda" else []),
         *(["several processes share it"] if where.team.size > 1 else []),
-        *([f"train.optimizer is {state.config.train.optimizer}"] if not _recordable(state) else []),
+        *([f"train.optimizer is {optimizer}"] if optimizer not in RECORDABLE else []),
         *(["it has a teacher"] if guidance.asks else []),
     ]
     if wanted and hindrances:
         raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
     return wanted is not False and not hindrances
-
-
-def _recordable(state: State) -> bool:
-    return state.config.train.optimizer in RECORDABLE
 
 
 def records(device: torch.device) -> bool:
