@@ -36,6 +36,8 @@ from ramify.run.summary import Summary
 
 HERE = Path(__file__).parent
 PRESET = HERE.parent / "presets" / "cpu-cifar.yaml"
+EPOCHS = 20
+"""Of the schedules in :data:`PARTS`, before they are moved to as many as fit."""
 TRIAL = 1_000
 BASE = "base"
 
@@ -89,6 +91,7 @@ class Outcome:
 
 def configured(archive: str, overrides: Sequence[str], seed: int, folder: str, limit: int, epochs: int) -> Config:
     fixed = [f"data.source={archive}", f"data.limit={limit}", "train.threads=1", f"runs_dir={folder}", f"seed={seed}"]
+    fixed.append(f"train.epochs={EPOCHS}")
     return ramify.rescale(ramify.read_config([PRESET], [*fixed, *overrides]), epochs)
 
 
