@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
-from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
+from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.masked import MaskedConv2d
@@ -97,11 +97,11 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         output = spec.channels
         pooled = dense and spec.stride != 1
         stride = 1 if pooled else spec.stride
-        projects = (trunk != output or stride != 1) and spec.type in PROJECTING
-        inner = inner_channels(spec.type, trunk, output)
+        projects = (trunk != output or stride != 1) and CELLS[spec.type].projecting
+        inner = CELLS[spec.type].inner_channels(trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
         cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
-        height, width = shrunk(cells[-1], height, width)
+        height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ramify.nn.cell import CellPlan
+from ramify.nn.cells import CellPlan
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan, architecture
 from ramify.ops.surgery import set_masks
@@ -168,7 +168,7 @@ WIRING: dict[str, Wiring] = {
     "unpadded": Wiring((Part("conv", "output", "trunk"),), inner="output"),
     "linear": Wiring((Part("linear", "output", "trunk"),), inner="output"),
 }
-"""For every type in :data:`ramify.nn.cell.CELLS` what its layers read and make."""
+"""For every type in :data:`ramify.nn.cells.CELLS` what its layers read and make."""
 
 
 def head_parts(stage: StagePlan) -> tuple[Part, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.errors import RunError
-from ramify.nn.cell import CellPlan
+from ramify.nn.cells import CellPlan
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan
 from ramify.ops.channels import (

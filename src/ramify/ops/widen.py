@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.cell import CELLS, CellPlan
+from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, Stage
 from ramify.ops.channels import WIRING, Part, mask_dead_inputs
