@@ -183,6 +183,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
     yield from _growth_contradictions(config)
+    yield from _start_contradictions(config)
     yield from _recipe_contradictions(config)
     yield from _together_contradictions(config)
     if train.milestones is not None:
@@ -312,6 +313,18 @@ def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
 
 
+def _start_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of how the stages that grow begin and learn."""
+    network, growth = config.network, config.growth
+    grows = config.parent is None and network.growths > 0
+    if growth.learning_rate == "constant" and not grows:
+        why = "a run with a parent" if config.parent is not None else f"network.kind {network.kind}"
+        yield "growth.learning_rate", "constant", f"shared, as in {why} no stage grows"
+    if grows and growth.init == "identity" and network.exit_reads == "sum" and not network.cascade:
+        why = "as a stage that grows cannot pass on what the exit before it reads under network.exit_reads sum"
+        yield "growth.init", "identity", f"random, copy, {why}"
+
+
 def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, plan = config.network, config.growth.plan
     if plan is None:
@@ -346,6 +359,8 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         cells = len(network.structure)
         if len(network.exits_at) >= cells:
             yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
+    if network.exit_reads == "sum":
+        yield from _sum_contradictions(network)
     if network.cells == "seed":
         yield from _shape_contradictions(network)
         return
@@ -359,6 +374,19 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         if given != default:
             left = "null" if default is None else default
             yield f"network.{key}", given, f"{left}, which is left alone, as {network.cells} has cells of its own"
+
+
+def _sum_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    from ramify.nn.cells import CELLS, offered
+    from ramify.nn.zoo import ZOO
+
+    if network.cells == "seed":
+        able = [name for name, cell in offered().items() if cell.sums]
+        if network.cell not in able:
+            why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(able)} do)"
+            yield "network.exit_reads", "sum", f"activation, {why}"
+    elif not all(CELLS[spec.type].sums for spec in ZOO[network.cells].cells):
+        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
 
 
 def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:

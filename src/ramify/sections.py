@@ -258,6 +258,14 @@ class NetworkConfig(Section):
             "that way, conv as well, behind a 1x1 block",
         ),
     ] = "mixed"
+    exit_reads: Annotated[
+        Literal["activation", "sum"],
+        Key(
+            "activation, sum",
+            "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
+            "last ReLU, where a cell ends in one",
+        ),
+    ] = "activation"
     final: Annotated[
         Literal["average", "mixed", "max", "global", "conv"] | None,
         Key(
@@ -377,6 +385,14 @@ class GrowthConfig(Section):
             "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
         ),
     ] = "random"
+    learning_rate: Annotated[
+        Literal["shared", "constant"],
+        Key(
+            "shared, constant",
+            "of a stage that grows: that of all others; or train.learning_rate to the end, while that of the stages "
+            "from birth falls by its schedule",
+        ),
+    ] = "shared"
     freeze: Annotated[
         Literal["none", "before", "until_next"],
         Key(
@@ -554,8 +570,16 @@ class TrainConfig(Section):
     weight_decay: Annotated[
         Number,
         Field(ge=0),
-        Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
+        Key("a number >= 0", "decay of the parameters that train.decay names"),
     ] = 1e-4
+    decay: Annotated[
+        Literal["weights", "all"],
+        Key(
+            "weights, all",
+            "what train.weight_decay is of: convolution and linear weights, which spares biases and batch norm, or "
+            "every parameter",
+        ),
+    ] = "weights"
     label_smoothing: Annotated[
         Number,
         Field(ge=0, lt=1),

@@ -100,7 +100,10 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         projects = (trunk != output or stride != 1) and CELLS[spec.type].projecting
         inner = CELLS[spec.type].inner_channels(trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
-        cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
+        reads_sum = config.exit_reads == "sum" and bool(carries_exit) and config.kind != "full"
+        cells.append(
+            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled, reads_sum)
+        )
         height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
@@ -143,12 +146,21 @@ class Stage(nn.Module):
 
     The trunk is what the next stage reads: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
+
+    Args:
+        plan: its cells and its exit.
+        width: channels of the trunk before it.
+        classes: how many there are.
+        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
+        dense: whether its cells add to the trunk.
     """
 
-    def __init__(self, plan: StagePlan, classes: int, exit_name: str, dense: bool) -> None:
+    def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:
         super().__init__()
         self.plan = plan
         self.dense = dense
+        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
+        self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
         head = plan.head or ("average" if plan.final else exit_name)
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
@@ -159,9 +171,9 @@ class Stage(nn.Module):
             if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = join(trunk, output) if self.dense else output
-        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
-        read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = join(trunk, onward) if self.dense else onward
+        read = output if self.reads_cell else trunk[:, -self.plan.exit_channels :]
         logits: Tensor = self.exit(scale_gradient(read, share))
         return trunk, logits
 
@@ -247,8 +259,13 @@ class Network(Branching):
             raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
         config = self.config
         assert config.classes is not None
+        dense, before = config.kind == "dense", [cell for plan in self.plans[:index] for cell in plan.cells]
+        stem = architecture(config)
+        width = self.mean.numel() if stem.stem == "none" else stem.width
+        if before:
+            width = width + sum(cell.out_channels for cell in before) if dense else before[-1].out_channels
         with drawing(seed, "stage", index):
-            stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
+            stage = Stage(self.plans[index], width, config.classes, config.exit, dense)
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage

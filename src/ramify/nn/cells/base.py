@@ -31,6 +31,8 @@ class CellPlan:
         area: ``H * W`` of the map that it reads; it matters to ``linear`` cells alone.
         squeeze: hidden units of its squeeze-and-excitation; 0 where it has none.
         pooled: whether the trunk is halved by average pooling before it, as strides are in dense wiring.
+        gives_sum: whether it gives the sum before its last ReLU, which its stage's exit reads; the stage then applies
+            the ReLU to what the next cell reads (``network.exit_reads``).
     """
 
     in_channels: int
@@ -42,6 +44,7 @@ class CellPlan:
     area: int = 1
     squeeze: int = 0
     pooled: bool = False
+    gives_sum: bool = False
 
 
 class Cell(nn.Module):
@@ -56,6 +59,7 @@ class Cell(nn.Module):
         squeezing: whether it has a place for squeeze-and-excitation (``plan.squeeze``).
         widens: whether it has inner channels that no shortcut carries, so that it can gain some.
         rectified: whether all that it gives has passed a ReLU; None where that is not known.
+        sums: whether it ends in a ReLU of a sum, and gives the sum where ``plan.gives_sum`` says so (:meth:`end`).
         channels_stay: why a chain of such cells can lose no channel; empty where it can.
         carries: whether an identity shortcut adds what it reads to what it gives.
 
@@ -76,11 +80,17 @@ class Cell(nn.Module):
     squeezing: ClassVar[bool] = False
     widens: ClassVar[bool] = False
     rectified: ClassVar[bool | None] = None
+    sums: ClassVar[bool] = False
     channels_stay: ClassVar[str] = ""
     carries: bool = False
 
     def __init__(self, plan: CellPlan) -> None:
         super().__init__()
+        self.gives_sum = plan.gives_sum
+
+    def end(self, outer: Tensor) -> Tensor:
+        """The last ReLU, of a sum, which is left to the stage where the cell gives the sum."""
+        return outer if self.gives_sum else F.relu(outer)
 
     @staticmethod
     def inner_channels(reads: int, gives: int) -> int:

@@ -55,6 +55,7 @@ class GroupedCell(BottleneckCell):
 
     summary = "a 3x3 layer of groups between two of 1x1"
     rectified = True
+    sums = True
     channels_stay = "the groups of a grouped cell need all of their channels"
 
     def __init__(self, plan: CellPlan) -> None:
@@ -66,7 +67,7 @@ class GroupedCell(BottleneckCell):
         return inner // math.gcd(inner, GROUP)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layers(x) + self.shortcut(x))  # [B, out, H', W']
+        return self.end(self.layers(x) + self.shortcut(x))  # [B, out, H', W']
 
     def pass_on(self, places: Tensor, outputs: Tensor) -> Identities:
         self.norm3.weight[outputs] = 0

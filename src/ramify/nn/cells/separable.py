@@ -46,6 +46,7 @@ class DepthwiseCell(Cell):
     squeezing = True
     widens = True
     rectified = True
+    sums = True
 
     def __init__(self, plan: CellPlan) -> None:
         super().__init__(plan)
@@ -66,7 +67,7 @@ class DepthwiseCell(Cell):
         inner = F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))  # [B, inner, H', W']
         inner = self.squeeze(F.relu(self.norm3(self.conv3(inner))))
         outer: Tensor = self.norm4(self.conv4(inner)) + self.shortcut(x)
-        return F.relu(outer)  # [B, out, H', W']
+        return self.end(outer)  # [B, out, H', W']
 
     def pass_on(self, places: Tensor, outputs: Tensor) -> Identities:
         self.norm4.weight[outputs] = 0

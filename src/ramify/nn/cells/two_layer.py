@@ -19,6 +19,7 @@ class TwoLayerCell(Cell):
     """
 
     rectified = True
+    sums = True
 
     def __init__(self, plan: CellPlan) -> None:
         super().__init__(plan)
@@ -55,7 +56,7 @@ class BasicCell(TwoLayerCell):
             inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H', W']
             shortcut = self.shortcut(x)
         outer: Tensor = self.norm2(self.conv2(inner)) + shortcut
-        return F.relu(outer)  # [B, out, H', W']
+        return self.end(outer)  # [B, out, H', W']
 
 
 def _multiplies_cheaply(x: Tensor) -> bool:
@@ -64,7 +65,7 @@ def _multiplies_cheaply(x: Tensor) -> bool:
 
 
 class SkipSecondCell(TwoLayerCell):
-    """The shortcut starts behind the first layer and spans the second one alone."""
+    """The shortcut spans the second layer alone, as the seed document can be read; the 2020 code has ``basic``."""
 
     summary = "two 3x3 layers with a shortcut over the second one alone"
     channels_stay = "the shortcut of a skip_second cell needs all of its channels"
@@ -78,7 +79,7 @@ class SkipSecondCell(TwoLayerCell):
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H', W']
         outer: Tensor = self.norm2(self.conv2(inner)) + self.shortcut(inner)
-        return F.relu(outer)  # [B, out, H', W']
+        return self.end(outer)  # [B, out, H', W']
 
     @classmethod
     def why_not_passed(cls, plan: CellPlan, count: int) -> str:
