@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.cells import CELLS, Cell, CellPlan, sized
 from ramify.nn.cells.base import Identities
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network, architecture
-from ramify.ops.channels import existing_cells
+from ramify.nn.network import Network, architecture, existing_cells
 
 Statistics = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]
 """Mean and variance of what a batch norm reads, each ``[channels]``."""
@@ -194,18 +194,18 @@ def _make_identities(norms: Identities) -> None:
         norm.bias[places] = norm.running_mean[places]
 
 
-def check_pictures(network: Network, images: Tensor | None) -> None:
+def check_pictures(network: Branching, images: Tensor | None) -> None:
     """Refuse ``images`` that ``network`` cannot read.
 
     Raises:
         InputError: they are no pictures of its shape, or there are none.
     """
-    if images is not None and (images.shape[1:] != network.config.input_shape or len(images) == 0):
-        wanted = ", ".join(map(str, ("B", *(network.config.input_shape or ()))))
+    if images is not None and (images.shape[1:] != network.input_shape or len(images) == 0):
+        wanted = ", ".join(map(str, ("B", *network.input_shape)))
         raise InputError(f"images: got {list(images.shape)}; accepted: pictures [{wanted}] in [0, 1], B > 0")
 
 
-def measured(network: Network, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
+def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
     """Mean and variance of what each of ``norms`` reads of ``images``, in evaluation mode.
 
     The network stays as it is, statistics and modes included.

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Argument
 from torch.nn import functional as F
 
-from ramify.nn.attach import as_map
+from ramify.nn.attached import as_map
 from ramify.ops.traced import CONVOLUTIONS, Function, Traced, trace
 
 _LAYER = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")

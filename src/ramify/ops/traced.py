@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Argument
 from torch.nn import functional as F
 
-from ramify.nn.attach import as_map
+from ramify.nn.attached import as_map
 
 Function = Callable[..., object]
 

@@ -232,12 +232,11 @@ def _open_onnx(exported: Exported, threads: int) -> Engine:
 
 
 def compiled(network: Network) -> Folded:
-    """A folded copy whose stem and stages torch.compile makes at the first call for one picture and for several.
+    """A folded copy whose stages torch.compile makes at the first call for one picture and for several.
 
     Those first calls are made within :func:`compiling`.
     """
     made = fold(network)
-    made.register_module("stem", _to_compile(made.stem))
     made.stages = nn.ModuleList(_to_compile(stage) for stage in made.stages)
     return made
 
