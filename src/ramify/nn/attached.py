@@ -69,7 +69,7 @@ class Attached(Branching):
 
     def enter(self, images: Tensor) -> Tensor:
         """The pictures, normalized."""
-        shape = (-1, *[1] * (images.dim() - 2))
+        shape = (-1, *[1] * (len(self.input_shape) - 1))
         return (images - self.mean.view(shape)) / self.std.view(shape)
 
     @property
