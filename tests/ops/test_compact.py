@@ -25,7 +25,7 @@ from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import parameter_groups, set_masks
 from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
-from tests.ops.test_channels import (
+from tests.ops.networks import (
     KINDS,
     NARROW,
     STEMS,
