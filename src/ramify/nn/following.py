@@ -218,9 +218,22 @@ def _pointwise(trail: Trail, operation: Operation) -> None:
                 trail.sums.append(pairs)
         labels = torch.where(labels > 0, labels, given)
     for value in operation.tensors:
-        if id(value) in trail.slots and id(value) not in trail.labels:
+        if id(value) in trail.labels:
+            continue
+        if id(value) in trail.slots:
             _scale(trail, trail.slots[id(value)], value, labels)
+        else:
+            _pin_along(trail, labels, value, f"{operation.name} with what is no channel")
     trail.give(output, labels)
+
+
+def _pin_along(trail: Trail, labels: Tensor, value: Tensor, reason: str) -> None:
+    """Channels that lie along a dimension in which an unlabeled value has a size of its own, such as the pictures."""
+    missing = labels.dim() - value.dim()
+    for dim, size in enumerate(value.shape, start=missing):
+        if size > 1 and bool((labels != labels.narrow(dim, 0, 1)).any()):
+            trail.pin_labels(labels, reason)
+            return
 
 
 def _scale(trail: Trail, slots: Slots, value: Tensor, labels: Tensor) -> None:
