@@ -14,7 +14,7 @@ ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels o
 ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
 ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
-data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
+data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
 run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
 run.record run.step run.train run.calibrate run.analysis run.readback

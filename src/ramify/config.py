@@ -12,8 +12,8 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
-from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import BACKBONE_EXITS as BACKBONE_EXITS
+from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
 from ramify.sections import SQUEEZED as SQUEEZED

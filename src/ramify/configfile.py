@@ -22,9 +22,8 @@ from ramify.config import SECTIONS, Config, accepted, keys
 from ramify.errors import ConfigError
 from ramify.yamltext import Dumper, Loader, to_text
 
-
 OPEN = frozenset({"network.module_args"})
-"""Keys that hold a mapping with names of its own; an override may be of one of them, ``network.module_args.width=2``."""
+"""Keys that hold a mapping with names of its own; an override may be of one: ``network.module_args.width=2``."""
 
 
 @dataclass(frozen=True)

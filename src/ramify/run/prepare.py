@@ -12,6 +12,7 @@ import torch
 from ramify.config import EXITS_AT, Config, TrainConfig, keys, resolve
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
+from ramify.data.photo import larger
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
@@ -51,12 +52,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Parts:
-    """The pictures of a run as they were dealt out, and the names of their classes."""
+    """The pictures of a run as they were dealt out, and the names of their classes.
+
+    ``larger`` holds the training pictures once more, larger, where ``data.augment`` crops them; else None.
+    """
 
     train: Part
     valid: Part
     test: Part
     classes: tuple[str, ...]
+    larger: Part | None = None
+
+    @property
+    def fed(self) -> Part:
+        """The training pictures from which a step is fed."""
+        return self.train if self.larger is None else self.larger
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -79,6 +89,10 @@ def prepare(config: Config, team: Team, progress: Progress | None = None) -> tup
     config = fit_to(config, pictures)
     where = replace(place(config), team=team)  # the precision depends on the pictures, too
     parts = deal(config, pictures)
+    if config.data.augment == "photo" and config.data.size is not None:
+        kept = larger(pictures.shape[1:])
+        again = load_pictures(config.data.model_copy(update={"size": kept}), progress)
+        parts = replace(parts, larger=deal(config, again).train)
     if len(parts.train) < 2 * team.size:
         least = 2 * team.size
         raise ConfigError(
@@ -202,6 +216,8 @@ def _too_large_or_small(config: Config, side: int) -> list[str]:
         problems.append(f"data.cutout: got {data.cutout}; accepted: less than {side}, the side of the pictures")
     if data.sizes is not None:
         first, last = data.sizes[0][1], data.sizes[-1][1]
+        if config.network.has_backbone:
+            return [f"data.sizes: got {to_text(data.sizes)}; accepted: null, as a backbone reads pictures of one size"]
         built = architecture(config.network)
         if any(spec.type == "linear" for spec in built.cells[: len(config.network.structure)]):
             told = f"null, as the linear cells of {config.network.cells} read pictures of one size"

@@ -168,6 +168,7 @@ def _unfold(
     config, where = state.config, state.where
     team = where.team
     train_part, valid_part = parts.train.to(where.device), parts.valid.to(where.device)
+    fed_part = train_part if parts.larger is None else parts.larger.to(where.device)
 
     def tell(event: Event) -> None:
         if team.first:
@@ -223,7 +224,7 @@ def _unfold(
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = _train_epoch(state, step, guidance, train_part, epoch, tell)
+        done = _train_epoch(state, step, guidance, fed_part, epoch, tell)
         team.average_buffers(state.network)
         team.compare(state.network, f"epoch {epoch}")
         for follower in state.followers:
