@@ -58,15 +58,15 @@ def train(
 ) -> None:
     """Grow and train a network, keep it, and measure it.
 
-    Without arguments it trains on the embedded handwritten digits. A YAML file with several documents (---)
-    is several runs in turn.
+    Without arguments it trains on the embedded handwritten digits. `ramify config --presets` lists the presets. A YAML
+    file with several documents (---) is several runs in turn.
 
     Examples:
 
     - `ramify train`
     - `ramify train mine.yaml train.epochs=40`
-    - `ramify train data.source=photos/`
-    - `ramify train presets/seed-2020.yaml --rescale 40`
+    - `ramify train photos data.source=my_photos/`
+    - `ramify train seed-2020 --rescale 40`
     - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
