@@ -10,8 +10,8 @@ SOURCE = Path(ramify.__file__).parent
 HIGHEST_FIRST = """
 errors files seeds yamltext sections config configfile presets rescaling schedule
 nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach nn.backbone
-ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
-ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
+ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit
+ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
 ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger

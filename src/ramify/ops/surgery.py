@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network
+from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
 
@@ -67,21 +69,28 @@ def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, 
     return {"params": list(parameters.values()), **options}
 
 
-def add_stage(optimizer: torch.optim.Optimizer, network: Network, stage: int) -> None:
+def add_stage(
+    optimizer: torch.optim.Optimizer, network: Network, stage: int, schedulers: Sequence[LRScheduler] = ()
+) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
 
     The groups and the state of everything that was there are untouched. In groups made by
-    :func:`parameter_groups` the newcomers follow those of the stage before, decayed and spared apart; in any
-    other optimizer they form one group with the options of the last one.
+    :func:`parameter_groups` the new ones follow those of the stage before, decayed and spared apart; in any
+    other optimizer they form one group with the options of the last one. The ``schedulers`` of the optimizer get
+    entries for them (:mod:`ramify.ops.schedulers`).
     """
     found = stage_parameters(network, stage)
     groups = optimizer.param_groups
+    known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
         optimizer.add_param_group({**_options(groups[-1]), **_group({**found.decay, **found.spared})})
-        return
-    for decay, parameters in ((True, found.decay), (False, found.spared)):
-        like = next(group for group in reversed(groups) if group["decay"] is decay)
-        optimizer.add_param_group({**_options(like), **_group(parameters, stage=stage, decay=decay)})
+    else:
+        like = []
+        for decay, parameters in ((True, found.decay), (False, found.spared)):
+            like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
+            options = _options(groups[like[-1]])
+            optimizer.add_param_group({**options, **_group(parameters, stage=stage, decay=decay)})
+    extend_schedulers(schedulers, known, like)
 
 
 def _options(group: dict[str, object]) -> dict[str, object]:
