@@ -16,8 +16,8 @@ ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
-run.record run.step run.train run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.saved run.prepare run.state run.growing run.regrowing run.answers run.teacher
+run.guidance run.record run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front
@@ -32,6 +32,7 @@ ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship
 ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
+opened
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
 cli.search cli.serve cli.convert cli.bench
 cli.app cli

@@ -44,7 +44,7 @@ def rates(
     for step in range(6):
         if grows and step in (2, 4):
             grow(network, optimizer, schedulers=[scheduler] if hand_over else ())
-        exit_losses(network(images), labels).sum().backward()  # type: ignore[no-untyped-call]
+        exit_losses(network(images), labels).sum().backward()
         optimizer.step()
         scheduler.step()
         now = {round(float(group["lr"]), 9) for group in optimizer.param_groups}

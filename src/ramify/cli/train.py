@@ -80,7 +80,7 @@ def train(
             raise ConfigError(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
-        from ramify.run.folder import find_run
+        from ramify.run.saved import find_run
         from ramify.run.train import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)

@@ -21,7 +21,7 @@ def augmentation(config_augment: Asked, source: str) -> Augmentation:
         >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
         ('crop', 'crop_flip', 'none')
     """
-    if config_augment in ("auto", "strong", "photo"):
+    if config_augment == "auto" or config_augment == "strong" or config_augment == "photo":
         return "crop" if source in NEVER_MIRRORED else "crop_flip"
     return config_augment
 

@@ -21,9 +21,9 @@ from ramify.errors import ConfigError
 from ramify.nn.network import architecture
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
-from ramify.run.checkpoint import read_model
 from ramify.run.distributed import ALONE, Team, world
-from ramify.run.folder import CONFIG, checkpoint_of
+from ramify.run.folder import CONFIG
+from ramify.run.saved import read_saved
 from ramify.yamltext import to_text
 
 STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "growth.plan=null")
@@ -292,7 +292,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         if network.kind == "full":
             changes.append("network.kind=full_ic")
     else:
-        there = read_model(checkpoint_of(parent))[0]
+        there = read_saved(parent)[0]
         told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
         changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
         changes += ["train.epochs=0", "train.exits_only=false"]

@@ -17,8 +17,9 @@ from ramify.ops.muon import Muon
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score, to_float
-from ramify.run.folder import CONFIG, checkpoint_of, read_summary
+from ramify.run.folder import CONFIG, read_summary
 from ramify.run.prepare import Parts, Place
+from ramify.run.saved import read_saved
 from ramify.seeds import generator
 
 PICTURES = 128
@@ -131,7 +132,7 @@ def keep_beginning(state: State, folder: Path) -> None:
 
 def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> State:
     """The network that stands for ``parent``, perhaps converted."""
-    network, card = read_model(checkpoint_of(parent))
+    network, card = read_saved(parent)
     grown, valid = card.grown, card.valid
     if config.convert is not None:
         network, grown, valid = _converted(network, config), (), None

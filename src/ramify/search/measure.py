@@ -15,12 +15,12 @@ from ramify.nn.network import Network
 from ramify.ops.calibrate import calibrate
 from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
-from ramify.run.checkpoint import read_model
 from ramify.run.evaluate import all_logits
 from ramify.run.events import EpochDone, Event, Observer
-from ramify.run.folder import CONFIG, checkpoint_of, is_run, locked
+from ramify.run.folder import CONFIG, is_run, locked
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, deal, fit_to, place
+from ramify.run.saved import read_saved
 from ramify.run.train import resume, train
 from ramify.schedule import prune_targets
 from ramify.sections import DYNAMIC
@@ -75,7 +75,7 @@ def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, 
     that it will end with; pictures that no exit of it lets go are counted as answered by the final classifier.
     """
     with locked(run):
-        network, card = read_model(checkpoint_of(run))
+        network, card = read_saved(run)
     config = read_config([run / CONFIG])
     pictures = load_pictures(config.data)
     config = fit_to(config, pictures)

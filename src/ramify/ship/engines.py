@@ -25,10 +25,9 @@ from ramify.nn.network import Network
 from ramify.ops.cost import cost
 from ramify.ops.deploy import Deployed, deploy
 from ramify.ops.policy import Policy
-from ramify.run.checkpoint import read_model
 from ramify.run.choice import choose_policy
-from ramify.run.folder import checkpoint_folder
 from ramify.run.latency import up_to
+from ramify.run.saved import read_saved
 from ramify.ship.exported import Exported, ExportedExit, is_exported, read_exported
 from ramify.ship.graphs import plain
 from ramify.ship.onnx import stage_file, to_stages
@@ -153,7 +152,7 @@ def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: fl
             exported = exported.at_threshold(threshold)
         macs = tuple(each.macs for each in exported.exits)
         return Subject(exported.name, exported.input_shape, macs, exported.told, None, exported)
-    network, card = read_model(checkpoint_folder(name_or_folder, runs_dir))
+    network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
     macs = tuple(each.macs for each in cost(network))
