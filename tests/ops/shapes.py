@@ -28,7 +28,7 @@ def shaped(name: str, stages: int | None = None, **changes: object) -> Network:
     config = NetworkConfig.model_validate({**BASE, **SHAPES[name], **changes})
     network = Network(config, stages=config.exits if stages is None else stages, seed=0)
     shake(network, 0)
-    network.set_normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    network.set_normalization([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
     return network.eval()
 
 

@@ -125,7 +125,7 @@ def narrow(
         for name, parameter in network.named_parameters():
             if name.endswith("share"):
                 parameter.fill_(0.3)
-    network.set_normalisation([0.4, 0.6], [0.2, 0.3])
+    network.set_normalization([0.4, 0.6], [0.2, 0.3])
     return network.eval()
 
 

@@ -71,7 +71,7 @@ def build(
         for name, buffer in network.named_buffers():
             if name.endswith("num_batches_tracked"):
                 buffer.fill_(7)
-    network.set_normalisation([0.4, 0.6], [0.2, 0.3])
+    network.set_normalization([0.4, 0.6], [0.2, 0.3])
     return network.eval()
 
 

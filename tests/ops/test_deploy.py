@@ -57,7 +57,7 @@ def pictures(network: Network, count: int) -> torch.Tensor:
 @pytest.mark.parametrize("told", CASES, ids=lambda told: f"{told.get('cells', 'seed')}-{told['kind']}")
 def test_it_answers_what_the_network_answers(told: dict[str, object]) -> None:
     network = learned(told)
-    network.set_normalisation([0.4] * network.mean.numel(), [0.2] * network.mean.numel())
+    network.set_normalization([0.4] * network.mean.numel(), [0.2] * network.mean.numel())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = pictures(network, 5)
     ready = deploy(network)

@@ -42,7 +42,7 @@ def seed_network(
         | {"input_shape": (2, 8, 8), "classes": 3}
     )
     network = Network(config, seed=0)
-    network.set_normalisation([0.4, 0.6], [0.2, 0.3])
+    network.set_normalization([0.4, 0.6], [0.2, 0.3])
     stir(network, 0)
     return network.eval()
 

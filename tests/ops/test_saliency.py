@@ -68,7 +68,7 @@ def build(
             stir(module.bias, -1, 1)
         elif isinstance(module, PooledHead) and module.fixed is None:
             stir(module.share, 0, 1)
-    network.set_normalisation([0.3] * shape[0], [0.4] * shape[0])
+    network.set_normalization([0.3] * shape[0], [0.4] * shape[0])
     return network
 
 
@@ -390,7 +390,7 @@ def flow(network: Network) -> Tensor:
                 module.weight.abs_()
                 if module.bias is not None:
                     module.bias.zero_()
-        twin.set_normalisation([0] * twin.mean.numel(), [1] * twin.mean.numel())
+        twin.set_normalization([0] * twin.mean.numel(), [1] * twin.mean.numel())
         assert twin.config.input_shape is not None
         return twin(torch.ones(1, *twin.config.input_shape).double()).sum()  # type: ignore[no-any-return]
 

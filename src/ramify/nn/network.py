@@ -5,7 +5,8 @@ so a saved one always loads strictly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,10 @@ from ramify.nn.branching import Branching
 from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
+from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.trunk import halved, join
+from ramify.nn.widths import cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -180,7 +183,7 @@ class Network(Branching):
     Attributes:
         stages: the stages that exist, each with one exit.
         mean, std: float ``[channels]``, subtracted from and divided into the pictures before the stem; 0 and 1
-            until :meth:`set_normalisation`. They are saved with the weights, so a loaded network reads
+            until :meth:`set_normalization`. They are saved with the weights, so a loaded network reads
             pictures as the trained one did.
 
     Raises:
@@ -193,9 +196,6 @@ class Network(Branching):
         >>> Network(config, stages=2)(torch.rand(5, 1, 8, 8)).shape
         torch.Size([2, 5, 10])
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -214,6 +214,7 @@ class Network(Branching):
         if not 1 <= stages <= config.exits:
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
+        self.input_shape, self.classes = config.input_shape, config.classes
         self.cascade = config.cascade
         self.plans = plan(config) if plans is None else plans
         built = architecture(config)
@@ -232,6 +233,44 @@ class Network(Branching):
         return trunk
 
     @property
+    def trunk_channels(self) -> int:
+        """How many channels the first cell reads."""
+        built = architecture(self.config)
+        return self.mean.numel() if built.stem == "none" else built.width
+
+    def stage_modules(self, stage: int) -> dict[str, nn.Module]:
+        """The modules that belong to a stage, by name; the stem belongs to stage 0."""
+        return ({"stem": self.stem} if stage == 0 else {}) | super().stage_modules(stage)
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """See :func:`ramify.ops.channels.channels`."""
+        return existing_groups(self)
+
+    def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        """See :meth:`ramify.nn.branching.Branching.smaller`."""
+        # The seed keeps PyTorch's generator out of it.
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=narrowed(self, lost))
+
+    def why_not_widened(self, stage: int) -> str:
+        """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
+        groups = cell_groups(self)
+        cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
+        if not cells:
+            return "which has no cells"
+        fixed = [i for i, name in enumerate(cells) if not groups[name].inner]
+        return f"with {self.plans[stage].cells[fixed[0]].type} cells" if fixed else ""
+
+    def note_widths(self, stage: int, channels: int) -> None:
+        """See :meth:`ramify.nn.branching.Branching.note_widths`."""
+        old = self.plans[stage]
+        cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
+        new = replace(old, cells=cells)
+        self.plans = (*self.plans[:stage], new, *self.plans[stage + 1 :])
+        its_stage = self.stages[stage]
+        assert isinstance(its_stage, Stage)
+        its_stage.plan = new
+
+    @property
     def complete(self) -> bool:
         """Whether every stage exists, the final classifier included."""
         return len(self.stages) == len(self.plans)
@@ -246,23 +285,8 @@ class Network(Branching):
         if self.complete:
             raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
         config = self.config
-        assert config.classes is not None
         with drawing(seed, "stage", index):
-            stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
+            stage = Stage(self.plans[index], self.classes, config.exit, config.kind == "dense")
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
-
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalise pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
-
-        Raises:
-            ConfigError: not one number for each channel, or a ``std`` that is not positive.
-        """
-        channels = self.mean.numel()
-        if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
-            raise ConfigError(
-                f"normalisation: got mean {list(mean)}, std {list(std)}; accepted: {channels} numbers each, std > 0"
-            )
-        self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.tensor(std))

@@ -25,6 +25,7 @@ from ramify.nn.cell import (
 )
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, masked_layers
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network, architecture
 from ramify.ops.channels import WIRING, Part, Space, existing_cells
 
@@ -290,18 +291,18 @@ def _make_identities(norms: _Identities) -> None:
         norm.bias[places] = norm.running_mean[places]
 
 
-def check_pictures(network: Network, images: Tensor | None) -> None:
+def check_pictures(network: Branching, images: Tensor | None) -> None:
     """Refuse ``images`` that ``network`` cannot read.
 
     Raises:
         InputError: they are no pictures of its shape, or there are none.
     """
-    if images is not None and (images.shape[1:] != network.config.input_shape or len(images) == 0):
-        wanted = ", ".join(map(str, ("B", *(network.config.input_shape or ()))))
+    if images is not None and (images.shape[1:] != network.input_shape or len(images) == 0):
+        wanted = ", ".join(map(str, ("B", *network.input_shape)))
         raise InputError(f"images: got {list(images.shape)}; accepted: pictures [{wanted}] in [0, 1], B > 0")
 
 
-def measured(network: Network, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
+def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
     """Mean and variance of what each of ``norms`` reads of ``images``, in evaluation mode.
 
     The network stays as it is, statistics and modes included.
