@@ -8,8 +8,11 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds yamltext sections config configfile presets rescaling schedule
-nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach nn.backbone
+errors files seeds yamltext
+nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
+nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
+sections config configfile presets rescaling schedule
+nn.branching nn.equilibrium nn.exit nn.network nn.survey nn.attach nn.backbone
 ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit
 ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
 ops.calibrate

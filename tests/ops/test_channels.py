@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
-from ramify.nn.cell import CELLS, PROJECTING, CellPlan, DepthwiseCell, shrunk
+from ramify.nn.cells import CELLS, CellPlan, output_size
+from ramify.nn.cells.separable import DepthwiseCell
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, PooledHead, hidden_channels
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan
@@ -101,14 +102,14 @@ def narrow(
         kind = name.rstrip("+~")
         pooled = dense and stride != 1
         stride = 1 if pooled else stride
-        projects = name.endswith("+") or (kind in PROJECTING and (trunk != out or stride != 1))
+        projects = name.endswith("+") or (CELLS[kind].projecting and (trunk != out or stride != 1))
         inner = {"skip_second": out + projects, "separable": trunk, "grouped": 12}
         inner |= dict.fromkeys(("basic", "preactivation", "depthwise", "compact"), out + 1)
         squeeze = 2 if name.endswith("~") else 0
         plan = CellPlan(
             trunk, inner.get(kind, out), out, projects, kind, stride, height * width, squeeze=squeeze, pooled=pooled
         )
-        height, width = shrunk(plan, height, width)
+        height, width = output_size(plan, height, width)
         built.append(plan)
         trunk = trunk + out if dense else out
         if number in places[:-1]:

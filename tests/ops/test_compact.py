@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ramify.config import SQUEEZED, NetworkConfig
+from ramify.config import NetworkConfig
 from ramify.errors import RunError
-from ramify.nn.cell import CELLS, PROJECTING
+from ramify.nn.cells import CELLS
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan, plan
@@ -531,14 +531,15 @@ def chains(draw: st.DrawFn) -> Network:
     left = side
     for _ in range(draw(st.integers(1, 5))):
         names = [name for name in CELLS if name not in ("unpadded", "linear")] + ["skip_second+"]
-        names += [f"{name}~" for name in SQUEEZED]
+        names += [f"{name}~" for name, cell in CELLS.items() if cell.squeezing]
         if not dense:
             names += ["linear"] + ["unpadded"] * (left >= 6)
         name = draw(st.sampled_from(names))
         stride = draw(st.integers(1, 2))
         read = (specs[-1][1] if specs else STEMS[stem][1]) if not dense else STEMS[stem][1] + sum(s[1] for s in specs)
         # An identity wants as many channels on both sides; half of the time it is there.
-        out = read if name in PROJECTING and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
+        projecting = name in CELLS and CELLS[name].projecting
+        out = read if projecting and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
         specs.append((name, out, stride))
         left = {"linear": 1, "unpadded": (left - 4) // 2}.get(name, -(-left // stride))
     places = [*sorted(draw(st.sets(st.integers(1, len(specs)), max_size=2)) - {len(specs)}), len(specs)]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError, RunError
-from ramify.nn.cell import Squeeze
+from ramify.nn.cells.base import Squeeze
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network

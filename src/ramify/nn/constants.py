@@ -38,9 +38,7 @@ class Constants(NamedTuple):
     output: Tensor
 
 
-def constants(
-    network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], Tensor] | None = None
-) -> Constants:
+def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
     """What ``network``, in evaluation mode, computes whatever the picture.
 
     Args:

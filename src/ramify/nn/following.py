@@ -28,10 +28,10 @@ class Call(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """The elements of a parameter or buffer that a value holds: its name, and their flat indices in the value's shape."""
+    """The elements of a parameter or buffer that a value holds: its name, and their flat indices."""
 
     name: str
-    index: Tensor
+    places: Tensor
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Trail:
         if operation.name == "mul" and len({value.shape for value in operation.tensors}) == 1:
             self.slots[id(operation.output)] = first
         elif operation.name in MOVES and len(operation.tensors) == 1:
-            moved = operation.on(lambda value: self.slots[id(value)].index)
+            moved = operation.on(lambda value: self.slots[id(value)].places)
             for value, index in zip(flat(operation.output), flat(moved), strict=True):
                 self.slots[id(value)] = Slots(first.name, index)
 
@@ -225,7 +225,7 @@ def _pointwise(trail: Trail, operation: Operation) -> None:
 
 def _scale(trail: Trail, slots: Slots, value: Tensor, labels: Tensor) -> None:
     """A parameter or buffer that meets channels, such as a scale for each."""
-    index = slots.index.expand(labels.shape)
+    index = slots.places.expand(labels.shape)
     pairs = torch.stack((index.flatten(), labels.flatten()), dim=1).unique(dim=0)
     if value.numel() == 1:
         return
@@ -266,7 +266,7 @@ def _convolve(trail: Trail, operation: Operation) -> None:
     weight, output = trail.slots.get(id(operation.tensor("weight"))), operation.output
     assert isinstance(output, Tensor)
     rows, columns = operation.tensor("weight").shape[:2]
-    if weight is None or not weight.name.endswith("weight") or weight.index.dim() != value.dim():
+    if weight is None or not weight.name.endswith("weight") or weight.places.dim() != value.dim():
         trail.pin([value], "a convolution whose weight is no layer's own")
         return
     read = trail.along(trail.of_input(value), 1, "a convolution that reads a channel in part")
@@ -393,22 +393,26 @@ def _pad(trail: Trail, operation: Operation) -> None:
     trail.give(operation.output, labels)
 
 
-MOVES = frozenset(
-    "view reshape _unsafe_view view_as reshape_as flatten unflatten permute transpose t numpy_T movedim moveaxis swapaxes "
-    "swapdims squeeze unsqueeze expand expand_as slice select narrow split split_with_sizes tensor_split chunk "
-    "unsafe_chunk unsafe_split unbind cat concat concatenate stack contiguous clone alias detach roll flip pixel_shuffle "
-    "pixel_unshuffle channel_shuffle repeat repeat_interleave tile index_select _reshape_alias ravel".split()
+_RESHAPES = "view reshape _unsafe_view view_as reshape_as flatten unflatten _reshape_alias"
+_TAKES = (
+    "slice select narrow split split_with_sizes tensor_split unsafe_split unbind roll flip repeat tile index_select"
 )
+_CHUNKS = "chunk unsafe_chunk"
+_OTHER_MOVES = (
+    "permute transpose t numpy_T movedim moveaxis swapaxes swapdims squeeze unsqueeze expand expand_as cat concat "
+    "concatenate stack contiguous clone alias detach pixel_shuffle pixel_unshuffle channel_shuffle ravel"
+)
+
+RESHAPES = frozenset(_RESHAPES.split())
+"""Operations that may divide or join dimensions."""
+
+MOVES = frozenset(f"{_RESHAPES} {_TAKES} {_CHUNKS} {_OTHER_MOVES}".split())
 """Operations that move elements and compute nothing."""
 
-RESHAPES = frozenset("view reshape _unsafe_view view_as reshape_as flatten unflatten _reshape_alias".split())
-"""Those that may divide or join dimensions."""
-
 _ALIKE: dict[Rule, str] = {
-    _move: " ".join(sorted(MOVES)),
-    _take: "slice select narrow split split_with_sizes tensor_split unsafe_split unbind roll flip repeat tile "
-    "repeat_interleave index_select",
-    _chunk: "chunk unsafe_chunk",
+    _move: f"{_RESHAPES} {_OTHER_MOVES}",
+    _take: _TAKES,
+    _chunk: _CHUNKS,
     _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
     _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",

@@ -184,8 +184,8 @@ def _groups(
     for number in range(count):
         makers = sorted(parts["makers"][number], key=lambda place: order[place.name])
         readers = sorted(parts["readers"][number], key=lambda place: order[place.name])
-        others = (tuple(parts[kind][number]) for kind in ("filters", "gates", "vectors"))
-        found.append(ChannelGroup(tuple(makers), tuple(readers), *others, carried=number in carried))
+        filters, gating, vectors = (tuple(parts[kind][number]) for kind in ("filters", "gates", "vectors"))
+        found.append(ChannelGroup(tuple(makers), tuple(readers), filters, gating, vectors, number in carried))
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
-from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
+from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.graph import ChannelGroup
@@ -100,11 +100,14 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         output = spec.channels
         pooled = dense and spec.stride != 1
         stride = 1 if pooled else spec.stride
-        projects = (trunk != output or stride != 1) and spec.type in PROJECTING
-        inner = inner_channels(spec.type, trunk, output)
+        projects = (trunk != output or stride != 1) and CELLS[spec.type].projecting
+        inner = CELLS[spec.type].inner_channels(trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
-        cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
-        height, width = shrunk(cells[-1], height, width)
+        reads_sum = config.exit_reads == "sum" and bool(carries_exit) and config.kind != "full"
+        cells.append(
+            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled, reads_sum)
+        )
+        height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))
@@ -146,12 +149,21 @@ class Stage(nn.Module):
 
     The trunk is what the next stage reads: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
+
+    Args:
+        plan: its cells and its exit.
+        width: channels of the trunk before it.
+        classes: how many there are.
+        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
+        dense: whether its cells add to the trunk.
     """
 
-    def __init__(self, plan: StagePlan, classes: int, exit_name: str, dense: bool) -> None:
+    def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:
         super().__init__()
         self.plan = plan
         self.dense = dense
+        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
+        self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
         head = plan.head or ("average" if plan.final else exit_name)
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
@@ -162,9 +174,9 @@ class Stage(nn.Module):
             if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = join(trunk, output) if self.dense else output
-        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
-        read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = join(trunk, onward) if self.dense else onward
+        read = output if self.reads_cell else trunk[:, -self.plan.exit_channels :]
         logits: Tensor = self.exit(scale_gradient(read, share))
         return trunk, logits
 
@@ -285,8 +297,21 @@ class Network(Branching):
         if self.complete:
             raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
         config = self.config
+        dense, before = config.kind == "dense", [cell for plan in self.plans[:index] for cell in plan.cells]
+        width = self.trunk_channels
+        if before:
+            width = width + sum(cell.out_channels for cell in before) if dense else before[-1].out_channels
         with drawing(seed, "stage", index):
-            stage = Stage(self.plans[index], self.classes, config.exit, config.kind == "dense")
+            stage = Stage(self.plans[index], width, self.classes, config.exit, dense)
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
+
+
+def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:
+    """Stage, name and plan of every cell that exists, first to last."""
+    return [
+        (stage, f"stages.{stage}.cells.{index}", cell)
+        for stage in range(len(network.stages))
+        for index, cell in enumerate(network.plans[stage].cells)
+    ]

@@ -82,10 +82,8 @@ class Recorder(TorchDispatchMode):
     ``compute`` is what computes it; by default PyTorch itself.
     """
 
-    def __init__(
-        self, follow: Callable[[Operation], object], compute: Callable[[Operation], object] = run
-    ) -> None:
-        super().__init__()
+    def __init__(self, follow: Callable[[Operation], object], compute: Callable[[Operation], object] = run) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.follow, self.compute = follow, compute
 
     @classmethod

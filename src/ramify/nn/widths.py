@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ramify.config import NetworkConfig
-from ramify.nn.cell import CELLS, CellPlan, inner_channels
+from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGroup, Places, channel_graph
 
 if TYPE_CHECKING:
@@ -105,20 +105,18 @@ def existing_groups(network: "Network") -> tuple[ChannelGroup, ...]:
             if not place.name.startswith("stages.") or int(place.name.split(".")[1]) < len(network.stages)
         )
 
-    found: list[ChannelGroup] = []
-    for name, groups in cell_groups(network).items():
-        if int(name.split(".")[1]) < len(network.stages):
-            for group in (*groups.inner, *groups.outputs):
-                found.append(
-                    replace(
-                        group,
-                        readers=there(group.readers),
-                        filters=there(group.filters),
-                        gates=there(group.gates),
-                        vectors=there(group.vectors),
-                    )
-                )
-    return tuple(found)
+    return tuple(
+        replace(
+            group,
+            readers=there(group.readers),
+            filters=there(group.filters),
+            gates=there(group.gates),
+            vectors=there(group.vectors),
+        )
+        for name, groups in cell_groups(network).items()
+        if int(name.split(".")[1]) < len(network.stages)
+        for group in (*groups.inner, *groups.outputs)
+    )
 
 
 def narrowed(network: "Network", lost: Sequence[ChannelGroup]) -> "tuple[StagePlan, ...]":
@@ -135,7 +133,7 @@ def narrowed(network: "Network", lost: Sequence[ChannelGroup]) -> "tuple[StagePl
         reads, gives = sum(trunk), sum(outputs)
         if inner == 0:
             own = cell_groups(network)[name].own
-            inner = plan.inner_channels if own else inner_channels(plan.type, reads, gives)
+            inner = plan.inner_channels if own else CELLS[plan.type].inner_channels(reads, gives)
         return replace(plan, in_channels=reads, inner_channels=inner, out_channels=gives), outputs
 
     return _walked(network, cells)

@@ -8,6 +8,7 @@ gets each new stage, width and mask when the network does.
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,8 +28,11 @@ def average_decay(decay: float, updates: int) -> float:
     return min(decay, (1 + updates) / (10 + updates))
 
 
+N = TypeVar("N", bound=Branching)
+
+
 @dataclass
-class Average:
+class Average(Generic[N]):
     """An exponential average of a network's weights and batch norm statistics.
 
     Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of
@@ -46,12 +50,12 @@ class Average:
         updates: how often each stage has been averaged since it came, or began anew.
     """
 
-    network: Branching
+    network: N
     decay: float
     updates: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: Branching, decay: float) -> "Average":
+    def of(cls, network: N, decay: float) -> "Average[N]":
         """An average that begins as a copy of ``network``."""
         return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
 

@@ -120,19 +120,21 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
     dims: dict[str, int] = {}
     for group in lost:
         gates = {f"{gate.name}.bias" for gate in group.gates}
-        for name, at, dim in group.vectors:
+        for name, entries, dim in group.vectors:
             if name not in gates:
-                places.setdefault(name, []).extend(at)
+                places.setdefault(name, []).extend(entries)
                 dims[name] = dim
     tensors = dict(network.named_buffers()) | dict(network.named_parameters())
     with torch.no_grad():
-        for name, at in places.items():
+        for name, indices in places.items():
             tensor = tensors[name]
-            tensor.index_fill_(dims[name], torch.tensor(at, device=tensor.device), float(name.endswith("running_var")))
+            tensor.index_fill_(
+                dims[name], torch.tensor(indices, device=tensor.device), float(name.endswith("running_var"))
+            )
             if optimizer is not None and tensor in optimizer.state:
                 for kept in optimizer.state[tensor].values():
                     if isinstance(kept, Tensor) and kept.shape == tensor.shape:
-                        kept.index_fill_(dims[name], torch.tensor(at, device=kept.device), 0.0)
+                        kept.index_fill_(dims[name], torch.tensor(indices, device=kept.device), 0.0)
 
 
 def dead_trunk(network: Branching) -> Tensor:

@@ -8,6 +8,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from ramify.ops.channels import channels, without
 from ramify.ops.cost import Cost, cost
 from ramify.ops.surgery import replace_parameter
 from ramify.seeds import generator
+
+N = TypeVar("N", bound=Branching)
 
 TOLERANCE = 1e-5
 """How far logits may differ, as a part of the largest of them or of 1."""
@@ -59,7 +62,7 @@ class Compaction:
         return self.removed > 0 or self.flushed > 0
 
 
-def compact[N: Branching](network: N, optimizer: torch.optim.Optimizer | None = None) -> tuple[N, Compaction]:
+def compact(network: N, optimizer: torch.optim.Optimizer | None = None) -> tuple[N, Compaction]:
     """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
 
     Of the groups of channels that it can lose (:func:`ramify.ops.channels.channels`) one goes if each layer that reads
@@ -162,7 +165,7 @@ def _removable(
     return found
 
 
-def _rebuilt[N: Branching](network: N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[N, int]:
+def _rebuilt(network: N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[N, int]:
     """``network`` without the channels in ``lost``, and how many of its numbers were flushed."""
     state: dict[str, Tensor] = {}
     flushed = 0
@@ -206,7 +209,7 @@ def _flushed(value: Tensor) -> tuple[Tensor, int]:
     return value.masked_fill(tiny, 0), int(tiny.sum())
 
 
-def _precise[N: Branching](network: N) -> N:
+def _precise(network: N) -> N:
     """A copy in float64 and evaluation mode."""
     device = network.mean.device
     # MPS has no float64.

@@ -12,18 +12,13 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching, Judge, Prediction
-from ramify.nn.cell import (
-    CompactCell,
-    DepthwiseCell,
-    GroupedCell,
-    LinearCell,
-    PlainCell,
-    PreactivationCell,
-    SeparableCell,
-    Squeeze,
-    TwoLayerCell,
-    UnpaddedCell,
-)
+from ramify.nn.cells.base import Squeeze
+from ramify.nn.cells.bottleneck import CompactCell, GroupedCell
+from ramify.nn.cells.lenet import LinearCell, UnpaddedCell
+from ramify.nn.cells.plain import PlainCell
+from ramify.nn.cells.preactivation import PreactivationCell
+from ramify.nn.cells.separable import DepthwiseCell, SeparableCell
+from ramify.nn.cells.two_layer import SkipSecondCell, TwoLayerCell
 from ramify.nn.exit import Grid, PooledHead
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
 from ramify.nn.network import Network, Stage, Stem
@@ -182,20 +177,22 @@ class FoldedStem(nn.Module):
 
 
 class FoldedTwoLayerCell(nn.Module):
-    """A :class:`~ramify.nn.cell.TwoLayerCell` or :class:`~ramify.nn.cell.PreactivationCell`."""
+    """A :class:`~ramify.nn.cells.TwoLayerCell` or :class:`~ramify.nn.cells.PreactivationCell`."""
 
     def __init__(self, cell: TwoLayerCell | PreactivationCell) -> None:
         super().__init__()
         before = isinstance(cell, PreactivationCell)
+        gives_sum = isinstance(cell, TwoLayerCell) and cell.gives_sum
         self.norm = FoldedNorm(cell.norm1) if isinstance(cell, PreactivationCell) else None
         self.first = FoldedConv(cell.conv1, cell.norm2 if before else cell.norm1, relu=True)
-        self.second = FoldedConv(cell.conv2, None if before else cell.norm2, relu=not before)
-        self.spans_both = isinstance(cell, PreactivationCell) or cell.spans_both
+        self.second = FoldedConv(cell.conv2, None if before else cell.norm2, relu=not (before or gives_sum))
+        self.spans_both = not isinstance(cell, SkipSecondCell)
         self.shortcut: FoldedConv | None = None
-        if isinstance(cell.shortcut, nn.Sequential):
-            self.shortcut = FoldedConv(cell.shortcut[0], cell.shortcut[1], relu=False)
-        elif isinstance(cell.shortcut, MaskedConv2d):
-            self.shortcut = FoldedConv(cell.shortcut, None, relu=False)
+        shortcut = cell.get_submodule("shortcut")
+        if isinstance(shortcut, nn.Sequential):
+            self.shortcut = FoldedConv(shortcut[0], shortcut[1], relu=False)
+        elif isinstance(shortcut, MaskedConv2d):
+            self.shortcut = FoldedConv(shortcut, None, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.first(x if self.norm is None else self.norm(x))
@@ -205,7 +202,7 @@ class FoldedTwoLayerCell(nn.Module):
 
 
 class FoldedSqueeze(nn.Module):
-    """A :class:`~ramify.nn.cell.Squeeze`: ``[B, C, H, W] -> [B, C, H, W]``, in place."""
+    """A :class:`~ramify.nn.cells.Squeeze`: ``[B, C, H, W] -> [B, C, H, W]``, in place."""
 
     def __init__(self, squeeze: Squeeze) -> None:
         super().__init__()
@@ -228,7 +225,7 @@ class FoldedBranchCell(nn.Module):
         self.first = nn.Sequential(*(FoldedConv(conv, norm, relu=True) for conv, norm in layers[:-1]))
         if isinstance(cell.squeeze, Squeeze):
             self.first.append(FoldedSqueeze(cell.squeeze))
-        self.last = FoldedConv(*layers[-1], relu=not isinstance(cell, CompactCell))
+        self.last = FoldedConv(*layers[-1], relu=not (isinstance(cell, CompactCell) or cell.gives_sum))
         self.adds = cell.carries if isinstance(cell, CompactCell) else True
         self.shortcut: FoldedConv | None = None
         if not isinstance(cell, CompactCell) and isinstance(cell.shortcut, nn.Sequential):
@@ -241,7 +238,7 @@ class FoldedBranchCell(nn.Module):
 
 
 class FoldedPlainCell(nn.Module):
-    """A :class:`~ramify.nn.cell.PlainCell` or :class:`~ramify.nn.cell.UnpaddedCell`."""
+    """A :class:`~ramify.nn.cells.PlainCell` or :class:`~ramify.nn.cells.UnpaddedCell`."""
 
     def __init__(self, cell: PlainCell | UnpaddedCell) -> None:
         super().__init__()
@@ -255,7 +252,7 @@ class FoldedPlainCell(nn.Module):
 
 
 class FoldedLinearCell(nn.Module):
-    """A :class:`~ramify.nn.cell.LinearCell`."""
+    """A :class:`~ramify.nn.cells.LinearCell`."""
 
     def __init__(self, cell: LinearCell) -> None:
         super().__init__()
@@ -319,15 +316,16 @@ class FoldedStage(nn.Module):
             raise InputError(f"deploy: got an exit {type(stage.exit).__name__}; accepted: PooledHead")
         self.exit = FoldedHead(stage.exit)
         self.dense, self.reads = stage.dense, stage.plan.exit_channels
-        self.pooled = tuple(cell.pooled for cell in stage.plan.cells)
+        self.plans = stage.plan.cells
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         output = trunk
-        for cell, pooled in zip(self.cells, self.pooled, strict=True):
-            if pooled:
+        for cell, plan in zip(self.cells, self.plans, strict=True):
+            if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = torch.cat((trunk, output), dim=1) if self.dense else output
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = torch.cat((trunk, onward), dim=1) if self.dense else onward
         # The last cell's output lies in one piece; the same channels of the concatenation do not.
         read = output if output.shape[1] == self.reads else trunk[:, -self.reads :]
         return trunk, self.exit(read)

@@ -105,9 +105,10 @@ def grow(
     if init not in get_args(Init):
         raise InputError(f"grow: got init {init}; accepted: {', '.join(get_args(Init))}")
     obstacle = ""
-    if init != "random":
-        ours = isinstance(network, Network)
-        obstacle = (can_keep if init == "identity" else can_copy)(network) if ours else "it is made of your own layers"
+    if init != "random" and isinstance(network, Network):
+        obstacle = can_keep(network) if init == "identity" else can_copy(network)
+    elif init != "random":
+        obstacle = "it is made of your own layers"
     if obstacle:
         raise InputError(f"grow: got init {init}; accepted: random for stage {index + 1}, as {obstacle}")
     check_pictures(network, images)

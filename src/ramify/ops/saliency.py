@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ramify.errors import InputError, RunError
-from ramify.nn.masked import masked_layers
 from ramify.nn.branching import Branching
+from ramify.nn.masked import masked_layers
 from ramify.seeds import generator
 
 Batch = tuple[Tensor, Tensor]

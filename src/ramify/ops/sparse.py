@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.masked import Masked, masked_layers
 from ramify.nn.branching import Branching
+from ramify.nn.masked import Masked, masked_layers
 from ramify.ops.prune import LayerPruning, Masks, Pruning, best, layer_names, named, upward
 from ramify.ops.saliency import DISTRIBUTIONS, Scores
 from ramify.ops.surgery import rewire

@@ -198,12 +198,11 @@ def _is_inner(network: Branching, stage: int, group: ChannelGroup) -> bool:
 def _space(network: Branching, groups: Sequence[ChannelGroup]) -> _Space:
     first = groups[0]
     norms = dict.fromkeys(vector.name.rpartition(".")[0] for vector in first.vectors)
-    return _Space(
-        owner(first),
-        len(groups),
-        *(tuple(place.name for place in part) for part in (first.makers, first.filters, first.gates, first.readers)),
-        norms=tuple(name for name in norms if isinstance(network.get_submodule(name), nn.BatchNorm2d)),
+    makers, filters, gates, readers = (
+        tuple(place.name for place in part) for part in (first.makers, first.filters, first.gates, first.readers)
     )
+    batch_norms = tuple(name for name in norms if isinstance(network.get_submodule(name), nn.BatchNorm2d))
+    return _Space(owner(first), len(groups), makers, filters, gates, readers, batch_norms)
 
 
 def _layer(network: nn.Module, name: str) -> Masked:
@@ -248,9 +247,7 @@ def _choose_copies(network: Branching, space: _Space, count: int) -> _Newcomers:
     return _Newcomers(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
 
 
-def _widen_space(
-    network: Branching, space: _Space, new: _Newcomers, optimizer: torch.optim.Optimizer | None
-) -> None:
+def _widen_space(network: Branching, space: _Space, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
     for name in (*space.rows, *space.norms):
         _add_rows(network.get_submodule(name), new, new.drawn.get(name), optimizer)
     for name in space.readers:

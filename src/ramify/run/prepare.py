@@ -26,7 +26,13 @@ from ramify.run.folder import CONFIG
 from ramify.run.saved import read_saved
 from ramify.yamltext import to_text
 
-STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "growth.plan=null")
+STAYS = (
+    "growth.mode=scheduled",
+    "growth.epochs=null",
+    "growth.every=null",
+    "growth.plan=null",
+    "growth.learning_rate=shared",
+)
 """A run with a parent does not grow."""
 
 UNTIMED = ("train.milestones=null", "train.warmup=0", "data.sizes=null")
