@@ -82,7 +82,7 @@ def test_names_that_lead_nowhere_are_told(tmp_path: Path) -> None:
         ramify.open("nothing")
 
 
-@pytest.mark.parametrize("scale", [255.0, "uint8", float("nan")])
+@pytest.mark.parametrize("scale", [255.0, "uint8"])
 def test_pictures_above_one_are_refused_where_they_would_give_wrong_answers(scale: float | str) -> None:
     network = own().eval()
     images = torch.rand(3, 1, 8, 8)

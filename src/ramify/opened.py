@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
-from ramify.nn.branching import Prediction
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching, Prediction
 from ramify.ops.policy import Criterion, Policy
 from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import Card, ExitPolicy
@@ -46,11 +45,11 @@ class Opened:
         return self.folder.resolve().name
 
     @cached_property
-    def _saved(self) -> tuple[Network, Card]:
+    def _saved(self) -> tuple[Branching, Card]:
         return read_saved(self.folder)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> Branching:
         """The network that stands for the run, on the CPU and in evaluation mode; read when it is first asked for."""
         return self._saved[0]
 

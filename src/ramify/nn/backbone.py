@@ -20,8 +20,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
-from ramify.errors import ConfigError
-from ramify.seeds import drawing
+from ramify.errors import ConfigError, InputError
+from ramify.nn.attach import attach_exits
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
+from ramify.seeds import drawing, generator
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and deviation of ImageNet's pictures, with which most trained networks learned."""
@@ -70,6 +73,36 @@ def load_backbone(config: NetworkConfig, seed: int | None = None) -> Backbone:
     if config.weights is not None:
         load_weights(module, Path(config.weights).expanduser(), name)
     return Backbone(_with_classes(module, name, config.classes, seed), normalization)
+
+
+def attach_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[Attached, bool]:
+    """The network of :func:`load_backbone` with exits at ``network.exits_at``, and whether it knows its normalization.
+
+    One that does not is to be normalized by the training pictures.
+
+    Raises:
+        ConfigError: as :func:`load_backbone`, or there are no such places for exits.
+    """
+    found = load_backbone(config, seed)
+    assert config.input_shape is not None
+    places = () if config.kind == "full" else config.exits_at
+    assert places is not None
+    mean, std = found.normalization or (None, None)
+    try:
+        network = attach_exits(
+            found.module,
+            places,
+            example=torch.rand(2, *config.input_shape, generator=generator(0, "example")),
+            exit=config.exit,
+            seed=seed,
+            mean=mean,
+            std=std,
+        )
+    except InputError as error:
+        keys = {"at:": "network.exits_at:", "module:": f"{_source(config).partition(':')[0]}:"}
+        parts = [text.partition(" ") for text in error.problems]
+        raise ConfigError(*(f"{keys.get(word, word)} {rest}" for word, _, rest in parts)) from error
+    return network, found.normalization is not None
 
 
 def _source(config: NetworkConfig) -> str:
@@ -228,6 +261,25 @@ def logits_layer(root: nn.Module, graph: fx.Graph) -> tuple[str | None, str]:
             )
         node = node.args[0]
     return None, f"a {type(node).__name__}"
+
+
+def trunk_of(network: Branching) -> frozenset[str]:
+    """The names of the parameters that a trained network brings: all but those of the exits and of the last layer.
+
+    Example:
+        >>> from ramify.nn.attach import attach_exits
+        >>> own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> network = attach_exits(own, ["1"], example=torch.rand(1, 1, 8, 8))
+        >>> sorted(name.rpartition(".")[2] for name in trunk_of(network))
+        ['bias', 'weight']
+    """
+    heads = [stage.get_submodule("exit") for stage in network.stages if getattr(stage, "exit", None) is not None]
+    for body in network.stages[-1].modules():
+        if isinstance(body, fx.GraphModule):
+            name, _ = logits_layer(body, body.graph)
+            heads += [] if name is None else [body.get_submodule(name)]
+    learned = {id(parameter) for head in heads for parameter in head.parameters()}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) not in learned)
 
 
 def _makes_logits(layer: nn.Module | None) -> bool:

@@ -1,6 +1,5 @@
 """What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
 
@@ -165,7 +164,7 @@ class Branching(nn.Module):
         """See that ``images`` are floats up to 1; while a graph is recorded there are no values to look at.
 
         Raises:
-            InputError: they are whole numbers, or have values above 1 or that are not numbers.
+            InputError: they are whole numbers, or have values above 1.
         """
         check_images(images)
 
@@ -254,7 +253,7 @@ def check_images(images: Tensor) -> None:
     On a GPU this waits for the device, once for a batch. Nothing is looked at while a graph is recorded or compiled.
 
     Raises:
-        InputError: they are whole numbers, or have values above 1 or that are not numbers.
+        InputError: they are whole numbers, or have values above 1.
 
     Example:
         >>> check_images(torch.tensor([[[[255]]]], dtype=torch.uint8))
@@ -271,9 +270,8 @@ def check_images(images: Tensor) -> None:
     if images.numel() == 0 or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
         return
     highest = float(images.detach().amax())
-    if not highest <= 1:
-        got = "values that are not numbers" if math.isnan(highest) else f"values up to {highest:g}"
-        raise InputError(f"images: got {got}; {accepted}")
+    if highest > 1:
+        raise InputError(f"images: got values up to {highest:g}; {accepted}")
 
 
 def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:

@@ -33,7 +33,10 @@ LOCK = ".lock"
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it."""
+    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it.
+
+    Of a backbone its name stands in place of the kind, of a module that of its file.
+    """
     if config.parent is not None:
         done = config.convert or ("pruned" if config.prune.enabled else "compact")
         exit_ = config.network.exits if config.convert == "cut" else ""
@@ -42,7 +45,13 @@ def default_name(config: Config) -> str:
     for suffix in (".xz", ".gz", ".tgz", ".tar", ".zip"):
         stem = stem.removesuffix(suffix)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "pictures"
-    return f"{stem}-{config.network.kind}"
+    network = config.network
+    kind = network.kind
+    if network.backbone is not None:
+        kind = network.backbone.removeprefix("timm/")
+    elif network.module is not None:
+        kind = network.module.partition(":")[0].rpartition(".")[2]
+    return f"{stem}-{kind}"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from ramify.config import EXITS_AT, Config, TrainConfig, keys, resolve
+from ramify.config import EXITS_AT, Config, NetworkConfig, TrainConfig, keys, resolve
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.photo import larger
@@ -17,8 +17,8 @@ from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
 from ramify.data.trigger import with_trigger
-from ramify.errors import ConfigError
-from ramify.nn.network import architecture
+from ramify.errors import ConfigError, InputError
+from ramify.nn.network import Network, architecture
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
 from ramify.run.distributed import ALONE, Team, world
@@ -299,10 +299,21 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
             changes.append("network.kind=full_ic")
     else:
         there = read_saved(parent)[0]
-        told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
-        changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
+        if isinstance(there, Network):
+            told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
+            changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
+        else:
+            changes += _fewer_exits(network, 1 if to == "cnn" else to, len(there.stages))
         changes += ["train.epochs=0", "train.exits_only=false"]
     return read_config([parent / CONFIG], [*changes, *overrides])
+
+
+def _fewer_exits(network: NetworkConfig, exits: int, there: int) -> list[str]:
+    """What is left of a backbone's exits once it is cut to the first ``exits`` of ``there``."""
+    if not 1 <= exits <= there:
+        raise InputError(f"exit: got {exits}; accepted: 1 to {there}, the exits that there are")
+    kept = (network.exits_at or ())[: exits - 1]
+    return [f"network.exits_at={to_text(kept)}"] if kept else ["network.kind=full", "network.exits_at=null"]
 
 
 def _label_of(name: str, classes: Sequence[str]) -> int:

@@ -14,7 +14,7 @@ from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp
 from ramify.errors import CheckpointError, ConfigError, InputError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.policy import follow
 from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
@@ -87,7 +87,7 @@ class Answers:
         logits: its answers to them, float32 ``[E, N, C]``.
     """
 
-    network: Network
+    network: Branching
     card: Card
     test: Part
     logits: Tensor

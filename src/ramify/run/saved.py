@@ -9,14 +9,16 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramify.config import Config
+from ramify.config import Config, NetworkConfig
 from ramify.configfile import read_config
 from ramify.errors import InputError
 from ramify.files import readable_folder, replace_folder
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import Calibration
 from ramify.ops.policy import Policy
-from ramify.run.checkpoint import Card, ExitPolicy, is_checkpoint, own_plans, pack_model, read_model
+from ramify.run.checkpoint import Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
 from ramify.run.folder import CONFIG, is_run
 
 RUNS = "runs"
@@ -98,7 +100,7 @@ def find_checkpoint(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
     return folder if is_checkpoint(folder) else checkpoint_of(find_run(name, runs_dir))
 
 
-def read_saved(name: str | Path, runs_dir: str | Path = RUNS) -> tuple[Network, Card]:
+def read_saved(name: str | Path, runs_dir: str | Path = RUNS) -> tuple[Branching, Card]:
     """The network called ``name``, on the CPU and in evaluation mode, and what is known of it.
 
     Raises:
@@ -108,7 +110,7 @@ def read_saved(name: str | Path, runs_dir: str | Path = RUNS) -> tuple[Network, 
     return read_model(find_checkpoint(name, runs_dir))
 
 
-def load(path: str | Path, runs_dir: str | Path = RUNS) -> Network:
+def load(path: str | Path, runs_dir: str | Path = RUNS) -> Branching:
     """A saved network, on the CPU and in evaluation mode; no code but ramify's is run to read it.
 
     Args:
@@ -131,7 +133,7 @@ def load_policy(path: str | Path, runs_dir: str | Path = RUNS) -> Policy | None:
 
 
 def save(
-    network: Network,
+    network: Branching,
     folder: str | Path,
     *,
     classes: Sequence[str] | None = None,
@@ -171,12 +173,26 @@ def save(
             raise InputError(f"folder: got {folder}, which holds something else; accepted: a free name")
         if not overwrite:
             raise InputError(f"folder: got {folder}, a saved network; accepted: a free name, or overwrite=True")
-    count = network.config.classes
-    assert count is not None
+    count = network.classes
     names = tuple(map(str, range(count))) if classes is None else tuple(classes)
     if len(set(names)) != count:
         raise InputError(f"classes: got {len(names)} names; accepted: {count} different ones, one for each logit")
     policy = None if calibration is None else ExitPolicy(calibration, "MACs")
-    card = Card(network.config, len(network.stages), names, 0, plans=own_plans(network), policy=policy)
+    card = card_with(Card(_config_of(network), len(network.stages), names, 0, policy=policy), network)
     replace_folder(folder, pack_model(network, card))
     return folder
+
+
+def _config_of(network: Branching) -> NetworkConfig:
+    """What a configuration can say of the network; of a module with exits its graph says the rest."""
+    if isinstance(network, Network):
+        return network.config
+    assert isinstance(network, Attached)
+    channels, height, width = network.input_shape
+    return NetworkConfig(
+        kind="full_ic" if network.points else "full",
+        module="ramify:attach_exits",
+        exits_at=tuple(point.name for point in network.points) or None,
+        input_shape=(channels, height, width),
+        classes=network.classes,
+    )

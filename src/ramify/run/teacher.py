@@ -10,7 +10,7 @@ from ramify.config import Config
 from ramify.data.cache import digest
 from ramify.errors import ConfigError, InputError
 from ramify.files import readable_folder, replace_folder
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.run.answers import rounded
 from ramify.run.checkpoint import Card, pack_model, read_model
 from ramify.run.distributed import checksum
@@ -24,7 +24,7 @@ from ramify.run.state import lay_out
 class Teacher:
     """A network in evaluation mode whose weights stay, and where it computes; ``card`` is what is known of it."""
 
-    network: Network
+    network: Branching
     card: Card
     where: Place
 

@@ -11,6 +11,7 @@ from ramify.config import Config, births
 from ramify.configfile import read_config
 from ramify.data.sources import load_pictures
 from ramify.files import readable_folder
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import calibrate
 from ramify.ops.compact import compact
@@ -109,7 +110,7 @@ def _up_to(costs: Sequence[float], depth: int) -> list[float]:
     return [*(float(each) for each in costs[: depth - 1]), float(costs[-1])]
 
 
-def _weights_in_the_end(config: Config, network: Network, sizes: Sequence[Cost], epoch: int) -> int:
+def _weights_in_the_end(config: Config, network: Branching, sizes: Sequence[Cost], epoch: int) -> int:
     """Kept weights once the network has grown and been pruned, as its configuration says."""
     coming = [each for each in config.prune.epochs if each > epoch] if config.prune.enabled else []
     if len(network.stages) == len(sizes) and not coming:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ramify.errors import InputError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
 from ramify.ops.policy import confidences
 from ramify.run.checkpoint import Card
@@ -96,7 +96,7 @@ class TorchAnswerer:
 
     engine = "PyTorch"
 
-    def __init__(self, name: str, network: Network, card: Card, chosen: ChosenPolicy) -> None:
+    def __init__(self, name: str, network: Branching, card: Card, chosen: ChosenPolicy) -> None:
         assert card.network.input_shape is not None
         self.name = name
         self.classes = card.classes

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
 from ramify.ops.cost import cost
 from ramify.ops.deploy import Deployed, deploy
 from ramify.ops.policy import Policy
@@ -132,7 +131,7 @@ class Subject:
     input_shape: tuple[int, int, int]
     macs: tuple[int, ...]
     told: str
-    network: tuple[Network, Policy] | None
+    network: tuple[Branching, Policy] | None
     exported: Exported | None
 
     @property
@@ -230,7 +229,7 @@ def _open_onnx(exported: Exported, threads: int) -> Engine:
     return OnnxEngine(Runtime(exported, threads))
 
 
-def compiled(network: Network) -> Deployed:
+def compiled(network: Branching) -> Deployed:
     """A deployed copy whose stem and stages torch.compile makes at the first call for one picture and for several.
 
     Those first calls are made within :func:`compiling`.
@@ -275,13 +274,11 @@ def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder
         for path, graph in zip(paths, graphs, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(graph.SerializeToString())
-        classes = network.config.classes
-        assert classes is not None
         found[name] = Exported(
             name=subject.name,
             precision="int8" if name == "int8" else "float32",
             input_shape=subject.input_shape,
-            classes=tuple(map(str, range(classes))),
+            classes=tuple(map(str, range(network.classes))),
             exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
             thresholds=policy.thresholds,
             criterion=policy.criterion,

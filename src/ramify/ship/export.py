@@ -22,7 +22,6 @@ from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError
 from ramify.files import replace_folder, write_atomic
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
 from ramify.run.checkpoint import Card, is_checkpoint
 from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.evaluate import all_logits, to_float
@@ -184,7 +183,7 @@ class _Subject:
     """
 
     name: str
-    network: Network
+    network: Branching
     card: Card
     twin: Branching
     chosen: ChosenPolicy

@@ -9,7 +9,7 @@ from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.errors import CheckpointError, RamifyError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.grow import Growth
 from ramify.ops.prune import Pruning
 from ramify.ops.widen import Widening
@@ -40,7 +40,7 @@ class Facts:
     summary: Summary
     epochs: tuple[EpochDone, ...]
     changes: tuple[Change, ...]
-    network: Network
+    network: Branching
     card: Card
     measured: Measured | None
     answers: Answers | None
