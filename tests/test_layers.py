@@ -13,9 +13,9 @@ nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn
 nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
 sections config configfile presets rescaling schedule
 nn.branching nn.equilibrium nn.exit nn.network nn.survey nn.attach nn.backbone
-ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.trim ops.convert ops.inherit
-ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
-ops.calibrate
+ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.trim ops.convert
+ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy
+ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary

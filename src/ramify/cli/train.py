@@ -88,9 +88,11 @@ def train(
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
         logs = trackers(track, warn, folder)
-        run_one(
-            lambda observers, progress: go_on(folder, observers, trust=trust, progress=progress), quiet, as_json, logs
-        )
+
+        def gone_on(observers: "Sequence[Observer]", progress: "Progress") -> "Summary":
+            return go_on(folder, observers, trust=trust, progress=progress)
+
+        run_one(gone_on, quiet, as_json, logs)
         return
 
     from ramify.configfile import read_configs
@@ -126,7 +128,7 @@ def train(
 
 
 def _no_code_of_runs(files: Sequence[Path]) -> None:
-    """The configuration of a run's folder, which somebody else may have made, is trained only if its code is trusted."""
+    """See that no file is the configuration in a run's folder, which somebody else may have made, and names code."""
     from ramify.configfile import read_configs
     from ramify.run.folder import is_run
     from ramify.run.train import untrusted

@@ -46,7 +46,7 @@ def default_name(config: Config) -> str:
         stem = stem.removesuffix(suffix)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "pictures"
     network = config.network
-    kind = network.kind
+    kind: str = network.kind
     if network.backbone is not None:
         kind = network.backbone.removeprefix("timm/")
     elif network.module is not None:

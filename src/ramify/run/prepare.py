@@ -132,6 +132,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         "train.epochs=5",
         "train.exits_only=false",
         "train.trunk_first=0",
+        "train.freeze_epochs=0",
         f"train.learning_rate={rate!r}",
         *UNTIMED,
         "train.gammas=0.2",
@@ -271,6 +272,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         "prune.compact=false",
         "train.tau_max=null",
         "train.trunk_first=0",
+        "train.freeze_epochs=0",
         *UNTIMED,
         "train.gammas=0.1",
     ]
