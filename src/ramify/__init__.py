@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
+    from ramify.ops.fold import fold as fold
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
@@ -99,6 +100,7 @@ _HOME = {
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
+    "ramify.ops.fold": ("fold",),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
