@@ -147,7 +147,7 @@ def test_normalisation_is_part_of_the_network() -> None:
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [1.0]), ([0.5, 0.5], [1.0, 0.0]), ([0.5, 0.5], [1.0])])
 def test_a_normalisation_that_does_not_fit_is_refused(mean: list[float], std: list[float]) -> None:
     network = Network(NetworkConfig(structure=(1,), input_shape=(2, 8, 8), classes=2))
-    with pytest.raises(ConfigError, match=rnormalization: got .* accepted: 2 numbers each"):
+    with pytest.raises(ConfigError, match=r"normalization: got .* accepted: 2 numbers each"):
         network.set_normalization(mean, std)
 
 
