@@ -88,7 +88,7 @@ class Trail:
         if operation.name == "mul" and len({value.shape for value in operation.tensors}) == 1:
             self.slots[id(operation.output)] = first
         elif operation.name in MOVES and len(operation.tensors) == 1:
-            moved = operation.on(lambda value: self.slots[id(value)].places)
+            moved = operation.on(lambda value: self.slots[id(value)].places.contiguous())
             for value, index in zip(flat(operation.output), flat(moved), strict=True):
                 self.slots[id(value)] = Slots(first.name, index)
 
@@ -150,9 +150,9 @@ class Trail:
         return found
 
     def vector(self, value: object, labels: Numbers) -> None:
-        """A parameter or buffer with a number for each channel."""
+        """A parameter or buffer with a number for each channel, or with one for all."""
         slots = self.slots.get(id(value))
-        if slots is not None:
+        if slots is not None and slots.places.numel() == len(labels):
             self.put(slots.name, 0, labels)
 
 
@@ -166,7 +166,7 @@ def _pass(trail: Trail, operation: Operation) -> None:
 
 def _move(trail: Trail, operation: Operation) -> None:
     """Labels move as the elements do."""
-    moved = operation.on(trail.of_input)
+    moved = operation.on(lambda value: trail.of_input(value).contiguous())  # a view of labels that are spread fails
     for value, labels in zip(flat(operation.output), flat(moved), strict=True):
         trail.labels[id(value)] = labels
     if operation.name in RESHAPES:
@@ -260,9 +260,9 @@ def _own_dim(trail: Trail, slots: Slots, dim: int, value: Tensor) -> int:
 
 
 def _normalize(trail: Trail, operation: Operation) -> None:
-    """Batch norm: each channel by itself, with numbers of its own."""
-    labels = trail.of_input(operation.tensor("input"))
-    channels = trail.along(labels, 1, "a batch norm over what is no channel")
+    """Batch norm and others: each channel by itself, with numbers of its own."""
+    labels = trail.of_input(operation.tensors[0])
+    channels = trail.along(labels, 1, f"{operation.name} over what is no channel")
     for name in ("weight", "bias", "running_mean", "running_var"):
         trail.vector(operation.argument(name), channels)
     trail.give(next(flat(operation.output)), labels)
@@ -427,7 +427,7 @@ _ALIKE: dict[Rule, str] = {
     _take: _TAKES,
     _chunk: _CHUNKS,
     _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
-    _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
+    _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm prelu",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",
     _convolve: "conv1d conv2d conv3d",
     _multiply_linearly: "linear",
