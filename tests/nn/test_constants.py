@@ -1,6 +1,5 @@
 """What is said to be the same for all pictures is, and what is masked away is found."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +15,7 @@ def heard(network: nn.Module, pictures: Tensor) -> dict[str, LayerInput]:
 
     def listen(layer: nn.Module, read: tuple[Tensor, ...]) -> None:
         rows = read[0].movedim(1, 1).flatten(2) if read[0].dim() > 2 else read[0][:, :, None]
-        same = (rows == rows[:1]).all(dim=2).all(dim=0)
+        same = torch.isclose(rows, rows[:1], rtol=0, atol=1e-12).all(dim=2).all(dim=0)
         found[names[layer]] = LayerInput(same, (rows == 0).all(dim=2).all(dim=0))
 
     names = {layer: name for name, layer in masked_layers(network).items()}
@@ -29,13 +28,16 @@ def heard(network: nn.Module, pictures: Tensor) -> dict[str, LayerInput]:
 
 
 @every_narrow
-@pytest.mark.parametrize("share", [0.1, 0.4])
-def test_what_is_called_constant_is_so_for_every_picture(name: str, share: float) -> None:
-    network = chain(name)
+def test_what_is_called_constant_is_so_for_every_picture(name: str) -> None:
+    network = chain(name).double()
     draw = torch.Generator().manual_seed(3)
     layers = masked_layers(network)
-    set_masks(network, {key: torch.rand(layer.mask.shape, generator=draw) < share for key, layer in layers.items()})
-    pictures = pictures_for(network, 12)
+    masks = {key: torch.rand(layer.mask.shape, generator=draw) < 0.5 for key, layer in layers.items()}
+    for key, mask in masks.items():
+        if ".exit" not in key:
+            mask[torch.rand(len(mask), generator=draw) < 0.3] = False
+    set_masks(network, masks)
+    pictures = pictures_for(network, 12).double()
     found, truth = constants(network, pictures[:1]), heard(network, pictures)
     assert found.inputs.keys() == layers.keys()
     for key, (constant, zero) in found.inputs.items():
@@ -43,10 +45,9 @@ def test_what_is_called_constant_is_so_for_every_picture(name: str, share: float
         assert torch.equal(zero, constant & truth[key].zero), key
     answers = network(pictures).detach()
     known = ~found.output.isnan()
-    same = torch.isclose(found.output, answers, rtol=0, atol=1e-5 * float(answers.abs().max()))
+    same = torch.isclose(found.output, answers, rtol=0, atol=1e-12 * float(answers.abs().max()))
     assert same[known.expand_as(same)].all()
-    if share < 0.2:
-        assert any(constant.any() for constant, _ in found.inputs.values())
+    assert any(constant.any() for constant, _ in found.inputs.values())
 
 
 def test_nothing_of_a_whole_network_is_constant() -> None:
@@ -92,7 +93,8 @@ def test_dead_channels_are_followed_along_every_path() -> None:
     )
     # Zero times anything is zero.
     assert found["product"].zero.tolist() == [True, True, True]
-    assert found["compared"].constant.tolist() == [True, True, False]
+    # A comparison with what depends says neither yes nor no, and nothing is claimed of what is made of it.
+    assert not found["compared"].constant.any()
     assert found["head"].constant.tolist() == [False, False]
 
 
