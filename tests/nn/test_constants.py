@@ -18,7 +18,7 @@ def heard(network: nn.Module, pictures: Tensor) -> dict[str, LayerInput]:
         same = torch.isclose(rows, rows[:1], rtol=0, atol=1e-12).all(dim=2).all(dim=0)
         found[names[layer]] = LayerInput(same, (rows == 0).all(dim=2).all(dim=0))
 
-    names = {layer: name for name, layer in masked_layers(network).items()}
+    names: dict[nn.Module, str] = {layer: name for name, layer in masked_layers(network).items()}
     hooks = [layer.register_forward_pre_hook(listen) for layer in names]
     with torch.no_grad():
         network(pictures)
