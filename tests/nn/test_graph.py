@@ -237,7 +237,7 @@ class Own(nn.Module):
     [
         ("cumulative", "cumsum, which ramify does not know"),
         ("halves", "slice of channels"),
-        ("glued", "add with what is no channel"),
+        ("glued", "add of channels with what is none"),
         ("torn", "a reshape that tears channels apart"),
         ("shuffled", "a reshape that tears channels apart"),
         ("normed", "group_norm, which reads all channels together"),

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from ramify.nn.cells.separable import DepthwiseCell
 from ramify.nn.graph import ChannelGroup, Places
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
-from ramify.nn.widths import cell_names
+from ramify.nn.network import Network, existing_cells
 from ramify.ops.channels import (
     alive,
     channel_scores,
@@ -376,7 +375,7 @@ def test_a_chain_can_lose_what_no_identity_adds_up(name: str) -> None:
     found = channels(network)
     counts = [
         tuple(sum((owner(group), kind_of(group)) == (cell, each) for group in found) for each in ("inner", "output"))
-        for cell in cell_names(network.plans)
+        for _, cell, _ in existing_cells(network)
     ]
     assert counts == LOST[name]
     assert len(set(found)) == len(found)

@@ -77,6 +77,8 @@ class Trail:
         if labeled or rule in (_convolve, _multiply_linearly):
             if rule is None:
                 self.pin(labeled, f"{operation.name}, which ramify does not know")
+                for value in flat(operation.output):
+                    self.give(value, torch.zeros(value.shape, dtype=torch.int64, device="cpu"))
             else:
                 rule(self, operation)
         elif operation.tensors and all(id(value) in self.slots for value in operation.tensors):
@@ -117,13 +119,11 @@ class Trail:
     def pin_labels(self, labels: Tensor, reason: str) -> None:
         self.pins.append((labels.unique().numpy(), reason))
 
-    def tie(self, one: Tensor, other: Tensor, reason: str | None = None) -> Numbers:
-        """Let channels be removed together, element by element; with ``reason`` pin those that meet none."""
+    def tie(self, one: Tensor, other: Tensor) -> Numbers:
+        """Let channels be removed together, element by element."""
         pairs: Numbers = torch.stack((one.flatten(), other.flatten()), dim=1).unique(dim=0).numpy()
         both: Numbers = pairs[(pairs > 0).all(axis=1)]
         self.ties.append(both)
-        if reason is not None:
-            self.pins.append((pairs[(pairs == 0).any(axis=1)].max(axis=1, initial=0), reason))
         return both
 
     def tie_all(self, labels: Tensor) -> None:
@@ -136,7 +136,10 @@ class Trail:
         """Note the channels along a dimension of a parameter or buffer; of a layer used twice both are tied."""
         known = self.axes.setdefault((tensor, dim), labels)
         if known is not labels:
-            self.tie(torch.from_numpy(known), torch.from_numpy(labels), f"{tensor}, which is used twice")
+            self.tie(torch.from_numpy(known), torch.from_numpy(labels))
+            self.pins.append(
+                (np.where((known > 0) != (labels > 0), known + labels, 0), f"{tensor}, which is used twice")
+            )
 
     def along(self, labels: Tensor, dim: int, reason: str) -> Numbers:
         """The channels along a dimension; those that are not alike in all the others are pinned."""
@@ -150,9 +153,9 @@ class Trail:
         return found
 
     def vector(self, value: object, labels: Numbers) -> None:
-        """A parameter or buffer with a number for each channel, or with one for all."""
+        """A parameter or buffer with a number for each channel."""
         slots = self.slots.get(id(value))
-        if slots is not None and slots.places.numel() == len(labels):
+        if slots is not None:
             self.put(slots.name, 0, labels)
 
 
@@ -166,7 +169,7 @@ def _pass(trail: Trail, operation: Operation) -> None:
 
 def _move(trail: Trail, operation: Operation) -> None:
     """Labels move as the elements do."""
-    moved = operation.on(lambda value: trail.of_input(value).contiguous())  # a view of labels that are spread fails
+    moved = operation.on(lambda value: trail.of_input(value).contiguous())
     for value, labels in zip(flat(operation.output), flat(moved), strict=True):
         trail.labels[id(value)] = labels
     if operation.name in RESHAPES:
@@ -205,35 +208,28 @@ def _pointwise(trail: Trail, operation: Operation) -> None:
     assert isinstance(output, Tensor)
     labels = torch.zeros(output.shape, dtype=torch.int64, device="cpu")
     multiplies = operation.name in ("mul", "div")
-    values = [value for value in operation.tensors if id(value) in trail.labels]
-    for value in values:
-        given = trail.labels[id(value)].expand(output.shape)
-        if value is not values[0]:
-            pairs = trail.tie(labels, given, None if multiplies else "an addition to what is no channel")
-            if multiplies and value.numel() < output.numel():
-                trail.gated.append(trail.labels[id(value)].unique().numpy())
-            elif multiplies and values[0].numel() < output.numel():
-                trail.gated.append(trail.labels[id(values[0])].unique().numpy())
-            elif not multiplies:
-                trail.sums.append(pairs)
-        labels = torch.where(labels > 0, labels, given)
     for value in operation.tensors:
-        if id(value) in trail.labels:
+        if id(value) not in trail.labels:
             continue
-        if id(value) in trail.slots:
+        given = trail.labels[id(value)].expand(output.shape)
+        pairs = trail.tie(labels, given)
+        if not multiplies:
+            trail.sums.append(pairs)
+        elif value.numel() < output.numel():
+            trail.gated.append(trail.labels[id(value)].unique().numpy())
+        labels = torch.where(labels > 0, labels, given)
+    differing = [dim for dim in range(labels.dim()) if bool((labels != labels.narrow(dim, 0, 1)).any())]
+    for value in operation.tensors:
+        if id(value) in trail.slots and id(value) not in trail.labels:
             _scale(trail, trail.slots[id(value)], value, labels)
-        else:
-            _pin_along(trail, labels, value, f"{operation.name} with what is no channel")
+            continue
+        sizes = (*[1] * (labels.dim() - value.dim()), *value.shape)
+        if any(sizes[dim] > 1 for dim in differing):  # else it is the same for all channels
+            trail.pin_labels(
+                labels[trail.of_input(value).expand(labels.shape) == 0],
+                f"{operation.name} of channels with what is none",
+            )
     trail.give(output, labels)
-
-
-def _pin_along(trail: Trail, labels: Tensor, value: Tensor, reason: str) -> None:
-    """Channels that lie along a dimension in which an unlabeled value has a size of its own, such as the pictures."""
-    missing = labels.dim() - value.dim()
-    for dim, size in enumerate(value.shape, start=missing):
-        if size > 1 and bool((labels != labels.narrow(dim, 0, 1)).any()):
-            trail.pin_labels(labels, reason)
-            return
 
 
 def _scale(trail: Trail, slots: Slots, value: Tensor, labels: Tensor) -> None:
@@ -259,10 +255,18 @@ def _own_dim(trail: Trail, slots: Slots, dim: int, value: Tensor) -> int:
     return sum(1 for size in value.shape[:dim] if size > 1) if value.dim() > 1 else dim
 
 
+def _rectify(trail: Trail, operation: Operation) -> None:
+    """PReLU, with a slope for each channel or one for all."""
+    labels, slope = trail.of_input(operation.tensors[0]), operation.tensors[1]
+    if slope.numel() > 1:
+        trail.vector(slope, trail.along(labels, 1, "prelu over what is no channel"))
+    _pass(trail, operation)
+
+
 def _normalize(trail: Trail, operation: Operation) -> None:
-    """Batch norm and others: each channel by itself, with numbers of its own."""
-    labels = trail.of_input(operation.tensors[0])
-    channels = trail.along(labels, 1, f"{operation.name} over what is no channel")
+    """Batch norm: each channel by itself, with numbers of its own."""
+    labels = trail.of_input(operation.tensor("input"))
+    channels = trail.along(labels, 1, "a batch norm over what is no channel")
     for name in ("weight", "bias", "running_mean", "running_var"):
         trail.vector(operation.argument(name), channels)
     trail.give(next(flat(operation.output)), labels)
@@ -427,7 +431,8 @@ _ALIKE: dict[Rule, str] = {
     _take: _TAKES,
     _chunk: _CHUNKS,
     _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
-    _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm prelu",
+    _rectify: "prelu _prelu_kernel",
+    _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",
     _convolve: "conv1d conv2d conv3d",
     _multiply_linearly: "linear",
