@@ -50,7 +50,7 @@ def find_saved(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
         InputError: there is neither.
     """
     folder = Path(name)
-    if is_checkpoint(folder) and not is_run(folder.resolve().parent):
+    if (folder / HUB_CONFIG).exists() or (is_checkpoint(folder) and not is_run(folder.resolve().parent)):
         return folder
     return find_run(name, runs_dir)
 
