@@ -9,7 +9,7 @@ from ramify.errors import ConfigError, InputError
 from ramify.nn.cells import offered
 from ramify.nn.network import Network
 from ramify.ops.grow import grow
-from tests.ops.test_channels import shake
+from tests.ops.networks import shake
 
 
 def pair(kind: str, cell: str) -> tuple[Network, Network]:

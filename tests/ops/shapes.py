@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ramify.config import NetworkConfig
 from ramify.nn.network import Network
-from tests.ops.test_channels import shake
+from tests.ops.networks import shake
 
 BASE: dict[str, object] = {"structure": (0, 1, 0, 1, 0), "input_shape": (3, 13, 16), "classes": 5}
 

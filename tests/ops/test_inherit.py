@@ -22,7 +22,7 @@ from ramify.ops.inherit import measured
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import revived, set_masks
-from tests.ops.test_channels import Spec, narrow, pictures_for, shake
+from tests.ops.networks import Spec, narrow, pictures_for, shake
 
 KINDS = ("dense", "iterative")
 CELLS = ("basic", "skip_second")

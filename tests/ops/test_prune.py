@@ -23,7 +23,7 @@ from ramify.ops.prune import prune
 from ramify.ops.saliency import SALIENCIES
 from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived
 from ramify.schedule import prune_targets
-from tests.ops.test_channels import chain, every_narrow, pictures_for
+from tests.ops.networks import chain, every_narrow, pictures_for
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 

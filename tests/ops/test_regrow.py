@@ -18,7 +18,7 @@ from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.regrow import How, dense_forward, regrow
 from ramify.ops.surgery import optimizer_state, parameter_groups, revived
-from tests.ops.test_channels import pictures_for
+from tests.ops.networks import pictures_for
 from tests.ops.test_inherit import seed_network
 from tests.ops.test_surgery import OPTIMIZERS
 

@@ -22,7 +22,7 @@ from ramify.ops.cost import place_exits
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.saliency import NEEDS_DATA, SALIENCIES, Batch, Scores, erk, grasp, magnitude, random, snip, synflow
-from tests.ops.test_channels import chain, every_narrow
+from tests.ops.networks import chain, every_narrow
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 CRITERIA = sorted(SALIENCIES)

@@ -70,7 +70,7 @@ class Attached(Branching):
 
     def enter(self, images: Tensor) -> Tensor:
         """The pictures, normalized."""
-        shape = (-1, *[1] * (images.dim() - 2))
+        shape = (-1, *[1] * (len(self.input_shape) - 1))
         return (images - self.mean.view(shape)) / self.std.view(shape)
 
     def check(self, images: Tensor) -> None:

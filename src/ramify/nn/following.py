@@ -77,6 +77,8 @@ class Trail:
         if labeled or rule in (_convolve, _multiply_linearly):
             if rule is None:
                 self.pin(labeled, f"{operation.name}, which ramify does not know")
+                for value in flat(operation.output):
+                    self.give(value, torch.zeros(value.shape, dtype=torch.int64, device="cpu"))
             else:
                 rule(self, operation)
         elif operation.tensors and all(id(value) in self.slots for value in operation.tensors):
@@ -117,13 +119,11 @@ class Trail:
     def pin_labels(self, labels: Tensor, reason: str) -> None:
         self.pins.append((labels.unique().numpy(), reason))
 
-    def tie(self, one: Tensor, other: Tensor, reason: str | None = None) -> Numbers:
-        """Let channels be removed together, element by element; with ``reason`` pin those that meet none."""
+    def tie(self, one: Tensor, other: Tensor) -> Numbers:
+        """Let channels be removed together, element by element."""
         pairs: Numbers = torch.stack((one.flatten(), other.flatten()), dim=1).unique(dim=0).numpy()
         both: Numbers = pairs[(pairs > 0).all(axis=1)]
         self.ties.append(both)
-        if reason is not None:
-            self.pins.append((pairs[(pairs == 0).any(axis=1)].max(axis=1, initial=0), reason))
         return both
 
     def tie_all(self, labels: Tensor) -> None:
@@ -136,7 +136,10 @@ class Trail:
         """Note the channels along a dimension of a parameter or buffer; of a layer used twice both are tied."""
         known = self.axes.setdefault((tensor, dim), labels)
         if known is not labels:
-            self.tie(torch.from_numpy(known), torch.from_numpy(labels), f"{tensor}, which is used twice")
+            self.tie(torch.from_numpy(known), torch.from_numpy(labels))
+            self.pins.append(
+                (np.where((known > 0) != (labels > 0), known + labels, 0), f"{tensor}, which is used twice")
+            )
 
     def along(self, labels: Tensor, dim: int, reason: str) -> Numbers:
         """The channels along a dimension; those that are not alike in all the others are pinned."""
@@ -166,7 +169,7 @@ def _pass(trail: Trail, operation: Operation) -> None:
 
 def _move(trail: Trail, operation: Operation) -> None:
     """Labels move as the elements do."""
-    moved = operation.on(trail.of_input)
+    moved = operation.on(lambda value: trail.of_input(value).contiguous())
     for value, labels in zip(flat(operation.output), flat(moved), strict=True):
         trail.labels[id(value)] = labels
     if operation.name in RESHAPES:
@@ -205,21 +208,27 @@ def _pointwise(trail: Trail, operation: Operation) -> None:
     assert isinstance(output, Tensor)
     labels = torch.zeros(output.shape, dtype=torch.int64, device="cpu")
     multiplies = operation.name in ("mul", "div")
-    values = [value for value in operation.tensors if id(value) in trail.labels]
-    for value in values:
+    for value in operation.tensors:
+        if id(value) not in trail.labels:
+            continue
         given = trail.labels[id(value)].expand(output.shape)
-        if value is not values[0]:
-            pairs = trail.tie(labels, given, None if multiplies else "an addition to what is no channel")
-            if multiplies and value.numel() < output.numel():
-                trail.gated.append(trail.labels[id(value)].unique().numpy())
-            elif multiplies and values[0].numel() < output.numel():
-                trail.gated.append(trail.labels[id(values[0])].unique().numpy())
-            elif not multiplies:
-                trail.sums.append(pairs)
+        pairs = trail.tie(labels, given)
+        if not multiplies:
+            trail.sums.append(pairs)
+        elif value.numel() < output.numel():
+            trail.gated.append(trail.labels[id(value)].unique().numpy())
         labels = torch.where(labels > 0, labels, given)
+    differing = [dim for dim in range(labels.dim()) if bool((labels != labels.narrow(dim, 0, 1)).any())]
     for value in operation.tensors:
         if id(value) in trail.slots and id(value) not in trail.labels:
             _scale(trail, trail.slots[id(value)], value, labels)
+            continue
+        sizes = (*[1] * (labels.dim() - value.dim()), *value.shape)
+        if any(sizes[dim] > 1 for dim in differing):  # else it is the same for all channels
+            trail.pin_labels(
+                labels[trail.of_input(value).expand(labels.shape) == 0],
+                f"{operation.name} of channels with what is none",
+            )
     trail.give(output, labels)
 
 
@@ -244,6 +253,14 @@ def _scale(trail: Trail, slots: Slots, value: Tensor, labels: Tensor) -> None:
 def _own_dim(trail: Trail, slots: Slots, dim: int, value: Tensor) -> int:
     """The dimension of the parameter that a dimension of its view is: views by which scales are spread add ones."""
     return sum(1 for size in value.shape[:dim] if size > 1) if value.dim() > 1 else dim
+
+
+def _rectify(trail: Trail, operation: Operation) -> None:
+    """PReLU, with a slope for each channel or one for all."""
+    labels, slope = trail.of_input(operation.tensors[0]), operation.tensors[1]
+    if slope.numel() > 1:
+        trail.vector(slope, trail.along(labels, 1, "prelu over what is no channel"))
+    _pass(trail, operation)
 
 
 def _normalize(trail: Trail, operation: Operation) -> None:
@@ -414,6 +431,8 @@ _ALIKE: dict[Rule, str] = {
     _take: _TAKES,
     _chunk: _CHUNKS,
     _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
+    _pointwise: "hardswish hardsigmoid hardtanh relu6 mish selu celu softplus logsigmoid softsign square",
+    _rectify: "prelu _prelu_kernel",
     _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",
     _convolve: "conv1d conv2d conv3d",

@@ -18,7 +18,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import Calibration
 from ramify.ops.policy import Policy
-from ramify.run.checkpoint import Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
+from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
 from ramify.run.folder import CONFIG, is_run
 
 RUNS = "runs"
