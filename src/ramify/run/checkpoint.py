@@ -26,7 +26,7 @@ from ramify.errors import CheckpointError, InputError
 from ramify.files import readable_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
-from ramify.nn.data_form import description, from_description
+from ramify.nn.data_form import Json, description, from_description
 from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops.calibrate import Calibration
 from ramify.ops.surgery import load_optimizer_state, optimizer_state
@@ -75,7 +75,7 @@ class Card:
     valid: tuple[Score, ...] | None = None
     plans: tuple[StagePlan, ...] | None = None
     policy: ExitPolicy | None = None
-    graph: dict[str, object] | None = None
+    graph: dict[str, Json] | None = None
 
 
 @dataclass(frozen=True)
