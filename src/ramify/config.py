@@ -411,7 +411,7 @@ def _backbone_network(network: NetworkConfig) -> Iterator[tuple[str, object, str
     elif len(set(at)) < len(at):
         yield "network.exits_at", network.exits_at, "each name once"
     if network.module_args and network.module is None:
-        yield "network.module_args", network.module_args, "no arguments, as there is no network.module"
+        yield "network.module_args", dict(network.module_args), "no arguments, as there is no network.module"
     if network.pretrained is not None and network.backbone is None:
         why = "a module comes as its function makes it, or with network.weights"
         yield "network.pretrained", network.pretrained, f"null without network.backbone, as {why}"
