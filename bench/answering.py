@@ -154,6 +154,7 @@ def main() -> None:
             for drop in DROPS:
                 calibrate_run(run, max_drop=drop)
                 network, policy = load(run), load_policy(run)
+                assert isinstance(network, ramify.Network)
                 assert policy is not None
                 rows.append(measure(run.name, drop, network, policy, images))
                 if network.config.cells == "seed" and images.shape[2] > 16:

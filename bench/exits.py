@@ -84,6 +84,7 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     """One network at one allowed drop."""
     calibration = calibrate_run(run, max_drop=drop).calibration
     network, policy = load(run), load_policy(run)
+    assert isinstance(network, ramify.Network)
     assert policy is not None
     bare = to_cnn(network)
     pictures = ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test

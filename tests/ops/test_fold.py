@@ -166,7 +166,8 @@ class Shared(nn.Module):
         positive = F.relu(z)
         self.relu(y)
         summed: Tensor = positive + y + rows.view_as(y)
-        return summed + torch.sigmoid(y) * y
+        given: Tensor = summed + torch.sigmoid(y) * y
+        return given
 
 
 class Functional(nn.Module):

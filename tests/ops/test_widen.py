@@ -239,6 +239,7 @@ def test_a_widened_network_is_saved_and_read_back_and_goes_on(kind: str, init: I
     for name, blob in (pack_model(network, card) | pack_trainer(network, optimizer, saved)).items():
         (tmp_path / name).write_bytes(blob)
     loaded, read = read_model(tmp_path)
+    assert isinstance(loaded, Network)
     assert read == card
     assert loaded.plans == network.plans
     restored = torch.optim.AdamW(parameter_groups(loaded, 1e-2), lr=0.01)
