@@ -582,6 +582,21 @@ class PruneConfig(Section):
         ),
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    max_parameters: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted "
+            "network so many parameters, or this share of them",
+        ),
+    ] = None
+    max_macs: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold",
+        ),
+    ] = None
     compact: Annotated[
         bool, Key("true, false", "at the end of the run, take dead channels out, and measure what that gave")
     ] = False
