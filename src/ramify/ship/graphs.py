@@ -39,7 +39,7 @@ def _plain_layer(layer: nn.Module) -> nn.Module | None:
 
 def _unmasked(layer: Masked) -> nn.Conv2d | nn.Linear:
     """A layer of PyTorch with the weights that are not masked, and all else that ``layer`` has."""
-    kind = nn.Conv2d if isinstance(layer, MaskedConv2d) else nn.Linear
+    kind: type[nn.Conv2d] | type[nn.Linear] = nn.Conv2d if isinstance(layer, MaskedConv2d) else nn.Linear
     fresh = kind.__new__(kind)
     fresh.__dict__ = {key: copy.copy(value) if key.startswith("_") else value for key, value in layer.__dict__.items()}
     fresh.weight = nn.Parameter((layer.weight * layer.mask).detach(), requires_grad=False)
