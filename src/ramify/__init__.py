@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
     from ramify.nn.attach import attach_exits as attach_exits
+    from ramify.nn.attach import branches as branches
     from ramify.nn.attach import exit_points as exit_points
     from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
@@ -92,7 +93,7 @@ _HOME = {
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
-    "ramify.nn.attach": ("attach_exits", "exit_points"),
+    "ramify.nn.attach": ("attach_exits", "branches", "exit_points"),
     "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.calibrate": ("Calibration", "calibrate"),
