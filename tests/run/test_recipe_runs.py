@@ -135,7 +135,9 @@ def test_training_itself_does_not_know_of_its_average() -> None:
 def test_a_stage_drawn_anew_is_followed_anew() -> None:
     overrides = ("prune.enabled=true", "prune.epochs=[4]", "prune.reinit=true", "train.learning_rate=1e-9")
     averaged, live = parts_of(Path(train(tiny(*overrides, "train.ema=0.999")).folder))
-    torch.testing.assert_close(averaged.get_parameter("stem.conv.weight").detach(), live["stem.conv.weight"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        averaged.get_parameter("stem.conv.weight").detach(), live["stem.conv.weight"], rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
