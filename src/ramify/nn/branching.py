@@ -125,6 +125,10 @@ class Branching(nn.Module):
         """
         raise NotImplementedError
 
+    def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
+        """The groups among which those are that lie between layers of a stage, and can gain channels."""
+        return self.channel_groups()
+
     def why_not_widened(self, stage: int) -> str:
         """Why a stage cannot gain channels; empty if it may."""
         return ""

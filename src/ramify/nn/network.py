@@ -264,6 +264,12 @@ class Network(Branching):
         # The seed keeps PyTorch's generator out of it.
         return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
 
+    def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
+        """See :meth:`ramify.nn.branching.Branching.inner_groups`."""
+        prefix = f"stages.{stage}."
+        cells = [groups.inner for name, groups in _groups_of(self).items() if name.startswith(prefix)]
+        return tuple(group for inner in cells for group in inner)
+
     def why_not_widened(self, stage: int) -> str:
         """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
         groups = _groups_of(self)

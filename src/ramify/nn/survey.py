@@ -131,6 +131,8 @@ def _masked(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
         targets[str(node.target)] = target
     for node in list(graph.nodes):
         _to_layer(node, root, targets)
+        if (node.op, node.target) == ("call_method", "view") and not isinstance(node.args[1], torch.dtype):
+            node.target = "reshape"  # the same, but also of maps that lie channels last
     graph.lint()
     return fx.GraphModule(targets, graph)
 

@@ -110,13 +110,14 @@ def widen(
     spaces = _spaces(network, stage, channels, init)
     check_pictures(network, images)
     following = check_followers(network, followers)
-    with drawing(seed, "widen", stage, *(space.width for space in spaces)):
-        choose = _draw if init == "random" else _choose_copies
-        newcomers = [choose(network, space, channels) for space in spaces]
     before = _size(network.stages[stage])
-    for each, its_optimizer in ((network, optimizer), *((follower, None) for follower in following)):
-        for space, new in zip(spaces, newcomers, strict=True):
-            _widen_space(each, space, new, its_optimizer)
+    choose = _draw if init == "random" else _choose_copies
+    with drawing(seed, "widen", stage, *(space.width for space in spaces)):
+        for space in spaces:
+            new = choose(network, space, channels)
+            for each in (network, *following):
+                _widen_space(each, space, new, optimizer if each is network else None)
+    for each in (network, *following):
         each.note_widths(stage, channels)
     if init == "random":
         _settle(network, stage, channels, spaces, images, following)
@@ -170,7 +171,7 @@ def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_S
         raise InputError(f"widen: got init {init}; accepted: {', '.join(get_args(WideningInit))}")
     obstacle = network.why_not_widened(stage)
     found: dict[tuple[str, ...], list[ChannelGroup]] = {}
-    for group in network.channel_groups():
+    for group in network.inner_groups(stage):
         if _is_inner(network, stage, group):
             found.setdefault(group.space, []).append(group)
     if obstacle or not found:
