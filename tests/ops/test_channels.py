@@ -294,6 +294,7 @@ def test_a_channel_made_of_dead_ones_alone_is_dead() -> None:
     layers["stages.0.cells.0.conv2"].mask[1, 2] = False  # of inner channels output 1 reads those two alone
     assert not dead_trunk(network).any()  # the shortcut carries a channel that lives
     layers["stem.conv"].mask[1] = False
+    network.get_parameter("stages.0.cells.0.norm2.bias").data[1] = 5
     assert dead_trunk(network).nonzero().flatten().tolist() == [1, 4]
     assert network.training
     with torch.no_grad():
