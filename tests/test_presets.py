@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_presets_are_those_that_are_known() -> None:
     known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "seed-2020", "seed-full-ic", "small-50k", "tiny-20k"}
-    known |= {"photos", "photos-pretrained"}
+    known |= {"photos", "photos-pretrained", "seed-iterative", "seed-iterative-fixed"}
     assert all(0 < len(purpose(preset)) < 150 for preset in PRESETS)
     assert {preset.stem for preset in PRESETS} == known
     told = json.loads((HOUSE / "bench" / "results" / "known.json").read_text())

@@ -34,6 +34,26 @@ class Slots(NamedTuple):
     places: Tensor
 
 
+def distinct_pairs(one: Tensor, other: Tensor) -> Tensor:
+    """The pairs of numbers that two tensors of one shape have at the same place, each once, ``[N, 2]`` in their order.
+
+    Most values are the same all over a map; of a dimension along which both are, one place is looked at.
+
+    Example:
+        >>> distinct_pairs(torch.tensor([[1, 1], [0, 0]]), torch.tensor([[2, 2], [3, 3]])).tolist()
+        [[0, 3], [1, 2]]
+    """
+    for dim in range(one.dim()):
+        first, second = one.narrow(dim, 0, 1), other.narrow(dim, 0, 1)
+        if one.numel() and bool((one == first).all()) and bool((other == second).all()):
+            one, other = first, second
+    if one.numel() == 0:
+        return torch.empty(0, 2, dtype=torch.int64)
+    base = int(other.max()) + 1
+    keys = (one * base + other).unique()
+    return torch.stack((keys // base, keys % base), dim=1)
+
+
 @dataclass
 class Trail:
     """What is known of the channels of a network so far.
@@ -121,7 +141,7 @@ class Trail:
 
     def tie(self, one: Tensor, other: Tensor) -> Numbers:
         """Let channels be removed together, element by element."""
-        pairs: Numbers = torch.stack((one.flatten(), other.flatten()), dim=1).unique(dim=0).numpy()
+        pairs: Numbers = distinct_pairs(one, other).numpy()
         both: Numbers = pairs[(pairs > 0).all(axis=1)]
         self.ties.append(both)
         return both
@@ -235,7 +255,7 @@ def _pointwise(trail: Trail, operation: Operation) -> None:
 def _scale(trail: Trail, slots: Slots, value: Tensor, labels: Tensor) -> None:
     """A parameter or buffer that meets channels, such as a scale for each."""
     index = slots.places.expand(labels.shape)
-    pairs = torch.stack((index.flatten(), labels.flatten()), dim=1).unique(dim=0)
+    pairs = distinct_pairs(index, labels)
     if value.numel() == 1:
         return
     stride = 1

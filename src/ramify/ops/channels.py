@@ -50,8 +50,14 @@ def owner(group: ChannelGroup) -> str:
 
 def alive(network: nn.Module, group: ChannelGroup) -> bool:
     """Whether any weight that makes a group of channels is unmasked."""
-    layers = masked_layers(network)
-    return any(bool(layers[name].mask[list(at)].any()) for name, at, _ in group.makers)
+    return which_live(network, [group])[0]
+
+
+def which_live(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
+    """For each group of channels whether any weight that makes it is unmasked."""
+    # The rows of every layer once: a network may have thousands of groups.
+    rows = {name: layer.mask.flatten(1).any(dim=1).tolist() for name, layer in masked_layers(network).items()}
+    return [any(rows[name][place] for name, at, _ in group.makers for place in at) for group in groups]
 
 
 def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]) -> Tensor:
@@ -80,7 +86,7 @@ def rank_channels(
         float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
         ``-inf`` where all that makes a group is masked already; and their indices by :attr:`ChannelGroup.space`.
     """
-    living = torch.tensor([alive(network, group) for group in groups])
+    living = torch.tensor(which_live(network, groups), dtype=torch.bool)
     rank = channel_scores(groups, scores).masked_fill(~living, -torch.inf)
     spaces: dict[tuple[str, ...], list[int]] = {}
     for position, group in enumerate(groups):

@@ -130,7 +130,8 @@ def _lost(network: Branching) -> list[ChannelGroup]:
         lost += going
         # What a channel that is gone made and read is gone too, so others may follow it.
         masks = without(masks, going)
-        left = [group for group in left if group not in going]
+        gone = {id(group) for group in going}
+        left = [group for group in left if id(group) not in gone]
     return lost
 
 

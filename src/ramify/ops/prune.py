@@ -12,7 +12,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.ops.budget import Budget, keep_within
-from ramify.ops.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
+from ramify.ops.channels import channels, mask_channels, owner, rank_channels, silence, stage_of, which_live
 from ramify.ops.saliency import SALIENCIES, Batch, Scores
 from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
@@ -203,12 +203,13 @@ def apply_pruning(
     """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
-    living = [group for group in channels(network) if alive(network, group)] if plan.unit == "channel" else []
+    groups = channels(network) if plan.unit == "channel" else ()
+    living = [group for group, lives in zip(groups, which_live(network, groups), strict=True) if lives]
     masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
     if plan.reinit:
         reinitialise(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
-    gone = [group for group in living if not alive(network, group)]
+    gone = [group for group, lives in zip(living, which_live(network, living), strict=True) if not lives]
     silence(network, *gone, optimizer=optimizer)
     for follower in followers:
         set_masks(follower, masks)
