@@ -13,11 +13,12 @@ nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.netw
 ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
 ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
 ops.calibrate
-data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
+data data.names data.listing data.archive data.layout data.table data.decode data.recolor data.store data.pictures
+data.gather data.manifest data.duplicates data.split data.fetch data.cache data.formats data.folder
 data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
-run.record run.step run.train run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.dealing run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
+run.record run.step run.train run.calibrate run.analysis run.classes run.measuring run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front

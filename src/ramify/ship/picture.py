@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ramify.data.archive import is_hidden
-from ramify.data.decode import DAMAGE, FORMATS, decode, is_picture
-from ramify.data.fit import recolour
+from ramify.data.decode import DAMAGE, FORMATS, decode
+from ramify.data.listing import is_picture
+from ramify.data.names import is_hidden
+from ramify.data.recolor import recolour
 from ramify.errors import DataError
 from ramify.run.evaluate import to_float
 
