@@ -24,6 +24,7 @@ from PIL import Image
 from schemathesis import checks
 from schemathesis.core.result import Ok
 
+from ramify.data.decode import Reading
 from ramify.errors import InputError
 from ramify.run.calibrate import calibrate_run
 from ramify.run.train import train
@@ -424,6 +425,10 @@ class Slow:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.inner.input_shape
+
+    @property
+    def reading(self) -> Reading:
+        return self.inner.reading
 
     @property
     def macs(self) -> tuple[int, ...]:

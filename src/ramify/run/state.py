@@ -257,4 +257,6 @@ def card_of(state: State) -> Card:
         grown=state.grown,
         valid=state.valid,
         plans=own_plans(state.answering),
+        background=state.config.data.background_color,
+        range=state.config.data.range,
     )

@@ -225,6 +225,8 @@ class _Subject:
             files=files,
             epoch=self.card.epoch,
             opset=opset,
+            background=self.card.background,
+            range=self.card.range,
         )
 
 

@@ -68,7 +68,7 @@ def _shape(facts: Facts) -> str:
     assert facts.network.config.input_shape is not None  # a saved network knows it
     channels, height, width = facts.network.config.input_shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    return f"{height} x {width} pixels ({colour}), {len(facts.card.classes):,} classes"
+    return f"{width} x {height} pixels ({colour}), {len(facts.card.classes):,} classes"
 
 
 def _svg(facts: Facts, levels: Sequence[Level], dense: bool, width: int) -> str:
