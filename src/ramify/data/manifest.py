@@ -62,14 +62,12 @@ class Match:
         rows: its line in the manifest, or -1.
         changed: whether it has another content or class than in the manifest, bool ``[N]``.
         missing: lines of the manifest whose picture is not there.
-        names: how many pictures of the manifest are there under the same name with the same content.
     """
 
     parts: torch.Tensor
     rows: torch.Tensor
     changed: torch.Tensor
     missing: tuple[int, ...]
-    names: int
 
     def ids(self, part: str) -> torch.Tensor:
         """The pictures that are in ``part``, in the order of the manifest, int64 ``[M]``; "new" are the new ones."""
@@ -181,7 +179,7 @@ def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source:
         by_content[manifest.digests[line]] = line
     parts = torch.full((len(digests),), NEW)
     rows, changed = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.bool)
-    labels, seen, same_names = files.labels.tolist(), set[int](), 0
+    labels, seen = files.labels.tolist(), set[int]()
     for i, (name, digest) in enumerate(zip(files.names, digests, strict=True)):
         row: int | None = by_name.get(name)
         known = by_content.get(digest)
@@ -193,10 +191,9 @@ def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source:
             continue
         parts[i], rows[i] = manifest.parts[row], row
         changed[i] = manifest.digests[row] != digest or manifest.labels[row] != classes[labels[i]]
-        same_names += manifest.names[row] == name and manifest.digests[row] == digest
         seen.add(row)
     missing = tuple(line for line in range(len(manifest)) if line not in seen)
-    return Match(parts, rows, changed, missing, same_names)
+    return Match(parts, rows, changed, missing)
 
 
 def changes(manifest: Manifest, found: Match) -> Changes:

@@ -27,7 +27,7 @@ PASSED_OVER = "passed_over.csv"
 """The file in a run's folder that lists what was passed over, and why."""
 
 MOVED = 0.5
-"""Share of a run's pictures that another source must hold under the same names to be the same one, moved."""
+"""Share of a run's pictures that another source must hold to be taken for the same one, moved."""
 
 KEPT = ("fold", "test_fraction", "valid_fraction", "labels", "group")
 """Keys of ``data`` that deal pictures out; a run's pictures stay where its manifest has them."""
@@ -131,13 +131,17 @@ def whole(data: DataConfig) -> DataConfig:
 def is_same_source(run: Path, config: Config, manifest: Manifest, pictures: PictureSet) -> bool:
     """Whether ``config.data.source`` is what ``run`` was trained on, or where that has been moved to."""
     trained = read_config([run / CONFIG]).data.source
-    if trained == config.data.source:
+    if is_same_place(trained, config.data.source):
         return True
-    if trained in SOURCES or config.data.source in SOURCES:
-        return False
-    if Path(trained).expanduser().resolve() == Path(config.data.source).expanduser().resolve():
-        return True
-    return match(manifest, pictures.files, pictures.classes, True).names > MOVED * len(manifest)
+    there = {each.tobytes().hex() for each in pictures.files.digests.numpy()}
+    return sum(digest in there for digest in manifest.digests) > MOVED * len(manifest)
+
+
+def is_same_place(source: str, other: str) -> bool:
+    """Whether two values of ``data.source`` mean the same."""
+    if source in SOURCES or other in SOURCES:
+        return source == other
+    return Path(source).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
 def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts:
@@ -154,7 +158,7 @@ def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts
     if manifest is None:
         return deal(config, load_pictures(config.data, progress))
     pictures = load_source(whole(config.data), progress)
-    if is_same_source(parent, config, manifest, pictures):
+    if is_same_place(read_config([parent / CONFIG]).data.source, config.data.source):
         _check_kept(config, read_config([parent / CONFIG]), parent)
         parts, found = deal_again(config, manifest, pictures)
         _check_there(parts, parent)
