@@ -54,6 +54,15 @@ def problem(path: Path, **data: object) -> str:
     return str(caught.value)
 
 
+def test_each_row_of_the_table_is_a_test() -> None:
+    root = Path(__file__).parents[2]
+    rows = [line for line in (root / "docs" / "pictures.md").read_text().splitlines() if line.startswith("| ")][2:]
+    source = "".join(path.read_text() for path in (root / "tests" / "data").glob("test_*.py"))
+    for row in rows:
+        name = row.rpartition("`")[0].rpartition("`")[2]
+        assert f"def {name}(" in source, row
+
+
 # --- what is passed over ------------------------------------------------------------------------------
 
 
