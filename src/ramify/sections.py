@@ -207,7 +207,11 @@ class DataConfig(Section):
         AtLeastZero,
         Key("a number >= 0, in GB", "a larger set of decoded pictures is not held in memory but read from the cache"),
     ] = 2.0
-    max_pixels: Annotated[Epoch, Key("a whole number >= 1", "a picture of more pixels counts as broken")] = 100_000_000
+    max_pixels: Annotated[
+        Epoch,
+        Field(le=178_000_000),
+        Key("a whole number from 1 to 178000000", "a picture of more pixels counts as broken"),
+    ] = 89_000_000
     max_file_mb: Annotated[
         Positive, Key("a number > 0, in MB", "a source with a larger picture file, unpacked, is refused")
     ] = 250.0

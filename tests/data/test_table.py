@@ -42,7 +42,6 @@ def test_a_table_says_what_is_what(tmp_path: Path, form: str) -> None:
     assert {each.name: each.reason for each in pictures.files.skipped} == {
         "images/10.png": "not in the table of labels",
         "images/11.png": "not in the table of labels",
-        "labels.csv": "not a picture",
     }
     labels = dict(zip(pictures.files.names, pictures.files.labels.tolist(), strict=True))
     assert labels["images/3.png"] == 0

@@ -207,6 +207,15 @@ def test_a_child_elsewhere_is_not_tested_on_what_its_parent_learned(run: Path) -
     assert any("were trained on by mine" in note for note in parts.notes)
 
 
+def test_a_teacher_that_knows_the_test_is_said(run: Path) -> None:
+    seen: list[str] = []
+    train(
+        config("name=student", "train.teacher=mine", "seed=5", "data.test_fraction=0.5"),
+        [lambda event: seen.extend(event.notes) if isinstance(event, Started) else None],
+    )
+    assert any("the teacher was trained on" in note for note in seen)
+
+
 def test_what_is_passed_over_is_kept_in_the_run_and_told(ramify: CommandLine) -> None:
     add(0, 20)
     (PHOTOS / "a" / "broken.png").write_bytes(b"-")

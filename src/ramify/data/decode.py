@@ -71,7 +71,7 @@ class Reading:
     size: Size | None = None
     background: Color = WHITE
     range: tuple[float, float] | None = None
-    max_pixels: int = 100_000_000
+    max_pixels: int = 89_000_000
 
 
 WIDE = "wide"
@@ -149,6 +149,8 @@ def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tup
             if how.size is not None and (upright.height, upright.width) != how.size:
                 upright = ImageOps.fit(upright, (how.size[1], how.size[0]), Image.Resampling.BICUBIC)
             pixels = np.array(upright, dtype=np.uint8)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error
     except DAMAGE as error:
         reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else _unknown(content)
         raise DataError(

@@ -132,7 +132,7 @@ class _Source:
             digests=torch.from_numpy(found.digests)[kept],
             labels=torch.tensor([label for part in parts for _, label in part], dtype=torch.int64)[kept],
             groups=self._groups(names, kept.tolist(), groups),
-            skipped=(*self.listing.skipped, *layout.skipped, *broken),
+            skipped=(*(each for each in self.listing.skipped if not self._is_table(each)), *layout.skipped, *broken),
             notes=(*self.listing.notes, *layout.notes, *oddities(found, lambda row: names[row], where)),
             range=found.range,
             by_content=not layout.test,
@@ -142,6 +142,10 @@ class _Source:
         if empty:
             raise DataError(f"{where}: class {layout.classes[min(empty)]} has no training pictures that can be read")
         return PictureSet(made[0], made[2], layout.classes, made[1], files)
+
+    def _is_table(self, skipped: Skipped) -> bool:
+        """Whether a file that is no picture is the table of labels."""
+        return self.config.labels is not None and f"/{skipped.name}".endswith(f"/{self.config.labels}")
 
     def _layout(self, table: bytes | None) -> tuple[Layout, dict[str, str]]:
         entries, where = self.listing.entries, str(self.path)

@@ -47,7 +47,7 @@ class Limits:
         max_entries: files and folders.
     """
 
-    max_pixels: int = 100_000_000
+    max_pixels: int = 89_000_000
     max_file_mb: float = 250.0
     max_archive_gb: float = 32.0
     max_depth: int = 32

@@ -110,7 +110,11 @@ def _load_named(
 def _named(pictures: PictureSet) -> PictureSet:
     """The pictures of a known set, which are no files, with a name for each and a digest of its pixels."""
     parts = {"train": pictures.train, "test": pictures.test}
-    names = tuple(f"{part}/{number}" for part, inside in parts.items() for number in range(len(inside)))
+    names = tuple(
+        f"{part}/{number}" if len(pictures.test) else str(number)
+        for part, inside in parts.items()
+        for number in range(len(inside))
+    )
     found = (content_digest(image.tobytes()) for part in parts.values() for image in part.images.numpy())
     digests = torch.frombuffer(bytearray(b"".join(found)), dtype=torch.uint8).view(len(names), -1)
     ids = torch.arange(len(names)).split([len(part) for part in parts.values()])

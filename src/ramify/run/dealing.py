@@ -210,6 +210,22 @@ def remarks(parts: Parts, strict: bool = False) -> tuple[str, ...]:
     return (*([over] if over else []), *parts.files.notes, *serious, *parts.notes)
 
 
+def with_teacher(parts: Parts, teacher: Path) -> Parts:
+    """``parts`` with a note where the run ``teacher`` was trained on pictures that are measured on here."""
+    manifest = read_manifest(teacher)
+    if manifest is None or parts.valid.ids is None or parts.test.ids is None:
+        return parts
+    trained = match(manifest, parts.files, parts.classes, False).parts == 0
+    valid, test = int(trained[parts.valid.ids].sum()), int(trained[parts.test.ids].sum())
+    if not valid and not test:
+        return parts
+    note = (
+        f"the teacher was trained on {test:,} of the {len(parts.test):,} test and {valid:,} of the validation pictures, "
+        "so that their figures are too good"
+    )
+    return replace(parts, notes=(*parts.notes, note))
+
+
 def keep_pictures(folder: Path, parts: Parts) -> None:
     """Keep in a run's ``folder`` which pictures it has, and what was passed over."""
     if parts.manifest is not None:
@@ -227,7 +243,7 @@ def passed_over_line(files: Files) -> str | None:
     if not files.skipped:
         return None
     said = ", ".join(f"{count:,} {reason}" for reason, count in counts(files.skipped).items())
-    return f"passed over: {len(files.skipped):,} files ({said})"
+    return f"passed over: {len(files.skipped):,} file{'s' if len(files.skipped) > 1 else ''} ({said})"
 
 
 def _triggered(config: Config, part: Part, classes: Sequence[str]) -> Part:

@@ -32,7 +32,7 @@ from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.sparse import Shapes, weight_shapes
 from ramify.ops.surgery import lay_state, revived
 from ramify.run.checkpoint import own_plans, pack_model, read_model
-from ramify.run.dealing import keep_pictures
+from ramify.run.dealing import keep_pictures, with_teacher
 from ramify.run.distributed import ALONE, together
 from ramify.run.evaluate import Score, evaluate, to_float
 from ramify.run.events import (
@@ -56,6 +56,7 @@ from ramify.run.folder import (
     EVENTS,
     METRICS,
     append_line,
+    checkpoint_folder,
     keep_lines,
     locked,
     new_run,
@@ -112,6 +113,8 @@ def train(
     with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
         config, where, parts = prepare(config, team, progress, strict=strict)
         teacher = find_teacher(config, where, parts)
+        if teacher is not None and config.train.teacher is not None:
+            parts = with_teacher(parts, checkpoint_folder(config.train.teacher, config.runs_dir).parent)
 
         def open_folder() -> Path:
             return stack.enter_context(new_run(config, overwrite))

@@ -112,7 +112,13 @@ def _matrices(results: tuple[ClassResults, ...]) -> Plot:
         for at, each in enumerate(drawn)
     ]
     side_ = min(760, 150 + 34 * len(names))
-    axis = {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": labels, "showgrid": False}
+    axis = {
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": labels,
+        "showgrid": False,
+        "zeroline": False,
+    }
     layout = {
         "height": side_ + 70,
         "xaxis": {**axis, "title": {"text": "answer"}, "tickangle": -40, "constrain": "domain"},
