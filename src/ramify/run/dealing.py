@@ -220,8 +220,8 @@ def with_teacher(parts: Parts, teacher: Path) -> Parts:
     if not valid and not test:
         return parts
     note = (
-        f"the teacher was trained on {test:,} of the {len(parts.test):,} test and {valid:,} of the validation pictures, "
-        "so that their figures are too good"
+        f"the teacher was trained on {test:,} of the {len(parts.test):,} test and {valid:,} of the validation "
+        "pictures, so that their figures are too good"
     )
     return replace(parts, notes=(*parts.notes, note))
 
