@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ from ramify.data.listing import Skipped
 from ramify.data.pictures import Files, Part, PictureSet
 from ramify.data.store import Rows, Store
 from ramify.errors import RunError
+
+YOUNG = 600
+"""Seconds in which a file that is being written changes."""
 
 # Raise it when the meaning of a cached file changes: how pictures are decoded, scaled or laid out.
 FORMAT = 2
@@ -162,7 +166,8 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
         for old in path.parent.glob(f"{identity}-*"):
-            if old.stem != path.stem:
+            # A young temporary file may be another process's, which is still at work.
+            if old.stem != path.stem and not (old.suffix == ".tmp" and time.time() - old.stat().st_mtime < YOUNG):
                 old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
         if temporary is not None:

@@ -13,6 +13,7 @@ from ramify.config import Config, DataConfig
 from ramify.configfile import read_config
 from ramify.data.duplicates import Copy, copies, copies_line
 from ramify.data.fetch import Progress
+from ramify.data.fit import fit_set
 from ramify.data.listing import counts
 from ramify.data.manifest import Changes, Manifest, Match, changes, manifest_of, match, read_manifest, write_manifest
 from ramify.data.pictures import Files, Part, PictureSet, joined
@@ -116,11 +117,22 @@ def parts_of_run(
                 "and does not know which ones it was trained on; accepted: the pictures as they were, or a new run"
             )
         return parts, Changes()
-    pictures = load_source(whole(config.data), progress, shape=shape)
+    pictures = load_again(run, config, progress, shape)
     if not is_same_source(run, config, manifest, pictures):
         return deal(config, load_pictures(config.data, progress, shape=shape)), Changes()
     parts, found = deal_again(config, manifest, pictures)
     return parts, changes(manifest, found)
+
+
+def load_again(
+    run: Path, config: Config, progress: Progress | None = None, shape: tuple[int, int, int] | None = None
+) -> PictureSet:
+    """All pictures of ``config.data.source``, made ``shape``; those of ``run`` from the cache, as when it trained."""
+    data, trained = whole(config.data), read_config([run / CONFIG]).data
+    if data.size == trained.size and is_same_place(data.source, trained.source):
+        pictures = load_source(data, progress)
+        return pictures if shape is None or pictures.shape == shape else fit_set(pictures, shape)
+    return load_source(data, progress, shape=shape)
 
 
 def whole(data: DataConfig) -> DataConfig:

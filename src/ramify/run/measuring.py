@@ -9,10 +9,10 @@ from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.manifest import Manifest, changes, match, read_manifest
 from ramify.data.pictures import Part, PictureSet, joined
-from ramify.data.sources import load_pictures, load_source
+from ramify.data.sources import load_pictures
 from ramify.data.split import take
 from ramify.errors import ConfigError, InputError
-from ramify.run.dealing import KEPT, is_same_source, parts_of_run, passed_over_line, whole
+from ramify.run.dealing import KEPT, is_same_source, load_again, parts_of_run, passed_over_line
 from ramify.run.folder import CONFIG
 
 
@@ -58,7 +58,7 @@ def pictures_to_measure(
     manifest = read_manifest(run)
     if manifest is None:
         return _of_old_run(run, config, shape, only_new, progress)
-    pictures = load_source(whole(config.data), progress, shape=shape)
+    pictures = load_again(run, config, progress, shape)
     if is_same_source(run, config, manifest, pictures):
         chosen = _of_own_source(run, config, manifest, pictures, overrides, only_new)
     else:
