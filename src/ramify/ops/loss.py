@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ramify.errors import InputError
+
 
 def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
     """The cross-entropy of each exit, ``logits [E, B, C], labels [B] -> [E]``, mean over the batch.
@@ -20,7 +22,11 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_we
         smoothing: in [0, 1), the share of each label that is spread evenly over all classes (arXiv:1512.00567).
         class_weights: ``[C]``, by which a picture counts as its class, or its shares of classes, say; see
             :func:`class_weights`.
+
+    Raises:
+        InputError: the logits are not those of every exit, or there is not one label for each picture.
     """
+    _check(logits, labels)
     exits, batch, classes = logits.shape
     repeated = labels.repeat(exits) if labels.dim() == 1 else labels.repeat(exits, 1)
     flat = F.cross_entropy(logits.float().reshape(-1, classes), repeated, reduction="none", label_smoothing=smoothing)
@@ -48,6 +54,19 @@ def class_weights(wanted: Literal["none", "balanced"] | Sequence[float], labels:
     else:
         weights = torch.tensor([float(each) for each in wanted], dtype=torch.float64, device=labels.device)
     return (weights * len(labels) / (weights @ counts)).float()
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.dim() != 3:
+        raise InputError(
+            f"logits: got {list(logits.shape)}; accepted: [exits, pictures, classes], as a network with exits gives; "
+            "for a single exit logits[None]"
+        )
+    if len(labels) != logits.shape[1]:
+        raise InputError(
+            f"labels: got {len(labels)} for logits {list(logits.shape)}, which are [exits, pictures, classes]; "
+            f"accepted: {logits.shape[1]}, one for each picture"
+        )
 
 
 def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

@@ -15,9 +15,10 @@ from ramify.ops.policy import Criterion
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
 from ramify.run.dealing import Parts, parts_of_run
 from ramify.run.evaluate import all_logits
-from ramify.run.folder import CONFIG, EVENTS, append_line, checkpoint_of, locked
+from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, fit_to, place
+from ramify.run.saved import checkpoint_of
 
 
 def calibrate_run(

@@ -42,6 +42,7 @@ class Parts:
         files: what the ``ids`` of the parts count.
         notes: sentences for the user.
         new: ids of files that have come since the run began, and that it does not use.
+        larger: the training pictures once more, larger, where ``data.augment`` crops them; else None.
     """
 
     train: Part
@@ -51,6 +52,12 @@ class Parts:
     files: Files = field(default_factory=Files)
     notes: tuple[str, ...] = ()
     new: torch.Tensor | None = None
+    larger: Part | None = None
+
+    @property
+    def fed(self) -> Part:
+        """The training pictures from which a step is fed."""
+        return self.train if self.larger is None else self.larger
 
     @property
     def counts(self) -> tuple[int, int, int]:

@@ -9,11 +9,19 @@ from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.manifest import Manifest, changes, match, read_manifest
 from ramify.data.pictures import Part, PictureSet, joined
-from ramify.data.sources import load_pictures
+from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import take
 from ramify.errors import ConfigError, InputError
-from ramify.run.dealing import KEPT, is_same_source, load_again, parts_of_run, passed_over_line
-from ramify.run.folder import CONFIG
+from ramify.run.dealing import (
+    KEPT,
+    is_same_place,
+    is_same_source,
+    load_again,
+    parts_of_run,
+    passed_over_line,
+    whole,
+)
+from ramify.run.folder import CONFIG, is_run
 
 
 @dataclass(frozen=True)
@@ -57,11 +65,13 @@ def pictures_to_measure(
     """
     manifest = read_manifest(run)
     if manifest is None:
-        return _of_old_run(run, config, shape, only_new, progress)
+        return _of_unknown(run, config, shape, only_new, progress)
     pictures = load_again(run, config, progress, shape)
     if is_same_source(run, config, manifest, pictures):
         chosen = _of_own_source(run, config, manifest, pictures, overrides, only_new)
     else:
+        if config.data.source in SOURCES:
+            pictures = load_pictures(whole(config.data), progress, shape=shape)
         chosen = _of_other_source(run, config, manifest, pictures, only_new)
     if any(text.startswith("data.limit=") for text in overrides) and config.data.limit is not None:
         kept = take(chosen.part, config.data.limit, chosen.classes)
@@ -124,17 +134,23 @@ def _of_other_source(run: Path, config: Config, manifest: Manifest, pictures: Pi
     return Chosen(part, pictures.classes, _names(pictures, part), what, tuple(notes))
 
 
-def _of_old_run(
+def _of_unknown(
     run: Path, config: Config, shape: tuple[int, int, int] | None, only_new: bool, progress: Progress | None
 ) -> Chosen:
-    """Of a run without a manifest: the seeded test part, if the source is as large as it was."""
+    """Of a network without a manifest: of a run of an older ramify, or of no run."""
     if only_new:
         raise InputError(f"{run}: has no manifest, so that nothing is known to be new; accepted: a run that has one")
-    if config.data.source == read_config([run / CONFIG]).data.source:
+    if is_run(run) and is_same_place(config.data.source, read_config([run / CONFIG]).data.source):
         parts, _ = parts_of_run(run, config, progress, shape)
         return Chosen(parts.test, parts.classes, (), "test pictures", ())
-    pictures = load_pictures(config.data, progress, shape=shape)
-    return Chosen(pictures.test, pictures.classes, (), "test pictures", ())
+    if config.data.source in SOURCES:
+        pictures = load_pictures(config.data, progress, shape=shape)
+    else:
+        pictures = load_source(whole(config.data), progress, shape=shape)
+    part = pictures.test if len(pictures.test) else joined((pictures.train, pictures.valid))
+    note = f"{run.name} does not say which pictures it was trained on"
+    what = "test pictures" if len(pictures.test) else "pictures"
+    return Chosen(part, pictures.classes, _names(pictures, part), what, (note, *pictures.files.notes))
 
 
 def _names(pictures: PictureSet, part: Part) -> tuple[str, ...]:
