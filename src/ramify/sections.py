@@ -230,7 +230,7 @@ class DataConfig(Section):
     memory_gb: Annotated[
         AtLeastZero,
         Key("a number >= 0, in GB", "a larger set of decoded pictures is not held in memory but read from the cache"),
-    ] = 2.0
+    ] = 1.0
     max_pixels: Annotated[
         Epoch,
         Field(le=178_000_000),

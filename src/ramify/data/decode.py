@@ -36,7 +36,8 @@ WHITE: Color = (255, 255, 255)
 DIGEST_BYTES = 16
 
 _CHUNK = 16  # pictures a thread takes at a time: many enough for small ones, ...
-_CHUNK_BYTES = 1_000_000  # ... and few enough for photographs
+_CHUNK_BYTES = 1_000_000  # ... and few enough for photographs, by their files
+_CHUNK_DECODED = 8_000_000  # ... and by their pixels
 _THREADS = min(8, os.cpu_count() or 1)
 
 # What Pillow's decoders raise on damaged files; most are OSError.
@@ -198,27 +199,34 @@ def decoding(files: Iterable[File], reading: Reading) -> Iterator[Iterator[tuple
 def _in_order(
     pool: ThreadPoolExecutor, files: Iterable[File], reading: Reading
 ) -> Iterator[tuple[int, Decoded | DataError]]:
-    # A window of few chunks: memory stays bounded whatever the files are.
+    todo = iter(files)
+    # A window of few chunks, which grow from one picture as far as what was decoded so far is small: memory stays
+    # bounded whatever the files are, and however much they unpack to.
     waiting: deque[Future[list[tuple[int, Decoded | DataError]]]] = deque()
-    for chunk in _chunks(files):
+    most, largest = 1, 1
+    while chunk := _chunk(todo, most):
         waiting.append(pool.submit(_decode_chunk, chunk, reading))
         if len(waiting) > 2 * _THREADS:
-            yield from waiting.popleft().result()
+            done = waiting.popleft().result()
+            largest = max(largest, *(_bytes(each) for _, each in done))
+            most = max(1, min(_CHUNK, _CHUNK_DECODED // largest))
+            yield from done
     while waiting:
         yield from waiting.popleft().result()
 
 
-def _chunks(files: Iterable[File]) -> Iterator[list[File]]:
+def _chunk(files: Iterator[File], most: int) -> list[File]:
+    """The next files, up to ``most``, and not many bytes at once."""
     chunk: list[File] = []
     size = 0
-    for number, name, content in files:
-        chunk.append((number, name, content))
-        size += len(content) if isinstance(content, bytes) else _size(content)
-        if len(chunk) == _CHUNK or size > _CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    while len(chunk) < most and size < _CHUNK_BYTES and (file := next(files, None)) is not None:
+        chunk.append(file)
+        size += len(file[2]) if isinstance(file[2], bytes) else _size(file[2])
+    return chunk
+
+
+def _bytes(decoded: Decoded | DataError) -> int:
+    return 0 if isinstance(decoded, DataError) or decoded.pixels is None else decoded.pixels.nbytes
 
 
 def _size(path: Path) -> int:
