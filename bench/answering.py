@@ -46,7 +46,7 @@ RESULTS = Path(__file__).parent / "results" / "answering.json"
 SINGLES, MANY, ROUNDS = 48, 1024, 10
 
 
-def ordinary(network: ramify.Network, image: Tensor, policy: Policy) -> tuple[int, int]:
+def ordinary(network: Branching, image: Tensor, policy: Policy) -> tuple[int, int]:
     """Class and exit of one picture, as one writes it in a hurry."""
     x = network.enter(image)
     for exit_, stage in enumerate(network.stages):
@@ -94,7 +94,7 @@ def each(answer: Callable[[Tensor], object], batches: tuple[Tensor, ...]) -> Non
         answer(images)
 
 
-def measure(name: str, drop: float, network: ramify.Network, policy: Policy, images: Tensor) -> dict[str, object]:
+def measure(name: str, drop: float, network: Branching, policy: Policy, images: Tensor) -> dict[str, object]:
     """One network by one policy."""
     whole = to_cnn(network)
     ready, bare = fold(network), fold(whole)
@@ -154,9 +154,10 @@ def main() -> None:
             for drop in DROPS:
                 calibrate_run(run, max_drop=drop)
                 network, policy = load(run), load_policy(run)
+                assert isinstance(network, ramify.Network)
                 assert policy is not None
                 rows.append(measure(run.name, drop, network, policy, images))
-                if network.config.cells == "seed" and images.shape[2] > 16:
+                if isinstance(network, ramify.Network) and network.config.cells == "seed" and images.shape[2] > 16:
                     left = network.predict(images, policy).exits.bincount(minlength=policy.exits)
                     wide = network.config.model_copy(update={"channels": 4 * network.config.channels})
                     large = ramify.Network(wide, stages=policy.exits, seed=0).eval()

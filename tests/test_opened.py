@@ -1,5 +1,6 @@
 """One door: a name or a folder, and all that can be done with the network."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_a_run_is_measured_calibrated_exported_and_reported_through_one_door(tmp
     summary = train(tiny("name=mine"))
     run = ramify.open("mine")
     assert run.summary == summary
-    assert run.policy is None
+    assert ramify.load_policy("mine") is None
     kept = run.calibrate(max_drop=0.1)
     assert run.policy == kept.calibration.policy  # read again after it changed
     found = run.evaluate()
@@ -87,7 +88,7 @@ def test_pictures_above_one_are_refused_where_they_would_give_wrong_answers(scal
     network = own().eval()
     images = torch.rand(3, 1, 8, 8)
     wrong = (images * 255).to(torch.uint8) if isinstance(scale, str) else images * scale
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: network(wrong),
         lambda: network.classify(wrong),
         lambda: network.predict(wrong, ramify.Policy((0.5,))),

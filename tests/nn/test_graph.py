@@ -65,7 +65,7 @@ PINNED = {
         "positions, which differs in more than its channels",
         "layer_norm, which reads all channels together",
         "a linear layer that reads a channel in part",
-        "an addition to what is no channel",
+        "add of channels with what is none",
         *ANSWERS,
     },
 }

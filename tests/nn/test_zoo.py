@@ -18,7 +18,7 @@ from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
 from ramify.ops.grow import grow
 from ramify.ops.prune import prune
-from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
+from ramify.run.checkpoint import Card, card_with, pack_model, read_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 
@@ -149,7 +149,7 @@ def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int |
     for number, each in enumerate((network, small)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        card = Card(config, len(each.stages), tuple("abcdefghij"), epoch=1, plans=own_plans(each))
+        card = card_with(Card(config, len(each.stages), tuple("abcdefghij"), epoch=1), each)
         for file, blob in pack_model(each, card).items():
             (folder / file).write_bytes(blob)
         loaded, read = read_model(folder)

@@ -26,7 +26,7 @@ from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import parameter_groups, set_masks
-from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
+from ramify.run.checkpoint import Card, card_with, pack_model, read_model
 from tests.ops.networks import (
     KINDS,
     NARROW,
@@ -373,7 +373,7 @@ def test_an_unpruned_network_is_left_as_it_is_and_said_to_be(wiring: str, cell: 
     assert not receipt.changed
     assert receipt.before == receipt.after
     assert (receipt.removed, receipt.flushed, receipt.difference) == (0, 0, 0)
-    assert own_plans(small) is None
+    assert small.plans == plan(small.config)
     assert all(torch.equal(value, small.state_dict()[name]) for name, value in network.state_dict().items())
 
 
@@ -399,8 +399,8 @@ def half_lost(network: Network) -> Network:
 @pytest.mark.parametrize("wiring", KINDS)
 def test_a_compacted_network_is_saved_and_read_back_exactly(wiring: str, tmp_path: Path) -> None:
     small = half_lost(build(wiring))
-    assert own_plans(small) == small.plans
-    card = Card(small.config, len(small.stages), ("a", "b", "c"), epoch=1, plans=own_plans(small))
+    card = card_with(Card(small.config, len(small.stages), ("a", "b", "c"), epoch=1), small)
+    assert card.plans == small.plans
     for name, blob in pack_model(small, card).items():
         (tmp_path / name).write_bytes(blob)
     loaded, read = read_model(tmp_path)

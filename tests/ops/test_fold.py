@@ -165,8 +165,9 @@ class Shared(nn.Module):
         rows = z.view(len(z) if isinstance(z, Tensor) else z.size(0), 4, -1)
         positive = F.relu(z)
         self.relu(y)
-        summed: Tensor = positive + y + rows.view_as(y)
-        return summed + torch.sigmoid(y) * y
+        gated: Tensor = torch.sigmoid(y) * y
+        summed: Tensor = positive + y + rows.view_as(y) + gated
+        return summed
 
 
 class Functional(nn.Module):

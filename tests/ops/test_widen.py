@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 from ramify.nn.masked import MaskedConv2d, masked_layers
-from ramify.nn.network import Network, existing_cells
+from ramify.nn.network import Network, existing_cells, plan
 from ramify.ops.channels import channels, mask_dead_inputs
 from ramify.ops.compact import compact
 from ramify.ops.cost import cost
@@ -20,7 +20,7 @@ from ramify.ops.grow import grow
 from ramify.ops.inherit import measured
 from ramify.ops.surgery import optimizer_state, parameter_groups, revived, set_masks
 from ramify.ops.widen import widen
-from ramify.run.checkpoint import Card, own_plans, pack_model, pack_trainer, read_model, read_trainer
+from ramify.run.checkpoint import Card, card_with, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.checkpoint import TrainerState as Saved
 from tests.ops.networks import chain, kind_of, pictures_for
 from tests.ops.test_inherit import KINDS, PRUNINGS, pruned, seed_network, step, stir, trainer
@@ -232,13 +232,14 @@ def test_a_widened_network_is_saved_and_read_back_and_goes_on(kind: str, init: I
     step(network, optimizer)
     widen(network, 0, 3, optimizer, init=init, seed=0)
     step(network, optimizer)
-    assert own_plans(network) == network.plans
     assert [cell.inner_channels for stage in network.plans for cell in stage.cells] == [7, 7, 4]
-    card = Card(network.config, 1, ("a", "b", "c"), epoch=1, plans=own_plans(network))
+    card = card_with(Card(network.config, 1, ("a", "b", "c"), epoch=1), network)
+    assert card.plans == network.plans
     saved = Saved(1, 0.0, None, None)
     for name, blob in (pack_model(network, card) | pack_trainer(network, optimizer, saved)).items():
         (tmp_path / name).write_bytes(blob)
     loaded, read = read_model(tmp_path)
+    assert isinstance(loaded, Network)
     assert read == card
     assert loaded.plans == network.plans
     restored = torch.optim.AdamW(parameter_groups(loaded, 1e-2), lr=0.01)
@@ -363,4 +364,4 @@ def test_other_mistakes_are_told() -> None:
         widen(network, 0, 1, images=torch.rand(1, 2, 9, 9))
     with pytest.raises(InputError, match="followers: got a network of other stages"):
         widen(network, 0, 1, followers=[seed_network("iterative", (1,))])
-    assert own_plans(network) is None
+    assert network.plans == plan(network.config)
