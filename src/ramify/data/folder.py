@@ -186,10 +186,10 @@ class _Source:
             DataError: they are not.
         """
         if found.problems and self.config.broken == "stop":
-            sentences = [found.problems[row] for row in sorted(found.problems)]
+            # To go on without them is a way for each of them.
+            sentences = [f"{found.problems[row]}, or data.broken=skip" for row in sorted(found.problems)]
             more = [f"and {len(sentences) - NAMED:,} more like these"] if len(sentences) > NAMED else []
-            hint = "to go on without them: data.broken=skip"
-            raise DataError(*sentences[:NAMED], *more, hint)
+            raise DataError(*sentences[:NAMED], *more)
         return [Skipped(names[row], f"{BROKEN}: {_reason(found.problems[row])}") for row in sorted(found.problems)]
 
     def _groups(self, names: Sequence[str], kept: Sequence[bool], listed: Mapping[str, str]) -> tuple[str, ...] | None:
