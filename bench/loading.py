@@ -95,14 +95,14 @@ def from_loader(files: list[Path], seed: int) -> Iterator[tuple[torch.Tensor, to
     yield from DataLoader(Pictures(files), BATCH, shuffle=True, num_workers=2, generator=order)
 
 
-def rates(folder: Path, rounds: int, count: int, step: bool) -> None:
+def rates(folder: Path, rounds: int, count: int, step: bool, seed: int) -> None:
     """Pictures a second of both, in turn: the time from the first batch to the last of ``count`` pictures."""
     config = ramify.DataConfig(source=str(folder))
     part = ramify.load_pictures(config).train
     files = sorted(folder.rglob("*.jpg"))
     learn = stepping(part) if step else None
     found: dict[str, list[float]] = {"store": [], "DataLoader, 2 workers": []}
-    for seed in range(rounds):
+    for seed in range(seed, seed + rounds):
         for name, source in zip(found, (from_store(part, seed), from_loader(files, seed)), strict=True):
             first = next(source)  # workers have started, and the first pages are there
             began, done = time.perf_counter(), 0
@@ -150,13 +150,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4_000)
     parser.add_argument("--step", action="store_true")
+    parser.add_argument("--seed", type=int, default=0, help="of the order: other pictures, which no cache has yet")
     given = parser.parse_args()
     if given.what == "make":
         make(given.folder, given.pictures, given.side)
     elif given.what == "train":
         train(given.folder)
     else:
-        rates(given.folder, given.rounds, given.count, given.step)
+        rates(given.folder, given.rounds, given.count, given.step, given.seed)
 
 
 if __name__ == "__main__":
