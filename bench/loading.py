@@ -102,8 +102,8 @@ def rates(folder: Path, rounds: int, count: int, step: bool, seed: int) -> None:
     files = sorted(folder.rglob("*.jpg"))
     learn = stepping(part) if step else None
     found: dict[str, list[float]] = {"store": [], "DataLoader, 2 workers": []}
-    for seed in range(seed, seed + rounds):
-        for name, source in zip(found, (from_store(part, seed), from_loader(files, seed)), strict=True):
+    for drawn in range(seed, seed + rounds):
+        for name, source in zip(found, (from_store(part, drawn), from_loader(files, drawn)), strict=True):
             first = next(source)  # workers have started, and the first pages are there
             began, done = time.perf_counter(), 0
             for images, labels in source:
