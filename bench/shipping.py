@@ -61,8 +61,8 @@ def noise(folder: Path) -> Path:
 
 def test_pictures(run: Path) -> Floats:
     """Some test pictures of a run, float32 ``[N, C, H, W]``."""
-    test = load_pictures(ramify.read_config([run / "config.yaml"]).data).test.images
-    found: Floats = to_float(spread(test, 200)).contiguous().numpy()
+    test = load_pictures(ramify.read_config([run / "config.yaml"]).data).test
+    found: Floats = to_float(spread(test, 200).images).contiguous().numpy()
     return found
 
 

@@ -18,19 +18,21 @@ ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost
 ops.convert ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact
 ops.traced ops.rewrite ops.fold
 ops.policy ops.certify ops.calibrate
-data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
+data data.names data.listing data.archive data.layout data.table data.decode data.recolor data.store data.pictures
+data.gather data.manifest data.duplicates data.split data.fetch data.cache data.formats data.folder
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.saved run.prepare run.state run.growing run.regrowing run.answers run.teacher
-run.guidance run.record run.step run.train run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.saved run.dealing run.prepare run.state run.growing run.regrowing run.answers
+run.teacher run.guidance run.record run.step run.train run.calibrate run.analysis run.classes run.measuring run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
-show show.words show.lines show.live show.analysis show.tables show.front
+show show.words show.lines show.live show.analysis show.classes show.tables show.front
 show.scalars show.network_picture show.tensorboard show.wandb show.tracking
 show.report show.report.plot show.report.page show.report.parts show.report.pictures show.report.gradcam
 show.report.groups show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
 show.report.compare_static show.report.compare
-show.report.facts show.report.outcome show.report.history show.report.density show.report.effort show.report.exits
+show.report.facts show.report.outcome show.report.classes
+show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize

@@ -235,6 +235,14 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
     if data.sizes is not None:
         yield from _size_contradictions(config, data.sizes)
+    if data.fold is not None and data.fold[0] > data.fold[1]:
+        yield "data.fold", data.fold, f"[k, n] with k from 1 to {data.fold[1]}"
+    if data.range is not None and data.range[0] >= data.range[1]:
+        yield "data.range", data.range, "[low, high] with low < high"
+    if data.sampler == "balanced" and train.class_weights == "balanced":
+        yield "train.class_weights", "balanced", "none, as data.sampler balanced makes the classes equal already"
+    if train.patience is not None and data.valid_fraction == 0:
+        yield "train.patience", train.patience, "null, as there is no validation score with data.valid_fraction = 0"
 
 
 def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:

@@ -157,9 +157,7 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
                 branch[name] = {**given, leaf: entry.value}
             continue
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.4) or [
-                name for name in known if name.rpartition(".")[2] == leaf
-            ]
+            near = _meant(leaf, known) or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             if key in SECTIONS:
                 example = next(name for name in known if name.startswith(f"{key}."))
                 hint = f"accepted: a section with keys such as {example}"
@@ -185,6 +183,53 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
             wrong.append(f"{problem} ({entries[key].where})" if key in entries else problem)
     problems.extend(wrong)
     return config
+
+
+GUESSES = {
+    "early_stopping": "train.patience",
+    "early_stop": "train.patience",
+    "early_stopping_patience": "train.patience",
+    "stop_after": "train.patience",
+    "class_weight": "train.class_weights",
+    "weights": "train.class_weights",
+    "balanced": "data.sampler",
+    "weighted_sampler": "data.sampler",
+    "oversample": "data.sampler",
+    "oversampling": "data.sampler",
+    "folds": "data.fold",
+    "kfold": "data.fold",
+    "k_fold": "data.fold",
+    "cross_validation": "data.fold",
+    "groups": "data.group",
+    "labels_file": "data.labels",
+    "csv": "data.labels",
+    "image_size": "data.size",
+    "img_size": "data.size",
+    "img_sz": "data.size",
+    "path": "data.source",
+    "dir": "data.source",
+    "root": "data.source",
+    "dataset": "data.source",
+    "val_split": "data.valid_fraction",
+    "val_fraction": "data.valid_fraction",
+    "validation_split": "data.valid_fraction",
+    "test_split": "data.test_fraction",
+    "lr": "train.learning_rate",
+    "max_epochs": "train.epochs",
+    "skip_broken": "data.broken",
+    "workers": "train.threads",
+    "num_workers": "train.threads",
+    "pretrained": "parent",
+    "pretrained_weights": "parent",
+}
+"""Names that other programs have for a key, whatever section they are put in."""
+
+
+def _meant(leaf: str, known: Mapping[str, object]) -> list[str]:
+    """The key that somebody means by ``leaf``: the one so called in another section, or what others call it."""
+    named = [name for name in known if name.rpartition(".")[2] == leaf]
+    guess = GUESSES.get(leaf.lower(), "")
+    return named[:1] if len(named) == 1 else [guess] if guess in known else named[:1]
 
 
 def _depth(location: tuple[int | str, ...]) -> int:

@@ -1,5 +1,6 @@
 """The sections of a configuration: every key with its type, range, default and meaning."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -57,6 +58,21 @@ AtLeastZero = Annotated[Number, Field(ge=0)]
 Scalar = bool | Whole | Number | str | None
 Argument = Scalar | tuple[Scalar, ...]
 """What ``network.module_args`` may hold."""
+
+Channel = Annotated[Whole, Field(ge=0, le=255)]
+
+
+def _group_expression(value: str | None) -> str | None:
+    """Refuse an expression that is none, or that does not find one group."""
+    if value is not None and "(" in value:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(str(error)) from error
+        if groups != 1:
+            raise ValueError("one group")
+    return value
+
 
 NEVER_MIRRORED = frozenset({"digits", "mnist"})
 """``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
@@ -165,6 +181,77 @@ class DataConfig(Section):
         Annotated[str, Field(pattern=r"^https?://[^/]+")] | None,
         Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
     ] = None
+    labels: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key(
+            "the path of a CSV file, in the source or from here, or null for the folders' names",
+            "a table that says what each picture shows: columns file and label, and perhaps part and group",
+        ),
+    ] = None
+    group: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        AfterValidator(_group_expression),
+        Key(
+            "a column of data.labels, or a regular expression with one (group), or null",
+            "what pictures have in common that must not be in two parts, such as a person: the column's value, or what "
+            "the expression finds in a picture's name",
+        ),
+    ] = None
+    fold: Annotated[
+        tuple[Epoch, Annotated[Whole, Field(ge=2)]] | None,
+        Key(
+            "[k, n] with k from 1 to n, or null",
+            "k-fold cross-validation: the training pictures are dealt into n folds, and the k-th is the test part",
+        ),
+    ] = None
+    sampler: Annotated[
+        Literal["shuffle", "balanced"],
+        Key(
+            "shuffle, balanced",
+            "shuffle: each training picture once in an epoch; balanced: as many draws, with replacement, each class as "
+            "likely",
+        ),
+    ] = "shuffle"
+    background: Annotated[
+        Literal["white", "black", "gray"] | tuple[Channel, Channel, Channel],
+        Key("white, black, gray, or [red, green, blue] from 0 to 255", "what transparent pictures are laid on"),
+    ] = "white"
+    range: Annotated[
+        tuple[Number, Number] | None,
+        Key(
+            "[low, high], or null for the least and the largest value of the set",
+            "the values of 16- and 32-bit pictures that become 0 and 255; kept with the run",
+        ),
+    ] = None
+    broken: Annotated[
+        Literal["stop", "skip"],
+        Key("stop, skip", "what happens where pictures cannot be decoded: all are named, or they are passed over"),
+    ] = "stop"
+    memory_gb: Annotated[
+        AtLeastZero,
+        Key("a number >= 0, in GB", "a larger set of decoded pictures is not held in memory but read from the cache"),
+    ] = 1.0
+    max_pixels: Annotated[
+        Epoch,
+        Field(le=178_000_000),
+        Key("a whole number from 1 to 178000000", "a picture of more pixels counts as broken"),
+    ] = 89_000_000
+    max_file_mb: Annotated[
+        Positive, Key("a number > 0, in MB", "a source with a larger picture file, unpacked, is refused")
+    ] = 250.0
+    max_archive_gb: Annotated[
+        Positive, Key("a number > 0, in GB", "an archive that is larger, unpacked, is refused")
+    ] = 32.0
+    max_depth: Annotated[Epoch, Key("a whole number >= 1", "a source with deeper folders is refused")] = 32
+    max_entries: Annotated[Epoch, Key("a whole number >= 1", "a source of more files and folders is refused")] = (
+        2_000_000
+    )
+
+    @property
+    def background_color(self) -> tuple[int, int, int]:
+        """Red, green and blue of ``background``, 0 to 255."""
+        named = {"white": (255, 255, 255), "black": (0, 0, 0), "gray": (128, 128, 128)}
+        return named[self.background] if isinstance(self.background, str) else self.background
 
 
 BASIC = "basic"
@@ -758,6 +845,22 @@ class TrainConfig(Section):
         Key(
             "a number in [0, 1], or null for 0.5 with a teacher",
             "weight of the teacher in each exit's loss; the labels have the rest",
+        ),
+    ] = None
+    class_weights: Annotated[
+        Literal["none", "balanced"] | Annotated[tuple[AtLeastZero, ...], Field(min_length=2)],
+        Key(
+            "none, balanced, or a list of one number >= 0 for each class in the order of their names",
+            "weight of each class in the loss; balanced: N / (C * n) for a class of n of the N training pictures in C "
+            "classes; they are scaled so that the mean over the training pictures is 1",
+        ),
+    ] = "none"
+    patience: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null",
+            "early stopping: the run ends after so many epochs without a better validation score; they count from the "
+            "last growth and pruning on",
         ),
     ] = None
     clip: Annotated[

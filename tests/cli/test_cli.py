@@ -158,7 +158,7 @@ def test_config_keys_names_every_key_with_default_and_meaning(ramify: CommandLin
 
 
 def test_data_counts_the_pictures(ramify: CommandLine) -> None:
-    assert "digits: 1,438 training and 359 test pictures, grey, 8 x 8 pixels, 10 classes" in ramify("data").out
+    assert "digits: 1,438 training, 359 test pictures, gray, 8 x 8 pixels, 10 classes" in ramify("data").out
     counted = json.loads(ramify("data", "--json").out)
     assert sum(counted["train"]) + sum(counted["test"]) == 1797
 
@@ -289,7 +289,7 @@ def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatc
 @pytest.mark.slow
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine) -> None:
     """A real refusal by the system: no file may exceed a size that only the grown network needs."""
-    command = f"ulimit -f 24; exec {sys.executable} -m ramify train {' '.join(TINY)} name=mine network.channels=7"
+    command = f"ulimit -f 96; exec {sys.executable} -m ramify train {' '.join(TINY)} name=mine network.channels=16"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1, done.stderr
     [error] = done.stderr.strip().splitlines()

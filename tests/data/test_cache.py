@@ -51,8 +51,11 @@ def test_a_new_state_replaces_the_old_one_and_nothing_else(cache: Path) -> None:
     for identity, state in (("a", "1"), ("b", "1"), ("a", "2")):
         cached(identity, state, some_pictures)
     (cache / "decoded" / "a-left-behind.tmp").touch()
+    os.utime(cache / "decoded" / "a-left-behind.tmp", (5, 5))
+    (cache / "decoded" / "a-at-work.tmp").touch()
     cached("a", "3", some_pictures)
-    assert sorted(path.name for path in (cache / "decoded").iterdir()) == ["a-3.safetensors", "b-1.safetensors"]
+    left = sorted(path.name for path in (cache / "decoded").iterdir())
+    assert left == ["a-3.safetensors", "a-at-work.tmp", "b-1.safetensors"]
 
 
 def test_every_flipped_byte_and_every_cut_is_noticed(cache: Path) -> None:

@@ -144,7 +144,7 @@ def test_confusion_by_hand() -> None:
     mean = 7.9 / 6
     deviation = math.sqrt(sum((float(each) - mean) ** 2 for each in distance) / 6)
     torch.testing.assert_close(confusion_scores(PROBABILITIES), (distance - mean) / deviation)
-    found = by_hand().confusion
+    found = by_hand().confusion_score
     assert found is not None
     assert found.auroc == pytest.approx(5 / 9)
     assert found.confidence_auroc == pytest.approx(8 / 9)
@@ -156,7 +156,7 @@ def test_confusion_by_hand() -> None:
 
 def test_confusion_is_undefined_where_nothing_is_wrong() -> None:
     logits = PROBABILITIES.log()
-    found = analyse(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion
+    found = analyse(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion_score
     assert found is not None
     assert (found.auroc, found.confidence_auroc, found.wrong) == (None, None, None)
     assert found.right == pytest.approx(0)
@@ -166,7 +166,7 @@ def test_confusion_is_undefined_where_nothing_is_wrong() -> None:
 def test_outlying_scores_are_counted_in_the_outermost_bins() -> None:
     logits = torch.zeros(2, 101, 2)
     logits[1, 0, 0] = 9  # one picture alone is ten standard deviations from the mean
-    found = analyse(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion
+    found = analyse(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion_score
     assert found is not None
     assert found.right_counts[-1] == 1
     assert sum(found.right_counts) == 101
@@ -278,9 +278,9 @@ def test_every_picture_is_counted_once(given: tuple[Tensor, Tensor, list[int]]) 
     for each in found.reliability:
         assert sum(place.count for place in each.bins) == found.pictures
         assert 0 <= each.error <= 1
-    if found.confusion is not None:
-        assert sum(found.confusion.right_counts) + sum(found.confusion.wrong_counts) == found.pictures
-        assert len(found.confusion.right_counts) == len(CONFUSION_EDGES) - 1
+    if found.confusion_score is not None:
+        assert sum(found.confusion_score.right_counts) + sum(found.confusion_score.wrong_counts) == found.pictures
+        assert len(found.confusion_score.right_counts) == len(CONFUSION_EDGES) - 1
 
 
 @given(answers())
@@ -291,7 +291,7 @@ def test_an_analysis_is_json(given: tuple[Tensor, Tensor, list[int]]) -> None:
 
 def test_one_exit_has_no_early_answer() -> None:
     found = analyse(PROBABILITIES[:1].log(), LABELS, [10], "abc")
-    assert found.confusion is None
+    assert found.confusion_score is None
     assert found.agreement == ((1.0,),)
     assert found.averaged == found.accuracy
     thinking = found.overthinking

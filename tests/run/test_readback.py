@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 import ramify
+from ramify.data.sources import load_source
 from ramify.errors import ConfigError, InputError
 from ramify.run.events import EpochDone, Event
 from ramify.run.readback import describe, remeasure
@@ -84,7 +85,7 @@ def test_pictures_of_another_size_and_mode_are_converted(tmp_path: Path) -> None
     write_pictures(tmp_path / "photos", "31", "RGB", 20)
     found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'photos'}", "data.limit=null"])
     assert found.source.endswith("photos")
-    assert (found.pictures, len(found.exits)) == (2, 3)
+    assert (found.pictures, len(found.exits)) == (10, 3)
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
@@ -92,9 +93,10 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     train(tiny("name=mine"))
     write_pictures(tmp_path / "digits", "37", "L", 8)
     found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'digits'}", "data.limit=null"])
-    pictures = ramify.load_pictures(ramify.DataConfig(source=found.source))
-    answers = load("mine")(pictures.test.images.float() / 255).argmax(dim=2)
-    truth = torch.tensor([int(pictures.classes[label]) for label in pictures.test.labels])
+    pictures = load_source(ramify.DataConfig(source=found.source))
+    assert found.pictures == len(pictures.train) == 10
+    answers = load("mine")(pictures.train.images.float() / 255).argmax(dim=2)
+    truth = torch.tensor([int(pictures.classes[label]) for label in pictures.train.labels])
     expected = (answers == truth).float().mean(dim=1)
     assert [each.test.top1 for each in found.exits if each.test] == pytest.approx(expected.tolist())
 

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ramify.data.pictures import Part
 from ramify.errors import RunError
 from ramify.ops.policy import follow
 from ramify.run.saved import load, load_policy
@@ -136,8 +137,9 @@ def test_a_missing_package_is_told_in_a_sentence(
 
 
 def test_pictures_are_taken_at_even_distances() -> None:
-    assert spread(torch.arange(1000), 500).diff().unique().tolist() in ([2], [2, 3])
-    assert spread(torch.arange(3), 500).tolist() == [0, 1, 2]
+    part = Part(torch.zeros(1000, 1, 1, 1), torch.arange(1000))
+    assert spread(part, 500).labels.diff().unique().tolist() in ([2], [2, 3])
+    assert spread(part[:3], 500).labels.tolist() == [0, 1, 2]
 
 
 def test_a_damaged_card_is_told_where_the_folder_is_used(ramify: CommandLine, exported: Export, png: Path) -> None:

@@ -25,7 +25,7 @@ def test_the_table_tells_what_was_asked(ramify: CommandLine, exported: Export, p
     (tmp_path / "photo.jpg").write_bytes(picture(3, "RGB", (30, 20), "JPEG"))
     found = ramify("predict", exported.folder, str(png), str(tmp_path / "photo.jpg"), "--threshold", "0")
     assert found.code == 0
-    for said in ("digit.png", "1 of 3", "20x30 RGB made 8x8 gray", "2 pictures, leaving at each exit: 2 / 0 / 0"):
+    for said in ("digit.png", "1 of 3", "30x20 RGB made 8x8 gray", "2 pictures, leaving at each exit: 2 / 0 / 0"):
         assert said in found.out
     assert "(ONNX Runtime)\npolicy: leave where the highest probability reaches 0, as asked for" in found.out
 

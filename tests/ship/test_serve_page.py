@@ -112,7 +112,7 @@ def test_a_dropped_picture_is_answered(page: Page) -> None:
     place = moods.index("answered here")
     assert moods == ["not sure enough"] * place + ["answered here"] + ["would have said"] * (2 - place)
     assert exits.locator(".top li").count() == 9
-    assert "30x40 RGB made 8x8 gray" in page.locator("#note").inner_text()
+    assert "40x30 RGB made 8x8 gray" in page.locator("#note").inner_text()
     assert page.locator("#seen").evaluate("image => image.naturalWidth") == 8
     assert page.locator("#given").evaluate("image => image.naturalWidth") == 40
 

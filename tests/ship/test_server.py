@@ -24,6 +24,7 @@ from PIL import Image
 from schemathesis import checks
 from schemathesis.core.result import Ok
 
+from ramify.data.decode import Reading
 from ramify.errors import InputError
 from ramify.run.calibrate import calibrate_run
 from ramify.run.saved import run_behind
@@ -153,8 +154,8 @@ def test_a_run_is_found_from_what_lies_in_it(run: Path) -> None:
 
 PICTURES: dict[str, tuple[bytes, str]] = {
     "gray png": (picture(0), ""),
-    "larger gray png": (picture(0, size=(64, 48)), "48x64 gray made 8x8 gray"),
-    "colour jpeg": (picture(0, "RGB", (30, 20), "JPEG"), "20x30 RGB made 8x8 gray"),
+    "larger gray png": (picture(0, size=(64, 48)), "64x48 gray made 8x8 gray"),
+    "colour jpeg": (picture(0, "RGB", (30, 20), "JPEG"), "30x20 RGB made 8x8 gray"),
     "cmyk jpeg": (picture(0, "CMYK", (8, 8), "JPEG"), "8x8 RGB made 8x8 gray"),
     "rgba png": (picture(0, "RGBA"), "8x8 RGB with transparency made 8x8 gray"),
     "16-bit png": (picture(0, "I;16", (16, 16)), "16x16 gray made 8x8 gray"),
@@ -425,6 +426,10 @@ class Slow:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         return self.inner.input_shape
+
+    @property
+    def reading(self) -> Reading:
+        return self.inner.reading
 
     @property
     def macs(self) -> tuple[int, ...]:

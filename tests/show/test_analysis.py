@@ -78,7 +78,7 @@ def test_latency_is_shown_only_where_it_was_measured() -> None:
 def test_one_exit_is_no_early_exit() -> None:
     shown = text(analysis_tables(made(exits=1)))
     assert "The only exit, on 400 pictures" in shown
-    for title in ("Leaving early", "Overthinking", "Confusion", "Agreement", "Classes"):
+    for title in ("Leaving early", "Overthinking", "Confusion score", "Agreement", "Classes"):
         assert title not in shown
         assert title in text(analysis_tables(made(exits=2)))
 
@@ -119,9 +119,9 @@ def test_what_is_wasted_and_destroyed_is_said() -> None:
     assert f"{100 * found.wasteful:.1f} % wasteful" in shown
     assert f"{100 * found.destructive:.1f} % destructive" in shown
     assert f"{found.wasted_macs / 1e6:.1f} M MACs a picture" in shown
-    assert analysis.confusion is not None
-    assert analysis.confusion.auroc is not None
-    assert f"{analysis.confusion.auroc:.3f} AUROC of confusion" in shown
+    assert analysis.confusion_score is not None
+    assert analysis.confusion_score.auroc is not None
+    assert f"{analysis.confusion_score.auroc:.3f} AUROC of the confusion score" in shown
 
 
 @pytest.mark.parametrize(("label", "word"), [(0, "wrong"), (1, "right")])

@@ -8,6 +8,7 @@ import sys
 
 from ramify.cli.app import app
 from ramify.cli.common import first_process
+from ramify.data.names import printable
 from ramify.errors import ProcessLostError, RamifyError
 
 
@@ -18,7 +19,7 @@ def main() -> None:
     except RamifyError as error:
         # What is wrong for one of many processes is wrong for all: one of them speaks. A death is told by survivors.
         for problem in error.problems if first_process() or isinstance(error, ProcessLostError) else ():
-            print(f"error: {problem}", file=sys.stderr)  # noqa: T201 - the command line speaks through print
+            print(printable(f"error: {problem}"), file=sys.stderr)  # noqa: T201 - it speaks through print
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader has what it wanted (ramify info ... | head). Python would complain once more at its end.

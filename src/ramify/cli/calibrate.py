@@ -52,6 +52,7 @@ def calibrate(
         criterion=criterion,
         confidence=confidence,
         progress=None if as_json else download_lines(say),
+        notice=lambda line: warn(f"note: {line}"),
     )
     if (run / "report.html").exists():
         report_of(run, warn)

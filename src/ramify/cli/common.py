@@ -5,13 +5,17 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, RenderableType
 
+from ramify.data.names import printable
 from ramify.errors import ConfigError
 from ramify.presets import presets
+
+if TYPE_CHECKING:
+    from ramify.data.fetch import Progress
 
 Given = Annotated[
     list[str] | None,
@@ -22,6 +26,8 @@ RunsDir = Annotated[
     Path | None, typer.Option("--runs_dir", help="Where the folders of the runs are kept [default: runs]")
 ]
 RUNS_DIR = Path("runs")
+MANY = 5_000
+"""Pictures whose decoding takes long enough to be shown."""
 
 
 def split_given(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -62,13 +68,13 @@ def first_process() -> bool:
 
 
 def say(line: str) -> None:
-    """A plain line, at once also into a pipe."""
-    print(line, flush=True)  # noqa: T201 - the command line speaks through print
+    """A plain line, at once also into a pipe, without characters that a terminal obeys."""
+    print("\n".join(map(printable, line.split("\n"))), flush=True)  # noqa: T201 - the command line speaks through print
 
 
 def warn(line: str) -> None:
     """A line beside what was asked for, on standard error."""
-    typer.echo(line, err=True)
+    typer.echo(printable(line), err=True)
 
 
 def say_json(record: object) -> None:
@@ -84,13 +90,17 @@ def show(item: RenderableType) -> None:
     console.print(item)
 
 
-def download_lines(write: Callable[[str], None]) -> Callable[[str, int, int | None], None]:
-    """Progress of downloads as lines, one for each tenth."""
+def download_lines(write: Callable[[str], None]) -> "Progress":
+    """Progress of downloads, and of the decoding of many pictures, as lines, one for each tenth."""
     told: dict[str, int] = {}
 
-    def observe(name: str, done: int, total: int | None) -> None:
+    def observe(name: str, done: int, total: int | None, unit: str = "bytes") -> None:
         tenth = 10 * done // total if total else done // 10_000_000
-        if told.get(name) != tenth:
+        if unit == "pictures":
+            if total is not None and total >= MANY and told.get(name) != tenth:
+                told[name] = tenth
+                write(f"decoding {printable(name)}: {done:,} of {total:,} pictures")
+        elif told.get(name) != tenth:
             told[name] = tenth
             of = f" of {total / 1e6:.1f}" if total else ""
             write(f"fetching {name}: {done / 1e6:.1f}{of} MB")

@@ -1,48 +1,137 @@
-"""``ramify data``: fetch pictures ahead of a run, and see what a source holds."""
+"""``ramify data``: fetch pictures ahead of a run, and see what a source holds, what is passed over and what is odd."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from ramify.cli.common import AsJson, Given, download_lines, say, say_json, show, sort_given
 
+if TYPE_CHECKING:
+    from ramify.data.duplicates import Copy
+    from ramify.data.pictures import Files, PictureSet
 
-def data(given: Given = None, as_json: AsJson = False) -> None:
+LISTED = 20
+"""Files and copies that are named on a terminal; ``--json`` names all."""
+
+
+def data(
+    given: Given = None,
+    near: Annotated[bool, typer.Option("--near", help="Look for near-duplicates, too: resized, saved again.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a source that has copies in several parts or classes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Load the pictures that a configuration names, fetching them if need be, and count them.
+
+    Says what is passed over and why, which classes a part lacks, and which pictures are in several parts or classes.
 
     Examples:
 
     - `ramify data`
     - `ramify data data.source=cifar10`
-    - `ramify data data.source=photos.zip data.size=64`
+    - `ramify data data.source=photos.zip data.size=64 --near`
     """
-    from rich.table import Table
-    from rich.text import Text
-
     from ramify.configfile import read_config
+    from ramify.data.duplicates import copies, copies_line, near_copies
     from ramify.data.sources import load_pictures
+    from ramify.errors import DataError
 
     config = read_config(*sort_given(given or []))
     pictures = load_pictures(config.data, None if as_json else download_lines(say))
-    classes = len(pictures.classes)
-    counts = [part.labels.bincount(minlength=classes).tolist() for part in (pictures.train, pictures.test)]
-    channels, height, width = pictures.shape
+    parts = {"train": pictures.train, "valid": pictures.valid, "test": pictures.test}
+    exact = copies(pictures.files, pictures.classes, parts)
+    alike = near_copies(pictures.files, pictures.classes, parts) if near else ()
     if as_json:
-        say_json(
-            {
-                "source": config.data.source,
-                "shape": pictures.shape,
-                "classes": pictures.classes,
-                "train": counts[0],
-                "test": counts[1],
-            }
-        )
-        return
-    colour = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+        say_json(_record(config.data.source, pictures, exact, alike if near else None))
+    else:
+        _tell(config.data.source, pictures)
+        _tell_skipped(pictures.files)
+        for note in pictures.files.notes:
+            say(f"note: {note}")
+        _tell_copies("exact copies", exact)
+        _tell_copies("near-duplicates", alike)
+        if near and not alike:
+            say("no near-duplicates in several parts or classes")
+    if strict and (exact or alike):
+        lines = (copies_line(exact), copies_line(alike, "near-duplicates"))
+        raise DataError(*(f"{line}; accepted: none with --strict" for line in lines if line is not None))
+
+
+def _record(
+    source: str, pictures: "PictureSet", exact: "tuple[Copy, ...]", alike: "tuple[Copy, ...] | None"
+) -> dict[str, object]:
+    from ramify.data.listing import counts
+
+    files = pictures.files
+    record: dict[str, object] = {
+        "source": source,
+        "shape": pictures.shape,
+        "classes": pictures.classes,
+        "train": _counts(pictures)[0],
+        "valid": _counts(pictures)[1],
+        "test": _counts(pictures)[2],
+        "passed_over": counts(files.skipped),
+        "passed_over_files": [{"file": each.name, "reason": each.reason} for each in files.skipped],
+        "notes": files.notes,
+        "copies": [_copy(each) for each in exact],
+    }
+    return record if alike is None else {**record, "near_duplicates": [_copy(each) for each in alike]}
+
+
+def _copy(copy: "Copy") -> list[dict[str, str]]:
+    named = zip(copy.files, copy.parts, copy.classes, strict=True)
+    return [{"file": file, "part": part, "class": label} for file, part, label in named]
+
+
+def _counts(pictures: "PictureSet") -> list[list[int]]:
+    parts = (pictures.train, pictures.valid, pictures.test)
+    counted: list[list[int]] = [part.labels.bincount(minlength=len(pictures.classes)).tolist() for part in parts]
+    return counted
+
+
+def _tell(source: str, pictures: "PictureSet") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    channels, height, width = pictures.shape
+    color = {1: "gray", 3: "color"}.get(channels, f"{channels}-channel")
+    valid = f"{len(pictures.valid):,} validation, " if len(pictures.valid) else ""
     say(
-        f"{config.data.source}: {len(pictures.train):,} training and {len(pictures.test):,} test pictures, "
-        f"{colour}, {height} x {width} pixels, {classes} classes"
+        f"{source}: {len(pictures.train):,} training, {valid}{len(pictures.test):,} test pictures, "
+        f"{color}, {width} x {height} pixels, {len(pictures.classes)} classes"
     )
+    names = ("training", "validation", "test")
+    shown = [(name, part) for name, part in zip(names, _counts(pictures), strict=True) if name != "validation" or valid]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("class")
-    table.add_column("training", justify="right")
-    table.add_column("test", justify="right")
-    for name, trained, tested in zip(pictures.classes, *counts, strict=True):
-        table.add_row(Text(name), f"{trained:,}", f"{tested:,}")
+    for name, _ in shown:
+        table.add_column(name, justify="right")
+    for label, name in enumerate(pictures.classes):
+        table.add_row(Text(name), *(f"{part[label]:,}" for _, part in shown))
     show(table)
+
+
+def _tell_skipped(files: "Files") -> None:
+    from ramify.run.dealing import passed_over_line
+
+    line = passed_over_line(files)
+    if line is not None:
+        say(line)
+        for each in files.skipped[:LISTED]:
+            say(f"  {each.name}: {each.reason}")
+        if len(files.skipped) > LISTED:
+            say(f"  and {len(files.skipped) - LISTED:,} more: ramify data --json names all")
+
+
+def _tell_copies(kind: str, found: "tuple[Copy, ...]") -> None:
+    from ramify.data.duplicates import copies_line
+
+    line = copies_line(found, kind)
+    if line is not None:
+        say(f"note: {line}")
+        for copy in found[:LISTED]:
+            named = zip(copy.files, copy.parts, copy.classes, strict=True)
+            say("  " + " = ".join(f"{file} ({part}, {label})" for file, part, label in named))
+        if len(found) > LISTED:
+            say(f"  and {len(found) - LISTED:,} more: ramify data --json names all")

@@ -1,6 +1,7 @@
 """``ramify evaluate``: measure a saved network again, and what its exits do."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,35 +15,61 @@ def evaluate(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, `train.device` or `train.precision`.")
     ] = None,
     trigger: Annotated[bool, typer.Option("--trigger", help="Stamp every picture with the square.")] = False,
+    only_new: Annotated[bool, typer.Option("--only_new", help="Only pictures that the run has never seen.")] = False,
+    confusion: Annotated[
+        str | None,
+        typer.Option(
+            "--confusion", metavar="EXIT", help="Print the confusion matrix of an exit (1, 2, ...) or `policy`."
+        ),
+    ] = None,
+    mistakes: Annotated[
+        int, typer.Option("--mistakes", min=0, max=50, metavar="N", help="Name so many of the surest mistakes.")
+    ] = 5,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FOLDER", help="Write the matrices and the mistakes as CSV files.")
+    ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
-    """Measure a saved network on the test pictures of its source, or of another one.
+    """Measure a saved network on its test pictures, or on all labeled pictures of another source.
 
-    Tells the accuracy of each exit and of the calibrated policy, what answering early would save, and where thinking on
-    is wasted or does harm.
+    Says the accuracy of each exit and of the calibrated policy, how each class does, what answering early would save,
+    and where thinking on is wasted or does harm. The test pictures of a run stay the same ones when its folder grows.
 
     Examples:
 
     - `ramify evaluate digits-iterative`
+    - `ramify evaluate photos-dense --confusion policy --csv figures/`
+    - `ramify evaluate photos-dense --only_new`
     - `ramify evaluate photos-dense data.source=more_photos/`
     """
     from ramify.run.readback import remeasure
     from ramify.run.saved import find_saved
     from ramify.show.analysis import analysis_tables
+    from ramify.show.classes import chosen_results, class_tables, matrix_table, write_csv
     from ramify.show.tables import exit_table, obeyed_line, outcome_line
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)
-    found = remeasure(run, overrides or (), trigger=trigger, progress=progress)
+    found = remeasure(run, overrides or (), trigger=trigger, only_new=only_new, progress=progress)
+    chosen = chosen_results(found.results, confusion)
+    if csv is not None:
+        write_csv(csv, found.results)
     if as_json:
         say_json({"name": run.name, **asdict(found)})
         return
     stamped = "stamped " if trigger else ""
-    say(f"{run.name} on {found.pictures:,} {stamped}test pictures of {found.source}")
+    say(f"{run.name} on {found.pictures:,} {stamped}{found.part} of {found.source}")
+    for note in found.notes:
+        say(f"note: {note}")
     show(exit_table(found.exits))
     say("")
     show(analysis_tables(found.analysis))
+    say("")
+    show(class_tables(chosen, mistakes))
+    if confusion is not None:
+        say("")
+        show(matrix_table(chosen))
     say("")
     if found.obeyed is not None:
         say(obeyed_line(found.obeyed))

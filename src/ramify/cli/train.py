@@ -44,6 +44,13 @@ def train(
     ] = None,
     trial: Annotated[int | None, typer.Option(min=0, metavar="K", help="With --from_search: which trial.")] = None,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Run N seeds; ends with mean and deviation.")] = 1,
+    folds: Annotated[
+        int | None,
+        typer.Option(min=2, metavar="N", help="N-fold cross-validation: N runs; ends with mean and deviation."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse pictures that have copies in several parts or classes.")
+    ] = False,
     rescaled: Annotated[
         int | None,
         typer.Option(
@@ -69,6 +76,7 @@ def train(
     - `ramify train`
     - `ramify train mine.yaml train.epochs=40`
     - `ramify train photos data.source=my_photos/`
+    - `ramify train photos data.source=my_photos/ --folds 5`
     - `ramify train seed-2020 --rescale 40`
     - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
@@ -79,7 +87,8 @@ def train(
 
     given, track = given or [], track or []
     if resume is not None:
-        if given or repeats > 1 or overwrite or from_search or trial is not None or rescaled is not None:
+        others = (given, repeats > 1, folds, strict, overwrite, from_search, trial is not None, rescaled is not None)
+        if any(others):
             raise ConfigError(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
@@ -116,12 +125,13 @@ def train(
         from ramify.rescaling import rescale
 
         found = [rescale(config, rescaled) for config in found]
-    configs = _repeated(found, repeats)
+    configs = _repeated(_folded(found, folds), repeats)
     _names_differ(configs)
     if len(configs) == 1:
-        run_one(_training(configs[0], overwrite), quiet, as_json, trackers(track, warn))
+        run_one(_training(configs[0], overwrite, strict), quiet, as_json, trackers(track, warn))
         return
-    summaries, failure = _several(configs, overwrite, quiet, as_json, trackers(track, warn))
+    trainings = [_training(config, overwrite, strict) for config in configs]
+    summaries, failure = _several(trainings, quiet, as_json, trackers(track, warn))
     _compare(summaries, as_json)
     if failure is not None:
         raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as told above")
@@ -143,10 +153,33 @@ def _no_code_of_runs(files: Sequence[Path]) -> None:
 Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
 
 
-def _training(config: "Config", overwrite: bool) -> Training:
+def _training(config: "Config", overwrite: bool, strict: bool = False) -> Training:
     from ramify.run.train import train as train_one
 
-    return lambda observers, progress: train_one(config, observers, overwrite=overwrite, progress=progress)
+    return lambda observers, progress: train_one(
+        config, observers, overwrite=overwrite, progress=progress, strict=strict
+    )
+
+
+def _folded(configs: "list[Config]", folds: int | None) -> "list[Config]":
+    """Each configuration once for each fold, the fold in its name."""
+    if folds is None:
+        return configs
+    from ramify.run.folder import default_name
+
+    fixed = next((config.data.fold for config in configs if config.data.fold is not None), None)
+    if fixed is not None:
+        raise ConfigError(f"--folds: got it beside data.fold = {list(fixed)}; accepted: one of the two")
+    return [
+        config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"fold": (k, folds)}),
+                "name": f"{config.name or default_name(config)}-fold{k}",
+            }
+        )
+        for config in configs
+        for k in range(1, folds + 1)
+    ]
 
 
 def _repeated(configs: "list[Config]", repeats: int) -> "list[Config]":
@@ -183,22 +216,22 @@ def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Obse
 
 
 def _several(
-    configs: "list[Config]", overwrite: bool, quiet: bool, as_json: bool, logs: "Sequence[Observer]"
+    trainings: Sequence[Training], quiet: bool, as_json: bool, logs: "Sequence[Observer]"
 ) -> "tuple[list[Summary], RamifyError | None]":
     """Every run in turn; one that fails is told and does not keep the others from running."""
     summaries: list[Summary] = []
     failure: RamifyError | None = None
-    for number, config in enumerate(configs, start=1):
+    for number, training in enumerate(trainings, start=1):
         if not quiet and not as_json and first_process():
-            say(f"\nrun {number} of {len(configs)}")
+            say(f"\nrun {number} of {len(trainings)}")
         try:
             with _watching(quiet, as_json, logs) as (observers, progress):
-                summaries.append(_training(config, overwrite)(observers, progress))
+                summaries.append(training(observers, progress))
             report_of(Path(summaries[-1].folder), warn)
         except RamifyError as error:
             failure = failure or error
             for problem in error.problems:
-                typer.echo(f"error: run {number}: {problem}", err=True)
+                warn(f"error: run {number}: {problem}")
     return summaries, failure
 
 
@@ -235,7 +268,7 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
     console = Console()
     with contextlib.ExitStack() as stack:
         observers: list[Observer] = [remember, *logs]
-        progress: Progress = lambda name, done, total: None  # noqa: E731
+        progress: Progress = lambda name, done, total, unit="bytes": None  # noqa: E731
         quiet = quiet or not first_process()
         if as_json and first_process():
             observers.append(json_lines(say))

@@ -91,6 +91,27 @@ def _reach(height: int) -> int:
     return max(1, height // 8)
 
 
+def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """As many draws as there are ``labels`` (int64 ``[N]``), with replacement: each class as likely, ``int64 [N]``.
+
+    A class is dealt out whole before one of its pictures comes again, so that few are left out.
+
+    Example:
+        >>> labels = torch.tensor([0] * 90 + [1] * 10)
+        >>> labels[balanced(labels, torch.Generator().manual_seed(0))].bincount().tolist()
+        [50, 50]
+    """
+    classes = sorted(set(labels.tolist()))
+    chosen = []
+    for at, label in enumerate(classes):
+        places = (labels == label).nonzero()[:, 0]
+        wanted = len(labels) // len(classes) + (at < len(labels) % len(classes))
+        rounds = [torch.randperm(len(places), generator=generator) for _ in range(-(-wanted // len(places)))]
+        chosen.append(places[torch.cat(rounds)[:wanted]])
+    drawn = torch.cat(chosen)
+    return drawn[torch.randperm(len(drawn), generator=generator)]
+
+
 def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """The numbers 0 to n - 1 in a seeded order, cut in batches (int64, on the CPU).
 

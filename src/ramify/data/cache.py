@@ -2,8 +2,9 @@
 
 The cache is a folder, ``RAMIFY_CACHE`` or else the system's place for caches. A source's pictures are one
 safetensors file ``decoded/<identity>-<state>.safetensors``: the identity is what was asked for (a path and
-a size), the state is what lay there (sizes and times of the files). When a source has changed, its new file
-replaces the old one; nothing else is ever removed, and the folder can be deleted at any time.
+a size), the state is what lay there (sizes, times and inodes of the files). The pixels of a set that is larger than
+memory are beside it, in ``<identity>-<state>.pixels``. When a source has changed, its new files replace the old ones;
+nothing else is ever removed, and the folder can be deleted at any time.
 
 Nothing here is an error: a damaged file is built again, and where the folder cannot be written, ramify goes on
 without a cache.
@@ -13,17 +14,26 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ramify.data.pictures import Part, PictureSet
+from ramify.data.listing import Skipped
+from ramify.data.pictures import Files, Part, PictureSet
+from ramify.data.store import Rows, Store
+from ramify.errors import RunError
+
+YOUNG = 600
+"""Seconds in which a file that is being written changes."""
 
 # Raise it when the meaning of a cached file changes: how pictures are decoded, scaled or laid out.
-FORMAT = 1
+FORMAT = 2
 
 
 def cache_folder() -> Path:
@@ -63,28 +73,91 @@ def cached(identity: str, state: str, build: Callable[[], PictureSet]) -> Pictur
     return pictures
 
 
+@contextmanager
+def pixel_file(identity: str, size: int) -> Iterator[Path]:
+    """A new file in the cache folder for ``size`` bytes of pixels; it is removed if the block does not end well.
+
+    Raises:
+        RunError: the cache folder cannot be written.
+    """
+    folder = cache_folder() / "decoded"
+    temporary: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=folder)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+    except OSError as error:
+        if temporary is not None:
+            _forget(temporary)
+        raise RunError(
+            f"{folder}: cannot keep {size / 1e9:,.1f} GB of decoded pictures ({error.strerror or error}); accepted: "
+            "room for them, another folder in the environment variable RAMIFY_CACHE, or a larger data.memory_gb"
+        ) from error
+    except BaseException:
+        if temporary is not None:
+            _forget(temporary)
+        raise
+
+
 def _read(path: Path) -> PictureSet | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            parts = [Part(file.get_tensor(f"{name}.images"), file.get_tensor(f"{name}.labels")) for name in _PARTS]
-        classes = tuple(str(name) for name in json.loads(metadata["classes"]))
-        pictures = PictureSet(parts[0], parts[1], classes)
-        whole = metadata["crc32"] == _checksum(pictures)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        if metadata.get("crc32") != _checksum(metadata, tensors):
+            return None
+        about = json.loads(metadata["about"])
+        shape = about["shape"]
+        pixels: torch.Tensor | Rows
+        if "images" in tensors:
+            pixels = tensors["images"]
+        else:
+            channels, height, width = shape[1:]
+            store = Store(path.with_suffix(".pixels"), (shape[0], channels, height, width))
+            pixels = Rows(store, tensors["rows"])
+        return _unpacked(about, pixels, tensors)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, zlib.error):
         return None
-    return pictures if whole else None
+
+
+def _unpacked(
+    about: dict[str, list[int] | list[str]], pixels: torch.Tensor | Rows, tensors: dict[str, torch.Tensor]
+) -> PictureSet:
+    listed = json.loads(zlib.decompress(tensors["files"].numpy().tobytes()))
+    files = Files(
+        names=tuple(listed["names"]),
+        digests=tensors["digests"],
+        labels=tensors["file_labels"],
+        groups=None if listed["groups"] is None else tuple(listed["groups"]),
+        skipped=tuple(Skipped(name, reason) for name, reason in listed["skipped"]),
+        notes=tuple(listed["notes"]),
+        range=None if listed["range"] is None else tuple(listed["range"]),
+        by_content=bool(listed["by_content"]),
+    )
+    labels, ids = tensors["labels"], tensors.get("ids")
+    parts, start = [], 0
+    for count in about["counts"]:
+        some = slice(start, start + int(count))
+        some_pixels = pixels[some] if isinstance(pixels, torch.Tensor) else pixels.pick(some)
+        parts.append(Part(some_pixels, labels[some], None if ids is None else ids[some]))
+        start = some.stop
+    return PictureSet(parts[0], parts[2], tuple(str(name) for name in about["classes"]), parts[1], files)
 
 
 def _write(path: Path, identity: str, pictures: PictureSet) -> None:
-    tensors = {}
-    for name, part in zip(_PARTS, (pictures.train, pictures.test), strict=True):
-        tensors[f"{name}.images"] = part.images.contiguous()
-        tensors[f"{name}.labels"] = part.labels.contiguous()
-    metadata = {"classes": json.dumps(pictures.classes), "crc32": _checksum(pictures)}
+    tensors, about = _packed(pictures)
+    metadata = {"about": json.dumps(about)}
+    metadata["crc32"] = _checksum(metadata, tensors)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        stored = pictures.train.pixels
+        if isinstance(stored, Rows):
+            stored.store.path.chmod(0o644)
+            stored.store.path.replace(path.with_suffix(".pixels"))
+            stored.store.path = path.with_suffix(".pixels")
         # Beside its final name and with the same beginning, so that what a killed run leaves is cleared below.
         handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=path.parent)
         os.close(handle)
@@ -93,11 +166,42 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
         for old in path.parent.glob(f"{identity}-*"):
-            if old != path:
+            # A young temporary file may be another process's, which is still at work.
+            if old.stem != path.stem and not (old.suffix == ".tmp" and time.time() - old.stat().st_mtime < YOUNG):
                 old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
         if temporary is not None:
             _forget(temporary)
+
+
+def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    parts = (pictures.train, pictures.valid, pictures.test)
+    files = pictures.files
+    listed = {
+        "names": files.names,
+        "groups": files.groups,
+        "skipped": [[each.name, each.reason] for each in files.skipped],
+        "notes": files.notes,
+        "range": files.range,
+        "by_content": files.by_content,
+    }
+    packed = zlib.compress(json.dumps(listed).encode(), 1)
+    tensors = {
+        "labels": torch.cat([part.labels for part in parts]),
+        "digests": files.digests,
+        "file_labels": files.labels,
+        "files": torch.frombuffer(bytearray(packed), dtype=torch.uint8),
+    }
+    if all(part.ids is not None for part in parts):
+        tensors["ids"] = torch.cat([part.ids for part in parts if part.ids is not None])
+    first = pictures.train.pixels
+    if isinstance(first, Rows):
+        tensors["rows"] = torch.cat([part.pixels.rows for part in parts if isinstance(part.pixels, Rows)])
+        shape = list(first.store.shape)
+    else:
+        tensors["images"] = torch.cat([part.images for part in parts])
+        shape = list(tensors["images"].shape)
+    return tensors, {"classes": pictures.classes, "counts": [len(part) for part in parts], "shape": shape}
 
 
 def _forget(path: Path) -> None:
@@ -107,14 +211,11 @@ def _forget(path: Path) -> None:
         return
 
 
-def _checksum(pictures: PictureSet) -> str:
-    """CRC-32 over everything: a flipped bit would else be trained on."""
-    value = zlib.crc32(json.dumps(pictures.classes).encode())
-    for part in (pictures.train, pictures.test):
-        for tensor in (part.images, part.labels):
-            value = zlib.crc32(str((tensor.dtype, tuple(tensor.shape))).encode(), value)
-            value = zlib.crc32(tensor.contiguous().numpy().data, value)
+def _checksum(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
+    """CRC-32 over everything but the pixels of a large set: a flipped bit would else be trained on."""
+    value = zlib.crc32(metadata.get("about", "").encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        value = zlib.crc32(str((name, tensor.dtype, tuple(tensor.shape))).encode(), value)
+        value = zlib.crc32(tensor.contiguous().numpy().data, value)
     return f"{value:08x}"
-
-
-_PARTS = ("train", "test")

@@ -1,5 +1,6 @@
-"""Picture files to one uint8 tensor."""
+"""Picture files to arrays of uint8."""
 
+import hashlib
 import io
 import os
 import struct
@@ -8,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ramify.data.listing import AVIF, HEIC, known_by_content, reads_avif, reads_heic
 from ramify.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 SMALLEST_SIDE = 8
 
 # What a file holds is told by its content, and Pillow knows formats that start other programs.
@@ -26,8 +27,17 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 Size = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
+Deep = npt.NDArray[np.float64] | npt.NDArray[np.int32] | npt.NDArray[np.uint16]
+Color = tuple[int, int, int]
+File = tuple[int, str, bytes | Path]
+"""A number to know it by, what to call it in an error, and its content or where that lies."""
 
-_CHUNK = 16  # pictures a thread takes at a time: many enough for small ones, few enough for photographs
+WHITE: Color = (255, 255, 255)
+DIGEST_BYTES = 16
+
+_CHUNK = 16  # pictures a thread takes at a time: many enough for small ones, ...
+_CHUNK_BYTES = 1_000_000  # ... and few enough for photographs, by their files
+_CHUNK_DECODED = 8_000_000  # ... and by their pixels
 _THREADS = min(8, os.cpu_count() or 1)
 
 # What Pillow's decoders raise on damaged files; most are OSError.
@@ -48,137 +58,276 @@ DAMAGE = (
 )
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file's name ends as a picture's.
+@dataclass(frozen=True)
+class Reading:
+    """How picture files are made into pixels.
 
-    Example:
-        >>> is_picture("cat/1.JPG"), is_picture("cat/notes.txt")
-        (True, False)
+    Attributes:
+        size: (H, W) to scale and center-crop to, with antialiasing; None keeps their own.
+        background: what transparent pictures are laid on.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None asks for the set's own.
+        max_pixels: of one picture.
     """
-    return Path(name).suffix.lower() in SUFFIXES
+
+    size: Size | None = None
+    background: Color = WHITE
+    range: tuple[float, float] | None = None
+    max_pixels: int = 89_000_000
 
 
-def decode(content: bytes, name: str, size: Size | None = None) -> Pixels:
+WIDE = "wide"
+"""A picture with colors of 16 bits, of which 8 are read."""
+
+VANISHED = "vanished"
+"""A transparent picture that cannot be seen on the background, and is laid on the opposite color."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture file, decoded.
+
+    Attributes:
+        pixels: ``[H, W]`` if it is gray, else ``[H, W, 3]``; None of a deep picture while the range is not known.
+        digest: of the file's content, :data:`DIGEST_BYTES` bytes.
+        range: the least and the largest value of a deep picture.
+        odd: :data:`WIDE`, :data:`VANISHED`, or nothing.
+    """
+
+    pixels: Pixels | None
+    digest: bytes
+    range: tuple[float, float] | None = None
+    odd: str = ""
+
+
+def decode(content: bytes, name: str, size: Size | None = None, reading: Reading | None = None) -> Pixels:
     """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, turned upright as its EXIF data say.
 
-    Transparency is dropped, 16-bit grays keep their upper 8 bits, and of an animation the first frame counts.
+    Transparent pictures are laid on the background, and of an animation the first frame counts. Pictures of 16 or 32
+    bits are scaled by the range, without one by their own.
 
     Args:
         content: the file.
         name: what to call it in an error.
-        size: (H, W) to scale and centre-crop it to, with antialiasing; None keeps its own.
+        size: (H, W) to scale and center-crop it to, with antialiasing; None keeps its own.
+        reading: the same and more; it goes before ``size``.
 
     Raises:
         DataError: the file is not a picture or is damaged, or the picture has a side below 8 pixels.
     """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as file:
-            ImageOps.exif_transpose(file, in_place=True)
-            upright = _eight_bits(file)
-            if size is not None and (upright.height, upright.width) != size:
-                upright = ImageOps.fit(upright, (size[1], size[0]), Image.Resampling.BICUBIC)
-            pixels = np.array(upright, dtype=np.uint8)
-    except DAMAGE as error:
-        reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else ""
-        raise DataError(
-            f"{name}: cannot be decoded ({reason or 'not a picture'}); accepted: a whole picture file"
-        ) from error
-    if min(pixels.shape[:2]) < SMALLEST_SIDE:
-        raise DataError(
-            f"{name}: got a picture of {_show_size(pixels)} pixels; accepted: sides of at least {SMALLEST_SIDE}"
-        )
+    how = reading or Reading(size)
+    pixels, own, _ = _decode(content, name, how)
+    if pixels is None and own is not None:
+        pixels, _, _ = _decode(content, name, Reading(how.size, how.background, own, how.max_pixels))
+    assert pixels is not None
     return pixels
 
 
+def content_digest(content: bytes) -> bytes:
+    """BLAKE2b of a file's content, by which copies are known."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
+    odd = WIDE if _is_wide(content) else ""
+    try:
+        with _opened(content) as file:
+            if file.width * file.height > how.max_pixels:
+                raise ValueError(
+                    f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
+                )
+            ImageOps.exif_transpose(file, in_place=True)
+            own = None
+            if _is_deep(file):
+                values = _deep_values(file)
+                own = float(values.min()), float(values.max())
+                if how.range is None:
+                    _check_sides(name, file.width, file.height)
+                    return None, own, odd
+                upright = Image.fromarray(_scaled(values, how.range))
+            else:
+                upright, vanished = _eight_bits(file, how.background)
+                odd = VANISHED if vanished else odd
+            if how.size is not None and (upright.height, upright.width) != how.size:
+                upright = ImageOps.fit(upright, (how.size[1], how.size[0]), Image.Resampling.BICUBIC)
+            pixels = np.array(upright, dtype=np.uint8)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error
+    except DAMAGE as error:
+        reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else _unknown(content)
+        raise DataError(
+            f"{name}: cannot be decoded ({reason or 'not a picture'}); accepted: a whole picture file"
+        ) from error
+    _check_sides(name, pixels.shape[1], pixels.shape[0])
+    return pixels, own, odd
+
+
+def _opened(content: bytes) -> Image.Image:
+    formats: tuple[str, ...] = FORMATS
+    if content[4:8] == b"ftyp":
+        if reads_heic():
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        formats = (*FORMATS, *(["HEIF"] if reads_heic() else []), *(["AVIF"] if reads_avif() else []))
+    return Image.open(io.BytesIO(content), formats=formats)
+
+
+def _unknown(content: bytes) -> str:
+    """Why a file is none of the formats that are read."""
+    reason = known_by_content(content[:32])
+    return reason if reason in (HEIC, AVIF) else "not a picture"
+
+
+def _check_sides(name: str, width: int, height: int) -> None:
+    if min(width, height) < SMALLEST_SIDE:
+        raise DataError(
+            f"{name}: got a picture of {width}x{height} pixels; accepted: sides of at least {SMALLEST_SIDE}"
+        )
+
+
 @contextmanager
-def decoding(
-    files: Iterable[tuple[str, bytes | Path]], size: Size | None
-) -> Iterator[Iterator[tuple[str, Pixels | DataError]]]:
-    """Decode named files (their content, or where it lies) in threads; gives them in the same order.
+def decoding(files: Iterable[File], reading: Reading) -> Iterator[Iterator[tuple[int, Decoded | DataError]]]:
+    """Decode numbered and named files (their content, or where it lies) in threads; gives them in the same order.
 
     A picture that cannot be decoded gives its error instead, which is the caller's to raise. The threads end
     with the ``with`` block: left to the garbage collector, they could wait for a lock that its thread holds.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        yield _in_order(pool, files, size)
+        yield _in_order(pool, files, reading)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, files: Iterable[tuple[str, bytes | Path]], size: Size | None
-) -> Iterator[tuple[str, Pixels | DataError]]:
+    pool: ThreadPoolExecutor, files: Iterable[File], reading: Reading
+) -> Iterator[tuple[int, Decoded | DataError]]:
     todo = iter(files)
-    # A window of few chunks: memory stays bounded whatever the files are.
-    waiting: deque[Future[list[tuple[str, Pixels | DataError]]]] = deque()
-    while chunk := list(islice(todo, _CHUNK)):
-        waiting.append(pool.submit(_decode_chunk, chunk, size))
+    # A window of few chunks, which grow from one picture as far as what was decoded so far is small: memory stays
+    # bounded whatever the files are, and however much they unpack to.
+    waiting: deque[Future[list[tuple[int, Decoded | DataError]]]] = deque()
+    most, largest = 1, 1
+    while chunk := _chunk(todo, most):
+        waiting.append(pool.submit(_decode_chunk, chunk, reading))
         if len(waiting) > 2 * _THREADS:
-            yield from waiting.popleft().result()
+            done = waiting.popleft().result()
+            largest = max(largest, *(_bytes(each) for _, each in done))
+            most = max(1, min(_CHUNK, _CHUNK_DECODED // largest))
+            yield from done
     while waiting:
         yield from waiting.popleft().result()
 
 
-def stack(pictures: Iterable[tuple[str, Pixels | DataError]]) -> torch.Tensor:
-    """Decoded pictures as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3.
+def _chunk(files: Iterator[File], most: int) -> list[File]:
+    """The next files, up to ``most``, and not many bytes at once."""
+    chunk: list[File] = []
+    size = 0
+    while len(chunk) < most and size < _CHUNK_BYTES and (file := next(files, None)) is not None:
+        chunk.append(file)
+        size += len(file[2]) if isinstance(file[2], bytes) else _size(file[2])
+    return chunk
+
+
+def _bytes(decoded: Decoded | DataError) -> int:
+    return 0 if isinstance(decoded, DataError) or decoded.pixels is None else decoded.pixels.nbytes
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # told when it is read
+
+
+def stack(pictures: Iterable[tuple[int, Decoded | DataError]]) -> torch.Tensor:
+    """Decoded pictures of a known set as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3.
 
     Raises:
         DataError: the first picture's error, or the first picture that has another size than those before.
     """
     decoded: list[Pixels] = []
-    first = ""
-    for name, picture in pictures:
+    for number, picture in pictures:
         if isinstance(picture, DataError):
             raise picture
-        if not decoded:
-            first = name
-        elif picture.shape[:2] != decoded[0].shape[:2]:
-            raise odd_size(name, picture, first, decoded[0])
-        decoded.append(picture)
-    if not decoded:
-        return torch.empty(0, 1, SMALLEST_SIDE, SMALLEST_SIDE, dtype=torch.uint8)
+        assert picture.pixels is not None, "known sets have 8 bits"
+        if decoded and picture.pixels.shape[:2] != decoded[0].shape[:2]:
+            raise DataError(f"picture {number}: got another size than those before; accepted: one size")
+        decoded.append(picture.pixels)
     channels = 1 if all(picture.ndim == 2 for picture in decoded) else 3
     whole = np.empty((len(decoded), channels, *decoded[0].shape[:2]), dtype=np.uint8)
     for i in range(len(decoded)):
-        picture, decoded[i] = decoded[i], decoded[0][:0]  # lets go of it, so that memory holds the set about once
-        whole[i] = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+        picture_, decoded[i] = decoded[i], decoded[0][:0]  # memory holds the set about once
+        whole[i] = channels_first(picture_)
     return torch.from_numpy(whole)
 
 
-def odd_size(name: str, picture: Pixels, other_name: str, other: Pixels) -> DataError:
-    """The sentence for two pictures whose sizes differ."""
-    return DataError(
-        f"{name}: got a picture of {_show_size(picture)} pixels (height x width) where {other_name} has "
-        f"{_show_size(other)}; accepted: pictures of one size, or data.size=<pixels> to scale them to one"
-    )
+def channels_first(pixels: Pixels) -> Pixels:
+    """``[H, W]`` or ``[H, W, 3]`` as ``[1, H, W]`` or ``[3, H, W]``."""
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _decode_chunk(chunk: list[tuple[str, bytes | Path]], size: Size | None) -> list[tuple[str, Pixels | DataError]]:
-    return [(name, _decode_or_error(name, content, size)) for name, content in chunk]
+def _decode_chunk(chunk: list[File], reading: Reading) -> list[tuple[int, Decoded | DataError]]:
+    return [(number, _decode_or_error(name, content, reading)) for number, name, content in chunk]
 
 
-def _decode_or_error(name: str, content: bytes | Path, size: Size | None) -> Pixels | DataError:
+def _decode_or_error(name: str, content: bytes | Path, reading: Reading) -> Decoded | DataError:
     try:
-        return decode(content.read_bytes() if isinstance(content, Path) else content, name, size)
+        read = content.read_bytes() if isinstance(content, Path) else content
+        pixels, own, odd = _decode(read, name, reading)
+        return Decoded(pixels, content_digest(read), own, odd)
     except DataError as error:
         return error
-    except OSError as error:
-        return DataError(f"{name}: cannot be read ({error.strerror or error})")
+    except (OSError, MemoryError) as error:
+        return DataError(f"{name}: cannot be read ({getattr(error, 'strerror', None) or error})")
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """``picture`` in mode L if it is gray, else RGB."""
+def _is_wide(content: bytes) -> bool:
+    return content.startswith(b"\x89PNG") and content[24:25] == b"\x10" and content[25:26] in (b"\x02", b"\x06")
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether its values have 16 or 32 bits; Pillow reads color of 16 bits as that of 8."""
+    return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
+
+
+def _deep_values(picture: Image.Image) -> Deep:
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("some of its pixels are infinite or not a number")
+    return values
+
+
+def _scaled(values: Deep, limits: tuple[float, float]) -> Pixels:
+    """Values from the lower limit to the upper as 0 to 255; where the two are one, as the middle."""
+    low, high = limits
+    if high <= low:
+        return np.full(values.shape, 128, dtype=np.uint8)
+    scaled: Pixels = np.rint((values.astype(np.float64) - low) * (255 / (high - low))).clip(0, 255).astype(np.uint8)
+    return scaled
+
+
+def _eight_bits(picture: Image.Image, background: Color) -> tuple[Image.Image, bool]:
+    """``picture`` in mode L if it is gray, else RGB, laid on ``background`` where it is transparent.
+
+    One that cannot be seen there, such as white ink on white, is laid on the opposite color, and the second value is
+    true.
+    """
+    if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info:
+        gray = picture.mode in ("1", "L", "LA", "La") and len(set(background)) == 1
+        over = picture.convert("RGBA")
+        flat = _laid(over, background)
+        vanished = _is_flat(flat) and not _is_flat(over.getchannel("A"))
+        if vanished:
+            red, green, blue = background
+            flat = _laid(over, (255 - red, 255 - green, 255 - blue))
+        return (flat.getchannel("R") if gray else flat), vanished
     if picture.mode in ("L", "RGB"):
-        return picture
-    if picture.mode in ("1", "LA", "La"):
-        return picture.convert("L")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        # Pillow would clip at 255; both modes hold 16-bit grays of PNG, TIFF and PGM files.
-        return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
-    if picture.mode == "F":
-        raise ValueError("its pixels are fractions; accepted: 8 or 16 bits")
-    if picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")  # Pillow warns about the short way
-    return picture.convert("RGB")
+        return picture, False
+    return picture.convert("L" if picture.mode == "1" else "RGB"), False
 
 
-def _show_size(pixels: Pixels) -> str:
-    return f"{pixels.shape[0]}x{pixels.shape[1]}"
+def _laid(picture: Image.Image, background: Color) -> Image.Image:
+    under = Image.new("RGBA", picture.size, (*background, 255))
+    return Image.alpha_composite(under, picture).convert("RGB")
+
+
+def _is_flat(picture: Image.Image) -> bool:
+    """Whether every channel has one value throughout."""
+    return all(low == high for low, high in (channel.getextrema() for channel in picture.split()))

@@ -21,15 +21,16 @@ _CHUNK = 1 << 18
 
 
 class Progress(Protocol):
-    """Told how far a download has come.
+    """Sees how far a download has come, or the decoding of a source.
 
     Args:
-        name: the file.
-        done: bytes that are there.
-        total: bytes it will have, None while unknown.
+        name: the file, or the source.
+        done: bytes that are there, or pictures.
+        total: how many there will be, None while unknown.
+        unit: ``bytes`` or ``pictures``.
     """
 
-    def __call__(self, name: str, done: int, total: int | None, /) -> None: ...
+    def __call__(self, name: str, done: int, total: int | None, unit: str = "bytes", /) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ramify.data.archive import members
-from ramify.data.decode import decoding, is_picture, stack
+from ramify.data.decode import Reading, decoding, stack
+from ramify.data.listing import is_picture
 from ramify.data.pictures import Part, PictureSet
 from ramify.errors import DataError
 
@@ -194,8 +195,9 @@ def read_tiny_imagenet(paths: Sequence[Path]) -> PictureSet:
     empty = sorted(set(classes) - {wnid for _, wnid in train})
     if empty:
         raise DataError(f"{path}: class {empty[0]} has no training pictures; accepted: at least one")
-    pictures = ((f"{path}: {name}", _needed(files, name, path)) for name, _ in (*train, *test))
-    with decoding(pictures, None) as decoded:
+    named = enumerate((*train, *test))
+    pictures = ((number, f"{path}: {name}", _needed(files, name, path)) for number, (name, _) in named)
+    with decoding(pictures, Reading()) as decoded:
         images = stack(decoded)
     labels = torch.tensor([label_of[wnid] for _, wnid in (*train, *test)])
     cut = len(train)

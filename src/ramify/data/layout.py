@@ -1,15 +1,26 @@
-"""Which files of a tree are the pictures of which class: a pure function on names."""
+"""Which files of a tree are the pictures of which class and part: a pure function on names."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ramify.data.archive import is_hidden
-from ramify.data.decode import is_picture
+from ramify.data.listing import DEEPER, OTHER_PART, OUTSIDE, Skipped
+from ramify.data.names import class_name
 from ramify.errors import DataError
 
-TRAIN = "train"
-# Folders that are taken for the test part: the first of these that is there.
-TESTS = ("test", "val", "valid", "validation")
+PARTS: Mapping[str, frozenset[str]] = {
+    "train": frozenset({"train", "training"}),
+    "valid": frozenset({"val", "valid", "validation", "validate", "dev", "development"}),
+    "test": frozenset({"test", "testing", "eval", "evaluation"}),
+}
+"""The names of the folders of each part, without what may follow: ``training_set``, ``Test Data``."""
+
+PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "jpg", "jpeg", "png"})
+"""Names of the folder inside a class that holds its pictures, where there are several."""
+
+_BEHIND = re.compile(r"[ _.-]*(set|data|dataset|images?|split|folder)?$")
+
+Name = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -20,97 +31,192 @@ class Layout:
         classes: names of the classes, sorted.
         train: (name, class) of each training picture, sorted by class and name.
         test: likewise; empty where the tree has no test part.
+        valid: likewise, of a validation part.
+        skipped: what is passed over, and why.
+        notes: sentences for the user.
     """
 
     classes: tuple[str, ...]
     train: tuple[tuple[str, int], ...]
     test: tuple[tuple[str, int], ...]
+    valid: tuple[tuple[str, int], ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def part_of(folder: str) -> str | None:
+    """The part that a folder of this name holds: train, valid or test; None of another name.
+
+    Example:
+        >>> part_of("Training"), part_of("test_set"), part_of("dev"), part_of("trainers")
+        ('train', 'test', 'valid', None)
+    """
+    stem = _BEHIND.sub("", folder.lower())
+    return next((part for part, names in PARTS.items() if stem in names), None)
 
 
 def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
     """Find the parts and classes of a tree.
 
-    The tree holds ``train/<class>/*`` and ``test/<class>/*``, or just ``<class>/*``, inside any number of
-    enclosing folders. Where there is no ``test``, the part is ``val``, ``valid`` or ``validation``; a
-    second one of these is passed over. Pictures may lie deeper inside their class. Files that are not
-    pictures, hidden ones, and pictures outside any class are passed over.
+    The tree holds ``train/<class>/*``, and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``,
+    inside any number of enclosing folders; the names of the parts are those of :data:`PARTS`. The pictures of a class
+    lie in its folder, or else in the folders below it. Everything else is passed over, and named.
 
     Args:
-        files: names of files relative to the tree's root, with ``/``.
+        files: names of pictures relative to the tree's root, with ``/``.
         folders: names of folders likewise, empty ones too; parents of files need not be named.
         where: the tree, for an error.
 
     Raises:
-        DataError: no pictures, one class, a class without pictures, a class that only the test part has.
+        DataError: no pictures, one class, a class without pictures, a class that the training part lacks, two folders
+            for one part, or classes that are more likely parts.
 
     Example:
         >>> arrange(["set/cat/2.png", "set/cat/1.png", "set/dog/1.png"], [], "here").train
         (('set/cat/1.png', 0), ('set/cat/2.png', 0), ('set/dog/1.png', 1))
     """
-    pictures = [parts for parts in map(_parts, files) if is_picture(parts[-1]) and not any(map(is_hidden, parts))]
-    known = {parts[:i] for parts in pictures for i in range(1, len(parts))}
-    known |= {parts for parts in map(_parts, folders) if not any(map(is_hidden, parts))}
-    if not pictures:
+    tree = _Tree(files, folders)
+    if not tree.pictures:
         raise DataError(f"{where}: got no pictures; accepted: train/<class>/* and test/<class>/*, or <class>/*")
-    root = _root(pictures, known)
-    below = _children(known, root)
-    if TRAIN in below:
-        train = _by_class(pictures, known, (*root, TRAIN))
-        part = next((name for name in TESTS if name in below), None)
-        test = _by_class(pictures, known, (*root, part)) if part else {}
-        if part and not test:
-            raise DataError(f"{where}: {part} got no folders of classes; accepted: {part}/<class>/*")
-    elif below and below <= set(TESTS):
-        raise DataError(f"{where}: got {', '.join(sorted(below))} without train; accepted: train/<class>/* too")
-    else:
-        train, test = _by_class(pictures, known, root), {}
-    _check(train, test, where)
+    root = _root(tree)
+    parts = _parts(tree, root, where)
+    found = {part: _by_class(tree, (*root, *([parts[part]] if parts[part] else [])), where) for part in parts}
+    train = found["train"]
+    others = {part: classes for part, classes in found.items() if part != "train"}
+    _check(train, others, {part: parts[part] for part in others}, where)
     classes = tuple(sorted(train))
-    return Layout(classes, _labelled(train, classes), _labelled(test, classes))
+    notes = [
+        f"{where}: class {name} has no pictures in {parts[part]}"
+        for part, inside in others.items()
+        for name in classes
+        if not inside.get(name)
+    ]
+    used = {name for inside in found.values() for names in inside.values() for name in names}
+    skipped = tuple(
+        Skipped("/".join(name), _why_unused(name, root, [folder for folder in parts.values() if folder]))
+        for name in tree.pictures
+        if "/".join(name) not in used
+    )
+    labelled = {part: _labelled(inside, classes) for part, inside in found.items()}
+    return Layout(
+        classes, labelled["train"], labelled.get("test", ()), labelled.get("valid", ()), skipped, tuple(notes)
+    )
 
 
-def _root(pictures: Sequence[tuple[str, ...]], known: set[tuple[str, ...]]) -> tuple[str, ...]:
+class _Tree:
+    """Pictures, and for each folder the folders and the pictures directly inside."""
+
+    def __init__(self, files: Iterable[str], folders: Iterable[str]) -> None:
+        self.pictures: list[Name] = [tuple(name.split("/")) for name in files]
+        self.below: dict[Name, set[str]] = {}
+        self.inside: dict[Name, list[Name]] = {}
+        for name in self.pictures:
+            self.inside.setdefault(name[:-1], []).append(name)
+        for folder in {*self.inside, *(tuple(name.split("/")) for name in folders)}:
+            for depth in range(len(folder), 0, -1):
+                others = self.below.setdefault(folder[: depth - 1], set())
+                if folder[depth - 1] in others:
+                    break
+                others.add(folder[depth - 1])
+
+    def folders(self, at: Name) -> set[str]:
+        return self.below.get(at, set())
+
+
+def _root(tree: _Tree) -> Name:
     """The folder that holds the parts or classes: down through folders that hold one folder of folders alone."""
-    root: tuple[str, ...] = ()
+    root: Name = ()
     while True:
-        below = _children(known, root)
-        if len(below) != 1 or below == {TRAIN}:
+        below = tree.folders(root)
+        if len(below) != 1 or any(_is_part(tree, root, name, "train") for name in below):
             return root
         inner = (*root, *below)
-        inside = _children(known, inner)
-        is_class = not inside or any(parts[:-1] == inner for parts in pictures)
-        if is_class and TRAIN not in inside:
-            return root
+        trained = any(part_of(name) == "train" for name in tree.folders(inner))
+        if not trained and (not tree.folders(inner) or inner in tree.inside):
+            return root  # it is a class
         root = inner
 
 
-def _children(known: set[tuple[str, ...]], folder: tuple[str, ...]) -> set[str]:
-    depth = len(folder)
-    return {parts[depth] for parts in known if len(parts) == depth + 1 and parts[:depth] == folder}
+def _is_part(tree: _Tree, root: Name, name: str, part: str | None = None) -> bool:
+    """Whether the folder ``name`` in ``root`` is a part, and not a class that is called like one."""
+    kind = part_of(name)
+    return kind is not None and part in (None, kind) and bool(tree.folders((*root, name)))
 
 
-def _by_class(
-    pictures: Sequence[tuple[str, ...]], known: set[tuple[str, ...]], part: tuple[str, ...]
-) -> dict[str, list[str]]:
-    depth = len(part)
-    found: dict[str, list[str]] = {name: [] for name in _children(known, part)}
-    for parts in pictures:
-        if len(parts) > depth + 1 and parts[:depth] == part:
-            found[parts[depth]].append("/".join(parts))
+def _parts(tree: _Tree, root: Name, where: str) -> dict[str, str]:
+    """The folder of each part that is there; of a tree without parts, all of it is for training, in ``root`` itself."""
+    below = sorted(tree.folders(root))
+    named = [name for name in below if part_of(name)]
+    if not any(_is_part(tree, root, name, "train") for name in named):
+        if len(named) > 1 and named == below and not any(_is_part(tree, root, name) for name in named):
+            raise DataError(f"{where}: got no folders of classes in {', '.join(named)}; accepted: train/<class>/*")
+        if any(_is_part(tree, root, name) for name in named) and len(named) == len(below):
+            raise DataError(f"{where}: got {', '.join(named)} without train; accepted: train/<class>/* too")
+        return {"train": ""}
+    found: dict[str, str] = {}
+    for name in named:
+        part = str(part_of(name))
+        if part in found:
+            raise DataError(
+                f"{where}: got the folders {found[part]} and {name}, both by their names the {part} part; accepted: one"
+            )
+        found[part] = name
+    return {part: found[part] for part in PARTS if part in found}
+
+
+def _by_class(tree: _Tree, part: Name, where: str) -> dict[str, list[str]]:
+    """The pictures of each class in the folder ``part``."""
+    folders = sorted(tree.folders(part))
+    _check_not_parts(tree, part, folders, where)
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        inside = found.setdefault(class_name(folder), [])
+        inside += ["/".join(name) for name in _of_class(tree, (*part, folder))]
     return found
 
 
-def _check(train: dict[str, list[str]], test: dict[str, list[str]], where: str) -> None:
+def _of_class(tree: _Tree, folder: Name) -> list[Name]:
+    """The pictures in ``folder``, or where it has none those in its folders; of several, in the one for pictures."""
+    if folder in tree.inside:
+        return tree.inside[folder]
+    below = sorted(tree.folders(folder))
+    for_pictures = [name for name in below if name.lower() in PICTURES]
+    if for_pictures and len(below) > 1:
+        below = for_pictures[:1]
+    return [name for each in below for name in _of_class(tree, (*folder, each))]
+
+
+def _check_not_parts(tree: _Tree, part: Name, folders: list[str], where: str) -> None:
+    """Refuse what would be taken for classes and is more likely parts: folders that hold the same folders."""
+    seen: dict[frozenset[str], str] = {}
+    for folder in folders:
+        inner = frozenset(tree.folders((*part, folder)))
+        if len(inner) < 2 or (*part, folder) in tree.inside or any(name.lower() in PICTURES for name in inner):
+            continue
+        other = seen.setdefault(inner, folder)
+        if other != folder:
+            some = ", ".join(sorted(inner)[:4]) + (", ..." if len(inner) > 4 else "")
+            raise DataError(
+                f"{where}: got {other} and {folder}, which would be classes but hold the same folders ({some}); "
+                "accepted: train/<class>/* and test/<class>/*, or <class>/* with the pictures in it"
+            )
+
+
+def _check(
+    train: dict[str, list[str]], others: dict[str, dict[str, list[str]]], names: Mapping[str, str], where: str
+) -> None:
     problems = [
-        f"{where}: class {name} has no {kind} pictures; accepted: at least one, or no such folder"
-        for kind, classes in (("training", train), ("test", test))
-        for name in sorted(classes)
-        if not classes[name]
+        f"{where}: class {name} has no training pictures; accepted: at least one, or no such folder"
+        for name in sorted(train)
+        if not train[name]
     ]
-    problems += [
-        f"{where}: class {name} is in the test part and not in {TRAIN}; accepted: classes that {TRAIN} has"
-        for name in sorted(test.keys() - train.keys())
-    ]
+    for part, classes in others.items():
+        if not any(classes.values()):
+            problems.append(f"{where}: {names[part]} got no folders of classes; accepted: {names[part]}/<class>/*")
+        problems += [
+            f"{where}: class {name} is in the {part} part and not in train; accepted: classes that train has"
+            for name in sorted(classes.keys() - train.keys())
+        ]
     if len(train) < 2:
         got = f"the one class {next(iter(train))}" if train else "no folders of classes"
         problems.append(f"{where}: got {got}; accepted: at least 2 classes, a folder each")
@@ -118,9 +224,16 @@ def _check(train: dict[str, list[str]], test: dict[str, list[str]], where: str) 
         raise DataError(*problems)
 
 
+def _why_unused(name: Name, root: Name, parts: list[str]) -> str:
+    depth = len(root)
+    if name[:depth] != root or len(name) == depth + 1:
+        return OUTSIDE
+    if parts:
+        if name[depth] not in parts:
+            return OTHER_PART
+        return OUTSIDE if len(name) == depth + 2 else DEEPER
+    return DEEPER
+
+
 def _labelled(part: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
     return tuple((name, label) for label, klass in enumerate(classes) for name in sorted(part.get(klass, [])))
-
-
-def _parts(name: str) -> tuple[str, ...]:
-    return tuple(name.split("/"))

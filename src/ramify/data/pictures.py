@@ -1,44 +1,151 @@
 """What a set of pictures is, once decoded."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
+from ramify.data.listing import Skipped
+from ramify.data.store import Rows
 
-@dataclass(frozen=True)
+
 class Part:
-    """Labelled pictures of one size.
+    """Labeled pictures of one size, in memory or in a file that is larger than memory.
+
+    Args:
+        images: uint8 ``[N, C, H, W]``, values 0 to 255; or rows of a :class:`~ramify.data.store.Store`.
+        labels: int64 ``[N]``, each an index into the class names.
+        ids: int64 ``[N]``, which files of the set (:class:`Files`) they are; None where that is not known.
 
     Attributes:
-        images: uint8 ``[N, C, H, W]``, values 0 to 255.
-        labels: int64 ``[N]``, each an index into the class names.
+        pixels: the pictures as they were given.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    __slots__ = ("_device", "ids", "labels", "pixels")
 
-    def __len__(self) -> int:
-        return self.images.shape[0]
+    def __init__(self, images: torch.Tensor | Rows, labels: torch.Tensor, ids: torch.Tensor | None = None) -> None:
+        self.pixels, self.labels, self.ids = images, labels, ids
+        self._device = images.device if isinstance(images, torch.Tensor) else labels.device
 
-    def __getitem__(self, index: torch.Tensor) -> "Part":
-        """The pictures at ``index`` (int64 ``[M]``), in that order."""
-        return Part(self.images[index], self.labels[index])
+    @property
+    def images(self) -> torch.Tensor:
+        """All pictures in memory, uint8 ``[N, C, H, W]``; of a large set, ask for some: ``part[index].images``."""
+        return self.pixels if isinstance(self.pixels, torch.Tensor) else self.pixels.read().to(self._device)
 
-    def to(self, device: torch.device) -> "Part":
-        """The same pictures on ``device``."""
-        return Part(self.images.to(device), self.labels.to(device))
-
-
-@dataclass(frozen=True)
-class PictureSet:
-    """The pictures of one source: a training part, a test part, and the names of the classes."""
-
-    train: Part
-    test: Part
-    classes: tuple[str, ...]
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pictures are in memory."""
+        return isinstance(self.pixels, torch.Tensor)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one picture."""
-        _, channels, height, width = self.train.images.shape
+        if isinstance(self.pixels, Rows):
+            return self.pixels.shape
+        _, channels, height, width = self.pixels.shape
         return channels, height, width
+
+    @property
+    def device(self) -> torch.device:
+        """Where its pictures are once they are read."""
+        return self._device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: torch.Tensor | slice) -> "Part":
+        """The pictures at ``index`` (int64 ``[M]``, or a slice), in that order."""
+        pixels = self.pixels[index] if isinstance(self.pixels, torch.Tensor) else self.pixels.pick(index)
+        ids = None if self.ids is None else self.ids[index if isinstance(index, slice) else index.to(self.ids.device)]
+        found = Part(pixels, self.labels[index], ids)
+        found._device = self._device
+        return found
+
+    def split(self, size: int) -> Iterator["Part"]:
+        """The pictures in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def to(self, device: torch.device) -> "Part":
+        """The same pictures on ``device``; those that are not in memory go there when they are read."""
+        pixels = self.pixels.to(device) if isinstance(self.pixels, torch.Tensor) else self.pixels
+        found = Part(pixels, self.labels.to(device), self.ids)
+        found._device = torch.device(device)
+        return found
+
+
+@dataclass(frozen=True)
+class Files:
+    """Which files the pictures of a set are.
+
+    Attributes:
+        names: of each file, in the source, with ``/``.
+        digests: of each file's content, uint8 ``[N, 16]``.
+        labels: the class of each file, int64 ``[N]``.
+        groups: what no two parts may share, of each file; None where that does not matter.
+        skipped: files that were passed over, and why.
+        notes: sentences for the user: what is odd, and no reason to stop.
+        range: the values of 16- and 32-bit pictures that became 0 and 255; None without such pictures.
+        by_content: whether what is held out is chosen by the files' contents, so that a set can grow.
+    """
+
+    names: tuple[str, ...] = ()
+    digests: torch.Tensor = field(default_factory=lambda: torch.empty(0, 16, dtype=torch.uint8))
+    labels: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    groups: tuple[str, ...] | None = None
+    skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+    by_content: bool = False
+
+
+class PictureSet:
+    """The pictures of one source: its parts, the names of the classes, and of the files.
+
+    Attributes:
+        train, valid, test: the parts; validation and test are empty where the source does not have them.
+        classes: their names.
+        files: what the ``ids`` of the parts count.
+    """
+
+    __slots__ = ("classes", "files", "test", "train", "valid")
+
+    def __init__(
+        self, train: Part, test: Part, classes: tuple[str, ...], valid: Part | None = None, files: Files | None = None
+    ) -> None:
+        self.train, self.test, self.classes = train, test, classes
+        self.valid = train[:0] if valid is None else valid
+        self.files = files or Files()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one picture."""
+        return self.train.shape
+
+    def replaced(self, train: Part, test: Part, valid: Part | None = None) -> "PictureSet":
+        """The same set with other parts."""
+        return PictureSet(train, test, self.classes, self.valid if valid is None else valid, self.files)
+
+    def pick(self, ids: torch.Tensor) -> Part:
+        """The pictures of the files ``ids`` (int64 ``[M]``), in that order, whatever their parts."""
+        whole = joined([self.train, self.valid, self.test])
+        assert whole.ids is not None, "a set whose files are known"
+        places = torch.full((len(self.files.names),), -1)
+        places[whole.ids] = torch.arange(len(whole))
+        return whole[places[ids]]
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Pictures of one set, one part after the other."""
+    parts = [part for part in parts if len(part)] or parts[:1]
+    if len(parts) == 1:
+        return parts[0]
+    ids = [part.ids for part in parts if part.ids is not None]
+    rows = [part.pixels for part in parts if isinstance(part.pixels, Rows)]
+    pixels: torch.Tensor | Rows
+    if rows:
+        pixels = Rows(rows[0].store, torch.cat([each.rows for each in rows]), rows[0].channels)
+    else:
+        pixels = torch.cat([part.images for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    return Part(pixels, labels, torch.cat(ids) if len(ids) == len(parts) else None)

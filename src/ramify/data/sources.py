@@ -4,16 +4,18 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+
 from ramify.config import DataConfig
 from ramify.data.cache import cache_folder, cached, digest
-from ramify.data.decode import Size
+from ramify.data.decode import Size, content_digest
 from ramify.data.digits import load_digits
 from ramify.data.fetch import FILES, Progress, RemoteFile, fetch
 from ramify.data.fit import fit_set
 from ramify.data.folder import load_path
 from ramify.data.formats import read_cifar10, read_cifar100, read_fashion_mnist, read_mnist, read_tiny_imagenet
-from ramify.data.pictures import PictureSet
-from ramify.data.split import take, with_test
+from ramify.data.pictures import Files, Part, PictureSet
+from ramify.data.split import take, with_fold, with_test
 from ramify.errors import DataError
 
 Reader = Callable[[Sequence[Path]], PictureSet]
@@ -39,7 +41,7 @@ def load_pictures(
     """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
 
     They are fetched if need be, decoded or taken from the cache, made ``config.size``, given a test part where
-    they have none (a fixed split of ``config.test_fraction``, the same in every run), and cut to
+    they have none (a fixed split of ``config.test_fraction``, the same in every run; or ``config.fold``), and cut to
     ``config.limit`` pictures in each part, the classes alike.
 
     Args:
@@ -57,17 +59,39 @@ def load_pictures(
         >>> pictures.shape, len(pictures.train), len(pictures.test)
         ((1, 8, 8), 100, 100)
     """
+    pictures = load_source(config, progress, shape=shape, files=files)
+    if config.fold is not None:
+        pictures = with_fold(pictures, config.fold)
+    pictures = with_test(pictures, config.test_fraction)
+    if config.limit is not None:
+        parts = (pictures.train, pictures.test, pictures.valid)
+        train, test, valid = (take(part, config.limit, pictures.classes) for part in parts)
+        pictures = pictures.replaced(train, test, valid)
+    return pictures
+
+
+def load_source(
+    config: DataConfig,
+    progress: Progress | None = None,
+    *,
+    shape: tuple[int, int, int] | None = None,
+    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+) -> PictureSet:
+    """All pictures of ``config.source``, in the parts that the source itself has; else as :func:`load_pictures`."""
     size: Size | None = (config.size, config.size) if isinstance(config.size, int) else config.size
     if shape is not None:
         size = shape[1:]
     if config.source in SOURCES:
+        problems = [
+            f"data.{key}: got {getattr(config, key)!r}; accepted: null, as {config.source} is no folder"
+            for key in ("labels", "group")
+            if getattr(config, key) is not None
+        ]
+        if problems:
+            raise DataError(*problems)
         pictures = _load_named(config.source, size, config.mirror, progress, files.get(config.source, ()))
     else:
-        pictures = load_path(_existing(config.source), size)
-    pictures = with_test(pictures, config.test_fraction)
-    if config.limit is not None:
-        train, test = (take(part, config.limit, pictures.classes) for part in (pictures.train, pictures.test))
-        pictures = PictureSet(train, test, pictures.classes)
+        pictures = load_path(_existing(config.source), size, config, progress)
     return pictures if shape is None else fit_set(pictures, shape)
 
 
@@ -78,9 +102,25 @@ def _load_named(
         # Sets share file names, so each has a folder of its own.
         paths = [fetch(file, cache_folder() / "files" / name, mirror, progress) for file in files]
         pictures = SOURCES[name](paths)
-        return pictures if size is None else fit_set(pictures, (pictures.shape[0], *size))
+        return _named(pictures if size is None else fit_set(pictures, (pictures.shape[0], *size)))
 
     return cached(digest(name, size), digest([file.checksum for file in files]), build)
+
+
+def _named(pictures: PictureSet) -> PictureSet:
+    """The pictures of a known set, which are no files, with a name for each and a digest of its pixels."""
+    parts = {"train": pictures.train, "test": pictures.test}
+    names = tuple(
+        f"{part}/{number}" if len(pictures.test) else str(number)
+        for part, inside in parts.items()
+        for number in range(len(inside))
+    )
+    found = (content_digest(image.tobytes()) for part in parts.values() for image in part.images.numpy())
+    digests = torch.frombuffer(bytearray(b"".join(found)), dtype=torch.uint8).view(len(names), -1)
+    ids = torch.arange(len(names)).split([len(part) for part in parts.values()])
+    train, test = (Part(part.images, part.labels, own) for part, own in zip(parts.values(), ids, strict=True))
+    labels = torch.cat([part.labels for part in parts.values()])
+    return PictureSet(train, test, pictures.classes, None, Files(names, digests, labels))
 
 
 def _existing(source: str) -> Path:

@@ -1,12 +1,16 @@
-"""Seeded choices among labelled pictures: a stratified split, and a class-balanced selection."""
+"""Seeded choices among labeled pictures: a stratified split, folds, and a class-balanced selection."""
 
+import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
-from ramify.data.pictures import Part, PictureSet
+from ramify.data.pictures import Files, Part, PictureSet
 from ramify.errors import DataError
-from ramify.seeds import generator
+from ramify.seeds import derive, generator
+
+Chances = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 # Every run that shares a source shares its test pictures, whatever its own seed.
 TEST_SEED = 0
@@ -20,21 +24,28 @@ def split(
     *,
     classes: Sequence[str] = (),
     key: str = "data.valid_fraction",
+    files: Files | None = None,
 ) -> tuple[Part, Part]:
     """Hold pictures out of ``part``, of each class alike: (rest, held out).
 
     Of a class with n pictures ``round(fraction * n)`` are held out, at least 1 and at most n - 1. Both
     parts keep the order of ``part``. The choice depends on ``seed`` and the labels alone.
 
+    Of a source without parts of its own (``files.by_content``), each picture's own content and ``seed`` say whether it
+    is held out, so that the source can grow without moving a picture, and copies stay together; the number held out of
+    a class is then ``fraction * n`` within a half of it. With groups (``files.groups``) whole groups are held out,
+    about ``fraction`` of all pictures.
+
     Args:
-        part: N labelled pictures.
+        part: N labeled pictures.
         fraction: in [0, 1); with 0 nothing is held out.
         seed: a whole number >= 0.
         classes: names of the classes, for the error's sentence.
         key: the configuration key that ``fraction`` comes from, for the error's sentence.
+        files: of the set that ``part`` belongs to.
 
     Raises:
-        DataError: ``fraction`` is out of range, or a class has a single picture.
+        DataError: ``fraction`` is out of range, a class has a single picture, or there are too few groups.
 
     Example:
         >>> part = Part(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1, 0, 1]))
@@ -45,15 +56,24 @@ def split(
         raise DataError(f"{key}: got {fraction}; accepted: a number in [0, 1)")
     labels = part.labels.cpu()
     held = torch.zeros(len(part), dtype=torch.bool)
-    if fraction > 0:
-        for label, shuffled in _shuffled_classes(labels, seed, "split"):
+    if fraction > 0 and files is not None and files.groups is not None and part.ids is not None:
+        held = _held_groups(part.ids, labels, files.groups, fraction, seed, key)
+    elif fraction > 0:
+        shuffled_classes = _shuffled_classes(labels, seed, "split")
+        chances = None
+        if files is not None and files.by_content and part.ids is not None:
+            chances = _chances(files.digests[part.ids], derive(seed, "split", key))
+        for label, shuffled in shuffled_classes:
             count = len(shuffled)
             if count < 2:
                 name = classes[label] if label < len(classes) else label
                 raise DataError(
                     f"class {name}: got 1 picture; accepted: at least 2, to hold one out ({key} = {fraction:g})"
                 )
-            held[shuffled[: min(count - 1, max(1, round(fraction * count)))]] = True
+            if chances is None:
+                held[shuffled[: min(count - 1, max(1, round(fraction * count)))]] = True
+            else:
+                held[_unlikely(shuffled.sort().values, chances, fraction)] = True
     device = part.labels.device
     return part[(~held).nonzero()[:, 0].to(device)], part[held.nonzero()[:, 0].to(device)]
 
@@ -66,8 +86,43 @@ def with_test(pictures: PictureSet, fraction: float) -> PictureSet:
     """
     if len(pictures.test):
         return pictures
-    rest, held_out = split(pictures.train, fraction, TEST_SEED, classes=pictures.classes, key="data.test_fraction")
-    return PictureSet(rest, held_out, pictures.classes)
+    rest, held_out = split(
+        pictures.train, fraction, TEST_SEED, classes=pictures.classes, key="data.test_fraction", files=pictures.files
+    )
+    return pictures.replaced(rest, held_out)
+
+
+def with_fold(pictures: PictureSet, fold: tuple[int, int]) -> PictureSet:
+    """``pictures`` with the k-th of n folds of the training part as the test part, ``fold`` being (k, n).
+
+    Each class is dealt out evenly, and so are whole groups where there are some. The source's own test part is left
+    out.
+
+    Raises:
+        DataError: a class has fewer than n pictures, or there are fewer than n groups.
+    """
+    k, n = fold
+    part, files = pictures.train, pictures.files
+    assert part.ids is not None, "folds are dealt by the files' contents"
+    labels = part.labels.cpu()
+    chances = _chances(files.digests[part.ids], derive(TEST_SEED, "fold"))
+    if files.groups is not None:
+        folds = _folds_of_groups(part.ids, files.groups, n)
+    else:
+        folds = torch.zeros(len(part), dtype=torch.int64)
+        start = 0
+        for label in sorted(set(labels.tolist())):
+            places = (labels == label).nonzero()[:, 0]
+            if len(places) < n:
+                raise DataError(
+                    f"class {pictures.classes[label]}: got {len(places)} pictures; accepted: at least {n}, one for "
+                    f"each fold (data.fold = [{k}, {n}])"
+                )
+            ordered = places[torch.from_numpy(np.argsort(chances[places.numpy()], kind="stable"))]
+            folds[ordered] = (torch.arange(len(ordered)) + start) % n
+            start += len(ordered)
+    here = folds == k - 1
+    return pictures.replaced(part[(~here).nonzero()[:, 0]], part[here.nonzero()[:, 0]])
 
 
 def take(part: Part, limit: int, classes: Sequence[str]) -> Part:
@@ -100,6 +155,75 @@ def _shuffled_classes(labels: torch.Tensor, seed: int, purpose: str) -> Iterator
         places = (labels == label).nonzero()[:, 0]
         # A generator for each class: its choice does not move when another class gains a picture.
         yield label, places[torch.randperm(len(places), generator=generator(seed, purpose, label))]
+
+
+def _chances(digests: torch.Tensor, seed: int) -> Chances:
+    """A number in [0, 1) for each file, from its digest and ``seed`` alone, uint8 ``[N, 16] -> [N]``."""
+    values = np.ascontiguousarray(digests.numpy()[:, :8]).view("<u8")[:, 0] ^ np.uint64(seed)
+    # The finalizer of splitmix64: every bit of the seed changes every bit of the number.
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    found: Chances = ((values ^ (values >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+    return found
+
+
+def _unlikely(places: torch.Tensor, chances: Chances, fraction: float) -> torch.Tensor:
+    """Of a class's pictures at ``places`` those to hold out: the ones whose chance is below ``fraction``.
+
+    A small class would be left with none, or with too many: the number is kept within a half of what is asked for.
+    """
+    own = chances[places.numpy()]
+    count = len(places)
+    least, most = max(1, math.floor(fraction * count / 2)), min(count - 1, math.ceil(1.5 * fraction * count))
+    chosen = min(max(int((own < fraction).sum()), least), most)
+    return places[torch.from_numpy(np.argsort(own, kind="stable")[:chosen])]
+
+
+def _held_groups(
+    ids: torch.Tensor, labels: torch.Tensor, groups: Sequence[str], fraction: float, seed: int, key: str
+) -> torch.Tensor:
+    """Which pictures belong to the groups that are held out."""
+    names = [groups[i] for i in ids.tolist()]
+    members: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        members.setdefault(name, []).append(place)
+    if len(members) < 2:
+        raise DataError(f"data.group: got {len(members)} group; accepted: at least 2, to hold one out ({key})")
+    target = fraction * len(names)
+    held = torch.zeros(len(names), dtype=torch.bool)
+    left = torch.bincount(labels)
+    for name in sorted(members, key=lambda name: derive(seed, "group", key, name)):
+        inside = torch.tensor(members[name])
+        taken = torch.bincount(labels[inside], minlength=len(left))
+        done = int(held.sum())
+        if bool(((left - taken)[taken > 0] <= 0).any()) or done + len(inside) - target > target - done:
+            continue  # a class would lose its last picture, or too many would be held out
+        held[inside] = True
+        left -= taken
+    if not held.any():
+        for name in sorted(members, key=lambda name: (len(members[name]), derive(seed, "group", key, name))):
+            inside = torch.tensor(members[name])
+            taken = torch.bincount(labels[inside], minlength=len(left))
+            if bool(((left - taken)[taken > 0] > 0).all()):
+                held[inside] = True
+                return held
+        raise DataError(f"data.group: got groups of which none can be held out ({key}), as each has a class of its own")
+    return held
+
+
+def _folds_of_groups(ids: torch.Tensor, groups: Sequence[str], n: int) -> torch.Tensor:
+    """The fold of each picture: whole groups, the largest first, each to the fold that has the fewest pictures."""
+    names = [groups[i] for i in ids.tolist()]
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    if len(counts) < n:
+        raise DataError(f"data.fold: got {len(counts)} groups; accepted: at least {n}, one for each fold")
+    sizes, fold_of = [0] * n, {}
+    for name in sorted(counts, key=lambda name: (-counts[name], derive(TEST_SEED, "fold", name))):
+        fold_of[name] = sizes.index(min(sizes))
+        sizes[fold_of[name]] += counts[name]
+    return torch.tensor([fold_of[name] for name in names])
 
 
 def _even_shares(available: Sequence[int], total: int) -> list[int]:

@@ -57,4 +57,4 @@ def with_trigger(part: Part, share: float, label: int | None, side: int | None, 
     images[chosen] = stamp(part.images[chosen], side)
     if label is not None:
         labels[chosen] = label
-    return Part(images, labels)
+    return Part(images, labels, part.ids)

@@ -63,7 +63,7 @@ def _why_heads_differ(network: Network, index: int) -> str:
         hint = " (see network.final)" if new.final and network.config.cells == "seed" else ""
         return f"its exit is {after} and the one before it {before}{hint}"
     if old.grid != new.grid:
-        sides = [f"{height} x {width}" for height, width in (new.grid, old.grid)]
+        sides = [f"{width} x {height}" for height, width in (new.grid, old.grid)]
         return f"its exit reads a map of {sides[0]} and the one before it one of {sides[1]}"
     if new.exit_channels < old.exit_channels:
         return f"its exit reads {new.exit_channels} channels and the one before it {old.exit_channels}"

@@ -1,6 +1,7 @@
 """The loss of a network with several exits."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from ramify.errors import InputError
 
 
-def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
     """The cross-entropy of each exit, ``logits [E, B, C], labels [B] -> [E]``, mean over the batch.
 
     One call serves every exit, and it is computed in float32 whatever the logits are.
@@ -19,6 +20,8 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
         labels: int64 ``[B]``; or the share of each class in each picture, float ``[B, C]`` with rows that sum to 1, as
             :mod:`ramify.data.mix` leaves them.
         smoothing: in [0, 1), the share of each label that is spread evenly over all classes (arXiv:1512.00567).
+        class_weights: ``[C]``, by which a picture counts as its class, or its shares of classes, say; see
+            :func:`class_weights`.
 
     Raises:
         InputError: the logits are not those of every exit, or there is not one label for each picture.
@@ -27,7 +30,30 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
     exits, batch, classes = logits.shape
     repeated = labels.repeat(exits) if labels.dim() == 1 else labels.repeat(exits, 1)
     flat = F.cross_entropy(logits.float().reshape(-1, classes), repeated, reduction="none", label_smoothing=smoothing)
-    return flat.view(exits, batch).mean(dim=1)
+    losses = flat.view(exits, batch)
+    if class_weights is not None:
+        losses = losses * (class_weights[labels] if labels.dim() == 1 else labels @ class_weights)
+    return losses.mean(dim=1)
+
+
+def class_weights(wanted: Literal["none", "balanced"] | Sequence[float], labels: Tensor, classes: int) -> Tensor | None:
+    """The weight of each class in the loss, float32 ``[classes]`` where ``labels`` (int64 ``[N]``) are; None for none.
+
+    ``balanced`` is ``N / (C * n)`` for a class of ``n`` of the ``N`` pictures, so that each class counts alike. Weights
+    are scaled so that their mean over the pictures is 1, and the learning rate means what it meant.
+
+    Example:
+        >>> class_weights("balanced", torch.tensor([0, 0, 0, 1]), 2).tolist()
+        [0.6666666865348816, 2.0]
+    """
+    if wanted == "none":
+        return None
+    counts = labels.bincount(minlength=classes).double()
+    if wanted == "balanced":
+        weights = len(labels) / (int((counts > 0).sum()) * counts.clamp(min=1))
+    else:
+        weights = torch.tensor([float(each) for each in wanted], dtype=torch.float64, device=labels.device)
+    return (weights * len(labels) / (weights @ counts)).float()
 
 
 def _check(logits: Tensor, labels: Tensor) -> None:

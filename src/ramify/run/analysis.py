@@ -127,13 +127,13 @@ class Overthinking:
 
 
 @dataclass(frozen=True)
-class Confusion:
+class ConfusionScore:
     """How :func:`confusion_scores` tell the pictures that the last exit gets right from those it gets wrong.
 
     Attributes:
-        auroc: of the confusion, see :func:`auroc`; None where nothing or everything is wrong.
-        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: does
-            confusion tell more?
+        auroc: of the scores, see :func:`auroc`; None where nothing or everything is wrong.
+        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: do
+            the scores tell more?
         right: mean score of the pictures that the last exit gets right; None where there are none.
         wrong: mean score of those it gets wrong; None where there are none.
         edges: of the bins of both histograms, :data:`CONFUSION_EDGES`.
@@ -173,7 +173,7 @@ class Analysis:
         oracle: if every picture left at its first right exit; those never right pay the last exit.
         curve: one point for each of :data:`LEVELS`, dominated ones included.
         overthinking: what is wasted and destroyed after the first right answer.
-        confusion: None where there is no internal classifier.
+        confusion_score: None where there is no internal classifier.
         agreement: ``[i][j]``: the share of the pictures on which exits i and j answer the same class.
         shared: ``[i][j]``: the share of what exit i gets right that exit j gets right, too; None where exit i gets
             nothing right.
@@ -190,7 +190,7 @@ class Analysis:
     oracle: Outcome
     curve: tuple[CurvePoint, ...]
     overthinking: Overthinking
-    confusion: Confusion | None
+    confusion_score: ConfusionScore | None
     agreement: tuple[tuple[float, ...], ...]
     shared: tuple[tuple[float | None, ...], ...]
     by_policy: bool
@@ -246,7 +246,7 @@ def analyse(
         oracle=Outcome(*outcome_fields(_first(right), right, macs, milliseconds)),
         curve=_curve(confidence, right, macs, milliseconds),
         overthinking=_overthinking(confidence, answers, labels, macs, classes),
-        confusion=_confusion(probabilities, right[-1]) if len(logits) > 1 else None,
+        confusion_score=_confusion_score(probabilities, right[-1]) if len(logits) > 1 else None,
         agreement=tuple(_floats((answers == each).double().mean(dim=1)) for each in answers),
         shared=tuple(_shared(each, right) for each in right),
         by_policy=exits is not None,
@@ -438,7 +438,7 @@ def _overthinking(
     )
 
 
-def _confusion(probabilities: Tensor, right: Tensor) -> Confusion:
+def _confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
     scores = confusion_scores(probabilities)
     inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)
 
@@ -449,7 +449,7 @@ def _confusion(probabilities: Tensor, right: Tensor) -> Confusion:
         places = torch.bucketize(scores[which], inner, right=True)
         return tuple(int(each) for each in torch.bincount(places, minlength=len(inner) + 1).tolist())
 
-    return Confusion(
+    return ConfusionScore(
         auroc=auroc(scores, ~right),
         confidence_auroc=auroc(-probabilities[-1].amax(dim=1), ~right),
         right=mean(right),

@@ -1,22 +1,23 @@
 """Calibrating a saved network: thresholds chosen on its validation pictures, kept with it."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
-from ramify.data.sources import load_pictures
 from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.ops.calibrate import calibrate
 from ramify.ops.cost import cost
 from ramify.ops.policy import Criterion
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
+from ramify.run.dealing import Parts, parts_of_run
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
-from ramify.run.prepare import Parts, computing_with, deal, fit_to, place
+from ramify.run.prepare import computing_with, fit_to, place
 from ramify.run.saved import checkpoint_of
 
 
@@ -29,6 +30,7 @@ def calibrate_run(
     criterion: Criterion = "max_probability",
     confidence: float | None = None,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> ExitPolicy:
     """Choose the thresholds of the network of ``run`` on its validation pictures, and keep them with it.
 
@@ -43,7 +45,8 @@ def calibrate_run(
         criterion: how confidence is computed, see :class:`ramify.ops.policy.Policy`.
         confidence: with ``max_drop``, certify the drop with this probability, see
             :func:`ramify.ops.calibrate.calibrate`.
-        progress: told how far a download is.
+        progress: sees how far a download or the decoding of pictures is.
+        notice: gets a sentence where pictures have come, gone or changed since the run was trained.
 
     Raises:
         InputError: not one goal, one that cannot be reached (the best that can is told), no validation pictures, or
@@ -57,11 +60,11 @@ def calibrate_run(
     with locked(run):
         folder = checkpoint_of(run)
         network, card = read_model(folder)
-        config, parts = _pictures(run, card.classes, progress)
+        config, parts = _pictures(run, card.classes, progress, notice)
         where = place(config)
         network.to(where.device)
         with computing_with(config):
-            logits = all_logits(network, parts.valid.images, where.precision)
+            logits = all_logits(network, parts.valid, where.precision)
             if max_latency_ms is None:
                 unit, costs, limit = "MACs", [float(each.macs) for each in cost(network)], max_macs
                 if max_macs is not None and max_macs <= 1:
@@ -90,19 +93,25 @@ def calibrate_run(
     return policy
 
 
-def _pictures(run: Path, classes: tuple[str, ...], progress: Progress | None) -> tuple[Config, Parts]:
+def _pictures(
+    run: Path, classes: tuple[str, ...], progress: Progress | None, notice: Callable[[str], None] | None
+) -> tuple[Config, Parts]:
     """The configuration of ``run`` and its pictures, dealt out as they were when it trained."""
     config = read_config([run / CONFIG])
-    if config.data.valid_fraction == 0:
-        raise InputError(
-            f"{run}: got a run without validation pictures (data.valid_fraction=0); accepted: one that has some, as "
-            "thresholds are never chosen on training or test pictures"
-        )
-    pictures = load_pictures(config.data, progress)
-    if pictures.classes != classes:
+    parts, changed = parts_of_run(run, config, progress)
+    if parts.classes != classes:
         raise InputError(f"{config.data.source}: got other classes than the network was trained on; they have changed")
-    config = fit_to(config, pictures)
-    parts = deal(config, pictures)
     if not len(parts.valid):
-        raise InputError(f"{run}: got no validation pictures; accepted: a run with a larger data.valid_fraction")
-    return config, parts
+        gone = changed.missing.get("valid", 0)
+        raise InputError(
+            f"{run}: got no validation pictures ({f'all {gone:,} are gone' if gone else 'data.valid_fraction=0'}); "
+            "accepted: a run that has some, as thresholds are never chosen on training or test pictures"
+        )
+    if changed.changed.get("valid"):
+        raise InputError(
+            f"{run}: {changed.changed['valid']:,} of its validation pictures have another content or class than when "
+            "it was trained; accepted: the pictures as they were"
+        )
+    if changed and notice is not None:
+        notice(f"of the run's pictures {changed}; thresholds are chosen on {len(parts.valid):,} validation pictures")
+    return fit_to(config, parts), parts

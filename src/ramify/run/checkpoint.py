@@ -64,6 +64,8 @@ class Card:
             :func:`ramify.ops.compact.compact`), else None.
         valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
         policy: thresholds for early exits, once they are calibrated.
+        background: what transparent pictures were laid on, and are to be.
+        range: the values of 16- and 32-bit pictures that became 0 and 255; None without such pictures.
         graph: what rebuilds a network that is not made of cells (:mod:`ramify.nn.data_form`), else None.
     """
 
@@ -76,6 +78,8 @@ class Card:
     plans: tuple[StagePlan, ...] | None = None
     policy: ExitPolicy | None = None
     graph: dict[str, object] | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

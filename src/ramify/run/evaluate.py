@@ -52,8 +52,8 @@ def answers(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
     return (logits + network(images.flip(-1))) / 2 if flip else logits
 
 
-def all_logits(network: Branching, images: Tensor, precision: str = "float32") -> Tensor:
-    """The logits of every exit, float32 ``[E, N, C]`` on the CPU, for ``images`` uint8 ``[N, C, H, W]``.
+def all_logits(network: Branching, images: Tensor | Part, precision: str = "float32") -> Tensor:
+    """The logits of every exit, float32 ``[E, N, C]`` on the CPU, for ``images`` uint8 ``[N, C, H, W]``, or a part's.
 
     The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
     it had.
@@ -62,7 +62,8 @@ def all_logits(network: Branching, images: Tensor, precision: str = "float32") -
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        found = [network(to_float(batch.to(device))).float().cpu() for batch in images.split(BATCH)]
+        batches = images.split(BATCH) if isinstance(images, Tensor) else (some.images for some in images.split(BATCH))
+        found = [network(to_float(batch.to(device))).float().cpu() for batch in batches]
     network.train(training)
     return torch.cat(found, dim=1)
 
@@ -93,7 +94,8 @@ def evaluate(
         at_once = BATCH if device.type == "cpu" else 4 * BATCH  # a GPU has room, and minds the calls
         for start in range(0, count, at_once):
             batch, mine = slice(start, min(start + at_once, count)), team.share(at_once)
-            images, labels = part.images[batch][mine], part.labels[batch][mine].to(device)
+            some = part[batch][mine]
+            images, labels = some.images, some.labels.to(device)
             if len(labels):
                 total += _sums(answers(network, to_float(images.to(device)), flip).float(), labels).to(total)
     network.train(training)

@@ -12,6 +12,7 @@ A run calls each observer with one event after another, in this order::
         StepDone        after each training step (no device is waited for)
         EpochDone       the figures of the epoch, after validation
         NewBest         if the epoch is the best so far, once its checkpoint is on disk
+    StoppedEarly        if train.patience ends the run before its last epoch
     Finished            the test set has been read, once
 
 An observer is any callable; it may ignore what it does not know.
@@ -30,7 +31,10 @@ from ramify.run.summary import Summary
 
 @dataclass(frozen=True)
 class Started:
-    """The pictures are loaded and the network is built; ``epoch`` epochs are done already (0 unless resumed)."""
+    """The pictures are loaded and the network is built; ``epoch`` epochs are done already (0 unless resumed).
+
+    ``notes`` are sentences about the pictures: what was passed over, and what is odd.
+    """
 
     name: str
     folder: str
@@ -41,6 +45,7 @@ class Started:
     classes: int
     stages: int
     epoch: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,11 +165,19 @@ class NewBest:
 
 
 @dataclass(frozen=True)
+class StoppedEarly:
+    """After ``epoch`` the run ends, as ``train.patience`` epochs have brought nothing better than ``best``."""
+
+    epoch: int
+    best: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The run is over and its summary is on disk."""
 
     summary: Summary
 
 
-Event = Started | Grew | Widened | GrowthEnded | Pruned | StepDone | EpochDone | NewBest | Finished
+Event = Started | Grew | Widened | GrowthEnded | Pruned | StepDone | EpochDone | NewBest | StoppedEarly | Finished
 Observer = Callable[[Event], None]

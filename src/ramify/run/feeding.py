@@ -68,7 +68,7 @@ class Feeder:
     def _move(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
         """The batches, moved and changed, and which pictures they are made of."""
         how = augmentation(config.data.augment, config.data.source)
-        device, height = part.images.device, part.images.shape[2]
+        device, height = part.device, part.shape[1]
         at_once = helping(device)
         sizes = [len(index) for index in dealt]
         moving = generator(config.seed, "augment", self._epoch)

@@ -16,8 +16,23 @@ from ramify.run.state import State
 from ramify.run.teacher import Teacher
 
 STILL = frozenset(
-    ("source", "batch_size", "valid_fraction", "test_fraction", "augment", "limit", "size", "mirror")
-) | frozenset(("trigger", "trigger_class", "trigger_size"))
+    (
+        *("source", "batch_size", "valid_fraction", "test_fraction", "augment", "limit", "size", "mirror"),
+        *(
+            "trigger",
+            "trigger_class",
+            "trigger_size",
+            "labels",
+            "group",
+            "fold",
+            "sampler",
+            "background",
+            "range",
+            "broken",
+        ),
+        *("memory_gb", "max_pixels", "max_file_mb", "max_archive_gb", "max_depth", "max_entries"),
+    )
+)
 """Keys of ``data`` that, with ``augment`` none, leave a picture the same in every epoch."""
 
 
@@ -50,7 +65,7 @@ class Guidance:
         if pictures_stay(state.config.data):
             found = read_answers(self._identity, 0)
             if found is None:
-                found = rounded(all_logits(self._teacher.network, part.images, state.where.precision)[-1])
+                found = rounded(all_logits(self._teacher.network, part, state.where.precision)[-1])
                 keep_answers(self._identity, 0, found)
             self._still = found.to(state.where.device)
 
@@ -122,6 +137,8 @@ def _identity(state: State, part: Part, teacher: Teacher) -> str:
     The one thing taken from the student is the mean colour, with which ``data.cutout`` blanks.
     """
     config, team = state.config, state.where.team
-    pictures = [zlib.crc32(each.cpu().contiguous().numpy().data) for each in (part.images, part.labels)]
+    pictures = [0, zlib.crc32(part.labels.cpu().contiguous().numpy().data)]
+    for some in part.split(4096):
+        pictures[0] = zlib.crc32(some.images.cpu().contiguous().numpy().data, pictures[0])
     dealt = config.data.model_dump(mode="json"), config.seed, config.train.epochs, team.rank, team.size
     return digest("teacher", teacher.identity, pictures, state.network.mean.tolist(), *dealt)

@@ -1,7 +1,6 @@
 """What a run needs before its first epoch: a place to compute, its pictures dealt out, nothing left open."""
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +12,15 @@ from ramify.config import EXITS_AT, Config, NetworkConfig, TrainConfig, keys, re
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.photo import larger
-from ramify.data.pictures import Part, PictureSet
-from ramify.data.sources import load_pictures
-from ramify.data.split import split
-from ramify.data.trigger import with_trigger
+from ramify.data.pictures import PictureSet
+from ramify.data.sources import load_pictures, load_source
 from ramify.errors import ConfigError, InputError
 from ramify.nn.network import Network, architecture
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
+from ramify.run.dealing import Parts as Parts
+from ramify.run.dealing import deal as deal
+from ramify.run.dealing import deal_child, deal_resumed, remarks, whole
 from ramify.run.distributed import ALONE, Team, world
 from ramify.run.folder import CONFIG
 from ramify.run.saved import read_saved
@@ -56,33 +56,24 @@ class Place:
     team: Team = ALONE
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The pictures of a run as they were dealt out, and the names of their classes.
-
-    ``larger`` holds the training pictures once more, larger, where ``data.augment`` crops them; else None.
-    """
-
-    train: Part
-    valid: Part
-    test: Part
-    classes: tuple[str, ...]
-    larger: Part | None = None
-
-    @property
-    def fed(self) -> Part:
-        """The training pictures from which a step is fed."""
-        return self.train if self.larger is None else self.larger
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        return len(self.train), len(self.valid), len(self.test)
-
-
-def prepare(config: Config, team: Team, progress: Progress | None = None) -> tuple[Config, Place, Parts]:
+def prepare(
+    config: Config,
+    team: Team,
+    progress: Progress | None = None,
+    *,
+    resumed: Path | None = None,
+    strict: bool = False,
+) -> tuple[Config, Place, Parts]:
     """The configuration with nothing left open, where the run computes, and its pictures.
 
     The first process of ``team`` loads the pictures first; the others then find them in the cache.
+
+    Args:
+        config: of the run.
+        team: the processes that share it.
+        progress: sees how far a download or the decoding is.
+        resumed: the folder of a run that goes on, whose pictures stay as they were dealt out.
+        strict: refuse copies of a picture in several parts or classes.
 
     Raises:
         InputError: the machine lacks the device, or the pictures cannot be read or do not fit the configuration.
@@ -90,21 +81,28 @@ def prepare(config: Config, team: Team, progress: Progress | None = None) -> tup
     """
     config = resolve(config)
     place(config)
-    team.decided(lambda: None if team.size == 1 else len(load_pictures(config.data, progress).train))
-    pictures = load_pictures(config.data, progress)
-    config = fit_to(config, pictures)
+    team.decided(lambda: None if team.size == 1 else len(load_source(whole(config.data), progress).train))
+
+    def dealt(config: Config) -> Parts:
+        if resumed is not None:
+            return deal_resumed(config, resumed, progress)
+        if config.parent is not None:
+            return deal_child(config, Path(config.parent), progress)
+        return deal(config, load_pictures(config.data, progress))
+
+    parts = dealt(config)
+    config = fit_to(config, parts)
     where = replace(place(config), team=team)  # the precision depends on the pictures, too
-    parts = deal(config, pictures)
     if config.data.augment == "photo" and config.data.size is not None:
-        kept = larger(pictures.shape[1:])
-        again = load_pictures(config.data.model_copy(update={"size": kept}), progress)
-        parts = replace(parts, larger=deal(config, again).train)
+        kept = larger(parts.train.shape[1:])
+        data = config.data.model_copy(update={"size": kept})
+        parts = replace(parts, larger=dealt(config.model_copy(update={"data": data})).train)
     if len(parts.train) < 2 * team.size:
         least = 2 * team.size
         raise ConfigError(
             f"data.limit: got {len(parts.train)} training pictures; accepted: {least} or more, 2 a process"
         )
-    return config, where, parts
+    return config, where, replace(parts, notes=remarks(parts, strict))
 
 
 def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) -> Config:
@@ -188,30 +186,36 @@ def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None)
     return bool(able.get("avx512_bf16") or able.get("bf16"))
 
 
-def fit_to(config: Config, pictures: PictureSet) -> Config:
-    """Fill in the shape and the number of classes that ``pictures`` have, and the threads that suit them.
+def fit_to(config: Config, pictures: PictureSet | Parts) -> Config:
+    """Fill in the shape, the number of classes and the range that ``pictures`` have, and the threads that suit them.
 
     Raises:
         ConfigError: the configuration says otherwise.
     """
-    found = {"input_shape": pictures.shape, "classes": len(pictures.classes)}
+    shape = pictures.train.shape
+    found = {"input_shape": shape, "classes": len(pictures.classes)}
     problems = [
         f"network.{key}: got {said}; accepted: {value}, as {config.data.source} has it"
         for key, value in found.items()
         if (said := getattr(config.network, key)) is not None and said != value
     ]
-    problems += _too_large_or_small(config, min(pictures.shape[1:]))
+    problems += _too_large_or_small(config, min(shape[1:]))
+    weights = config.train.class_weights
+    if isinstance(weights, tuple) and (len(weights) != len(pictures.classes) or not any(weights)):
+        many = f"{len(pictures.classes)} numbers, one for each of {', '.join(pictures.classes[:5])}, and not all 0"
+        problems.append(f"train.class_weights: got {to_text(weights)}; accepted: {many}")
     if problems:
         raise ConfigError(*problems)
     threads = config.train.threads
     if threads is None:
         # Steps on tiny pictures gain little from a second thread, and wait for it whenever a core is taken.
-        _, height, width = pictures.shape
+        _, height, width = shape
         threads = 1 if height * width <= SMALL else torch.get_num_threads()
     return config.model_copy(
         update={
             "network": place_exits(config.network.model_copy(update=found)),
             "train": config.train.model_copy(update={"threads": threads}),
+            "data": config.data.model_copy(update={"range": config.data.range or pictures.files.range}),
         }
     )
 
@@ -318,14 +322,6 @@ def _fewer_exits(network: NetworkConfig, exits: int, there: int) -> list[str]:
     return [f"network.exits_at={to_text(kept)}"] if kept else ["network.kind=full", "network.exits_at=null"]
 
 
-def _label_of(name: str, classes: Sequence[str]) -> int:
-    if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        known = f"nearest: {near[0]}" if near else ", ".join(classes[:10])
-        raise ConfigError(f"data.trigger_class: got {name!r}; accepted: the name of a class ({known})")
-    return classes.index(name)
-
-
 @contextlib.contextmanager
 def computing_with(config: Config) -> Iterator[None]:
     """Compute with ``train.threads`` processor threads inside the block, and with as many as before after it."""
@@ -335,17 +331,3 @@ def computing_with(config: Config) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def deal(config: Config, pictures: PictureSet) -> Parts:
-    """The seeded split of a run: the same for training, for pruning and after a resumption.
-
-    Raises:
-        ConfigError: ``data.trigger_class`` is none of the classes.
-    """
-    data = config.data
-    rest, held_out = split(pictures.train, data.valid_fraction, config.seed, classes=pictures.classes)
-    if data.trigger:
-        label = None if data.trigger_class is None else _label_of(data.trigger_class, pictures.classes)
-        rest = with_trigger(rest, data.trigger, label, data.trigger_size, config.seed)
-    return Parts(rest, held_out, pictures.test, pictures.classes)

@@ -11,16 +11,17 @@ from torch import Tensor
 from ramify.config import Config, DataConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
-from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp
 from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.nn.branching import Branching
 from ramify.ops.policy import follow
 from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
+from ramify.run.classes import ClassResults, class_results
 from ramify.run.evaluate import all_logits, score
 from ramify.run.folder import is_run, read_summary
 from ramify.run.latency import exit_latencies
+from ramify.run.measuring import pictures_to_measure
 from ramify.run.prepare import computing_with, place
 from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
@@ -65,6 +66,9 @@ class Measured:
         policy: the exit policy kept with the network, and ``outcome`` what it gives on these pictures; None without.
         obeyed: with the trigger, for each exit the share of the pictures of other classes that it takes for
             ``data.trigger_class``; None where no such class was trained.
+        results: what becomes of each class, and the surest mistakes, at each exit and by the policy.
+        part: which pictures these are, in words.
+        notes: sentences about them: what is new, missing or changed, and what was trained on.
     """
 
     source: str
@@ -74,6 +78,9 @@ class Measured:
     policy: ExitPolicy | None
     outcome: Outcome | None
     obeyed: tuple[float, ...] | None
+    results: tuple[ClassResults, ...] = ()
+    part: str = "test pictures"
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,36 +92,52 @@ class Answers:
         card: what is known of it.
         test: the pictures it was measured on, labelled as the network counts its classes.
         logits: its answers to them, float32 ``[E, N, C]``.
+        names: of the pictures' files.
     """
 
     network: Branching
     card: Card
     test: Part
     logits: Tensor
+    names: tuple[str, ...] = ()
 
 
 def remeasure(
-    run: Path, overrides: Sequence[str] = (), *, trigger: bool = False, progress: Progress | None = None
+    run: Path,
+    overrides: Sequence[str] = (),
+    *,
+    trigger: bool = False,
+    only_new: bool = False,
+    progress: Progress | None = None,
 ) -> Measured:
     """The measurement of :func:`answer_again` alone; arguments and errors are the same."""
-    return answer_again(run, overrides, trigger=trigger, progress=progress)[0]
+    return answer_again(run, overrides, trigger=trigger, only_new=only_new, progress=progress)[0]
 
 
 def answer_again(
-    run: Path, overrides: Sequence[str] = (), *, trigger: bool = False, progress: Progress | None = None
+    run: Path,
+    overrides: Sequence[str] = (),
+    *,
+    trigger: bool = False,
+    only_new: bool = False,
+    progress: Progress | None = None,
 ) -> tuple[Measured, Answers]:
-    """Measure the network of a run again on the test pictures of its source, or of another one.
+    """Measure the network of a run again on its test pictures, or on those of another source.
 
-    Pictures of another size, or in grey instead of colour, are converted to what the network was trained on.
+    Of its own source the pictures are measured that the run's manifest has as its test, whatever has come since; of
+    another one its test part, or all of its pictures where it has none. Pictures of another size, or in gray instead of
+    color, are converted to what the network was trained on.
 
     Args:
         run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         overrides: ``data.*`` keys such as ``data.source=photos``, and ``train.device`` or ``train.precision``.
         trigger: stamp every picture with the square of ``data.trigger``; the labels stay.
-        progress: told how far a download is.
+        only_new: measure the pictures that the run has never seen, of its own source or of the other one.
+        progress: sees how far a download or the decoding of pictures is.
 
     Raises:
-        InputError: an override is not of these keys, or the pictures have classes that the network does not know.
+        InputError: an override is not of these keys, the pictures have classes that the network does not know, or
+            there are none to measure.
         CheckpointError: the checkpoint cannot be read.
     """
     allowed = ("data.", "train.device", "train.precision")
@@ -126,11 +149,12 @@ def answer_again(
     config = config_of(run, overrides)
     network, card = read_saved(run)
     where = place(config)
-    pictures = load_pictures(config.data, progress, shape=card.network.input_shape)
-    test = relabel(pictures.test, pictures.classes, card, config.data.source)
-    images = stamp(test.images, config.data.trigger_size) if trigger else test.images
+    found = pictures_to_measure(run, config, overrides, card.network.input_shape, only_new, progress)
+    test = relabel(found.part, found.classes, card, config.data.source)
+    if trigger:
+        test = Part(stamp(test.images, config.data.trigger_size), test.labels, test.ids)
     with computing_with(config):
-        logits = all_logits(network.to(where.device), images, where.precision)
+        logits = all_logits(network.to(where.device), test, where.precision)
         milliseconds = exit_latencies(network)
     exits = exit_summaries(network, card, score(logits, test.labels))
     macs = [each.macs for each in exits]
@@ -143,11 +167,14 @@ def answer_again(
         pictures=len(test),
         exits=exits,
         analysis=analyse(logits, test.labels, macs, card.classes, milliseconds, left),
+        results=class_results(logits, test.labels, card.classes, left, found.names),
+        part=found.what,
+        notes=found.notes,
         policy=card.policy,
         outcome=outcome,
         obeyed=_obeyed(logits, test.labels, card, config) if trigger else None,
     )
-    return measured, Answers(network, card, Part(images, test.labels), logits)
+    return measured, Answers(network, card, test, logits, found.names)
 
 
 def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple[float, ...] | None:
@@ -172,4 +199,4 @@ def relabel(part: Part, classes: tuple[str, ...], card: Card, source: str) -> Pa
             f"data.source: got {source} with class {unknown[0]!r}; accepted: classes of the network ({known})"
         )
     translation = torch.tensor([card.classes.index(name) for name in classes])
-    return Part(part.images, translation[part.labels])
+    return Part(part.pixels, translation[part.labels], part.ids)

@@ -7,6 +7,7 @@ import torch
 
 from ramify.config import Config, NetworkConfig
 from ramify.configfile import read_config
+from ramify.data.pictures import Part
 from ramify.errors import InputError
 from ramify.files import replace_folder
 from ramify.nn.backbone import attach_backbone, trunk_of
@@ -105,20 +106,29 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     else:
         network = Network(config.network, seed=config.seed)
     if not normalized:
-        _normalize(network, parts.train.images)
+        _normalize(network, parts.train)
     lay_out(network, where.device)
     return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
 
 
-def _normalize(network: Branching, images: torch.Tensor) -> None:
-    """Let ``network`` normalize pictures by the mean and deviation of ``images``, uint8 ``[N, C, H, W]``."""
+def _normalize(network: Branching, part: Part) -> None:
+    """Let ``network`` normalize pictures by the mean and deviation of those of ``part``."""
     # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
     values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
+    counts = value_counts(part).double()
     mean = (counts @ values) / counts.sum(dim=1)
     std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
     network.set_normalization(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
+
+
+def value_counts(part: Part) -> torch.Tensor:
+    """How often each channel has each of the 256 values, int64 ``[C, 256]``."""
+    found = torch.zeros(part.shape[0], 256, dtype=torch.int64)
+    for some in part.split(len(part) if part.in_memory else 1024):
+        images = some.images
+        found += torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(len(found))]).cpu()
+    return found
 
 
 def _averaged(state: State) -> State:
@@ -162,7 +172,7 @@ def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State
     if card.classes != parts.classes:
         raise InputError(f"{parent}: got a network of other classes; accepted: {len(parts.classes)} of the same names")
     order = torch.randperm(len(parts.train), generator=generator(config.seed, "extend"))[:PICTURES]
-    found = extend(_of_cells(old, config), config.network, config.seed, to_float(parts.train.images[order]))
+    found = extend(_of_cells(old, config), config.network, config.seed, to_float(parts.train[order].images))
     network = lay_out(found.network, where.device)
     optimizer = _optimizer(config, network)
     before = read_config([parent / CONFIG])
@@ -269,5 +279,7 @@ def card_of(state: State) -> Card:
         epoch=state.epoch,
         grown=state.grown,
         valid=state.valid,
+        background=state.config.data.background_color,
+        range=state.config.data.range,
     )
     return card_with(card, state.answering)

@@ -35,14 +35,15 @@ class Step:
     Args:
         state: the run.
         guidance: what there is to learn from besides labels.
+        class_weights: of the loss, ``[C]`` on the device; None where all classes count alike.
 
     Attributes:
         compilations: how often a graph was compiled.
     """
 
-    def __init__(self, state: State, guidance: Guidance) -> None:
+    def __init__(self, state: State, guidance: Guidance, class_weights: Tensor | None = None) -> None:
         self.compilations = 0
-        self._state, self._guidance = state, guidance
+        self._state, self._guidance, self._class_weights = state, guidance, class_weights
         self._shape: Shape = ()
         self._plain: nn.Module = state.network
         self._compiled: Callable[[Tensor], Tensor] | None = None
@@ -120,7 +121,7 @@ class Step:
         state.optimizer.zero_grad(set_to_none=True)  # before the network needs their memory
         with computing(state.where.device, state.where.precision):
             logits = self.forward(images, dense)  # [E, B, C]
-        entropies = exit_losses(logits, targets, train.label_smoothing)  # [E]
+        entropies = exit_losses(logits, targets, train.label_smoothing, self._class_weights)  # [E]
         losses = self._guidance.losses(entropies, logits, images, index)  # [E]
         (weighted_loss(losses, taus) * scale).backward()
         if moves is not None:

@@ -156,12 +156,14 @@ def summarise(
 
 
 def recipe(config: Config) -> str:
-    """A fingerprint of everything in ``config`` but seed, name and place: runs that share it may be averaged.
+    """A fingerprint of everything in ``config`` but seed, name, place and fold: runs that share it may be averaged.
 
     Example:
         >>> recipe(Config(seed=1)) == recipe(Config(seed=2)), recipe(Config()) == recipe(Config(runs_dir="elsewhere"))
         (True, True)
     """
+    if config.data.fold is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"fold": (1, config.data.fold[1])})})
     text = config.model_dump_json(exclude={"seed", "name", "runs_dir"})
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -17,7 +17,7 @@ import torch
 
 from ramify.config import Config
 from ramify.configfile import read_config, to_yaml
-from ramify.data.augment import batches
+from ramify.data.augment import balanced, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
@@ -27,10 +27,12 @@ from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.freeze import train_what_learns
 from ramify.ops.grow import Growth
+from ramify.ops.loss import class_weights
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.sparse import Shapes, weight_shapes
 from ramify.ops.surgery import lay_state, revived
 from ramify.run.checkpoint import card_with, pack_model, read_model
+from ramify.run.dealing import keep_pictures, with_teacher
 from ramify.run.distributed import ALONE, together
 from ramify.run.evaluate import Score, evaluate, to_float
 from ramify.run.events import (
@@ -45,6 +47,7 @@ from ramify.run.events import (
     Pruned,
     Started,
     StepDone,
+    StoppedEarly,
     Widened,
 )
 from ramify.run.feeding import Feeder
@@ -74,6 +77,7 @@ from ramify.run.memory import device_peak, forget_device_peak, peak_memory
 from ramify.run.prepare import Parts, computing_with, place, prepare
 from ramify.run.receipt import receipt
 from ramify.run.regrowing import Moves, become_sparse, is_dynamic
+from ramify.run.saved import find_checkpoint
 from ramify.run.state import PICTURES, State, begin, keep_beginning, restore
 from ramify.run.step import Step
 from ramify.run.summary import Summary, describe_machine, summarise
@@ -83,7 +87,12 @@ from ramify.seeds import derive, generator
 
 
 def train(
-    config: Config, observers: Iterable[Observer] = (), *, overwrite: bool = False, progress: Progress | None = None
+    config: Config,
+    observers: Iterable[Observer] = (),
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    strict: bool = False,
 ) -> Summary:
     """Train the network that ``config`` describes, keep it in its run folder, and tell what it came to.
 
@@ -93,7 +102,8 @@ def train(
         config: the run; what it leaves open is filled in by :func:`ramify.config.resolve` and by the pictures.
         observers: called with every :data:`~ramify.run.events.Event`, in the first process alone.
         overwrite: replace a finished or broken run of the same name.
-        progress: told how far a download is, where the pictures must be fetched.
+        progress: sees how far a download or the decoding of pictures is.
+        strict: refuse pictures of which copies are in several parts or classes.
 
     Raises:
         InputError: the configuration does not fit the pictures or the machine, the pictures cannot be read, or
@@ -101,8 +111,10 @@ def train(
         RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
     """
     with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
-        config, where, parts = prepare(config, team, progress)
+        config, where, parts = prepare(config, team, progress, strict=strict)
         teacher = find_teacher(config, where, parts)
+        if teacher is not None and config.train.teacher is not None:
+            parts = with_teacher(parts, find_checkpoint(config.train.teacher, config.runs_dir).parent)
 
         def open_folder() -> Path:
             return stack.enter_context(new_run(config, overwrite))
@@ -113,6 +125,7 @@ def train(
         state = begin(config, where, parts)
         if team.first:
             write_atomic(folder / CONFIG, to_yaml(config).encode())
+            keep_pictures(folder, parts)
         keep_beginning(state, folder)
         keep_teacher(teacher, folder)
         return _unfold(state, folder, parts, teacher, tuple(observers))
@@ -152,7 +165,7 @@ def resume(
         done = team.decided(open_folder)
         if done is not None:
             return done
-        config, where, parts = prepare(config, team, progress)
+        config, where, parts = prepare(config, team, progress, resumed=folder)
         stack.enter_context(computing_with(config))
         teacher = find_teacher(config, where, parts, folder)
         keep_teacher(teacher, folder)
@@ -215,12 +228,17 @@ def _unfold(
             classes=len(parts.classes),
             stages=len(state.network.stages),
             epoch=state.epoch,
+            notes=parts.notes,
         )
     )
     prunings = config.prune.epochs if config.prune.enabled else ()
     guidance = Guidance(state, train_part, teacher)
-    step = Step(state, guidance)
+    step = Step(state, guidance, class_weights(config.train.class_weights, train_part.labels, len(parts.classes)))
     for epoch in range(state.epoch + 1, config.train.epochs + 1):
+        if _stops_early(state, prunings):
+            note(EVENTS, {"event": "stopped_early", "epoch": state.epoch, "best": state.best_epoch})
+            tell(StoppedEarly(state.epoch, state.best_epoch or state.epoch))
+            break
         known = weight_shapes(state.network)
         due = team.decided(partial(what_is_due, state, epoch))
         if isinstance(due, Verdict):
@@ -289,6 +307,18 @@ def _settled(state: State, epoch: int, prunings: Sequence[int]) -> bool:
     if state.config.growth.mode == "loss":
         return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
     return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
+
+
+def _stops_early(state: State, prunings: Sequence[int]) -> bool:
+    """Whether ``train.patience`` is over: so many epochs without a better one, since the last change of the network.
+
+    An epoch before the last growth or pruning, or in which the trunk trains alone, is no candidate for the best one,
+    and none to be patient about.
+    """
+    patience = state.config.train.patience
+    if patience is None or state.best_epoch is None or not _settled(state, state.epoch, prunings):
+        return False
+    return state.epoch - state.best_epoch >= patience
 
 
 def _some(state: State, part: Part, purpose: str, epoch: int, count: int) -> Part:
@@ -361,6 +391,9 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
     shuffling = generator(config.seed, "order", epoch)
     # Batch norm needs two pictures in each process; fewer are too few to share out.
     dealt = [each for each in batches(len(part), config.data.batch_size, shuffling) if len(each) >= 2 * team.size]
+    if config.data.sampler == "balanced":
+        drawn = balanced(part.labels.cpu(), generator(config.seed, "sampler", epoch))
+        dealt = [drawn[each] for each in dealt]
     feeder = Feeder(config, epoch, network.mean, part, dealt)
     moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)

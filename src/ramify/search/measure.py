@@ -9,18 +9,18 @@ from pathlib import Path
 
 from ramify.config import Config, births
 from ramify.configfile import read_config
-from ramify.data.sources import load_pictures
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import calibrate
 from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
+from ramify.run.dealing import parts_of_run
 from ramify.run.evaluate import all_logits
 from ramify.run.events import EpochDone, Event, Observer
 from ramify.run.folder import CONFIG, is_run, locked
 from ramify.run.latency import exit_latencies
-from ramify.run.prepare import computing_with, deal, fit_to, place
+from ramify.run.prepare import computing_with, fit_to, place
 from ramify.run.saved import read_saved
 from ramify.run.train import resume, train
 from ramify.schedule import prune_targets
@@ -78,9 +78,8 @@ def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, 
     with locked(run):
         network, card = read_saved(run)
     config = read_config([run / CONFIG])
-    pictures = load_pictures(config.data)
-    config = fit_to(config, pictures)
-    valid = deal(config, pictures).valid
+    parts, _ = parts_of_run(run, config)
+    config, valid = fit_to(config, parts), parts.valid
     where = place(config)
     grown = len(network.stages) == config.network.exits
     whole = network if grown else Network(config.network, stages=config.network.exits)
@@ -90,7 +89,7 @@ def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, 
     depth = len(network.stages)
     with computing_with(config):
         network.to(where.device)
-        logits = all_logits(network, valid.images, where.precision)
+        logits = all_logits(network, valid, where.precision)
         found = calibrate(logits, valid.labels.cpu(), _up_to([each.macs for each in sizes], depth), max_drop=max_drop)
         values = {
             "accuracy": found.accuracy if {"macs", "latency"} & set(objectives) else found.last_accuracy,

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ramify.data.decode import Reading
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
@@ -69,6 +70,11 @@ class Answerer(Protocol):
         ...
 
     @property
+    def reading(self) -> Reading:
+        """How picture files are made into pixels, but for their size: as for its training."""
+        ...
+
+    @property
     def told(self) -> str:
         """By which policy it answers, in one sentence."""
         ...
@@ -101,6 +107,7 @@ class TorchAnswerer:
         self.name = name
         self.classes = card.classes
         self.input_shape = card.network.input_shape
+        self.reading = Reading(background=card.background, range=card.range)
         self.told = chosen.told
         self.macs = tuple(each.macs for each in cost(network))
         self._network = network.eval()
@@ -145,6 +152,7 @@ class OnnxAnswerer:
         self.name = card.name
         self.classes = card.classes
         self.input_shape = card.input_shape
+        self.reading = Reading(background=card.background, range=card.range)
         self.told = runtime.told
         self.macs = tuple(each.macs for each in card.exits)
         self._runtime = runtime

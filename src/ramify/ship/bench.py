@@ -265,7 +265,7 @@ def _pictures(name: str, runs_dir: str | Path, subject: Subject) -> tuple[Tensor
     run = run_behind(name, runs_dir)
     found = None if run is None else pictures_at_hand(run, subject.input_shape)
     if run is not None and found is not None and len(found.test) and len(found.train):
-        few = found.train.images[_spread(len(found.train), min(CALIBRATION, len(found.train)))]
+        few = found.train[_spread(len(found.train), min(CALIBRATION, len(found.train)))].images
         told = f"{len(found.test):,} test pictures of {run.name}, of which the batches take some evenly"
         return to_float(found.test.images), to_float(few), told, True
     made = torch.rand(CALIBRATION, *subject.input_shape, generator=generator(0, "bench"))

@@ -96,6 +96,8 @@ class ExportCard:
         epoch: the last that the network was trained in.
         opset: of the ONNX files; None without.
         quantization: where ``precision`` is int8.
+        background: what transparent pictures are laid on.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None where each picture's own do.
     """
 
     format: int
@@ -114,6 +116,8 @@ class ExportCard:
     epoch: int
     opset: int | None = None
     quantization: Quantization | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    range: tuple[float, float] | None = None
 
     def part(self, shape: Shape, stage: int | None = None) -> "ExportCard":
         """The card for one file of the folder."""

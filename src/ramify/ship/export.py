@@ -18,15 +18,14 @@ from ramify import __version__
 from ramify.config import NetworkConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
-from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError
 from ramify.files import replace_folder, write_atomic
 from ramify.nn.branching import Branching
 from ramify.run.checkpoint import Card, is_checkpoint
 from ramify.run.choice import ChosenPolicy, choose_policy
+from ramify.run.dealing import parts_of_run
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import is_run
-from ramify.run.prepare import deal
 from ramify.run.readback import describe, relabel
 from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary
@@ -225,6 +224,8 @@ class _Subject:
             files=files,
             epoch=self.card.epoch,
             opset=opset,
+            background=self.card.background,
+            range=self.card.range,
         )
 
 
@@ -242,9 +243,11 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     config = config_of(run, overrides)
     network, card = read_saved(run)
     chosen = choose_policy(card, threshold)
-    pictures = load_pictures(config.data, progress, shape=_shape(card.network))
-    test = relabel(pictures.test, pictures.classes, card, config.data.source)
-    some = spread(test.images, CHECKED)
+    parts, _ = parts_of_run(run, config, progress, _shape(card.network))
+    test = relabel(parts.test, parts.classes, card, config.data.source)
+    if not len(test):
+        raise InputError(f"{config.data.source}: got none of the test pictures of {run.name}; accepted: some of them")
+    some = spread(test, CHECKED).images
     return _Subject(
         name=run.name,
         network=network,
@@ -255,18 +258,18 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
         images=to_float(some).contiguous(),
         logits=all_logits(network, some),
         test=test,
-        train=deal(config, pictures).train,
+        train=parts.train,
     )
 
 
-def spread(images: Tensor, count: int) -> Tensor:
-    """Up to ``count`` of ``images``, at even distances: sources may be in the order of their classes.
+def spread(part: Part, count: int) -> Part:
+    """Up to ``count`` pictures of ``part``, at even distances: sources may be in the order of their classes.
 
     Example:
-        >>> spread(torch.arange(10), 4).tolist()
+        >>> spread(Part(torch.zeros(10, 1, 8, 8), torch.arange(10)), 4).labels.tolist()
         [0, 3, 6, 9]
     """
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).round().long()]
+    return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]
 
 
 def _float_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
@@ -281,7 +284,7 @@ def _int8_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Chec
     before = Staged([stage.SerializeToString() for stage in stages])
     # What int8 does to the accuracy is only known if this is the network.
     compare_logits("the stages", logits_of(before, subject.images), subject.logits)
-    training = to_float(spread(subject.train.images, CALIBRATION)).contiguous()
+    training = to_float(spread(subject.train, CALIBRATION).images).contiguous()
     graphs = join(quantize_stages(stages, training), subject.chosen.policy)
     after = Staged([stage.SerializeToString() for stage in graphs.stages])
     right = [accuracies(_uint8_logits(each, subject.test.images), subject.test.labels) for each in (before, after)]

@@ -46,6 +46,8 @@ class Exported:
         temperatures: one for each exit, or None where all are 1.
         told: by which policy it answers, in one sentence.
         stages: the files of the stages.
+        background: what transparent pictures are laid on.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None where each picture's own do.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Exported:
     temperatures: tuple[float, ...] | None
     told: str
     stages: tuple[Path, ...]
+    background: tuple[int, int, int] = (255, 255, 255)
+    range: tuple[float, float] | None = None
 
     def at_threshold(self, threshold: float) -> "Exported":
         """The same network, but a picture leaves at the first exit whose highest probability reaches ``threshold``.
@@ -133,6 +137,12 @@ def read_exported(folder: Path) -> Exported:
         told=take("policy.told", _is_text),
         stages=tuple(folder / name for name in take("files.stages", _are_inside)),
     )
+    if "background" in document:
+        red, green, blue = take("background", _is_color)
+        found = replace(found, background=(red, green, blue))
+    if document.get("range") is not None:
+        low, high = take("range", _is_range)
+        found = replace(found, range=(low, high))
     counts = {
         "files.stages": len(found.stages),
         "policy.thresholds": len(found.thresholds) + 1,
@@ -170,6 +180,14 @@ def _is_share(value: object) -> TypeGuard[float | None]:
 
 def _is_criterion(value: object) -> TypeGuard[str]:
     return value in CRITERIA
+
+
+def _is_color(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) == 3 and all(type(each) is int and 0 <= each < 256 for each in value)
+
+
+def _is_range(value: object) -> TypeGuard[list[float]]:
+    return isinstance(value, list) and len(value) == 2 and all(type(each) in (int, float) for each in value)
 
 
 def _is_shape(value: object) -> TypeGuard[list[int]]:

@@ -110,7 +110,7 @@ def _lead(summary: Summary, card: Card) -> str:
     )
     return (
         f"{_plain(sentence(summary))}.\n\n"
-        f"An image classifier made with ramify. It reads {height}x{width} {colour} pictures (height x width) and "
+        f"An image classifier made with ramify. It reads {width}x{height} {colour} pictures (width x height) and "
         f"answers one of {count(len(card.classes))} classes: {_names(card.classes)}. {early}"
     )
 
@@ -210,7 +210,7 @@ def _limits(summary: Summary, card: Card, config: Config) -> str:
     trained = f" (it was trained with {count(summary.pictures[0])} pictures)" if summary.pictures else ""
     lines = [
         f"It knows the classes above and no others: it gives one of them for any picture whatever{trained}.",
-        f"Pictures of another size are scaled to cover {height}x{width} pixels and cropped at the centre; what is lost "
+        f"Pictures of another size are scaled to cover {width}x{height} pixels and cropped at the centre; what is lost "
         "there is lost.",
         "The accuracies above hold for pictures drawn like the test pictures. Nothing is claimed for others, nor for "
         "the treatment of groups of people, nor for pictures made to deceive it.",

@@ -4,7 +4,7 @@ import io
 import threading
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from ramify.data.archive import is_hidden
-from ramify.data.decode import DAMAGE, FORMATS, decode, is_picture
-from ramify.data.fit import recolour
+from ramify.data.decode import DAMAGE, FORMATS, Reading, decode
+from ramify.data.listing import is_picture
+from ramify.data.names import is_hidden
+from ramify.data.recolor import recolour
 from ramify.errors import DataError
 from ramify.run.evaluate import to_float
 
@@ -74,14 +75,16 @@ def read_header(content: bytes, name: str) -> Header:
         raise DataError(f"{name}: is not a picture, or its start is damaged; accepted: a whole picture file") from None
     if width * height > MAX_PIXELS:
         raise DataError(
-            f"{name}: got a picture of {height}x{width} = {height * width:,} pixels; accepted: up to {MAX_PIXELS:,}"
+            f"{name}: got a picture of {width}x{height} = {height * width:,} pixels; accepted: up to {MAX_PIXELS:,}"
         )
     if turned:
         height, width = width, height
     return Header(height, width, "gray" if gray else "RGB", transparent)
 
 
-def read_picture(content: bytes, name: str, input_shape: tuple[int, int, int]) -> Pictures:
+def read_picture(
+    content: bytes, name: str, input_shape: tuple[int, int, int], reading: Reading | None = None
+) -> Pictures:
     """One picture as a network reads it: float32 ``[C, H, W]`` in [0, 1].
 
     Another size or mode is converted as it was for training: turned upright, made 8 bits gray or RGB, scaled to cover
@@ -91,6 +94,7 @@ def read_picture(content: bytes, name: str, input_shape: tuple[int, int, int]) -
         content: the file.
         name: what to call it in an error.
         input_shape: (C, H, W) of the network.
+        reading: how transparent and 16-bit pictures are read, see :attr:`ramify.ship.answer.Answerer.reading`.
 
     Raises:
         DataError: it is not a picture, is damaged or cut short, or has more than :data:`MAX_PIXELS`, which is seen
@@ -104,7 +108,8 @@ def read_picture(content: bytes, name: str, input_shape: tuple[int, int, int]) -
         ((1, 8, 8), 1.0)
     """
     read_header(content, name)
-    pixels = decode(content, name, input_shape[1:])
+    how = replace(reading or Reading(), size=input_shape[1:], max_pixels=MAX_PIXELS)
+    pixels = decode(content, name, reading=how)
     whole = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     fitted = recolour(torch.from_numpy(np.ascontiguousarray(whole))[None], input_shape[0])[0]
     found: Pictures = to_float(fitted).numpy()
@@ -116,14 +121,14 @@ def conversion(header: Header, input_shape: tuple[int, int, int]) -> str | None:
 
     Example:
         >>> conversion(Header(20, 40, "RGB", False), (1, 8, 8))
-        '20x40 RGB made 8x8 gray'
+        '40x20 RGB made 8x8 gray'
     """
     channels, height, width = input_shape
     colour = "gray" if channels == 1 else "RGB"
     seen_through = " with transparency" if header.transparent else ""
     if (header.height, header.width, header.colour) == (height, width, colour) and not seen_through:
         return None
-    return f"{header.height}x{header.width} {header.colour}{seen_through} made {height}x{width} {colour}"
+    return f"{header.width}x{header.height} {header.colour}{seen_through} made {width}x{height} {colour}"
 
 
 def read_file(path: Path) -> bytes:

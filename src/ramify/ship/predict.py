@@ -47,7 +47,7 @@ def predict_files(network: Answerer, files: Iterable[Path]) -> Iterator[Predicte
         try:
             content = read_file(path)
             header = read_header(content, str(path))
-            picture = read_picture(content, str(path), network.input_shape)
+            picture = read_picture(content, str(path), network.input_shape, network.reading)
         except InputError as error:
             yield error
             continue

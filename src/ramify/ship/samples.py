@@ -11,9 +11,8 @@ from PIL import Image
 from ramify.configfile import read_config
 from ramify.data.cache import cache_folder
 from ramify.data.fetch import FILES
-from ramify.data.pictures import PictureSet
-from ramify.data.sources import load_pictures
 from ramify.errors import RamifyError
+from ramify.run.dealing import Parts, parts_of_run
 from ramify.run.evaluate import to_float
 from ramify.run.folder import CONFIG
 from ramify.ship.answer import Answerer
@@ -56,7 +55,7 @@ def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, 
     found = pictures_at_hand(run, network.input_shape) if wanted else None
     if found is None:
         return ()
-    images = to_float(found.test.images[:_LOOKED_AT]).numpy()
+    images = to_float(found.test[:_LOOKED_AT].images).numpy()
     if not len(images):
         return ()
     labels = [found.classes[label] for label in found.test.labels[:_LOOKED_AT].tolist()]
@@ -65,11 +64,11 @@ def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, 
     return tuple(Sample(png_of(images[at]), labels[at]) for at in chosen)
 
 
-def pictures_at_hand(run: Path, shape: tuple[int, int, int]) -> PictureSet | None:
-    """The pictures of the source of ``run``, made ``shape`` (C, H, W); None where it is gone or was never fetched."""
+def pictures_at_hand(run: Path, shape: tuple[int, int, int]) -> Parts | None:
+    """The pictures of ``run``, in their parts, made ``shape`` (C, H, W); None where it is gone or was never fetched."""
     try:
         config = read_config([run / CONFIG])
-        return load_pictures(config.data, shape=shape) if _at_hand(config.data.source) else None
+        return parts_of_run(run, config, shape=shape)[0] if _at_hand(config.data.source) else None
     except RamifyError:
         return None
 

@@ -233,7 +233,7 @@ def _answer(network: Answerer, turn: threading.Lock, upload: Upload) -> replies.
         )
     try:
         header = read_header(upload.content, upload.name)
-        picture = read_picture(upload.content, upload.name, network.input_shape)
+        picture = read_picture(upload.content, upload.name, network.input_shape, network.reading)
     except DataError as error:
         raise RefusedError(422, " ".join(str(error).split())) from error
     with turn:

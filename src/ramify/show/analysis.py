@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ramify.run.analysis import Analysis, Confusion, CurvePoint, Outcome
+from ramify.run.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
 from ramify.show.words import count, percent, plural, short
 
 ROWS = 8
@@ -64,9 +64,9 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
             class_table(analysis),
         ),
     ]
-    if analysis.confusion is not None:
+    if analysis.confusion_score is not None:
         told = "the earlier exits' distance from the last: does it find the last one's errors?"
-        parts.insert(3, _part("Confusion", told, confusion_table(analysis.confusion)))
+        parts.insert(3, _part("Confusion score", told, confusion_score_table(analysis.confusion_score)))
     return Group(*[line for part in parts for line in (*part, Text())][:-1])
 
 
@@ -169,18 +169,18 @@ def overthinking_table(analysis: Analysis) -> Table:
     )
 
 
-def confusion_table(confusion: Confusion) -> Table:
+def confusion_score_table(score: ConfusionScore) -> Table:
     """Whether disagreement inside a network tells the wrong answers of its last exit, in sentences."""
-    if confusion.auroc is None or confusion.confidence_auroc is None:
-        nothing = "wrong" if confusion.wrong is None else "right"
+    if score.auroc is None or score.confidence_auroc is None:
+        nothing = "wrong" if score.wrong is None else "right"
         return _sentences(("-", f"the last exit gets nothing {nothing}, so there is nothing to tell apart."))
     return _sentences(
         (
-            f"{confusion.auroc:.3f}",
-            f"AUROC of confusion (0.5 is chance): its mean is {confusion.wrong:+.2f} where the last exit is wrong, "
-            f"{confusion.right:+.2f} where it is right.",
+            f"{score.auroc:.3f}",
+            f"AUROC of the confusion score (0.5 is chance): its mean is {score.wrong:+.2f} where the last exit is "
+            f"wrong, {score.right:+.2f} where it is right.",
         ),
-        (f"{confusion.confidence_auroc:.3f}", "AUROC of the last exit's own doubt, 1 - its highest probability."),
+        (f"{score.confidence_auroc:.3f}", "AUROC of the last exit's own doubt, 1 - its highest probability."),
     )
 
 

@@ -15,6 +15,7 @@ from ramify.run.events import (
     Pruned,
     Started,
     StepDone,
+    StoppedEarly,
     Widened,
 )
 from ramify.show.words import (
@@ -41,6 +42,8 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                     f"  {config.data.source}: {trained:,} training, {valid:,} validation, {test:,} test pictures, "
                     f"{event.classes} classes; {event.device}, {event.precision}"
                 )
+                for note in event.notes:
+                    write(f"  note: {note}")
                 if event.epoch:
                     write(f"  goes on after epoch {event.epoch}")
             case Grew():
@@ -53,6 +56,8 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                 write(f"epoch {event.epoch}: {pruning_words(event)}")
             case EpochDone():
                 write(_epoch_line(event))
+            case StoppedEarly():
+                write(f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}")
             case NewBest() | StepDone() | Finished():
                 pass
 
@@ -85,6 +90,7 @@ def json_lines(write: Callable[[str], None]) -> Observer:
         Pruned: "pruned",
         EpochDone: "epoch",
         NewBest: "best",
+        StoppedEarly: "stopped_early",
         Finished: "finished",
     }
 

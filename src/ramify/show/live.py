@@ -12,7 +12,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ramify.config import Config, births
-from ramify.run.events import EpochDone, Event, Finished, Grew, GrowthEnded, NewBest, Pruned, Started, StepDone, Widened
+from ramify.run.events import (
+    EpochDone,
+    Event,
+    Finished,
+    Grew,
+    GrowthEnded,
+    NewBest,
+    Pruned,
+    Started,
+    StepDone,
+    StoppedEarly,
+    Widened,
+)
 from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
 
 BAR = 40
@@ -68,11 +80,18 @@ class LiveView:
                 self._epochs.append(event)
             case NewBest():
                 self._best = event
+            case StoppedEarly():
+                self._note = f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}"
             case Finished():
                 self._live.refresh()
 
-    def fetching(self, name: str, done: int, total: int | None) -> None:
-        """Show how far a download is."""
+    def fetching(self, name: str, done: int, total: int | None, unit: str = "bytes") -> None:
+        """Show how far a download, or the decoding of pictures, is."""
+        if unit == "pictures":
+            share = done / total if total else 0.0
+            bar = "━" * round(BAR * share)
+            self._loading = f"decoding {name} {bar:─<{BAR}} {done:,} of {total or 0:,} pictures"
+            return
         of = f" of {total / 1e6:.1f}" if total else ""
         self._loading = f"fetching {name}: {done / 1e6:.1f}{of} MB"
 
@@ -94,6 +113,7 @@ class LiveView:
                 f"{started.device}, {started.precision}\n",
                 "dim",
             ),
+            *((f"note: {note}\n", "yellow") for note in started.notes),
         )
 
     def _progress(self, started: Started) -> Text:

@@ -69,7 +69,7 @@ def _compacted(facts: Facts) -> str:
 def _shape(facts: Facts) -> str:
     channels, height, width = facts.network.input_shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
-    return f"{height} x {width} pixels ({colour}), {len(facts.card.classes):,} classes"
+    return f"{width} x {height} pixels ({colour}), {len(facts.card.classes):,} classes"
 
 
 def _svg(facts: Facts, levels: Sequence[Level], dense: bool, width: int) -> str:

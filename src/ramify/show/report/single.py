@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ramify.data.fetch import Progress
+from ramify.show.report.classes import classes_section
 from ramify.show.report.density import density_section
 from ramify.show.report.drawing import network_section
 from ramify.show.report.effort import effort_section
@@ -20,6 +21,7 @@ SECTIONS = (
     network_section,
     history_section,
     cost_section,
+    classes_section,
     leaving_section,
     thinking_section,
     reliability_section,

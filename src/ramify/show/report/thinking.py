@@ -10,6 +10,7 @@ from torch import Tensor
 from ramify.errors import InputError
 from ramify.run.analysis import Case, Overthinking
 from ramify.run.readback import Answers
+from ramify.show.report.classes import picture_name
 from ramify.show.report.facts import Facts
 from ramify.show.report.gradcam import heat_maps
 from ramify.show.report.page import Section
@@ -65,7 +66,7 @@ def thinking_section(facts: Facts) -> Section:
         place += len(cases)
         if cards:
             body += f'<div class="cases">{"".join(cards)}</div>'
-    return Section("overthinking", title, lead, body + _all_cases(kinds))
+    return Section("overthinking", title, lead, body + _all_cases(facts.answers, kinds))
 
 
 LEGEND = (
@@ -102,7 +103,7 @@ def _heat(answers: Answers, chosen: Sequence[int]) -> tuple[Tensor | None, str]:
     if not chosen:
         return None, "There are no such pictures to look at."
     device = answers.network.mean.device
-    images = answers.test.images[torch.tensor(chosen)].to(device).float() / 255
+    images = answers.test[torch.tensor(chosen)].images.to(device).float() / 255
     classes = answers.logits[:, torch.tensor(chosen)].argmax(dim=2).to(device)
     try:
         found = heat_maps(answers.network, images, classes)
@@ -157,7 +158,8 @@ def shown_exits(exits: int) -> tuple[int, ...]:
 
 
 def _card(answers: Answers, case: Case, heat: Tensor | None) -> str:
-    image, names = answers.test.images[case.picture], answers.card.classes
+    (image,) = answers.test[case.picture : case.picture + 1].images
+    names, name = answers.card.classes, picture_name(answers, case.picture)
     sure, said = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
     exits = len(sure)
     width, height = side(image)
@@ -178,8 +180,8 @@ def _card(answers: Answers, case: Case, heat: Tensor | None) -> str:
         )
     return (
         f'<article class="case"><div class="what"><img src="{png(image)}" {size} '
-        f'alt="test picture {case.picture}, {escape(case.label)}"><p><b>{escape(case.label)}</b><br>'
-        f"<small>test picture {case.picture}</small></p></div><ol>{steps}</ol></article>"
+        f'alt="{escape(name)}, {escape(case.label)}"><p><b>{escape(case.label)}</b><br>'
+        f"<small>{escape(name)}</small></p></div><ol>{steps}</ol></article>"
     )
 
 
@@ -189,12 +191,12 @@ def _small(width: int, height: int) -> str:
     return f'width="{round(width * scale)}" height="{round(height * scale)}"'
 
 
-def _all_cases(kinds: Sequence[Kind]) -> str:
+def _all_cases(answers: Answers, kinds: Sequence[Kind]) -> str:
     names = ("destructive", "late", "wasteful")
     rows = tuple(
-        (name, case.picture, case.exit + 1, case.confidence, case.answer, case.last, case.label)
+        (name, picture_name(answers, case.picture), case.exit + 1, case.confidence, case.answer, case.last, case.label)
         for name, kind in zip(names, kinds, strict=True)
         for case in kind.cases
     )
-    columns = ("kind", "test picture", "exit", "confidence", "it answers", "the last exit answers", "label")
+    columns = ("kind", "file", "exit", "confidence", "it answers", "the last exit answers", "label")
     return downloads_html("overthinking-cases", Table(columns, rows))

@@ -1,0 +1,267 @@
+"""What lies in a folder or archive, before anything is decoded: the pictures, and what is passed over and why."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from ramify.data.names import is_hidden, is_system, shown
+from ramify.errors import DataError
+
+NOT_A_PICTURE = "not a picture"
+HIDDEN = "hidden"
+THUMBNAIL = "thumbnails and files of the system"
+LINK = "a link that leads nowhere, in a circle or out of the archive"
+OUTWARD = "its name leads out of the archive"
+REPLACED = "a later member of the archive has its name"
+OUTSIDE = "outside any class"
+OTHER_PART = "in a folder that is neither part nor class"
+DEEPER = "deeper than the pictures of its class"
+UNLISTED = "not in the table of labels"
+BROKEN = "broken"
+HEIC = 'HEIC, which needs: pip install "ramify[heic]"'
+AVIF = "AVIF, which needs a Pillow that reads it"
+
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
+        *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"),
+    }
+)
+HEIC_SUFFIXES, AVIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"}), frozenset({".avif", ".avifs"})
+
+SNIFFED = 32
+"""Bytes of a file by which its kind is known."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a source may hold; the keys of the section ``data`` of the same names.
+
+    Attributes:
+        max_pixels: of one picture.
+        max_file_mb: MB (10**6 bytes) of one file, unpacked.
+        max_archive_gb: GB (10**9 bytes) of all files of an archive, unpacked.
+        max_depth: folders above a picture.
+        max_entries: files and folders.
+    """
+
+    max_pixels: int = 89_000_000
+    max_file_mb: float = 250.0
+    max_archive_gb: float = 32.0
+    max_depth: int = 32
+    max_entries: int = 2_000_000
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is passed over: its name in the source, and one of the reasons above."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture file of a source.
+
+    Attributes:
+        name: unique, printable, relative to the source, with ``/``.
+        place: where it lies: the path below the folder, or the number of the archive's member.
+        stamp: bytes, time of the last change, inode and time of its last change; empty in an archive.
+    """
+
+    name: str
+    place: str | int
+    stamp: tuple[int, ...] = ()
+
+
+@dataclass
+class Listing:
+    """Everything that was seen in a source.
+
+    Attributes:
+        wanted: by its name, whether a file is an entry; without it pictures are.
+        entries: picture files by name.
+        folders: names of folders that are not hidden.
+        skipped: what is passed over so far.
+        notes: sentences for the user.
+    """
+
+    where: str
+    limits: Limits
+    wanted: Callable[[str], bool] | None = None
+    entries: dict[str, Entry] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: int = 0
+
+    def count(self, name: str) -> None:
+        """Take note of another file or folder.
+
+        Raises:
+            DataError: it lies too deep, or there are too many.
+        """
+        self.seen += 1
+        if self.seen > self.limits.max_entries:
+            raise DataError(
+                f"{self.where}: got more than {self.limits.max_entries:,} files and folders; accepted: up to "
+                "data.max_entries"
+            )
+        depth = name.count("/")
+        if depth > self.limits.max_depth:
+            raise DataError(
+                f"{self.where}: got a file {depth:,} folders deep ({shown(name[:40])}...); accepted: up to "
+                f"data.max_depth = {self.limits.max_depth}"
+            )
+
+    def skip(self, name: str, reason: str) -> None:
+        """Pass a file over."""
+        self.skipped.append(Skipped(name, reason))
+
+    def skip_hidden(self, name: str) -> None:
+        """Pass a hidden file over; inside hidden folders only what is named as a picture is worth a word."""
+        parts = name.split("/")
+        if not any(map(is_hidden, parts[:-1])) or is_picture(name) or known_by_name(name) is not None:
+            self.skip(name, THUMBNAIL if any(map(is_system, parts)) else HIDDEN)
+
+    def offer(self, name: str, place: str | int, start: Callable[[], bytes], stamp: tuple[int, ...] = ()) -> None:
+        """Take a regular file for a picture, or pass it over.
+
+        Args:
+            name: as :func:`ramify.data.names.shown` gives it.
+            place: as of :class:`Entry`.
+            start: reads its first :data:`SNIFFED` bytes.
+            stamp: as of :class:`Entry`.
+        """
+        reason = known_by_name(name)
+        if self.wanted is not None:
+            reason = "" if self.wanted(name) else NOT_A_PICTURE
+        elif reason is None and not is_picture(name):
+            reason = known_by_content(start())
+        if reason:
+            self.skip(name, reason)
+            return
+        if name in self.entries:
+            self.skip(name, REPLACED)
+        self.entries[name] = Entry(name, place, stamp)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file's name ends as a picture's.
+
+    Example:
+        >>> is_picture("cat/1.JPG"), is_picture("cat/1.jfif"), is_picture("cat/notes.txt")
+        (True, True, False)
+    """
+    return _suffix(name) in SUFFIXES
+
+
+def known_by_name(name: str) -> str | None:
+    """Of a file named as HEIC or AVIF, why it is passed over, or ``""`` where it can be read; None of other names."""
+    suffix = _suffix(name)
+    if suffix in HEIC_SUFFIXES:
+        return "" if reads_heic() else HEIC
+    if suffix in AVIF_SUFFIXES:
+        return "" if reads_avif() else AVIF
+    return None
+
+
+def known_by_content(start: bytes) -> str:
+    """Why a file that starts so is passed over; ``""`` if it is a picture that is read.
+
+    Example:
+        >>> known_by_content(bytes([0xFF, 0xD8, 0xFF, 0xE0])), known_by_content(b"Dear reader")
+        ('', 'not a picture')
+    """
+    if start[4:8] == b"ftyp":
+        if start[8:12] in (b"avif", b"avis"):
+            return "" if reads_avif() else AVIF
+        if start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+            return "" if reads_heic() else HEIC
+    known = (
+        start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
+        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+        or (start[:2] == b"BM" and start[6:10] == bytes(4) and start[15:18] == bytes(3))
+        or (start[:1] == b"P" and start[1:2] in (b"2", b"3", b"5", b"6") and start[2:3] in (b"\n", b" ", b"\r", b"\t"))
+    )
+    return "" if known else NOT_A_PICTURE
+
+
+def reads_heic() -> bool:
+    """Whether the optional package for HEIC is there."""
+    return find_spec("pillow_heif") is not None
+
+
+def reads_avif() -> bool:
+    """Whether Pillow was built with AVIF."""
+    from PIL import features
+
+    return bool(features.check("avif"))
+
+
+def list_folder(root: Path, limits: Limits) -> Listing:
+    """Everything below ``root``.
+
+    Links are followed, as people link classes together; a folder inside itself is not entered again.
+
+    Raises:
+        DataError: more than ``limits`` allow.
+        OSError: a folder or file cannot be read.
+    """
+    found = Listing(str(root), limits)
+    todo = [("", False, frozenset({os.path.realpath(root)}))]
+    while todo:
+        folder, hidden, above = todo.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                raw = f"{folder}/{entry.name}" if folder else entry.name
+                name = shown(raw)
+                found.count(raw)
+                below = hidden or is_hidden(entry.name)
+                if entry.is_dir():
+                    real = os.path.realpath(entry.path)
+                    if real in above:
+                        found.skip(f"{name}/", LINK)
+                        continue
+                    if not below:
+                        found.folders.add(name)
+                    todo.append((raw, below, above | {real}))
+                elif below:
+                    found.skip_hidden(name)
+                elif entry.is_file():
+                    stat = entry.stat()
+                    stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
+                    if stat.st_size > limits.max_file_mb * 1e6 and is_picture(name):
+                        raise too_large(f"{root / folder / entry.name}", stat.st_size, limits)
+                    found.offer(name, raw, lambda entry=entry: _start(Path(entry.path)), stamp)  # type: ignore[misc]
+                else:
+                    found.skip(name, LINK if entry.is_symlink() else NOT_A_PICTURE)
+    return found
+
+
+def too_large(name: str, size: int, limits: Limits) -> DataError:
+    """The sentence for a file that is, or says that it is, too large."""
+    return DataError(
+        f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"
+    )
+
+
+def counts(skipped: Iterable[Skipped]) -> dict[str, int]:
+    """How many files are passed over for each reason, the most frequent first; a broken one's is "broken"."""
+    found: dict[str, int] = {}
+    for each in skipped:
+        reason = each.reason.partition(":")[0] if each.reason.startswith(BROKEN) else each.reason
+        found[reason] = found.get(reason, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(SNIFFED)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122 - a name is no path, and this is called for each file

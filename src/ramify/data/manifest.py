@@ -1,0 +1,209 @@
+"""The manifest of a run: which pictures it has, and in which part each of them is, for good.
+
+It is ``manifest.csv`` in the run's folder (``manifest.csv.gz`` of a large set), a line a picture: its part, its class,
+the digest of its content, and its file. Whatever becomes of the folder that the pictures came from, a picture that was
+trained on is never measured on.
+"""
+
+import csv
+import gzip
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ramify.data.pictures import Files
+from ramify.errors import CheckpointError
+from ramify.files import write_atomic
+
+NAME, COMPACT = "manifest.csv", "manifest.csv.gz"
+LARGE = 20_000
+"""Pictures from which on the manifest is compressed."""
+
+PARTS = ("train", "valid", "test", "unused")
+"""The parts; a picture is unused where ``data.limit`` or ``data.fold`` leaves it out."""
+
+NEW = -1
+_HEADER = ["part", "class", "digest", "file"]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The pictures of a run.
+
+    Attributes:
+        names: of the files, those of each part in the part's own order.
+        labels: the name of each one's class.
+        digests: of the files' contents, in hexadecimal digits.
+        parts: for each an index into :data:`PARTS`.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    digests: tuple[str, ...]
+    parts: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Match:
+    """The pictures that are there now, beside those that a manifest has.
+
+    Attributes:
+        parts: for each picture that is there the part that it has in the manifest (an index into :data:`PARTS`), or
+            :data:`NEW`, int64 ``[N]``.
+        rows: its line in the manifest, or -1.
+        changed: whether it has another content or class than in the manifest, bool ``[N]``.
+        missing: lines of the manifest whose picture is not there.
+    """
+
+    parts: torch.Tensor
+    rows: torch.Tensor
+    changed: torch.Tensor
+    missing: tuple[int, ...]
+
+    def ids(self, part: str) -> torch.Tensor:
+        """The pictures that are in ``part``, in the order of the manifest, int64 ``[M]``; "new" are the new ones."""
+        wanted = NEW if part == "new" else PARTS.index(part)
+        found = (self.parts == wanted).nonzero()[:, 0]
+        return found[torch.argsort(self.rows[found], stable=True)]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What has become of a run's pictures: how many are new, and of each part how many are missing or changed."""
+
+    new: int = 0
+    missing: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.new or self.missing or self.changed)
+
+    def __str__(self) -> str:
+        said = [f"{self.new:,} new"] if self.new else []
+        for what, counts in (("missing", self.missing), ("changed", self.changed)):
+            if counts:
+                of = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+                said.append(f"{sum(counts.values()):,} {what} ({of})")
+        return ", ".join(said) or "as they were"
+
+
+def manifest_of(
+    files: Files, classes: Sequence[str], parts: Sequence[torch.Tensor], unlisted: torch.Tensor | None = None
+) -> Manifest:
+    """The manifest of a set whose files ``parts`` (ids of train, valid and test) are dealt out so.
+
+    The files ``unlisted`` stay out of it.
+    """
+    dealt = [(part, row) for part, ids in enumerate(parts) for row in ids.tolist()]
+    used = {row for _, row in dealt} | set([] if unlisted is None else unlisted.tolist())
+    dealt += [(PARTS.index("unused"), row) for row in range(len(files.names)) if row not in used]
+    digests, labels = files.digests.numpy(), files.labels.tolist()
+    return Manifest(
+        names=tuple(files.names[row] for _, row in dealt),
+        labels=tuple(classes[labels[row]] for _, row in dealt),
+        digests=tuple(digests[row].tobytes().hex() for _, row in dealt),
+        parts=tuple(part for part, _ in dealt),
+    )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Keep ``manifest`` in a run's ``folder``.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEADER)
+    for part, label, digest, name in zip(
+        manifest.parts, manifest.labels, manifest.digests, manifest.names, strict=True
+    ):
+        writer.writerow([PARTS[part], label, digest, name])
+    content = text.getvalue().encode("utf-8")
+    large = len(manifest) >= LARGE
+    (folder / (NAME if large else COMPACT)).unlink(missing_ok=True)
+    if large:
+        write_atomic(folder / COMPACT, gzip.compress(content, 6, mtime=0))
+    else:
+        write_atomic(folder / NAME, content)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in a run's ``folder``; None where there is none, as in a run of an older ramify.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    path = next((folder / name for name in (NAME, COMPACT) if (folder / name).exists()), None)
+    if path is None:
+        return None
+    try:
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.name == COMPACT else content).decode("utf-8")
+        header, *lines = csv.reader(io.StringIO(text))
+        if header != _HEADER:
+            raise ValueError(f"its columns are {header}")
+        parts = tuple(PARTS.index(line[0]) for line in lines)
+        return Manifest(
+            tuple(line[3] for line in lines), tuple(line[1] for line in lines), tuple(line[2] for line in lines), parts
+        )
+    except (OSError, EOFError, ValueError, IndexError, csv.Error) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); accepted: the file as ramify wrote it") from error
+
+
+def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source: bool) -> Match:
+    """Find the pictures of ``files`` in ``manifest``.
+
+    A picture is known by its name where the source is the same, and else by its content: one that was renamed, or a
+    copy, is in the part that it was in; of copies in several parts, the training part counts.
+
+    Args:
+        manifest: of a run.
+        files: what is there now.
+        classes: the names that ``files.labels`` count.
+        same_source: whether the names are those of the same source.
+    """
+    digests = [each.tobytes().hex() for each in files.digests.numpy()]
+    by_name = {name: row for row, name in enumerate(manifest.names)} if same_source else {}
+    by_content: dict[str, int] = {}
+    for line in sorted(range(len(manifest)), key=manifest.parts.__getitem__, reverse=True):
+        by_content[manifest.digests[line]] = line
+    parts = torch.full((len(digests),), NEW)
+    rows, changed = torch.full((len(digests),), -1), torch.zeros(len(digests), dtype=torch.bool)
+    labels, seen = files.labels.tolist(), set[int]()
+    for i, (name, digest) in enumerate(zip(files.names, digests, strict=True)):
+        row: int | None = by_name.get(name)
+        known = by_content.get(digest)
+        if row is None:
+            row = known
+        elif known is not None and manifest.digests[row] != digest and manifest.parts[known] < manifest.parts[row]:
+            row = known  # a picture that was trained on has come under the name of another one
+        if row is None:
+            continue
+        parts[i], rows[i] = manifest.parts[row], row
+        changed[i] = manifest.digests[row] != digest or manifest.labels[row] != classes[labels[i]]
+        seen.add(row)
+    missing = tuple(line for line in range(len(manifest)) if line not in seen)
+    return Match(parts, rows, changed, missing)
+
+
+def changes(manifest: Manifest, found: Match) -> Changes:
+    """How many pictures are new, missing and changed; what the run never used does not count."""
+    unused = PARTS.index("unused")
+    missing = Counter(PARTS[manifest.parts[row]] for row in found.missing if manifest.parts[row] != unused)
+    parts: npt.NDArray[np.int64] = found.parts[found.changed].numpy()
+    changed = Counter(PARTS[part] for part in parts.tolist() if part != unused)
+    return Changes(
+        int((found.parts == NEW).sum()),
+        {part: missing[part] for part in PARTS if missing[part]},
+        {part: changed[part] for part in PARTS if changed[part]},
+    )

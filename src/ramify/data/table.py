@@ -1,0 +1,162 @@
+"""Labels from a table: a CSV file that says what each picture shows, and perhaps its part and its group."""
+
+import csv
+import io
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ramify.data.layout import Layout, part_of
+from ramify.data.listing import UNLISTED, Skipped
+from ramify.data.names import class_name, shown
+from ramify.errors import DataError
+
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "file": ("file", "filename", "file_name", "path", "filepath", "image", "image_path", "name", "id", "image_id"),
+    "label": ("label", "class", "category", "target", "class_name"),
+    "part": ("part", "split", "set", "subset", "fold_part"),
+    "group": ("group",),
+}
+"""What each column may be called, in any case."""
+
+NAMED = 20
+"""Problems that are written out."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: the file, its label, and what else is known of it."""
+
+    line: int
+    file: str
+    label: str
+    part: str
+    group: str
+
+
+def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Row, ...]:
+    """The rows of a CSV file whose first line names its columns; commas, semicolons or tabs part them.
+
+    Args:
+        content: the file.
+        where: its name, for an error.
+        group: the column of groups, if another one than ``group``.
+
+    Raises:
+        DataError: it is not text, lacks a column, or a row lacks a value or has a part that is none.
+
+    Example:
+        >>> read_table(b"file,label\\n1.png,cat\\n", "labels.csv")[0].label
+        'cat'
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: is not text in UTF-8 ({error}); accepted: a CSV file in UTF-8") from error
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"{where}: cannot be read as CSV ({error}); accepted: file,label lines") from error
+    header = [name.strip().lower() for name in lines[0]] if lines else []
+    places = {kind: _place(header, names) for kind, names in COLUMNS.items()}
+    if group is not None and group.lower() in header:
+        places["group"] = header.index(group.lower())
+    for kind in ("file", "label"):
+        if places[kind] is None:
+            raise DataError(
+                f"{where}: got the columns {', '.join(header) or 'of an empty file'}; accepted: a first line with "
+                f"{kind} ({', '.join(COLUMNS[kind])}), such as file,label"
+            )
+    rows, problems = [], []
+    for number, cells in enumerate(lines[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        value = {
+            kind: cells[place].strip() if place is not None and place < len(cells) else ""
+            for kind, place in places.items()
+        }
+        part = part_of(value["part"]) if value["part"] else ""
+        if not value["file"] or not value["label"]:
+            problems.append(f"{where}:{number}: got no {'file' if not value['file'] else 'label'}; accepted: both")
+        elif part is None:
+            problems.append(f"{where}:{number}: part: got {value['part']!r}; accepted: train, valid, test, or nothing")
+        else:
+            label = class_name(shown(value["label"]))
+            rows.append(Row(number, value["file"], label, part, shown(value["group"])))
+    _raise(problems)
+    return tuple(rows)
+
+
+def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: str) -> tuple[Layout, dict[str, str]]:
+    """The layout that a table describes, and the group of each picture that has one.
+
+    Args:
+        rows: of the table.
+        names: the pictures of the source. A row's file is a name, or the end of exactly one, with or without
+            its ending.
+        table: the table, for an error.
+        where: the source, for an error.
+
+    Raises:
+        DataError: a row names no picture, or a picture has two labels; fewer than two classes; a class that the
+            training part lacks.
+    """
+    exact = set(names)
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        base = posixpath.basename(name)
+        for key in {base, posixpath.splitext(base)[0]}:
+            by_stem.setdefault(key, []).append(name)
+    problems: list[str] = []
+    chosen: dict[str, Row] = {}
+    for row in rows:
+        asked = shown(row.file.replace("\\", "/").removeprefix("./"))
+        fitting = [asked] if asked in exact else _fitting(asked, by_stem)
+        if len(fitting) != 1:
+            got = "which is not there" if not fitting else f"which could be {fitting[0]} or {fitting[1]}"
+            problems.append(f"{table}:{row.line}: got {asked}, {got}; accepted: a picture in {where}")
+        elif chosen.setdefault(fitting[0], row).label != row.label:
+            other = chosen[fitting[0]]
+            twice = f"got {asked} as {row.label}, which line {other.line} has as {other.label}; accepted: one label"
+            problems.append(f"{table}:{row.line}: {twice}")
+    _raise(problems)
+    parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
+    for name, row in chosen.items():
+        parts[row.part or "train"].append((row.label, name))
+    classes = tuple(sorted({label for label, _ in parts["train"]}))
+    for part in ("valid", "test"):
+        problems += [
+            f"{table}: class {label} is in the {part} part and not in train; accepted: classes that train has"
+            for label in sorted({label for label, _ in parts[part]} - set(classes))
+        ]
+    if len(classes) < 2:
+        problems.append(f"{table}: got {len(classes)} classes to train on; accepted: at least 2")
+    _raise(problems)
+    labelled = {
+        part: tuple((name, classes.index(label)) for label, name in sorted(inside)) for part, inside in parts.items()
+    }
+    skipped = tuple(Skipped(name, UNLISTED) for name in names if name not in chosen)
+    groups = {name: row.group for name, row in chosen.items() if row.group}
+    return Layout(classes, labelled["train"], labelled["test"], labelled["valid"], skipped), groups
+
+
+def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _fitting(asked: str, by_stem: Mapping[str, list[str]]) -> list[str]:
+    """The pictures whose name ends as ``asked``, after a ``/``, with or without the file's ending."""
+    ends = f"/{asked}"
+    return [
+        name
+        for name in by_stem.get(posixpath.basename(asked), [])
+        if f"/{name}".endswith(ends) or f"/{posixpath.splitext(name)[0]}".endswith(ends)
+    ]
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        more = [f"and {len(problems) - NAMED:,} more like these"] if len(problems) > NAMED else []
+        raise DataError(*problems[:NAMED], *more)

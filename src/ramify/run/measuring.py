@@ -1,0 +1,157 @@
+"""Which pictures a saved network is measured on, and what a person must know of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ramify.config import Config
+from ramify.configfile import read_config
+from ramify.data.fetch import Progress
+from ramify.data.manifest import Manifest, changes, match, read_manifest
+from ramify.data.pictures import Part, PictureSet, joined
+from ramify.data.sources import SOURCES, load_pictures, load_source
+from ramify.data.split import take
+from ramify.errors import ConfigError, InputError
+from ramify.run.dealing import (
+    KEPT,
+    is_same_place,
+    is_same_source,
+    load_again,
+    parts_of_run,
+    passed_over_line,
+    whole,
+)
+from ramify.run.folder import CONFIG, is_run
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Pictures to measure.
+
+    Attributes:
+        part: labeled as ``classes`` counts.
+        names: of their files.
+        what: what they are, in words.
+        notes: sentences for the user.
+    """
+
+    part: Part
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    what: str
+    notes: tuple[str, ...]
+
+
+def pictures_to_measure(
+    run: Path,
+    config: Config,
+    overrides: Sequence[str] = (),
+    shape: tuple[int, int, int] | None = None,
+    only_new: bool = False,
+    progress: Progress | None = None,
+) -> Chosen:
+    """The test pictures of a run, or the labeled pictures of another source.
+
+    Args:
+        run: its folder.
+        config: its configuration, with ``overrides``.
+        overrides: what was changed in it for this measurement.
+        shape: (C, H, W) that the pictures are made.
+        only_new: only pictures that the run has never seen.
+        progress: sees how far a download or the decoding is.
+
+    Raises:
+        InputError: there are no such pictures, or an override would deal them out in another way.
+    """
+    manifest = read_manifest(run)
+    if manifest is None:
+        return _of_unknown(run, config, shape, only_new, progress)
+    pictures = load_again(run, config, progress, shape)
+    if is_same_source(run, config, manifest, pictures):
+        chosen = _of_own_source(run, config, manifest, pictures, overrides, only_new)
+    else:
+        if config.data.source in SOURCES:
+            pictures = load_pictures(whole(config.data), progress, shape=shape)
+        chosen = _of_other_source(run, config, manifest, pictures, only_new)
+    if any(text.startswith("data.limit=") for text in overrides) and config.data.limit is not None:
+        kept = take(chosen.part, config.data.limit, chosen.classes)
+        return Chosen(kept, chosen.classes, _names(pictures, kept), chosen.what, chosen.notes)
+    return chosen
+
+
+def _of_own_source(
+    run: Path, config: Config, manifest: Manifest, pictures: PictureSet, overrides: Sequence[str], only_new: bool
+) -> Chosen:
+    before = read_config([run / CONFIG])
+    problems = [
+        f"data.{key}: got {getattr(config.data, key)!r}; accepted: {getattr(before.data, key)!r}, as the run has been "
+        "dealt its pictures"
+        for key in KEPT
+        if getattr(config.data, key) != getattr(before.data, key)
+    ]
+    if problems:
+        raise ConfigError(*problems)
+    found = match(manifest, pictures.files, pictures.classes, True)
+    part = pictures.pick(found.ids("new" if only_new else "test"))
+    changed = changes(manifest, found)
+    notes = [f"of the run's pictures {changed}"] if changed else []
+    if not len(part):
+        if only_new:
+            raise InputError(
+                f"{config.data.source}: got no picture that {run.name} does not know; accepted: new pictures"
+            )
+        raise InputError(
+            f"{config.data.source}: got none of the {manifest.parts.count(2):,} test pictures of {run.name}; accepted: "
+            "the pictures as they were, or --only_new for those that have come"
+        )
+    what = "new pictures" if only_new else "test pictures"
+    return Chosen(part, pictures.classes, _names(pictures, part), what, tuple(notes))
+
+
+def _of_other_source(run: Path, config: Config, manifest: Manifest, pictures: PictureSet, only_new: bool) -> Chosen:
+    parts = (pictures.train, pictures.valid, pictures.test)
+    part = pictures.test if len(pictures.test) else joined(parts)
+    assert part.ids is not None
+    found = match(manifest, pictures.files, pictures.classes, False)
+    where, notes = found.parts[part.ids], []
+    trained, valid = int((where == 0).sum()), int((where == 1).sum())
+    if only_new:
+        part = part[(where < 0).nonzero()[:, 0]]
+        if not len(part):
+            raise InputError(
+                f"{config.data.source}: got no picture that {run.name} does not know; accepted: new pictures"
+            )
+    elif trained or valid:
+        notes.append(
+            f"{trained:,} of these pictures were trained on and {valid:,} validated with, so that the figures are too "
+            "good; leave them out with --only_new"
+        )
+    if len(pictures.test):
+        notes.append(f"the test part of the source; its {len(pictures.train):,} training pictures are not measured")
+    over = passed_over_line(pictures.files)
+    notes += [*([over] if over else []), *pictures.files.notes]
+    what = "new pictures" if only_new else "test pictures" if len(pictures.test) else "pictures"
+    return Chosen(part, pictures.classes, _names(pictures, part), what, tuple(notes))
+
+
+def _of_unknown(
+    run: Path, config: Config, shape: tuple[int, int, int] | None, only_new: bool, progress: Progress | None
+) -> Chosen:
+    """Of a network without a manifest: of a run of an older ramify, or of no run."""
+    if only_new:
+        raise InputError(f"{run}: has no manifest, so that nothing is known to be new; accepted: a run that has one")
+    if is_run(run) and is_same_place(config.data.source, read_config([run / CONFIG]).data.source):
+        parts, _ = parts_of_run(run, config, progress, shape)
+        return Chosen(parts.test, parts.classes, (), "test pictures", ())
+    if config.data.source in SOURCES:
+        pictures = load_pictures(config.data, progress, shape=shape)
+    else:
+        pictures = load_source(whole(config.data), progress, shape=shape)
+    part = pictures.test if len(pictures.test) else joined((pictures.train, pictures.valid))
+    note = f"{run.name} does not say which pictures it was trained on"
+    what = "test pictures" if len(pictures.test) else "pictures"
+    return Chosen(part, pictures.classes, _names(pictures, part), what, (note, *pictures.files.notes))
+
+
+def _names(pictures: PictureSet, part: Part) -> tuple[str, ...]:
+    return () if part.ids is None else tuple(pictures.files.names[i] for i in part.ids.tolist())
