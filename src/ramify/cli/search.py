@@ -1,5 +1,6 @@
 """``ramify search``: look for networks worth having."""
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -105,20 +106,22 @@ def start(
     for objective in space.objectives if space else ():
         if objective.function is not None:
             load_function(objective.function)
-    search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, warn=warn)
-    if not as_json:
-        say(
-            f"search {name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
-            f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
-            f"kept in {search.folder}"
-        )
-    gpus = dict(search.space.base).get("train.device") != "cpu"
-    with open_engine(on, workers, engine_options, gpus=gpus) as engine:
+    gpus = space is None or dict(space.base).get("train.device") != "cpu"
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(open_engine(on, workers, engine_options, gpus=gpus))
+        search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, warn=warn)
+        stack.callback(search.close)
+        if not as_json:
+            say(
+                f"search {name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
+                f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
+                f"kept in {search.folder}"
+            )
         left = _work(search, engine, as_json)
-    if left and not as_json:
-        say(f"left; go on with: ramify search start {name}")
-    if not as_json:
-        _show_front(search)
+        if left and not as_json:
+            say(f"left; go on with: ramify search start {name}")
+        if not as_json:
+            _show_front(search)
 
 
 @app.command()

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from concurrent.futures.process import ProcessPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Generic, ParamSpec, Protocol, TypeVar
@@ -79,9 +79,10 @@ def open_engine(
             yield engine
     elif on in BATCH_SYSTEMS:
         with batch_cluster(on, _read_options(options)) as cluster:
-            cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
             with _dask(cluster, f"{workers} {on} job{'' if workers == 1 else 's'}") as engine:
-                yield engine
+                # Jobs are asked for when there is something for them to do, and again where they end.
+                ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
+                yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
     elif on.startswith("dask://"):
         with _dask(f"tcp://{on.removeprefix('dask://')}", on) as engine:
             yield engine

@@ -1,6 +1,5 @@
 """Saving the journal of a search that was damaged: what its other lines say is written to a new one."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.search.goals import directions
 from ramify.search.space import parse_space
-from ramify.search.storage import open_journal, quiet_optuna
+from ramify.search.storage import journal_record, open_journal, quiet_optuna
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -33,16 +32,16 @@ def mend_journal(path: Path, space: str | None) -> str | None:
         return None
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        write_atomic(path, whole)
     try:
         open_journal(path)
     except InputError:
         pass
     else:
+        if whole != content:
+            write_atomic(path, whole)
         return None
     lines = whole.splitlines()
-    records = [record for line in lines if (record := _record(line)) is not None]
+    records = [record for line in lines if (record := journal_record(line)) is not None]
     trials = _saved_trials(records)
     found = [record["user_attr"] for record in records if "study_id" in record and "user_attr" in record]
     attrs = {key: value for each in found if isinstance(each, dict) for key, value in each.items()}
@@ -58,14 +57,6 @@ def mend_journal(path: Path, space: str | None) -> str | None:
         f"{path}: {len(lines) - len(records)} of {len(lines)} lines were damaged; "
         f"{len(trials) - lost} of {len(trials)} trials are saved (as it was: {kept.name})"
     )
-
-
-def _record(line: bytes) -> dict[str, object] | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "op_code" in found else None
 
 
 def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":

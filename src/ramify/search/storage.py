@@ -5,6 +5,7 @@ Only the coordinator of a search writes, and it holds a lock; whoever looks at t
 
 import contextlib
 import importlib.util
+import json
 import time
 import warnings
 import zlib
@@ -176,14 +177,44 @@ def open_journal(path: Path) -> "BaseStorage":
         def release(self) -> None:
             return None
 
+    damage = _damage(path)
+    if damage is not None:
+        raise InputError(
+            f"{path}: is damaged ({damage}); accepted: the record of a search "
+            f"(ramify search start {path.parent.name} saves what can be saved)"
+        )
     with quiet_optuna():
-        try:
-            return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
-        except Exception as error:  # Optuna checks nothing: whatever a damaged line leads to
-            raise InputError(
-                f"{path}: is damaged ({type(error).__name__}); accepted: the record of a search "
-                f"(ramify search start {path.parent.name} saves what can be saved)"
-            ) from error
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
+
+
+def journal_record(line: bytes) -> dict[str, object] | None:
+    """What a line of a journal says; None where it is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "op_code" in found else None
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with a journal: Optuna looks at no line twice, and counts trials by their lines."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    except OSError as error:
+        return error.strerror or str(error)
+    births = 0
+    for number, line in enumerate(lines, start=1):
+        record = journal_record(line)
+        if record is None or (number == 1 and "study_name" not in record):
+            return f"line {number} of {len(lines)}"
+        attrs, trial = record.get("user_attrs"), record.get("trial_id", -1)
+        if not isinstance(trial, int) or trial >= births:
+            return f"line {number} of {len(lines)} is about a trial that is not there"
+        if isinstance(attrs, dict):
+            if attrs.get("number", births) != births:
+                return f"trial {births} is missing before line {number}"
+            births += 1
+    return None
 
 
 def _database(url: str) -> "BaseStorage":

@@ -3,7 +3,7 @@
 ::
 
     searches/<name>/
-        search.json      where the record is, without a password
+        search.json      where the record is, without a password, and how many trials are wanted
         space.yaml       the space, with nothing left open
         journal.log      the record, where no database keeps it
         stop             asks the coordinator to leave
@@ -244,8 +244,7 @@ def start_search(
             if saved is not None:
                 warn(saved)
             backend = open_storage(folder, None)
-        search = patiently(lambda: _own(name, space, trials, folder, backend))
-        _keep(folder, search.space, url)
+        search = patiently(lambda: _own(name, space, trials, folder, url, backend))
         (folder / STOP).unlink(missing_ok=True)
     except BaseException:
         owner.release()
@@ -254,7 +253,9 @@ def start_search(
     return search
 
 
-def _own(name: str, space: Space | None, trials: int | None, folder: Path, backend: "BaseStorage") -> Search:
+def _own(
+    name: str, space: Space | None, trials: int | None, folder: Path, url: str | None, backend: "BaseStorage"
+) -> Search:
     """The search as its owner has it: every step finds what an earlier attempt has written, however far it came."""
     import optuna
 
@@ -277,15 +278,18 @@ def _own(name: str, space: Space | None, trials: int | None, folder: Path, backe
             space = there or space
         kept = _kept_space(folder)
         space = space or (parse_space(kept, str(folder / SPACE)) if kept else read_space("digits"))
+        attrs = study.user_attrs if name in known else {}
+        wanted = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
+        # First the files: from them a search that dies here, or loses its record, begins again.
+        write_atomic(folder / SPACE, space_yaml(space).encode())
+        bare = None if url is None else without_password(url)
+        write_atomic(folder / SEARCH, (json.dumps({"storage": bare, "trials": wanted}, indent=2) + "\n").encode())
         if name not in known:
-            # The space first: from it a search that dies here, or loses its record, begins again.
-            write_atomic(folder / SPACE, space_yaml(space).encode())
             study = optuna.create_study(study_name=name, storage=backend, directions=directions(space.objectives))
-        if "space" not in study.user_attrs:
+        if "space" not in attrs:
             study.set_metric_names(list(space.names))
             study.set_user_attr("space", space_yaml(space))
-        wanted = trials or int(study.user_attrs.get("trials", 20))
-        if study.user_attrs.get("trials") != wanted:
+        if attrs.get("trials") != wanted:
             study.set_user_attr("trials", wanted)
     return Search(name, folder, space, study, study._storage)
 
@@ -452,14 +456,16 @@ def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> st
     return None if kept is None else str(kept)
 
 
+def _kept_trials(folder: Path) -> int | None:
+    try:
+        kept = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["trials"]
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+    return kept if isinstance(kept, int) else None
+
+
 def _kept_space(folder: Path) -> str | None:
     try:
         return (folder / SPACE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-
-
-def _keep(folder: Path, space: Space, url: str | None) -> None:
-    write_atomic(folder / SPACE, space_yaml(space).encode())
-    kept = None if url is None else without_password(url)
-    write_atomic(folder / SEARCH, (json.dumps({"storage": kept}, indent=2) + "\n").encode())
