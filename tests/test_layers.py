@@ -19,11 +19,12 @@ run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.cho
 run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
 run.record run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.storage search.mend search.sampling
-search.study search.measure search.task search.engine search.coordinator search.front
-show show.words show.lines show.live show.analysis show.tables show.front
+search.study search.measure search.task search.engine search.coordinator search.sweep search.front
+show show.words show.lines show.live show.analysis show.tables show.front show.sweep
+show.groups show.grouptable
 show.scalars show.network_picture show.tensorboard show.wandb show.tracking
 show.report show.report.plot show.report.page show.report.parts show.report.pictures show.report.gradcam
-show.report.groups show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
+show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
 show.report.compare_static show.report.compare
 show.report.facts show.report.outcome show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
@@ -33,7 +34,7 @@ ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
-cli.search cli.serve cli.convert cli.bench
+cli.search cli.sweep cli.serve cli.convert cli.bench
 cli.app cli
 __main__
 """

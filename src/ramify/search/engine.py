@@ -78,11 +78,11 @@ def open_engine(
         with _processes(workers, gpus) as engine:
             yield engine
     elif on in BATCH_SYSTEMS:
-        with batch_cluster(on, _read_options(options)) as cluster:
-            with _dask(cluster, f"{workers} {on} job{'' if workers == 1 else 's'}") as engine:
-                # Jobs are asked for when there is something for them to do, and again where they end.
-                ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
-                yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
+        words = f"{workers} {on} job{'' if workers == 1 else 's'}"
+        with batch_cluster(on, _read_options(options)) as cluster, _dask(cluster, words) as engine:
+            # Jobs are asked for when there is something for them to do, and again where they end.
+            ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
+            yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
     elif on.startswith("dask://"):
         with _dask(f"tcp://{on.removeprefix('dask://')}", on) as engine:
             yield engine

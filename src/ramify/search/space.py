@@ -52,7 +52,7 @@ FORMS = "{choice: [...]}, {int: [low, high]}, {float: [low, high]}, {log: [low, 
 
 
 def _wrong(got: object, accepts: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{text}", {"text": f"got {to_text(_plain(got))}; accepted: {accepts}"})
+    return PydanticCustomError("wrong", "{text}", {"text": f"got {to_text(plain(got))}; accepted: {accepts}"})
 
 
 def _unknown(name: str, known: Sequence[str]) -> PydanticCustomError:
@@ -62,7 +62,7 @@ def _unknown(name: str, known: Sequence[str]) -> PydanticCustomError:
 def _fits(key: str, value: object) -> bool:
     """Whether ``key`` accepts ``value``, whatever the other keys say."""
     try:
-        read_config(overrides=[f"{key}={to_text(_plain(value))}"])
+        read_config(overrides=[f"{key}={to_text(plain(value))}"])
     except ConfigError as error:
         return not list(_own_faults(error))
     return True
@@ -140,14 +140,14 @@ class Vary(Section):
         twice = [text for text in texts if texts.count(text) > 1]
         if twice:
             raise _wrong(value, f"each value once, and {twice[0]} is there twice")
-        return tuple(_frozen(each) for each in value)
+        return tuple(frozen(each) for each in value)
 
     @field_validator("condition", mode="before")
     @classmethod
     def _conditions(cls, given: object) -> object:
         wanted: dict[str, object] = {given: True} if isinstance(given, str) else {}
         if isinstance(given, dict):
-            wanted = _flat(given)
+            wanted = flat(given)
         if not wanted:
             raise _wrong(given, "a key that is true or false, or {key: value}")
         found: list[tuple[str, tuple[object, ...]]] = []
@@ -158,7 +158,7 @@ class Vary(Section):
             for each in values:
                 if not _fits(key, each):
                     raise _wrong(each, f"{accepted(key)} ({key})")
-            found.append((key, tuple(_frozen(each) for each in values)))
+            found.append((key, tuple(frozen(each) for each in values)))
         return tuple(found)
 
     @model_validator(mode="after")
@@ -284,7 +284,7 @@ class Space(Section):
     def _entries(cls, given: object) -> object:
         if not isinstance(given, dict) or not given:
             raise _wrong(given, "at least one key with choice, int, float or log")
-        return tuple(_flat(given).items())
+        return tuple(flat(given).items())
 
     @field_validator("vary", mode="after")
     @classmethod
@@ -422,7 +422,7 @@ def parse_space(
     given = {str(key): value for key, value in read.items()}
     given |= {key: value for key, value in (changes or {}).items() if value is not None}
     base, epochs, problems = _base(given.get("base"), overrides)
-    varied = list(_flat(given["vary"])) if isinstance(given.get("vary"), dict) else []
+    varied = list(flat(given["vary"])) if isinstance(given.get("vary"), dict) else []
     both = [f"{key}: stands in base and in vary; accepted: one of them" for key in varied if key in dict(base)]
     found: Space | None = None
     try:
@@ -454,7 +454,8 @@ def _sentence(at: list[str], detail: ErrorDetails) -> str:
         return f"{': '.join(at) or 'space'}: unknown name {name}; {hint}"
     if detail["type"] in ("wrong", "owned"):
         return f"{': '.join(at)}{' ' if detail['type'] == 'owned' else ': '}{detail['msg']}"
-    return f"{': '.join(at)}: got {to_text(_plain(detail['input']))}; accepted: {describe(Space.model_fields[at[0]]).accepts}"
+    accepts = describe(Space.model_fields[at[0]]).accepts
+    return f"{': '.join(at)}: got {to_text(plain(detail['input']))}; accepted: {accepts}"
 
 
 def space_yaml(space: Space) -> str:
@@ -471,7 +472,7 @@ def space_yaml(space: Space) -> str:
         "constraints": [constraint.text for constraint in space.constraints],
         **{name: getattr(space, name) for name in ("epochs", "rungs", "eta", "max_drop", "sampler", "inherit", "seed")},
     }
-    return yaml.dump(_plain(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return yaml.dump(plain(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
 def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, object], ...], int, list[str]]:
@@ -481,17 +482,17 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
     if isinstance(given, str):
         # A configuration file: what it says, resolved; what it leaves open stays open.
         try:
-            defaults = _flat(yaml.load(to_yaml(Config()), Loader=Loader))
-            said = _flat(yaml.load(to_yaml(read_config([Path(given)])), Loader=Loader))
+            defaults = flat(yaml.load(to_yaml(Config()), Loader=Loader))
+            said = flat(yaml.load(to_yaml(read_config([Path(given)])), Loader=Loader))
             found = {key: value for key, value in said.items() if value != defaults[key]}
         except ConfigError as error:
             problems += [f"base: {problem}" for problem in error.problems]
     elif isinstance(given, dict):
-        found = _flat(given)
+        found = flat(given)
     elif isinstance(given, list):
         overrides = [*(str(text) for text in given), *overrides]
     elif given is not None:
-        got = to_text(_plain(given))
+        got = to_text(plain(given))
         accepts = "keys and values, key=value overrides, or the path of a configuration file"
         problems.append(f"base: got {got}; accepted: {accepts}")
     epochs = found.pop("train.epochs", None) if isinstance(given, str) else None
@@ -512,27 +513,34 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
         key, _, value = text.partition("=")
         if key in KNOWN:
             found[key] = yaml.load(value, Loader=Loader)
-    kept = tuple((key, _frozen(value)) for key, value in found.items() if key in KNOWN and key not in OWNED)
+    kept = tuple((key, frozen(value)) for key, value in found.items() if key in KNOWN and key not in OWNED)
     return kept, epochs if isinstance(epochs, int) and epochs > 0 else config.train.epochs, problems
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """``value`` with lists in place of tuples, as YAML has them."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def _frozen(value: object) -> object:
-    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+def frozen(value: object) -> object:
+    """``value`` with tuples in place of lists."""
+    return tuple(frozen(each) for each in value) if isinstance(value, list) else value
 
 
-def _flat(given: Mapping[object, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys."""
+def flat(given: Mapping[object, object], prefix: str = "") -> dict[str, object]:
+    """Nested sections as dotted keys.
+
+    Example:
+        >>> flat({"train": {"epochs": 3}, "seed": 1})
+        {'train.epochs': 3, 'seed': 1}
+    """
     found: dict[str, object] = {}
     for name, value in given.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and key in SECTIONS:
-            found.update(_flat(value, f"{key}."))
+            found.update(flat(value, f"{key}."))
         else:
             found[key] = value
     return found

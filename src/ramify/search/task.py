@@ -25,7 +25,8 @@ ASKED = "asked.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task came to: ``values`` of a trial's network, why it ``failed``, or neither where it was asked to leave.
+    """What a task came to: ``values`` of a trial's network, a ``finished`` run, why it ``failed``, or none of these
+    where it was asked to leave.
 
     Attributes:
         device: on which the values were measured.
@@ -33,6 +34,7 @@ class Outcome:
 
     values: dict[str, float] | None = None
     failed: str | None = None
+    finished: bool = False
     device: str | None = None
 
 
@@ -57,17 +59,16 @@ def train_up_to(
     """
     assert config.name is not None
     folder = Path(config.runs_dir) / config.name
-    asked = config.model_dump_json(exclude={"runs_dir", "parent"})
 
     def watch(event: Event) -> None:
         if isinstance(event, Started):
-            write_atomic(folder / ASKED, asked.encode())
+            write_atomic(folder / ASKED, _asked(config))
         elif isinstance(event, EpochDone) and (event.epoch == epoch or (stop is not None and stop.exists())):
             raise _LeavingError
 
     watching = (*observers, watch)
     while True:
-        same = is_run(folder) and (folder / ASKED).is_file() and (folder / ASKED).read_text(encoding="utf-8") == asked
+        same = is_same(folder, config)
         if same and epoch is not None and epochs_done(folder) >= epoch and not in_use(folder):
             return folder
         try:
@@ -82,6 +83,15 @@ def train_up_to(
             time.sleep(1)
             continue
         return folder
+
+
+def _asked(config: Config) -> bytes:
+    return config.model_dump_json(exclude={"runs_dir", "parent"}).encode()
+
+
+def is_same(folder: Path, config: Config) -> bool:
+    """Whether the run in ``folder`` is that of ``config``."""
+    return is_run(folder) and (folder / ASKED).is_file() and (folder / ASKED).read_bytes() == _asked(config)
 
 
 def in_use(folder: Path) -> bool:
@@ -138,14 +148,9 @@ def train_run(config: Config, stop: Path) -> Outcome:
     """Train the run of ``config`` to its end; errors as :func:`train_trial`."""
 
     def work() -> Outcome:
-        summary = read_summary(train_up_to(config, stop=stop))
-        return Outcome() if summary is None else Outcome({"accuracy": _last_accuracy(summary.exits[-1].test)})
+        return Outcome(finished=read_summary(train_up_to(config, stop=stop)) is not None)
 
     return _guarded(work, stop.parent)
-
-
-def _last_accuracy(score: object) -> float:
-    return float(getattr(score, "top1", 0.0))
 
 
 def _guarded(work: Callable[[], Outcome], shared: Path) -> Outcome:
