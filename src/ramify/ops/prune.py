@@ -354,6 +354,7 @@ def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:
     """As many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
     places = before.flatten().nonzero()[:, 0]
     order = torch.randperm(len(places), generator=generator(seed, "places"))[: int(mask.sum())]
-    moved = torch.zeros_like(mask)
-    moved.view(-1)[places[order.to(places.device)]] = True
-    return moved
+    # Flat, and in the mask's own layout only then: a mask that lies channels last has no flat view.
+    moved = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    moved[places[order.to(places.device)]] = True
+    return moved.view(mask.shape)
