@@ -121,6 +121,8 @@ def kills(folder: Path, trials: int, of_workers: int, of_coordinators: int, seed
                 time.sleep(0.05)
             for worker in there:
                 worker.send_signal(signal.SIGKILL)
+            if not there:
+                continue
         done[victim] += 1
     assert process.wait() == 0
     same = outcome(checked(calm, trials)) == outcome(checked(killed, trials))

@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
 
 def trivial(step: TrialStep) -> Outcome:
     """What a trial comes to without any training."""
-    rate, channels = step.config.train.learning_rate, step.config.network.channels
+    rate, channels = step.config.train.learning_rate, step.config.network.widths[0]
     return Outcome({"accuracy": 1 - rate / channels, "weights": float(channels)})
 
 

@@ -30,7 +30,7 @@ def quick_step(step: TrialStep) -> Outcome:
     """What a trial would come to, from its configuration alone."""
     text = step.config.model_dump_json(exclude={"name", "runs_dir"})
     drawn = int(hashlib.sha256(f"{text}{step.rung}".encode()).hexdigest()[:8], 16)
-    return Outcome({"accuracy": drawn / 2**32, "weights": float(step.config.network.channels)})
+    return Outcome({"accuracy": drawn / 2**32, "weights": float(step.config.network.widths[0])})
 
 
 def finish(folder: Path, wanted: int | None = WANTED) -> Search:

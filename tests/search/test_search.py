@@ -148,7 +148,7 @@ def test_a_trial_whose_ancestor_is_not_at_hand_begins_afresh_and_says_so(done: S
 
 def test_the_figures_are_those_of_the_network_that_was_trained(done: Search) -> None:
     best = next(trial for trial in done.trials() if trial.epochs == 4)
-    assert measure(done.runs / best.name, done.space.objectives, done.space.max_drop) == best.values
+    assert measure(done.runs / best.name, done.space.names, done.space.max_drop) == best.values
 
 
 def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> None:

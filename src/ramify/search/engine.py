@@ -102,18 +102,18 @@ class Processes(Executor):
         self._gpus = gpus
         self._threads = max(1, (os.cpu_count() or 1) // count)
         self._pools = [self._pool(i) for i in range(count)]
-        self._last: list[Future[object] | None] = [None] * count
+        self._free: list[Callable[[], bool]] = [lambda: True] * count
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Start ``fn`` in a process that is free; where none is, it waits for the first one."""
-        at = next((i for i, last in enumerate(self._last) if last is None or last.done()), 0)
+        at = next((i for i, is_free in enumerate(self._free) if is_free()), 0)
         try:
             future = self._pools[at].submit(fn, *args, **kwargs)
         except BrokenExecutor:
             self._pools[at].shutdown(wait=False)
             self._pools[at] = self._pool(at)
             future = self._pools[at].submit(fn, *args, **kwargs)
-        self._last[at] = future
+        self._free[at] = future.done
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:

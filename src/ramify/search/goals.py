@@ -68,7 +68,7 @@ def load_function(address: str) -> OwnObjective:
         ) from None
     if not callable(found):
         raise ConfigError(f"objectives: got {address!r}, which is no function; accepted: module:function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {

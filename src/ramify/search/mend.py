@@ -85,11 +85,11 @@ def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
         assert isinstance(texts, dict)
         assert isinstance(params, dict)
         kinds = {name: json_to_distribution(text) for name, text in texts.items()}
-        end = ended.get(number, {"state": TrialState.RUNNING, "values": None})
+        end = ended.get(number, {"state": TrialState.RUNNING.value, "values": None})
         values, system = end["values"], born[number].get("system_attrs")
         found.append(
             create_trial(
-                state=TrialState(end["state"]),
+                state=TrialState(int(str(end["state"]))),
                 values=values if isinstance(values, list) else None,
                 params={name: kind.to_external_repr(params[name]) for name, kind in kinds.items()},
                 distributions=kinds,

@@ -429,11 +429,9 @@ def parse_space(
         found = Space.model_validate({"vary": None, "epochs": epochs, **given, "base": base})
     except ValidationError as error:
         for detail in error.errors():
-            at = [
-                varied[each] if where_ == 1 and detail["loc"][0] == "vary" else each
-                for where_, each in enumerate(detail["loc"])
-            ]  # type: ignore[index]
-            problems.append(_sentence([str(each) for each in at if isinstance(each, str)], detail))
+            names = varied if detail["loc"][0] == "vary" else []
+            at = [names[each] if names and isinstance(each, int) else each for each in detail["loc"]]
+            problems.append(_sentence([each for each in at if isinstance(each, str)], detail))
     problems += both
     if found is None or problems:
         raise ConfigError(*(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
