@@ -30,7 +30,8 @@ show.report.facts show.report.outcome show.report.history show.report.density sh
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize
-ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
+ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
+ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune

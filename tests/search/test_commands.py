@@ -59,6 +59,30 @@ def test_a_search_from_start_to_front(ramify: CommandLine, tiny: str) -> None:
     assert [event["event"] for event in events][:2] == ["WorkBegan", "StepTaken"]
 
 
+def test_a_function_of_the_users_is_an_objective(ramify: CommandLine) -> None:
+    Path("mine.py").write_text("def shown(network, valid):\n    return len(network.stages) * len(valid)\n")
+    objectives = "objectives: [accuracy, {function: mine.py:shown, better: high}]\nconstraints: [shown >= 10]"
+    Path("own.yaml").write_text(TINY.replace("objectives: [accuracy, weights]", objectives))
+    answer = ramify("search", "start", "own", "own.yaml", "--trials", "1")
+    assert answer.code == 0, answer.err
+    [trial] = json.loads(ramify("search", "front", "own", "--json").out)["front"]
+    assert trial["values"]["shown"] == 2 * 20
+    assert ramify("search", "front", "own", "--plot", "own.svg").code == 0
+    # It belongs to the space: a search goes on with it, and with no other.
+    assert ramify("search", "start", "own", "own.yaml", "--trials", "1").code == 0
+    for text, sentence in (
+        ("mine.py:hidden", "AttributeError"),
+        ("absent.py:shown", "FileNotFoundError"),
+        ("no.such.module:shown", "ModuleNotFoundError"),
+    ):
+        Path("own.yaml").write_text(TINY.replace("objectives: [accuracy,", f"objectives: [{{function: '{text}'}},"))
+        answer = ramify("search", "start", "other", "own.yaml")
+        assert (answer.code, sentence in answer.err) == (2, True), answer.err
+        assert "accepted: module:function or file.py:function" in answer.err
+    Path("own.yaml").write_text(TINY.replace("objectives: [accuracy,", "objectives: [{function: mine.py},"))
+    assert "objectives: got {function: mine.py}; accepted" in ramify("search", "start", "other", "own.yaml").err
+
+
 def test_a_dry_run_prints_the_space_and_five_samples(ramify: CommandLine) -> None:
     answer = ramify("search", "start", "demo", "--dry_run")
     assert answer.code == 0
