@@ -140,7 +140,9 @@ def postgres(folder: Path, trials: int, seconds: float) -> str:
         process = start(folder, trials, *environment)
         before: set[int] = set()
         for _ in range(2):
-            time.sleep(15)
+            while process.poll() is None and len(workers(process.pid)) < 3:
+                time.sleep(0.5)
+            time.sleep(10)
             before |= {worker.pid for worker in workers(process.pid)}
             assert process.poll() is None, "the search was over before the database was stopped"
             database.away(seconds)

@@ -237,8 +237,8 @@ def start_search(
     backend = None if url is None else open_storage(folder, url)
     folder.mkdir(parents=True, exist_ok=True)
     owner = Owner(name, folder, url)
-    owner.acquire()
     try:
+        owner.acquire()
         if backend is None:
             saved = mend_journal(folder / JOURNAL, _kept_space(folder))
             if saved is not None:
@@ -248,6 +248,8 @@ def start_search(
         (folder / STOP).unlink(missing_ok=True)
     except BaseException:
         owner.release()
+        if backend is not None:
+            close_storage(backend)
         raise
     search.owner = owner
     return search
