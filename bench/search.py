@@ -26,7 +26,8 @@ from ramify.search.coordinator import StepTaken, WorkEvent, coordinate
 from ramify.search.engine import open_engine
 from ramify.search.front import front_of
 from ramify.search.space import read_space
-from ramify.search.study import Trial, start_search
+from ramify.search.study import start_search
+from ramify.search.trial import Trial
 
 WEIGHTS, ACCURACY = (100.0, 300_000.0), 0.5
 BASE = ["data.limit=600", "prune.epochs=[4]", "train.device=cpu", "train.threads=1"]

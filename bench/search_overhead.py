@@ -2,6 +2,7 @@
 
     python bench/search_overhead.py
     python bench/search_overhead.py --trials 1000 --workers 1 2 8 --samplers random tpe
+    python bench/search_overhead.py --many 1000
 
 Both draw with the same sampler from two parameters, write the same journal file, and run in turn, each with so many
 workers. With plain Optuna every process asks, computes and writes for itself; with ramify the coordinator does, and
@@ -14,25 +15,32 @@ import json
 import multiprocessing
 import platform
 import tempfile
+import threading
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import optuna
 
-from ramify.search.coordinator import coordinate
-from ramify.search.engine import open_engine
+from ramify.search.coordinator import TrialEnded, WorkEvent, coordinate
+from ramify.search.engine import TaskEngine, open_engine
 from ramify.search.sampling import STARTUP
-from ramify.search.space import parse_space
+from ramify.search.space import Space, parse_space
 from ramify.search.study import start_search
-from ramify.search.task import Outcome, TrialStep
+from ramify.search.task import TaskResult, TrialStep
 
+P = ParamSpec("P")
+T = TypeVar("T")
 RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
 
 
-def trivial(step: TrialStep) -> Outcome:
+def trivial(step: TrialStep) -> TaskResult:
     """What a trial comes to without any training."""
     rate, channels = step.config.train.learning_rate, step.config.network.widths[0]
-    return Outcome({"accuracy": 1 - rate / channels, "weights": float(channels)})
+    return TaskResult({"accuracy": 1 - rate / channels, "weights": float(channels)})
 
 
 def objective(trial: optuna.Trial) -> tuple[float, float]:
@@ -42,14 +50,18 @@ def objective(trial: optuna.Trial) -> tuple[float, float]:
     return 1 - rate / channels, float(channels)
 
 
-def ramify(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float, float]:
-    """Seconds, and of them the share in which the coordinator computes."""
-    space = parse_space(
+def space_of(sampler: str) -> Space:
+    """Two parameters, no halving."""
+    return parse_space(
         "base: {network.structure: [1], train.device: cpu}\n"
         "vary: {train.learning_rate: {log: [0.01, 0.1]}, network.channels: {choice: [2, 3, 4, 6, 8]}}\n"
         f"objectives: [accuracy, weights]\nepochs: 2\nrungs: [2]\ninherit: false\nsampler: {sampler}"
     )
-    search = start_search("overhead", space, trials, searches_dir=folder)
+
+
+def ramify(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float, float]:
+    """Seconds, and of them the share in which the coordinator computes."""
+    search = start_search("overhead", space_of(sampler), trials, searches_dir=folder)
     with open_engine(None, workers, gpus=False) as engine:
         for _ in range(workers):  # the processes are there before the clock starts
             engine.executor.submit(time.sleep, 2)
@@ -60,6 +72,42 @@ def ramify(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float
     assert sum(trial.finished for trial in search.trials()) == trials
     search.close()
     return seconds, used / seconds
+
+
+class Many(Executor):
+    """So many workers that do nothing: a task ends when all are busy, the oldest first."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.waiting: deque[Callable[[], None]] = deque()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        self.waiting.append(lambda: future.set_result(fn(*args, **kwargs)))
+        if len(self.waiting) >= self.workers:
+            self.waiting.popleft()()
+        return future
+
+
+def many(folder: Path, sampler: str, workers: int, trials: int) -> float:
+    """Processor milliseconds of the coordinator for each trial, while ``workers`` trials are under way."""
+    search = start_search("many", space_of(sampler), trials + workers, searches_dir=folder)
+    leave, executor = threading.Event(), Many(workers)
+    ended, used = 0, 0.0
+
+    def notify(event: WorkEvent) -> None:
+        nonlocal ended, used
+        ended += isinstance(event, TrialEnded)
+        if ended == 1:
+            used = time.process_time()
+        if ended == trials:
+            leave.set()
+
+    engine = TaskEngine(executor, lambda: workers, (BrokenExecutor,), "nowhere")
+    coordinate(search, engine, notify, leave=leave, step=trivial)
+    used = time.process_time() - used
+    search.close()
+    return 1000 * used / trials
 
 
 def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
@@ -107,8 +155,17 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 8])
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe"])
+    parser.add_argument("--many", type=int, help="only measure the coordinator, with so many workers that do nothing")
     given = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if given.many:
+        for sampler in given.samplers:
+            with tempfile.TemporaryDirectory() as one:
+                spent = many(Path(one), sampler, given.many, given.trials)
+            print(
+                f"{sampler:6} {given.many} workers at once: the coordinator computes {spent:.1f} ms a trial", flush=True
+            )
+        return
     rows: list[dict[str, object]] = []
     print(
         f"{given.trials} trials, optuna {optuna.__version__}, {platform.machine()}, python {platform.python_version()}"

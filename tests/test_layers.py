@@ -18,8 +18,9 @@ data.digits data.fit data.sources data.augment data.strong data.cutout data.size
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
 run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
 run.record run.step run.train run.calibrate run.analysis run.readback
-search search.goals search.space search.ancestry search.draw search.halving search.storage search.mend search.sampling
-search.study search.measure search.task search.engine search.coordinator search.sweep search.front
+search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
+search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep
+search.front
 show show.words show.lines show.live show.analysis show.tables show.front show.sweep
 show.groups show.grouptable
 show.scalars show.network_picture show.tensorboard show.wandb show.tracking

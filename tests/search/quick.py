@@ -12,7 +12,7 @@ import optuna.samplers  # noqa: F401 - for the processes that are forked from he
 from ramify.search.coordinator import coordinate
 from ramify.search.space import Space, parse_space
 from ramify.search.study import Search, start_search
-from ramify.search.task import Outcome, TrialStep
+from ramify.search.task import TaskResult, TrialStep
 from tests.search.test_search import HERE
 
 WANTED = 4
@@ -26,11 +26,11 @@ def quick_space() -> Space:
     )
 
 
-def quick_step(step: TrialStep) -> Outcome:
+def quick_step(step: TrialStep) -> TaskResult:
     """What a trial would come to, from its configuration alone."""
     text = step.config.model_dump_json(exclude={"name", "runs_dir"})
     drawn = int(hashlib.sha256(f"{text}{step.rung}".encode()).hexdigest()[:8], 16)
-    return Outcome({"accuracy": drawn / 2**32, "weights": float(step.config.network.widths[0])})
+    return TaskResult({"accuracy": drawn / 2**32, "weights": float(step.config.network.widths[0])})
 
 
 def finish(folder: Path, wanted: int | None = WANTED) -> Search:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ramify.errors import InputError
-from ramify.search.mend import LOST
+from ramify.search.mend import RECORD_LOST
 from ramify.search.storage import JOURNAL
 from ramify.search.study import SEARCH, SPACE, open_search
 from tests.search.quick import WANTED, finish, killed, record
@@ -87,7 +87,7 @@ def test_what_can_be_saved_of_a_damaged_journal_is_saved(
     with pytest.raises(InputError, match=r"journal.log: is damaged .*ramify search start quick saves"):
         open_search("quick", searches_dir=tmp_path)
     search = finish(tmp_path)
-    assert [trial.failed for trial in search.trials()].count(LOST) == lost
+    assert [trial.failed for trial in search.trials()].count(RECORD_LOST) == lost
     # Of a line with results that is gone, the later results of its trial are there.
     whole = [one for i, one in enumerate(calm) if not ((lost and i == 1) or (damage is garbled and i == 0))]
     assert [one for one in record(search) if one in calm] == whole

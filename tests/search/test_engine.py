@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ramify.errors import ConfigError, RunError
-from ramify.search.engine import DEATHS, Engine, Processes, TaskLostError, Tasks, batch_cluster, open_engine
+from ramify.search.engine import DEATHS, Processes, TaskEngine, TaskLostError, Tasks, batch_cluster, open_engine
 
 
 def step(notes: Path, deaths: int) -> int:
@@ -81,7 +81,7 @@ class Gone:
 
 
 def test_an_engine_that_is_gone_is_a_sentence() -> None:
-    tasks: Tasks[str, int] = Tasks(Engine(Gone(), lambda: 1, (BrokenExecutor,), "dask://a:1"))  # type: ignore[arg-type]
+    tasks: Tasks[str, int] = Tasks(TaskEngine(Gone(), lambda: 1, (BrokenExecutor,), "dask://a:1"))  # type: ignore[arg-type]
     with pytest.raises(RunError, match="dask://a:1: takes no task"):
         tasks.start("a", lambda: 1)
 

@@ -16,7 +16,7 @@ from ramify.errors import InputError
 from ramify.search.coordinator import WorkEvent, coordinate
 from ramify.search.engine import open_engine
 from ramify.search.study import open_search, start_search
-from ramify.search.task import Outcome, TrialStep
+from ramify.search.task import TaskResult, TrialStep
 from tests.search.postgres import server
 from tests.search.quick import WANTED, finish, quick_space, quick_step, record
 from tests.search.test_search import HERE
@@ -24,7 +24,7 @@ from tests.search.test_search import HERE
 ROOT = Path(__file__).parent.parent.parent
 
 
-def slow_step(step: TrialStep) -> Outcome:
+def slow_step(step: TrialStep) -> TaskResult:
     time.sleep(0.5)
     return quick_step(step)
 

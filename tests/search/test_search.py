@@ -16,7 +16,7 @@ from ramify.configfile import read_config
 from ramify.errors import InputError, RunError
 from ramify.run.folder import locked, read_lines
 from ramify.search.coordinator import Notify, StepTaken, WorkBegan, WorkEvent, coordinate
-from ramify.search.engine import Engine
+from ramify.search.engine import TaskEngine
 from ramify.search.front import front_of, importances
 from ramify.search.measure import measure
 from ramify.search.space import Space, parse_space
@@ -41,7 +41,7 @@ class Here(Executor):
         return future
 
 
-HERE = Engine(Here(), lambda: 1, (BrokenExecutor,), "here")
+HERE = TaskEngine(Here(), lambda: 1, (BrokenExecutor,), "here")
 
 
 def work(search: Search, notify: Notify = lambda event: None) -> Search:

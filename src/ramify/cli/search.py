@@ -12,7 +12,7 @@ from ramify.cli.common import AsJson, say, say_json, show, sort_given, warn
 from ramify.errors import InputError
 
 if TYPE_CHECKING:
-    from ramify.search.engine import Engine
+    from ramify.search.engine import TaskEngine
     from ramify.search.space import Space
     from ramify.search.study import Search
 
@@ -229,7 +229,7 @@ def _samples(space: "Space") -> list[list[str]]:
     return [[text for text in each if text not in space.overrides] for each in drawn]
 
 
-def _work(search: "Search", engine: "Engine", as_json: bool) -> bool:
+def _work(search: "Search", engine: "TaskEngine", as_json: bool) -> bool:
     """Coordinate ``search``; whether it was left before it was done."""
     from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
     from ramify.search.study import STOP

@@ -13,7 +13,7 @@ from ramify.cli.search import EngineOptions, On
 from ramify.errors import RunError
 
 if TYPE_CHECKING:
-    from ramify.search.engine import Engine
+    from ramify.search.engine import TaskEngine
     from ramify.search.sweep import Sweep, SweepEvent
 
 SWEEPS = Path("sweeps")
@@ -72,12 +72,13 @@ def sweep(
         raise RunError(*told, f"{len(failed)} of {len(found.configs)} runs failed; the same command tries them again")
 
 
-def _work(sweep: "Sweep", engine: "Engine", as_json: bool) -> tuple[dict[str, str], bool]:
+def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str, str], bool]:
     """Run it under a live view or with lines: what failed, and whether it was left before it was done."""
     from rich.console import Console
 
     from ramify.search.coordinator import leaving_on_signals
-    from ramify.search.sweep import STOP, Progress, run_sweep
+    from ramify.search.study import STOP
+    from ramify.search.sweep import RunsUnderWay, run_sweep
     from ramify.show.sweep import SweepView
 
     console = Console()
@@ -89,7 +90,7 @@ def _work(sweep: "Sweep", engine: "Engine", as_json: bool) -> tuple[dict[str, st
         def notify(event: "SweepEvent") -> None:
             if not as_json:
                 view(event)
-            elif not isinstance(event, Progress):
+            elif not isinstance(event, RunsUnderWay):
                 say(json.dumps({"event": type(event).__name__, **asdict(event)}))
 
         failed = run_sweep(sweep, engine, notify, leave=leave)

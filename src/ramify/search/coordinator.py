@@ -14,10 +14,11 @@ from functools import partial
 from types import FrameType
 
 from ramify.errors import RunError
-from ramify.search.engine import Engine, TaskLostError, Tasks
+from ramify.search.engine import TaskEngine, TaskLostError, Tasks
 from ramify.search.measure import epochs_done
-from ramify.search.study import STOP, Search, Trial, trial_config, verdicts_of
-from ramify.search.task import Outcome, TrialStep, train_trial
+from ramify.search.study import STOP, Search, trial_config, verdicts_of
+from ramify.search.task import TaskResult, TrialStep, train_trial
+from ramify.search.trial import Trial
 
 HOPELESS = 5
 """So many failures without one success are no accident."""
@@ -58,11 +59,11 @@ Notify = Callable[[WorkEvent], None]
 
 def coordinate(
     search: Search,
-    engine: Engine,
+    engine: TaskEngine,
     notify: Notify = lambda event: None,
     *,
     leave: threading.Event | None = None,
-    step: Callable[[TrialStep], Outcome] = train_trial,
+    step: Callable[[TrialStep], TaskResult] = train_trial,
 ) -> None:
     """Work on ``search`` until every trial is finished, it is asked to stop, or ``leave`` is set.
 
@@ -78,7 +79,7 @@ def coordinate(
         InputError: another process has taken the search.
     """
     leave, stop = leave or threading.Event(), search.folder / STOP
-    tasks: Tasks[tuple[int, int], Outcome] = Tasks(engine)
+    tasks: Tasks[tuple[int, int], TaskResult] = Tasks(engine)
     while not leave.is_set() and not stop.exists():
         assert search.owner is not None
         search.owner.check()
@@ -92,39 +93,38 @@ def coordinate(
 
 
 def _hand_out(
-    search: Search, tasks: Tasks[tuple[int, int], Outcome], notify: Notify, step: Callable[[TrialStep], Outcome]
+    search: Search, tasks: Tasks[tuple[int, int], TaskResult], notify: Notify, step: Callable[[TrialStep], TaskResult]
 ) -> bool:
     """Give every free worker something to do; whether anything is still to be done."""
-    while True:
-        _give_up_if_hopeless(search.trials())
-        left = verdicts_of(search)
-        for number, (verdict, rung) in list(left.items()):
-            if verdict == "finish":
-                search.finish(number)
-                notify(TrialEnded(number, rung, None))
-                del left[number]
-        more = len(search.trials()) < search.wanted
-        if not tasks.free:
-            return True
-        running = {number for number, _ in tasks.running}
-        ready = [number for number, (verdict, _) in left.items() if verdict == "train" and number not in running]
-        if ready:
-            # The one that is farthest comes first; of those that are as far, the oldest.
-            number = min(ready, key=lambda number: (-left[number][1], number))
-            _start(search, tasks, search.trials()[number], left[number][1], notify, step)
-        elif more:
-            search.add()
+    _give_up_if_hopeless(search.trials())
+    left = verdicts_of(search)
+    for number, (verdict, rung) in list(left.items()):
+        if verdict == "finish":
+            search.finish(number)
+            notify(TrialEnded(number, rung, None))
+            del left[number]
+    running = {number for number, _ in tasks.running}
+    # The one that is farthest comes first; of those that are as far, the oldest.
+    ready = sorted((-rung, number) for number, (verdict, rung) in left.items() if verdict == "train")
+    waiting = [(number, -rung) for rung, number in ready if number not in running]
+    for _ in range(tasks.free):
+        if waiting:
+            number, rung = waiting.pop(0)
+        elif len(search.trials()) < search.wanted:
+            number, rung = search.add().number, search.space.rungs[0]
         else:
-            return bool(left)
+            break
+        _start(search, tasks, search.trials()[number], rung, notify, step)
+    return bool(left or tasks.running) or len(search.trials()) < search.wanted
 
 
 def _start(
     search: Search,
-    tasks: Tasks[tuple[int, int], Outcome],
+    tasks: Tasks[tuple[int, int], TaskResult],
     trial: Trial,
     rung: int,
     notify: Notify,
-    step: Callable[[TrialStep], Outcome],
+    step: Callable[[TrialStep], TaskResult],
 ) -> None:
     space = search.space
     config = trial_config(search, trial)
@@ -140,9 +140,9 @@ def _start(
     tasks.start((trial.number, rung), partial(step, given), partial(epochs_done, folder))
 
 
-def _take_in(search: Search, number: int, rung: int, outcome: Outcome | TaskLostError, notify: Notify) -> None:
+def _take_in(search: Search, number: int, rung: int, outcome: TaskResult | TaskLostError, notify: Notify) -> None:
     if isinstance(outcome, TaskLostError):
-        outcome = Outcome(failed=outcome.problems[0])
+        outcome = TaskResult(failed=outcome.problems[0])
     if outcome.failed is not None:
         search.finish(number, outcome.failed)
         notify(TrialEnded(number, rung, outcome.failed))

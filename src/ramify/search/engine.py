@@ -25,13 +25,13 @@ import torch
 import yaml
 
 from ramify.errors import ConfigError, InputError, RunError
+from ramify.search.storage import ANSWER_SECONDS
 from ramify.yamltext import Loader, to_text
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 """What ``--on`` accepts besides ``dask://host:port``, and the class of dask-jobqueue."""
 DEATHS = 5
 """So often in a row a task may lose its worker without an epoch in between."""
-ANSWER_SECONDS = 10
 
 
 class Cluster(Protocol):
@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Engine:
+class TaskEngine:
     """An executor, how many workers it has now, and the errors by which it says that a worker died."""
 
     executor: Executor
@@ -60,7 +60,7 @@ class Engine:
 @contextlib.contextmanager
 def open_engine(
     on: str | None = None, workers: int = 1, options: Path | None = None, *, gpus: bool = True
-) -> Iterator[Engine]:
+) -> Iterator[TaskEngine]:
     """The engine that ``on`` names; processes that it started end with the block.
 
     Args:
@@ -151,19 +151,19 @@ def _begin_process(gpu: str | None, threads: int) -> None:
 
 
 @contextlib.contextmanager
-def _processes(workers: int, gpus: bool) -> Iterator[Engine]:
+def _processes(workers: int, gpus: bool) -> Iterator[TaskEngine]:
     devices = torch.cuda.device_count() if gpus else 0
     if devices and workers > devices:
         raise ConfigError(f"--workers: got {workers}; accepted: up to {devices}, one a GPU, or train.device=cpu")
     executor = Processes(workers, devices)
     try:
-        yield Engine(executor, lambda: workers, (BrokenExecutor,), "this machine")
+        yield TaskEngine(executor, lambda: workers, (BrokenExecutor,), "this machine")
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
 
 @contextlib.contextmanager
-def _dask(cluster: object, words: str) -> Iterator[Engine]:
+def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
     _need("distributed")
     from distributed import Client
     from distributed.scheduler import KilledWorker
@@ -189,7 +189,7 @@ def _dask(cluster: object, words: str) -> Iterator[Engine]:
         return int(asked[1])
 
     try:
-        yield Engine(client.get_executor(pure=False), count, (KilledWorker,), words)
+        yield TaskEngine(client.get_executor(pure=False), count, (KilledWorker,), words)
     finally:
         with contextlib.suppress(OSError, TimeoutError):
             client.close(timeout=ANSWER_SECONDS)
@@ -266,13 +266,13 @@ class Tasks(Generic[K, T]):
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
         >>> with ThreadPoolExecutor(1) as pool:
-        ...     tasks: Tasks[str, int] = Tasks(Engine(pool, lambda: 1, (BrokenExecutor,), "here"))
+        ...     tasks: Tasks[str, int] = Tasks(TaskEngine(pool, lambda: 1, (BrokenExecutor,), "here"))
         ...     tasks.start("a", lambda: 3)
         ...     [tasks.free, tasks.ended(10)]
         [0, [('a', 3)]]
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: TaskEngine) -> None:
         self.engine = engine
         self._running: dict[Future[T], _Started[K, T]] = {}
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.search.goals import costs, dominates, feasible
-from ramify.search.space import SPECIAL, Space
+from ramify.search.space import Space
 from ramify.search.storage import quiet_optuna
-from ramify.search.study import Search, Trial
+from ramify.search.study import Search
+from ramify.search.trial import Trial
+from ramify.search.vary import SPECIAL
 
 FEW = 10
 """Below so many trials nothing can be said of importances."""

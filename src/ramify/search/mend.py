@@ -13,7 +13,7 @@ from ramify.search.storage import journal_record, open_journal, quiet_optuna
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-LOST = "its record was damaged"
+RECORD_LOST = "its record was damaged"
 
 
 def mend_journal(path: Path, space: str | None) -> str | None:
@@ -52,7 +52,7 @@ def mend_journal(path: Path, space: str | None) -> str | None:
     _write_journal(fresh, path.parent.name, {"space": space, **attrs}, trials)
     write_atomic(kept, content)
     fresh.replace(path)
-    lost = sum(trial.user_attrs.get("failed") == LOST for trial in trials)
+    lost = sum(trial.user_attrs.get("failed") == RECORD_LOST for trial in trials)
     return (
         f"{path}: {len(lines) - len(records)} of {len(lines)} lines were damaged; "
         f"{len(trials) - lost} of {len(trials)} trials are saved (as it was: {kept.name})"
@@ -79,7 +79,7 @@ def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
     found: list[FrozenTrial] = []
     for number in range(max([*born, *attrs, *ended], default=-1) + 1):
         if number not in born:
-            found.append(create_trial(state=TrialState.FAIL, user_attrs={"failed": LOST, "number": number}))
+            found.append(create_trial(state=TrialState.FAIL, user_attrs={"failed": RECORD_LOST, "number": number}))
             continue
         texts, params = born[number].get("distributions"), born[number].get("params")
         assert isinstance(texts, dict)

@@ -20,9 +20,9 @@ It is checked by pydantic, as a configuration is, and everything that is wrong i
 import difflib
 import importlib.resources
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import (
@@ -32,184 +32,16 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ramify.config import SECTIONS, Config, accepted, describe, keys
+from ramify.config import Config, describe
 from ramify.configfile import read_config, to_yaml
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
+from ramify.search.vary import KNOWN, OWNED, SPECIAL, Vary, as_lists, as_tuples, dotted, own_faults, unknown, wrong
 from ramify.sections import Key, Number, Section, Whole
 from ramify.yamltext import Dumper, Loader, to_text
-
-SPECIAL = ("structure", "keep_ratio_by_stage", "growth_times")
-"""Entries of ``vary`` that are no keys: each becomes one, in a way of its own (see :mod:`ramify.search.draw`)."""
-OWNED = {"train.epochs": "epochs of the space", "name": "nothing, as each trial has its own", "runs_dir": "nothing"}
-"""Keys that a search sets itself, and what to give in their place."""
-KNOWN = (*dict(keys()), *SPECIAL)
-FORMS = "{choice: [...]}, {int: [low, high]}, {float: [low, high]}, {log: [low, high]}"
-
-
-def _wrong(got: object, accepts: str) -> PydanticCustomError:
-    return PydanticCustomError("wrong", "{text}", {"text": f"got {to_text(plain(got))}; accepted: {accepts}"})
-
-
-def _unknown(name: str, known: Sequence[str]) -> PydanticCustomError:
-    return PydanticCustomError("unknown", "{name}", {"name": name, "known": list(known)})
-
-
-def _fits(key: str, value: object) -> bool:
-    """Whether ``key`` accepts ``value``, whatever the other keys say."""
-    try:
-        read_config(overrides=[f"{key}={to_text(plain(value))}"])
-    except ConfigError as error:
-        return not list(_own_faults(error))
-    return True
-
-
-def _own_faults(error: ConfigError) -> Iterator[str]:
-    """The problems that concern a value alone: contradictions are judged for each trial."""
-    for problem in error.problems:
-        key = problem.partition(":")[0]
-        if key not in KNOWN or "got" not in problem or f"accepted: {accepted(key)}" in problem:
-            yield problem
-
-
-def _range(value: object, info: ValidationInfo) -> object:
-    """``[low, high]`` of the kind that the field is called after; of structure from 1 on, and perhaps equal."""
-    kind = str(info.field_name).removesuffix("_")
-    part, whole = kind in ("cells", "exits"), kind in ("int", "cells", "exits")
-    numbers = isinstance(value, list) and len(value) == 2
-    types = int if whole else int | float
-    if not numbers or not all(isinstance(each, types) and not isinstance(each, bool) for each in value):  # type: ignore[attr-defined]
-        raise _wrong(value, f"[low, high], two {'whole numbers' if whole else 'numbers'}{' from 1 on' if part else ''}")
-    assert isinstance(value, list)
-    low, high = value
-    if part and not 1 <= low <= high:
-        raise _wrong(value, "[low, high], two whole numbers from 1 on, low <= high")
-    if not part and not low < high:
-        raise _wrong(value, "[low, high] with low < high")
-    if kind == "log" and low <= 0:
-        raise _wrong(value, "numbers > 0")
-    return tuple(value)
-
-
-Bounds = Annotated[tuple[int | float, int | float] | None, BeforeValidator(_range)]
-Kind = Literal["choice", "int", "float", "log", "structure"]
-
-
-class Vary(Section):
-    """One thing that varies, in one of the ways of :data:`FORMS` or as a structure.
-
-    Attributes:
-        key: of the configuration, or one of :data:`SPECIAL`.
-        condition: keys and the values that they must have for this to vary at all; empty is always.
-    """
-
-    key: str
-    choice: tuple[object, ...] | None = None
-    int_: Bounds = Field(None, alias="int")
-    float_: Bounds = Field(None, alias="float")
-    log: Bounds = None
-    cells: Bounds = None
-    exits: Bounds = None
-    condition: tuple[tuple[str, tuple[object, ...]], ...] = Field((), alias="if")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _shape(cls, given: object) -> object:
-        assert isinstance(given, tuple)
-        key, entry = given
-        if key not in KNOWN:
-            raise _unknown(key, KNOWN)
-        if key in OWNED:
-            raise PydanticCustomError("owned", "is set by the search; accepted: {text}", {"text": OWNED[key]})
-        if not isinstance(entry, dict):
-            raise _wrong(entry, FORMS)
-        if key == "structure" and not {"cells", "exits"} <= set(entry) <= {"cells", "exits", "if"}:
-            raise _wrong(entry, "{cells: [low, high], exits: [low, high]}")
-        return {"key": key, **entry}
-
-    @field_validator("choice", mode="before")
-    @classmethod
-    def _choices(cls, value: object) -> object:
-        if not isinstance(value, list) or not value:
-            raise _wrong(value, "a list of one value or more")
-        texts = [to_text(each) for each in value]
-        twice = [text for text in texts if texts.count(text) > 1]
-        if twice:
-            raise _wrong(value, f"each value once, and {twice[0]} is there twice")
-        return tuple(frozen(each) for each in value)
-
-    @field_validator("condition", mode="before")
-    @classmethod
-    def _conditions(cls, given: object) -> object:
-        wanted: dict[str, object] = {given: True} if isinstance(given, str) else {}
-        if isinstance(given, dict):
-            wanted = flat(given)
-        if not wanted:
-            raise _wrong(given, "a key that is true or false, or {key: value}")
-        found: list[tuple[str, tuple[object, ...]]] = []
-        for key, value in wanted.items():
-            values = value if isinstance(value, list) else [value]
-            if key not in dict(keys()):
-                raise _unknown(key, KNOWN)
-            for each in values:
-                if not _fits(key, each):
-                    raise _wrong(each, f"{accepted(key)} ({key})")
-            found.append((key, tuple(frozen(each) for each in values)))
-        return tuple(found)
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        if self.key == "structure":
-            (fewest, _), (least, _) = self.cells or (1, 1), self.exits or (1, 1)
-            if least > fewest + 1:
-                accepts = f"from at most {fewest + 1} on, as there may be {fewest} cells"
-                raise _wrong({"exits": self.exits}, accepts)
-            return self
-        kinds = [name for name in ("choice", "int_", "float_", "log") if getattr(self, name) is not None]
-        if len(kinds) != 1:
-            raise _wrong(
-                {name.strip("_"): getattr(self, name) for name in kinds}, "one of choice, int, float, log, and if"
-            )
-        if self.key in SPECIAL and (self.kind not in ("float", "log") or not 0 < self.bounds[0] <= self.bounds[1] <= 1):
-            raise _wrong({self.kind: self.values}, "{float: [low, high]}, shares in (0, 1]")
-        for value in () if self.key in SPECIAL else self.values:
-            if not _fits(self.key, value):
-                raise _wrong(value, accepted(self.key))
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """In which way it varies."""
-        if self.cells is not None:
-            return "structure"
-        if self.choice is not None:
-            return "choice"
-        return "int" if self.int_ is not None else "float" if self.float_ is not None else "log"
-
-    @property
-    def values(self) -> tuple[object, ...]:
-        """The choices, the lower and the upper bound, or of a structure the bounds of its cells and of its exits."""
-        if self.cells is not None:
-            return self.cells, self.exits
-        return self.choice or self.int_ or self.float_ or self.log or ()
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Lower and upper bound of a number."""
-        low, high = self.int_ or self.float_ or self.log or (0, 0)
-        return low, high
-
-    def document(self) -> dict[str, object]:
-        """As it stands in a file."""
-        if self.cells is not None and self.exits is not None:
-            found: dict[str, object] = {"cells": list(self.cells), "exits": list(self.exits)}
-        else:
-            found = {self.kind: list(self.values)}
-        return {**found, "if": {key: list(values) for key, values in self.condition}} if self.condition else found
 
 
 def _objective(given: object) -> object:
@@ -217,20 +49,20 @@ def _objective(given: object) -> object:
         return given
     if isinstance(given, str):
         if given not in OBJECTIVES:
-            raise _unknown(given, list(OBJECTIVES))
+            raise unknown(given, list(OBJECTIVES))
         return builtin(given)
     right = (
         isinstance(given, dict) and set(given) <= {"name", "function", "better"} and ":" in str(given.get("function"))
     )
     better = given.get("better", "low") if isinstance(given, dict) else None
     if not right or not isinstance(given, dict) or better not in ("low", "high"):
-        raise _wrong(
+        raise wrong(
             given, "the name of an objective, or {function: file.py:function, name: its name, better: low or high}"
         )
     place, _, function = str(given["function"]).rpartition(":")
     name = str(given.get("name", function))
     if re.fullmatch(r"[A-Za-z_]\w*", name) is None or name in OBJECTIVES:
-        raise _wrong(given, "a name of its own, of letters, digits and '_'")
+        raise wrong(given, "a name of its own, of letters, digits and '_'")
     # Workers may stand in another folder.
     place = str(Path(place).resolve()) if place.endswith(".py") else place
     return Objective(name, better, f"{place}:{function}")
@@ -241,10 +73,10 @@ def _constraint(given: object, info: ValidationInfo) -> object:
         return given
     found = parse_constraint(str(given))
     if found is None:
-        raise _wrong(str(given), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
+        raise wrong(str(given), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
     known = [*OBJECTIVES, *(each.name for each in info.data.get("objectives", ()))]
     if found.name not in known:
-        raise _unknown(found.name, known)
+        raise unknown(found.name, known)
     return found
 
 
@@ -283,8 +115,8 @@ class Space(Section):
     @classmethod
     def _entries(cls, given: object) -> object:
         if not isinstance(given, dict) or not given:
-            raise _wrong(given, "at least one key with choice, int, float or log")
-        return tuple(flat(given).items())
+            raise wrong(given, "at least one key with choice, int, float or log")
+        return tuple(dotted(given).items())
 
     @field_validator("vary", mode="after")
     @classmethod
@@ -311,7 +143,7 @@ class Space(Section):
     def _few(cls, given: object) -> object:
         names = [given] if isinstance(given, str | dict) else given
         if not isinstance(names, list) or not 1 <= len(names) <= 3:
-            raise _wrong(given, f"a list of one to three of {', '.join(OBJECTIVES)}, or functions")
+            raise wrong(given, f"a list of one to three of {', '.join(OBJECTIVES)}, or functions")
         return names
 
     @field_validator("objectives", mode="after")
@@ -320,14 +152,14 @@ class Space(Section):
         names = [each.name for each in found]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise _wrong(names, f"each objective once, and {twice} is there twice")
+            raise wrong(names, f"each objective once, and {twice} is there twice")
         return found
 
     @field_validator("constraints", mode="before")
     @classmethod
     def _listed(cls, given: object) -> object:
         if not isinstance(given, str | list):
-            raise _wrong(given, "a list such as [weights <= 50_000]")
+            raise wrong(given, "a list such as [weights <= 50_000]")
         return [given] if isinstance(given, str) else given
 
     @field_validator("rungs", mode="before")
@@ -338,10 +170,10 @@ class Space(Section):
             return (epochs,) if epochs else ()
         whole = isinstance(given, list) and bool(given) and all(type(each) is int and each >= 1 for each in given)
         if not whole:
-            raise _wrong(given, f"a rising list of epochs that ends with epochs = {epochs}, or null for no halving")
+            raise wrong(given, f"a rising list of epochs that ends with epochs = {epochs}, or null for no halving")
         assert isinstance(given, list)
         if epochs is not None and (sorted(set(given)) != given or given[-1] != epochs):
-            raise _wrong(given, f"epochs in rising order, the last being epochs = {epochs}")
+            raise wrong(given, f"epochs in rising order, the last being epochs = {epochs}")
         return tuple(given)
 
     @property
@@ -422,7 +254,7 @@ def parse_space(
     given = {str(key): value for key, value in read.items()}
     given |= {key: value for key, value in (changes or {}).items() if value is not None}
     base, epochs, problems = _base(given.get("base"), overrides)
-    varied = list(flat(given["vary"])) if isinstance(given.get("vary"), dict) else []
+    varied = list(dotted(given["vary"])) if isinstance(given.get("vary"), dict) else []
     both = [f"{key}: stands in base and in vary; accepted: one of them" for key in varied if key in dict(base)]
     found: Space | None = None
     try:
@@ -453,7 +285,7 @@ def _sentence(at: list[str], detail: ErrorDetails) -> str:
     if detail["type"] in ("wrong", "owned"):
         return f"{': '.join(at)}{' ' if detail['type'] == 'owned' else ': '}{detail['msg']}"
     accepts = describe(Space.model_fields[at[0]]).accepts
-    return f"{': '.join(at)}: got {to_text(plain(detail['input']))}; accepted: {accepts}"
+    return f"{': '.join(at)}: got {to_text(as_lists(detail['input']))}; accepted: {accepts}"
 
 
 def space_yaml(space: Space) -> str:
@@ -470,7 +302,7 @@ def space_yaml(space: Space) -> str:
         "constraints": [constraint.text for constraint in space.constraints],
         **{name: getattr(space, name) for name in ("epochs", "rungs", "eta", "max_drop", "sampler", "inherit", "seed")},
     }
-    return yaml.dump(plain(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return yaml.dump(as_lists(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
 def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, object], ...], int, list[str]]:
@@ -480,17 +312,17 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
     if isinstance(given, str):
         # A configuration file: what it says, resolved; what it leaves open stays open.
         try:
-            defaults = flat(yaml.load(to_yaml(Config()), Loader=Loader))
-            said = flat(yaml.load(to_yaml(read_config([Path(given)])), Loader=Loader))
+            defaults = dotted(yaml.load(to_yaml(Config()), Loader=Loader))
+            said = dotted(yaml.load(to_yaml(read_config([Path(given)])), Loader=Loader))
             found = {key: value for key, value in said.items() if value != defaults[key]}
         except ConfigError as error:
             problems += [f"base: {problem}" for problem in error.problems]
     elif isinstance(given, dict):
-        found = flat(given)
+        found = dotted(given)
     elif isinstance(given, list):
         overrides = [*(str(text) for text in given), *overrides]
     elif given is not None:
-        got = to_text(plain(given))
+        got = to_text(as_lists(given))
         accepts = "keys and values, key=value overrides, or the path of a configuration file"
         problems.append(f"base: got {got}; accepted: {accepts}")
     epochs = found.pop("train.epochs", None) if isinstance(given, str) else None
@@ -503,7 +335,7 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
         config = read_config(overrides=[text for text in texts if text.partition("=")[0] not in OWNED])
     except ConfigError as error:
         # Keys may contradict each other in the base alone, as what varies is missing.
-        problems += [f"base: {each.replace(' (command line)', '')}" for each in _own_faults(error)]
+        problems += [f"base: {each.replace(' (command line)', '')}" for each in own_faults(error)]
     if config.data.valid_fraction == 0:
         accepts = "more than 0, as trials are compared on validation pictures"
         problems.append(f"base: data.valid_fraction: got 0; accepted: {accepts}")
@@ -511,34 +343,5 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
         key, _, value = text.partition("=")
         if key in KNOWN:
             found[key] = yaml.load(value, Loader=Loader)
-    kept = tuple((key, frozen(value)) for key, value in found.items() if key in KNOWN and key not in OWNED)
+    kept = tuple((key, as_tuples(value)) for key, value in found.items() if key in KNOWN and key not in OWNED)
     return kept, epochs if isinstance(epochs, int) and epochs > 0 else config.train.epochs, problems
-
-
-def plain(value: object) -> object:
-    """``value`` with lists in place of tuples, as YAML has them."""
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def frozen(value: object) -> object:
-    """``value`` with tuples in place of lists."""
-    return tuple(frozen(each) for each in value) if isinstance(value, list) else value
-
-
-def flat(given: Mapping[object, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys.
-
-    Example:
-        >>> flat({"train": {"epochs": 3}, "seed": 1})
-        {'train.epochs': 3, 'seed': 1}
-    """
-    found: dict[str, object] = {}
-    for name, value in given.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and key in SECTIONS:
-            found.update(flat(value, f"{key}."))
-        else:
-            found[key] = value
-    return found

@@ -19,7 +19,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,7 @@ from ramify.search.storage import (
     quiet_optuna,
     without_password,
 )
+from ramify.search.trial import Trial, as_seen, trial_name, trial_of
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -54,51 +55,6 @@ if TYPE_CHECKING:
 
 SEARCHES_DIR = Path("searches")
 SPACE, SEARCH, STOP = "space.yaml", "search.json", "stop"
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial as the record has it.
-
-    Attributes:
-        number: from 0 on.
-        finished: nobody will train it again.
-        failed: why it gave no result, else None.
-        overrides: its configuration.
-        params: what the sampler drew.
-        results: for each rung that it reached, its objectives and whatever else was measured.
-        ancestor: what it begins as; None for a fresh network.
-        device: on which it was measured.
-    """
-
-    number: int
-    finished: bool
-    failed: str | None
-    overrides: tuple[str, ...]
-    params: Mapping[str, object]
-    results: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    ancestor: Ancestor | None = None
-    device: str | None = None
-
-    @property
-    def epochs(self) -> int:
-        """The last rung that it reached, 0 if none."""
-        return max(self.results, default=0)
-
-    @property
-    def values(self) -> Mapping[str, float]:
-        """Its latest results; empty before the first rung."""
-        return self.results[self.epochs] if self.results else {}
-
-    @property
-    def name(self) -> str:
-        """Of its run."""
-        return trial_name(self.number)
-
-
-def trial_name(number: int) -> str:
-    """The name of a trial's run."""
-    return f"trial-{number:04}"
 
 
 class Search:
@@ -111,6 +67,7 @@ class Search:
         self._frozen: list[FrozenTrial] = []
         self._seen: list[FrozenTrial] = []
         self._read = False
+        self._wanted: int | None = None
 
     @property
     def runs(self) -> Path:
@@ -120,14 +77,16 @@ class Search:
     @property
     def wanted(self) -> int:
         """How many trials it is to have."""
-        return int(patiently(lambda: self.study.user_attrs).get("trials", 0))
+        if self._wanted is None or self.owner is None:
+            self._wanted = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
+        return self._wanted
 
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
         if self.owner is None or not self._read:
             self._frozen = sorted(patiently(lambda: self.study.get_trials(deepcopy=False)), key=lambda one: one.number)
-            self._known, self._read = [_trial(each) for each in self._frozen], True
-            self._seen = [_as_seen(self.space, *both) for both in zip(self._known, self._frozen, strict=True)]
+            self._known, self._read = [trial_of(each) for each in self._frozen], True
+            self._seen = [as_seen(self.space, *both) for both in zip(self._known, self._frozen, strict=True)]
         return list(self._known)
 
     def close(self) -> None:
@@ -168,8 +127,8 @@ class Search:
 
         frozen = patiently(born)
         self._frozen.append(frozen)
-        self._known.append(_trial(frozen))
-        self._seen.append(_as_seen(self.space, self._known[-1], frozen))
+        self._known.append(trial_of(frozen))
+        self._seen.append(as_seen(self.space, self._known[-1], frozen))
         return self._known[-1]
 
     def begin_fresh(self, number: int) -> None:
@@ -198,7 +157,7 @@ class Search:
 
     def _change(self, number: int, **changes: object) -> None:
         self._known[number] = replace(self._known[number], **changes)  # type: ignore[arg-type]
-        self._seen[number] = _as_seen(self.space, self._known[number], self._frozen[number])
+        self._seen[number] = as_seen(self.space, self._known[number], self._frozen[number])
 
     def _set(self, number: int, key: str, value: object) -> None:
         patiently(lambda: self.backend.set_trial_user_attr(self._frozen[number]._trial_id, key, value))
@@ -400,46 +359,6 @@ def _violation(space: Space, values: Mapping[str, float]) -> float:
     if feasible(values, space.constraints):
         return 0.0
     return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
-
-
-def _trial(frozen: "FrozenTrial") -> Trial:
-    attrs = frozen.user_attrs
-    results = {int(key.partition(":")[2]): dict(values) for key, values in attrs.items() if key.startswith("rung:")}
-    devices = [device for values in results.values() if (device := values.pop("device", None)) is not None]
-    failed = attrs.get("failed") or ("it was given up" if frozen.state.name in ("FAIL", "PRUNED") else None)
-    return Trial(
-        number=frozen.number,
-        finished=frozen.state.is_finished(),
-        failed=failed if frozen.state.is_finished() else None,
-        overrides=tuple(attrs.get("overrides", ())),
-        params=dict(frozen.params),
-        results=dict(sorted(results.items())),
-        ancestor=Ancestor(**attrs["ancestor"]) if attrs.get("ancestor") else None,
-        device=str(devices[-1]) if devices else None,
-    )
-
-
-def _as_seen(space: Space, record: Trial, trial: "FrozenTrial") -> "FrozenTrial":
-    """A trial as samplers see it: complete as soon as it has results, with its constraints."""
-    from optuna.trial import FrozenTrial, TrialState, create_trial
-
-    done = bool(record.results) and record.failed is None
-    seen = create_trial(
-        state=TrialState.FAIL if record.failed else TrialState.COMPLETE if done else TrialState.RUNNING,
-        values=list(map(float, (record.values[name] for name in space.names))) if done else None,
-        params=trial.params,
-        distributions=trial.distributions,
-        system_attrs={key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")},
-    )
-    seen.number = seen._trial_id = record.number
-    if record.results and space.constraints:
-        excess = [constraint.excess(record.values) for constraint in space.constraints]
-        if hasattr(FrozenTrial, "set_constraint"):
-            for constraint, value in zip(space.constraints, excess, strict=True):
-                seen.set_constraint(constraint.text, value)
-        else:  # Optuna 4
-            seen.system_attrs["constraints"] = excess
-    return seen
 
 
 def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> str | None:

@@ -27,15 +27,15 @@ from ramify.configfile import read_config
 from ramify.errors import ConfigError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
-from ramify.search.engine import Engine, TaskLostError, Tasks
-from ramify.search.space import flat, frozen, plain
-from ramify.search.task import Outcome, is_same, train_run
+from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.study import STOP
+from ramify.search.task import TaskResult, is_same, train_run
+from ramify.search.vary import as_lists, as_tuples, dotted
 from ramify.yamltext import Dumper, Loader, to_text
 
-SWEEP, STOP = "sweep.yaml", "stop"
+SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")
-PAUSE = 0.5
-OWNED = ("name", "runs_dir", "seed")
+SET_BY_SWEEP = ("name", "runs_dir", "seed")
 """Keys that a sweep sets itself; ``seed`` is the first one."""
 
 
@@ -105,11 +105,11 @@ def read_sweep(
         if isinstance(read, list):
             vary |= _varied({key: read})
         else:
-            base[key] = frozen(read)
+            base[key] = as_tuples(read)
     # One value does not vary.
     base |= {key: vary.pop(key)[0] for key in [key for key, values in vary.items() if len(values) == 1]}
     repeats = repeats or _whole("repeats", document.get("repeats", 1))
-    wrong = [key for key in (*vary, *base) if key in OWNED and not (key == "seed" and key in base)]
+    wrong = [key for key in (*vary, *base) if key in SET_BY_SWEEP and not (key == "seed" and key in base)]
     if wrong:
         raise ConfigError(*(f"{key}: is set by the sweep; accepted: other keys" for key in wrong))
     if not vary and repeats < 2:
@@ -129,7 +129,7 @@ def _configs(
     names: set[str] = set()
     found: list[Config] = []
     for values in itertools.product(*vary.values()):
-        own = [f"{key}={to_text(plain(value))}" for key, value in zip(vary, values, strict=True)]
+        own = [f"{key}={to_text(as_lists(value))}" for key, value in zip(vary, values, strict=True)]
         words = "-".join(_word(key, value) for key, value in zip(vary, values, strict=True))
         stem = words[:80].strip("-.") or "run"
         while stem in names:
@@ -151,7 +151,7 @@ def _configs(
 
 
 def _word(key: str, value: object) -> str:
-    text = value if isinstance(value, str) else f"{key.rpartition('.')[2]}{to_text(plain(value))}"
+    text = value if isinstance(value, str) else f"{key.rpartition('.')[2]}{to_text(as_lists(value))}"
     return re.sub(r"[^A-Za-z0-9._]+", "_", Path(text).name if "/" in text else text).strip("_")
 
 
@@ -182,14 +182,14 @@ def _varied(given: object) -> dict[str, tuple[object, ...]]:
     if not isinstance(given, dict):
         raise ConfigError(f"vary: got {to_text(given)}; accepted: keys, each with a list of values")
     found: dict[str, tuple[object, ...]] = {}
-    for key, values in flat(given).items():
+    for key, values in dotted(given).items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"vary: {key}: got {to_text(values)}; accepted: a list of values")
         texts = [to_text(value) for value in values]
         twice = [text for text in texts if texts.count(text) > 1]
         if twice:
             raise ConfigError(f"vary: {key}: got {to_text(values)}; accepted: each value once")
-        found[key] = tuple(frozen(value) for value in values)
+        found[key] = tuple(as_tuples(value) for value in values)
     return found
 
 
@@ -198,7 +198,7 @@ def _base(given: object) -> dict[str, object]:
         given = _document(Path(given)).get("base")
     if not isinstance(given, dict):
         raise ConfigError(f"base: got {to_text(given)}; accepted: keys and values, or the path of a configuration file")
-    return {key: frozen(value) for key, value in flat(given).items() if value is not None}
+    return {key: as_tuples(value) for key, value in dotted(given).items() if value is not None}
 
 
 def _whole(name: str, given: object) -> int:
@@ -224,13 +224,13 @@ class RunEnded:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunsUnderWay:
     """How far the runs are that train now: their epochs, and the validation accuracy of their last exits."""
 
     runs: Mapping[str, tuple[int, float | None]]
 
 
-SweepEvent = RunBegan | RunEnded | Progress
+SweepEvent = RunBegan | RunEnded | RunsUnderWay
 
 
 @contextlib.contextmanager
@@ -248,14 +248,14 @@ def opened(sweep: Sweep) -> Iterator[None]:
             kept = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)["base"]
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
             kept = None
-        base = plain(dict(sweep.base))
+        base = as_lists(dict(sweep.base))
         if kept is not None and kept != base:
-            keys = sorted(key for key in {*kept, *sweep.base} if kept.get(key) != plain(sweep.base.get(key)))
+            keys = sorted(key for key in {*kept, *sweep.base} if kept.get(key) != as_lists(sweep.base.get(key)))
             raise ConfigError(f"name: got {sweep.name}, a sweep with other {', '.join(keys)}; accepted: another --name")
         document = {
             "name": sweep.name,
             "base": base,
-            "vary": {key: plain(values) for key, values in sweep.vary.items()},
+            "vary": {key: as_lists(values) for key, values in sweep.vary.items()},
             "repeats": sweep.repeats,
         }
         write_atomic(path, yaml.dump(document, Dumper=Dumper, sort_keys=False, width=110).encode())
@@ -265,7 +265,7 @@ def opened(sweep: Sweep) -> Iterator[None]:
 
 def run_sweep(
     sweep: Sweep,
-    engine: Engine,
+    engine: TaskEngine,
     notify: Callable[[SweepEvent], None] = lambda event: None,
     *,
     leave: threading.Event | None = None,
@@ -290,7 +290,7 @@ def run_sweep(
             notify(RunEnded(folder.name, None))
         else:
             waiting.append(config)
-    tasks: Tasks[str, Outcome] = Tasks(engine)
+    tasks: Tasks[str, TaskResult] = Tasks(engine)
     while (waiting or tasks.running) and not leave.is_set() and not stop.exists():
         while waiting and tasks.free:
             config = waiting.pop(0)
@@ -298,14 +298,14 @@ def run_sweep(
             epoch = _epoch(folder)[0] if is_same(folder, config) else 0
             notify(RunBegan(folder.name, epoch))
             tasks.start(folder.name, partial(train_run, config, stop), partial(_epochs, folder))
-        for name, outcome in tasks.ended(PAUSE):
+        for name, outcome in tasks.ended(0.5):
             if isinstance(outcome, TaskLostError):
-                outcome = Outcome(failed=outcome.problems[0])
+                outcome = TaskResult(failed=outcome.problems[0])
             if outcome.failed is not None:
                 failed[name] = outcome.failed
             if outcome.failed is not None or outcome.finished:
                 notify(RunEnded(name, outcome.failed))
-        notify(Progress({name: _epoch(sweep.folder / "runs" / name) for name in tasks.running}))
+        notify(RunsUnderWay({name: _epoch(sweep.folder / "runs" / name) for name in tasks.running}))
     if waiting or tasks.running:
         stop.touch()
     return failed

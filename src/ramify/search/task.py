@@ -24,7 +24,7 @@ ASKED = "asked.json"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TaskResult:
     """What a task came to: ``values`` of a trial's network, a ``finished`` run, why it ``failed``, or none of these
     where it was asked to leave.
 
@@ -124,36 +124,36 @@ class TrialStep:
     stop: Path
 
 
-def train_trial(step: TrialStep) -> Outcome:
+def train_trial(step: TrialStep) -> TaskResult:
     """Train a trial to its rung, and measure it.
 
     Raises:
         RunError: the machine is to blame, not the trial: the folder is not there, or the disk is full.
     """
 
-    def work() -> Outcome:
+    def work() -> TaskResult:
         folder = train_up_to(step.config, step.rung, stop=step.stop)
         if epochs_done(folder) < step.rung:
-            return Outcome()
+            return TaskResult()
         values = measure(folder, step.needed, step.max_drop, step.functions)
         if step.keep:
             keep_rung(folder, step.rung)
         where = place(step.config)
-        return Outcome(values, device=str(describe_machine(where.device, where.precision)["device"]))
+        return TaskResult(values, device=str(describe_machine(where.device, where.precision)["device"]))
 
     return _guarded(work, step.stop.parent)
 
 
-def train_run(config: Config, stop: Path) -> Outcome:
+def train_run(config: Config, stop: Path) -> TaskResult:
     """Train the run of ``config`` to its end; errors as :func:`train_trial`."""
 
-    def work() -> Outcome:
-        return Outcome(finished=read_summary(train_up_to(config, stop=stop)) is not None)
+    def work() -> TaskResult:
+        return TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None)
 
     return _guarded(work, stop.parent)
 
 
-def _guarded(work: Callable[[], Outcome], shared: Path) -> Outcome:
+def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
     if not shared.is_dir():
         raise RunError(f"{shared}: is not there on {platform.node()}; accepted: a folder that every worker sees")
     try:
@@ -163,4 +163,4 @@ def _guarded(work: Callable[[], Outcome], shared: Path) -> Outcome:
             # A full disk or a missing file says nothing about the run.
             raise RunError(str(error).splitlines()[0]) from None
         text = str(error).splitlines()
-        return Outcome(failed=text[0] if text else type(error).__name__)
+        return TaskResult(failed=text[0] if text else type(error).__name__)

@@ -14,7 +14,7 @@ from ramify.search.coordinator import StepTaken, TrialEnded, WorkBegan, WorkEven
 from ramify.search.draw import as_table
 from ramify.search.front import Front
 from ramify.search.space import Space
-from ramify.search.study import Trial
+from ramify.search.trial import Trial
 from ramify.show.words import count, percent, plural, short
 from ramify.yamltext import to_text
 

@@ -20,7 +20,7 @@ PAIRED, UNPAIRED = "paired t-test", "Welch's t-test"
 
 
 @dataclass(frozen=True)
-class Difference:
+class AgainstFirst:
     """A group less another one, in one figure.
 
     Attributes:
@@ -40,7 +40,7 @@ class Difference:
     test: str
 
 
-def difference(group: Group, other: Group, figure: Callable[[Run], float | None]) -> Difference | None:
+def difference(group: Group, other: Group, figure: Callable[[Run], float | None]) -> AgainstFirst | None:
     """``group`` less ``other``: paired over the seeds that both have, else by Welch's test; None without figures.
 
     Example:
@@ -59,19 +59,19 @@ def difference(group: Group, other: Group, figure: Callable[[Run], float | None]
         gaps = [ours[seed] - theirs[seed] for seed in shared]
         mean, n = math.fsum(gaps) / len(gaps), len(gaps)
         if n < 2:
-            return Difference(mean, None, None, None, n, PAIRED)
+            return AgainstFirst(mean, None, None, None, n, PAIRED)
         if max(gaps) == min(gaps):
-            return Difference(mean, mean, mean, None, n, PAIRED)
+            return AgainstFirst(mean, mean, mean, None, n, PAIRED)
         found = stats.ttest_1samp(gaps, 0.0)
     else:
         first, second = list(ours.values()), list(theirs.values())
         mean, n = math.fsum(first) / len(first) - math.fsum(second) / len(second), min(len(first), len(second))
         if n < 2 or (max(first) == min(first) and max(second) == min(second)):
-            return Difference(mean, None, None, None, n, UNPAIRED)
+            return AgainstFirst(mean, None, None, None, n, UNPAIRED)
         found = stats.ttest_ind(first, second, equal_var=False)
     low, high = found.confidence_interval(CONFIDENCE)
     test = PAIRED if len(shared) >= min(2, len(ours), len(theirs)) else UNPAIRED
-    return Difference(mean, float(low), float(high), float(found.pvalue), n, test)
+    return AgainstFirst(mean, float(low), float(high), float(found.pvalue), n, test)
 
 
 def exits_of(groups: Sequence[Group]) -> list[int]:
@@ -84,7 +84,7 @@ def exit_name(exit_: int) -> str:
     return "last exit" if exit_ == LAST else f"exit {exit_ + 1}"
 
 
-def _against_first(groups: Sequence[Group]) -> list[Difference | None]:
+def _against_first(groups: Sequence[Group]) -> list[AgainstFirst | None]:
     return [None, *(difference(group, groups[0], lambda run: run.accuracy_at(LAST)) for group in groups[1:])]
 
 
@@ -95,7 +95,7 @@ def _mean(found: Spread | None, between: str = " ± ") -> str:
     return mean if found.deviation is None else f"{mean}{between}{100 * found.deviation:.2f}"
 
 
-def _points(found: Difference | None) -> tuple[str, str]:
+def _points(found: AgainstFirst | None) -> tuple[str, str]:
     if found is None:
         return "", ""
     mean = f"{100 * found.mean:+.2f}"

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ramify.search.sweep import Progress, RunBegan, RunEnded, Sweep, SweepEvent
+from ramify.search.sweep import RunBegan, RunEnded, RunsUnderWay, Sweep, SweepEvent
 from ramify.show.words import duration, percent
 
 BAR, ENDED_SHOWN = 24, 6
@@ -60,7 +60,7 @@ class SweepView:
                 if self._live is None:
                     told = f"failed ({failed})" if failed else "finished"
                     self._write(f"{run}: {told}; {self.summary()}")
-            case Progress(runs):
+            case RunsUnderWay(runs):
                 self._now = dict(runs)
                 self._done.update({run: epoch for run, (epoch, _) in runs.items()})
 
