@@ -66,7 +66,7 @@ def sweep(
     if left:
         how = f"ramify sweep {found.folder / 'sweep.yaml'}"
         raise RunError(f"sweep {found.name}: stopped; go on with: {how}")
-    _compare(found, csv, latex, plot, as_json)
+    _compare(found, failed, csv, latex, plot, as_json)
     if failed:
         told = [f"{run}: {why}" for run, why in failed.items()]
         raise RunError(*told, f"{len(failed)} of {len(found.configs)} runs failed; the same command tries them again")
@@ -97,13 +97,16 @@ def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str
     return failed, leave.is_set() or (sweep.folder / STOP).exists()
 
 
-def _compare(sweep: "Sweep", csv: Path | None, latex: Path | None, plot: Path | None, as_json: bool) -> None:
+def _compare(
+    sweep: "Sweep", failed: dict[str, str], csv: Path | None, latex: Path | None, plot: Path | None, as_json: bool
+) -> None:
     from ramify.run.folder import read_summary
     from ramify.show.groups import groups_of
     from ramify.show.grouptable import group_table, groups_json, table_sentence, write_tables
     from ramify.show.report.write import report
 
-    folders = [folder for config in sweep.configs if read_summary(folder := sweep.run(config)) is not None]
+    there = [sweep.run(config) for config in sweep.configs if config.name not in failed]
+    folders = [folder for folder in there if read_summary(folder) is not None]
     if not folders:
         return
     groups = groups_of(folders)

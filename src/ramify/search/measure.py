@@ -30,9 +30,10 @@ from ramify.sections import DYNAMIC
 def epochs_done(folder: Path) -> int:
     """How many epochs of the run in ``folder`` are in its last checkpoint; 0 where there is none."""
     last = readable_folder(folder / "last") / "trainer.json"
-    if not last.exists():
-        return 0
-    return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
+    try:
+        return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # what is damaged is said by whoever goes on with the run
 
 
 def measure(

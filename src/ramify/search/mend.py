@@ -30,7 +30,11 @@ def mend_journal(path: Path, space: str | None) -> str | None:
     """
     if not path.exists():
         return None
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        why = error.strerror or error
+        raise InputError(f"{path}: cannot be read ({why}); accepted: the record of a search, a file") from None
     whole = content[: content.rfind(b"\n") + 1]
     try:
         open_journal(path)

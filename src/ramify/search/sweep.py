@@ -24,7 +24,7 @@ import yaml
 
 from ramify.config import Config
 from ramify.configfile import read_config
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
 from ramify.search.engine import TaskEngine, TaskLostError, Tasks
@@ -286,7 +286,13 @@ def run_sweep(
     waiting: list[Config] = []
     for config in sweep.configs:
         folder = sweep.run(config)
-        if is_same(folder, config) and read_summary(folder) is not None:
+        try:
+            done = is_same(folder, config) and read_summary(folder) is not None
+        except RamifyError as error:
+            failed[folder.name] = error.problems[0]
+            notify(RunEnded(folder.name, error.problems[0]))
+            continue
+        if done:
             notify(RunEnded(folder.name, None))
         else:
             waiting.append(config)
@@ -312,10 +318,13 @@ def run_sweep(
 
 
 def _epoch(folder: Path) -> tuple[int, float | None]:
-    lines = read_lines(folder / METRICS)
+    try:
+        lines = read_lines(folder / METRICS)
+    except (RamifyError, OSError, UnicodeDecodeError):
+        lines = []  # what is damaged is said by whoever goes on with the run
     if not lines:
         return 0, None
-    exits = lines[-1]["exits"]
+    exits = lines[-1].get("exits")
     valid = exits[-1].get("valid") if isinstance(exits, list) and exits else None
     return len(lines), valid["top1"] if valid else None
 
