@@ -77,15 +77,19 @@ def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
 def test_a_database_that_goes_away_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with server() as postgres:
         search = start_search("quick", quick_space(), WANTED, storage=postgres.url, searches_dir=tmp_path)
-        outages = [threading.Timer(at, postgres.away, [2.0]) for at in (0.7, 5.0)]
-        for outage in outages:
-            outage.start()
+
+        def twice() -> None:
+            for _ in range(2):
+                time.sleep(0.7)
+                postgres.away(1.5)
+
+        outages = threading.Thread(target=twice)
         # Another folder does not help: the database knows that somebody works on it.
         with pytest.raises(InputError, match="a search that another process works on"):
             start_search("quick", storage=postgres.url, searches_dir=tmp_path / "elsewhere")
+        outages.start()
         coordinate(search, HERE, step=slow_step)
-        for outage in outages:
-            outage.join()
+        outages.join()
         search.close()
         assert record(search) == record(finish(tmp_path / "calm"))
         there = open_search("quick", storage=postgres.url, searches_dir=tmp_path / "elsewhere")
