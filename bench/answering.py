@@ -10,8 +10,8 @@ test pictures in turn in this process, one thread, one at a time and 256 at once
 
 - *ordinary*: the way to answer early that one writes in a hurry: at each exit softmax, and ``if`` it is sure, return.
   One picture at a time.
-- *whole*: the same network without internal classifiers, deployed (``ramify.deploy``).
-- *early*: the network with its policy, deployed.
+- *whole*: the same network without internal classifiers, folded (``ramify.fold``).
+- *early*: the network with its policy, folded.
 - *plain*: the network with its policy as it was trained.
 
 The share kept is ``(1 - time) / (1 - MACs)``, both against *whole*. Medians over rounds. Written to
@@ -35,18 +35,18 @@ import ramify
 from ramify.nn.branching import Branching
 from ramify.ops.convert import to_cnn
 from ramify.ops.cost import cost
-from ramify.ops.deploy import deploy
+from ramify.ops.fold import fold
 from ramify.ops.policy import Policy, confidences
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 
 RESULTS = Path(__file__).parent / "results" / "answering.json"
 SINGLES, MANY, ROUNDS = 48, 1024, 10
 
 
-def ordinary(network: ramify.Network, image: Tensor, policy: Policy) -> tuple[int, int]:
+def ordinary(network: Branching, image: Tensor, policy: Policy) -> tuple[int, int]:
     """Class and exit of one picture, as one writes it in a hurry."""
     x = network.enter(image)
     for exit_, stage in enumerate(network.stages):
@@ -94,10 +94,10 @@ def each(answer: Callable[[Tensor], object], batches: tuple[Tensor, ...]) -> Non
         answer(images)
 
 
-def measure(name: str, drop: float, network: ramify.Network, policy: Policy, images: Tensor) -> dict[str, object]:
+def measure(name: str, drop: float, network: Branching, policy: Policy, images: Tensor) -> dict[str, object]:
     """One network by one policy."""
     whole = to_cnn(network)
-    ready, bare = deploy(network), deploy(whole)
+    ready, bare = fold(network), fold(whole)
     costs, full = [found.macs for found in cost(network)], cost(whole)[-1].macs
     row: dict[str, object] = {"network": name, "max_drop": drop, "thresholds": policy.thresholds}
     for batch, count in ((1, SINGLES), (256, min(MANY, len(images)))):
@@ -154,9 +154,10 @@ def main() -> None:
             for drop in DROPS:
                 calibrate_run(run, max_drop=drop)
                 network, policy = load(run), load_policy(run)
+                assert isinstance(network, ramify.Network)
                 assert policy is not None
                 rows.append(measure(run.name, drop, network, policy, images))
-                if network.config.cells == "seed" and images.shape[2] > 16:
+                if isinstance(network, ramify.Network) and network.config.cells == "seed" and images.shape[2] > 16:
                     left = network.predict(images, policy).exits.bincount(minlength=policy.exits)
                     wide = network.config.model_copy(update={"channels": 4 * network.config.channels})
                     large = ramify.Network(wide, stages=policy.exits, seed=0).eval()

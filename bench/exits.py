@@ -24,13 +24,14 @@ import torch
 from torch import Tensor
 
 import ramify
+from ramify.nn.branching import Branching
 from ramify.ops.convert import to_cnn
 from ramify.ops.cost import cost
 from ramify.ops.policy import Policy
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 
 RESULTS = Path(__file__).parent / "results" / "exits.json"
 DROPS = (0.0, 0.01, 0.03)
@@ -52,14 +53,14 @@ COLOUR = (
 )
 
 
-def answers(network: ramify.Network, images: Tensor, policy: Policy, batch: int) -> tuple[Tensor, Tensor, list[int]]:
+def answers(network: Branching, images: Tensor, policy: Policy, batch: int) -> tuple[Tensor, Tensor, list[int]]:
     """Classes and exits of ``images``, answered ``batch`` at a time, and on how many each stage ran."""
     found = [network.predict(some, policy) for some in images.split(batch)]
     ran = [sum(each.ran[i] for each in found) for i in range(policy.exits)]
     return torch.cat([each.classes for each in found]), torch.cat([each.exits for each in found]), ran
 
 
-def cells_run(network: ramify.Network, answer: Callable[[], object]) -> dict[str, int]:
+def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int]:
     """On how many pictures each cell ran while ``answer`` was called, counted by hooks."""
     counts: dict[str, int] = {}
 
@@ -84,6 +85,7 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     """One network at one allowed drop."""
     calibration = calibrate_run(run, max_drop=drop).calibration
     network, policy = load(run), load_policy(run)
+    assert isinstance(network, ramify.Network)
     assert policy is not None
     bare = to_cnn(network)
     pictures = ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test

@@ -1,8 +1,8 @@
 """Presets by seeds: trains what is not there yet, and writes ``docs/results.md`` from what was run.
 
-    python bench/table.py presets/digits.yaml presets/small-50k.yaml --seeds 3
-    python bench/table.py presets/*.yaml --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
-    python bench/table.py presets/*-*k.yaml --jobs 4
+    python bench/table.py digits small-50k --seeds 3
+    python bench/table.py cpu-cifar tiny-20k --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
+    python bench/table.py tiny-20k small-50k compact-100k gnap-158k --jobs 4
     python bench/table.py
 
 Each training is an ordinary run, kept under ``--runs_dir``: one that is finished is not trained again, one that was
@@ -30,6 +30,7 @@ from pydantic import TypeAdapter
 import ramify
 from ramify.files import write_atomic
 from ramify.ops.cost import cost
+from ramify.presets import presets
 from ramify.run.allocator import keep_freed_memory
 from ramify.run.events import Event, Finished
 from ramify.run.folder import is_run, read_summary
@@ -116,7 +117,7 @@ def trained(preset: Path, seed: int, given: argparse.Namespace) -> Row:
         policy=None if found.outcome is None else (found.outcome.accuracy, found.outcome.macs),
         seconds=summary.seconds,
         machine=f"{summary.machine['device']}, {threads}, {summary.machine['precision']}, torch {torch.__version__}",
-        command=f"python bench/table.py presets/{preset.name}"
+        command=f"python bench/table.py {preset.stem}"
         + "".join(f" --rescale {given.rescale}" if given.rescale is not None else "")
         + (" --set " + " ".join(text for text in told if "=" in text) if any("=" in text for text in told) else ""),
     )
@@ -188,9 +189,15 @@ def page(rows: Sequence[Row], known: dict[str, Known]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def preset_of(name: str) -> Path:
+    if name not in presets():
+        raise argparse.ArgumentTypeError(f"got {name}; accepted: {', '.join(presets())}")
+    return presets()[name]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("presets", nargs="*", type=Path)
+    parser.add_argument("presets", nargs="*", type=preset_of, metavar="PRESET")
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on")
     parser.add_argument("--rescale", type=int, help="epochs to move the presets' schedules to")
     parser.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE")

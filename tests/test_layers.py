@@ -8,16 +8,21 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds yamltext sections config configfile rescaling schedule
-nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
-ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
-ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
-ops.calibrate
+errors files seeds yamltext
+nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
+nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
+sections config configfile presets rescaling schedule
+nn.recording nn.following nn.graph nn.constants nn.branching nn.equilibrium nn.exit nn.widths nn.network nn.survey
+nn.resize nn.attached nn.data_form nn.attach nn.backbone
+ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.budget ops.trim
+ops.convert ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact
+ops.traced ops.rewrite ops.fold
+ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
-data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
+data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
-run.record run.step run.train run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.saved run.prepare run.state run.growing run.regrowing run.answers run.teacher
+run.guidance run.record run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
 search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep
 search.front
@@ -35,6 +40,7 @@ ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.g
 ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
+opened
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
 cli.search cli.sweep cli.serve cli.convert cli.bench
 cli.app cli

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
     from ramify.nn.attach import attach_exits as attach_exits
+    from ramify.nn.attach import branches as branches
     from ramify.nn.attach import exit_points as exit_points
     from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
+    from ramify.opened import Opened as Opened
+    from ramify.opened import open as open  # noqa: A004 - ramify.open
     from ramify.ops.calibrate import Calibration as Calibration
     from ramify.ops.calibrate import calibrate as calibrate
     from ramify.ops.compact import compact as compact
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
+    from ramify.ops.fold import fold as fold
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
@@ -62,8 +66,9 @@ if TYPE_CHECKING:
     from ramify.run.evaluate import all_logits as all_logits
     from ramify.run.evaluate import evaluate as evaluate
     from ramify.run.readback import describe as describe
-    from ramify.run.readback import load as load
-    from ramify.run.readback import load_policy as load_policy
+    from ramify.run.saved import load as load
+    from ramify.run.saved import load_policy as load_policy
+    from ramify.run.saved import save as save
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
     from ramify.ship.answer import answerer as answerer
@@ -88,13 +93,14 @@ _HOME = {
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
-    "ramify.nn.attach": ("attach_exits", "exit_points"),
+    "ramify.nn.attach": ("attach_exits", "branches", "exit_points"),
     "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
+    "ramify.ops.fold": ("fold",),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),
@@ -102,11 +108,13 @@ _HOME = {
     "ramify.ops.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
+    "ramify.opened": ("Opened", "open"),
     "ramify.run.analysis": ("Analysis", "analyse"),
     "ramify.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),
-    "ramify.run.readback": ("describe", "load", "load_policy"),
+    "ramify.run.readback": ("describe",),
+    "ramify.run.saved": ("load", "load_policy", "save"),
     "ramify.run.train": ("resume", "train"),
     "ramify.show.report.write": ("report",),
     "ramify.ship.answer": ("answerer",),

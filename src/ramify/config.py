@@ -12,10 +12,10 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
-from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
+from ramify.sections import BACKBONE_EXITS as BACKBONE_EXITS
+from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
-from ramify.sections import SQUEEZED as SQUEEZED
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -119,9 +119,15 @@ def resolve(config: Config) -> Config:
     alike = growth.init == "identity" and not network.cascade  # under a cascade a new exit may be of any kind
     if final is None and alike and network.cells == "seed" and network.growths:
         final = network.exit
+    decided: dict[str, object] = {"final": final}
+    if network.has_backbone:
+        if network.exits_at is None and network.kind != "full":
+            decided["exits_at"] = BACKBONE_EXITS
+        if network.backbone is not None and network.pretrained is None:
+            decided["pretrained"] = network.weights is None
     return config.model_copy(
         update={
-            "network": network.model_copy(update={"final": final}),
+            "network": network.model_copy(update=decided),
             "train": train.model_copy(
                 update={"milestones": milestones, "gammas": gammas, "tau_max": taus, "teacher_weight": weight}
             ),
@@ -160,6 +166,11 @@ def spread(growths: int, epochs: int) -> tuple[int, ...]:
     return tuple(1 + round((last - 1) * i / growths) for i in range(1, growths + 1))
 
 
+def _listed(names: Sequence[str]) -> str:
+    """``'resnet56 and mobilenet'``, ``'basic, depthwise and compact'``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
 def _rising(epochs: Sequence[float]) -> bool:
     return all(a < b for a, b in itertools.pairwise(epochs))
 
@@ -178,7 +189,10 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield "train.exits_only", True, "false, as a fresh trunk must learn (a run with a parent may freeze it)"
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
+    if network.has_backbone:
+        yield from _backbone_contradictions(config)
     yield from _growth_contradictions(config)
+    yield from _start_contradictions(config)
     yield from _recipe_contradictions(config)
     yield from _together_contradictions(config)
     if train.milestones is not None:
@@ -257,6 +271,11 @@ def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]
             grows = "" if config.growths == 0 else f" and the network may grow until epoch {_grown_by(config)}"
             why = f"an epoch for all exits at least, as train.epochs is {train.epochs}{grows}"
             yield "train.trunk_first", train.trunk_first, f"0 to {most}, which leaves {why}"
+    if not network.has_backbone:
+        if train.backbone_rate != 1:
+            yield "train.backbone_rate", train.backbone_rate, "1, without network.backbone or network.module"
+        if train.freeze_epochs:
+            yield "train.freeze_epochs", train.freeze_epochs, "0, without network.backbone or network.module"
     if train.teacher is None and train.teacher_weight is not None:
         yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
 
@@ -308,6 +327,18 @@ def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
 
 
+def _start_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of how the stages that grow begin and learn."""
+    network, growth = config.network, config.growth
+    grows = config.parent is None and network.growths > 0
+    if growth.learning_rate == "constant" and not grows:
+        why = "a run with a parent" if config.parent is not None else f"network.kind {network.kind}"
+        yield "growth.learning_rate", "constant", f"shared, as in {why} no stage grows"
+    if grows and growth.init == "identity" and network.exit_reads == "sum" and not network.cascade:
+        why = "as a stage that grows cannot pass on what the exit before it reads under network.exit_reads sum"
+        yield "growth.init", "identity", f"random, copy, {why}"
+
+
 def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, plan = config.network, config.growth.plan
     if plan is None:
@@ -321,9 +352,13 @@ def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         why = f"{network.growths} times deeper, once for each stage that the network lacks at first"
         yield "growth.plan", plan, why
         return
-    if deeper < len(plan) and (network.cells, network.cell) not in WIDENED:
-        names = "basic, depthwise and compact cells of the seed, resnet56 and wideresnet32_4"
-        yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
+    if deeper < len(plan):
+        from ramify.nn.zoo import widened
+
+        cells, architectures = widened()
+        if network.cell not in cells if network.cells == "seed" else network.cells not in architectures:
+            names = f"{_listed(cells)} cells of the seed, {_listed(architectures)}"
+            yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
     there = network.first_stages
     for action in plan:
         there += action == "deeper"
@@ -331,13 +366,77 @@ def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield "growth.plan", plan, f"wider:1 to wider:{there} at that place, the stages that exist then"
 
 
+def _backbone_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of a run of a backbone or module: it is complete from the start, and not made of cells."""
+    network, growth, train = config.network, config.growth, config.train
+    key = "network.module" if network.backbone is None else "network.backbone"
+    for leaf in ("mode", "init", "freeze", "every", "learning_rate"):
+        given, default = getattr(growth, leaf), GrowthConfig.model_fields[leaf].default
+        if given != default:
+            yield f"growth.{leaf}", given, f"{to_text(default)}, as {key} is complete from the start and does not grow"
+    if config.convert in ("sdn", "extend"):
+        yield "convert", config.convert, f"cnn, cut, as {key} has its exits by network.exits_at, and no cells"
+    most = train.epochs
+    if train.freeze_epochs > most:
+        yield "train.freeze_epochs", train.freeze_epochs, f"0 to {most}, the epochs of the run"
+    elif train.freeze_epochs:
+        still = "so long nothing before the exits learns"
+        if train.trunk_first:
+            yield "train.freeze_epochs", train.freeze_epochs, f"0 with train.trunk_first, as {still}"
+        if train.exits_only:
+            yield "train.freeze_epochs", train.freeze_epochs, "0, as train.exits_only lets no trunk learn"
+        if config.prune.enabled and config.prune.policy in DYNAMIC:
+            yield "train.freeze_epochs", train.freeze_epochs, f"0 with prune.policy {config.prune.policy}, as {still}"
+
+
+_OF_CELLS = ("cells", "structure", "channels", "strides", "cell", "squeeze", "exit_reads", "final", "cascade")
+"""Keys of ``network`` that say nothing of a backbone."""
+
+
+def _backbone_network(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    """Of the keys of a backbone or module alone."""
+    key = "network.module" if network.backbone is None else "network.backbone"
+    if network.backbone is not None and network.module is not None:
+        yield "network.module", network.module, "null, as network.backbone is given"
+    if network.kind not in ("full_ic", "full"):
+        yield "network.kind", network.kind, f"full_ic, full, as {key} is complete from the start"
+    for leaf in _OF_CELLS:
+        given, default = getattr(network, leaf), NetworkConfig.model_fields[leaf].default
+        if given != default:
+            yield f"network.{leaf}", given, f"{to_text(default)}, which is left alone, as {key} has layers of its own"
+    at = network.exits_at or ()
+    if not all(isinstance(place, str) for place in at):
+        if not _rising([place for place in at if not isinstance(place, str)]):
+            yield "network.exits_at", network.exits_at, "numbers in rising order"
+    elif len(set(at)) < len(at):
+        yield "network.exits_at", network.exits_at, "each name once"
+    if network.module_args and network.module is None:
+        yield "network.module_args", dict(network.module_args), "no arguments, as there is no network.module"
+    if network.pretrained is not None and network.backbone is None:
+        why = "a module comes as its function makes it, or with network.weights"
+        yield "network.pretrained", network.pretrained, f"null without network.backbone, as {why}"
+    elif network.pretrained and network.weights is not None:
+        yield "network.pretrained", True, "false or null, as network.weights says which weights"
+
+
 def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
-    if network.exits_at is not None:
-        if not _rising(network.exits_at):
+    if network.has_backbone:
+        yield from _backbone_network(network)
+        return
+    for leaf in ("module_args", "weights", "pretrained", "normalization"):
+        given = getattr(network, leaf)
+        if given:
+            yield f"network.{leaf}", given, "nothing, without network.backbone or network.module"
+    if network.exits_at is not None and any(isinstance(place, str) for place in network.exits_at):
+        yield "network.exits_at", network.exits_at, "numbers, without network.backbone or network.module"
+    elif network.exits_at is not None:
+        if not _rising([place for place in network.exits_at if not isinstance(place, str)]):
             yield "network.exits_at", network.exits_at, "numbers in rising order"
         cells = len(network.structure)
         if len(network.exits_at) >= cells:
             yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
+    if network.exit_reads == "sum":
+        yield from _sum_contradictions(network)
     if network.cells == "seed":
         yield from _shape_contradictions(network)
         return
@@ -353,6 +452,19 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
             yield f"network.{key}", given, f"{left}, which is left alone, as {network.cells} has cells of its own"
 
 
+def _sum_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    from ramify.nn.cells import CELLS, offered
+    from ramify.nn.zoo import ZOO
+
+    if network.cells == "seed":
+        able = [name for name, cell in offered().items() if cell.sums]
+        if network.cell not in able:
+            why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(able)} do)"
+            yield "network.exit_reads", "sum", f"activation, {why}"
+    elif not all(CELLS[spec.type].sums for spec in ZOO[network.cells].cells):
+        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
+
+
 def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
     cells, widths, strides = len(network.structure), len(network.widths), network.strides
     if strides is None and widths > cells:
@@ -362,9 +474,13 @@ def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object,
     elif strides is not None and isinstance(network.channels, tuple) and sum(strides) != widths - 1:
         why = f"as each moves on to the next of the {widths} widths in network.channels"
         yield "network.strides", strides, f"a list with {widths - 1} times 1, {why}"
-    if network.squeeze is not None and network.cell not in SQUEEZED:
-        why = f"as {network.cell} cells have no place for it ({', '.join(SQUEEZED)} have)"
-        yield "network.squeeze", network.squeeze, f"null, {why}"
+    if network.squeeze is not None:
+        from ramify.nn.cells import offered
+
+        squeezing = [name for name, cell in offered().items() if cell.squeezing]
+        if network.cell not in squeezing:
+            why = f"as {network.cell} cells have no place for it ({', '.join(squeezing)} have)"
+            yield "network.squeeze", network.squeeze, f"null, {why}"
 
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
@@ -374,12 +490,17 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
         return
     if not prune.epochs:
         yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
+    for key, budget in (("prune.max_parameters", prune.max_parameters), ("prune.max_macs", prune.max_macs)):
+        if budget is not None and (prune.policy, prune.unit, prune.rounds) != ("normal", "channel", 1):
+            yield key, budget, "null, unless prune.policy is normal, prune.unit channel and prune.rounds 1"
     if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
         yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
-    if prune.unit == "channel" and network.cell == "skip_second":
-        yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
-    if prune.unit == "channel" and network.cell == "grouped":
-        yield "prune.unit", prune.unit, "weight, as the groups of a grouped cell need all of their channels"
+    if prune.unit == "channel" and network.cells == "seed":
+        from ramify.nn.cells import CELLS
+
+        why = CELLS[network.cell].channels_stay
+        if why:
+            yield "prune.unit", prune.unit, f"weight, as {why}"
     growth = config.growth
     looks = prune.criterion in (None, "snip", "grasp", "synflow")
     if growth.init == "identity" and growth.mode == "scheduled" and looks:

@@ -1,17 +1,31 @@
 """The sections of a configuration: every key with its type, range, default and meaning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a person must know of a key: the values it accepts, and what it does."""
+    """What a person must know of a key: the values it accepts, and what it does.
 
-    accepts: str
-    meaning: str
+    Either is a text, or a function that gives it where a registry says it, which is not imported before it is asked.
+    """
+
+    accepted_values: str | Callable[[], str]
+    description: str | Callable[[], str]
+
+    @property
+    def accepts(self) -> str:
+        """The values that it accepts, in words."""
+        return self.accepted_values if isinstance(self.accepted_values, str) else self.accepted_values()
+
+    @property
+    def meaning(self) -> str:
+        """What it does."""
+        return self.description if isinstance(self.description, str) else self.description()
 
 
 def _not_a_truth_value(value: object) -> object:
@@ -25,6 +39,11 @@ def _as_name(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_pairs(value: object) -> object:
+    # A configuration is hashed, which a mapping cannot be.
+    return tuple(value.items()) if isinstance(value, dict) else value
+
+
 Whole = Annotated[int, BeforeValidator(_not_a_truth_value)]
 Number = Annotated[float, BeforeValidator(_not_a_truth_value), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
@@ -34,6 +53,10 @@ Bit = Annotated[Whole, Field(ge=0, le=1)]
 Size = Annotated[Whole, Field(ge=8)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
+
+Scalar = bool | Whole | Number | str | None
+Argument = Scalar | tuple[Scalar, ...]
+"""What ``network.module_args`` may hold."""
 
 NEVER_MIRRORED = frozenset({"digits", "mnist"})
 """``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
@@ -69,11 +92,12 @@ class DataConfig(Section):
         Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
     ] = 0.2
     augment: Annotated[
-        Literal["auto", "none", "crop", "crop_flip", "strong"],
+        Literal["auto", "none", "crop", "crop_flip", "strong", "photo"],
         Key(
-            "auto, none, crop, crop_flip, strong",
+            "auto, none, crop, crop_flip, strong, photo",
             "shifted crops, and mirrored pictures; auto mirrors photographs and never digits; strong adds to auto one "
-            "drawn change of shape or colour for each picture (arXiv:2103.10158)",
+            "drawn change of shape or color for each picture (arXiv:2103.10158); photo: random resized crops, mirrored "
+            "pictures, and mild changes of brightness, contrast and saturation; photographs are kept larger for it",
         ),
     ] = "auto"
     cutout: Annotated[
@@ -143,18 +167,14 @@ class DataConfig(Section):
     ] = None
 
 
-WIDENED = {
-    *(("seed", cell) for cell in ("basic", "depthwise", "compact")),
-    ("resnet56", "basic"),
-    ("wideresnet32_4", "basic"),
-}
-"""``network.cells`` and ``network.cell`` whose cells have inner channels of their own."""
-
-SQUEEZED = ("depthwise", "grouped", "compact")
-"""``network.cell`` that have a place for squeeze-and-excitation."""
+BASIC = "basic"
+"""The default of ``network.cell``; no registry has to be asked for it."""
 
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
+
+BACKBONE_EXITS = (0.25, 0.5, 0.75)
+"""Where a backbone gets internal classifiers that nobody placed, as fractions of its MACs."""
 
 PUBLISHED = {
     "vgg16": (0,) * 12,
@@ -165,6 +185,19 @@ PUBLISHED = {
     "lenet300": (1, 0),
 }
 """A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
+
+
+def _offered() -> dict[str, str]:
+    """The values of ``network.cell``, and what each is. The registry of cells is imported when it is asked."""
+    from ramify.nn.cells import offered
+
+    return {name: cell.summary for name, cell in offered().items()}
+
+
+def _offered_cell(value: str) -> str:
+    if value != BASIC and value not in _offered():
+        raise ValueError("an unknown cell")
+    return value
 
 
 class NetworkConfig(Section):
@@ -194,11 +227,53 @@ class NetworkConfig(Section):
         ),
     ] = (0, 1, 0, 1, 0, 1, 0)
     exits_at: Annotated[
-        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | None,
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+        | None,
         Key(
-            "a rising list of numbers in (0, 1), or null",
+            "a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules",
             "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
-            "of the network's MACs",
+            "of the network's MACs; those of a backbone behind its layers, null being 0.25, 0.5 and 0.75",
+        ),
+    ] = None
+    backbone: Annotated[
+        Annotated[str, Field(pattern=r"^timm/[A-Za-z0-9_.]+$")] | None,
+        Key("timm/NAME, or null", "a network of the package timm in place of cells; exits stand at network.exits_at"),
+    ] = None
+    module: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None,
+        Key(
+            "package.file:function, or null",
+            "a network of your own in place of cells: the function, called with network.module_args, gives a "
+            "torch.nn.Module that makes logits of pictures; exits stand at network.exits_at",
+        ),
+    ] = None
+    module_args: Annotated[
+        tuple[tuple[str, Argument], ...],
+        BeforeValidator(_as_pairs),
+        PlainSerializer(dict),
+        Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
+    ] = ()
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key(
+            "the path of a .safetensors file, or of a state dict that torch.save wrote, or null",
+            "trained weights for the backbone or module; its last layer is drawn where it is for other classes",
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool | None,
+        Key(
+            "true, false, or null: true for network.backbone without network.weights",
+            "whether timm fetches the trained weights of the backbone",
+        ),
+    ] = None
+    normalization: Annotated[
+        Literal["data", "imagenet", "none"] | tuple[tuple[Number, ...], tuple[Positive, ...]] | None,
+        Key(
+            "data, imagenet, none, [[means], [deviations]] with a number for each channel, or null",
+            "of a backbone or module: by what pictures in [0, 1] are normalized; null: by what it names itself "
+            "(timm's settings, or attributes mean and std of the module), else by the training pictures'",
         ),
     ] = None
     channels: Annotated[
@@ -218,19 +293,16 @@ class NetworkConfig(Section):
         ),
     ] = None
     cell: Annotated[
-        Literal["basic", "skip_second", "depthwise", "grouped", "compact"],
-        Key(
-            "basic, skip_second, depthwise, grouped, compact",
-            "of seed cells: two 3x3 layers with a shortcut over both, or over the second one alone; two separable "
-            "layers; a 3x3 layer of groups between two of 1x1; filters of single channels between two of 1x1",
-        ),
-    ] = "basic"
+        str,
+        AfterValidator(_offered_cell),
+        Key(lambda: ", ".join(_offered()), lambda: f"of seed cells: {'; '.join(_offered().values())}"),
+    ] = BASIC
     squeeze: Annotated[
         Ratio | None,
         Key(
             "a number in (0, 1], or null",
-            "squeeze-and-excitation in depthwise, grouped and compact cells, with this share of their inner channels "
-            "as hidden units",
+            "squeeze-and-excitation in cells that have a place for it, with this share of their inner channels as "
+            "hidden units",
         ),
     ] = None
     exit: Annotated[
@@ -241,6 +313,14 @@ class NetworkConfig(Section):
             "that way, conv as well, behind a 1x1 block",
         ),
     ] = "mixed"
+    exit_reads: Annotated[
+        Literal["activation", "sum"],
+        Key(
+            "activation, sum",
+            "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
+            "last ReLU, where a cell ends in one",
+        ),
+    ] = "activation"
     final: Annotated[
         Literal["average", "mixed", "max", "global", "conv"] | None,
         Key(
@@ -264,8 +344,15 @@ class NetworkConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, given: object) -> object:
-        """A published architecture brings its number of cells, and the places of its exits, where none are given."""
-        if not isinstance(given, dict) or given.get("structure") is not None:
+        """A published architecture brings its number of cells, and the places of its exits, where none are given.
+
+        A backbone has all of its exits from the start.
+        """
+        if not isinstance(given, dict):
+            return given
+        if given.get("backbone") is not None or given.get("module") is not None:
+            return {**given, "kind": given.get("kind", "full_ic")}
+        if given.get("structure") is not None:
             return given
         exits = PUBLISHED.get(str(given.get("cells")))
         if exits is None:
@@ -296,10 +383,17 @@ class NetworkConfig(Section):
         return tuple(int(cell in starts) for cell in range(cells))
 
     @property
+    def has_backbone(self) -> bool:
+        """Whether it is a backbone or module, not made of cells."""
+        return self.backbone is not None or self.module is not None
+
+    @property
     def exits(self) -> int:
         """Exits of the grown network, the final classifier included; also its number of stages."""
         if self.kind == "full":
             return 1
+        if self.has_backbone:
+            return len(BACKBONE_EXITS if self.exits_at is None else self.exits_at) + 1
         return (sum(self.structure) if self.exits_at is None else len(self.exits_at)) + 1
 
     @property
@@ -360,6 +454,14 @@ class GrowthConfig(Section):
             "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
         ),
     ] = "random"
+    learning_rate: Annotated[
+        Literal["shared", "constant"],
+        Key(
+            "shared, constant",
+            "of a stage that grows: that of all others; or train.learning_rate to the end, while that of the stages "
+            "from birth falls by its schedule",
+        ),
+    ] = "shared"
     freeze: Annotated[
         Literal["none", "before", "until_next"],
         Key(
@@ -480,6 +582,21 @@ class PruneConfig(Section):
         ),
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    max_parameters: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted "
+            "network so many parameters, or this share of them",
+        ),
+    ] = None
+    max_macs: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold",
+        ),
+    ] = None
     compact: Annotated[
         bool, Key("true, false", "at the end of the run, take dead channels out, and measure what that gave")
     ] = False
@@ -537,8 +654,33 @@ class TrainConfig(Section):
     weight_decay: Annotated[
         Number,
         Field(ge=0),
-        Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
+        Key("a number >= 0", "decay of the parameters that train.decay names"),
     ] = 1e-4
+    backbone_rate: Annotated[
+        Positive,
+        Key(
+            "a number > 0",
+            "with network.backbone or network.module: factor on the learning rate of everything but the exits and the "
+            "layer that makes the logits; such as 0.1 for trained weights",
+        ),
+    ] = 1.0
+    freeze_epochs: Annotated[
+        Whole,
+        Field(ge=0),
+        Key(
+            "a whole number >= 0",
+            "with network.backbone or network.module: so many epochs train the exits and the layer that makes the "
+            "logits alone; all else stays as it is, batch norm statistics included",
+        ),
+    ] = 0
+    decay: Annotated[
+        Literal["weights", "all"],
+        Key(
+            "weights, all",
+            "what train.weight_decay is of: convolution and linear weights, which spares biases and batch norm, or "
+            "every parameter",
+        ),
+    ] = "weights"
     label_smoothing: Annotated[
         Number,
         Field(ge=0, lt=1),

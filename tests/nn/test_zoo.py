@@ -8,17 +8,17 @@ import torch
 
 from ramify.config import EXITS_AT, PUBLISHED, NetworkConfig
 from ramify.errors import ConfigError
-from ramify.nn.cell import CELLS
+from ramify.nn.cells import CELLS
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, plan
 from ramify.nn.zoo import ZOO
-from ramify.ops.channels import channels
+from ramify.ops.channels import alive, channels
 from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
 from ramify.ops.grow import grow
 from ramify.ops.prune import prune
-from ramify.run.checkpoint import Card, own_plans, pack_model, read_model
+from ramify.run.checkpoint import Card, card_with, pack_model, read_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()
 
@@ -149,7 +149,7 @@ def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int |
     for number, each in enumerate((network, small)):
         folder = tmp_path / str(number)
         folder.mkdir()
-        card = Card(config, len(each.stages), tuple("abcdefghij"), epoch=1, plans=own_plans(each))
+        card = card_with(Card(config, len(each.stages), tuple("abcdefghij"), epoch=1), each)
         for file, blob in pack_model(each, card).items():
             (folder / file).write_bytes(blob)
         loaded, read = read_model(folder)
@@ -164,7 +164,7 @@ def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int |
 def compact_half(network: Network) -> Network:
     """``network`` without half of the channels that it can lose, taken out."""
     prune(network, 0.5, "random", unit="channel")
-    lost = sum(not channel.alive(network) for channel in channels(network))
+    lost = sum(not alive(network, group) for group in channels(network))
     small, receipt = compact(network)
     assert receipt.removed == lost > 0
     assert receipt.after[-1].kept == receipt.after[-1].weights, "half of it is gone, and the rest is not masked"

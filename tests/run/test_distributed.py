@@ -18,9 +18,11 @@ import torch
 
 from ramify.configfile import read_config
 from ramify.errors import ConfigError
+from ramify.nn.network import Network
 from ramify.run.distributed import ALONE, checksum, together
 from ramify.run.folder import read_lines
-from ramify.run.readback import describe, load
+from ramify.run.readback import describe
+from ramify.run.saved import load
 from ramify.run.train import resume, train
 from tests.conftest import tiny
 
@@ -128,6 +130,7 @@ def test_growth_widening_and_pruning_are_shared(there: Path) -> None:
     events = [line["event"] for line in read_lines(there / "runs/two-normed/events.jsonl")]
     assert [event for event in events if event != "best"] == ["grew", "widened", "pruned", "grew", "finished"]
     network = load("two-normed")
+    assert isinstance(network, Network)
     assert network.complete
     assert [cell.inner_channels for stage in network.plans for cell in stage.cells] == [4, 6, 6][: len(network.plans)]
 

@@ -13,7 +13,8 @@ from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Grew, GrowthEnded, Widened
 from ramify.run.folder import read_lines
 from ramify.run.prepare import prepare
-from ramify.run.readback import describe, load
+from ramify.run.readback import describe
+from ramify.run.saved import load
 from ramify.run.state import State, restore
 from ramify.run.train import resume, train
 from tests.conftest import CommandLine, tiny
@@ -84,6 +85,7 @@ def test_each_start(init: str, kind: str) -> None:
     assert epochs[0].gradient_parity is None
     assert all(event.gradient_parity is not None and event.gradient_parity > 0 for event in epochs[1:])
     network = load("mine")
+    assert isinstance(network, Network)
     assert network.complete
     assert network.config.final == ("mixed" if init == "identity" else None)
 
@@ -111,6 +113,7 @@ def test_a_plan_of_deeper_and_wider() -> None:
     kinds = [type(event).__name__ for event in seen if isinstance(event, Grew | Widened)]
     assert kinds == ["Widened", "Grew", "Widened", "Grew"]
     network, card = read_model(Path("runs/mine/best"))
+    assert isinstance(network, Network)
     assert [cell.inner_channels for stage in network.plans for cell in stage.cells] == [10, 4, 4]
     assert card.grown == ((1, 3), (2, 5))
 

@@ -12,6 +12,7 @@ from ramify.configfile import read_config
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.surgery import revived
@@ -54,7 +55,7 @@ EVERYTHING = (
 )
 
 
-def parts_of(folder: Path) -> tuple[Network, dict[str, torch.Tensor]]:
+def parts_of(folder: Path) -> tuple[Branching, dict[str, torch.Tensor]]:
     """The network that answers, and the tensors of the one that is trained."""
     tensors = load_file(folder / "last" / "trainer.safetensors")
     return read_model(folder / "last")[0], {name: value for name, value in tensors.items() if ":" not in name}
@@ -115,7 +116,7 @@ def test_what_is_validated_kept_and_tested_is_the_average() -> None:
     assert tuple(evaluate(best, parts.test)) == tuple(each.test for each in summary.exits)
     averaged, live = parts_of(folder)
     assert tuple(evaluate(averaged, parts.valid)) == read_model(folder / "last")[1].valid
-    assert not torch.equal(averaged.stem.conv.weight, live["stem.conv.weight"])
+    assert not torch.equal(averaged.get_parameter("stem.conv.weight"), live["stem.conv.weight"])
 
 
 def test_without_an_average_nothing_more_is_kept() -> None:
@@ -134,7 +135,9 @@ def test_training_itself_does_not_know_of_its_average() -> None:
 def test_a_stage_drawn_anew_is_followed_anew() -> None:
     overrides = ("prune.enabled=true", "prune.epochs=[4]", "prune.reinit=true", "train.learning_rate=1e-9")
     averaged, live = parts_of(Path(train(tiny(*overrides, "train.ema=0.999")).folder))
-    torch.testing.assert_close(averaged.stem.conv.weight.detach(), live["stem.conv.weight"], rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        averaged.get_parameter("stem.conv.weight").detach(), live["stem.conv.weight"], rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(

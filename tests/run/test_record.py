@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ramify.config import Config
 from ramify.errors import ConfigError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.run.record import WARM_UP, Body, Recorder
 from ramify.run.state import State
 from ramify.run.step import Step
@@ -81,7 +81,7 @@ def test_recordings_are_dropped_when_what_they_read_moves() -> None:
     assert (tape.recordings, tape.replays) == (2, 4)
 
 
-def addresses(network: Network, optimizer: torch.optim.Optimizer) -> list[tuple[int, bool]]:
+def addresses(network: Branching, optimizer: torch.optim.Optimizer) -> list[tuple[int, bool]]:
     """Of each tensor that a step can read, found without asking the code under test."""
     tensors = [*network.parameters(), *network.buffers()]
     tensors += [each for kept in optimizer.state.values() for each in kept.values() if isinstance(each, Tensor)]

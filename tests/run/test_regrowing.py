@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
 from ramify.ops.prune import layer_names
-from ramify.ops.surgery import revived, stage_modules
+from ramify.ops.surgery import revived
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Grew, Observer, Pruned, StepDone, Widened
 from ramify.run.folder import read_lines
@@ -24,7 +24,7 @@ RIGL = ("prune.enabled=true", "prune.policy=rigl", "prune.keep_ratio=0.3", "prun
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Network]:
+def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Branching]:
     """The network of the run that trains now."""
     states = []
 
@@ -36,7 +36,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Network]:
     return lambda: states[-1].network
 
 
-def exact(network: Network, keep: float) -> bool:
+def exact(network: Branching, keep: float) -> bool:
     """Whether each stage has exactly its share of connections, and no masked weight lives."""
     layers = masked_layers(network)
     kept = [sum(int(layers[name].mask.sum()) for name in layer_names(network, s)) for s in range(len(network.stages))]
@@ -57,7 +57,9 @@ def exact(network: Network, keep: float) -> bool:
     ],
     ids=lambda overrides: " ".join(overrides),
 )
-def test_every_stage_has_its_density_at_every_step(overrides: tuple[str, ...], network: Callable[[], Network]) -> None:
+def test_every_stage_has_its_density_at_every_step(
+    overrides: tuple[str, ...], network: Callable[[], Branching]
+) -> None:
     counts: dict[str, int] = {}
     seen: list[Event] = []
 
@@ -84,11 +86,11 @@ def test_every_stage_has_its_density_at_every_step(overrides: tuple[str, ...], n
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
 def test_the_average_has_the_masks_of_what_it_follows(
-    optimizer: str, network: Callable[[], Network], monkeypatch: pytest.MonkeyPatch
+    optimizer: str, network: Callable[[], Branching], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    followers: list[Network] = []
+    followers: list[Branching] = []
 
-    def spy(moves: Moves, given: Sequence[Network] = ()) -> None:
+    def spy(moves: Moves, given: Sequence[Branching] = ()) -> None:
         followers[:] = given
         finish(moves, given)
 
@@ -108,7 +110,7 @@ def test_the_average_has_the_masks_of_what_it_follows(
     assert followers
 
 
-def test_a_run_starts_to_move_when_it_is_told_to(network: Callable[[], Network]) -> None:
+def test_a_run_starts_to_move_when_it_is_told_to(network: Callable[[], Branching]) -> None:
     """After growth, say: dense until then, and sparse by the largest of its weights from then on."""
     seen: list[Event] = []
     weights: dict[str, torch.Tensor] = {}
@@ -131,14 +133,14 @@ def test_a_run_starts_to_move_when_it_is_told_to(network: Callable[[], Network])
     assert [event.regrown is None for event in epochs] == [True, True, True, False, False, False]
 
 
-def test_frozen_stages_stay_bit_for_bit(network: Callable[[], Network]) -> None:
+def test_frozen_stages_stay_bit_for_bit(network: Callable[[], Branching]) -> None:
     frozen: dict[str, torch.Tensor] = {}
 
     def watch(event: Event) -> None:
         now = {
             f"{prefix}.{name}": value
             for stage in range(len(network().stages) - 1)
-            for prefix, module in stage_modules(network(), stage).items()
+            for prefix, module in network().stage_modules(stage).items()
             for name, value in module.state_dict().items()
         }
         if isinstance(event, Pruned):

@@ -27,14 +27,15 @@ def info(
     - `ramify info sweeps/mine/runs/* --latex table.tex --plot figure.pdf`
     """
     from ramify.run.folder import is_run
-    from ramify.run.readback import calibrated, describe, find_saved
+    from ramify.run.readback import describe
+    from ramify.run.saved import find_saved, read_saved
     from ramify.show.groups import groups_of
     from ramify.show.grouptable import group_table, table_sentence, write_tables
     from ramify.show.tables import comparison_table, policy_table, run_table
 
     runs = [find_saved(name, runs_dir or RUNS_DIR) for name in names]
     summaries = [describe(run) for run in runs]
-    policies = [calibrated(run) for run in runs]
+    policies = [read_saved(run)[1].policy for run in runs]
     groups = groups_of([run for run in runs if is_run(run)])
     written = write_tables(groups, csv, latex, plot)
     if as_json:

@@ -33,7 +33,7 @@ def report(
     - `ramify report runs/demo-seed*`
     - `ramify report sweeps/mine/runs/* --csv table.csv --plot figure.svg`
     """
-    from ramify.run.folder import find_run
+    from ramify.run.saved import find_run
     from ramify.show.groups import groups_of
     from ramify.show.grouptable import write_tables
     from ramify.show.report.write import report as write

@@ -4,8 +4,10 @@ Depth is data: a :class:`~ramify.config.NetworkConfig` and a number of stages re
 so a saved one always loads strictly.
 """
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +16,13 @@ from torch.nn import functional as F
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
-from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
+from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
+from ramify.nn.graph import ChannelGroup, channel_graph
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.trunk import halved, join
+from ramify.nn.widths import CellGroups, cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -97,11 +101,14 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         output = spec.channels
         pooled = dense and spec.stride != 1
         stride = 1 if pooled else spec.stride
-        projects = (trunk != output or stride != 1) and spec.type in PROJECTING
-        inner = inner_channels(spec.type, trunk, output)
+        projects = (trunk != output or stride != 1) and CELLS[spec.type].projecting
+        inner = CELLS[spec.type].inner_channels(trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
-        cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
-        height, width = shrunk(cells[-1], height, width)
+        reads_sum = config.exit_reads == "sum" and bool(carries_exit) and config.kind != "full"
+        cells.append(
+            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled, reads_sum)
+        )
+        height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))
@@ -143,12 +150,21 @@ class Stage(nn.Module):
 
     The trunk is what the next stage reads: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
+
+    Args:
+        plan: its cells and its exit.
+        width: channels of the trunk before it.
+        classes: how many there are.
+        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
+        dense: whether its cells add to the trunk.
     """
 
-    def __init__(self, plan: StagePlan, classes: int, exit_name: str, dense: bool) -> None:
+    def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:
         super().__init__()
         self.plan = plan
         self.dense = dense
+        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
+        self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
         head = plan.head or ("average" if plan.final else exit_name)
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
@@ -159,9 +175,9 @@ class Stage(nn.Module):
             if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = join(trunk, output) if self.dense else output
-        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
-        read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = join(trunk, onward) if self.dense else onward
+        read = output if self.reads_cell else trunk[:, -self.plan.exit_channels :]
         logits: Tensor = self.exit(scale_gradient(read, share))
         return trunk, logits
 
@@ -180,7 +196,7 @@ class Network(Branching):
     Attributes:
         stages: the stages that exist, each with one exit.
         mean, std: float ``[channels]``, subtracted from and divided into the pictures before the stem; 0 and 1
-            until :meth:`set_normalisation`. They are saved with the weights, so a loaded network reads
+            until :meth:`set_normalization`. They are saved with the weights, so a loaded network reads
             pictures as the trained one did.
 
     Raises:
@@ -193,9 +209,6 @@ class Network(Branching):
         >>> Network(config, stages=2)(torch.rand(5, 1, 8, 8)).shape
         torch.Size([2, 5, 10])
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -214,6 +227,7 @@ class Network(Branching):
         if not 1 <= stages <= config.exits:
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
+        self.input_shape, self.classes = config.input_shape, config.classes
         self.cascade = config.cascade
         self.plans = plan(config) if plans is None else plans
         built = architecture(config)
@@ -232,6 +246,44 @@ class Network(Branching):
         return trunk
 
     @property
+    def trunk_channels(self) -> int:
+        """How many channels the first cell reads."""
+        built = architecture(self.config)
+        return self.mean.numel() if built.stem == "none" else built.width
+
+    def stage_modules(self, stage: int) -> dict[str, nn.Module]:
+        """The modules that belong to a stage, by name; the stem belongs to stage 0."""
+        return ({"stem": self.stem} if stage == 0 else {}) | super().stage_modules(stage)
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """See :func:`ramify.ops.channels.channels`."""
+        return existing_groups(_groups_of(self), len(self.stages))
+
+    def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        """See :meth:`ramify.nn.branching.Branching.smaller`."""
+        # The seed keeps PyTorch's generator out of it.
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
+
+    def why_not_widened(self, stage: int) -> str:
+        """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
+        groups = _groups_of(self)
+        cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
+        if not cells:
+            return "which has no cells"
+        fixed = [i for i, name in enumerate(cells) if not groups[name].inner]
+        return f"with {self.plans[stage].cells[fixed[0]].type} cells" if fixed else ""
+
+    def note_widths(self, stage: int, channels: int) -> None:
+        """See :meth:`ramify.nn.branching.Branching.note_widths`."""
+        old = self.plans[stage]
+        cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
+        new = replace(old, cells=cells)
+        self.plans = (*self.plans[:stage], new, *self.plans[stage + 1 :])
+        its_stage = self.stages[stage]
+        assert isinstance(its_stage, Stage)
+        its_stage.plan = new
+
+    @property
     def complete(self) -> bool:
         """Whether every stage exists, the final classifier included."""
         return len(self.stages) == len(self.plans)
@@ -246,23 +298,51 @@ class Network(Branching):
         if self.complete:
             raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
         config = self.config
-        assert config.classes is not None
+        dense, before = config.kind == "dense", [cell for plan in self.plans[:index] for cell in plan.cells]
+        width = self.trunk_channels
+        if before:
+            width = width + sum(cell.out_channels for cell in before) if dense else before[-1].out_channels
         with drawing(seed, "stage", index):
-            stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
+            stage = Stage(self.plans[index], width, self.classes, config.exit, dense)
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalise pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
 
-        Raises:
-            ConfigError: not one number for each channel, or a ``std`` that is not positive.
-        """
-        channels = self.mean.numel()
-        if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
-            raise ConfigError(
-                f"normalisation: got mean {list(mean)}, std {list(std)}; accepted: {channels} numbers each, std > 0"
-            )
-        self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.tensor(std))
+def _groups_of(network: Network) -> dict[str, CellGroups]:
+    """For each cell of the network once it has grown, by name, the groups of channels that its plan can lose."""
+    return _cell_groups(network.config.model_dump_json(), network.plans)
+
+
+@functools.lru_cache(maxsize=64)
+def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroups]:
+    config = NetworkConfig.model_validate_json(text)
+    with torch.device("meta"):  # shapes are all that counts
+        network = Network(config, stages=len(plans), plans=plans)
+    graph = channel_graph(network, network.blank(2))
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    return cell_groups(graph, {name: cell for _, name, cell in existing_cells(network)}, shapes)
+
+
+def _narrowed(network: Network, lost: Sequence[ChannelGroup]) -> tuple[StagePlan, ...]:
+    """The plans of all stages, those to come included, once the channels in ``lost`` are gone."""
+    groups = _groups_of(network)
+    trunk = [True] * network.trunk_channels
+    plans: list[StagePlan] = []
+    for index, stage in enumerate(network.plans):
+        cells: list[CellPlan] = []
+        for i, cell in enumerate(stage.cells):
+            new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
+            cells.append(new)
+            trunk = trunk + outputs if network.config.kind == "dense" else outputs
+        plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
+    return tuple(plans)
+
+
+def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:
+    """Stage, name and plan of every cell that exists, first to last."""
+    return [
+        (stage, f"stages.{stage}.cells.{index}", cell)
+        for stage in range(len(network.stages))
+        for index, cell in enumerate(network.plans[stage].cells)
+    ]

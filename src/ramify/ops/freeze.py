@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ramify.nn.network import Network
+from ramify.nn.backbone import trunk_of
+from ramify.nn.branching import Branching
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
@@ -13,25 +15,33 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(False)
 
 
-def freeze_trunk(network: Network) -> None:
+def freeze_trunk(network: Branching) -> None:
     """Freeze everything but the internal classifiers.
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(kind="full_ic", structure=(1, 0), input_shape=(1, 8, 8), classes=2))
         >>> freeze_trunk(network)
         >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
         ['stages.0.exit.share', 'stages.0.exit.linear.weight', 'stages.0.exit.linear.bias']
     """
     network.requires_grad_(False)
-    for stage, plan in zip(network.stages, network.plans, strict=False):
-        if not plan.final:
-            stage.get_submodule("exit").requires_grad_(True)
+    for head in network.internal_classifiers():
+        head.requires_grad_(True)
+
+
+def freeze_backbone(network: Branching) -> None:
+    """Freeze everything but the exits and the layer that makes the logits; see :func:`ramify.nn.backbone.trunk_of`."""
+    trunk = trunk_of(network)
+    for name, parameter in network.named_parameters():
+        if name in trunk:
+            parameter.requires_grad_(False)
 
 
 def train_what_learns(network: nn.Module) -> None:
     """Training mode, but evaluation mode for frozen batch norms, so that their statistics stay as they are."""
     network.train()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
             module.eval()

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
-from ramify.ops.channels import channel_scores, channels, mask_channels, silence
+from ramify.ops.budget import Budget, keep_within
+from ramify.ops.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
 from ramify.ops.saliency import SALIENCIES, Batch, Scores
-from ramify.ops.surgery import reinitialise, set_masks, stage_modules
+from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
@@ -77,7 +78,7 @@ class PruningPlan:
 
 
 def prune(
-    network: Network,
+    network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[Batch] = (),
@@ -89,6 +90,7 @@ def prune(
     control: Control = "none",
     reinit: bool = False,
     seed: int = 0,
+    budget: Budget | None = None,
     followers: Sequence[torch.nn.Module] = (),
 ) -> Pruning:
     """Mask the weights of lowest saliency, in place; masks only shrink.
@@ -104,8 +106,8 @@ def prune(
         batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
             are averaged.
         optimizer: its state of masked weights is cleared, of survivors untouched.
-        unit: ``channel`` sums the scores over every channel that a cell can lose and masks whole channels; ``keep``
-            is then the fraction of these channels, and every cell keeps one.
+        unit: ``channel`` sums the scores over every group of channels that the network can lose and masks whole
+            groups; ``keep`` is then the fraction of these groups, and of those that the same layers make one is kept.
         rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
             are taken anew at each (SynFlow, arXiv:2006.05467).
         floor: weights that every layer keeps.
@@ -113,6 +115,8 @@ def prune(
             ``reinit`` draws the survivors anew: does the criterion do better than that?
         reinit: draw the surviving weights of the pruned stages anew, reset their batch norm and optimizer state.
         seed: of random criteria, shuffling and reinitialisation.
+        budget: with unit ``channel``, in place of ``keep``: so many groups are kept as fit, see
+            :class:`ramify.ops.budget.Budget`.
         followers: modules with the same layers, such as an average of the weights, that take the same masks.
 
     Raises:
@@ -121,6 +125,7 @@ def prune(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2, seed=0)
         >>> report = prune(network, 0.25, "magnitude")
         >>> report.after == round(0.25 * report.weights), report.changed
@@ -139,12 +144,13 @@ def prune(
         control=control,
         reinit=reinit,
         seed=seed,
+        budget=budget,
     )
     return apply_pruning(network, plan, optimizer, followers=followers)
 
 
 def plan_pruning(
-    network: Network,
+    network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[Batch] = (),
@@ -155,28 +161,40 @@ def plan_pruning(
     control: Control = "none",
     reinit: bool = False,
     seed: int = 0,
+    budget: Budget | None = None,
 ) -> PruningPlan:
     """Decide what :func:`prune` would mask, and change nothing; arguments and errors are the same.
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
         >>> plan = plan_pruning(network, 0.25, "magnitude")
         >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
         (True, False)
     """
+    if budget is not None and (unit != "channel" or rounds != 1 or isinstance(keep, Mapping)):
+        raise InputError(
+            f"prune.max_macs, prune.max_parameters: got them with prune.unit {unit} in {rounds} rounds; accepted: with "
+            "whole channels of the whole network (unit channel, policy normal, rounds 1)"
+        )
     groups = _groups(network, keep)
     if criterion not in SALIENCIES:
         raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
     if rounds < 1:
         raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
+    for images, _ in batches:
+        network.check(images)
+    if budget is not None:
+        scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
+        groups = _groups(network, keep_within(network, scores, budget))
     masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
     stages = tuple(sorted({stage for group, _ in groups for stage in group}))
     return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
 
 
 def apply_pruning(
-    network: Network,
+    network: Branching,
     plan: PruningPlan,
     optimizer: torch.optim.Optimizer | None = None,
     *,
@@ -185,12 +203,12 @@ def apply_pruning(
     """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
-    alive = [channel for channel in channels(network) if channel.alive(network)] if plan.unit == "channel" else []
+    living = [group for group in channels(network) if alive(network, group)] if plan.unit == "channel" else []
     masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
     if plan.reinit:
         reinitialise(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
-    gone = [channel for channel in alive if not channel.alive(network)]
+    gone = [group for group in living if not alive(network, group)]
     silence(network, *gone, optimizer=optimizer)
     for follower in followers:
         set_masks(follower, masks)
@@ -209,7 +227,7 @@ def apply_pruning(
 
 
 def _decide(
-    network: Network,
+    network: Branching,
     groups: Sequence[tuple[tuple[int, ...], float]],
     criterion: str,
     batches: Sequence[Batch],
@@ -239,7 +257,7 @@ def _decide(
     return masks
 
 
-def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
+def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
     """Stages that are ranked together, and the fraction they keep."""
     there = range(len(network.stages))
     if isinstance(keep, Mapping):
@@ -255,14 +273,14 @@ def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[t
     return groups
 
 
-def layer_names(network: Network, stage: int) -> list[str]:
+def layer_names(network: Branching, stage: int) -> list[str]:
     return [
-        f"{prefix}.{name}" for prefix, module in stage_modules(network, stage).items() for name in masked_layers(module)
+        f"{prefix}.{name}" for prefix, module in network.stage_modules(stage).items() for name in masked_layers(module)
     ]
 
 
 def _keep_weights(
-    network: Network,
+    network: Branching,
     stages: tuple[int, ...],
     scores: Scores,
     fraction: float,
@@ -317,37 +335,29 @@ def named(stages: tuple[int, ...]) -> str:
 
 
 def _keep_channels(
-    network: Network, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
+    network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
 ) -> Masks:
     """The masks when the best of the channels that the cells of ``stages`` can lose are kept, ``share`` of the way.
 
     With a seed ``shuffling``, each cell keeps as many, but at random.
     """
-    found = channels(network)
-    ours = [i for i, channel in enumerate(found) if channel.stage in stages]
+    ours = [group for group in channels(network) if stage_of(group) in stages]
     if not ours:
         raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
-    alive = torch.tensor([found[i].alive(network) for i in ours])
-    rank = channel_scores(network, scores)[ours].masked_fill(~alive, -torch.inf)
+    rank, spaces = rank_channels(network, ours, scores)
     start, target = len(ours), round(fraction * len(ours))
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
-    places: dict[tuple[str, str], list[int]] = {}
-    for position, i in enumerate(ours):
-        if alive[position]:
-            places.setdefault((found[i].cell, found[i].kind), []).append(position)
-    if count < len(places):
+    if count < len(spaces):
         raise InputError(
             f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
-            f"cell would die; accepted: at least {upward(len(places) / len(ours))}"
+            f"layer would die; accepted: at least {upward(len(spaces) / len(ours))}"
         )
-    for positions in places.values():
-        rank[positions[int(rank[positions].argmax())]] = torch.inf
-        if shuffling is not None:
-            cell = found[ours[positions[0]]].cell
-            order = torch.randperm(len(positions), generator=generator(shuffling, cell))
+    if shuffling is not None:
+        for positions in spaces.values():
+            order = torch.randperm(len(positions), generator=generator(shuffling, owner(ours[positions[0]])))
             rank[positions] = rank[positions][order]
     kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())
-    return mask_channels(network, [found[i] for position, i in enumerate(ours) if position not in kept])
+    return mask_channels(network, [group for position, group in enumerate(ours) if position not in kept])
 
 
 def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:

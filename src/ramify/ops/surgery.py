@@ -3,16 +3,18 @@
 Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.network import Network
+from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
 
@@ -27,29 +29,39 @@ class StageParameters:
     spared: dict[str, nn.Parameter]
 
 
-def stage_modules(network: Network, stage: int) -> dict[str, nn.Module]:
-    """The modules of one stage by name; the stem belongs to stage 0."""
-    modules: dict[str, nn.Module] = {"stem": network.stem} if stage == 0 else {}
-    modules[f"stages.{stage}"] = network.stages[stage]
-    return modules
-
-
-def stage_parameters(network: Network, stage: int) -> StageParameters:
+def stage_parameters(network: Branching, stage: int) -> StageParameters:
     """The parameters of one stage, each under its name in ``network.state_dict()``."""
     decay: dict[str, nn.Parameter] = {}
     spared: dict[str, nn.Parameter] = {}
-    for prefix, module in stage_modules(network, stage).items():
+    for prefix, module in network.stage_modules(stage).items():
         weights = {f"{name}.weight" for name in masked_layers(module)}
         for name, parameter in module.named_parameters():
             (decay if name in weights else spared)[f"{prefix}.{name}"] = parameter
     return StageParameters(decay, spared)
 
 
-def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, object]]:
-    """Groups for a ``torch.optim`` optimizer: for each stage one that decays and one that is spared.
+def parameter_groups(
+    network: Branching,
+    weight_decay: float,
+    spared: float = 0.0,
+    *,
+    slow: Collection[str] = (),
+    slow_rate: float = 1.0,
+) -> list[dict[str, object]]:
+    """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all else.
+
+    Parameters that learn at another rate form groups of their own, with the key ``rate_factor``.
+
+    Args:
+        network: any network.
+        weight_decay: of convolution and linear weights.
+        spared: of biases, batch norm and pooling shares.
+        slow: names of the parameters whose rate is that of the others times ``slow_rate``.
+        slow_rate: more than 0.
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
         >>> optimizer = torch.optim.SGD(parameter_groups(network, 1e-4), lr=0.1, momentum=0.9)
         >>> [(group["stage"], group["decay"], group["weight_decay"]) for group in optimizer.param_groups]
@@ -58,8 +70,14 @@ def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, ob
     groups: list[dict[str, object]] = []
     for stage in range(len(network.stages)):
         found = stage_parameters(network, stage)
-        groups.append(_group(found.decay, stage=stage, decay=True, weight_decay=weight_decay))
-        groups.append(_group(found.spared, stage=stage, decay=False, weight_decay=0.0))
+        for decay, parameters, amount in ((True, found.decay, weight_decay), (False, found.spared, spared)):
+            own = {name: each for name, each in parameters.items() if name not in slow}
+            rest = {name: each for name, each in parameters.items() if name in slow}
+            if own or not slow:
+                groups.append(_group(own, stage=stage, decay=decay, weight_decay=amount))
+            if rest:
+                options = {"stage": stage, "decay": decay, "weight_decay": amount, "rate_factor": slow_rate}
+                groups.append(_group(rest, **options))
     return groups
 
 
@@ -67,21 +85,28 @@ def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, 
     return {"params": list(parameters.values()), **options}
 
 
-def add_stage(optimizer: torch.optim.Optimizer, network: Network, stage: int) -> None:
+def add_stage(
+    optimizer: torch.optim.Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()
+) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
 
     The groups and the state of everything that was there are untouched. In groups made by
-    :func:`parameter_groups` the newcomers follow those of the stage before, decayed and spared apart; in any
-    other optimizer they form one group with the options of the last one.
+    :func:`parameter_groups` the new ones follow those of the stage before, decayed and spared apart; in any
+    other optimizer they form one group with the options of the last one. The ``schedulers`` of the optimizer get
+    entries for them (:mod:`ramify.ops.schedulers`).
     """
     found = stage_parameters(network, stage)
     groups = optimizer.param_groups
+    known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
         optimizer.add_param_group({**_options(groups[-1]), **_group({**found.decay, **found.spared})})
-        return
-    for decay, parameters in ((True, found.decay), (False, found.spared)):
-        like = next(group for group in reversed(groups) if group["decay"] is decay)
-        optimizer.add_param_group({**_options(like), **_group(parameters, stage=stage, decay=decay)})
+    else:
+        like = []
+        for decay, parameters in ((True, found.decay), (False, found.spared)):
+            like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
+            options = _options(groups[like[-1]])
+            optimizer.add_param_group({**options, **_group(parameters, stage=stage, decay=decay)})
+    extend_schedulers(schedulers, known, like)
 
 
 def _options(group: dict[str, object]) -> dict[str, object]:
@@ -197,7 +222,7 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 
 
 def reinitialise(
-    network: Network, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
+    network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
 ) -> None:
     """Draw the weights of ``stages`` anew, reset their batch norm, and forget what the optimizer knew of them.
 
@@ -205,7 +230,7 @@ def reinitialise(
     """
     for stage in stages:
         with drawing(seed, "reinit", stage):
-            for module in stage_modules(network, stage).values():
+            for module in network.stage_modules(stage).values():
                 for part in module.modules():
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
@@ -216,23 +241,27 @@ def reinitialise(
                 optimizer.state.pop(parameter, None)
 
 
-def check_followers(network: Network, followers: Sequence[nn.Module]) -> list[Network]:
+def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[Branching]:
     """The ``followers`` of ``network``, as networks.
 
     Raises:
         InputError: one of them is none, or one of other stages.
     """
-    found: list[Network] = []
+    found: list[Branching] = []
     for follower in followers:
-        if not isinstance(follower, Network):
+        if not isinstance(follower, Branching):
             kind = type(follower).__name__
             raise InputError(
                 f"followers: got one of type {kind}; accepted: networks, such as the module of an AveragedModel"
             )
-        if (follower.plans, len(follower.stages)) != (network.plans, len(network.stages)):
+        if _shapes(follower) != _shapes(network):
             raise InputError("followers: got a network of other stages; accepted: those of the network they follow")
         found.append(follower)
     return found
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def revived(network: nn.Module) -> int:
@@ -241,17 +270,26 @@ def revived(network: nn.Module) -> int:
     return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in layers)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group, so that newcomers follow the schedule of the others.
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
+    """Set the learning rate of every group, so that new ones follow the schedule of the others.
 
-    A rate that is a tensor, as a recorded step needs it, is changed where it lies.
+    A group with a ``rate_factor`` gets so much of it. A rate that is a tensor, as a recorded step needs it, is changed
+    where it lies.
+
+    Args:
+        optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
+        rate: the rate.
+        first: the first stage that it is of, counted from 0.
     """
-    known: Tensor | None = None
+    filled: set[int] = set()
     for group in optimizer.param_groups:
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = rate
-        elif group["lr"] is not known:
-            known = group["lr"].fill_(rate)
+        if first and group["stage"] < first:
+            continue
+        own, known = rate * group.get("rate_factor", 1.0), group["lr"]
+        if not isinstance(known, Tensor):
+            group["lr"] = own
+        elif id(known) not in filled:
+            filled.add(id(known.fill_(own)))
 
 
 def lay_state(optimizer: torch.optim.Optimizer) -> None:
@@ -290,7 +328,7 @@ def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> 
     return optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, dict[str, Tensor]]:
+def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
     """The tensors that ``optimizer`` keeps for each parameter, by the parameter's name.
 
     Names outlive surgery; the positions that ``optimizer.state_dict()`` uses do not.
@@ -303,7 +341,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[
 
 
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, network: Network, state: dict[str, dict[str, Tensor]]
+    optimizer: torch.optim.Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]
 ) -> None:
     """Put back what :func:`optimizer_state` took.
 

@@ -50,9 +50,10 @@ class Step:
         self._recorder: Recorder | None = None
         if records_whole(state, guidance):
             # A number would be recorded as it is; a tensor is read anew.
-            rate = torch.zeros((), device=state.where.device)
+            rates: dict[float, Tensor] = {}
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                zero = torch.zeros((), device=state.where.device)
+                group["lr"] = rates.setdefault(group.get("rate_factor", 1.0), zero)
             self._recorder = Recorder(self._learn, state.where.device, state.network.parameters, self._reads, as_graph)
         self._recorded = self._recorder is None and records(state.where.device)
         if state.config.train.compile:
@@ -93,6 +94,9 @@ class Step:
             right answers. The next step may overwrite it.
         """
         set_learning_rate(self._state.optimizer, rate)
+        config = self._state.config
+        if config.growth.learning_rate == "constant":
+            set_learning_rate(self._state.optimizer, config.train.learning_rate, first=config.network.first_stages)
         dense = moves.begin()
         inputs = (fed.images, fed.targets, fed.labels, fed.index, taus)
         if self._recorder is None or moves.due or len(fed.labels) != self._batch:
@@ -178,6 +182,7 @@ def records_whole(state: State, guidance: Guidance) -> bool:
         *(["several processes share it"] if where.team.size > 1 else []),
         *([f"train.optimizer is {optimizer}"] if optimizer not in RECORDABLE else []),
         *(["it has a teacher"] if guidance.asks else []),
+        *(["growth.learning_rate is constant"] if state.config.growth.learning_rate == "constant" else []),
     ]
     if wanted and hindrances:
         raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")

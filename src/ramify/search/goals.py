@@ -11,7 +11,7 @@ from typing import Literal
 
 from ramify.data.pictures import Part
 from ramify.errors import ConfigError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 
 OBJECTIVES = {
     "accuracy": "share of the validation pictures answered rightly; with macs or latency, by the exit policy",
@@ -26,7 +26,7 @@ OBJECTIVES = {
 FUNCTIONS = {"int8_bytes": "ramify.ship.size:int8_bytes"}
 """Objectives that are found as the functions of users are."""
 
-OwnObjective = Callable[[Network, Part], float]
+OwnObjective = Callable[[Branching, Part], float]
 """A function of the user's: of the network as it will end, in evaluation mode, and the validation pictures."""
 
 

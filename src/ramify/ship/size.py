@@ -1,7 +1,7 @@
 """How large a network is once it is exported, without writing it."""
 
 from ramify.data.pictures import Part
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.policy import Policy
 from ramify.run.evaluate import to_float
 from ramify.ship.graphs import plain
@@ -14,7 +14,7 @@ PICTURES = 64
 """From which the ranges of the activations are taken; the size does not depend on them."""
 
 
-def int8_bytes(network: Network, valid: Part) -> float:
+def int8_bytes(network: Branching, valid: Part) -> float:
     """Bytes of ``all_exits.onnx`` that ``ramify export --quantize int8`` writes, but for the card in it.
 
     Args:
@@ -25,8 +25,7 @@ def int8_bytes(network: Network, valid: Part) -> float:
         InputError: onnx or onnxruntime is not installed.
     """
     need("onnx", "onnxscript", "onnxruntime")
-    shape = network.config.input_shape
-    assert shape is not None
+    shape = network.input_shape
     pictures = to_float(valid.images[:PICTURES].cpu()).contiguous()
     stages = quantize_stages(to_stages(plain(network), shape), pictures)
     return float(join(stages, Policy((None,) * (len(stages) - 1))).all_exits.ByteSize())

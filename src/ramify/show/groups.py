@@ -14,10 +14,11 @@ from ramify.config import Config, keys
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.errors import CheckpointError, RamifyError
-from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.events import EpochDone
-from ramify.run.folder import CONFIG, METRICS, checkpoint_of, read_lines
+from ramify.run.folder import CONFIG, METRICS, read_lines
 from ramify.run.readback import describe, remeasure
+from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
 from ramify.show.tables import amount
 from ramify.show.words import plural
@@ -332,7 +333,7 @@ def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = T
         InputError: it has no checkpoint yet, or one of its files is damaged.
     """
     summary = describe(folder)
-    _, card = read_model(checkpoint_of(folder))
+    _, card = read_saved(folder)
     found, unmeasured = _policy(folder, summary, card, progress) if policy else (None, None)
     machine = summary.machine
     last = summary.exits[-1]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
-from ramify.run.folder import checkpoint_of
+from ramify.run.saved import checkpoint_of
 from ramify.show.groups import LAST, Group, Run, grouped, read_run, varied_keys
 from ramify.show.report.baseline import matches
 from ramify.show.report.compare_parts import pictures, plus_minus

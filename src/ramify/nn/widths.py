@@ -1,0 +1,135 @@
+"""Which channels the plans of a network can lose or gain, read off the network that they grow to.
+
+A plan has one number for the inner channels of a cell and one for its outputs, so not every group of channels can go:
+what an identity shortcut carries stays, and so do the outputs of the stem and inner channels of more than one kind.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ramify.nn.cells import CELLS, CellPlan
+from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
+
+Shapes = Mapping[str, torch.Size]
+"""Of parameters and buffers, by name."""
+
+
+@dataclass(frozen=True)
+class CellGroups:
+    """The groups of channels that the layers of one cell make.
+
+    Attributes:
+        inner: those that only the cell itself reads, in order.
+        outputs: the others.
+        own: whether the cell has inner channels at all, be they removable or not.
+    """
+
+    inner: tuple[ChannelGroup, ...] = ()
+    outputs: tuple[ChannelGroup, ...] = ()
+    own: bool = False
+
+
+def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: Shapes) -> dict[str, CellGroups]:
+    """For each cell by name the groups that its plan can lose.
+
+    Args:
+        graph: of the network that all stages make.
+        plans: of its cells, by name.
+        shapes: of its parameters and buffers, by name.
+    """
+    made: defaultdict[str, list[ChannelGroup]] = defaultdict(list)
+    for group in graph.groups:
+        cells = {_cell(name) for name in group.space}
+        if len(cells) == 1:
+            made[cells.pop()].append(group)
+    return {name: _sorted(name, plan, made[name], shapes) for name, plan in plans.items()}
+
+
+def _sorted(cell: str, plan: CellPlan, groups: Sequence[ChannelGroup], shapes: Shapes) -> CellGroups:
+    inner: list[ChannelGroup] = []
+    outputs: list[ChannelGroup] = []
+    for group in groups:
+        inside = all(_cell(place.name) == cell for place in (*group.readers, *group.filters))
+        (inner if inside else outputs).append(group)
+    spaces = {group.space: group for group in inner if _can_go(group)}
+    counted = {space for space, group in spaces.items() if _is_inner(cell, plan, group, shapes)}
+    lost = tuple(group for group in inner if group.space in counted and _can_go(group))
+    return CellGroups(lost, tuple(filter(_can_go, outputs)), bool(inner))
+
+
+def _can_go(group: ChannelGroup) -> bool:
+    return not group.carried and all(len(place.at) == 1 for place in group.makers)
+
+
+def _is_inner(name: str, plan: CellPlan, group: ChannelGroup, shapes: Shapes) -> bool:
+    """Whether the cell of a plan with one inner channel more has one more of the channels of ``group``."""
+    wider = {key: list(shape) for key, shape in shapes.items() if key.startswith(f"{name}.")}
+    for (tensor, dim), places in cuts([group]).items():
+        if tensor in wider:
+            wider[tensor][dim] += len(places)
+    with torch.device("meta"):
+        more = CELLS[plan.type](replace(plan, inner_channels=plan.inner_channels + 1))
+    return wider == {f"{name}.{key}": list(value.shape) for key, value in more.state_dict().items()}
+
+
+def _cell(name: str) -> str:
+    """The name of the cell that a layer is in: ``stages.1.cells.0`` of ``stages.1.cells.0.conv1``."""
+    parts = name.split(".")
+    return ".".join(parts[:4]) if parts[2:3] == ["cells"] else ""
+
+
+def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[ChannelGroup, ...]:
+    """Of the groups of all ``cells`` those of the first ``stages``, with what reads them there."""
+
+    def there(places: tuple[Places, ...]) -> tuple[Places, ...]:
+        return tuple(
+            place for place in places if not place.name.startswith("stages.") or int(place.name.split(".")[1]) < stages
+        )
+
+    return tuple(
+        replace(
+            group,
+            readers=there(group.readers),
+            filters=there(group.filters),
+            gates=there(group.gates),
+            vectors=there(group.vectors),
+        )
+        for name, groups in cells.items()
+        if int(name.split(".")[1]) < stages
+        for group in (*groups.inner, *groups.outputs)
+    )
+
+
+def narrowed(
+    plan: CellPlan, groups: CellGroups, trunk: Sequence[bool], lost: Sequence[ChannelGroup]
+) -> tuple[CellPlan, list[bool]]:
+    """The plan of a cell once the channels in ``lost`` are gone, and which of its outputs are left.
+
+    Args:
+        plan: as it was.
+        groups: that the cell makes.
+        trunk: which channels that it reads are left.
+        lost: some of the groups of the whole network.
+    """
+    makers = {group.makers for group in lost}
+    outputs = [group.makers not in makers for group in groups.outputs] or [True] * plan.out_channels
+    inner = sum(group.makers not in makers for group in groups.inner)
+    reads, gives = sum(trunk), sum(outputs)
+    if not groups.inner:
+        inner = plan.inner_channels if groups.own else CELLS[plan.type].inner_channels(reads, gives)
+    return replace(plan, in_channels=reads, inner_channels=inner, out_channels=gives), outputs
+
+
+def cuts(lost: Sequence[ChannelGroup]) -> Mapping[tuple[str, int], list[int]]:
+    """For each tensor and dimension the places that go with the channels in ``lost``; masks go as weights do."""
+    found: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for group in lost:
+        for name, at, dim in (*group.makers, *group.gates, *group.filters, *group.readers):
+            for tensor in ("weight", "mask"):
+                found[f"{name}.{tensor}", dim].extend(at)
+        for name, at, dim in group.vectors:
+            found[name, dim].extend(at)
+    return found
