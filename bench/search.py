@@ -1,7 +1,7 @@
 """Which sampler, and does halving pay? Hypervolume after equal training epochs, on the embedded digits.
 
     python bench/search.py
-    python bench/search.py --epochs 720 --samplers random tpe
+    python bench/search.py --epochs 720 --samplers random tpe --ways plain both
 
 Each row is a sampler with or without successive halving and inheritance, with one worker. A search ends when it has
 trained as many epochs as the others. Its hypervolume is the share of the rectangle of 100 to 300,000 weights
@@ -22,14 +22,17 @@ from pathlib import Path
 import optuna
 import torch
 
+from ramify.search.coordinator import StepTaken, WorkEvent, coordinate
+from ramify.search.engine import open_engine
 from ramify.search.front import front_of
 from ramify.search.space import read_space
-from ramify.search.study import Trial, start_search
-from ramify.search.worker import StepTaken, WorkEvent, work
+from ramify.search.study import start_search
+from ramify.search.trial import Trial
 
 WEIGHTS, ACCURACY = (100.0, 300_000.0), 0.5
 BASE = ["data.limit=600", "prune.epochs=[4]", "train.device=cpu", "train.threads=1"]
 RESULTS = Path(__file__).parent / "results"
+WAYS = {"plain": (False, False), "halving": (True, False), "inheritance": (False, True), "both": (True, True)}
 
 
 class EnoughError(Exception):
@@ -70,14 +73,15 @@ def run(sampler: str, halving: bool, inherit: bool, seed: int, epochs: int, fold
     search = start_search("bench", space, 10_000, searches_dir=folder)
     trained: dict[int, int] = {}
 
-    def tell(event: WorkEvent) -> None:
+    def count(event: WorkEvent) -> None:
         if isinstance(event, StepTaken):
             trained[event.trial] = event.rung
             if sum(trained.values()) >= epochs:
                 raise EnoughError
 
-    with contextlib.suppress(EnoughError):
-        work(search, tell)
+    with contextlib.suppress(EnoughError), open_engine(None, 1, gpus=False) as engine:
+        coordinate(search, engine, count)
+    search.close()
     return hypervolume(front_of(search).best), len(trained), sum(trained.values())
 
 
@@ -86,6 +90,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=360)
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe", "nsgaii"])
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--out", type=Path, default=RESULTS / "search.json")
     given = parser.parse_args()
     machine = f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}"
@@ -93,7 +98,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     first: float | None = None
     for sampler in given.samplers:
-        for halving, inherit in ((False, False), (True, False), (False, True), (True, True)):
+        for halving, inherit in (WAYS[way] for way in given.ways):
             found: list[tuple[float, int, int]] = []
             for seed in range(given.repeats):
                 with tempfile.TemporaryDirectory() as folder:

@@ -24,24 +24,27 @@ data.digits data.fit data.sources data.augment data.photo data.strong data.cutou
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
 run.events run.feeding run.folder run.saved run.dealing run.prepare run.state run.growing run.regrowing run.answers
 run.teacher run.guidance run.record run.step run.train run.calibrate run.analysis run.classes run.measuring run.readback
-search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
-search.storage search.study search.measure search.worker search.front
-show show.words show.lines show.live show.analysis show.classes show.tables show.front
+search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
+search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep
+search.front
+show show.words show.lines show.live show.analysis show.classes show.tables show.front show.sweep
+show.groups show.grouptable
 show.scalars show.network_picture show.tensorboard show.wandb show.tracking
 show.report show.report.plot show.report.page show.report.parts show.report.pictures show.report.gradcam
-show.report.groups show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
+show.report.baseline show.report.compare_parts show.report.compare_plots show.report.compare_sections
 show.report.compare_static show.report.compare
 show.report.facts show.report.outcome show.report.classes
 show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize
-ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
+ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
+ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 opened
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
-cli.search cli.serve cli.convert cli.bench
+cli.search cli.sweep cli.serve cli.convert cli.bench
 cli.app cli
 __main__
 """

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +22,11 @@ class Server:
     url: str
     control: tuple[str, ...]
 
-    def restart(self) -> None:
-        """Away for a moment: every connection is cut."""
-        subprocess.run([*self.control, "-m", "fast", "restart"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+    def away(self, seconds: float) -> None:
+        """Stop the server, which cuts every connection, and start it again after ``seconds``."""
+        subprocess.run([*self.control, "-m", "fast", "stop"], check=True, stdout=subprocess.DEVNULL, timeout=60)
+        time.sleep(seconds)
+        subprocess.run([*self.control, "start"], check=True, stdout=subprocess.DEVNULL, timeout=60)
 
 
 def binaries() -> Path | None:

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ramify.search.space import read_space
+from ramify.search.study import start_search
 from tests.conftest import CommandLine
+from tests.search.test_search import work
 
 TINY = """
 base:
@@ -46,14 +49,38 @@ def test_a_search_from_start_to_front(ramify: CommandLine, tiny: str) -> None:
     told = json.loads(ramify("search", "front", "demo", "--json").out)
     assert len(told["front"]) + len(told["dominated"]) == 3
 
-    # Nothing is left to do, so a worker that joins leaves; with more trials, the search goes on.
-    assert ramify("search", "worker", "demo").code == 0
     assert ramify("search", "stop", "demo").code == 0
     assert json.loads(ramify("search", "status", "demo", "--json").out)["stopped"]
+    # Nothing is left to do; with more trials, the search goes on.
+    assert ramify("search", "start", "demo", "--json").out == ""
     more = ramify("search", "start", "demo", "--trials", "4", "--json")
     events = [json.loads(line) for line in more.out.splitlines()]
     assert {event["trial"] for event in events} == {3}
     assert [event["event"] for event in events][:2] == ["WorkBegan", "StepTaken"]
+
+
+def test_a_function_of_the_users_is_an_objective(ramify: CommandLine) -> None:
+    Path("mine.py").write_text("def shown(network, valid):\n    return len(network.stages) * len(valid)\n")
+    objectives = "objectives: [accuracy, {function: mine.py:shown, better: high}]\nconstraints: [shown >= 10]"
+    Path("own.yaml").write_text(TINY.replace("objectives: [accuracy, weights]", objectives))
+    answer = ramify("search", "start", "own", "own.yaml", "--trials", "1")
+    assert answer.code == 0, answer.err
+    [trial] = json.loads(ramify("search", "front", "own", "--json").out)["front"]
+    assert trial["values"]["shown"] == 2 * 20
+    assert ramify("search", "front", "own", "--plot", "own.svg").code == 0
+    # It belongs to the space: a search goes on with it, and with no other.
+    assert ramify("search", "start", "own", "own.yaml", "--trials", "1").code == 0
+    for text, sentence in (
+        ("mine.py:hidden", "AttributeError"),
+        ("absent.py:shown", "FileNotFoundError"),
+        ("no.such.module:shown", "ModuleNotFoundError"),
+    ):
+        Path("own.yaml").write_text(TINY.replace("objectives: [accuracy,", f"objectives: [{{function: '{text}'}},"))
+        answer = ramify("search", "start", "other", "own.yaml")
+        assert (answer.code, sentence in answer.err) == (2, True), answer.err
+        assert "accepted: module:function or file.py:function" in answer.err
+    Path("own.yaml").write_text(TINY.replace("objectives: [accuracy,", "objectives: [{function: mine.py},"))
+    assert "objectives: got {function: mine.py}; accepted" in ramify("search", "start", "other", "own.yaml").err
 
 
 def test_a_dry_run_prints_the_space_and_five_samples(ramify: CommandLine) -> None:
@@ -66,13 +93,6 @@ def test_a_dry_run_prints_the_space_and_five_samples(ramify: CommandLine) -> Non
     told = json.loads(ramify("search", "start", "x", "colour32", "--seed", "3", "--dry_run", "--json").out)
     assert "seed: 3" in told["space"]
     assert len(told["samples"]) == 5
-
-
-def test_a_search_can_be_set_up_for_others_to_work_on(ramify: CommandLine, tiny: str) -> None:
-    assert ramify("search", "start", "demo", tiny, "--workers", "0", "--trials", "1").code == 0
-    assert "no trial has reached a rung yet" in ramify("search", "front", "demo").out
-    assert ramify("search", "worker", "demo").code == 0
-    assert "1 network on the front" in ramify("search", "front", "demo").out
 
 
 def test_overrides_change_the_base_and_options_the_space(ramify: CommandLine) -> None:
@@ -92,7 +112,9 @@ def test_overrides_change_the_base_and_options_the_space(ramify: CommandLine) ->
         (["start", "x", "digits", "data.limt=3"], "unknown key data.limt; nearest known key: data.limit"),
         (["start", "a b"], "error: name: got 'a b'; accepted: letters, digits"),
         (["start", "x", "--storage", "postgresql://127.0.0.1:9/x"], "does not answer"),
-        (["worker", "x"], "error: got 'x', which is no search in searches"),
+        (["start", "x", "--on", "ray"], "--on: got 'ray'; accepted: dask://host:port, slurm, pbs, lsf, sge"),
+        (["start", "x", "--on", "dask://127.0.0.1:9"], "--on: dask://127.0.0.1:9 does not answer"),
+        (["start", "x", "--engine_options", "a.yaml"], "--engine_options: got a.yaml; accepted: with --on slurm"),
         (["status", "x"], "which is no search in searches"),
         (["stop", "x"], "which is no search in searches"),
         (["front", "x"], "which is no search in searches"),
@@ -118,7 +140,7 @@ def test_every_fault_of_a_space_is_told_with_its_file(ramify: CommandLine, tmp_p
 
 
 def test_a_name_in_use_with_another_space(ramify: CommandLine, tiny: str) -> None:
-    assert ramify("search", "start", "demo", tiny, "--workers", "0").code == 0
+    start_search("demo", read_space(tiny)).close()
     answer = ramify("search", "start", "demo", "colour32")
     assert answer.code == 2
     assert "a search with another space (it differs in base, vary" in answer.err
@@ -129,8 +151,7 @@ def test_a_trial_is_trained_in_full(ramify: CommandLine) -> None:
         "base: {data.limit: 60, network.structure: [1, 0], network.channels: 4}\n"
         "vary: {train.learning_rate: {log: [0.01, 0.1]}}\nobjectives: [accuracy, weights]\nepochs: 2\n"
     )
-    assert ramify("search", "start", "mine", "tiny.yaml", "--trials", "1", "--workers", "0").code == 0
-    assert ramify("search", "worker", "mine").code == 0
+    work(start_search("mine", read_space("tiny.yaml"), 1))
     answer = ramify("train", "--from_search", "mine", "--trial", "0", "train.epochs=3", "growth.epochs=null", "-q")
     assert answer.code == 0, answer.err
     assert "mine-0000" in answer.out

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.search.goals import costs, dominates, feasible, parse_constraint
+from ramify.search.goals import builtin, costs, dominates, feasible, parse_constraint
 from ramify.search.halving import Standing, best, fronts, verdicts
 from ramify.search.space import Space, parse_space
 
@@ -41,7 +41,7 @@ def test_constraints(text: str, value: float, met: bool) -> None:
 
 def test_only_accuracy_is_to_be_high() -> None:
     better, worse = {"accuracy": 0.9, "macs": 5.0}, {"accuracy": 0.8, "macs": 5.0}
-    objectives = ["accuracy", "macs"]
+    objectives = [builtin("accuracy"), builtin("macs")]
     assert dominates(costs(better, objectives), costs(worse, objectives))
     assert not dominates(costs(worse, objectives), costs(worse, objectives))
 

@@ -2,33 +2,55 @@
 
 import contextlib
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import pytest
 
 from ramify.configfile import read_config
 from ramify.errors import InputError, RunError
 from ramify.run.folder import locked, read_lines
+from ramify.search.coordinator import Notify, StepTaken, WorkBegan, WorkEvent, coordinate
+from ramify.search.engine import TaskEngine
 from ramify.search.front import front_of, importances
 from ramify.search.measure import measure
 from ramify.search.space import Space, parse_space
-from ramify.search.storage import JOURNAL, patiently
-from ramify.search.study import Search, config_of_trial, open_search, start_search
-from ramify.search.worker import StepTaken, WorkBegan, WorkEvent, work
+from ramify.search.storage import patiently
+from ramify.search.study import STOP, Search, config_of_trial, open_search, start_search
 from ramify.show.front import front_csv, front_json, front_sentences, front_table, plot_front
-from tests.search.postgres import server
 
 TRIALS = 5
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Here(Executor):
+    """One worker: this process."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+HERE = TaskEngine(Here(), lambda: 1, (BrokenExecutor,), "here")
+
+
+def work(search: Search, notify: Notify = lambda event: None) -> Search:
+    """Coordinate ``search`` with one worker, and leave it to others."""
+    try:
+        coordinate(search, HERE, notify)
+    finally:
+        search.close()
+    return search
 
 
 def space(*, limit: int = 120, sampler: str = "tpe", constraints: str = "[]", rungs: str = "[2, 4]") -> Space:
@@ -100,7 +122,7 @@ def test_trials_begin_as_earlier_ones_that_they_extend(done: Search) -> None:
 
 
 def test_nothing_is_inherited_where_that_is_turned_off(tmp_path: Path) -> None:
-    search = start_search("alone", replace(space(), inherit=False), 3, searches_dir=tmp_path)
+    search = start_search("alone", space().model_copy(update={"inherit": False}), 3, searches_dir=tmp_path)
     work(search)
     assert [trial.ancestor for trial in search.trials()] == [None] * 3
     assert not list(search.runs.glob("*/rungs"))
@@ -126,7 +148,7 @@ def test_a_trial_whose_ancestor_is_not_at_hand_begins_afresh_and_says_so(done: S
 
 def test_the_figures_are_those_of_the_network_that_was_trained(done: Search) -> None:
     best = next(trial for trial in done.trials() if trial.epochs == 4)
-    assert measure(done.runs / best.name, done.space.objectives, done.space.max_drop) == best.values
+    assert measure(done.runs / best.name, done.space.names, done.space.max_drop) == best.values
 
 
 def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> None:
@@ -139,7 +161,6 @@ def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> Non
 
 @pytest.mark.slow
 def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search, tmp_path: Path) -> None:
-    search = start_search("calm", space(), TRIALS, searches_dir=tmp_path)
     breaks = Counter[str]()
 
     def tell(event: WorkEvent) -> None:
@@ -150,7 +171,7 @@ def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search,
 
     for _ in range(50):
         with contextlib.suppress(KeyboardInterrupt):
-            work(open_search("calm", searches_dir=tmp_path), tell)
+            search = work(start_search("calm", space(), TRIALS, searches_dir=tmp_path), tell)
             break
     assert len(breaks) > TRIALS
     assert outcome(search) == outcome(done)
@@ -174,37 +195,37 @@ def test_every_sampler_works_and_repeats_itself(sampler: str, tmp_path: Path) ->
     assert set(mattered["weights"]) == {"network.channels", "train.learning_rate", "growth_times"}
 
 
-def test_a_worker_that_is_told_to_leave_leaves_its_trial_to_others(tmp_path: Path) -> None:
+def test_a_search_that_is_asked_to_leave_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
     search, leave = start_search("left", space(), 1, searches_dir=tmp_path), threading.Event()
-    work(search, lambda event: leave.set(), leave=leave)
+    coordinate(search, HERE, lambda event: leave.set(), leave=leave)
     assert not search.trials()[0].finished
-    assert search.leases.held() == {}
-    work(search)
-    assert search.trials()[0].finished
+    assert (search.folder / STOP).exists()
+    search.close()
+    # The number of trials, and the space, are those that were asked for.
+    search = work(start_search("left", searches_dir=tmp_path))
+    assert search.space == space()
+    assert [trial.finished for trial in search.trials()] == [True]
 
 
-def test_a_worker_that_was_taken_for_dead_and_is_not_costs_no_trial(tmp_path: Path) -> None:
-    search, leave = start_search("slow", space(), 1, searches_dir=tmp_path), threading.Event()
-    work(search, lambda event: leave.set(), leave=leave)
+def test_a_run_that_a_lost_worker_still_trains_is_waited_for(tmp_path: Path) -> None:
+    search = start_search("slow", space(), 1, searches_dir=tmp_path)
     folder = search.runs / "trial-0000"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(folder))
         threading.Timer(1.5, stack.close).start()
         work(search)
-    assert search.trials()[0].failed is None
+    assert [trial.failed for trial in search.trials()] == [None]
     assert search.trials()[0].finished
 
 
-def test_a_stopped_search_goes_on_when_it_is_started_again(tmp_path: Path) -> None:
-    search = start_search("halt", space(), 1, searches_dir=tmp_path)
-    search.study.set_user_attr("stopped", True)
-    work(search)
-    assert search.trials() == []
-    search = start_search("halt", None, 1, searches_dir=tmp_path)
-    assert search.space == space()
-    work(search)
-    assert len(search.trials()) == 1
+def test_one_process_works_on_a_search(tmp_path: Path) -> None:
+    search = start_search("mine", space(), 1, searches_dir=tmp_path)
+    with pytest.raises(InputError, match="name: got mine, a search that another process works on"):
+        start_search("mine", searches_dir=tmp_path)
+    assert open_search("mine", searches_dir=tmp_path).trials() == []
+    search.close()
+    start_search("mine", searches_dir=tmp_path).close()
 
 
 def test_a_name_belongs_to_one_space(done: Search) -> None:
@@ -223,8 +244,7 @@ def test_a_storage_that_does_not_answer(tmp_path: Path) -> None:
 
 def test_a_constraint_that_nobody_meets_is_said(tmp_path: Path) -> None:
     search = start_search("strict", space(constraints="[weights <= 3]", rungs="[3]"), 2, searches_dir=tmp_path)
-    work(search)
-    front = front_of(search)
+    front = front_of(work(search))
     assert front.best == ()
     assert len(front.infeasible) == 2
     assert front_sentences(front)[0].startswith(
@@ -261,16 +281,10 @@ def test_the_front_is_shown_written_and_drawn(done: Search, tmp_path: Path) -> N
     assert json.loads(json.dumps(told))["epochs_without_halving"] == 4 * TRIALS
     plot_front(front, tmp_path / "front.png")
     assert (tmp_path / "front.png").read_bytes().startswith(b"\x89PNG")
+    plot_front(front, tmp_path / "front.pdf")
+    assert (tmp_path / "front.pdf").read_bytes().startswith(b"%PDF")
     with pytest.raises(InputError, match="cannot be written"):
         plot_front(front, tmp_path / "nowhere" / "front.png")
-
-
-def test_a_journal_line_that_a_death_cut_short_is_dropped(tmp_path: Path) -> None:
-    search = start_search("torn", space(rungs="[3]"), 1, searches_dir=tmp_path)
-    with (search.folder / JOURNAL).open("ab") as file:
-        file.write(b'{"op_code": 4, "worker')
-    work(open_search("torn", searches_dir=tmp_path))
-    assert open_search("torn", searches_dir=tmp_path).trials()[0].finished
 
 
 def test_a_database_that_is_away_is_asked_again() -> None:
@@ -288,94 +302,3 @@ def test_a_database_that_is_away_is_asked_again() -> None:
     calls.clear()
     with pytest.raises(RunError, match="storage: does not answer any more"):
         patiently(call, patience=-1)
-
-
-@contextlib.contextmanager
-def workers(search: Search, count: int, *options: str) -> Iterator[list["subprocess.Popen[str]"]]:
-    command = [sys.executable, "-m", "ramify", "search", "worker", search.name, "--json", *options]
-    command += ["--searches_dir", str(search.folder.parent), "--lease_seconds", "3"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(count)]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def kill_in_mid_trial(process: "subprocess.Popen[str]") -> int:
-    """``kill -9`` while it trains; gives the trial."""
-    assert process.stdout is not None
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["event"] == "WorkBegan":
-            time.sleep(0.4)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return int(event["trial"])
-    raise AssertionError("the worker ended before it began a trial")
-
-
-def finished_once(search: Search, wanted: int) -> None:
-    trials = search.trials()
-    assert len(trials) == wanted
-    assert all(trial.finished and trial.failed is None for trial in trials)
-    for trial in trials:
-        lines = read_lines(search.runs / trial.name / "metrics.jsonl")
-        assert [line["epoch"] for line in lines] == list(range(1, trial.epochs + 1))
-    assert search.leases.held() == {}
-
-
-@pytest.mark.slow
-def test_one_worker_killed_in_mid_trial_and_started_again_ends_the_same(tmp_path: Path) -> None:
-    wanted, larger = 3, space(limit=900, rungs="[3, 6]")
-    calm = start_search("calm", larger, wanted, searches_dir=tmp_path / "calm")
-    work(calm)
-    search = start_search("killed", larger, wanted, searches_dir=tmp_path)
-    with workers(search, 1) as [process]:
-        kill_in_mid_trial(process)
-    assert not search.trials()[-1].finished
-    work(search)
-    finished_once(search, wanted)
-    assert outcome(search) == outcome(calm)
-
-
-@pytest.mark.slow
-def test_of_two_workers_one_is_killed_and_every_trial_is_finished_once(tmp_path: Path) -> None:
-    search = start_search("killed", space(limit=900, rungs="[2, 4]"), 6, searches_dir=tmp_path)
-    with workers(search, 2) as (first, second):
-        orphan = kill_in_mid_trial(first)
-        out, _ = second.communicate(timeout=120)
-        assert second.returncode == 0
-    finished_once(search, 6)
-    events = [json.loads(line) for line in out.splitlines()]
-    assert any(event["event"] == "WorkBegan" and event["trial"] == orphan for event in events)
-    # In the journal, a trial is closed by one line: its state and its values.
-    closed = Counter(
-        record["trial_id"]
-        for record in map(json.loads, (search.folder / JOURNAL).read_text().splitlines())
-        if record.get("values") is not None and "state" in record and "trial_id" in record
-    )
-    assert sorted(closed.values()) == [1] * 6
-
-
-@pytest.mark.slow
-def test_postgresql_with_a_worker_killed_and_the_server_away_for_a_moment(tmp_path: Path) -> None:
-    with server() as postgres:
-        six = space(limit=900, rungs="[2, 4]")
-        search = start_search("shared", six, 6, storage=postgres.url, searches_dir=tmp_path)
-        assert json.loads((search.folder / "search.json").read_text())["storage"].startswith("postgresql+psycopg://")
-        with workers(search, 2) as (first, second):
-            kill_in_mid_trial(first)
-            postgres.restart()
-            second.communicate(timeout=150)
-            assert second.returncode == 0
-        finished_once(search, 6)
-        # From anywhere: another folder finds the same search by its address alone.
-        there = open_search("shared", storage=postgres.url, searches_dir=tmp_path / "elsewhere")
-        assert outcome(there) == outcome(search)
-        there.close()
-        with pytest.raises(InputError, match="another space"):
-            start_search("shared", space(), 6, storage=postgres.url, searches_dir=tmp_path)
-        search.close()

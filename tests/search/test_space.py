@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from ramify.configfile import read_config
 from ramify.errors import ConfigError
 from ramify.search.draw import place, rising, suggest
+from ramify.search.sampling import propose
 from ramify.search.space import parse_space, read_space, ready_spaces, space_yaml
-from ramify.search.study import propose
 
 SMALL = "vary: {train.learning_rate: {log: [0.01, 0.1]}}\n"
 

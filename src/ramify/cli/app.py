@@ -18,6 +18,7 @@ from ramify.cli.prune import prune
 from ramify.cli.report import report
 from ramify.cli.search import app as search
 from ramify.cli.serve import serve
+from ramify.cli.sweep import sweep
 from ramify.cli.train import train
 
 app = typer.Typer(
@@ -46,6 +47,21 @@ def _root(
     pass
 
 
-for verb in (train, info, evaluate, calibrate, prune, convert, report, export, predict, serve, bench, data, config):
+for verb in (
+    train,
+    sweep,
+    info,
+    evaluate,
+    calibrate,
+    prune,
+    convert,
+    report,
+    export,
+    predict,
+    serve,
+    bench,
+    data,
+    config,
+):
     app.command()(verb)
 app.add_typer(search)

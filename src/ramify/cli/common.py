@@ -25,6 +25,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")
 RunsDir = Annotated[
     Path | None, typer.Option("--runs_dir", help="Where the folders of the runs are kept [default: runs]")
 ]
+Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of groups as CSV.")]
+Latex = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of groups as LaTeX (booktabs).")]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the groups: SVG, PDF or PNG.")]
 RUNS_DIR = Path("runs")
 MANY = 5_000
 """Pictures whose decoding takes long enough to be shown."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, first_process, say, say_json
+from ramify.cli.common import RUNS_DIR, AsJson, Csv, Latex, Plot, RunsDir, download_lines, first_process, say, say_json
 from ramify.errors import RamifyError
 
 
@@ -15,6 +15,9 @@ def report(
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where to write it [default: report.html in the run's folder]")
     ] = None,
+    csv: Csv = None,
+    latex: Latex = None,
+    plot: Plot = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -28,15 +31,24 @@ def report(
     - `ramify report digits-iterative`
     - `ramify report digits-iterative --out page.html`
     - `ramify report runs/demo-seed*`
+    - `ramify report sweeps/mine/runs/* --csv table.csv --plot figure.svg`
     """
+    from ramify.run.saved import find_run
+    from ramify.show.groups import groups_of
+    from ramify.show.grouptable import write_tables
     from ramify.show.report.write import report as write
 
     there = runs_dir or RUNS_DIR
     path = write(names, out=out, runs_dir=there, progress=None if as_json else download_lines(say))
+    written = []
+    if csv or latex or plot:
+        written = write_tables(groups_of([find_run(name, there) for name in names]), csv, latex, plot)
     if as_json:
-        say_json({"runs": names, "path": str(path)})
-    else:
-        say(f"report: {path}; open it in a browser")
+        say_json({"runs": names, "path": str(path), "written": [str(each) for each in written]})
+        return
+    say(f"report: {path}; open it in a browser")
+    for each in written:
+        say(f"written: {each}")
 
 
 def report_of(run: Path, tell: Callable[[str], None]) -> Path | None:

@@ -1,20 +1,18 @@
 """``ramify search``: look for networks worth having."""
 
+import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ramify.cli.common import AsJson, say, say_json, show, split_given
-from ramify.errors import InputError, RunError
+from ramify.cli.common import AsJson, say, say_json, show, split_given, warn
+from ramify.errors import InputError
 
 if TYPE_CHECKING:
+    from ramify.search.engine import TaskEngine
     from ramify.search.space import Space
     from ramify.search.study import Search
 
@@ -34,8 +32,15 @@ Storage = Annotated[
     typer.Option(envvar=STORAGE, metavar="ADDRESS", help="Database for many machines: postgresql://user@host/database"),
 ]
 SearchesDir = Annotated[Path | None, typer.Option("--searches_dir", help="Where searches are kept [default: searches]")]
-LeaseSeconds = Annotated[
-    float, typer.Option("--lease_seconds", min=0.5, help="How long others wait for a worker that is not heard of.")
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="ENGINE", help="Where to compute: dask://host:port, slurm, pbs, lsf or sge [default: here]"
+    ),
+]
+EngineOptions = Annotated[
+    Path | None,
+    typer.Option("--engine_options", metavar="FILE", help="YAML for dask-jobqueue: queue, walltime, memory, ..."),
 ]
 
 
@@ -48,8 +53,13 @@ def start(
             metavar="SPACE|KEY=VALUE", help="A space: YAML file, digits or colour32; overrides of its base."
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, metavar="N", help="How many trials the search is to have.")] = 20,
-    workers: Annotated[int, typer.Option(min=0, metavar="K", help="Processes here; 0 only sets the search up.")] = 1,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="How many trials the search is to have [default: 20, or as before]"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="K", help="Processes here, or jobs of a batch system.")] = 1,
+    on: On = None,
+    engine_options: EngineOptions = None,
     sampler: Annotated[
         Literal["tpe", "nsgaii", "gp", "random"] | None, typer.Option(help="In place of the space's.")
     ] = None,
@@ -60,18 +70,21 @@ def start(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Print the space and five samples, and stop.")] = False,
     storage: Storage = None,
-    lease_seconds: LeaseSeconds = 60.0,
     as_json: AsJson = False,
     searches_dir: SearchesDir = None,
 ) -> None:
-    """Start a search, or go on with one, and work on it here.
+    """Start a search, or go on with one: after Ctrl-C, a crash, or for more trials.
 
     Examples:
 
     - `ramify search start demo --trials 20 --workers 2`
-    - `ramify search start mine mine.yaml --trials 200 --storage postgresql://me@db/ramify`
+    - `ramify search start mine mine.yaml --trials 200 --on dask://10.0.0.5:8786`
+    - `ramify search start mine mine.yaml --trials 200 --workers 16 --on slurm --engine_options gpu.yaml`
+    - `ramify search start mine mine.yaml --storage postgresql://me@db/ramify`
     - `ramify search start demo --dry_run`
     """
+    from ramify.search.engine import open_engine
+    from ramify.search.goals import load_function
     from ramify.search.space import read_space, space_yaml
     from ramify.search.study import start_search
 
@@ -90,89 +103,78 @@ def start(
         for number, sample in enumerate(_samples(chosen)):
             say(f"# sample {number}: {' '.join(sample)}")
         return
-    search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES)
-    if not as_json:
-        say(
-            f"search {name}: {search.wanted()} trials of up to {search.space.epochs} epochs, "
-            f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.objectives)}; "
-            f"kept in {search.folder}"
-        )
-    if workers == 1:
-        _work(search, lease_seconds, as_json)
-    elif workers > 1:
-        _spawn(search, workers, storage, lease_seconds, as_json)
-    if workers and not as_json:
-        _show_front(search)
-
-
-@app.command()
-def worker(
-    name: Name,
-    storage: Storage = None,
-    lease_seconds: LeaseSeconds = 60.0,
-    as_json: AsJson = False,
-    searches_dir: SearchesDir = None,
-) -> None:
-    """Join a search from anywhere, and leave at any time: others go on with the trial.
-
-    Examples:
-
-    - `ramify search worker demo`
-    - `ramify search worker mine --storage postgresql://me@db/ramify`
-    """
-    from ramify.search.study import open_search
-
-    _work(open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES), lease_seconds, as_json)
+    for objective in space.objectives if space else ():
+        if objective.function is not None:
+            load_function(objective.function)
+    gpus = space is None or dict(space.base).get("train.device") != "cpu"
+    with contextlib.ExitStack() as stack:
+        engine = stack.enter_context(open_engine(on, workers, engine_options, gpus=gpus))
+        search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, warn=warn)
+        stack.callback(search.close)
+        if not as_json:
+            say(
+                f"search {name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
+                f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
+                f"kept in {search.folder}"
+            )
+        left = _work(search, engine, as_json)
+        if left and not as_json:
+            say(f"left; go on with: ramify search start {name}")
+        if not as_json:
+            _show_front(search)
 
 
 @app.command()
 def status(name: Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
-    """Tell how far a search is, and who is at work."""
+    """Show how far a search is, and what is being trained."""
     from ramify.search.front import front_of
-    from ramify.search.study import open_search, verdicts_of
+    from ramify.search.measure import epochs_done
+    from ramify.search.study import STOP, open_search, verdicts_of
+    from ramify.search.task import in_use
     from ramify.show.front import front_sentences
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
-    trials, front, held = search.trials(), front_of(search), search.leases.held()
+    trials, front, left = search.trials(), front_of(search), verdicts_of(search)
+    training = {
+        trial.name: {"epoch": epochs_done(search.runs / trial.name), "up_to_epoch": left[trial.number][1]}
+        for trial in trials
+        if trial.number in left and in_use(search.runs / trial.name)
+    }
     counts = {
-        "wanted": search.wanted(),
+        "wanted": search.wanted,
         "finished": sum(trial.finished and trial.failed is None for trial in trials),
         "failed": len(front.failed),
-        "training": sum(trial.name in held for trial in trials),
-        "waiting": sum(not trial.finished and trial.name not in held for trial in trials),
+        "training": len(training),
+        "waiting": sum(not trial.finished and trial.name not in training for trial in trials),
     }
-    at_work = {
-        trial.name: {"worker": held[trial.name].worker, "up_to_epoch": rung}
-        for trial in trials
-        if trial.name in held
-        for rung in [verdicts_of(search, trials).get(trial.number, ("train", trial.epochs))[1]]
-    }
+    stopped = (search.folder / STOP).exists()
     if as_json:
-        say_json({"name": name, "stopped": search.stopped(), **counts, "at_work": at_work, "saved": front.saved})
+        say_json({"name": name, "stopped": stopped, **counts, "at_work": training, "saved": front.saved})
         return
-    say(f"search {name}{', stopped' if search.stopped() else ''}")
+    say(f"search {name}{', stopped' if stopped else ''}")
     say(", ".join(f"{number} {word}" for word, number in counts.items()))
-    for run, doing in at_work.items():
-        say(f"{run}: up to epoch {doing['up_to_epoch']}, by {doing['worker']}")
+    for run, doing in training.items():
+        say(f"{run}: epoch {doing['epoch']}, up to epoch {doing['up_to_epoch']}")
     for sentence in front_sentences(front):
         say(sentence)
 
 
 @app.command()
 def stop(name: Name, storage: Storage = None, searches_dir: SearchesDir = None) -> None:
-    """Tell all workers of a search to leave; `ramify search start NAME` goes on with it."""
-    from ramify.search.study import open_search
+    """Ask a search to leave off; `ramify search start NAME` goes on with it."""
+    from ramify.files import write_atomic
+    from ramify.search.study import STOP, open_search
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
-    search.study.set_user_attr("stopped", True)
-    say(f"search {name}: its workers leave within seconds; go on with: ramify search start {name}")
+    write_atomic(search.folder / STOP, b"")
+    say(f"search {name}: it leaves off within seconds; go on with: ramify search start {name}")
 
 
 @app.command()
 def front(
     name: Name,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every trial as CSV.")] = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the front.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the front: SVG, PDF or PNG.")] = None,
     storage: Storage = None,
     as_json: AsJson = False,
     searches_dir: SearchesDir = None,
@@ -181,7 +183,7 @@ def front(
 
     Examples:
 
-    - `ramify search front demo --plot front.png`
+    - `ramify search front demo --plot front.svg`
     - `ramify search front demo --csv trials.csv`
     """
     from ramify.files import write_atomic
@@ -220,48 +222,24 @@ def _show_front(search: "Search") -> None:
 
 def _samples(space: "Space") -> list[list[str]]:
     """Five draws, as five trials of an empty record would be."""
-    from dataclasses import replace
+    from ramify.search.sampling import propose
 
-    from ramify.search.study import propose
-
-    drawn = (propose(replace(space, sampler="random", seed=space.seed + i), [])[1] for i in range(5))
+    spaces = (space.model_copy(update={"sampler": "random", "seed": space.seed + i}) for i in range(5))
+    drawn = (propose(each, [])[1] for each in spaces)
     return [[text for text in each if text not in space.overrides] for each in drawn]
 
 
-def _work(search: "Search", lease_seconds: float, as_json: bool) -> None:
-    from ramify.search.worker import WorkEvent, leaving_on_signals, work
+def _work(search: "Search", engine: "TaskEngine", as_json: bool) -> bool:
+    """Coordinate ``search``; whether it was left before it was done."""
+    from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
+    from ramify.search.study import STOP
     from ramify.show.front import event_line
 
-    def tell(event: WorkEvent) -> None:
+    def write(event: WorkEvent) -> None:
         say(
             json.dumps({"event": type(event).__name__, **asdict(event)}) if as_json else event_line(event, search.space)
         )
 
     with leaving_on_signals() as leave:
-        work(search, tell, leave=leave, lease_seconds=lease_seconds)
-    if leave.is_set() and not as_json:
-        say(f"left; go on with: ramify search worker {search.name}")
-
-
-def _spawn(search: "Search", workers: int, storage: str | None, lease_seconds: float, as_json: bool) -> None:
-    """Worker processes here, until they end; what stops this process stops them."""
-    from ramify.search.worker import leaving_on_signals
-
-    command = [sys.executable, "-m", "ramify", "search", "worker", search.name]
-    command += ["--searches_dir", str(search.folder.parent), "--lease_seconds", str(lease_seconds)]
-    # The address may hold a password: an environment is read by its owner alone, a command line by everybody.
-    environment = {**os.environ, **({STORAGE: storage} if storage else {})}
-    with leaving_on_signals() as leave:
-        processes = [
-            subprocess.Popen([*command, *(["--json"] if as_json else [])], env=environment) for _ in range(workers)
-        ]
-        while any(process.poll() is None for process in processes):
-            if leave.wait(0.2):
-                for process in processes:
-                    process.send_signal(signal.SIGTERM)
-                break
-        codes = [process.wait() for process in processes]
-    lost = [code for code in codes if code != 0]
-    finished = all(trial.finished for trial in search.trials()) and len(search.trials()) >= search.wanted()
-    if lost and not finished:
-        raise RunError(f"{len(lost)} of {workers} workers ended early; go on with: ramify search start {search.name}")
+        coordinate(search, engine, write, leave=leave)
+    return leave.is_set() or (search.folder / STOP).exists()

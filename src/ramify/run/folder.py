@@ -94,8 +94,8 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
 
 
 def _is_blank(folder: Path) -> bool:
-    """Whether ``folder`` holds nothing, but perhaps the lock of a process that died before it wrote anything."""
-    return folder.is_dir() and all(entry.name == LOCK for entry in folder.iterdir())
+    """Whether ``folder`` holds nothing, but perhaps what a process left that died before it had written anything."""
+    return folder.is_dir() and all(entry.name == LOCK or entry.suffix == ".tmp" for entry in folder.iterdir())
 
 
 def _empty(folder: Path) -> None:

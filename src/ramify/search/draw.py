@@ -6,7 +6,8 @@ from typing import Protocol
 import yaml
 
 from ramify.config import Config
-from ramify.search.space import Space, Vary
+from ramify.search.space import Space
+from ramify.search.vary import Vary
 from ramify.yamltext import Loader, to_text
 
 

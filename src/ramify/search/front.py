@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.search.goals import costs, dominates, feasible
-from ramify.search.space import SPECIAL, Space
+from ramify.search.space import Space
 from ramify.search.storage import quiet_optuna
-from ramify.search.study import Search, Trial
+from ramify.search.study import Search
+from ramify.search.trial import Trial
+from ramify.search.vary import SPECIAL
 
 FEW = 10
 """Below so many trials nothing can be said of importances."""
@@ -51,7 +53,7 @@ def front_of(search: Search) -> Front:
     with_results = [trial for trial in trials if trial.results and trial.failed is None]
     meeting = [trial for trial in with_results if feasible(trial.values, space.constraints)]
     best = non_dominated(space, meeting)
-    axis = space.objectives[min(1, len(space.objectives) - 1)]
+    axis = space.names[min(1, len(space.names) - 1)]
     return Front(
         name=search.name,
         space=space,
@@ -88,9 +90,10 @@ def importances(search: Search) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     if len(trials) < FEW:
         return found
-    for name in search.space.objectives:
+    for objective in search.space.objectives:
+        name = objective.name
         with quiet_optuna():
-            study = optuna.create_study(direction="maximize" if name == "accuracy" else "minimize")
+            study = optuna.create_study(direction="maximize" if objective.better == "high" else "minimize")
             study.add_trials(
                 [
                     create_trial(

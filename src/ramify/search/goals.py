@@ -1,19 +1,75 @@
 """What counts in a search: its objectives, and what a network must keep to."""
 
+import importlib
+import importlib.util
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from ramify.data.pictures import Part
+from ramify.errors import ConfigError
+from ramify.nn.branching import Branching
 
 OBJECTIVES = {
     "accuracy": "share of the validation pictures answered rightly; with macs or latency, by the exit policy",
     "macs": "average multiply-accumulates of an answer by the exit policy",
     "weights": "convolution and linear weights that are kept",
     "parameters": "every parameter: weights, biases, batch norm",
-    "latency": "average milliseconds of an answer by the exit policy, measured here",
+    "latency": "average milliseconds of an answer by the exit policy, measured on the device that trains the trial",
+    "int8_bytes": "bytes of the int8 export (all_exits.onnx)",
 }
-"""What may be an objective; accuracy is to be high, all others low."""
+"""What may be an objective besides a function of the user's; accuracy is to be high, all others low."""
+
+FUNCTIONS = {"int8_bytes": "ramify.ship.size:int8_bytes"}
+"""Objectives that are found as the functions of users are."""
+
+OwnObjective = Callable[[Branching, Part], float]
+"""A function of the user's: of the network as it will end, in evaluation mode, and the validation pictures."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One thing that counts: one of :data:`OBJECTIVES`, or ``module:function`` or ``file.py:function``."""
+
+    name: str
+    better: Literal["low", "high"] = "low"
+    function: str | None = None
+
+
+def builtin(name: str) -> Objective:
+    """The objective of :data:`OBJECTIVES` with this name."""
+    return Objective(name, "high" if name == "accuracy" else "low", FUNCTIONS.get(name))
+
+
+def load_function(address: str) -> OwnObjective:
+    """The function at ``module:function`` or ``path/to/file.py:function``.
+
+    Raises:
+        ConfigError: there is none, or its file cannot be run.
+    """
+    place, _, name = address.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+        found: object = getattr(module, name)
+    except Exception as error:  # whatever a file of the user's does when it is run
+        why = f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"objectives: got {address!r} ({why}); accepted: module:function or file.py:function"
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"objectives: got {address!r}, which is no function; accepted: module:function")
+    return found
+
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -21,7 +77,7 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_CONSTRAINT = re.compile(r"^\s*([a-z_]+)\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*$")
+_CONSTRAINT = re.compile(r"^\s*(\w+)\s*(<=|>=|<|>)\s*([0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*(%?)\s*$")
 
 
 @dataclass(frozen=True)
@@ -68,19 +124,19 @@ def feasible(values: Mapping[str, float], constraints: Sequence[Constraint]) -> 
     return all(constraint.met(values) for constraint in constraints)
 
 
-def costs(values: Mapping[str, float], objectives: Sequence[str]) -> tuple[float, ...]:
+def costs(values: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
     """The objectives as numbers of which less is better.
 
     Example:
-        >>> costs({"accuracy": 0.9, "weights": 1000}, ["accuracy", "weights"])
+        >>> costs({"accuracy": 0.9, "weights": 1000}, [builtin("accuracy"), builtin("weights")])
         (-0.9, 1000)
     """
-    return tuple(-values[name] if name == "accuracy" else values[name] for name in objectives)
+    return tuple(-values[each.name] if each.better == "high" else values[each.name] for each in objectives)
 
 
-def directions(objectives: Sequence[str]) -> list[Literal["maximize", "minimize"]]:
+def directions(objectives: Sequence[Objective]) -> list[Literal["maximize", "minimize"]]:
     """``maximize`` or ``minimize`` for each objective."""
-    return ["maximize" if name == "accuracy" else "minimize" for name in objectives]
+    return ["maximize" if each.better == "high" else "minimize" for each in objectives]
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:

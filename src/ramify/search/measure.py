@@ -4,11 +4,13 @@ Nothing of a search reads the test pictures: a trial is stopped after its last e
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from ramify.config import Config, births
 from ramify.configfile import read_config
+from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
@@ -17,58 +19,30 @@ from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
 from ramify.run.dealing import parts_of_run
 from ramify.run.evaluate import all_logits
-from ramify.run.events import EpochDone, Event, Observer
-from ramify.run.folder import CONFIG, is_run, locked
+from ramify.run.folder import CONFIG, locked
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, fit_to, place
 from ramify.run.saved import read_saved
-from ramify.run.train import resume, train
 from ramify.schedule import prune_targets
+from ramify.search.goals import Objective, load_function
 from ramify.sections import DYNAMIC
-
-
-class _RungReachedError(Exception):
-    """The trial has trained as far as it is to: its checkpoint is on disk."""
-
-
-def train_up_to(config: Config, epoch: int, observers: Sequence[Observer] = ()) -> Path:
-    """Train the run of ``config`` up to ``epoch``, from where it is, and leave it there; gives its folder.
-
-    The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``.
-
-    Raises:
-        RamifyError: as :func:`ramify.run.train.train`.
-    """
-    assert config.name is not None
-    folder = Path(config.runs_dir) / config.name
-    if epochs_done(folder) >= epoch:
-        return folder
-
-    def stop(event: Event) -> None:
-        if isinstance(event, EpochDone) and event.epoch >= epoch:
-            raise _RungReachedError
-
-    watching = (*observers, stop)
-    try:
-        if is_run(folder):
-            resume(folder, watching)
-        else:
-            train(config, watching)
-    except _RungReachedError:
-        pass
-    return folder
 
 
 def epochs_done(folder: Path) -> int:
     """How many epochs of the run in ``folder`` are in its last checkpoint; 0 where there is none."""
     last = readable_folder(folder / "last") / "trainer.json"
-    if not last.exists():
-        return 0
-    return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
+    try:
+        return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0  # what is damaged is said by whoever goes on with the run
 
 
-def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, float]:
+def measure(
+    run: Path, objectives: Sequence[str], max_drop: float, functions: Sequence[Objective] = ()
+) -> dict[str, float]:
     """Every objective of the network that stands for ``run`` now; latency only if it is among ``objectives``.
+
+    ``functions`` are asked as well: each is called with the network as it will end and the validation pictures.
 
     Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the last exit's accuracy
     there. With ``macs`` or ``latency`` among ``objectives``, ``accuracy`` is what that policy reaches on the same
@@ -101,7 +75,20 @@ def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, 
             times = _up_to(exit_latencies(whole.to(where.device)), depth)
             quick = calibrate(logits, valid.labels.cpu(), times, max_drop=max_drop)
             values["latency"] = quick.cost
+        for each in functions:
+            assert each.function is not None
+            values[each.name] = _number(each, load_function(each.function)(whole.to(where.device).eval(), valid))
     return values
+
+
+def _number(objective: Objective, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise RunError(f"objectives: {objective.name}: got {value!r} from {objective.function}; accepted: a number")
+    return number
 
 
 def _up_to(costs: Sequence[float], depth: int) -> list[float]:

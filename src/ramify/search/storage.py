@@ -1,24 +1,29 @@
-"""Where a search keeps its record: a journal file in its folder, or a database that many machines reach."""
+"""Where a search keeps its record: a journal file in its folder, or a database.
+
+Only the coordinator of a search writes, and it holds a lock; whoever looks at the search reads.
+"""
 
 import contextlib
 import importlib.util
+import json
 import time
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ramify.errors import InputError, RunError
-from ramify.search.leases import FileLeases, Leases
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
+    from sqlalchemy import Connection
 
 JOURNAL = "journal.log"
 PATIENCE = 600.0
-"""Seconds for which a database may be away before a worker gives up."""
+"""Seconds for which a database may be away before the coordinator gives up."""
 ANSWER_SECONDS = 5
 """Seconds in which a database must answer when a search is opened."""
 
@@ -73,66 +78,151 @@ def quiet_optuna() -> Iterator[None]:
         yield
 
 
-def open_storage(folder: Path, url: str | None, search: str) -> "tuple[BaseStorage, Leases]":
-    """The record and the leases of the search called ``search``.
+class Owner:
+    """The right to write the record of the search called ``name``, which one process has at a time.
 
-    Args:
-        folder: of the search, for the journal file.
-        url: of a database, in place of it.
-        search: its name.
+    It is the lock of a file in the folder, and with PostgreSQL an advisory lock of the database as well. The system,
+    and the database, drop them when the process dies, however it dies.
+    """
+
+    def __init__(self, name: str, folder: Path, url: str | None) -> None:
+        self.taken = InputError(
+            f"name: got {name}, a search that another process works on; accepted: to wait for it, "
+            f"ramify search stop {name}, or another name"
+        )
+        self._file = FileLock(folder / ".lock")
+        self._url = url if url is not None and url.startswith("postgresql") else None
+        self._key = zlib.crc32(f"ramify search {name}".encode())
+        self._connection: Connection | None = None
+
+    def acquire(self) -> None:
+        """Take it.
+
+        Raises:
+            InputError: another process has it.
+        """
+        try:
+            self._file.acquire(timeout=0)
+        except Timeout:
+            raise self.taken from None
+        try:
+            self.check()
+        except InputError:
+            self.release()
+            raise
+
+    def check(self) -> None:
+        """See that it is still held: a database that was away has dropped its locks.
+
+        Raises:
+            InputError: another process has taken it meanwhile.
+        """
+        if self._url is not None:
+            patiently(self._check)
+
+    def _check(self) -> None:
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            if self._connection is None:
+                engine = create_engine(self._url or "", connect_args={"connect_timeout": ANSWER_SECONDS})
+                self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                query = text("select pg_try_advisory_lock(:key)")
+                if not self._connection.execute(query, {"key": self._key}).scalar_one():
+                    raise self.taken
+            self._connection.execute(text("select 1"))
+        except (SQLAlchemyError, InputError):
+            self._disconnect()
+            raise
+
+    def release(self) -> None:
+        """Give it back."""
+        self._disconnect()
+        self._file.release()
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            connection.invalidate()
+            connection.close()
+            connection.engine.dispose()
+
+
+def open_storage(folder: Path, url: str | None) -> "BaseStorage":
+    """The record in the journal of ``folder``, or in the database at ``url``.
 
     Raises:
-        InputError: the database does not answer, the address is none, or Optuna is not installed.
+        InputError: the database does not answer, the address is none, the journal is damaged, or Optuna is not there.
     """
     need_optuna()
-    return _journal(folder) if url is None else _database(address(url), search)
+    return open_journal(folder / JOURNAL) if url is None else _database(url)
 
 
-def _journal(folder: Path) -> "tuple[BaseStorage, Leases]":
+def open_journal(path: Path) -> "BaseStorage":
+    """The record in the journal file ``path``.
+
+    Raises:
+        InputError: it is damaged.
+    """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-    class Lock(JournalFileOpenLock):
-        """A lock that the system drops when its process dies, and that mends the line a death cut short."""
-
-        def __init__(self, path: Path) -> None:
-            self.path, self.lock = path, FileLock(path.with_name(f".{path.name}.lock"))
+    class NoLock(JournalFileOpenLock):
+        """There is one writer, and it owns the search."""
 
         def acquire(self) -> bool:
-            self.lock.acquire()
-            _drop_half_line(self.path)
             return True
 
         def release(self) -> None:
-            self.lock.release()
+            return None
 
-    path = folder / JOURNAL
+    damage = _damage(path)
+    if damage is not None:
+        raise InputError(
+            f"{path}: is damaged ({damage}); accepted: the record of a search "
+            f"(ramify search start {path.parent.name} saves what can be saved)"
+        )
     with quiet_optuna():
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=Lock(path))), FileLeases(folder)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
 
 
-def _drop_half_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        size = file.seek(0, 2)
-        if size == 0:
-            return
-        file.seek(size - 1)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+def journal_record(line: bytes) -> dict[str, object] | None:
+    """What a line of a journal says; None where it is none."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "op_code" in found else None
 
 
-def _database(url: str, search: str) -> "tuple[BaseStorage, Leases]":
+def _damage(path: Path) -> str | None:
+    """What is wrong with a journal: Optuna looks at no line twice, and counts trials by their lines."""
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    except OSError as error:
+        return error.strerror or str(error)
+    births = 0
+    for number, line in enumerate(lines, start=1):
+        record = journal_record(line)
+        if record is None or (number == 1 and "study_name" not in record):
+            return f"line {number} of {len(lines)}"
+        attrs, trial = record.get("user_attrs"), record.get("trial_id", -1)
+        if not isinstance(trial, int) or trial >= births:
+            return f"line {number} of {len(lines)} is about a trial that is not there"
+        if isinstance(attrs, dict):
+            if attrs.get("number", births) != births:
+                return f"trial {births} is missing before line {number}"
+            births += 1
+    return None
+
+
+def _database(url: str) -> "BaseStorage":
     try:
         from optuna.storages import RDBStorage
         from sqlalchemy import create_engine
         from sqlalchemy.engine import make_url
         from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
-        from ramify.search.sqlleases import SqlLeases
     except ImportError as error:
         raise InputError(f"storage: needs {error.name}, which is not installed; pip install ramify[search]") from None
     try:
@@ -140,8 +230,9 @@ def _database(url: str, search: str) -> "tuple[BaseStorage, Leases]":
         shown = made.render_as_string()
         server = made.get_backend_name() == "postgresql"
         connect = {"connect_timeout": ANSWER_SECONDS} if server else {}
-        engine = create_engine(made, connect_args=connect, pool_pre_ping=True)
+        engine = create_engine(made, connect_args=connect)
         engine.connect().close()
+        engine.dispose()
     except ArgumentError:
         raise InputError(
             f"storage: got {url!r}; accepted: an address such as postgresql://user@host/database"
@@ -154,22 +245,19 @@ def _database(url: str, search: str) -> "tuple[BaseStorage, Leases]":
     with quiet_optuna():
         try:
             # It has answered: a connection that breaks from here on is waited for.
-            return patiently(lambda: (RDBStorage(url, engine_kwargs=options), SqlLeases(engine, search)))
+            return patiently(lambda: RDBStorage(url, engine_kwargs=options))
         except (SQLAlchemyError, RuntimeError) as error:
             raise InputError(f"storage: {shown} cannot hold a search ({_reason(error)})") from None
 
 
-def close_storage(storage: "BaseStorage", leases: Leases) -> None:
+def close_storage(storage: "BaseStorage") -> None:
     """Close the connections to a database; there is nothing to close of files."""
     from optuna.storages import RDBStorage
 
-    from ramify.search.sqlleases import SqlLeases
-
-    if isinstance(storage, RDBStorage):
-        storage.remove_session()
-        storage.engine.dispose()
-    if isinstance(leases, SqlLeases):
-        leases.engine.dispose()
+    inner = getattr(storage, "_backend", storage)
+    if isinstance(inner, RDBStorage):
+        inner.remove_session()
+        inner.engine.dispose()
 
 
 def _reason(error: BaseException) -> str:

@@ -1,38 +1,43 @@
-"""A search and its record: opening it, asking for trials, telling results.
+"""A search and its record: opening it, drawing trials, keeping results.
 
 ::
 
     searches/<name>/
-        search.json      where the record is, without a password
+        search.json      where the record is, without a password, and how many trials are wanted
         space.yaml       the space, with nothing left open
         journal.log      the record, where no database keeps it
-        leases.json      who is at work on what, likewise
+        stop             asks the coordinator to leave
         runs/trial-0007/ the run of each trial; in rungs/ its network at each rung, for trials that begin as it
 
-The record is a study of Optuna. Each trial is born whole, in one write: the sampler draws it from a copy of the record,
-so that a death at any moment leaves a trial that is there or is not, and the same record always gives the same trial.
+The record is a study of Optuna, written by one process at a time: the coordinator (:mod:`ramify.search.coordinator`).
+A trial is born in one write: the sampler draws it from a copy of the record, so that a death at any moment leaves a
+trial that is there or is not, and the same record always gives the same trial.
 """
 
 import difflib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ramify.config import Config
 from ramify.configfile import read_config
-from ramify.errors import ConfigError, InputError, RunError
+from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.folder import is_run
 from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
-from ramify.search.draw import suggest
 from ramify.search.goals import costs, directions, feasible
 from ramify.search.halving import Standing, Verdict, verdicts
-from ramify.search.leases import Leases
-from ramify.search.space import Space, parse_space, space_yaml
+from ramify.search.mend import mend_journal
+from ramify.search.sampling import propose
+from ramify.search.space import Space, parse_space, read_space, space_yaml
 from ramify.search.storage import (
+    JOURNAL,
+    Owner,
     address,
     close_storage,
     need_optuna,
@@ -41,187 +46,239 @@ from ramify.search.storage import (
     quiet_optuna,
     without_password,
 )
-from ramify.seeds import derive
+from ramify.search.trial import Trial, as_seen, trial_name, trial_of
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
 SEARCHES_DIR = Path("searches")
-SPACE, SEARCH = "space.yaml", "search.json"
-REFUSALS = 200
-"""After so many draws in a row that no configuration accepts, a space is called impossible."""
-POPULATION = 10
-"""Of a generation of NSGA-II: searches have tens of trials, not thousands."""
-STARTUP = 8
-"""Random trials before a model of the record draws."""
+SPACE, SEARCH, STOP = "space.yaml", "search.json", "stop"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One trial as the record has it.
-
-    Attributes:
-        number: from 0 on.
-        finished: no worker will touch it again.
-        failed: why it gave no result, else None.
-        overrides: its configuration.
-        params: what the sampler drew.
-        results: for each rung that it reached, its objectives and whatever else was measured.
-        ancestor: what it begins as; None for a fresh network.
-    """
-
-    number: int
-    finished: bool
-    failed: str | None
-    overrides: tuple[str, ...]
-    params: Mapping[str, object]
-    results: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
-    ancestor: Ancestor | None = None
-
-    @property
-    def epochs(self) -> int:
-        """The last rung that it reached, 0 if none."""
-        return max(self.results, default=0)
-
-    @property
-    def values(self) -> Mapping[str, float]:
-        """Its latest results; empty before the first rung."""
-        return self.results[self.epochs] if self.results else {}
-
-    @property
-    def name(self) -> str:
-        """Of its run."""
-        return trial_name(self.number)
-
-
-def trial_name(number: int) -> str:
-    """The name of a trial's run."""
-    return f"trial-{number:04}"
-
-
-@dataclass(frozen=True)
 class Search:
-    """An open search."""
+    """A search that is open: for its coordinator, which keeps what it has read, or for somebody who looks at it."""
 
-    name: str
-    folder: Path
-    space: Space
-    study: "Study"
-    backend: "BaseStorage"
-    leases: Leases
+    def __init__(self, name: str, folder: Path, space: Space, study: "Study", backend: "BaseStorage") -> None:
+        self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, backend
+        self.owner: Owner | None = None
+        self._known: list[Trial] = []
+        self._frozen: list[FrozenTrial] = []
+        self._seen: list[FrozenTrial] = []
+        self._read = False
+        self._wanted: int | None = None
 
     @property
     def runs(self) -> Path:
-        return self.folder / "runs"
+        """Where the runs of its trials are."""
+        return self.folder.resolve() / "runs"
 
+    @property
     def wanted(self) -> int:
         """How many trials it is to have."""
-        return int(patiently(lambda: self.study.user_attrs)["trials"])
-
-    def stopped(self) -> bool:
-        """Whether its workers have been told to leave."""
-        return bool(patiently(lambda: self.study.user_attrs).get("stopped", False))
+        if self._wanted is None or self.owner is None:
+            self._wanted = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
+        return self._wanted
 
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
-        return [_trial(each) for each in patiently(self._frozen)]
+        if self.owner is None or not self._read:
+            self._frozen = sorted(patiently(lambda: self.study.get_trials(deepcopy=False)), key=lambda one: one.number)
+            self._known, self._read = [trial_of(each) for each in self._frozen], True
+            self._seen = [as_seen(self.space, *both) for both in zip(self._known, self._frozen, strict=True)]
+        return list(self._known)
 
     def close(self) -> None:
-        """Let go of the database; a search that is not closed does so when its process ends."""
-        close_storage(self.backend, self.leases)
+        """Leave the record to others; a search that is not closed does so when its process ends."""
+        close_storage(self.backend)
+        if self.owner is not None:
+            self.owner.release()
 
-    def _frozen(self) -> "list[FrozenTrial]":
-        return sorted(self.study.get_trials(deepcopy=False), key=lambda trial: trial.number)
+    def add(self) -> Trial:
+        """Draw the next trial and put it on record.
+
+        Raises:
+            RunError: the space gives no configuration that is accepted.
+        """
+        from optuna.trial import TrialState, create_trial
+
+        number, token = len(self.trials()), secrets.token_hex(8)
+        drawn, overrides, refused = propose(self.space, self._seen)
+        ancestor = _ancestor(self, overrides)
+        attrs = {"number": number, "overrides": overrides, "refused": refused, "token": token}
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=drawn.params,
+            distributions=drawn.distributions,
+            user_attrs={**attrs, "ancestor": None if ancestor is None else asdict(ancestor)},
+            system_attrs=drawn.system_attrs,
+        )
+
+        def born() -> "FrozenTrial":
+            # A second attempt finds what a first one wrote before its connection broke.
+            for attempt in range(2):
+                last = self.study.get_trials(deepcopy=False)[-1:]
+                if last and last[0].user_attrs.get("token") == token:
+                    return last[0]
+                if attempt == 0:
+                    self.study.add_trial(template)
+            raise AssertionError("the trial that was added is not there")
+
+        frozen = patiently(born)
+        self._frozen.append(frozen)
+        self._known.append(trial_of(frozen))
+        self._seen.append(as_seen(self.space, self._known[-1], frozen))
+        return self._known[-1]
+
+    def begin_fresh(self, number: int) -> None:
+        """Put on record that a trial begins with a fresh network after all."""
+        self._set(number, "ancestor", None)
+        self._change(number, ancestor=None)
+
+    def record(self, number: int, rung: int, values: Mapping[str, float], device: str | None = None) -> None:
+        """Put on record what a trial is worth at a rung."""
+        self._set(number, f"rung:{rung}", {**values, "device": device} if device else dict(values))
+        known = self._known[number]
+        self._change(number, results={**known.results, rung: dict(values)}, device=device)
+
+    def finish(self, number: int, failed: str | None = None) -> None:
+        """Put on record that a trial is finished, or that it failed and why."""
+        from optuna.trial import TrialState
+
+        known = self._known[number]
+        if failed is not None:
+            self._set(number, "failed", failed)
+        values = None if failed is not None else [known.values[each.name] for each in self.space.objectives]
+        state = TrialState.FAIL if failed is not None else TrialState.COMPLETE
+        with quiet_optuna():
+            patiently(lambda: self.study.tell(number, values, state, skip_if_finished=True))
+        self._change(number, finished=True, failed=failed)
+
+    def _change(self, number: int, **changes: object) -> None:
+        self._known[number] = replace(self._known[number], **changes)  # type: ignore[arg-type]
+        self._seen[number] = as_seen(self.space, self._known[number], self._frozen[number])
+
+    def _set(self, number: int, key: str, value: object) -> None:
+        patiently(lambda: self.backend.set_trial_user_attr(self._frozen[number]._trial_id, key, value))
 
 
 def start_search(
     name: str,
-    space: Space | None,
-    trials: int,
+    space: Space | None = None,
+    trials: int | None = None,
     *,
     storage: str | None = None,
     searches_dir: Path = SEARCHES_DIR,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> Search:
-    """A new search, or one to go on with: the same name with the same space, and perhaps more trials.
+    """A new search, or one to go on with, for its coordinator: until it is closed, nobody else can start it.
 
     Args:
         name: letters, digits, '.', '_' and '-'.
         space: what to search; None for that of the search that is there, or the ready one for digits.
-        trials: how many it is to have; a search that is to have more already keeps its number.
+        trials: how many it is to have; None for as many as were asked for before, or 20.
         storage: address of a database; None for a journal file in the folder, or wherever the record is already.
         searches_dir: where searches are kept.
+        warn: called with a sentence about what was damaged and could be saved.
 
     Raises:
-        InputError: the name is taken by a search with another space, or the storage does not answer.
+        InputError: another process works on it, the name is taken by a search with another space, or the storage does
+            not answer.
     """
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
+    need_optuna()
     folder = searches_dir / name
-    url = storage or _kept_address(folder)
-    if url is None:
-        folder.mkdir(parents=True, exist_ok=True)
-    backend, leases = open_storage(folder, url, name)
-    with quiet_optuna():
-        import optuna
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"name: got {name}, but {folder} is a file; accepted: another name")
+    url = address(storage) if storage else _kept_address(folder, warn)
+    backend = None if url is None else open_storage(folder, url)
+    folder.mkdir(parents=True, exist_ok=True)
+    owner = Owner(name, folder, url)
+    try:
+        owner.acquire()
+        if backend is None:
+            saved = mend_journal(folder / JOURNAL, _kept_space(folder))
+            if saved is not None:
+                warn(saved)
+            backend = open_storage(folder, None)
+        search = patiently(lambda: _own(name, space, trials, folder, url, backend))
+        (folder / STOP).unlink(missing_ok=True)
+    except BaseException:
+        owner.release()
+        if backend is not None:
+            close_storage(backend)
+        raise
+    search.owner = owner
+    return search
 
+
+def _own(
+    name: str, space: Space | None, trials: int | None, folder: Path, url: str | None, backend: "BaseStorage"
+) -> Search:
+    """The search as its owner has it: every step finds what an earlier attempt has written, however far it came."""
+    import optuna
+
+    with quiet_optuna():
         known = {study.study_name for study in optuna.get_all_study_summaries(backend, include_best_trial=False)}
         if name in known:
             study = optuna.load_study(study_name=name, storage=backend)
-            there = _space_of(study, name)
-            if space is not None and space_yaml(space) != space_yaml(there):
-                different = _difference(there, space)
-                close_storage(backend, leases)
+            text = study.user_attrs.get("space")
+            there = parse_space(str(text), f"search {name}") if text is not None else None
+            if there is None and study.get_trials(deepcopy=False):
+                raise InputError(
+                    f"name: got {name}, a study of Optuna that is no search of ramify; accepted: another name"
+                )
+            if space is not None and there is not None and space_yaml(space) != space_yaml(there):
+                different = ", ".join(key for key in Space.model_fields if getattr(space, key) != getattr(there, key))
                 raise InputError(
                     f"name: got {name}, a search with another space (it differs in {different}); "
                     f"accepted: another name, or ramify search start {name} without a space to go on with it"
                 )
-            space = there
-        else:
-            if space is None:
-                from ramify.search.space import read_space
-
-                space = read_space("digits")
-            study = optuna.create_study(
-                study_name=name, storage=backend, directions=directions(space.objectives), load_if_exists=True
-            )
-            study.set_metric_names(list(space.objectives))
+            space = there or space
+        kept = _kept_space(folder)
+        space = space or (parse_space(kept, str(folder / SPACE)) if kept else read_space("digits"))
+        attrs = study.user_attrs if name in known else {}
+        wanted = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
+        # First the files: from them a search that dies here, or loses its record, begins again.
+        write_atomic(folder / SPACE, space_yaml(space).encode())
+        bare = None if url is None else without_password(url)
+        write_atomic(folder / SEARCH, (json.dumps({"storage": bare, "trials": wanted}, indent=2) + "\n").encode())
+        if name not in known:
+            study = optuna.create_study(study_name=name, storage=backend, directions=directions(space.objectives))
+        if "space" not in attrs:
+            study.set_metric_names(list(space.names))
             study.set_user_attr("space", space_yaml(space))
-    study.set_user_attr("trials", max(trials, int(study.user_attrs.get("trials", 0))))
-    study.set_user_attr("stopped", False)
-    _keep(folder, space, url)
-    return Search(name, folder, space, study, backend, leases)
+        if attrs.get("trials") != wanted:
+            study.set_user_attr("trials", wanted)
+    return Search(name, folder, space, study, study._storage)
 
 
 def open_search(name: str, *, storage: str | None = None, searches_dir: Path = SEARCHES_DIR) -> Search:
-    """A search that was started, here or on another machine.
+    """A search that was started, here or on another machine, to be looked at.
 
     Raises:
-        InputError: there is none of that name (the nearest is told), or the storage does not answer.
+        InputError: there is none of that name (the nearest is named), its record is damaged, or the storage does not
+            answer.
     """
     folder = searches_dir / name
-    url = storage or _kept_address(folder)
-    if url is None and not (folder / SPACE).exists():
-        there = sorted(entry.name for entry in searches_dir.iterdir()) if searches_dir.is_dir() else []
+    url = address(storage) if storage else _kept_address(folder)
+    if url is None and not (folder / JOURNAL).is_file():
+        there = sorted(each.name for each in searches_dir.iterdir()) if searches_dir.is_dir() else []
         near = difflib.get_close_matches(name, there, n=1)
         hint = f"nearest: {near[0]}" if near else f"there: {', '.join(there[:8]) or 'none'}"
         raise InputError(f"got {name!r}, which is no search in {searches_dir}; accepted: the name of one ({hint})")
-    backend, leases = open_storage(folder, url, name)
-    with quiet_optuna():
-        import optuna
+    backend = open_storage(folder, url)
+    import optuna
 
-        try:
+    try:
+        with quiet_optuna():
             study = patiently(lambda: optuna.load_study(study_name=name, storage=backend))
-        except KeyError:
-            raise InputError(
-                f"got {name!r}, which is no search in that storage; accepted: one that was started"
-            ) from None
-    space = patiently(lambda: _space_of(study, name))
-    if not (folder / SPACE).exists():
-        _keep(folder, space, url)
-    return Search(name, folder, space, study, backend, leases)
+        space = parse_space(str(patiently(lambda: study.user_attrs)["space"]), f"search {name}")
+    except KeyError:
+        raise InputError(f"got {name!r}, which is no search in that storage; accepted: one that was started") from None
+    return Search(name, folder, space, study, study._storage)
 
 
 def config_of_trial(
@@ -250,8 +307,7 @@ def config_of_trial(
 def trial_config(search: Search, trial: Trial) -> Config:
     """The configuration of a trial's run within its search.
 
-    One that is to begin as another begins afresh where that one's network is not in the folder, as on another machine
-    that shares only the database.
+    One that is to begin as another begins afresh where that one's network is not in the folder.
     """
     own = [*trial.overrides, f"name={trial.name}", f"runs_dir='{search.runs}'"]
     if trial.ancestor is not None:
@@ -266,192 +322,37 @@ def _ancestor(search: Search, overrides: Sequence[str]) -> Ancestor | None:
     if not search.space.inherit:
         return None
     candidates = [
-        Candidate(trial.number, trial.epochs, trial.values["accuracy"], _as_begun(trial))
+        Candidate(trial.number, trial.epochs, trial.values["accuracy"], _as_begun(trial.overrides, trial.ancestor))
         for trial in search.trials()
         if trial.results and trial.failed is None
     ]
     return choose_ancestor(read_config(overrides=overrides), candidates)
 
 
-def _as_begun(trial: Trial) -> Config:
+@lru_cache(maxsize=10_000)
+def _as_begun(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
     """The configuration of a trial's run, wherever it is kept."""
-    if trial.ancestor is None:
-        return read_config(overrides=trial.overrides)
-    return heir_config(trial.overrides, Path(trial_name(trial.ancestor.trial)))
+    if ancestor is None:
+        return read_config(overrides=overrides)
+    return heir_config(overrides, Path(trial_name(ancestor.trial)))
 
 
-def began_fresh(search: Search, number: int) -> None:
-    """Put on record that a trial began with a fresh network after all."""
-
-    def write() -> None:
-        search.backend.set_trial_user_attr(search._frozen()[number]._trial_id, "ancestor", None)
-
-    patiently(write)
-
-
-def verdicts_of(search: Search, trials: Sequence[Trial]) -> dict[int, tuple[Verdict, int]]:
+def verdicts_of(search: Search) -> dict[int, tuple[Verdict, int]]:
     """What is to be done with each trial that is not finished."""
-    space = search.space
-    standings = [
-        Standing(
-            trial.number,
-            {
-                rung: (_violation(space, values), costs(values, space.objectives))
-                for rung, values in trial.results.items()
-            },
-            out=trial.failed is not None,
-        )
-        for trial in trials
-    ]
-    found = verdicts(space, standings, search.wanted())
+    space, trials, wanted = search.space, search.trials(), search.wanted
+    found: dict[int, tuple[Verdict, int]] = {}
+    # A cohort of which all are finished has nothing more to say.
+    for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
+        members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]
+        found |= verdicts(space, members, wanted - start)
     return {number: verdict for number, verdict in found.items() if not trials[number].finished}
 
 
-def add_trial(search: Search, token: str) -> Trial:
-    """Draw the next trial and put it on record; ``token`` marks it, so that a second attempt finds the first.
-
-    Raises:
-        RunError: the space gives no configuration that is accepted.
-    """
-    from optuna.trial import TrialState, create_trial
-
-    def born() -> Trial:
-        there = search._frozen()
-        for trial in there:
-            if trial.user_attrs.get("token") == token:
-                return _trial(trial)
-        drawn, overrides, refused = propose(search.space, there)
-        ancestor = _ancestor(search, overrides)
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=drawn.params,
-            distributions=drawn.distributions,
-            user_attrs={
-                "overrides": overrides,
-                "refused": refused,
-                "token": token,
-                "ancestor": None if ancestor is None else asdict(ancestor),
-            },
-            system_attrs=drawn.system_attrs,
-        )
-        search.study.add_trial(template)
-        return _trial(search._frozen()[len(there)])
-
-    return patiently(born)
-
-
-def record_result(search: Search, number: int, rung: int, values: Mapping[str, float]) -> None:
-    """Put on record what a trial is worth at a rung; the first record of it stands."""
-
-    def write() -> None:
-        trial = search._frozen()[number]
-        key = f"rung:{rung}"
-        if not trial.state.is_finished() and key not in trial.user_attrs:
-            search.backend.set_trial_user_attr(trial._trial_id, key, dict(values))
-
-    patiently(write)
-
-
-def finish_trial(search: Search, number: int, *, failed: str | None = None) -> bool:
-    """Close a trial with its latest results, or as failed; False, and nothing done, if it is closed already."""
-    from optuna.trial import TrialState
-
-    def close() -> bool:
-        trial = search._frozen()[number]
-        if trial.state.is_finished():
-            return False
-        storage = search.backend
-        if failed is not None:
-            storage.set_trial_user_attr(trial._trial_id, "failed", failed)
-            search.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-            return True
-        record = _trial(trial)
-        storage.set_trial_user_attr(trial._trial_id, "rung", record.epochs)
-        values = [record.values[name] for name in search.space.objectives]
-        search.study.tell(number, values, skip_if_finished=True)
-        return True
-
-    with quiet_optuna():
-        return patiently(close)
-
-
-def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial, list[str], int]":
-    """What the sampler draws after ``record``: the trial, its overrides, and how many draws were refused before it.
-
-    Trials that wait at a rung count with the results they have. Draws depend on the record and the seed alone.
-
-    Raises:
-        RunError: the space gives no configuration that is accepted.
-    """
-    need_optuna()
-    import optuna
-
-    reason = ""
-    for attempt in range(REFUSALS):
-        with quiet_optuna():
-            sampler = _sampler(space, derive(space.seed, "trial", len(record), attempt) % 2**32)
-            study = optuna.create_study(directions=directions(space.objectives), sampler=sampler)
-            study.add_trials([_as_seen(space, trial) for trial in record])
-            trial = study.ask()
-            overrides = suggest(space, trial)
-            drawn = study.get_trials(deepcopy=True)[-1]
-        try:
-            read_config(overrides=overrides)
-        except ConfigError as error:
-            reason = error.problems[0].replace(" (command line)", "")
-            continue
-        return drawn, overrides, attempt
-    raise RunError(f"space: {REFUSALS} draws in a row were refused, the last because of {reason}")
-
-
-def _as_seen(space: Space, trial: "FrozenTrial") -> "FrozenTrial":
-    """A trial as samplers see it: complete as soon as it has results, with its constraints."""
-    from optuna.trial import FrozenTrial, TrialState, create_trial
-
-    record = _trial(trial)
-    seen = create_trial(
-        state=TrialState.FAIL if record.failed else TrialState.COMPLETE if record.results else TrialState.RUNNING,
-        values=[record.values[name] for name in space.objectives] if record.results and not record.failed else None,
-        params=trial.params,
-        distributions=trial.distributions,
-        system_attrs={key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")},
-    )
-    if record.results and space.constraints:
-        excess = [constraint.excess(record.values) for constraint in space.constraints]
-        if hasattr(FrozenTrial, "set_constraint"):
-            for constraint, value in zip(space.constraints, excess, strict=True):
-                seen.set_constraint(constraint.text, value)
-        else:  # Optuna 4
-            seen.system_attrs["constraints"] = excess
-    return seen
-
-
-def _sampler(space: Space, seed: int) -> "BaseSampler":
-    from optuna import samplers
-    from optuna.trial import FrozenTrial
-
-    if space.sampler == "random":
-        return samplers.RandomSampler(seed=seed)
-    # Optuna 4 asks for a function where later ones read what the trials carry.
-    old = not hasattr(FrozenTrial, "set_constraint") and bool(space.constraints)
-
-    def kept(trial: FrozenTrial) -> Sequence[float]:
-        found: Sequence[float] = trial.system_attrs.get("constraints", ())
-        return found
-
-    limits = kept if old else None
-    if space.sampler == "nsgaii":
-        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed, constraints_func=limits)
-    if space.sampler == "gp":
-        return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
-    return samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=STARTUP,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        constraints_func=limits,
-    )
+def _standing(space: Space, trial: Trial) -> Standing:
+    results = {
+        rung: (_violation(space, values), costs(values, space.objectives)) for rung, values in trial.results.items()
+    }
+    return Standing(trial.number, results, out=trial.failed is not None)
 
 
 def _violation(space: Space, values: Mapping[str, float]) -> float:
@@ -460,42 +361,32 @@ def _violation(space: Space, values: Mapping[str, float]) -> float:
     return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
 
 
-def _trial(frozen: "FrozenTrial") -> Trial:
-    attrs = frozen.user_attrs
-    results = {int(key.partition(":")[2]): values for key, values in attrs.items() if key.startswith("rung:")}
-    failed = attrs.get("failed") or ("it was given up" if frozen.state.name in ("FAIL", "PRUNED") else None)
-    return Trial(
-        number=frozen.number,
-        finished=frozen.state.is_finished(),
-        failed=failed if frozen.state.is_finished() else None,
-        overrides=tuple(attrs.get("overrides", ())),
-        params=dict(frozen.params),
-        results=dict(sorted(results.items())),
-        ancestor=Ancestor(**attrs["ancestor"]) if attrs.get("ancestor") else None,
-    )
-
-
-def _kept_address(folder: Path) -> str | None:
+def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> str | None:
+    path = folder / SEARCH
     try:
-        kept = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["storage"]
+        kept = json.loads(path.read_text(encoding="utf-8"))["storage"]
     except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, OSError):
+        if not (folder / JOURNAL).is_file():
+            accepts = "a file that says where the record is (give it again by --storage)"
+            raise InputError(f"{path}: is damaged; accepted: {accepts}") from None
+        if warn is not None:
+            warn(f"{path}: was damaged; the record is in {folder / JOURNAL}")
         return None
     return None if kept is None else str(kept)
 
 
-def _keep(folder: Path, space: Space, url: str | None) -> None:
-    write_atomic(folder / SPACE, space_yaml(space).encode())
-    kept = None if url is None else without_password(address(url))
-    write_atomic(folder / SEARCH, (json.dumps({"storage": kept}, indent=2) + "\n").encode())
+def _kept_trials(folder: Path) -> int | None:
+    try:
+        kept = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["trials"]
+    except (ValueError, KeyError, TypeError, OSError):
+        return None
+    return kept if isinstance(kept, int) else None
 
 
-def _space_of(study: "Study", name: str) -> Space:
-    text = study.user_attrs.get("space")
-    if text is None:
-        raise InputError(f"name: got {name}, a study of Optuna that is no search of ramify; accepted: another name")
-    return parse_space(str(text), f"search {name}")
-
-
-def _difference(one: Space, other: Space) -> str:
-    names = (each.name for each in fields(Space))
-    return ", ".join(name for name in names if getattr(one, name) != getattr(other, name))
+def _kept_space(folder: Path) -> str | None:
+    try:
+        return (folder / SPACE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None

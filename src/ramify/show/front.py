@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from ramify.search.coordinator import StepTaken, TrialEnded, WorkBegan, WorkEvent
 from ramify.search.draw import as_table
 from ramify.search.front import Front
-from ramify.search.goals import OBJECTIVES
 from ramify.search.space import Space
-from ramify.search.study import Trial
-from ramify.search.worker import StepTaken, TrialEnded, WorkBegan, WorkEvent
+from ramify.search.trial import Trial
 from ramify.show.words import count, percent, plural, short
 from ramify.yamltext import to_text
 
@@ -29,6 +28,7 @@ NAMES = {
     "weights": "weights",
     "parameters": "parameters",
     "latency": "average milliseconds",
+    "int8_bytes": "bytes in int8",
 }
 
 
@@ -36,14 +36,16 @@ def figure(name: str, value: float) -> str:
     """A value of an objective as it is written in a table."""
     if name == "accuracy":
         return percent(value)
-    return f"{value:.2f} ms" if name == "latency" else short(value)
+    if name in NAMES and name != "latency":
+        return short(value)
+    return f"{value:.2f} ms" if name == "latency" else f"{value:.4g}"
 
 
 def front_table(front: Front) -> Table:
     """The best trials, by size, with what they are."""
-    objectives = front.space.objectives
+    objectives = front.space.names
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("trial", *(NAMES[name] for name in objectives), "epochs"):
+    for heading in ("trial", *(NAMES.get(name, name) for name in objectives), "epochs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("began as", justify="right", no_wrap=True)
     table.add_column("network")
@@ -83,8 +85,7 @@ def front_sentences(front: Front) -> list[str]:
         names = {constraint.name for constraint in front.space.constraints}
         nearest = [
             f"{name} from {figure(name, min(values))} to {figure(name, max(values))}"
-            for name in OBJECTIVES
-            if name in names
+            for name in sorted(names)
             for values in [[trial.values[name] for trial in front.infeasible]]
         ]
         told.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
@@ -99,6 +100,9 @@ def front_sentences(front: Front) -> list[str]:
     if front.trained:
         less = f", {percent(front.saved)} less than {count(front.full)} without halving" if front.saved > 0 else ""
         told.append(f"{count(front.trained)} epochs trained{less}")
+    devices = sorted({trial.device for trial in (*front.best, *front.dominated) if trial.device is not None})
+    if len(devices) > 1:
+        told.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
     if front.failed:
         told.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
     return told
@@ -110,7 +114,7 @@ def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) ->
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("what mattered for")
     for name in names:
-        table.add_column(NAMES[name], justify="right")
+        table.add_column(NAMES.get(name, name), justify="right")
     total = {key: max(found[name].get(key, 0.0) for name in names) for name in names for key in found[name]}
     for key in sorted(total, key=lambda each: -total[each])[:most]:
         table.add_row(key, *(percent(found[name].get(key)) for name in names))
@@ -152,7 +156,7 @@ def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[s
 
     return {
         "name": front.name,
-        "objectives": list(front.space.objectives),
+        "objectives": list(front.space.names),
         "constraints": [constraint.text for constraint in front.space.constraints],
         "front": told(front.best),
         "dominated": told(front.dominated),
@@ -180,7 +184,7 @@ def plot_front(front: Front, path: Path) -> None:
     except ImportError:
         raise InputError("--plot: needs matplotlib, which is not installed; pip install ramify[search]") from None
 
-    objectives = front.space.objectives
+    objectives = front.space.names
     across = objectives[1:] or ("epochs",)
     drawing = Figure(figsize=(0.6 + 5.6 * len(across), 4.8), dpi=150, layout="constrained")
     FigureCanvasAgg(drawing)
@@ -230,7 +234,7 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
             panel.scatter(*points, s=26, marker=marker, color=GREY, linewidths=1.2, label=label, zorder=2)
     best = sorted(front.best, key=lambda trial: _at(trial, x))
     if best:
-        steps = _staircase(best, x, y)
+        steps = _staircase(front, x, y)
         panel.plot(
             [_at(trial, x) for trial in steps],
             [_at(trial, y) for trial in steps],
@@ -262,7 +266,7 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
                 color=BLUE,
                 zorder=5,
             )
-    if x not in ("accuracy", "epochs"):
+    if x in NAMES and x != "accuracy":
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
         panel.xaxis.set_minor_formatter(NullFormatter())
@@ -290,14 +294,14 @@ def _tick(value: float) -> str:
     return f"{value:g}"
 
 
-def _staircase(best: Sequence[Trial], x: str, y: str) -> list[Trial]:
+def _staircase(front: Front, x: str, y: str) -> list[Trial]:
     """Of the front, what no other beats in this panel's two objectives: the others are there for the third."""
+    sign = {each.name: -1 if each.better == "high" else 1 for each in front.space.objectives}
     found: list[Trial] = []
-    for trial in best:
-        better = _at(trial, y) > _at(found[-1], y) if found and y == "accuracy" else True
-        if found and y != "accuracy":
-            better = _at(trial, y) < _at(found[-1], y)
-        if better:
+    for trial in sorted(
+        front.best, key=lambda trial: (sign.get(x, 1) * trial.values.get(x, trial.epochs), trial.number)
+    ):
+        if not found or sign[y] * trial.values[y] < sign[y] * found[-1].values[y]:
             found.append(trial)
     return found
 
@@ -308,7 +312,7 @@ def event_line(event: WorkEvent, space: Space) -> str:
         start = "starts" if event.epoch == 0 else f"goes on from epoch {event.epoch}"
         return f"trial {event.trial}: {start}, up to epoch {event.rung} of {space.epochs}"
     if isinstance(event, StepTaken):
-        figures = ", ".join(f"{name} {figure(name, event.values[name])}" for name in space.objectives)
+        figures = ", ".join(f"{name} {figure(name, event.values[name])}" for name in space.names)
         return f"trial {event.trial}: epoch {event.rung}: {figures}"
     assert isinstance(event, TrialEnded)
     if event.failed is not None:

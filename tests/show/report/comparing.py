@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.run.summary import recipe
-from ramify.show.report.groups import PolicyPoint, Run
+from ramify.show.groups import PolicyPoint, Run
 
 
 def settings(*overrides: str) -> Config:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ramify.config import Config, resolve
+from ramify.show.groups import LAST, Group, Run, grouped
 from ramify.show.report.baseline import Match, differences, matches
-from ramify.show.report.groups import LAST, Group, Run, grouped
 from tests.show.report.comparing import made, settings
 
 

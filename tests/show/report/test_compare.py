@@ -18,8 +18,8 @@ from ramify.run.calibrate import calibrate_run
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_summary
 from ramify.run.train import train
-from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence, read_run
-from ramify.show.report.groups import Run, grouped
+from ramify.show.groups import Run, grouped, read_run
+from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
 from tests.conftest import tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
 from tests.show.report.comparing import made, settings

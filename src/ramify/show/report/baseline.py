@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ramify.config import Config
-from ramify.show.report.groups import LAST, Group, Run, Spread, flat, spread
+from ramify.show.groups import LAST, Group, Run, Spread, flat, spread
 
 FREE = ("network.kind", "train.device", "train.threads", "train.compile", "train.record")
 """Keys that a baseline may have otherwise, besides those of ``growth``; without exits also their weights."""

@@ -3,17 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from ramify.configfile import read_config
 from ramify.data.fetch import Progress
-from ramify.errors import CheckpointError, InputError, RamifyError
-from ramify.run.checkpoint import Card, ExitPolicy
-from ramify.run.events import EpochDone
-from ramify.run.folder import CONFIG, METRICS, read_lines
-from ramify.run.readback import describe, remeasure
-from ramify.run.saved import checkpoint_of, read_saved
-from ramify.run.summary import Summary
+from ramify.errors import InputError
+from ramify.run.saved import checkpoint_of
+from ramify.show.groups import LAST, Group, Run, grouped, read_run, varied_keys
 from ramify.show.report.baseline import matches
 from ramify.show.report.compare_parts import pictures, plus_minus
 from ramify.show.report.compare_sections import (
@@ -26,9 +19,7 @@ from ramify.show.report.compare_sections import (
     tradeoff_section,
 )
 from ramify.show.report.compare_static import static_section
-from ramify.show.report.groups import LAST, Group, PolicyPoint, Run, grouped
 from ramify.show.report.page import page
-from ramify.show.tables import amount
 from ramify.show.words import plural
 
 NAMED = 4
@@ -59,73 +50,7 @@ def comparison_page(runs: Sequence[Path], progress: Progress | None = None) -> s
             found.append(read_run(folder, progress))
     if not found:
         raise InputError(*(absent.values() or ["report: got no run; accepted: one or more"]))
-    return comparison_html(grouped(found), tuple(absent))
-
-
-def read_run(folder: Path, progress: Progress | None = None) -> Run:
-    """What a comparison takes of the run in ``folder``.
-
-    Raises:
-        InputError: it has no checkpoint yet, or one of its files is damaged.
-    """
-    summary = describe(folder)
-    _, card = read_saved(folder)
-    policy, unmeasured = _policy(folder, summary, card, progress)
-    machine = summary.machine
-    last = summary.exits[-1]
-    return Run(
-        name=folder.name,
-        folder=str(folder),
-        seed=summary.seed,
-        config=read_config([folder / CONFIG]),
-        recipe=summary.recipe,
-        trained=summary.epochs,
-        planned=summary.planned_epochs,
-        exits_planned=summary.exits_planned,
-        accuracy=tuple(each.test.top1 for each in summary.exits if each.test is not None),
-        macs=tuple(each.macs for each in summary.exits),
-        kept=last.kept,
-        weights=last.weights,
-        parameters=last.parameters,
-        seconds=summary.seconds if summary.finished else None,
-        policy=policy,
-        unmeasured=unmeasured,
-        epochs=_epochs(folder / METRICS),
-        machine=f"{machine['device']}, {machine['precision']}, {plural(int(machine['threads']), 'thread')}"
-        if machine
-        else "",
-        versions=", ".join(f"{name} {version}" for name, version in summary.versions.items()),
-    )
-
-
-def _policy(
-    folder: Path, summary: Summary, card: Card, progress: Progress | None
-) -> tuple[PolicyPoint | None, str | None]:
-    if card.policy is None or not summary.finished:
-        return None, None
-    try:
-        outcome = remeasure(folder, progress=progress).outcome
-    except RamifyError as error:
-        return None, error.problems[0]
-    assert outcome is not None
-    return PolicyPoint(outcome.accuracy, outcome.macs, _goal(card.policy)), None
-
-
-def _goal(policy: ExitPolicy) -> str:
-    found = policy.calibration
-    if found.max_drop is not None:
-        points = 100 * found.max_drop
-        return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
-    return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
-
-
-def _epochs(path: Path) -> tuple[tuple[int, float], ...]:
-    try:
-        epochs = TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
-    scores = ((done.epoch, done.exits[-1].valid) for done in epochs)
-    return tuple((epoch, score.top1) for epoch, score in scores if score is not None)
+    return comparison_html(grouped(found, varied_keys(list(map(Path, runs)))), tuple(absent))
 
 
 def comparison_html(groups: Sequence[Group], absent: Sequence[str] = ()) -> str:

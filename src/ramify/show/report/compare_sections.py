@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 
+from ramify.show.groups import LAST, Group, Spread, differing, flat
 from ramify.show.report.compare_parts import Cell, legend, pictures, plus_minus, scroll, sortable, swatch
 from ramify.show.report.compare_plots import amount_plot, epochs_plot, exits_plot, tradeoff_plot
-from ramify.show.report.groups import LAST, Group, Spread, differing, flat
 from ramify.show.report.page import Section
 from ramify.show.report.parts import missing, prose
 from ramify.show.report.plot import Table, Value, downloads_html, plot_html, table_html

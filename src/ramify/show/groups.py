@@ -5,10 +5,24 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from ramify.config import Config, keys
-from ramify.yamltext import to_text
+from ramify.configfile import read_config
+from ramify.data.fetch import Progress
+from ramify.errors import CheckpointError, RamifyError
+from ramify.run.checkpoint import Card, ExitPolicy
+from ramify.run.events import EpochDone
+from ramify.run.folder import CONFIG, METRICS, read_lines
+from ramify.run.readback import describe, remeasure
+from ramify.run.saved import read_saved
+from ramify.run.summary import Summary
+from ramify.show.tables import amount
+from ramify.show.words import plural
+from ramify.yamltext import Loader, to_text
 
 LAST = -1
 """Stands for the last exit of a run, however many it has; earlier exits are counted from 0."""
@@ -19,6 +33,9 @@ AT_MOST = 4
 FIRST = (
     "network.kind",
     "network.cells",
+    "prune.policy",
+    "prune.criterion",
+    "prune.control",
     "prune.enabled",
     "prune.keep_ratio",
     "data.source",
@@ -30,9 +47,6 @@ FIRST = (
     "growth.freeze",
     "train.epochs",
     "train.learning_rate",
-    "prune.policy",
-    "prune.criterion",
-    "prune.control",
     "prune.epochs",
     "network.cell",
     "network.exit",
@@ -190,12 +204,16 @@ class Group:
         return {epoch: told for epoch in sorted(found) if (told := spread(found[epoch])) is not None}
 
 
-def grouped(runs: Iterable[Run]) -> tuple[Group, ...]:
-    """Runs by their recipe, each group with its label, in the order of the labels; the order given does not matter."""
+def grouped(runs: Iterable[Run], varied: Sequence[str] = ()) -> tuple[Group, ...]:
+    """Runs by their recipe, each group with its label, in the order of the labels; the order given does not matter.
+
+    Args:
+        varied: the keys that were varied on purpose: labels are made of them, where they tell the groups apart.
+    """
     found: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.recipe, run.seed, run.name, run.folder)):
         found.setdefault(run.recipe, []).append(run)
-    names = labels([members[0].config for members in found.values()])
+    names = labels([members[0].config for members in found.values()], varied)
     groups = [Group(name, tuple(members)) for name, members in zip(names, found.values(), strict=True)]
     return tuple(sorted(groups, key=lambda group: _natural(group.label)))
 
@@ -231,8 +249,8 @@ def differing(configs: Sequence[Config]) -> list[str]:
     return [key for key in order if any(table[key] != tables[0][key] for table in tables)]
 
 
-def labels(configs: Sequence[Config]) -> list[str]:
-    """A name for each of ``configs``, made of the fewest keys that tell them all apart.
+def labels(configs: Sequence[Config], varied: Sequence[str] = ()) -> list[str]:
+    """A name for each of ``configs``, made of the ``varied`` keys, or else the fewest that tell them all apart.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -240,7 +258,7 @@ def labels(configs: Sequence[Config]) -> list[str]:
         ['dense · 16 channels', 'iterative · 16 channels', 'iterative · 8 channels']
     """
     tables = [flat(config) for config in configs]
-    chosen = _telling(tables, differing(configs)) if len(configs) > 1 else ()
+    chosen = tuple(varied) or (_telling(tables, differing(configs)) if len(configs) > 1 else ())
     words = [list(dict.fromkeys(_words(table, chosen))) or [str(table["network.kind"])] for table in tables]
     found = [" · ".join(each) for each in words]
     # What was not done need not be said where the rest of the name will do.
@@ -279,6 +297,10 @@ def key_words(key: str, table: Mapping[str, object]) -> str:
             return "not converted" if value is None else str(value)
         case "prune.enabled":
             return f"keep {_plain(table['prune.keep_ratio'])}"
+        case "prune.control":
+            return "no control" if value == "none" else f"control {value}"
+        case "prune.policy":
+            return f"{value} pruning"
         case "prune.keep_ratio":
             return f"keep {_plain(value)}"
         case "network.structure":
@@ -302,3 +324,90 @@ def _plain(value: object) -> str:
     if isinstance(value, tuple):
         return "/".join(_plain(each) for each in value)
     return value if isinstance(value, str) else to_text(value)
+
+
+def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = True) -> Run:
+    """What a comparison takes of the run in ``folder``; with ``policy`` what its policy gives is measured again.
+
+    Raises:
+        InputError: it has no checkpoint yet, or one of its files is damaged.
+    """
+    summary = describe(folder)
+    _, card = read_saved(folder)
+    found, unmeasured = _policy(folder, summary, card, progress) if policy else (None, None)
+    machine = summary.machine
+    last = summary.exits[-1]
+    return Run(
+        name=folder.name,
+        folder=str(folder),
+        seed=summary.seed,
+        config=read_config([folder / CONFIG]),
+        recipe=summary.recipe,
+        trained=summary.epochs,
+        planned=summary.planned_epochs,
+        exits_planned=summary.exits_planned,
+        accuracy=tuple(each.test.top1 for each in summary.exits if each.test is not None),
+        macs=tuple(each.macs for each in summary.exits),
+        kept=last.kept,
+        weights=last.weights,
+        parameters=last.parameters,
+        seconds=summary.seconds if summary.finished else None,
+        policy=found,
+        unmeasured=unmeasured,
+        epochs=_epochs(folder / METRICS),
+        machine=f"{machine['device']}, {machine['precision']}, {plural(int(machine['threads']), 'thread')}"
+        if machine
+        else "",
+        versions=", ".join(f"{name} {version}" for name, version in summary.versions.items()),
+    )
+
+
+def _policy(
+    folder: Path, summary: Summary, card: Card, progress: Progress | None
+) -> tuple[PolicyPoint | None, str | None]:
+    if card.policy is None or not summary.finished:
+        return None, None
+    try:
+        outcome = remeasure(folder, progress=progress).outcome
+    except RamifyError as error:
+        return None, error.problems[0]
+    assert outcome is not None
+    return PolicyPoint(outcome.accuracy, outcome.macs, _goal(card.policy)), None
+
+
+def _goal(policy: ExitPolicy) -> str:
+    found = policy.calibration
+    if found.max_drop is not None:
+        points = 100 * found.max_drop
+        return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
+    return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
+
+
+def _epochs(path: Path) -> tuple[tuple[int, float], ...]:
+    try:
+        epochs = TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
+    scores = ((done.epoch, done.exits[-1].valid) for done in epochs)
+    return tuple((epoch, score.top1) for epoch, score in scores if score is not None)
+
+
+def varied_keys(folders: Sequence[Path]) -> tuple[str, ...]:
+    """The keys that were varied where all of ``folders`` are runs of one sweep; empty where they are not."""
+    places = {folder.resolve().parent.parent / "sweep.yaml" for folder in folders}
+    try:
+        found = yaml.load(places.pop().read_text(encoding="utf-8"), Loader=Loader) if len(places) == 1 else {}
+        return tuple(str(key) for key in found["vary"])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+        return ()
+
+
+def groups_of(folders: Sequence[Path]) -> tuple[Group, ...]:
+    """The runs in ``folders`` in groups, in the order in which they are named first, without their policies.
+
+    Raises:
+        InputError: a run has no checkpoint yet, or one of its files is damaged.
+    """
+    runs = [read_run(folder, policy=False) for folder in folders]
+    places = {run.recipe: place for place, run in reversed(list(enumerate(runs)))}
+    return tuple(sorted(grouped(runs, varied_keys(folders)), key=lambda group: places[group.runs[0].recipe]))

@@ -1,0 +1,103 @@
+"""What comes next: a sampler of Optuna draws a trial from the record, the same one from the same record."""
+
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING
+
+from ramify.configfile import read_config
+from ramify.errors import ConfigError, RunError
+from ramify.search.draw import suggest
+from ramify.search.goals import directions
+from ramify.search.space import Space
+from ramify.search.storage import need_optuna, quiet_optuna
+from ramify.seeds import derive
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.study import Study
+    from optuna.trial import FrozenTrial, TrialState
+
+REFUSALS = 200
+"""After so many draws in a row that no configuration accepts, a space is called impossible."""
+POPULATION = 10
+"""Of a generation of NSGA-II: searches have tens of trials, not thousands."""
+STARTUP = 8
+"""Random trials before a model of the record draws."""
+
+
+def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial, list[str], int]":
+    """What the sampler draws after ``record``: the trial, its overrides, and how many draws were refused before it.
+
+    Draws depend on the record and the seed alone.
+
+    Raises:
+        RunError: the space gives no configuration that is accepted.
+    """
+    need_optuna()
+    reason = ""
+    for attempt in range(REFUSALS):
+        with quiet_optuna():
+            study = _study(space, record, derive(space.seed, "trial", len(record), attempt) % 2**32)
+            trial = study.ask()
+            overrides = suggest(space, trial)
+            drawn = study.get_trials(deepcopy=False)[-1]
+        try:
+            read_config(overrides=overrides)
+        except ConfigError as error:
+            reason = error.problems[0].replace(" (command line)", "")
+            continue
+        return drawn, overrides, attempt
+    raise RunError(f"space: {REFUSALS} draws in a row were refused, the last because of {reason}")
+
+
+def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
+    """A study in memory that has ``record`` behind it, without copying it."""
+    import optuna
+    from optuna.storages import InMemoryStorage
+
+    class After(InMemoryStorage):
+        """What is added stands behind ``record``."""
+
+        def create_new_trial(self, study_id: int, template_trial: "FrozenTrial | None" = None) -> int:
+            self._max_trial_id = max(self._max_trial_id, len(record) - 1)
+            trial_id: int = super().create_new_trial(study_id, template_trial)
+            super().get_trial(trial_id).number = trial_id
+            return trial_id
+
+        def get_trial(self, trial_id: int) -> "FrozenTrial":
+            return record[trial_id] if trial_id < len(record) else super().get_trial(trial_id)
+
+        def get_all_trials(
+            self, study_id: int, deepcopy: bool = True, states: "Container[TrialState] | None" = None
+        ) -> "list[FrozenTrial]":
+            there = [*record, *super().get_all_trials(study_id, deepcopy=False)]
+            return there if states is None else [trial for trial in there if trial.state in states]
+
+    return optuna.create_study(storage=After(), directions=directions(space.objectives), sampler=_sampler(space, seed))
+
+
+def _sampler(space: Space, seed: int) -> "BaseSampler":
+    from optuna import samplers
+    from optuna.trial import FrozenTrial
+
+    if space.sampler == "random":
+        return samplers.RandomSampler(seed=seed)
+    # Optuna 4 asks for a function where later ones read what the trials carry.
+    old = not hasattr(FrozenTrial, "set_constraint") and bool(space.constraints)
+
+    def kept(trial: FrozenTrial) -> Sequence[float]:
+        found: Sequence[float] = trial.system_attrs.get("constraints", ())
+        return found
+
+    limits = kept if old else None
+    if space.sampler == "nsgaii":
+        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed, constraints_func=limits)
+    if space.sampler == "gp":
+        return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
+    return samplers.TPESampler(
+        seed=seed,
+        n_startup_trials=STARTUP,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        constraints_func=limits,
+    )

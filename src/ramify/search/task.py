@@ -1,0 +1,166 @@
+"""What a worker does: one step of a trial, or one whole run, from wherever it is."""
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ramify.config import Config
+from ramify.errors import InputError, RamifyError, RunError
+from ramify.files import write_atomic
+from ramify.run.events import EpochDone, Event, Observer, Started
+from ramify.run.folder import is_run, locked, read_summary
+from ramify.run.prepare import place
+from ramify.run.summary import describe_machine
+from ramify.run.train import resume, train
+from ramify.search.ancestry import keep_rung
+from ramify.search.goals import Objective
+from ramify.search.measure import epochs_done, measure
+
+ASKED = "asked.json"
+"""In the folder of a run: the configuration that was asked for, before it was resolved."""
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """What a task came to: ``values`` of a trial's network, a ``finished`` run, why it ``failed``, or none of these
+    where it was asked to leave.
+
+    Attributes:
+        device: on which the values were measured.
+    """
+
+    values: dict[str, float] | None = None
+    failed: str | None = None
+    finished: bool = False
+    device: str | None = None
+
+
+class _LeavingError(Exception):
+    """The run is as far as it is to be; its checkpoint is on disk."""
+
+
+def train_up_to(
+    config: Config, epoch: int | None = None, observers: Sequence[Observer] = (), stop: Path | None = None
+) -> Path:
+    """Train the run of ``config`` up to ``epoch``, or to its end, from where it is; gives its folder.
+
+    The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. A run of
+    that name with another configuration is replaced. Where another process is at work in the folder, as one that lost
+    its connection, it is waited for.
+
+    Args:
+        stop: a file; once it is there, training ends with the epoch that it is in.
+
+    Raises:
+        RamifyError: as :func:`ramify.run.train.train`.
+    """
+    assert config.name is not None
+    folder = Path(config.runs_dir) / config.name
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Started):
+            write_atomic(folder / ASKED, _asked(config))
+        elif isinstance(event, EpochDone) and (event.epoch == epoch or (stop is not None and stop.exists())):
+            raise _LeavingError
+
+    watching = (*observers, watch)
+    while True:
+        same = is_same(folder, config)
+        if same and epoch is not None and epochs_done(folder) >= epoch and not in_use(folder):
+            return folder
+        try:
+            with contextlib.suppress(_LeavingError):
+                if same:
+                    resume(folder, watching)
+                else:
+                    train(config, watching, overwrite=True)
+        except InputError:
+            if not in_use(folder) or (stop is not None and stop.exists()):
+                raise
+            time.sleep(1)
+            continue
+        return folder
+
+
+def _asked(config: Config) -> bytes:
+    return config.model_dump_json(exclude={"runs_dir", "parent"}).encode()
+
+
+def is_same(folder: Path, config: Config) -> bool:
+    """Whether the run in ``folder`` is that of ``config``."""
+    return is_run(folder) and (folder / ASKED).is_file() and (folder / ASKED).read_bytes() == _asked(config)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in the folder of a run."""
+    if not folder.is_dir():
+        return False
+    try:
+        with locked(folder):
+            return False
+    except InputError:
+        return True
+
+
+@dataclass(frozen=True)
+class TrialStep:
+    """One trial, to be trained to one rung and measured; it is what travels to a worker.
+
+    Attributes:
+        needed: names of what must be measured, and ``functions`` those that the user wrote.
+        keep: whether later trials may begin as this one was at the rung.
+        stop: a file by which tasks are asked to leave.
+    """
+
+    config: Config
+    rung: int
+    needed: tuple[str, ...]
+    functions: tuple[Objective, ...]
+    max_drop: float
+    keep: bool
+    stop: Path
+
+
+def train_trial(step: TrialStep) -> TaskResult:
+    """Train a trial to its rung, and measure it.
+
+    Raises:
+        RunError: the machine is to blame, not the trial: the folder is not there, or the disk is full.
+    """
+
+    def work() -> TaskResult:
+        folder = train_up_to(step.config, step.rung, stop=step.stop)
+        if epochs_done(folder) < step.rung:
+            return TaskResult()
+        values = measure(folder, step.needed, step.max_drop, step.functions)
+        if step.keep:
+            keep_rung(folder, step.rung)
+        where = place(step.config)
+        return TaskResult(values, device=str(describe_machine(where.device, where.precision)["device"]))
+
+    return _guarded(work, step.stop.parent)
+
+
+def train_run(config: Config, stop: Path) -> TaskResult:
+    """Train the run of ``config`` to its end; errors as :func:`train_trial`."""
+
+    def work() -> TaskResult:
+        return TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None)
+
+    return _guarded(work, stop.parent)
+
+
+def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
+    if not shared.is_dir():
+        raise RunError(f"{shared}: is not there on {platform.node()}; accepted: a folder that every worker sees")
+    try:
+        return work()
+    except (RamifyError, RuntimeError, MemoryError, ValueError, TypeError, ArithmeticError) as error:
+        if isinstance(error.__cause__, OSError):
+            # A full disk or a missing file says nothing about the run.
+            raise RunError(str(error).splitlines()[0]) from None
+        text = str(error).splitlines()
+        return TaskResult(failed=text[0] if text else type(error).__name__)

@@ -1,0 +1,89 @@
+"""A sweep as it goes: which runs train, how far they are, what has failed, and when it will be over."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ramify.search.sweep import RunBegan, RunEnded, RunsUnderWay, Sweep, SweepEvent
+from ramify.show.words import duration, percent
+
+BAR, ENDED_SHOWN = 24, 6
+
+
+class SweepView:
+    """An observer of a sweep, to be used in a ``with`` block: a live view on a terminal, lines elsewhere.
+
+    Args:
+        console: None for lines alone.
+        write: where a line goes.
+    """
+
+    def __init__(self, sweep: Sweep, console: Console | None, write: Callable[[str], None]) -> None:
+        self._planned = {str(config.name): config.train.epochs for config in sweep.configs}
+        self._name, self._write = sweep.name, write
+        self._done: dict[str, int] = {}
+        self._began: dict[str, int] = {}
+        self._now: dict[str, tuple[int, float | None]] = {}
+        self._ended: dict[str, str | None] = {}
+        self._clock = time.monotonic()
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4) if console else None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __call__(self, event: SweepEvent) -> None:
+        match event:
+            case RunBegan(run, epoch):
+                self._began.setdefault(run, epoch)
+                self._done[run] = epoch
+                if self._live is None:
+                    self._write(f"{run}: {f'goes on from epoch {epoch}' if epoch else 'starts'}")
+            case RunEnded(run, failed):
+                self._ended[run] = failed
+                self._done[run] = self._planned[run]
+                self._began.setdefault(run, self._planned[run])
+                if self._live is None:
+                    told = f"failed ({failed})" if failed else "finished"
+                    self._write(f"{run}: {told}; {self.summary()}")
+            case RunsUnderWay(runs):
+                self._now = dict(runs)
+                self._done.update({run: epoch for run, (epoch, _) in runs.items()})
+
+    def summary(self) -> str:
+        """How many runs are done, and how long the others will take."""
+        counts = Counter("failed" if failed else "finished" for failed in self._ended.values())
+        total, spent = sum(self._planned.values()), time.monotonic() - self._clock
+        here = sum(self._done.values()) - sum(self._began.values())
+        left = total - sum(self._done.values())
+        eta = f", about {duration(spent / here * left)} left" if here > 0 and left > 0 else ""
+        failed = f", {counts['failed']} failed" if counts["failed"] else ""
+        return f"{counts['finished']} of {len(self._planned)} runs finished{failed}{eta}"
+
+    def render(self) -> RenderableType:
+        """What the view shows now."""
+        table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, show_edge=False)
+        for run, (epoch, valid) in self._now.items():
+            planned = self._planned[run]
+            full = round(BAR * epoch / max(planned, 1))
+            bar = Text.assemble(("━" * full, "cyan"), ("━" * (BAR - full), "bright_black"))
+            table.add_row(run, bar, f"epoch {epoch}/{planned}", f"valid {percent(valid)}")
+        last = [
+            Text(f"{run}: failed ({failed})", "red") if failed else Text(f"{run}: finished", "dim")
+            for run, failed in list(self._ended.items())[-ENDED_SHOWN:]
+        ]
+        return Group(Text.assemble((f"sweep {self._name}  ", "bold"), self.summary()), *last, table)

@@ -1,0 +1,82 @@
+"""A search whose trials take no time, and processes that are killed inside their file operations."""
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import optuna.samplers  # noqa: F401 - for the processes that are forked from here
+
+from ramify.search.coordinator import coordinate
+from ramify.search.space import Space, parse_space
+from ramify.search.study import Search, start_search
+from ramify.search.task import TaskResult, TrialStep
+from tests.search.test_search import HERE
+
+WANTED = 4
+
+
+def quick_space() -> Space:
+    return parse_space(
+        "base: {network.structure: [1]}\n"
+        "vary: {train.learning_rate: {log: [0.01, 0.1]}, network.channels: {choice: [2, 3, 4]}}\n"
+        "objectives: [accuracy, weights]\nepochs: 4\nrungs: [2, 4]\neta: 2\ninherit: false"
+    )
+
+
+def quick_step(step: TrialStep) -> TaskResult:
+    """What a trial would come to, from its configuration alone."""
+    text = step.config.model_dump_json(exclude={"name", "runs_dir"})
+    drawn = int(hashlib.sha256(f"{text}{step.rung}".encode()).hexdigest()[:8], 16)
+    return TaskResult({"accuracy": drawn / 2**32, "weights": float(step.config.network.widths[0])})
+
+
+def finish(folder: Path, wanted: int | None = WANTED) -> Search:
+    """Start the search, or go on with it, until it is done."""
+    search = start_search("quick", quick_space(), wanted, searches_dir=folder)
+    try:
+        coordinate(search, HERE, step=quick_step)
+    finally:
+        search.close()
+    return search
+
+
+def record(search: Search) -> list[object]:
+    return [(trial.number, trial.params, trial.results, trial.finished, trial.failed) for trial in search.trials()]
+
+
+def die_at(folder: Path, count: int, half: bool) -> None:
+    """Start the search and die at its ``count``-th file operation, in the middle of a line if ``half``."""
+    left = count
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal left
+        if event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate"):
+            return
+        if event == "open" and arguments[1] in ("r", "rb"):
+            return
+        path = str(arguments[0])
+        if not path.startswith(str(folder)):
+            return
+        left -= 1
+        if left == 0:
+            if half and event == "open" and arguments[1] == "ab":
+                file = os.open(path, os.O_WRONLY | os.O_APPEND)
+                os.write(file, b'{"op_code":4,"worker_i')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    finish(folder)
+
+
+def killed(folder: Path, count: int, half: bool) -> bool:
+    """Whether a process that works on the search was killed before it was done."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.search.quick"])
+    process = context.Process(target=die_at, args=(folder, count, half))
+    process.start()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
