@@ -16,6 +16,7 @@ from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Se
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
 from ramify.sections import SQUEEZED as SQUEEZED
+from ramify.sections import SUMMED as SUMMED
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -179,6 +180,7 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
     yield from _growth_contradictions(config)
+    yield from _start_contradictions(config)
     yield from _recipe_contradictions(config)
     yield from _together_contradictions(config)
     if train.milestones is not None:
@@ -308,6 +310,18 @@ def _growth_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
 
 
+def _start_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of how the stages that grow begin and learn."""
+    network, growth = config.network, config.growth
+    grows = config.parent is None and network.growths > 0
+    if growth.learning_rate == "constant" and not grows:
+        why = "a run with a parent" if config.parent is not None else f"network.kind {network.kind}"
+        yield "growth.learning_rate", "constant", f"shared, as in {why} no stage grows"
+    if grows and growth.init == "identity" and network.exit_reads == "sum" and not network.cascade:
+        why = "as a stage that grows cannot pass on what the exit before it reads under network.exit_reads sum"
+        yield "growth.init", "identity", f"random, copy, {why}"
+
+
 def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     network, plan = config.network, config.growth.plan
     if plan is None:
@@ -338,6 +352,11 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         cells = len(network.structure)
         if len(network.exits_at) >= cells:
             yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
+    if network.exit_reads == "sum" and network.cells == "seed" and network.cell not in SUMMED:
+        why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(SUMMED)} do)"
+        yield "network.exit_reads", "sum", f"activation, {why}"
+    elif network.exit_reads == "sum" and network.cells not in ("seed", "resnet56"):
+        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
     if network.cells == "seed":
         yield from _shape_contradictions(network)
         return

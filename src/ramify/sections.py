@@ -153,6 +153,9 @@ WIDENED = {
 SQUEEZED = ("depthwise", "grouped", "compact")
 """``network.cell`` that have a place for squeeze-and-excitation."""
 
+SUMMED = ("basic", "skip_second", "depthwise", "grouped")
+"""``network.cell`` that end in a ReLU of a sum, which ``network.exit_reads`` may leave out."""
+
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
 
@@ -241,6 +244,14 @@ class NetworkConfig(Section):
             "that way, conv as well, behind a 1x1 block",
         ),
     ] = "mixed"
+    exit_reads: Annotated[
+        Literal["activation", "sum"],
+        Key(
+            "activation, sum",
+            "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
+            "last ReLU; of basic, skip_second, depthwise and grouped cells, and those of resnet56",
+        ),
+    ] = "activation"
     final: Annotated[
         Literal["average", "mixed", "max", "global", "conv"] | None,
         Key(
@@ -360,6 +371,14 @@ class GrowthConfig(Section):
             "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
         ),
     ] = "random"
+    learning_rate: Annotated[
+        Literal["shared", "constant"],
+        Key(
+            "shared, constant",
+            "of a stage that grows: that of all others; or train.learning_rate to the end, while that of the stages "
+            "from birth falls by its schedule",
+        ),
+    ] = "shared"
     freeze: Annotated[
         Literal["none", "before", "until_next"],
         Key(
@@ -537,8 +556,16 @@ class TrainConfig(Section):
     weight_decay: Annotated[
         Number,
         Field(ge=0),
-        Key("a number >= 0", "decay of convolution and linear weights; biases and batch norm are spared"),
+        Key("a number >= 0", "decay of the parameters that train.decay names"),
     ] = 1e-4
+    decay: Annotated[
+        Literal["weights", "all"],
+        Key(
+            "weights, all",
+            "what train.weight_decay is of: convolution and linear weights, which spares biases and batch norm, or "
+            "every parameter",
+        ),
+    ] = "weights"
     label_smoothing: Annotated[
         Number,
         Field(ge=0, lt=1),

@@ -20,6 +20,9 @@ SHAPES: dict[str, dict[str, object]] = {
     "dense compact": {"kind": "dense", "cell": "compact", "channels": (4, 8), "cascade": True, "final": "global"},
     "dense depthwise": {"kind": "dense", "cell": "depthwise", "channels": 4, "squeeze": 1.0},
     "cascade": {"channels": 6, "cascade": True},
+    "sums": {"channels": (4, 6), "exit_reads": "sum"},
+    "dense sums": {"kind": "dense", "channels": 4, "exit_reads": "sum"},
+    "depthwise sums": {"cell": "depthwise", "channels": (6, 8), "squeeze": 0.25, "exit_reads": "sum"},
 }
 
 

@@ -16,6 +16,8 @@ NETWORKS: dict[str, dict[str, object]] = {
     "last cell with an exit": {"kind": "full_ic", "structure": (1, 0, 1), "channels": 4, "exit": "max"},
     "dense": {"kind": "dense", "structure": (0, 1, 0, 1, 0), "channels": 4},
     "dense, skip_second": {"kind": "dense", "structure": (1, 1, 0), "channels": 4, "cell": "skip_second"},
+    "sums": {"kind": "iterative", "structure": (0, 1, 1, 0), "channels": 4, "exit_reads": "sum"},
+    "dense sums": {"kind": "dense", "structure": (1, 0, 1), "channels": 4, "exit_reads": "sum"},
     "lenet300": {"cells": "lenet300", "kind": "full_ic"},
     "mobilenet": {"cells": "mobilenet", "kind": "full_ic", "exits_at": (0.2, 0.5)},
     "wideresnet32_4": {"cells": "wideresnet32_4", "kind": "iterative", "exits_at": (0.3, 0.6)},

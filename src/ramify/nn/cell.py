@@ -39,6 +39,8 @@ class CellPlan:
         area: ``H * W`` of the map that it reads; it matters to ``linear`` cells alone.
         squeeze: hidden units of its squeeze-and-excitation; 0 where it has none.
         pooled: whether the trunk is halved by average pooling before it, as strides are in dense wiring.
+        gives_sum: whether it gives the sum before its last ReLU, which its stage's exit reads; the stage then applies
+            the ReLU to what the next cell reads (``network.exit_reads``).
     """
 
     in_channels: int
@@ -50,6 +52,12 @@ class CellPlan:
     area: int = 1
     squeeze: int = 0
     pooled: bool = False
+    gives_sum: bool = False
+
+
+def _ended(outer: Tensor, gives_sum: bool) -> Tensor:
+    """What a cell with a ReLU behind its sum gives."""
+    return outer if gives_sum else F.relu(outer)
 
 
 class TwoLayerCell(nn.Module):
@@ -63,6 +71,7 @@ class TwoLayerCell(nn.Module):
     def __init__(self, plan: CellPlan, spans_both: bool) -> None:
         super().__init__()
         self.spans_both = spans_both
+        self.gives_sum = plan.gives_sum
         self.conv1 = MaskedConv2d(plan.in_channels, plan.inner_channels, 3, plan.stride)
         self.norm1 = nn.BatchNorm2d(plan.inner_channels)
         self.conv2 = MaskedConv2d(plan.inner_channels, plan.out_channels, 3)
@@ -84,7 +93,7 @@ class TwoLayerCell(nn.Module):
             inner = F.relu(self.norm1(self.conv1(x)))  # [B, inner, H', W']
             shortcut = self.shortcut(x if self.spans_both else inner)
         outer: Tensor = self.norm2(self.conv2(inner)) + shortcut
-        return F.relu(outer)  # [B, out, H', W']
+        return _ended(outer, self.gives_sum)  # [B, out, H', W']
 
 
 def _multiplies_cheaply(x: Tensor) -> bool:
@@ -191,12 +200,13 @@ class DepthwiseCell(nn.Module):
         self.conv4 = MaskedConv2d(inner, out, 1)
         self.norm4 = nn.BatchNorm2d(out)
         self.shortcut = _projection(plan)
+        self.gives_sum = plan.gives_sum
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x))))))  # [B, inner, H', W']
         inner = self.squeeze(F.relu(self.norm3(self.conv3(inner))))
         outer: Tensor = self.norm4(self.conv4(inner)) + self.shortcut(x)
-        return F.relu(outer)  # [B, out, H', W']
+        return _ended(outer, self.gives_sum)  # [B, out, H', W']
 
 
 class GroupedCell(nn.Module):
@@ -217,12 +227,13 @@ class GroupedCell(nn.Module):
         self.conv3 = MaskedConv2d(inner, out, 1)
         self.norm3 = nn.BatchNorm2d(out)
         self.shortcut = _projection(plan)
+        self.gives_sum = plan.gives_sum
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))
         inner = self.squeeze(F.relu(self.norm2(self.conv2(inner))))  # [B, inner, H', W']
         outer: Tensor = self.norm3(self.conv3(inner)) + self.shortcut(x)
-        return F.relu(outer)  # [B, out, H', W']
+        return _ended(outer, self.gives_sum)  # [B, out, H', W']
 
 
 class CompactCell(nn.Module):
@@ -285,7 +296,7 @@ def basic(plan: CellPlan) -> TwoLayerCell:
 
 
 def skip_second(plan: CellPlan) -> TwoLayerCell:
-    """The cell of the 2020 code: the shortcut spans the second layer alone."""
+    """The shortcut spans the second layer alone, as the seed document can be read; the 2020 code has ``basic``."""
     return TwoLayerCell(plan, spans_both=False)
 
 

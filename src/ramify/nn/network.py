@@ -100,7 +100,10 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         projects = (trunk != output or stride != 1) and spec.type in PROJECTING
         inner = inner_channels(spec.type, trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
-        cells.append(CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled))
+        reads_sum = config.exit_reads == "sum" and bool(carries_exit) and config.kind != "full"
+        cells.append(
+            CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled, reads_sum)
+        )
         height, width = shrunk(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
@@ -159,7 +162,8 @@ class Stage(nn.Module):
             if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = join(trunk, output) if self.dense else output
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = join(trunk, onward) if self.dense else onward
         # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
         read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
         logits: Tensor = self.exit(scale_gradient(read, share))

@@ -273,7 +273,7 @@ def channels(network: Network) -> list[Channel]:
             producers = tuple(f"{name}.{part.name}" for part in made if part.columns is not None)
             norms = tuple(f"{name}.{part.name}" for part in made if part.columns is None)
             gates = tuple(f"{name}.{part.name}" for part in wiring.of(cell) if part.gate and part.rows == kind)
-            rectified = kind == "inner" or wiring.rectified
+            rectified = kind == "inner" or (wiring.rectified and not cell.gives_sum)
             for index in range(cell.inner_channels if kind == "inner" else cell.out_channels):
                 read = tuple(consumers[name, kind, index])
                 found.append(Channel(stage, name, kind, index, producers, norms, read, gates, rectified))

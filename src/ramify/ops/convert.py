@@ -138,6 +138,10 @@ def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | 
     for stage, source in zip(plan(config), sources, strict=True):
         own = tuple(cells[done : done + len(stage.cells)])
         done += len(own)
+        reads = (stage if source is None else network.plans[source]).cells[-1:]
+        if own:
+            sums = (*(False,) * (len(own) - 1), any(cell.gives_sum for cell in reads))
+            own = tuple(replace(cell, gives_sum=each) for cell, each in zip(own, sums, strict=True))
         default = stage.head or ("average" if stage.final else config.exit)
         if source is None:
             plans.append(replace(stage, cells=own, exit_channels=_outputs(cells[:done], stage)))

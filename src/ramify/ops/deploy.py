@@ -187,9 +187,10 @@ class FoldedTwoLayerCell(nn.Module):
     def __init__(self, cell: TwoLayerCell | PreactivationCell) -> None:
         super().__init__()
         before = isinstance(cell, PreactivationCell)
+        gives_sum = isinstance(cell, TwoLayerCell) and cell.gives_sum
         self.norm = FoldedNorm(cell.norm1) if isinstance(cell, PreactivationCell) else None
         self.first = FoldedConv(cell.conv1, cell.norm2 if before else cell.norm1, relu=True)
-        self.second = FoldedConv(cell.conv2, None if before else cell.norm2, relu=not before)
+        self.second = FoldedConv(cell.conv2, None if before else cell.norm2, relu=not (before or gives_sum))
         self.spans_both = isinstance(cell, PreactivationCell) or cell.spans_both
         self.shortcut: FoldedConv | None = None
         if isinstance(cell.shortcut, nn.Sequential):
@@ -228,7 +229,7 @@ class FoldedBranchCell(nn.Module):
         self.first = nn.Sequential(*(FoldedConv(conv, norm, relu=True) for conv, norm in layers[:-1]))
         if isinstance(cell.squeeze, Squeeze):
             self.first.append(FoldedSqueeze(cell.squeeze))
-        self.last = FoldedConv(*layers[-1], relu=not isinstance(cell, CompactCell))
+        self.last = FoldedConv(*layers[-1], relu=not (isinstance(cell, CompactCell) or cell.gives_sum))
         self.adds = cell.carries if isinstance(cell, CompactCell) else True
         self.shortcut: FoldedConv | None = None
         if not isinstance(cell, CompactCell) and isinstance(cell.shortcut, nn.Sequential):
@@ -319,15 +320,16 @@ class FoldedStage(nn.Module):
             raise InputError(f"deploy: got an exit {type(stage.exit).__name__}; accepted: PooledHead")
         self.exit = FoldedHead(stage.exit)
         self.dense, self.reads = stage.dense, stage.plan.exit_channels
-        self.pooled = tuple(cell.pooled for cell in stage.plan.cells)
+        self.plans = stage.plan.cells
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
         output = trunk
-        for cell, pooled in zip(self.cells, self.pooled, strict=True):
-            if pooled:
+        for cell, plan in zip(self.cells, self.plans, strict=True):
+            if plan.pooled:
                 trunk = halved(trunk)
             output = cell(trunk)
-            trunk = torch.cat((trunk, output), dim=1) if self.dense else output
+            onward = F.relu(output) if plan.gives_sum else output
+            trunk = torch.cat((trunk, onward), dim=1) if self.dense else onward
         # The last cell's output lies in one piece; the same channels of the concatenation do not.
         read = output if output.shape[1] == self.reads else trunk[:, -self.reads :]
         return trunk, self.exit(read)

@@ -73,7 +73,7 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
         >>> overlap(short, NetworkConfig(structure=(1, 0, 0))) is None
         True
     """
-    same = ("cell", "squeeze", "exit", "cascade")
+    same = ("cell", "squeeze", "exit", "exit_reads", "cascade")
     if any(getattr(network, key) != getattr(wanted, key) for key in same):
         return None
     for key in ("input_shape", "classes"):
@@ -93,6 +93,7 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
     grown = stages is None or stages > len(ends)
     head = network.final or "average"
     reads = head == wanted.exit or (wanted.exit == "mixed" and head in POOLING_SHARE)
+    reads = reads and wanted.exit_reads == "activation"  # as every final classifier does
     longer = len(wanted.structure) > cells and cells not in ends and alike == cells
     # In a cascade the last exit adds to the others, and could not be dropped.
     chain = not dense[0] and not network.cascade

@@ -54,6 +54,8 @@ def can_keep(network: Network) -> str:
     count = network.plans[index - 1].exit_channels
     if any(cell.pooled for cell in network.plans[index].cells):
         return "one of its cells halves the trunk"
+    if any(cell.gives_sum for cell in network.plans[index - 1].cells):
+        return "the exit before it reads a sum before its ReLU, which no cell passes on (see network.exit_reads)"
     for i in _relays(network, index):
         told = _why_not_passed(network, network.plans[index].cells[i], count)
         if told:

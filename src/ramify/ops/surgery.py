@@ -45,8 +45,13 @@ def stage_parameters(network: Network, stage: int) -> StageParameters:
     return StageParameters(decay, spared)
 
 
-def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, object]]:
-    """Groups for a ``torch.optim`` optimizer: for each stage one that decays and one that is spared.
+def parameter_groups(network: Network, weight_decay: float, spared: float = 0.0) -> list[dict[str, object]]:
+    """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all else.
+
+    Args:
+        network: any network.
+        weight_decay: of convolution and linear weights.
+        spared: of biases, batch norm and pooling shares.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -59,7 +64,7 @@ def parameter_groups(network: Network, weight_decay: float) -> list[dict[str, ob
     for stage in range(len(network.stages)):
         found = stage_parameters(network, stage)
         groups.append(_group(found.decay, stage=stage, decay=True, weight_decay=weight_decay))
-        groups.append(_group(found.spared, stage=stage, decay=False, weight_decay=0.0))
+        groups.append(_group(found.spared, stage=stage, decay=False, weight_decay=spared))
     return groups
 
 
@@ -241,13 +246,20 @@ def revived(network: nn.Module) -> int:
     return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in layers)
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
     """Set the learning rate of every group, so that newcomers follow the schedule of the others.
 
     A rate that is a tensor, as a recorded step needs it, is changed where it lies.
+
+    Args:
+        optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
+        rate: the rate.
+        first: the first stage that it is of, counted from 0.
     """
     known: Tensor | None = None
     for group in optimizer.param_groups:
+        if first and group["stage"] < first:
+            continue
         if not isinstance(group["lr"], Tensor):
             group["lr"] = rate
         elif group["lr"] is not known:

@@ -25,7 +25,13 @@ from ramify.run.distributed import ALONE, Team, world
 from ramify.run.folder import CONFIG, checkpoint_of
 from ramify.yamltext import to_text
 
-STAYS = ("growth.mode=scheduled", "growth.epochs=null", "growth.every=null", "growth.plan=null")
+STAYS = (
+    "growth.mode=scheduled",
+    "growth.epochs=null",
+    "growth.every=null",
+    "growth.plan=null",
+    "growth.learning_rate=shared",
+)
 """A run with a parent does not grow."""
 
 UNTIMED = ("train.milestones=null", "train.warmup=0", "data.sizes=null")

@@ -188,7 +188,7 @@ def _same_network(network: Network, classes: tuple[str, ...], config: Config, pa
 
 def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     train = config.train
-    groups = parameter_groups(network, train.weight_decay)
+    groups = parameter_groups(network, train.weight_decay, train.weight_decay if train.decay == "all" else 0.0)
     if train.optimizer == "sgd":
         # One pass over a group in place of several over each tensor; see ramify.ops.surgery.lay_state.
         return torch.optim.SGD(

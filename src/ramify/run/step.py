@@ -93,6 +93,9 @@ class Step:
             right answers. The next step may overwrite it.
         """
         set_learning_rate(self._state.optimizer, rate)
+        config = self._state.config
+        if config.growth.learning_rate == "constant":
+            set_learning_rate(self._state.optimizer, config.train.learning_rate, first=config.network.first_stages)
         dense = moves.begin()
         inputs = (fed.images, fed.targets, fed.labels, fed.index, taus)
         if self._recorder is None or moves.due or len(fed.labels) != self._batch:
@@ -178,6 +181,7 @@ def records_whole(state: State, guidance: Guidance) -> bool:
         *(["several processes share it"] if where.team.size > 1 else []),
         *([f"train.optimizer is {optimizer}"] if optimizer not in RECORDABLE else []),
         *(["it has a teacher"] if guidance.asks else []),
+        *(["growth.learning_rate is constant"] if state.config.growth.learning_rate == "constant" else []),
     ]
     if wanted and hindrances:
         raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
