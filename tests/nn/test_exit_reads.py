@@ -53,6 +53,6 @@ def test_a_stage_cannot_pass_a_sum_on() -> None:
     network = NetworkConfig(structure=(1, 0), exit_reads="sum", final="mixed", input_shape=(1, 8, 8), classes=3)
     with pytest.raises(ConfigError, match=r"growth.init: got 'identity'; accepted: random, copy"):
         Config(network=network, growth=GrowthConfig(init="identity"))
-    with pytest.raises(InputError, match="network.exit_reads"):
+    with pytest.raises(InputError, match=r"network\.exit_reads"):
         grow(Network(network), init="identity")
     Config(network=network.model_copy(update={"cascade": True}), growth=GrowthConfig(init="identity"))
