@@ -49,8 +49,8 @@ from ramify.show.words import count, duration, percent, short
 HERE = Path(__file__).parent
 RECORD, KNOWN, PAGE = HERE / "results" / "table.json", HERE / "results" / "known.json", HERE.parent / "docs/results.md"
 PRESETS, ROWS = HERE.parent / "presets", "rows.json"
-OF_THE_PLACE = ("name", "runs_dir", "data.source", "train.threads", "train.device")
-"""Keys in which a run may differ from its preset."""
+OF_THE_PLACE = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
+"""Keys in which a run may differ from its preset: where and how it is computed, not what."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class Job:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What the preset is changed by, without the place of the pictures."""
-        told = [text for text in self.settings if not text.startswith("data.source=")]
+        """What the preset is changed by, without :data:`OF_THE_PLACE`."""
+        told = [text for text in self.settings if text.partition("=")[0] not in OF_THE_PLACE]
         return (*told, f"rescaled to {self.rescale} epochs") if self.rescale is not None else tuple(told)
 
     @property
@@ -150,7 +150,9 @@ def trained(job: Job, runs_dir: Path, max_drop: float) -> Row:
     if len(summary.exits) > 1 and summary.pictures[1]:
         ramify.calibrate_run(folder, max_drop=max_drop)
     found = remeasure(folder)
+    kept = ramify.read_config([folder / CONFIG])
     threads = f"{summary.machine['threads']} of {summary.machine['cores']} cores"
+    how = f"{summary.machine['precision']}{', compiled' if kept.train.compile else ''}"
     given = [text for text in job.changes if "=" in text]
     return Row(
         preset=job.preset,
@@ -162,11 +164,11 @@ def trained(job: Job, runs_dir: Path, max_drop: float) -> Row:
         kept=summary.exits[-1].kept,
         parameters=summary.exits[-1].parameters,
         macs=cost(ramify.load(folder))[-1].macs,
-        pflop=work(ramify.read_config([folder / CONFIG]), summary.pictures[0], folder)[0],
+        pflop=work(kept, summary.pictures[0], folder)[0],
         exits=tuple(each.test.top1 for each in found.exits if each.test is not None),
         policy=None if found.outcome is None else (found.outcome.accuracy, found.outcome.macs),
         seconds=summary.seconds,
-        machine=f"{summary.machine['device']}, {threads}, {summary.machine['precision']}, torch {torch.__version__}",
+        machine=f"{summary.machine['device']}, {threads}, {how}, torch {torch.__version__}",
         command=f"python bench/table.py presets/{job.preset}.yaml"
         + (f" --rescale {job.rescale}" if job.rescale is not None else "")
         + (" --set " + " ".join(given) if given else ""),
