@@ -10,8 +10,8 @@ test pictures in turn in this process, one thread, one at a time and 256 at once
 
 - *ordinary*: the way to answer early that one writes in a hurry: at each exit softmax, and ``if`` it is sure, return.
   One picture at a time.
-- *whole*: the same network without internal classifiers, deployed (``ramify.deploy``).
-- *early*: the network with its policy, deployed.
+- *whole*: the same network without internal classifiers, folded (``ramify.ops.fold``).
+- *early*: the network with its policy, folded.
 - *plain*: the network with its policy as it was trained.
 
 The share kept is ``(1 - time) / (1 - MACs)``, both against *whole*. Medians over rounds. Written to
@@ -35,7 +35,7 @@ import ramify
 from ramify.nn.branching import Branching
 from ramify.ops.convert import to_cnn
 from ramify.ops.cost import cost
-from ramify.ops.deploy import deploy
+from ramify.ops.fold import fold
 from ramify.ops.policy import Policy, confidences
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
@@ -97,7 +97,7 @@ def each(answer: Callable[[Tensor], object], batches: tuple[Tensor, ...]) -> Non
 def measure(name: str, drop: float, network: ramify.Network, policy: Policy, images: Tensor) -> dict[str, object]:
     """One network by one policy."""
     whole = to_cnn(network)
-    ready, bare = deploy(network), deploy(whole)
+    ready, bare = fold(network), fold(whole)
     costs, full = [found.macs for found in cost(network)], cost(whole)[-1].macs
     row: dict[str, object] = {"network": name, "max_drop": drop, "thresholds": policy.thresholds}
     for batch, count in ((1, SINGLES), (256, min(MANY, len(images)))):

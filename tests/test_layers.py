@@ -8,11 +8,14 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds yamltext sections config configfile rescaling schedule
-nn nn.branching nn.equilibrium nn.masked nn.trunk nn.cell nn.exit nn.zoo nn.network nn.survey nn.attach
+errors files seeds yamltext
+nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
+nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
+sections config configfile rescaling schedule
+nn.branching nn.equilibrium nn.exit nn.network nn.survey nn.attach
 ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
-ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.deploy ops.policy ops.certify
-ops.calibrate
+ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.traced ops.rewrite ops.fold
+ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
 data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary

@@ -12,11 +12,9 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
-from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, WIDENED, Key, Section, Whole
+from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
-from ramify.sections import SQUEEZED as SQUEEZED
-from ramify.sections import SUMMED as SUMMED
 from ramify.sections import DataConfig as DataConfig
 from ramify.sections import GrowthConfig as GrowthConfig
 from ramify.sections import NetworkConfig as NetworkConfig
@@ -159,6 +157,11 @@ def spread(growths: int, epochs: int) -> tuple[int, ...]:
     """
     last = max(growths + 1, round(0.4 * epochs))
     return tuple(1 + round((last - 1) * i / growths) for i in range(1, growths + 1))
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``'resnet56 and mobilenet'``, ``'basic, depthwise and compact'``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
 def _rising(epochs: Sequence[float]) -> bool:
@@ -335,9 +338,13 @@ def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         why = f"{network.growths} times deeper, once for each stage that the network lacks at first"
         yield "growth.plan", plan, why
         return
-    if deeper < len(plan) and (network.cells, network.cell) not in WIDENED:
-        names = "basic, depthwise and compact cells of the seed, resnet56 and wideresnet32_4"
-        yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
+    if deeper < len(plan):
+        from ramify.nn.zoo import widened
+
+        cells, architectures = widened()
+        if network.cell not in cells if network.cells == "seed" else network.cells not in architectures:
+            names = f"{_listed(cells)} cells of the seed, {_listed(architectures)}"
+            yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
     there = network.first_stages
     for action in plan:
         there += action == "deeper"
@@ -352,11 +359,8 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         cells = len(network.structure)
         if len(network.exits_at) >= cells:
             yield "network.exits_at", network.exits_at, f"at most {cells - 1}, as network.structure has {cells} cells"
-    if network.exit_reads == "sum" and network.cells == "seed" and network.cell not in SUMMED:
-        why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(SUMMED)} do)"
-        yield "network.exit_reads", "sum", f"activation, {why}"
-    elif network.exit_reads == "sum" and network.cells not in ("seed", "resnet56"):
-        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
+    if network.exit_reads == "sum":
+        yield from _sum_contradictions(network)
     if network.cells == "seed":
         yield from _shape_contradictions(network)
         return
@@ -372,6 +376,19 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
             yield f"network.{key}", given, f"{left}, which is left alone, as {network.cells} has cells of its own"
 
 
+def _sum_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    from ramify.nn.cells import CELLS, offered
+    from ramify.nn.zoo import ZOO
+
+    if network.cells == "seed":
+        able = [name for name, cell in offered().items() if cell.sums]
+        if network.cell not in able:
+            why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(able)} do)"
+            yield "network.exit_reads", "sum", f"activation, {why}"
+    elif not all(CELLS[spec.type].sums for spec in ZOO[network.cells].cells):
+        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
+
+
 def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
     cells, widths, strides = len(network.structure), len(network.widths), network.strides
     if strides is None and widths > cells:
@@ -381,9 +398,13 @@ def _shape_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object,
     elif strides is not None and isinstance(network.channels, tuple) and sum(strides) != widths - 1:
         why = f"as each moves on to the next of the {widths} widths in network.channels"
         yield "network.strides", strides, f"a list with {widths - 1} times 1, {why}"
-    if network.squeeze is not None and network.cell not in SQUEEZED:
-        why = f"as {network.cell} cells have no place for it ({', '.join(SQUEEZED)} have)"
-        yield "network.squeeze", network.squeeze, f"null, {why}"
+    if network.squeeze is not None:
+        from ramify.nn.cells import offered
+
+        squeezing = [name for name, cell in offered().items() if cell.squeezing]
+        if network.cell not in squeezing:
+            why = f"as {network.cell} cells have no place for it ({', '.join(squeezing)} have)"
+            yield "network.squeeze", network.squeeze, f"null, {why}"
 
 
 def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
@@ -395,10 +416,12 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
         yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
     if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
         yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
-    if prune.unit == "channel" and network.cell == "skip_second":
-        yield "prune.unit", prune.unit, "weight, as the shortcut of a skip_second cell needs all of its channels"
-    if prune.unit == "channel" and network.cell == "grouped":
-        yield "prune.unit", prune.unit, "weight, as the groups of a grouped cell need all of their channels"
+    if prune.unit == "channel" and network.cells == "seed":
+        from ramify.nn.cells import CELLS
+
+        why = CELLS[network.cell].channels_stay
+        if why:
+            yield "prune.unit", prune.unit, f"weight, as {why}"
     growth = config.growth
     looks = prune.criterion in (None, "snip", "grasp", "synflow")
     if growth.init == "identity" and growth.mode == "scheduled" and looks:

@@ -1,5 +1,6 @@
 """The sections of a configuration: every key with its type, range, default and meaning."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -8,10 +9,23 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 @dataclass(frozen=True)
 class Key:
-    """What a person must know of a key: the values it accepts, and what it does."""
+    """What a person must know of a key: the values it accepts, and what it does.
 
-    accepts: str
-    meaning: str
+    Either is a text, or a function that gives it where a registry says it, which is not imported before it is asked.
+    """
+
+    accepted_values: str | Callable[[], str]
+    description: str | Callable[[], str]
+
+    @property
+    def accepts(self) -> str:
+        """The values that it accepts, in words."""
+        return self.accepted_values if isinstance(self.accepted_values, str) else self.accepted_values()
+
+    @property
+    def meaning(self) -> str:
+        """What it does."""
+        return self.description if isinstance(self.description, str) else self.description()
 
 
 def _not_a_truth_value(value: object) -> object:
@@ -143,18 +157,8 @@ class DataConfig(Section):
     ] = None
 
 
-WIDENED = {
-    *(("seed", cell) for cell in ("basic", "depthwise", "compact")),
-    ("resnet56", "basic"),
-    ("wideresnet32_4", "basic"),
-}
-"""``network.cells`` and ``network.cell`` whose cells have inner channels of their own."""
-
-SQUEEZED = ("depthwise", "grouped", "compact")
-"""``network.cell`` that have a place for squeeze-and-excitation."""
-
-SUMMED = ("basic", "skip_second", "depthwise", "grouped")
-"""``network.cell`` that end in a ReLU of a sum, which ``network.exit_reads`` may leave out."""
+BASIC = "basic"
+"""The default of ``network.cell``; no registry has to be asked for it."""
 
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
@@ -168,6 +172,19 @@ PUBLISHED = {
     "lenet300": (1, 0),
 }
 """A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
+
+
+def _offered() -> dict[str, str]:
+    """The values of ``network.cell``, and what each is. The registry of cells is imported when it is asked."""
+    from ramify.nn.cells import offered
+
+    return {name: cell.summary for name, cell in offered().items()}
+
+
+def _offered_cell(value: str) -> str:
+    if value != BASIC and value not in _offered():
+        raise ValueError("an unknown cell")
+    return value
 
 
 class NetworkConfig(Section):
@@ -221,19 +238,16 @@ class NetworkConfig(Section):
         ),
     ] = None
     cell: Annotated[
-        Literal["basic", "skip_second", "depthwise", "grouped", "compact"],
-        Key(
-            "basic, skip_second, depthwise, grouped, compact",
-            "of seed cells: two 3x3 layers with a shortcut over both, or over the second one alone; two separable "
-            "layers; a 3x3 layer of groups between two of 1x1; filters of single channels between two of 1x1",
-        ),
-    ] = "basic"
+        str,
+        AfterValidator(_offered_cell),
+        Key(lambda: ", ".join(_offered()), lambda: f"of seed cells: {'; '.join(_offered().values())}"),
+    ] = BASIC
     squeeze: Annotated[
         Ratio | None,
         Key(
             "a number in (0, 1], or null",
-            "squeeze-and-excitation in depthwise, grouped and compact cells, with this share of their inner channels "
-            "as hidden units",
+            "squeeze-and-excitation in cells that have a place for it, with this share of their inner channels as "
+            "hidden units",
         ),
     ] = None
     exit: Annotated[
@@ -249,7 +263,7 @@ class NetworkConfig(Section):
         Key(
             "activation, sum",
             "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
-            "last ReLU; of basic, skip_second, depthwise and grouped cells, and those of resnet56",
+            "last ReLU, where a cell ends in one",
         ),
     ] = "activation"
     final: Annotated[

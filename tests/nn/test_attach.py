@@ -11,9 +11,12 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
-from ramify.nn.attach import Attached, attach_exits, exit_points
+from ramify.nn.attach import attach_exits, exit_points
+from ramify.nn.attached import Attached
 from ramify.nn.branching import Judgement
 from ramify.nn.exit import EXITS
+from ramify.nn.masked import masked_layers
+from ramify.ops.cost import cost
 
 CLASSES = 5
 PICTURES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -228,8 +231,8 @@ def test_frozen_the_module_stays_as_it_is_while_exits_learn(make: Callable[[], n
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
-    for name, value in module.state_dict().items():
-        assert torch.equal(value, before[name]), name
+    assert {name for name in module.state_dict() if not name.endswith(".mask")} == before.keys()
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
     assert not any(parameter.requires_grad for parameter in module.parameters())
     learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
     assert {id(each) for each in learning} == {id(each) for each in network.exit_parameters()}
@@ -294,7 +297,8 @@ def test_attaching_changes_nothing_of_the_module(make: Callable[[], nn.Module], 
     exit_points(module, PICTURES)
     assert [each.training for each in module.modules()] == modes
     assert network.training == train
-    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
+    assert masked_layers(module)
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
@@ -342,13 +346,14 @@ def test_a_fraction_takes_the_nearest_place(make: Callable[[], nn.Module]) -> No
 @KINDS
 def test_macs_are_those_of_a_picture_that_leaves(make: Callable[[], nn.Module]) -> None:
     network = attached(make)
-    for index, macs in enumerate(network.macs):
+    counted = [each.macs for each in cost(network)]
+    for index, macs in enumerate(counted):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             trunk = PICTURES[:1]
             for stage in network.stages[: index + 1]:
                 trunk, _ = stage(trunk)
         assert macs == counter.get_total_flops() // 2
-    assert list(network.macs) == sorted(set(network.macs))
+    assert counted == sorted(set(counted))
 
 
 def test_shares_count_multiply_accumulates() -> None:
@@ -519,7 +524,8 @@ def test_modules_that_cannot_have_exits_are_refused(forward: Callable[[Given, Te
     with pytest.raises(InputError, match=rf"^module: .*{sentence}"):
         attach_exits(module, ["conv"], example=PICTURES[:2])
     assert all(each.training for each in module.modules())
-    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
+    assert not masked_layers(module)
 
 
 def test_steps_of_training_alone_do_not_matter_once_frozen() -> None:

@@ -139,7 +139,7 @@ def test_normalisation_is_part_of_the_network() -> None:
     network = grown(config).eval()
     images = torch.rand(3, 2, 8, 8)
     plain = network(images)
-    network.set_normalisation([0.5, 0.25], [0.1, 2.0])
+    network.set_normalization([0.5, 0.25], [0.1, 2.0])
     mean, std = torch.tensor([0.5, 0.25])[:, None, None], torch.tensor([0.1, 2.0])[:, None, None]
     torch.testing.assert_close(network(images * std + mean), plain, rtol=1e-4, atol=1e-4)
 
@@ -147,8 +147,8 @@ def test_normalisation_is_part_of_the_network() -> None:
 @pytest.mark.parametrize(("mean", "std"), [([0.5], [1.0]), ([0.5, 0.5], [1.0, 0.0]), ([0.5, 0.5], [1.0])])
 def test_a_normalisation_that_does_not_fit_is_refused(mean: list[float], std: list[float]) -> None:
     network = Network(NetworkConfig(structure=(1,), input_shape=(2, 8, 8), classes=2))
-    with pytest.raises(ConfigError, match=r"normalisation: got .* accepted: 2 numbers each"):
-        network.set_normalisation(mean, std)
+    with pytest.raises(ConfigError, match=r"normalization: got .* accepted: 2 numbers each"):
+        network.set_normalization(mean, std)
 
 
 def test_a_network_needs_to_know_its_pictures() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from ramify.config import NetworkConfig
-from ramify.nn.cell import CellPlan, basic
+from ramify.nn.cells import CellPlan
+from ramify.nn.cells.two_layer import BasicCell
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.network import Network
 from ramify.nn.trunk import join, read_at_once
@@ -48,8 +49,8 @@ def test_a_cell_reads_at_once_in_training_alone(monkeypatch: pytest.MonkeyPatch)
         read.append(x.shape[1])
         return read_at_once(x, conv, projection)
 
-    monkeypatch.setattr("ramify.nn.cell.read_at_once", count)
-    cell, x = basic(CellPlan(6, 4, 4, projects=True)), torch.rand(2, 6, 8, 8)
+    monkeypatch.setattr("ramify.nn.cells.two_layer.read_at_once", count)
+    cell, x = BasicCell(CellPlan(6, 4, 4, projects=True)), torch.rand(2, 6, 8, 8)
     cell.train()(x)
     with torch.autocast("cpu", torch.bfloat16):
         cell.eval()(x)

@@ -8,7 +8,7 @@ import torch
 
 from ramify.config import EXITS_AT, PUBLISHED, NetworkConfig
 from ramify.errors import ConfigError
-from ramify.nn.cell import CELLS
+from ramify.nn.cells import CELLS
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, plan

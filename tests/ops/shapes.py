@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ramify.config import NetworkConfig
 from ramify.nn.network import Network
-from tests.ops.test_channels import shake
+from tests.ops.networks import shake
 
 BASE: dict[str, object] = {"structure": (0, 1, 0, 1, 0), "input_shape": (3, 13, 16), "classes": 5}
 
@@ -31,7 +31,7 @@ def shaped(name: str, stages: int | None = None, **changes: object) -> Network:
     config = NetworkConfig.model_validate({**BASE, **SHAPES[name], **changes})
     network = Network(config, stages=config.exits if stages is None else stages, seed=0)
     shake(network, 0)
-    network.set_normalisation([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+    network.set_normalization([0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
     return network.eval()
 
 

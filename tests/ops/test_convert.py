@@ -29,7 +29,7 @@ def made(name: str) -> Network:
     network = Network(config, stages=config.exits, seed=1)
     with torch.no_grad():  # statistics of batch norm that are not those of birth
         network.train()(torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)))
-    network.set_normalisation([0.3], [0.5])
+    network.set_normalization([0.3], [0.5])
     return network.eval()
 
 

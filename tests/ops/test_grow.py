@@ -19,7 +19,7 @@ from ramify.ops.grow import can_keep, grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups, set_learning_rate
-from tests.ops.test_channels import chain, every_narrow, pictures_for
+from tests.ops.networks import chain, every_narrow, pictures_for
 
 KINDS = ("dense", "iterative")
 

@@ -22,7 +22,7 @@ from ramify.ops.inherit import measured
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import revived, set_masks
-from tests.ops.test_channels import Spec, narrow, pictures_for, shake
+from tests.ops.networks import Spec, narrow, pictures_for, shake
 
 KINDS = ("dense", "iterative")
 CELLS = ("basic", "skip_second")
@@ -42,7 +42,7 @@ def seed_network(
         | {"input_shape": (2, 8, 8), "classes": 3}
     )
     network = Network(config, seed=0)
-    network.set_normalisation([0.4, 0.6], [0.2, 0.3])
+    network.set_normalization([0.4, 0.6], [0.2, 0.3])
     stir(network, 0)
     return network.eval()
 

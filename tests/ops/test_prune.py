@@ -21,9 +21,9 @@ from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.saliency import SALIENCIES
-from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived, stage_modules
+from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived
 from ramify.schedule import prune_targets
-from tests.ops.test_channels import chain, every_narrow, pictures_for
+from tests.ops.networks import chain, every_narrow, pictures_for
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 
@@ -46,7 +46,7 @@ def masks(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 def kept(network: Network, stages: list[int] | None = None) -> tuple[int, int]:
     """Weights kept, and all weights, of ``stages``."""
     chosen = range(len(network.stages)) if stages is None else stages
-    layers = [layer for s in chosen for m in stage_modules(network, s).values() for layer in masked_layers(m).values()]
+    layers = [layer for s in chosen for m in network.stage_modules(s).values() for layer in masked_layers(m).values()]
     return sum(int(layer.mask.sum()) for layer in layers), sum(layer.mask.numel() for layer in layers)
 
 

@@ -17,8 +17,8 @@ from ramify.ops.freeze import freeze
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.regrow import How, dense_forward, regrow
-from ramify.ops.surgery import optimizer_state, parameter_groups, revived, stage_modules
-from tests.ops.test_channels import pictures_for
+from ramify.ops.surgery import optimizer_state, parameter_groups, revived
+from tests.ops.networks import pictures_for
 from tests.ops.test_inherit import seed_network
 from tests.ops.test_surgery import OPTIMIZERS
 
@@ -216,7 +216,7 @@ def test_what_is_frozen_and_what_does_not_learn_now_stay_as_they_are() -> None:
     ways: tuple[How, ...] = ("gradient", "random")
     for how in ways:
         network = sparse("full_ic")
-        freeze(stage_modules(network, 0).values())
+        freeze(network.stage_modules(0).values())
         before = copy.deepcopy(network.state_dict())
         backward(network)
         statistics = {key for key in before if "running" in key or "tracked" in key}

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError, RunError
-from ramify.nn.cell import Squeeze
+from ramify.nn.cells.base import Squeeze
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
@@ -22,7 +22,7 @@ from ramify.ops.cost import place_exits
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.saliency import NEEDS_DATA, SALIENCIES, Batch, Scores, erk, grasp, magnitude, random, snip, synflow
-from tests.ops.test_channels import chain, every_narrow
+from tests.ops.networks import chain, every_narrow
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 CRITERIA = sorted(SALIENCIES)
@@ -68,7 +68,7 @@ def build(
             stir(module.bias, -1, 1)
         elif isinstance(module, PooledHead) and module.fixed is None:
             stir(module.share, 0, 1)
-    network.set_normalisation([0.3] * shape[0], [0.4] * shape[0])
+    network.set_normalization([0.3] * shape[0], [0.4] * shape[0])
     return network
 
 
@@ -390,7 +390,7 @@ def flow(network: Network) -> Tensor:
                 module.weight.abs_()
                 if module.bias is not None:
                     module.bias.zero_()
-        twin.set_normalisation([0] * twin.mean.numel(), [1] * twin.mean.numel())
+        twin.set_normalization([0] * twin.mean.numel(), [1] * twin.mean.numel())
         assert twin.config.input_shape is not None
         return twin(torch.ones(1, *twin.config.input_shape).double()).sum()  # type: ignore[no-any-return]
 

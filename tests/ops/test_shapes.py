@@ -15,8 +15,8 @@ from ramify.ops.channels import channels
 from ramify.ops.compact import compact
 from ramify.ops.convert import cut, to_cnn, to_sdn
 from ramify.ops.cost import cost
-from ramify.ops.deploy import deploy
 from ramify.ops.extend import extend, overlap
+from ramify.ops.fold import fold
 from ramify.ops.grow import can_copy, can_keep, grow
 from ramify.ops.prune import prune
 from ramify.ops.saliency import SALIENCIES
@@ -41,15 +41,15 @@ def test_costs_are_those_that_are_counted(name: str) -> None:
 
 
 @every_shape
-def test_a_deployed_network_answers_the_same(name: str) -> None:
+def test_a_folded_network_answers_the_same(name: str) -> None:
     network = shaped(name)
     exact = copy.deepcopy(network).double()
     with torch.no_grad():
         wanted = exact(pictures(exact))
         scale = float(wanted.abs().max().clamp(min=1))
-        torch.testing.assert_close(deploy(exact)(pictures(exact)), wanted, rtol=0, atol=1e-12 * scale)
+        torch.testing.assert_close(fold(exact)(pictures(exact)), wanted, rtol=0, atol=1e-12 * scale)
         wanted = network(pictures(network))
-        torch.testing.assert_close(deploy(network)(pictures(network)), wanted, rtol=0, atol=1e-5 * scale)
+        torch.testing.assert_close(fold(network)(pictures(network)), wanted, rtol=0, atol=1e-5 * scale)
 
 
 @every_shape
@@ -90,7 +90,7 @@ def test_pruned_channels_are_compacted_away(name: str) -> None:
         wanted = network.double()(pictures(network))
         scale = float(wanted.abs().max().clamp(min=1))
         torch.testing.assert_close(small.double()(pictures(small)), wanted, rtol=0, atol=1e-12 * scale)
-        torch.testing.assert_close(deploy(small)(pictures(small)), wanted, rtol=0, atol=1e-12 * scale)
+        torch.testing.assert_close(fold(small)(pictures(small)), wanted, rtol=0, atol=1e-12 * scale)
 
 
 def test_groups_keep_their_channels() -> None:

@@ -15,7 +15,7 @@ from ramify.ops.prune import layer_names, prune
 from ramify.ops.sparse import apply_start, plan_start, weight_shapes
 from ramify.ops.surgery import parameter_groups, revived
 from ramify.ops.widen import widen
-from tests.ops.test_channels import pictures_for
+from tests.ops.networks import pictures_for
 from tests.ops.test_inherit import seed_network, step
 
 

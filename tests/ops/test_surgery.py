@@ -25,7 +25,7 @@ from ramify.ops.surgery import (
     set_masks,
 )
 from ramify.ops.widen import widen
-from tests.ops.test_channels import pictures_for
+from tests.ops.networks import pictures_for
 from tests.ops.test_inherit import KINDS, seed_network, step
 
 Groups = list[dict[str, object]]

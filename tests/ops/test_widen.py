@@ -22,7 +22,7 @@ from ramify.ops.surgery import optimizer_state, parameter_groups, revived, set_m
 from ramify.ops.widen import widen
 from ramify.run.checkpoint import Card, own_plans, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.checkpoint import TrainerState as Saved
-from tests.ops.test_channels import chain, pictures_for
+from tests.ops.networks import chain, pictures_for
 from tests.ops.test_inherit import KINDS, PRUNINGS, pruned, seed_network, step, stir, trainer
 
 Init = Literal["random", "copy"]

@@ -22,7 +22,7 @@ def saved(folder: Path, stages: int = 2, kind: str = "dense") -> tuple[Network, 
         {"kind": kind, "structure": (1, 0, 1), "channels": 3, "input_shape": (1, 8, 8), "classes": 3}
     )
     network = Network(config, stages=stages, seed=1).eval()
-    network.set_normalisation([0.3], [0.4])
+    network.set_normalization([0.3], [0.4])
     card = Card(config, stages, ("a", "b", "ç"), 7, ((1, 4),), (Score(0.5, 0.75, 1.0),) * stages)
     replace_folder(folder, pack_model(network, card))
     return network, card

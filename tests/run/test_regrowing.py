@@ -9,7 +9,7 @@ import torch
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.prune import layer_names
-from ramify.ops.surgery import revived, stage_modules
+from ramify.ops.surgery import revived
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Grew, Observer, Pruned, StepDone, Widened
 from ramify.run.folder import read_lines
@@ -138,7 +138,7 @@ def test_frozen_stages_stay_bit_for_bit(network: Callable[[], Network]) -> None:
         now = {
             f"{prefix}.{name}": value
             for stage in range(len(network().stages) - 1)
-            for prefix, module in stage_modules(network(), stage).items()
+            for prefix, module in network().stage_modules(stage).items()
             for name, value in module.state_dict().items()
         }
         if isinstance(event, Pruned):

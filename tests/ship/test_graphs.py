@@ -41,7 +41,7 @@ def made(kind: Kind, shape: tuple[int, int, int] = (1, 9, 9), **more: object) ->
     given = {"kind": kind, "input_shape": shape, "classes": 5, **(more or SMALL)}
     config = place_exits(NetworkConfig.model_validate(given))
     network = Network(config, stages=config.exits, seed=0)
-    network.set_normalisation((0.4,) * shape[0], (0.3,) * shape[0])
+    network.set_normalization((0.4,) * shape[0], (0.3,) * shape[0])
     return lively(network)
 
 

@@ -9,82 +9,13 @@ import difflib
 from collections.abc import Sequence
 
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
-from ramify.nn.branching import Branching
-from ramify.nn.equilibrium import scale_gradient
+from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
+from ramify.nn.masked import masked_layers
 from ramify.nn.survey import ExitPoint, Survey, survey, undisturbed
 from ramify.seeds import drawing
-
-
-class AttachedStage(nn.Module):
-    """The module's operations up to one place, and the exit there: ``trunk -> (trunk, logits [B, C])``.
-
-    Attributes:
-        body: the operations, with the module's own layers under ``body.net`` by the names that they have there.
-        exit: reads the trunk; None in the last stage, whose trunk is the logits.
-    """
-
-    def __init__(self, body: fx.GraphModule, head: nn.Module | None) -> None:
-        super().__init__()
-        self.body = body
-        self.exit = head
-
-    def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-        trunk = self.body(trunk)
-        return trunk, trunk if self.exit is None else self.exit(as_map(scale_gradient(trunk, share)))
-
-
-class Attached(Branching):
-    """A module with exits, ``images -> logits [E, B, C]``; the last of the E exits is the module's own output.
-
-    Where :class:`~ramify.nn.branching.Branching` speaks of pictures ``[B, channels, H, W]`` in [0, 1], this one takes
-    whatever the module takes; nothing is normalised on the way. :func:`attach_exits` makes one.
-
-    Attributes:
-        stages: one :class:`AttachedStage` for each exit.
-        points: where the exits stand, without the last.
-        macs: for each exit the multiply-accumulates of one picture that leaves there, all exits on the way included.
-        frozen: whether the module's own layers stay in evaluation mode, whatever mode the network is set to.
-    """
-
-    def __init__(
-        self, stages: Sequence[AttachedStage], points: Sequence[ExitPoint], macs: Sequence[int], frozen: bool
-    ) -> None:
-        super().__init__()
-        self.stages = nn.ModuleList(stages)
-        self.points = tuple(points)
-        self.macs = tuple(macs)
-        self.frozen = frozen
-
-    def enter(self, images: Tensor) -> Tensor:
-        """The pictures as they are."""
-        return images
-
-    def exit_parameters(self) -> list[nn.Parameter]:
-        """The parameters of the exits that were attached, for an optimizer; those of the module are not among them."""
-        return [
-            parameter
-            for name, parameter in self.stages.named_parameters()
-            if name.split(".")[1] == "exit"  # "0.exit.linear.weight"
-        ]
-
-    def train(self, mode: bool = True) -> "Attached":
-        """Set the mode of the network; of the exits alone where it is ``frozen``."""
-        super().train(mode)
-        if self.frozen:
-            for stage in self.stages:
-                stage.get_submodule("body").eval()
-        return self
-
-
-def as_map(trunk: Tensor) -> Tensor:
-    """``[B, C, H, W]`` as it is, ``[B, F]`` as ``[B, F, 1, 1]``, ``[B, T, F]`` as its mean over tokens, alike."""
-    if trunk.ndim == 3:
-        trunk = trunk.mean(dim=1)
-    return trunk[:, :, None, None] if trunk.ndim == 2 else trunk
 
 
 def attach_exits(
@@ -96,11 +27,14 @@ def attach_exits(
     exit: str = "mixed",  # noqa: A002 - as network.exit names it
     freeze: bool = False,
     seed: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Attached:
     """A branching network made of ``module``, with an internal classifier at each place of ``at``.
 
-    The module's own layers are used, not copied: training the one trains the other. A layer with weights belongs to
-    one stage alone, so no place lies between two uses of it.
+    The module's own layers are used, not copied: training the one trains the other. Its convolutions and linear
+    layers get their masks in place, so its ``state_dict`` gains them and keeps its other names. A layer with weights
+    belongs to one stage alone, so no place lies between two uses of it.
 
     Args:
         module: a classifier, ``images -> logits [B, C]``, that ``torch.fx`` can trace: no ``if``, ``for`` or number in
@@ -115,6 +49,8 @@ def attach_exits(
         freeze: the module's parameters get no gradients, and its layers stay in evaluation mode, so that batch norm
             statistics stand still: only the exits train.
         seed: seed of the exits' weights; None draws from PyTorch's generator.
+        mean, std: what is subtracted from and divided into the pictures, a number for each of their channels; None
+            for 0 and 1.
 
     Raises:
         InputError: the module cannot be traced, does not take ``example``, or gives no logits ``[B, C]``; a name
@@ -140,21 +76,22 @@ def attach_exits(
         nodes = _named(found, at) if _are_names(at) else _nearest(found, at)
         starts, ends = [found.entry, *nodes], [*nodes, None]
         stages: list[AttachedStage] = []
-        macs: list[int] = []
-        heads = 0
         for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
             head = None
             if end is not None:
                 with drawing(seed, "exit", index):
-                    head, cost = _head(found.values[end], found.classes, exit)
-                heads += cost
+                    head = head_for(found.values[end], found.classes, exit)
             stages.append(AttachedStage(_between(found, start, end), head))
-            macs.append(heads + found.macs[found.nodes[-1] if end is None else end])
-    network = Attached(stages, [found.points[node] for node in nodes], macs, freeze)
+    points = [found.points[node] for node in nodes]
+    network = Attached(stages, example.shape[1:], found.classes, points=points, frozen=freeze)
+    if mean is not None or std is not None:
+        channels = example.shape[1]
+        network.set_normalization(mean or [0.0] * channels, std or [1.0] * channels)
     own = set(module.modules())
     for each in network.modules():
         if each not in own:
             each.training = module.training
+    _put_masks(module, network)
     if freeze:
         module.requires_grad_(False)
         network.train(module.training)
@@ -203,14 +140,20 @@ def _between(found: Survey, start: fx.Node, end: fx.Node | None) -> fx.GraphModu
     return fx.GraphModule(found.root, graph, "Body")
 
 
-def _head(value: Tensor, classes: int, name: str) -> tuple[nn.Module, int]:
-    """A classifier for what flows at an exit, on its device and of its type, and its MACs for one picture."""
+def head_for(value: Tensor, classes: int, name: str) -> nn.Module:
+    """A classifier for what flows at an exit, on its device and of its type."""
     _, channels, height, width = as_map(value).shape
     grid: Grid = (min(GRID, height), min(GRID, width))
-    head = EXITS[name](channels, classes, grid).to(value.device, value.dtype)
-    with FlopCounterMode(display=False) as counter:
-        head.eval()(as_map(value))
-    return head, counter.get_total_flops() // 2 // len(value)
+    return EXITS[name](channels, classes, grid).to(value.device, value.dtype)
+
+
+def _put_masks(module: nn.Module, network: Attached) -> None:
+    """Let the layers of ``module`` be the masked ones that ``network`` has made of them."""
+    masked = {layer.weight: layer for layer in masked_layers(network).values()}
+    for name, layer in list(module.named_modules()):
+        if type(layer) in (nn.Conv2d, nn.Linear) and name and layer.weight in masked:
+            masked[layer.weight].training = layer.training
+            module.set_submodule(name, masked[layer.weight])
 
 
 # Finding the places that are asked for.
@@ -230,7 +173,7 @@ def _named(found: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]:
     for name in map(str, at):
         if name not in known:
             [near] = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            exists = name in dict(found.root.get_submodule("net").named_modules())
+            exists = name in dict(found.module.named_modules())
             got = f"{name!r}, which forward does not call or which computes nothing" if exists else repr(name)
             raise InputError(f"at: got {got}; accepted: names of submodules that forward calls, the nearest {near!r}")
         node = known[name]

@@ -1,12 +1,13 @@
 """What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from ramify.errors import InputError
+from ramify.errors import ConfigError, InputError
+from ramify.nn.graph import ChannelGroup
 
 WORTH_SORTING_OUT = 1 / 32
 """Of the pictures that a stage carries, the share that must have left for the others to be copied together. To copy
@@ -70,16 +71,84 @@ class Branching(nn.Module):
     :mod:`ramify.nn.equilibrium`).
 
     Attributes:
-        stages: those that exist.
+        stages: those that exist, one for each exit.
         cascade: whether exits add to the answers before them.
+        mean, std: float ``[channels]``, subtracted from and divided into the pictures; 0 and 1 until
+            :meth:`set_normalization`. They are saved with the weights, so a loaded network reads pictures as the
+            trained one did.
+        input_shape: of one picture, ``(channels, height, width)``.
+        classes: how many there are.
     """
 
     stages: nn.ModuleList
     cascade: bool = False
+    mean: Tensor
+    std: Tensor
+    input_shape: tuple[int, ...]
+    classes: int
 
     def enter(self, images: Tensor) -> Tensor:
         """What the first stage reads, made of ``images [B, channels, H, W]`` in [0, 1]."""
         raise NotImplementedError
+
+    @property
+    def complete(self) -> bool:
+        """Whether every stage exists, the final classifier included."""
+        return True
+
+    def append_stage(self, seed: int | None = None) -> nn.Module:
+        """Add the next stage, in the mode, precision and on the device of the others, and return it.
+
+        Raises:
+            ConfigError: the network is complete.
+        """
+        there = len(self.stages)
+        raise ConfigError(f"stages: got {there + 1}; accepted: up to {there}, as the network is complete")
+
+    def stage_modules(self, stage: int) -> dict[str, nn.Module]:
+        """The modules that belong to a stage, counted from 0, by name."""
+        return {f"stages.{stage}": self.stages[stage]}
+
+    def internal_classifiers(self) -> list[nn.Module]:
+        """The classifiers of all exits that exist but the final one, shallowest first."""
+        heads = [stage.get_submodule("exit") for stage in self.stages]
+        return heads[:-1] if self.complete else heads
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """The groups of channels that the network can lose, in the order in which it makes them."""
+        raise NotImplementedError
+
+    def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        """A network of this shape without the channels in ``lost``, some of :meth:`channel_groups`.
+
+        Its weights are of no account: it is to be given those that stay.
+        """
+        raise NotImplementedError
+
+    def why_not_widened(self, stage: int) -> str:
+        """Why a stage cannot gain channels; empty if it may."""
+        return ""
+
+    def note_widths(self, stage: int, channels: int) -> None:
+        """Take note that every place in a stage that could has gained so many channels."""
+
+    def blank(self, count: int = 1) -> Tensor:
+        """``count`` pictures of zeros as the network takes them, on its device and in its precision."""
+        return torch.zeros(count, *self.input_shape, device=self.mean.device, dtype=self.mean.dtype)
+
+    def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalize pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
+
+        Raises:
+            ConfigError: not one number for each channel, or a ``std`` that is not positive.
+        """
+        channels = self.mean.numel()
+        if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
+            raise ConfigError(
+                f"normalization: got mean {list(mean)}, std {list(std)}; accepted: {channels} numbers each, std > 0"
+            )
+        self.mean.copy_(torch.tensor(mean))
+        self.std.copy_(torch.tensor(std))
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of every exit, ``[E, B, C]``."""

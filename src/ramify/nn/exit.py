@@ -72,10 +72,10 @@ class PooledHead(nn.Module):
 
 def _average(x: Tensor, grid: Grid) -> Tensor:
     """Average pooling; a compiler can make the mean of a view, but no pooling, one pass with what stands before it."""
-    wide = x.shape[1] > FUSED_FROM and not (x.shape[2] % grid[0] or x.shape[3] % grid[1])
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and wide:
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.shape[1] > FUSED_FROM:
         height, width = x.shape[2] // grid[0], x.shape[3] // grid[1]
-        return x.reshape(*x.shape[:2], grid[0], height, grid[1], width).mean(dim=(3, 5))
+        if not (x.shape[2] % grid[0] or x.shape[3] % grid[1]):
+            return x.reshape(*x.shape[:2], grid[0], height, grid[1], width).mean(dim=(3, 5))
     return F.adaptive_avg_pool2d(x, grid)
 
 

@@ -4,6 +4,8 @@ The mask multiplies the weight in the forward pass, so a masked weight gets no g
 is zero as well, so no exporter, reader or average can revive it.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -45,8 +47,8 @@ class MaskedConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
-        weight = self.weight * self.mask
-        return F.conv2d(input, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        output: Tensor = self._conv_forward(input, self.weight * self.mask, self.bias)
+        return output
 
 
 class MaskedLinear(nn.Linear):
@@ -67,7 +69,8 @@ class MaskedLinear(nn.Linear):
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=self.in_features**-0.5)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gave it
         return F.linear(input, self.weight * self.mask, self.bias)
@@ -79,3 +82,19 @@ Masked = MaskedConv2d | MaskedLinear
 def masked_layers(module: nn.Module) -> dict[str, Masked]:
     """The masked layers inside ``module`` by name, in the order in which they were registered."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, MaskedConv2d | MaskedLinear)}
+
+
+def with_mask(layer: nn.Conv2d | nn.Linear) -> Masked:
+    """A masked layer that shares the parameters of ``layer`` and computes what it computes, of any shape and padding.
+
+    Example:
+        >>> layer = nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular")
+        >>> masked, x = with_mask(layer), torch.rand(2, 4, 8, 8)
+        >>> torch.equal(masked(x), layer(x)), masked.weight is layer.weight
+        (True, True)
+    """
+    kind: type[MaskedConv2d] | type[MaskedLinear] = MaskedConv2d if isinstance(layer, nn.Conv2d) else MaskedLinear
+    masked = kind.__new__(kind)
+    masked.__dict__ = {key: copy.copy(value) if key.startswith("_") else value for key, value in layer.__dict__.items()}
+    masked.register_buffer("mask", torch.ones_like(layer.weight, dtype=torch.bool))
+    return masked

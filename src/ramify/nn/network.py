@@ -5,7 +5,8 @@ so a saved one always loads strictly.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,13 @@ from torch.nn import functional as F
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
-from ramify.nn.cell import CELLS, PROJECTING, CellPlan, inner_channels, shrunk
+from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
+from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.trunk import halved, join
+from ramify.nn.widths import cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -97,14 +100,14 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         output = spec.channels
         pooled = dense and spec.stride != 1
         stride = 1 if pooled else spec.stride
-        projects = (trunk != output or stride != 1) and spec.type in PROJECTING
-        inner = inner_channels(spec.type, trunk, output)
+        projects = (trunk != output or stride != 1) and CELLS[spec.type].projecting
+        inner = CELLS[spec.type].inner_channels(trunk, output)
         squeeze = 0 if config.squeeze is None else max(1, round(config.squeeze * inner))
         reads_sum = config.exit_reads == "sum" and bool(carries_exit) and config.kind != "full"
         cells.append(
             CellPlan(trunk, inner, output, projects, spec.type, stride, height * width, squeeze, pooled, reads_sum)
         )
-        height, width = shrunk(cells[-1], height, width)
+        height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))
@@ -146,12 +149,21 @@ class Stage(nn.Module):
 
     The trunk is what the next stage reads: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
+
+    Args:
+        plan: its cells and its exit.
+        width: channels of the trunk before it.
+        classes: how many there are.
+        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
+        dense: whether its cells add to the trunk.
     """
 
-    def __init__(self, plan: StagePlan, classes: int, exit_name: str, dense: bool) -> None:
+    def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:
         super().__init__()
         self.plan = plan
         self.dense = dense
+        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
+        self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
         head = plan.head or ("average" if plan.final else exit_name)
         self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
@@ -164,8 +176,7 @@ class Stage(nn.Module):
             output = cell(trunk)
             onward = F.relu(output) if plan.gives_sum else output
             trunk = join(trunk, onward) if self.dense else onward
-        # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
-        read = output if output.shape[1] == self.plan.exit_channels else trunk[:, -self.plan.exit_channels :]
+        read = output if self.reads_cell else trunk[:, -self.plan.exit_channels :]
         logits: Tensor = self.exit(scale_gradient(read, share))
         return trunk, logits
 
@@ -184,7 +195,7 @@ class Network(Branching):
     Attributes:
         stages: the stages that exist, each with one exit.
         mean, std: float ``[channels]``, subtracted from and divided into the pictures before the stem; 0 and 1
-            until :meth:`set_normalisation`. They are saved with the weights, so a loaded network reads
+            until :meth:`set_normalization`. They are saved with the weights, so a loaded network reads
             pictures as the trained one did.
 
     Raises:
@@ -197,9 +208,6 @@ class Network(Branching):
         >>> Network(config, stages=2)(torch.rand(5, 1, 8, 8)).shape
         torch.Size([2, 5, 10])
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -218,6 +226,7 @@ class Network(Branching):
         if not 1 <= stages <= config.exits:
             raise ConfigError(f"stages: got {stages}; accepted: 1 to {config.exits} for this network.structure")
         self.config = config
+        self.input_shape, self.classes = config.input_shape, config.classes
         self.cascade = config.cascade
         self.plans = plan(config) if plans is None else plans
         built = architecture(config)
@@ -236,6 +245,44 @@ class Network(Branching):
         return trunk
 
     @property
+    def trunk_channels(self) -> int:
+        """How many channels the first cell reads."""
+        built = architecture(self.config)
+        return self.mean.numel() if built.stem == "none" else built.width
+
+    def stage_modules(self, stage: int) -> dict[str, nn.Module]:
+        """The modules that belong to a stage, by name; the stem belongs to stage 0."""
+        return ({"stem": self.stem} if stage == 0 else {}) | super().stage_modules(stage)
+
+    def channel_groups(self) -> tuple[ChannelGroup, ...]:
+        """See :func:`ramify.ops.channels.channels`."""
+        return existing_groups(self)
+
+    def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        """See :meth:`ramify.nn.branching.Branching.smaller`."""
+        # The seed keeps PyTorch's generator out of it.
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=narrowed(self, lost))
+
+    def why_not_widened(self, stage: int) -> str:
+        """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
+        groups = cell_groups(self)
+        cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
+        if not cells:
+            return "which has no cells"
+        fixed = [i for i, name in enumerate(cells) if not groups[name].inner]
+        return f"with {self.plans[stage].cells[fixed[0]].type} cells" if fixed else ""
+
+    def note_widths(self, stage: int, channels: int) -> None:
+        """See :meth:`ramify.nn.branching.Branching.note_widths`."""
+        old = self.plans[stage]
+        cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
+        new = replace(old, cells=cells)
+        self.plans = (*self.plans[:stage], new, *self.plans[stage + 1 :])
+        its_stage = self.stages[stage]
+        assert isinstance(its_stage, Stage)
+        its_stage.plan = new
+
+    @property
     def complete(self) -> bool:
         """Whether every stage exists, the final classifier included."""
         return len(self.stages) == len(self.plans)
@@ -250,23 +297,21 @@ class Network(Branching):
         if self.complete:
             raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
         config = self.config
-        assert config.classes is not None
+        dense, before = config.kind == "dense", [cell for plan in self.plans[:index] for cell in plan.cells]
+        width = self.trunk_channels
+        if before:
+            width = width + sum(cell.out_channels for cell in before) if dense else before[-1].out_channels
         with drawing(seed, "stage", index):
-            stage = Stage(self.plans[index], config.classes, config.exit, config.kind == "dense")
+            stage = Stage(self.plans[index], width, self.classes, config.exit, dense)
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
 
-    def set_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalise pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
 
-        Raises:
-            ConfigError: not one number for each channel, or a ``std`` that is not positive.
-        """
-        channels = self.mean.numel()
-        if len(mean) != channels or len(std) != channels or not all(value > 0 for value in std):
-            raise ConfigError(
-                f"normalisation: got mean {list(mean)}, std {list(std)}; accepted: {channels} numbers each, std > 0"
-            )
-        self.mean.copy_(torch.tensor(mean))
-        self.std.copy_(torch.tensor(std))
+def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:
+    """Stage, name and plan of every cell that exists, first to last."""
+    return [
+        (stage, f"stages.{stage}.cells.{index}", cell)
+        for stage in range(len(network.stages))
+        for index, cell in enumerate(network.plans[stage].cells)
+    ]

@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
+from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, with_mask
 
 
 class ExitPoint(NamedTuple):
@@ -60,11 +62,14 @@ class _Whole(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Remembers which operation gives the output of which submodule."""
+    """Remembers which operation gives the output of which submodule. PyTorch's layers and masked ones stay whole."""
 
     def __init__(self) -> None:
         super().__init__()
         self.outputs: dict[str, fx.Node] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, MaskedConv2d | MaskedLinear) or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., object], args: tuple[object, ...], kwargs: dict[str, object]
@@ -80,8 +85,18 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def _trace(module: nn.Module, train: bool) -> tuple[_Whole, fx.Graph, dict[str, fx.Node]]:
-    """The graph of ``module`` in evaluation mode and, with ``train``, wherever a flag says so, in training mode."""
+def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
+    """The graph of ``module`` in evaluation mode and, with ``train``, wherever a flag says so, in training mode.
+
+    Its layers are those of ``module``, under ``net``, but for convolutions and linear layers: these are masked layers
+    that share the parameters.
+
+    Returns:
+        The graph, and the operations that give the output of a submodule, by its name.
+
+    Raises:
+        InputError: it cannot be traced.
+    """
     kind = type(module).__name__
     root, tracer = _Whole(module), _Tracer()
     try:
@@ -100,7 +115,63 @@ def _trace(module: nn.Module, train: bool) -> tuple[_Whole, fx.Graph, dict[str, 
                 "accepted: one in which they differ by flags (training=self.training) alone, or freeze=True"
             ) from error
         root.eval()
-    return root, graph, tracer.outputs
+    return _masked(root, graph), tracer.outputs
+
+
+def _masked(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """The graph over its own layers, with masks."""
+    targets: dict[str, object] = {"training": False}
+    layers: dict[nn.Module, Masked] = {}
+    for node in list(graph.nodes):
+        if node.op not in ("call_module", "get_attr") or node.target == "training":
+            continue
+        target: object = operator.attrgetter(str(node.target))(root)
+        if isinstance(target, nn.Conv2d | nn.Linear) and type(target) in (nn.Conv2d, nn.Linear):
+            target = layers.setdefault(target, with_mask(target))
+        targets[str(node.target)] = target
+    for node in list(graph.nodes):
+        _to_layer(node, root, targets)
+    graph.lint()
+    return fx.GraphModule(targets, graph)
+
+
+_ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+"""Of ``conv2d``; the first three are those of ``linear`` as well."""
+
+
+def _to_layer(node: fx.Node, root: nn.Module, targets: dict[str, object]) -> None:
+    """A convolution or linear function of a module's own weight and bias becomes a masked layer at that module."""
+    if node.op != "call_function" or node.target not in (F.conv2d, torch.conv2d, F.linear):
+        return
+    given = dict(zip(_ARGUMENTS, node.args, strict=False)) | node.kwargs
+    weight, bias = given.get("weight"), given.get("bias")
+    if not isinstance(weight, fx.Node) or weight.op != "get_attr" or not str(weight.target).endswith(".weight"):
+        return
+    name = str(weight.target).removesuffix(".weight")
+    if bias is not None and not (isinstance(bias, fx.Node) and bias.target == f"{name}.bias"):
+        return
+    owner = root.get_submodule(name)
+    if name in targets or not isinstance(owner, nn.Conv2d if node.target is not F.linear else nn.Linear):
+        return
+    layer = with_mask(owner)
+    if isinstance(layer, MaskedConv2d):
+        layer.padding_mode = "zeros"
+        for key, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
+            value = given.get(key, default)
+            setattr(layer, key, (value, value) if isinstance(value, int) else value)
+        groups = given.get("groups", 1)
+        assert isinstance(groups, int)
+        layer.groups = groups
+    targets[name] = layer
+    read = given["input"]
+    with node.graph.inserting_before(node):
+        called = node.graph.call_module(name, (read,))
+    node.replace_all_uses_with(called)
+    node.graph.erase_node(node)
+    for brought in (weight, bias):
+        if isinstance(brought, fx.Node) and not brought.users:
+            targets.pop(str(brought.target), None)
+            node.graph.erase_node(brought)
 
 
 def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
@@ -159,17 +230,20 @@ class Survey:
     """A traced module and what is known of its operations.
 
     Attributes:
+        module: as it was given.
+        root: its graph, over layers with masks.
         nodes: its operations, in their order.
         entry: the one that stands for the pictures.
         outputs: the operations that give the output of a submodule, by its name.
         points: those behind which the graph may be cut.
         hindrances: why it may not be cut behind the others.
         macs: multiply-accumulates for one picture up to and with each.
-        values: what each gave.
+        values: what each point gave.
         classes: how many logits the module gives.
     """
 
-    root: nn.Module
+    module: nn.Module
+    root: fx.GraphModule
     nodes: list[fx.Node]
     entry: fx.Node
     outputs: dict[str, fx.Node]
@@ -181,7 +255,11 @@ class Survey:
 
 
 def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
-    root, graph, outputs = _trace(module, train)
+    root, outputs = trace(module, train)
+    graph = root.graph
+    # The graph of the result is a copy, whose operations have the same names.
+    named = {node.name: node for node in graph.nodes}
+    outputs = {name: named[node.name] for name, node in outputs.items() if node.name in named}
     nodes = list(graph.nodes)
     [entry] = [node for node in nodes if node.op == "placeholder"]
     kind = type(module).__name__
@@ -225,7 +303,7 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
         )
     macs = {node: count // len(pictures) for node, count in probe.macs.items()}
     values = {node: probe.env[node] for node in points}
-    return Survey(root, nodes, entry, outputs, points, hindrances, macs, values, logits.shape[1])
+    return Survey(module, root, nodes, entry, outputs, points, hindrances, macs, values, logits.shape[1])
 
 
 def _hindrances(root: nn.Module, nodes: list[fx.Node], probe: _Probe, batch: int) -> dict[fx.Node, str]:

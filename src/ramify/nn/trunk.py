@@ -44,7 +44,8 @@ def join(trunk: Tensor, output: Tensor) -> Tensor:
         >>> join(torch.zeros(2, 3, 8, 8), torch.zeros(2, 1, 8, 8)).shape
         torch.Size([2, 4, 8, 8])
     """
-    if output.requires_grad and not torch.compiler.is_compiling():  # compilers fuse it themselves
+    # Compilers fuse it themselves, and torch.fx traces with symbols that are no tensors.
+    if isinstance(output, Tensor) and output.requires_grad and not torch.compiler.is_compiling():
         joined: Tensor = _Join.apply(trunk, output)  # type: ignore[no-untyped-call]
         return joined
     return torch.cat((trunk, output), dim=1)

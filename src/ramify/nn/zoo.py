@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ramify.nn.cells import CELLS, offered
+
 StemKind = Literal["block", "convolution", "none"]
 
 
 @dataclass(frozen=True)
 class CellSpec:
-    """A cell by its type (a name in :data:`ramify.nn.cell.CELLS`), the channels it gives, and its stride."""
+    """A cell by its type (a name in :data:`ramify.nn.cells.CELLS`), the channels it gives, and its stride."""
 
     type: str
     channels: int
@@ -74,3 +76,14 @@ ZOO: dict[str, Architecture] = {
     # The fully connected network of the same papers.
     "lenet300": Architecture("none", 0, (CellSpec("linear", 300), CellSpec("linear", 100))),
 }
+
+
+def widened() -> tuple[list[str], list[str]]:
+    """What can gain inner channels: the values of ``network.cell``, and the architectures.
+
+    Example:
+        >>> widened()
+        (['basic', 'depthwise', 'compact'], ['resnet56', 'wideresnet32_4'])
+    """
+    cells = [name for name, cell in offered().items() if cell.widens]
+    return cells, [name for name, built in ZOO.items() if all(CELLS[spec.type].widens for spec in built.cells)]

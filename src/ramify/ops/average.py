@@ -8,11 +8,12 @@ gets each new stage, width and mask when the network does.
 import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 
 
 def average_decay(decay: float, updates: int) -> float:
@@ -27,8 +28,11 @@ def average_decay(decay: float, updates: int) -> float:
     return min(decay, (1 + updates) / (10 + updates))
 
 
+N = TypeVar("N", bound=Branching)
+
+
 @dataclass
-class Average:
+class Average(Generic[N]):
     """An exponential average of a network's weights and batch norm statistics.
 
     Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of
@@ -46,16 +50,16 @@ class Average:
         updates: how often each stage has been averaged since it came, or began anew.
     """
 
-    network: Network
+    network: N
     decay: float
     updates: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: Network, decay: float) -> "Average":
+    def of(cls, network: N, decay: float) -> "Average[N]":
         """An average that begins as a copy of ``network``."""
         return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
 
-    def renew(self, network: Network, stages: Iterable[int]) -> None:
+    def renew(self, network: Branching, stages: Iterable[int]) -> None:
         """Begin anew in ``stages`` (counted from 0, the stem in the first), as what ``network`` is there now.
 
         For stages that came, were widened, or were drawn anew. Their batch norms are copied too.
@@ -70,11 +74,12 @@ class Average:
         for stage in chosen:
             self.updates[stage] = 0
 
-    def following(self, network: Network) -> Callable[[], None]:
+    def following(self, network: Branching) -> Callable[[], None]:
         """What to call after each training step of ``network``, until a parameter of it is replaced.
 
         Example:
             >>> from ramify.config import NetworkConfig
+            >>> from ramify.nn.network import Network
             >>> network = Network(NetworkConfig(kind="full", structure=(0,), input_shape=(1, 8, 8), classes=2))
             >>> average = Average.of(network, decay=0.5)
             >>> follow = average.following(network)

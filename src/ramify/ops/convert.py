@@ -9,9 +9,8 @@ from dataclasses import replace
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError
-from ramify.nn.cell import CellPlan
-from ramify.nn.network import Network, StagePlan, plan
-from ramify.ops.channels import existing_cells
+from ramify.nn.cells import CellPlan
+from ramify.nn.network import Network, StagePlan, existing_cells, plan
 from ramify.ops.cost import place_exits
 
 

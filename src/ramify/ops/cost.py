@@ -1,16 +1,16 @@
 """What a network costs: parameters, weights and multiply-accumulates for each exit."""
 
-import itertools
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramify.config import NetworkConfig
 from ramify.errors import ConfigError
-from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.branching import Branching
+from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.surgery import stage_modules
+from ramify.nn.recording import Operation, Recorder
 from ramify.yamltext import to_text
 
 
@@ -22,7 +22,7 @@ class Cost:
         parameters: every parameter, biases, batch norm and pooling shares included.
         weights: convolution and linear weights.
         kept: those of them that no mask removes.
-        macs: multiply-accumulates of the convolution and linear layers for one picture. A masked weight is
+        macs: multiply-accumulates of convolutions, linear layers and attention for one picture. A masked weight is
             multiplied like any other, so pruning weights leaves them as they are.
     """
 
@@ -37,28 +37,25 @@ class Cost:
         return self.kept / self.weights
 
 
-def cost(network: Network) -> list[Cost]:
+def cost(network: Branching) -> list[Cost]:
     """The cost of answering at each exit that exists, shallowest first.
 
     The MACs are those that ``torch.utils.flop_counter`` counts (it says FLOPs for twice as many).
 
     Example:
-        >>> from ramify.config import NetworkConfig
         >>> config = NetworkConfig(kind="full", structure=(0,) * 9, input_shape=(3, 32, 32), classes=10)
         >>> cost(Network(config))[-1].weights
         44464
     """
-    macs = _layer_macs(network)
     costs: list[Cost] = []
-    parameters = weights = kept = total = 0
-    for stage in range(len(network.stages)):
-        for prefix, module in stage_modules(network, stage).items():
+    parameters = weights = kept = 0
+    for stage, macs in enumerate(stage_macs(network)):
+        for module in network.stage_modules(stage).values():
             parameters += sum(parameter.numel() for parameter in module.parameters())
-            for name, layer in masked_layers(module).items():
+            for layer in masked_layers(module).values():
                 weights += layer.weight.numel()
                 kept += int(layer.mask.sum())
-                total += macs[f"{prefix}.{name}"]
-        costs.append(Cost(parameters, weights, kept, total))
+        costs.append(Cost(parameters, weights, kept, macs))
     return costs
 
 
@@ -83,10 +80,13 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
     # On the meta device shapes flow through, and nothing is computed.
     with torch.device("meta"):
         network = Network(bare.model_copy(update={"structure": (0,) * cells}), stages=1)
-    macs = _layer_macs(network)
-    at = list(itertools.accumulate(sum(_of(macs, f"stages.0.cells.{i}.")) for i in range(cells)))
-    stem, total = sum(_of(macs, "stem.")), sum(macs.values())
-    shares = [(stem + done) / total for done in at[:-1]]
+    counter = MacCounter()
+    at: list[int] = []
+    for cell in network.get_submodule("stages.0.cells").children():
+        cell.register_forward_hook(lambda *_: at.append(counter.macs))
+    with torch.inference_mode(), counter:
+        network.eval()(network.blank())
+    shares = [done / counter.macs for done in at[:-1]]
     # For each cell the best places of the exits so far of which the last is behind it: (distance, cells).
     best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
     for asked in config.exits_at:
@@ -103,42 +103,59 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
     return config.model_copy(update={"structure": tuple(int(i in behind) for i in range(cells))})
 
 
-def _of(macs: dict[str, int], prefix: str) -> list[int]:
-    return [count for name, count in macs.items() if name.startswith(prefix)]
-
-
-def stage_density(network: Network) -> list[float]:
+def stage_density(network: Branching) -> list[float]:
     """The fraction of weights kept in each stage that exists; the stem counts to the first."""
     densities: list[float] = []
     for stage in range(len(network.stages)):
-        modules = stage_modules(network, stage).values()
+        modules = network.stage_modules(stage).values()
         masks = [layer.mask for module in modules for layer in masked_layers(module).values()]
         densities.append(sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
     return densities
 
 
-def _layer_macs(network: Network) -> dict[str, int]:
-    """MACs of each masked layer for one picture, read off the sizes that flow through it."""
-    macs: dict[str, int] = {}
-
-    def record(name: str, layer: nn.Module, output: Tensor) -> None:
-        if isinstance(layer, MaskedConv2d):
-            each = layer.in_channels // layer.groups * layer.kernel_size[0] * layer.kernel_size[1]
-        elif isinstance(layer, MaskedLinear):
-            each = layer.in_features
-        macs[name] = output[0].numel() * each
-
-    hooks = [
-        layer.register_forward_hook(lambda layer, _, output, name=name: record(name, layer, output))
-        for name, layer in masked_layers(network).items()
-    ]
+def stage_macs(network: Branching) -> list[int]:
+    """For each exit that exists the multiply-accumulates of one picture that is answered there."""
     training = network.training
-    assert network.config.input_shape is not None
+    counter = MacCounter()
+    found: list[int] = []
     try:
-        with torch.no_grad():
-            network.eval()(torch.zeros(1, *network.config.input_shape, device=network.mean.device))
+        network.eval()
+        with torch.inference_mode(), counter:
+            trunk, logits = network.enter(network.blank()), None
+            for stage in range(len(network.stages)):
+                trunk, logits = network.run_stage(stage, trunk, logits)
+                found.append(counter.macs)
     finally:
         network.train(training)
-        for hook in hooks:
-            hook.remove()
-    return macs
+    return found
+
+
+class MacCounter(Recorder):
+    """Counts the multiply-accumulates of convolutions, linear layers and products of matrices inside a ``with`` block.
+
+    Example:
+        >>> with torch.inference_mode(), MacCounter() as counter:
+        ...     _ = nn.Linear(3, 5)(torch.rand(1, 3))
+        >>> counter.macs
+        15
+    """
+
+    def __init__(self) -> None:
+        super().__init__(self._count)
+        self.macs = 0
+
+    def _count(self, operation: Operation) -> None:
+        output = operation.output
+        if not isinstance(output, Tensor):
+            return
+        match operation.name:
+            case "conv1d" | "conv2d" | "conv3d" | "linear":
+                self.macs += output.numel() * operation.tensor("weight")[0].numel()
+            case "conv_transpose1d" | "conv_transpose2d" | "conv_transpose3d":
+                self.macs += operation.tensor("input").numel() * operation.tensor("weight")[0].numel()
+            case "matmul" | "mm" | "bmm" | "addmm" | "baddbmm":
+                self.macs += output.numel() * operation.tensors[-2].shape[-1]
+            case "scaled_dot_product_attention":
+                query, value = operation.tensor("query"), operation.tensor("value")
+                tokens = value.shape[-2]
+                self.macs += query.numel() * tokens + output.numel() * tokens

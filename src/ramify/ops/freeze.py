@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
@@ -13,20 +13,20 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(False)
 
 
-def freeze_trunk(network: Network) -> None:
+def freeze_trunk(network: Branching) -> None:
     """Freeze everything but the internal classifiers.
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(kind="full_ic", structure=(1, 0), input_shape=(1, 8, 8), classes=2))
         >>> freeze_trunk(network)
         >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
         ['stages.0.exit.share', 'stages.0.exit.linear.weight', 'stages.0.exit.linear.bias']
     """
     network.requires_grad_(False)
-    for stage, plan in zip(network.stages, network.plans, strict=False):
-        if not plan.final:
-            stage.get_submodule("exit").requires_grad_(True)
+    for head in network.internal_classifiers():
+        head.requires_grad_(True)
 
 
 def train_what_learns(network: nn.Module) -> None:

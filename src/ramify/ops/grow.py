@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.channels import dead_trunk, mask_dead_inputs
@@ -42,7 +43,7 @@ class Growth:
 
 
 def grow(
-    network: Network,
+    network: Branching,
     optimizer: torch.optim.Optimizer | None = None,
     *,
     init: Init = "random",
@@ -98,26 +99,33 @@ def grow(
     index = len(network.stages)
     if init not in get_args(Init):
         raise InputError(f"grow: got init {init}; accepted: {', '.join(get_args(Init))}")
-    obstacle = {"random": "", "identity": can_keep(network), "copy": can_copy(network)}[init]
+    obstacle = ""
+    if init != "random" and isinstance(network, Network):
+        obstacle = can_keep(network) if init == "identity" else can_copy(network)
+    elif init != "random":
+        obstacle = "it is made of your own layers"
     if obstacle:
         raise InputError(f"grow: got init {init}; accepted: random for stage {index + 1}, as {obstacle}")
     check_pictures(network, images)
     following = check_followers(network, followers)
-    dead = dead_trunk(network)
+    pruned = any(not layer.mask.all() for layer in masked_layers(network).values())
+    dead = dead_trunk(network) if init == "identity" else torch.zeros(0, dtype=torch.bool)
     stage = network.append_stage(seed)
-    mask_dead_inputs(network, index)
-    if init == "identity":
-        keep_function(network, dead, images)
-    elif init == "copy":
-        copy_previous(network)
+    if pruned:
+        mask_dead_inputs(network, index)
+    if isinstance(network, Network):
+        if init == "identity":
+            keep_function(network, dead, images)
+        elif init == "copy":
+            copy_previous(network)
     for follower in following:
         follower.append_stage(seed=0).load_state_dict(stage.state_dict())
     if optimizer is not None:
         add_stage(optimizer, network, index)
     return Growth(
         stage=index,
-        cells=len(stage.cells),
-        final=stage.plan.final,
+        cells=len(network.plans[index].cells) if isinstance(network, Network) else 0,
+        final=network.complete,
         parameters=sum(parameter.numel() for parameter in stage.parameters()),
         weights=sum(int(layer.mask.sum()) for layer in masked_layers(stage).values()),
         init=init,

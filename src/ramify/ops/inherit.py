@@ -8,31 +8,23 @@ where a convolution selects them (one weight of 1 for each, the rest 0) and its 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.cell import (
-    CellPlan,
-    CompactCell,
-    DepthwiseCell,
-    GroupedCell,
-    PlainCell,
-    PreactivationCell,
-    SeparableCell,
-    TwoLayerCell,
-)
+from ramify.nn.branching import Branching
+from ramify.nn.cells import CELLS, Cell, CellPlan, sized
+from ramify.nn.cells.base import Identities
 from ramify.nn.exit import PooledHead
-from ramify.nn.masked import MaskedConv2d, masked_layers
-from ramify.nn.network import Network, architecture
-from ramify.ops.channels import WIRING, Part, Space, existing_cells
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network, architecture, existing_cells
 
 Statistics = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]
 """Mean and variance of what a batch norm reads, each ``[channels]``."""
-
-_Identities = dict[nn.BatchNorm2d, Tensor]
-"""Which channels of a batch norm pass it unchanged, by their indices."""
 
 
 def can_keep(network: Network) -> str:
@@ -100,25 +92,17 @@ def _relays(network: Network, index: int) -> Sequence[int]:
 
 def _why_not_passed(network: Network, cell: CellPlan, count: int) -> str:
     """Why a cell to come cannot pass on the ``count`` channels that the last exit reads; empty if it can."""
-    if cell.type not in _PASSING:
-        return f"its {cell.type} cells change whatever they read"
-    if cell.stride != 1:
-        return f"one of its {cell.type} cells halves the map"
-    if cell.type == "compact" and cell.projects:
-        return "one of its compact cells has no shortcut, as the shape changes there"
-    # What a skip_second cell passes on goes through its inner channels.
-    width = min(cell.inner_channels, cell.out_channels) if cell.type == "skip_second" else cell.out_channels
-    if width < count:
-        return f"one of its {cell.type} cells has {width} channels and the exit before it reads {count}"
-    if WIRING[cell.type].rectified and _may_be_negative(network):
+    kind = CELLS[cell.type]
+    why = kind.why_not_passed(cell, count)
+    if not why and kind.rectified is not False and _may_be_negative(network):
         return f"its {cell.type} cells end in a ReLU and the exit before it reads what may be negative"
-    return ""
+    return why
 
 
 def _may_be_negative(network: Network) -> bool:
     """Whether what the last exit reads comes from neither a ReLU nor a maximum over one."""
     cells = existing_cells(network)
-    return not WIRING[cells[-1][2].type].rectified if cells else architecture(network.config).stem != "block"
+    return not CELLS[cells[-1][2].type].rectified if cells else architecture(network.config).stem != "block"
 
 
 def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) -> None:
@@ -146,13 +130,13 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
     passing = (~dead[-old.exit_channels :] | _read_channels(before)).nonzero()[:, 0]  # of the channels of that exit
     places = trunk - old.exit_channels + passing
     relays = _relays(network, index)
-    norms: _Identities = {}
+    norms: Identities = {}
     with torch.no_grad():
         for i, (cell, plan) in enumerate(zip(stage.get_submodule("cells").children(), new.cells, strict=True)):
             if i in relays:
-                carried = WIRING[plan.type].carried(plan) == "trunk"
-                outputs = places if carried else plan.out_channels - old.exit_channels + passing
-                norms |= _PASSING[plan.type](cell, plan, places, outputs)
+                assert isinstance(cell, Cell)
+                outputs = places if cell.carries else plan.out_channels - old.exit_channels + passing
+                norms |= cell.pass_on(places, outputs)
                 places = trunk + outputs if dense else outputs
             trunk = trunk + plan.out_channels if dense else plan.out_channels
         _copy_head(before, after, passing, places - (trunk - new.exit_channels))
@@ -202,89 +186,7 @@ def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tenso
                 target[places] = value[channels]
 
 
-def _pass_two_layers(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    assert isinstance(cell, TwoLayerCell)
-    norms: _Identities = {}
-    # As ResNets are started (arXiv:1706.02677): the scale gets a gradient at once, and then all that lies before it.
-    cell.norm2.weight[outputs] = 0
-    if not cell.spans_both:
-        inner = plan.inner_channels - plan.out_channels + outputs
-        _select(cell.conv1, inner, places)
-        norms[cell.norm1] = inner
-        places = inner
-    if plan.projects:
-        projection, norm = cell.shortcut.children()
-        assert isinstance(norm, nn.BatchNorm2d)
-        _select(projection, outputs, places)
-        norms[norm] = outputs
-    return norms
-
-
-def _pass_deeper(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    """Cells of more layers, of which the last is silenced as in those of two."""
-    assert isinstance(cell, DepthwiseCell | GroupedCell)
-    last = cell.norm4 if isinstance(cell, DepthwiseCell) else cell.norm3
-    last.weight[outputs] = 0
-    if not plan.projects:
-        return {}
-    projection, norm = cell.shortcut.children()
-    assert isinstance(norm, nn.BatchNorm2d)
-    _select(projection, outputs, places)
-    return {norm: outputs}
-
-
-def _pass_compact(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    assert isinstance(cell, CompactCell)
-    cell.norm3.weight[outputs] = 0
-    return {}
-
-
-def _pass_preactivation(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    assert isinstance(cell, PreactivationCell)
-    # A batch norm whose scale and shift are 0 would give its ReLU nothing, and get no gradient back from it.
-    cell.conv2.weight[outputs] = 0
-    if plan.projects:
-        _select(cell.shortcut, outputs, places)
-    return {}
-
-
-def _pass_plain(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    assert isinstance(cell, PlainCell)
-    _select(cell.conv, outputs, places)
-    return {cell.norm: outputs}
-
-
-def _pass_separable(cell: nn.Module, plan: CellPlan, places: Tensor, outputs: Tensor) -> _Identities:
-    assert isinstance(cell, SeparableCell)
-    _select(cell.conv1, places, torch.zeros_like(places))  # each filter has one column
-    _select(cell.conv2, outputs, places)
-    return {cell.norm1: places, cell.norm2: outputs}
-
-
-_PASSING: dict[str, Callable[[nn.Module, CellPlan, Tensor, Tensor], _Identities]] = {
-    "basic": _pass_two_layers,
-    "skip_second": _pass_two_layers,
-    "preactivation": _pass_preactivation,
-    "plain": _pass_plain,
-    "separable": _pass_separable,
-    "depthwise": _pass_deeper,
-    "grouped": _pass_deeper,
-    "compact": _pass_compact,
-}
-"""Lets a cell of a type give at some of its outputs what it reads at some places of the trunk, once the batch norms
-that are returned are identities. The other outputs stay as they were drawn."""
-
-
-def _select(layer: nn.Module, rows: Tensor, columns: Tensor) -> None:
-    """Let ``rows`` of a convolution give ``columns`` of what it reads, unchanged."""
-    assert isinstance(layer, MaskedConv2d)
-    middle = layer.kernel_size[0] // 2
-    layer.weight[rows] = 0
-    layer.weight[rows, columns, middle, middle] = 1
-    layer.mask[rows, columns, middle, middle] = True
-
-
-def _make_identities(norms: _Identities) -> None:
+def _make_identities(norms: Identities) -> None:
     for norm, places in norms.items():
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -292,18 +194,18 @@ def _make_identities(norms: _Identities) -> None:
         norm.bias[places] = norm.running_mean[places]
 
 
-def check_pictures(network: Network, images: Tensor | None) -> None:
+def check_pictures(network: Branching, images: Tensor | None) -> None:
     """Refuse ``images`` that ``network`` cannot read.
 
     Raises:
         InputError: they are no pictures of its shape, or there are none.
     """
-    if images is not None and (images.shape[1:] != network.config.input_shape or len(images) == 0):
-        wanted = ", ".join(map(str, ("B", *(network.config.input_shape or ()))))
+    if images is not None and (images.shape[1:] != network.input_shape or len(images) == 0):
+        wanted = ", ".join(map(str, ("B", *network.input_shape)))
         raise InputError(f"images: got {list(images.shape)}; accepted: pictures [{wanted}] in [0, 1], B > 0")
 
 
-def measured(network: Network, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
+def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
     """Mean and variance of what each of ``norms`` reads of ``images``, in evaluation mode.
 
     The network stays as it is, statistics and modes included.
@@ -357,7 +259,7 @@ def can_copy(network: Network) -> str:
     if not existing:
         return "there is no cell before it"
     source = existing[-1][2]
-    if any(part.columns is not None for cell in cells for part in _alike(source, cell)):
+    if any(mixes for cell in cells for mixes in _alike(source, cell).values()):
         return ""
     here = " and ".join(dict.fromkeys(cell.type for cell in cells))
     if source.type not in [cell.type for cell in cells]:
@@ -380,8 +282,9 @@ def copy_previous(network: Network) -> None:
     with torch.no_grad():
         for cell, plan in zip(stage.get_submodule("cells").children(), new.cells, strict=True):
             name, source = earlier[-1]
+            old = network.get_submodule(name)
             for part in _alike(source, plan):
-                _copy_part(network.get_submodule(f"{name}.{part.name}"), cell.get_submodule(part.name))
+                _copy_part(old.get_submodule(part), cell.get_submodule(part))
         if not _why_heads_differ(network, index):
             count = network.plans[index - 1].exit_channels
             channels = torch.arange(count, device=network.mean.device)
@@ -390,38 +293,71 @@ def copy_previous(network: Network) -> None:
             layer.weight.mul_(layer.mask)  # dead channels are not read, whatever was copied
 
 
-def _alike(source: CellPlan, cell: CellPlan) -> list[Part]:
-    """The parts of ``cell`` that can start as those of ``source``: only of the trunk they may read more."""
-    if (cell.type, cell.area if cell.type == "linear" else 0) != (
-        source.type,
-        source.area if cell.type == "linear" else 0,
-    ):
-        return []
-    if cell.squeeze != source.squeeze:
-        return []
-    here, there = _widths(cell), _widths(source)
+def _alike(source: CellPlan, cell: CellPlan) -> dict[str, bool]:
+    """The modules of ``cell`` that can start as those of ``source``, by name: whether each mixes channels.
 
-    def fits(part: Part) -> bool:
-        if part.rows is not None and here[part.rows] != there[part.rows]:
+    Both are of one type. A layer that reads the trunk may read more of it than the one in ``source``.
+    """
+    if cell.type != source.type or cell.squeeze != source.squeeze:
+        return {}
+    build: Callable[[CellPlan], Cell] = CELLS[cell.type]
+    here, there = _parts(build, cell), _parts(build, source)
+
+    def fits(new: _Size, old: _Size | None) -> bool:
+        if old is None or new.columns != old.columns:
             return False
-        if part.columns is None or here[part.columns] == there[part.columns]:
-            return True
-        return part.columns == "trunk" and here["trunk"] > there["trunk"]
+        more = new.columns > 0 and cell.in_channels > source.in_channels
+        return new.shape == old.shape or (more and new.shape[:1] + new.shape[2:] == old.shape[:1] + old.shape[2:])
 
-    wiring = WIRING[cell.type]
-    return [part for part in wiring.of(cell) if part in wiring.of(source) and fits(part)]
+    return {
+        name: part.mixes
+        for name, part in here.items()
+        if name in there and all(fits(size, there[name].sizes.get(key)) for key, size in part.sizes.items())
+    }
 
 
-def _widths(cell: CellPlan) -> dict[Space, int]:
-    return {"trunk": cell.in_channels, "inner": cell.inner_channels, "output": cell.out_channels}
+class _Size(NamedTuple):
+    """The shape of a parameter, and how many of its columns read one channel of the trunk."""
+
+    shape: tuple[int, ...]
+    columns: int
+
+
+class _Part(NamedTuple):
+    """A module of a cell with parameters of its own: whether it mixes channels, and the size of each."""
+
+    mixes: bool
+    sizes: dict[str, _Size]
+
+
+@lru_cache(maxsize=256)
+def _parts(build: Callable[[CellPlan], Cell], plan: CellPlan) -> dict[str, _Part]:
+    # What depends on the width of the trunk shows where it is doubled.
+    cell, wider = sized(plan), sized(replace(plan, in_channels=2 * plan.in_channels))
+    parameters = dict(wider.named_parameters())
+    found: dict[str, _Part] = {}
+    for name, module in cell.named_modules():
+        mixes = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+        sizes: dict[str, _Size] = {}
+        for key, value in module.named_parameters(recurse=False):
+            wide = parameters.get(f"{name}.{key}", value)
+            columns = (wide.shape[1] - value.shape[1]) // plan.in_channels if value.dim() > 1 else 0
+            sizes[key] = _Size(tuple(value.shape), columns)
+        if sizes:
+            found[name] = _Part(mixes, sizes)
+    return found
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of ``module`` itself, but for masks."""
+    found = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    return {key: value for key, value in found.items() if key != "mask"}
 
 
 def _copy_part(old: nn.Module, new: nn.Module) -> None:
     """Copy the tensors of ``old``, but for masks; where ``new`` has more columns they go to the last ones."""
-    given = old.state_dict()
-    for key, value in new.state_dict().items():
-        if key == "mask":
-            continue
+    given = _tensors(old)
+    for key, value in _tensors(new).items():
         if value.shape == given[key].shape:
             value.copy_(given[key])
         else:

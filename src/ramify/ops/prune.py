@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
-from ramify.ops.channels import channel_scores, channels, mask_channels, silence
+from ramify.ops.channels import alive, channel_scores, channels, mask_channels, owner, silence, stage_of
 from ramify.ops.saliency import SALIENCIES, Batch, Scores
-from ramify.ops.surgery import reinitialise, set_masks, stage_modules
+from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
@@ -77,7 +77,7 @@ class PruningPlan:
 
 
 def prune(
-    network: Network,
+    network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[Batch] = (),
@@ -104,8 +104,8 @@ def prune(
         batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
             are averaged.
         optimizer: its state of masked weights is cleared, of survivors untouched.
-        unit: ``channel`` sums the scores over every channel that a cell can lose and masks whole channels; ``keep``
-            is then the fraction of these channels, and every cell keeps one.
+        unit: ``channel`` sums the scores over every group of channels that the network can lose and masks whole
+            groups; ``keep`` is then the fraction of these groups, and of those that the same layers make one is kept.
         rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
             are taken anew at each (SynFlow, arXiv:2006.05467).
         floor: weights that every layer keeps.
@@ -121,6 +121,7 @@ def prune(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2, seed=0)
         >>> report = prune(network, 0.25, "magnitude")
         >>> report.after == round(0.25 * report.weights), report.changed
@@ -144,7 +145,7 @@ def prune(
 
 
 def plan_pruning(
-    network: Network,
+    network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[Batch] = (),
@@ -160,6 +161,7 @@ def plan_pruning(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
         >>> plan = plan_pruning(network, 0.25, "magnitude")
         >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
@@ -176,7 +178,7 @@ def plan_pruning(
 
 
 def apply_pruning(
-    network: Network,
+    network: Branching,
     plan: PruningPlan,
     optimizer: torch.optim.Optimizer | None = None,
     *,
@@ -185,12 +187,12 @@ def apply_pruning(
     """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
-    alive = [channel for channel in channels(network) if channel.alive(network)] if plan.unit == "channel" else []
+    living = [group for group in channels(network) if alive(network, group)] if plan.unit == "channel" else []
     masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
     if plan.reinit:
         reinitialise(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
-    gone = [channel for channel in alive if not channel.alive(network)]
+    gone = [group for group in living if not alive(network, group)]
     silence(network, *gone, optimizer=optimizer)
     for follower in followers:
         set_masks(follower, masks)
@@ -209,7 +211,7 @@ def apply_pruning(
 
 
 def _decide(
-    network: Network,
+    network: Branching,
     groups: Sequence[tuple[tuple[int, ...], float]],
     criterion: str,
     batches: Sequence[Batch],
@@ -239,7 +241,7 @@ def _decide(
     return masks
 
 
-def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
+def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
     """Stages that are ranked together, and the fraction they keep."""
     there = range(len(network.stages))
     if isinstance(keep, Mapping):
@@ -255,14 +257,14 @@ def _groups(network: Network, keep: float | Mapping[int, float]) -> list[tuple[t
     return groups
 
 
-def layer_names(network: Network, stage: int) -> list[str]:
+def layer_names(network: Branching, stage: int) -> list[str]:
     return [
-        f"{prefix}.{name}" for prefix, module in stage_modules(network, stage).items() for name in masked_layers(module)
+        f"{prefix}.{name}" for prefix, module in network.stage_modules(stage).items() for name in masked_layers(module)
     ]
 
 
 def _keep_weights(
-    network: Network,
+    network: Branching,
     stages: tuple[int, ...],
     scores: Scores,
     fraction: float,
@@ -317,43 +319,42 @@ def named(stages: tuple[int, ...]) -> str:
 
 
 def _keep_channels(
-    network: Network, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
+    network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
 ) -> Masks:
     """The masks when the best of the channels that the cells of ``stages`` can lose are kept, ``share`` of the way.
 
     With a seed ``shuffling``, each cell keeps as many, but at random.
     """
-    found = channels(network)
-    ours = [i for i, channel in enumerate(found) if channel.stage in stages]
+    ours = [group for group in channels(network) if stage_of(group) in stages]
     if not ours:
         raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
-    alive = torch.tensor([found[i].alive(network) for i in ours])
-    rank = channel_scores(network, scores)[ours].masked_fill(~alive, -torch.inf)
+    living = torch.tensor([alive(network, group) for group in ours])
+    rank = channel_scores(ours, scores).masked_fill(~living, -torch.inf)
     start, target = len(ours), round(fraction * len(ours))
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
-    places: dict[tuple[str, str], list[int]] = {}
-    for position, i in enumerate(ours):
-        if alive[position]:
-            places.setdefault((found[i].cell, found[i].kind), []).append(position)
-    if count < len(places):
+    spaces: dict[tuple[str, ...], list[int]] = {}
+    for position, group in enumerate(ours):
+        if living[position]:
+            spaces.setdefault(group.space, []).append(position)
+    if count < len(spaces):
         raise InputError(
             f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
-            f"cell would die; accepted: at least {upward(len(places) / len(ours))}"
+            f"layer would die; accepted: at least {upward(len(spaces) / len(ours))}"
         )
-    for positions in places.values():
+    for positions in spaces.values():
         rank[positions[int(rank[positions].argmax())]] = torch.inf
         if shuffling is not None:
-            cell = found[ours[positions[0]]].cell
-            order = torch.randperm(len(positions), generator=generator(shuffling, cell))
+            order = torch.randperm(len(positions), generator=generator(shuffling, owner(ours[positions[0]])))
             rank[positions] = rank[positions][order]
     kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())
-    return mask_channels(network, [found[i] for position, i in enumerate(ours) if position not in kept])
+    return mask_channels(network, [group for position, group in enumerate(ours) if position not in kept])
 
 
 def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:
     """As many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
     places = before.flatten().nonzero()[:, 0]
     order = torch.randperm(len(places), generator=generator(seed, "places"))[: int(mask.sum())]
-    moved = torch.zeros_like(mask)
-    moved.view(-1)[places[order.to(places.device)]] = True
-    return moved
+    # Flat, and in the mask's own layout only then: a mask that lies channels last has no flat view.
+    moved = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    moved[places[order.to(places.device)]] = True
+    return moved.view(mask.shape)

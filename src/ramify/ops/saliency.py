@@ -18,8 +18,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from ramify.errors import InputError, RunError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
 from ramify.seeds import generator
 
 Batch = tuple[Tensor, Tensor]
@@ -28,14 +28,14 @@ Batch = tuple[Tensor, Tensor]
 Scores = dict[str, Tensor]
 """A float tensor for each masked layer, by its name and in the shape of its weight; higher is kept first."""
 
-Saliency = Callable[[Network, Sequence[Batch], int], Scores]
+Saliency = Callable[[Branching, Sequence[Batch], int], Scores]
 """Scores a network from labelled batches and a seed; most criteria need only one of them or neither."""
 
 GRASP_TEMPERATURE = 200.0
 """What GraSP divides the logits by, as its authors do."""
 
 
-def snip(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def snip(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Connection sensitivity (SNIP, arXiv:1810.02340): ``|w * dL/dw|``, in [0, inf), mean over the batches.
 
     It equals ``|dL/dm|`` for a mask ``m`` of ones on the weights. ``L`` is the cross-entropy, mean over the
@@ -49,6 +49,7 @@ def snip(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
         >>> scores = snip(network, [(torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 0, 1]))], 0)
         >>> scores["stem.conv"].shape
@@ -61,7 +62,7 @@ def snip(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
     return _mean_over_batches("snip", network, batches, score, temperature=1.0)
 
 
-def grasp(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def grasp(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Gradient signal preservation (GraSP, arXiv:2002.07376): ``w * (H g)``, of either sign, mean over the batches.
 
     ``g`` and ``H`` are gradient and Hessian of the loss ``L`` of :func:`snip` in the convolution and linear
@@ -83,7 +84,7 @@ def grasp(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
     return _mean_over_batches("grasp", network, batches, score, temperature=GRASP_TEMPERATURE)
 
 
-def synflow(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def synflow(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Synaptic flow (SynFlow, arXiv:2006.05467): ``|w| * dR/d|w|``, in [0, inf), without pictures, in float64.
 
     ``R`` is the sum of the logits of all exits for one picture of ones, in the network that has every weight in
@@ -99,6 +100,7 @@ def synflow(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
         >>> scores = synflow(network, [], 0)
         >>> torch.allclose(scores["stem.conv"].sum(), scores["stages.0.exit.linear"].sum())
@@ -118,8 +120,7 @@ def synflow(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
                 tensors[name] = value.abs() if value.is_floating_point() else value
         names = list(masked_layers(network))
         weights = [tensors[f"{name}.weight"].requires_grad_() for name in names]
-        assert network.config.input_shape is not None
-        ones = torch.ones(1, *network.config.input_shape, dtype=torch.float64, device=_double_device(network))
+        ones = torch.ones(1, *network.input_shape, dtype=torch.float64, device=_double_device(network))
         flow = functional_call(network, tensors, (ones,), strict=True).sum()
         if not flow.isfinite():
             raise RunError(
@@ -130,7 +131,7 @@ def synflow(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
         return _finite("synflow", names, [(w * g).detach() for w, g in zip(weights, gradients, strict=True)])
 
 
-def magnitude(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def magnitude(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """``|w|``, in [0, inf). ``batches`` and ``seed`` are not used.
 
     Raises:
@@ -141,7 +142,7 @@ def magnitude(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
         return _finite("magnitude", list(layers), [(layer.weight * layer.mask).abs() for layer in layers.values()])
 
 
-def random(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def random(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Uniform in [0, 1), in float64, from ``seed`` and the layer's name. ``batches`` is not used.
 
     A layer draws the same scores whatever the other layers are, on every device.
@@ -154,7 +155,7 @@ def random(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
     }
 
 
-def erk(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def erk(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Random weights at Erdős-Rényi-kernel densities (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
     RigL keeps ``min(1, eps * p)`` of a layer, where ``p`` is the sum over the product of the weight's dimensions
@@ -167,6 +168,7 @@ def erk(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
         >>> score = erk(network, [], 0)["stages.0.cells.0.conv1"]
         >>> eps, p = 20, (16 + 16 + 3 + 3) / (16 * 16 * 3 * 3)
@@ -176,7 +178,7 @@ def erk(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
     return _at_densities("erk", network, seed)
 
 
-def uniform(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
+def uniform(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     """Random weights at the same density in every layer (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
     As :func:`erk` with ``p = 1``: a layer of ``N`` weights keeps ``eps * N`` of them to within one, or all that it
@@ -184,6 +186,7 @@ def uniform(network: Network, batches: Sequence[Batch], seed: int) -> Scores:
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
         >>> [int((score >= 4).sum()) / score.numel() for score in uniform(network, [], 0).values()]
         [0.25, 0.25, 0.25, 0.25]
@@ -195,7 +198,7 @@ DISTRIBUTIONS: dict[str, Callable[[Sequence[int]], float]] = {"erk": sum, "unifo
 """``p * N`` of a layer, of the shape of its weight: layers keep shares in proportion to ``p``; see :func:`erk`."""
 
 
-def _at_densities(distribution: str, network: Network, seed: int) -> Scores:
+def _at_densities(distribution: str, network: Branching, seed: int) -> Scores:
     """``p / u`` for the weights that are there, ``u`` their ranks in random order; 0 for the others."""
     scores: Scores = {}
     device = _double_device(network)
@@ -227,7 +230,7 @@ NEEDS_DATA: frozenset[str] = frozenset({"snip", "grasp"})
 
 def _mean_over_batches(
     criterion: str,
-    network: Network,
+    network: Branching,
     batches: Sequence[Batch],
     score: Callable[[list[Tensor], Tensor], list[Tensor]],
     temperature: float,
@@ -258,7 +261,7 @@ def _mean_over_batches(
 
 
 @contextlib.contextmanager
-def _apart(network: Network, training: bool) -> Iterator[None]:
+def _apart(network: Branching, training: bool) -> Iterator[None]:
     """Gradients on, autocast off and every module in one mode inside the block, whatever the caller's are."""
     modes = {module: module.training for module in network.modules()}
     try:
@@ -281,7 +284,7 @@ def _copies(network: nn.Module, at_least: torch.dtype) -> dict[str, Tensor]:
     return copies
 
 
-def _double_device(network: Network) -> torch.device:
+def _double_device(network: Branching) -> torch.device:
     """Where float64 is computed: the network's device, or the CPU beside MPS, which has no float64."""
     device = network.mean.device
     return torch.device("cpu") if device.type == "mps" else device

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.masked import Masked, masked_layers
-from ramify.nn.network import Network
 from ramify.ops.prune import LayerPruning, Masks, Pruning, best, layer_names, named, upward
 from ramify.ops.saliency import DISTRIBUTIONS, Scores
 from ramify.ops.surgery import rewire
@@ -33,7 +33,7 @@ def weight_shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def plan_start(
-    network: Network,
+    network: Branching,
     keep: Mapping[int, float],
     distribution: str = "erk",
     *,
@@ -68,6 +68,7 @@ def plan_start(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
         >>> report = apply_start(network, plan_start(network, {0: 0.1}))
         >>> report.after == round(0.1 * report.weights), report.stages
@@ -105,7 +106,7 @@ def plan_start(
 
 
 def apply_start(
-    network: Network,
+    network: Branching,
     plan: SparseStart,
     optimizer: torch.optim.Optimizer | None = None,
     *,

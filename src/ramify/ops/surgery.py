@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.network import Network
 from ramify.seeds import drawing
 
 
@@ -27,25 +27,18 @@ class StageParameters:
     spared: dict[str, nn.Parameter]
 
 
-def stage_modules(network: Network, stage: int) -> dict[str, nn.Module]:
-    """The modules of one stage by name; the stem belongs to stage 0."""
-    modules: dict[str, nn.Module] = {"stem": network.stem} if stage == 0 else {}
-    modules[f"stages.{stage}"] = network.stages[stage]
-    return modules
-
-
-def stage_parameters(network: Network, stage: int) -> StageParameters:
+def stage_parameters(network: Branching, stage: int) -> StageParameters:
     """The parameters of one stage, each under its name in ``network.state_dict()``."""
     decay: dict[str, nn.Parameter] = {}
     spared: dict[str, nn.Parameter] = {}
-    for prefix, module in stage_modules(network, stage).items():
+    for prefix, module in network.stage_modules(stage).items():
         weights = {f"{name}.weight" for name in masked_layers(module)}
         for name, parameter in module.named_parameters():
             (decay if name in weights else spared)[f"{prefix}.{name}"] = parameter
     return StageParameters(decay, spared)
 
 
-def parameter_groups(network: Network, weight_decay: float, spared: float = 0.0) -> list[dict[str, object]]:
+def parameter_groups(network: Branching, weight_decay: float, spared: float = 0.0) -> list[dict[str, object]]:
     """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all else.
 
     Args:
@@ -55,6 +48,7 @@ def parameter_groups(network: Network, weight_decay: float, spared: float = 0.0)
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
         >>> optimizer = torch.optim.SGD(parameter_groups(network, 1e-4), lr=0.1, momentum=0.9)
         >>> [(group["stage"], group["decay"], group["weight_decay"]) for group in optimizer.param_groups]
@@ -72,7 +66,7 @@ def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, 
     return {"params": list(parameters.values()), **options}
 
 
-def add_stage(optimizer: torch.optim.Optimizer, network: Network, stage: int) -> None:
+def add_stage(optimizer: torch.optim.Optimizer, network: Branching, stage: int) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
 
     The groups and the state of everything that was there are untouched. In groups made by
@@ -202,7 +196,7 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 
 
 def reinitialise(
-    network: Network, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
+    network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
 ) -> None:
     """Draw the weights of ``stages`` anew, reset their batch norm, and forget what the optimizer knew of them.
 
@@ -210,7 +204,7 @@ def reinitialise(
     """
     for stage in stages:
         with drawing(seed, "reinit", stage):
-            for module in stage_modules(network, stage).values():
+            for module in network.stage_modules(stage).values():
                 for part in module.modules():
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
@@ -221,23 +215,27 @@ def reinitialise(
                 optimizer.state.pop(parameter, None)
 
 
-def check_followers(network: Network, followers: Sequence[nn.Module]) -> list[Network]:
+def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[Branching]:
     """The ``followers`` of ``network``, as networks.
 
     Raises:
         InputError: one of them is none, or one of other stages.
     """
-    found: list[Network] = []
+    found: list[Branching] = []
     for follower in followers:
-        if not isinstance(follower, Network):
+        if not isinstance(follower, Branching):
             kind = type(follower).__name__
             raise InputError(
                 f"followers: got one of type {kind}; accepted: networks, such as the module of an AveragedModel"
             )
-        if (follower.plans, len(follower.stages)) != (network.plans, len(network.stages)):
+        if _shapes(follower) != _shapes(network):
             raise InputError("followers: got a network of other stages; accepted: those of the network they follow")
         found.append(follower)
     return found
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def revived(network: nn.Module) -> int:
@@ -302,7 +300,7 @@ def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> 
     return optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[str, dict[str, Tensor]]:
+def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
     """The tensors that ``optimizer`` keeps for each parameter, by the parameter's name.
 
     Names outlive surgery; the positions that ``optimizer.state_dict()`` uses do not.
@@ -315,7 +313,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Network) -> dict[
 
 
 def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, network: Network, state: dict[str, dict[str, Tensor]]
+    optimizer: torch.optim.Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]
 ) -> None:
     """Put back what :func:`optimizer_state` took.
 

@@ -2,17 +2,17 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.cell import CELLS, CellPlan
+from ramify.nn.branching import Branching
+from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.network import Network, Stage
-from ramify.ops.channels import WIRING, Part, mask_dead_inputs
+from ramify.ops.channels import mask_dead_inputs, owner
 from ramify.ops.inherit import check_pictures, measured, set_statistics
 from ramify.ops.surgery import check_followers, replace_parameter, set_masks
 from ramify.seeds import drawing
@@ -58,7 +58,7 @@ class _Newcomers:
 
 
 def widen(
-    network: Network,
+    network: Branching,
     stage: int,
     channels: int,
     optimizer: torch.optim.Optimizer | None = None,
@@ -101,45 +101,65 @@ def widen(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), channels=4, input_shape=(1, 8, 8), classes=10))
         >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
         >>> widen(network, 0, 2, optimizer).cells, network.plans[0].cells[0].inner_channels
         ({'stages.0.cells.0': (4, 6)}, 6)
     """
-    names = _check(network, stage, channels, init)
+    spaces = _spaces(network, stage, channels, init)
     check_pictures(network, images)
     following = check_followers(network, followers)
-    with drawing(seed, "widen", stage, *(cell.inner_channels for cell in network.plans[stage].cells)):
+    with drawing(seed, "widen", stage, *(space.width for space in spaces)):
         choose = _draw if init == "random" else _choose_copies
-        newcomers = {
-            name: choose(network, name, cell, channels)
-            for name, cell in zip(names, network.plans[stage].cells, strict=True)
-        }
+        newcomers = [choose(network, space, channels) for space in spaces]
     before = _size(network.stages[stage])
     for each, its_optimizer in ((network, optimizer), *((follower, None) for follower in following)):
-        for name, cell in zip(names, each.plans[stage].cells, strict=True):
-            _widen_cell(each, name, cell, newcomers[name], its_optimizer)
-        _note_plan(each, stage, channels)
+        for space, new in zip(spaces, newcomers, strict=True):
+            _widen_space(each, space, new, its_optimizer)
+        each.note_widths(stage, channels)
     if init == "random":
-        _settle(network, stage, channels, names, images, following)
+        _settle(network, stage, channels, spaces, images, following)
     after = _size(network.stages[stage])
     return Widening(
         stage=stage,
-        cells={
-            name: (cell.inner_channels - channels, cell.inner_channels)
-            for name, cell in zip(names, network.plans[stage].cells, strict=True)
-        },
+        cells={space.name: (space.width, space.width + channels) for space in spaces},
         parameters=after[0] - before[0],
         weights=after[1] - before[1],
         init=init,
     )
 
 
-def _check(network: Network, stage: int, channels: int, init: str) -> list[str]:
-    """The names of the cells to widen.
+@dataclass(frozen=True)
+class _Space:
+    """Channels that lie side by side in the same layers.
+
+    Attributes:
+        name: of the module that holds these layers, such as a cell.
+        width: how many there are.
+        makers, filters, gates, readers, norms: names of the layers that make, pass, gate and read them, and of the
+            batch norms on the way.
+    """
+
+    name: str
+    width: int
+    makers: tuple[str, ...]
+    filters: tuple[str, ...]
+    gates: tuple[str, ...]
+    readers: tuple[str, ...]
+    norms: tuple[str, ...]
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The layers that have a row for each channel."""
+        return self.makers + self.filters + self.gates
+
+
+def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_Space]:
+    """What can be widened in a stage.
 
     Raises:
-        InputError: they cannot be.
+        InputError: nothing can be.
     """
     there = len(network.stages)
     if stage not in range(there):
@@ -148,77 +168,78 @@ def _check(network: Network, stage: int, channels: int, init: str) -> list[str]:
         raise InputError(f"widen: got {channels} channels; accepted: a whole number >= 1")
     if init not in get_args(WideningInit):
         raise InputError(f"widen: got init {init}; accepted: {', '.join(get_args(WideningInit))}")
-    cells = network.plans[stage].cells
-    if not cells:
-        raise InputError(f"widen: got stage {stage + 1}, which has no cells; accepted: one that has some")
-    fixed = [cell.type for cell in cells if not _widenable(cell)]
-    if fixed:
-        *others, last = (kind for kind in CELLS if _widenable(replace(cells[0], type=kind, projects=False)))
-        able = f"{', '.join(others)} and {last}"
+    obstacle = network.why_not_widened(stage)
+    found: dict[tuple[str, ...], list[ChannelGroup]] = {}
+    for group in network.channel_groups():
+        if _is_inner(network, stage, group):
+            found.setdefault(group.space, []).append(group)
+    if obstacle or not found:
+        told = obstacle or "in which no channels lie between two layers alone"
         raise InputError(
-            f"widen: got stage {stage + 1} with {fixed[0]} cells; accepted: {able} cells, whose inner channels are "
-            "their own"
+            f"widen: got stage {stage + 1}, {told}; accepted: one with channels that only its own layers make and "
+            "read, such as a stage of basic, preactivation, depthwise or compact cells"
         )
-    return [f"stages.{stage}.cells.{index}" for index in range(len(cells))]
+    return [_space(network, groups) for groups in found.values()]
 
 
-def _widenable(cell: CellPlan) -> bool:
-    """Whether a cell makes inner channels that no identity shortcut carries."""
-    wiring = WIRING[cell.type]
-    own = any(part.rows == "inner" for part in wiring.of(cell)) and not wiring.fixed
-    return own and wiring.carried(cell) != "inner"
+def _is_inner(network: Branching, stage: int, group: ChannelGroup) -> bool:
+    """Whether a group is one channel between layers of a stage, and nothing else knows of it."""
+    layers = {place.name for place in (*group.makers, *group.filters, *group.gates, *group.readers)}
+    scales = {vector.name.rpartition(".")[0] for vector in group.vectors} - layers
+    places = (*group.makers, *group.filters, *group.gates, *group.readers, *group.vectors)
+    return (
+        not group.carried
+        and all(len(place.at) == 1 for place in places)
+        and all(name.startswith(f"stages.{stage}.") and ".exit." not in name for name in layers)
+        and all(isinstance(network.get_submodule(name), nn.BatchNorm2d) for name in scales)
+    )
 
 
-def _parts(cell: CellPlan) -> list[Part]:
-    """The parts of a cell that make, pass or read its inner channels."""
-    return [part for part in WIRING[cell.type].of(cell) if "inner" in (part.rows, part.columns)]
+def _space(network: Branching, groups: Sequence[ChannelGroup]) -> _Space:
+    first = groups[0]
+    norms = dict.fromkeys(vector.name.rpartition(".")[0] for vector in first.vectors)
+    makers, filters, gates, readers = (
+        tuple(place.name for place in part) for part in (first.makers, first.filters, first.gates, first.readers)
+    )
+    batch_norms = tuple(name for name in norms if isinstance(network.get_submodule(name), nn.BatchNorm2d))
+    return _Space(owner(first), len(groups), makers, filters, gates, readers, batch_norms)
 
 
-def _layer(network: Network, name: str) -> Masked:
-    layer = network.get_submodule(name)
-    assert isinstance(layer, MaskedConv2d | MaskedLinear)
-    return layer
+def _layer(network: nn.Module, name: str) -> Masked:
+    return masked_layers(network)[name]
 
 
-def _draw(network: Network, name: str, cell: CellPlan, count: int) -> _Newcomers:
-    """New rows for the layers that make, filter or gate inner channels, as those of a layer of the new width start."""
+def _draw(network: Branching, space: _Space, count: int) -> _Newcomers:
+    """New rows for the layers that make, filter or gate the channels, as those of a layer of the new width start."""
     drawn: dict[str, Tensor] = {}
-    for part in _parts(cell):
-        old = network.get_submodule(f"{name}.{part.name}")
-        if part.rows != "inner" or isinstance(old, nn.BatchNorm2d):
-            continue
+    for name in space.rows:
+        old = _layer(network, name)
         fresh: Masked
         if isinstance(old, MaskedConv2d):
-            rows = old.out_channels + count
-            filters = part.columns is None
+            rows, filters = old.out_channels + count, name in space.filters
             fresh = MaskedConv2d(
                 rows if filters else old.in_channels, rows, old.kernel_size[0], groups=rows if filters else 1
             )
         else:
-            assert isinstance(old, MaskedLinear)
             fresh = MaskedLinear(old.in_features, old.out_features + count)
-        drawn[part.name] = fresh.weight.detach()[-count:]
+        drawn[name] = fresh.weight.detach()[-count:]
     return _Newcomers(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
 
-def _choose_copies(network: Network, name: str, cell: CellPlan, count: int) -> _Newcomers:
-    """Which inner channels are copied, and what part of their weights in the next layer the copies take over."""
-    made, read = (torch.zeros(cell.inner_channels, dtype=torch.bool) for _ in range(2))
-    for part in _parts(cell):
-        if part.columns is None:
-            continue
-        mask = _layer(network, f"{name}.{part.name}").mask.cpu()
-        if part.rows == "inner":
-            made |= mask.flatten(1).any(dim=1)
-        else:
-            read |= mask.transpose(0, 1).flatten(1).any(dim=1)
+def _choose_copies(network: Branching, space: _Space, count: int) -> _Newcomers:
+    """Which channels are copied, and what part of their weights in the next layer the copies take over."""
+    made, read = (torch.zeros(space.width, dtype=torch.bool) for _ in range(2))
+    for name in space.makers:
+        made |= _layer(network, name).mask.cpu().flatten(1).any(dim=1)
+    for name in space.readers:
+        read |= _layer(network, name).mask.cpu().transpose(0, 1).flatten(1).any(dim=1)
     live = (made & read).nonzero()[:, 0]
     if len(live) == 0:
-        raise InputError(f"widen: got init copy, but all inner channels of {name} are pruned; accepted: random")
+        raise InputError(f"widen: got init copy, but all inner channels of {space.name} are pruned; accepted: random")
     rounds = -(-count // len(live))
     sources = torch.cat([live[torch.randperm(len(live))] for _ in range(rounds)])[:count]
     fractions = torch.empty(count).uniform_(0.25, 0.75).tolist()
-    left = [1.0] * cell.inner_channels
+    left = [1.0] * space.width
     shares: list[float] = []
     for source, fraction in zip(sources.tolist(), fractions, strict=True):
         shares.append(left[source] * fraction)
@@ -226,16 +247,11 @@ def _choose_copies(network: Network, name: str, cell: CellPlan, count: int) -> _
     return _Newcomers(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
 
 
-def _widen_cell(
-    network: Network, name: str, cell: CellPlan, new: _Newcomers, optimizer: torch.optim.Optimizer | None
-) -> None:
-    for part in _parts(cell):
-        module = network.get_submodule(f"{name}.{part.name}")
-        if part.rows == "inner":
-            _add_rows(module, new, new.drawn.get(part.name), optimizer)
-        else:
-            assert isinstance(module, MaskedConv2d | MaskedLinear)
-            _add_columns(module, new, optimizer)
+def _widen_space(network: Branching, space: _Space, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
+    for name in (*space.rows, *space.norms):
+        _add_rows(network.get_submodule(name), new, new.drawn.get(name), optimizer)
+    for name in space.readers:
+        _add_columns(_layer(network, name), new, optimizer)
 
 
 def _add_rows(
@@ -302,55 +318,42 @@ def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.
         replace_parameter(optimizer, old, parameter, lambda kept: torch.cat((kept, kept.new_zeros(added)), dim))
 
 
-def _note_plan(network: Network, stage: int, channels: int) -> None:
-    old = network.plans[stage]
-    cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
-    new = replace(old, cells=cells)
-    network.plans = (*network.plans[:stage], new, *network.plans[stage + 1 :])
-    its_stage = network.stages[stage]
-    assert isinstance(its_stage, Stage)
-    its_stage.plan = new
-
-
 def _settle(
-    network: Network,
+    network: Branching,
     stage: int,
     channels: int,
-    names: Sequence[str],
+    spaces: Sequence[_Space],
     images: Tensor | None,
-    following: Sequence[Network],
+    following: Sequence[Branching],
 ) -> None:
     """Mask what random newcomers read of dead channels, and measure what they give on ``images``."""
-    # Weights that were there may read a dead channel's constant: those of newcomers alone are masked.
-    draft = copy.deepcopy(network)
-    mask_dead_inputs(draft, stage)
-    masks: dict[str, Tensor] = {}
-    depths: list[dict[nn.BatchNorm2d, str]] = []
-    for name, cell in zip(names, network.plans[stage].cells, strict=True):
-        depth = 0
-        for part in _parts(cell):
-            module = network.get_submodule(f"{name}.{part.name}")
-            if isinstance(module, nn.BatchNorm2d):
-                depths += [{}] if depth == len(depths) else []
-                depths[depth][module] = f"{name}.{part.name}"
-                depth += 1
-            elif part.rows == "inner":
-                mask = masked_layers(network)[f"{name}.{part.name}"].mask.clone()
-                mask[-channels:] = _layer(draft, f"{name}.{part.name}").mask[-channels:]
-                masks[f"{name}.{part.name}"] = mask
-    for each in (network, *following):
-        set_masks(each, masks)
+    if any(not layer.mask.all() for layer in masked_layers(network).values()):
+        # Weights that were there may read a dead channel's constant: those of newcomers alone are masked.
+        draft = copy.deepcopy(network)
+        mask_dead_inputs(draft, stage)
+        masks: dict[str, Tensor] = {}
+        for name in (name for space in spaces for name in space.rows):
+            masks[name] = _layer(network, name).mask.clone()
+            masks[name][-channels:] = _layer(draft, name).mask[-channels:]
+        for each in (network, *following):
+            set_masks(each, masks)
     if images is None:
         return
     # What a second norm reads of a newcomer depends on the statistics of the first.
-    for norms in depths:
+    for depth in range(max(len(space.norms) for space in spaces)):
+        norms = {_norm(network, space.norms[depth]): space.norms[depth] for space in spaces if depth < len(space.norms)}
         statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}
         for each in (network, *following):
             for name, (mean, variance) in statistics.items():
-                norm = each.get_submodule(name)
-                assert isinstance(norm, nn.BatchNorm2d)
+                norm = _norm(each, name)
                 places = torch.arange(norm.num_features - channels, norm.num_features)
                 set_statistics(norm, places, mean[-channels:], variance[-channels:])
+
+
+def _norm(network: nn.Module, name: str) -> nn.BatchNorm2d:
+    norm = network.get_submodule(name)
+    assert isinstance(norm, nn.BatchNorm2d)
+    return norm
 
 
 def _size(stage: nn.Module) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from ramify.config import Config
 from ramify.errors import InputError
 from ramify.ops.freeze import freeze, freeze_trunk
 from ramify.ops.grow import Growth, can_copy, can_keep, grow
-from ramify.ops.surgery import stage_modules, stage_parameters
+from ramify.ops.surgery import stage_parameters
 from ramify.ops.widen import Widening, widen
 from ramify.run.state import State, lay_out
 from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due, trunk_alone
@@ -118,7 +118,7 @@ def freeze_what_rests(state: State, epoch: int) -> None:
     rests = config.growth.freeze == "before" or (config.growth.freeze == "until_next" and not growing_is_over(state))
     if state.moments and rests:
         for stage in range(len(network.stages) - 1):
-            freeze(stage_modules(network, stage).values())
+            freeze(network.stage_modules(stage).values())
     if trunk_trains_alone(state, epoch):
         # A weight of 0 in the loss would not do: they would still decay.
         freeze(stage.get_submodule("exit") for stage in network.stages[:-1])

@@ -48,7 +48,7 @@ class State:
     losses: tuple[float, ...] = ()
     moments: tuple[int, ...] = ()
     stopped: str | None = None
-    average: Average | None = None
+    average: Average[Network] | None = None
 
     @property
     def answering(self) -> Network:
@@ -103,7 +103,7 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     mean = (counts @ values) / counts.sum(dim=1)
     std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
-    network.set_normalisation(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
+    network.set_normalization(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
     lay_out(network, where.device)
     return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
-from ramify.ops.deploy import Deployed, deploy
+from ramify.ops.fold import Folded, fold
 from ramify.ops.policy import Policy
 from ramify.run.checkpoint import read_model
 from ramify.run.choice import choose_policy
@@ -36,9 +36,9 @@ from ramify.ship.quantize import quantize_stages
 from ramify.ship.runtime import Runtime
 
 ENGINES: Mapping[str, str] = {
-    "eager": "PyTorch, deployed: batch norms folded and masks multiplied in",
+    "eager": "PyTorch, folded: batch norms and masks multiplied into the layers",
     "plain": "PyTorch, the network as it was trained",
-    "compiled": "PyTorch, deployed, each stage through torch.compile",
+    "compiled": "PyTorch, folded, each stage through torch.compile",
     "onnx": "ONNX Runtime, a float32 graph for each stage",
     "int8": "ONNX Runtime, an int8 graph for each stage",
 }
@@ -86,7 +86,7 @@ class TorchEngine:
         """See :class:`Engine`."""
         network = self._network
         with torch.inference_mode():
-            if not isinstance(network, Deployed) or len(images) <= network.piece:
+            if not isinstance(network, Folded) or len(images) <= network.piece:
                 return up_to(network, images, exit_ + 1)
             return torch.cat([up_to(network, some, exit_ + 1) for some in images.split(network.piece)])
 
@@ -188,7 +188,7 @@ def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iter
     with tempfile.TemporaryDirectory(prefix="ramify-bench-") as folder:
         if subject.network is not None:
             network, policy = subject.network
-            openers["eager"] = lambda _: TorchEngine(deploy(network), policy)
+            openers["eager"] = lambda _: TorchEngine(fold(network), policy)
             openers["plain"] = lambda _: TorchEngine(network, policy)
             openers["compiled"] = lambda _: TorchEngine(compiled(network), policy)
         for name, exported in _exports(subject, able, calibration, Path(folder)).items():
@@ -231,13 +231,12 @@ def _open_onnx(exported: Exported, threads: int) -> Engine:
     return OnnxEngine(Runtime(exported, threads))
 
 
-def compiled(network: Network) -> Deployed:
-    """A deployed copy whose stem and stages torch.compile makes at the first call for one picture and for several.
+def compiled(network: Network) -> Folded:
+    """A folded copy whose stages torch.compile makes at the first call for one picture and for several.
 
     Those first calls are made within :func:`compiling`.
     """
-    made = deploy(network)
-    made.register_module("stem", _to_compile(made.stem))
+    made = fold(network)
     made.stages = nn.ModuleList(_to_compile(stage) for stage in made.stages)
     return made
 

@@ -31,7 +31,7 @@ CONFIGS = {
 def built(config: NetworkConfig, seed: int = 0) -> Network:
     """A whole network whose batch norms have seen pictures."""
     network = Network(config, stages=config.exits, seed=seed)
-    network.set_normalisation((0.4,) * network.mean.numel(), (0.3,) * network.mean.numel())
+    network.set_normalization((0.4,) * network.mean.numel(), (0.3,) * network.mean.numel())
     with torch.no_grad():
         for _ in range(3):
             network.train()(drawn(config, 16, seed=7))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramify.config import Config
-from ramify.nn.cell import CellPlan
+from ramify.nn.cells import CellPlan
 from ramify.nn.masked import masked_layers
 from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
 from ramify.show.report.facts import Facts

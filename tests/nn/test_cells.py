@@ -7,10 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ramify.config import SQUEEZED
-from ramify.nn.cell import CELLS, EXPANSION, CellPlan, Squeeze, inner_channels, shrunk
+from ramify.errors import ConfigError
+from ramify.nn.cells import CELLS, CellPlan, output_size
+from ramify.nn.cells.base import Squeeze
+from ramify.nn.cells.bottleneck import EXPANSION
 from ramify.nn.masked import MaskedConv2d, masked_layers
 
+SQUEEZED = [name for name, cell in CELLS.items() if cell.squeezing]
 ONE_LAYER = ("plain", "unpadded", "linear")
 
 
@@ -44,7 +47,7 @@ def test_a_cell_gives_the_map_that_its_plan_says(
     plan = planned(name, channels, stride, size, projects)
     cell = CELLS[name](plan)
     output = cell(torch.randn(2, channels[0], *size))
-    assert output.shape == (2, channels[2], *shrunk(plan, *size))
+    assert output.shape == (2, channels[2], *output_size(plan, *size))
     if name not in ("preactivation", "compact"):  # what it gives meets its ReLU in the next cell, or nowhere
         assert (output >= 0).all()
     output.sum().backward()
@@ -94,7 +97,7 @@ def test_a_small_cell_passes_on_what_it_reads_where_the_shape_stays(name: str) -
 
 def test_the_small_cells_have_the_weights_that_they_say() -> None:
     def weights(name: str, width: int) -> int:
-        layers = masked_layers(CELLS[name](planned(name, (width, inner_channels(name, width, width), width))))
+        layers = masked_layers(CELLS[name](planned(name, (width, CELLS[name].inner_channels(width, width), width))))
         return sum(layer.weight.numel() for layer in layers.values())
 
     assert weights("basic", 32) == 18 * 32**2
@@ -169,8 +172,8 @@ def test_a_filter_of_one_channel_starts_he_normal_over_its_own_fan_out() -> None
 
 def test_the_cells_of_lenet_5_make_what_they_made_in_1998() -> None:
     first, second = planned("unpadded", (1, 0, 20), size=(28, 28)), planned("unpadded", (20, 0, 50), size=(12, 12))
-    assert shrunk(first, 28, 28) == (12, 12)
-    assert shrunk(second, 12, 12) == (4, 4)
+    assert output_size(first, 28, 28) == (12, 12)
+    assert output_size(second, 12, 12) == (4, 4)
     last = planned("linear", (50, 0, 500), size=(4, 4))
     x = torch.rand(2, 1, 28, 28)
     for plan in (first, second, last):
@@ -179,6 +182,15 @@ def test_the_cells_of_lenet_5_make_what_they_made_in_1998() -> None:
     assert sum(parameter.numel() for parameter in CELLS["linear"](last).parameters()) == 800 * 500 + 500
 
 
-@pytest.mark.parametrize(("size", "expected"), [((4, 4), (0, 0)), ((5, 5), (0, 0)), ((6, 7), (1, 1)), ((3, 9), (0, 2))])
-def test_a_map_too_small_for_a_cell_is_told(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert shrunk(planned("unpadded", (1, 0, 1)), *size) == expected
+@pytest.mark.parametrize("size", [(4, 4), (5, 5), (3, 9)])
+def test_a_map_too_small_for_a_cell_is_refused(size: tuple[int, int]) -> None:
+    assert output_size(planned("unpadded", (1, 0, 1)), 6, 7) == (1, 1)
+    with pytest.raises(ConfigError, match=rf"^network\.input_shape: got .* map of {size[0]} x {size[1]}"):
+        output_size(planned("unpadded", (1, 0, 1)), *size)
+
+
+def test_sizes_are_found_without_a_draw() -> None:
+    before = torch.get_rng_state()
+    for name in CELLS:
+        output_size(planned(name, (5, 11, 7), size=(11, 11)), 11, 11)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,268 @@
+"""What a module computes in evaluation mode, written as fewer operations.
+
+Convolution, linear layer and batch norm in evaluation mode are all affine, so one layer with a bias computes two of
+them in a row (``w * s`` and ``shift - mean * s``, with ``s = scale / sqrt(variance + eps)``), and a factor for each
+channel before them as well. Nothing is approximated: what is combined is combined in float64 and rounded once.
+"""
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import Argument
+from torch.nn import functional as F
+
+from ramify.nn.attached import as_map
+from ramify.ops.traced import CONVOLUTIONS, Function, Traced, trace
+
+_LAYER = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_NORM = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d)
+_FLATTENING = ("flatten", "view", "reshape", torch.flatten, torch.reshape)
+_FLAGGED = (F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh, F.leaky_relu, F.elu)
+"""Activations that take ``inplace=True``."""
+
+_MUL, _DIV = (operator.mul, torch.mul), (operator.truediv, torch.div)
+_UNARY: dict[object, Function] = {F.relu: torch.relu_, torch.relu: torch.relu_, torch.sigmoid: torch.sigmoid_}
+_BINARY: dict[object, str] = {
+    operator.add: "add_",
+    torch.add: "add_",
+    operator.sub: "sub_",
+    torch.sub: "sub_",
+    operator.mul: "mul_",
+    torch.mul: "mul_",
+    operator.truediv: "div_",
+    torch.div: "div_",
+    torch.lerp: "lerp_",
+}
+"""Operations, and what does the same in the memory of the first operand."""
+
+_NEUTRAL = {"add_": 0.0, "sub_": 0.0, "mul_": 1.0, "div_": 1.0}
+_POOLS = (F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
+_PRODUCTS = (F.linear, torch.matmul, operator.matmul)
+_NORMS = (F.batch_norm, F.layer_norm)
+_FRESH = {*CONVOLUTIONS, *_UNARY, *_BINARY, *_FLAGGED, *_POOLS, *_PRODUCTS, *_NORMS, F.gelu, torch.cat, "mean"}
+"""What always gives memory of its own. What anything else gives may be that of one of its inputs."""
+
+
+def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
+    """A module that computes what ``root``, in evaluation mode, computes of tensors like ``example``.
+
+    The batch may be of another size. A module that torch.fx cannot follow, or that is not known here, stays as it is.
+
+    Args:
+        root: takes one tensor.
+        example: ``[B, ...]``.
+
+    Example:
+        >>> two = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+        >>> one, images = rewritten(two, torch.rand(2, 1, 8, 8)), torch.rand(5, 1, 8, 8)
+        >>> torch.allclose(one(images), two(images), atol=1e-5), len(list(one.parameters()))
+        (True, 2)
+    """
+    traced = trace(root, example)
+    if traced is None:
+        return root
+    for change in (_drop_idle, _fold_norms, _fold_factors, _lower_pools, _read_as_it_lies, _work_in_place):
+        change(traced)
+        traced.drop_unread()
+    return traced.module()
+
+
+def _drop_idle(traced: Traced) -> None:
+    """Drop what changes nothing: dropout, a mean of 0 that is taken off, a factor of 1."""
+    for node in traced.nodes:
+        if node in traced.constants or node.op != "call_function" or not node.args:
+            continue
+        first = node.args[0]
+        idle = (node.target is as_map and traced.alike(first, node)) or (
+            node.target in _DROPOUTS and node.kwargs.get("training") is False
+        )
+        if _BINARY.get(node.target) in _NEUTRAL and len(node.args) == 2 and traced.alike(first, node):
+            other = traced.known(node.args[1])
+            idle = other is not None and bool((other == _NEUTRAL[_BINARY[node.target]]).all())
+        if idle:
+            traced.replace(node, first)
+
+
+def _arguments(node: fx.Node, names: Sequence[str]) -> dict[str, Argument]:
+    """The arguments of a call by name."""
+    return {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+def _layer(traced: Traced, node: object) -> dict[str, Argument] | None:
+    """The arguments of a convolution or linear layer whose weights are constants; None of anything else."""
+    if not isinstance(node, fx.Node) or (node.target not in CONVOLUTIONS and node.target is not F.linear):
+        return None
+    found: dict[str, Argument] = {"bias": None}
+    if node.target is not F.linear:
+        found |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    found |= _arguments(node, _LAYER)
+    bias = found["bias"] is None or traced.known(found["bias"]) is not None
+    return found if bias and traced.known(found["weight"]) is not None else None
+
+
+def _set_layer(traced: Traced, node: fx.Node, layer: dict[str, Argument], weight: Tensor, bias: Tensor | None) -> None:
+    """Give a layer another weight and bias, both in float64."""
+    old = layer["weight"]
+    assert isinstance(old, fx.Node)
+    origin = traced.origins.get(old, traced.constants[old])
+    layer["weight"] = traced.constant(weight, origin, node)
+    layer["bias"] = None if bias is None else traced.constant(bias, origin, node)
+    node.args, node.kwargs = tuple(layer[name] for name in _LAYER if name in layer), {}
+
+
+def _fold_norms(traced: Traced) -> None:
+    """Put one layer in the place of each that only a batch norm reads, and that batch norm."""
+    for node in traced.nodes:
+        if node.target is not F.batch_norm:
+            continue
+        norm = {"weight": None, "bias": None, "training": False, "eps": 1e-5} | _arguments(node, _NORM)
+        before = norm["input"]
+        layer = _layer(traced, before)
+        if layer is None or norm["training"] is not False or not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        mean, variance = traced.exact(norm["running_mean"]), traced.exact(norm["running_var"])
+        weight, eps = traced.exact(layer["weight"]), norm["eps"]
+        if mean is None or variance is None or weight is None or not isinstance(eps, float):
+            continue
+        # Behind a linear layer of tokens a batch norm is one of tokens.
+        if before.target is F.linear and len(traced.shape(before)) != 2:
+            continue
+        factor = (variance + eps).sqrt().reciprocal()
+        scale, shift, bias = (traced.exact(each) for each in (norm["weight"], norm["bias"], layer["bias"]))
+        if scale is not None:
+            factor = scale / (variance + eps).sqrt()
+        offset = -mean * factor if bias is None else (bias - mean) * factor
+        offset = offset if shift is None else shift + offset
+        _set_layer(traced, before, layer, weight * factor.view(-1, *(1,) * (weight.dim() - 1)), offset)
+        traced.replace(node, before)
+
+
+def _fold_factors(traced: Traced) -> None:
+    """Take into each layer the constant factors, one for each of its channels, of what only it reads."""
+    for node in traced.nodes:
+        divides = node.target in _DIV
+        if not (divides or node.target in _MUL) or len(node.args) != 2 or len(node.users) != 1:
+            continue
+        given, by = node.args
+        if not divides and traced.known(given) is not None:
+            given, by = by, given
+        [user] = node.users
+        layer = _layer(traced, user)
+        if layer is None or layer["input"] is not node or traced.known(given) is not None:
+            continue
+        if not traced.alike(given, node):
+            continue
+        factor = torch.tensor(by, dtype=torch.float64) if isinstance(by, int | float) else traced.exact(by)
+        weight, groups = traced.exact(layer["weight"]), layer.get("groups", 1)
+        if factor is None or weight is None or not isinstance(groups, int):
+            continue
+        channels = traced.shape(node)[1 if user.target in CONVOLUTIONS else -1]
+        sides = (1,) * (weight.dim() - 2)
+        if factor.numel() == 1:
+            factor = factor.flatten().expand(channels)
+        elif tuple(factor.shape) not in ((channels, *sides), (1, channels, *sides)):
+            continue
+        each = factor.reshape(groups, 1, -1).expand(groups, len(weight) // groups, -1)
+        each = each.reshape(*weight.shape[:2], *sides)
+        _set_layer(traced, user, layer, weight / each if divides else weight * each, traced.exact(layer["bias"]))
+        traced.replace(node, given)
+
+
+def _lower_pools(traced: Traced) -> None:
+    """Pool in windows of one size where these are, not at all where the map is the grid, and mix by a number."""
+    for node in traced.nodes:
+        if node.target in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and not node.kwargs.get("return_indices"):
+            given = node.args[0]
+            (height, width), (rows, columns) = traced.shape(given)[-2:], traced.shape(node)[-2:]
+            if (height, width) == (rows, columns):
+                traced.replace(node, given)
+            elif not (height % rows or width % columns):
+                # Windows of one size have faster kernels.
+                pool: Function = F.avg_pool2d if node.target is F.adaptive_avg_pool2d else F.max_pool2d
+                traced.call(node, pool, (given, (height // rows, width // columns)))
+        elif node.target is torch.lerp and len(node.args) == 3:
+            first, second, share = node.args
+            value = traced.known(share)
+            if first is second:
+                traced.replace(node, first)
+            elif value is not None and value.dim() == 0:
+                node.args = (first, second, float(value))
+
+
+def _read_as_it_lies(traced: Traced) -> None:
+    """Order the columns of linear layers as maps lie in memory, channels last, so that flattening copies nothing."""
+    for node in traced.nodes:
+        layer = _layer(traced, node) if node.target is F.linear else None
+        flat = layer["input"] if layer is not None else None
+        if layer is None or not isinstance(flat, fx.Node) or flat.target not in _FLATTENING or len(flat.users) > 1:
+            continue
+        maps, weight = flat.args[0], traced.exact(layer["weight"])
+        value, shape = traced.value(maps), traced.shape(maps)
+        if value is None or weight is None or len(shape) != 4 or shape[2] * shape[3] == 1:
+            continue
+        if traced.shape(flat) != (shape[0], shape[1] * shape[2] * shape[3]):
+            continue
+        columns = weight.unflatten(1, shape[1:]).permute(0, 2, 3, 1).flatten(1)
+        _set_layer(traced, node, layer, columns, traced.exact(layer["bias"]))
+        with traced.graph.inserting_before(flat):
+            last = traced.graph.call_method("permute", (maps, 0, 2, 3, 1))
+        traced.values[last] = value.permute(0, 2, 3, 1)
+        traced.call(flat, "flatten", (last, 1))
+
+
+def _work_in_place(traced: Traced) -> None:
+    """Let activations, sums and products take the memory of an operand that nothing else reads any more."""
+    places = {node: place for place, node in enumerate(traced.nodes)}
+    memory: dict[fx.Node, set[fx.Node]] = {}  # which nodes may lie in the same
+
+    def share(nodes: Iterable[fx.Node]) -> None:
+        together: set[fx.Node] = set().union(*(memory[node] for node in nodes))
+        memory.update(dict.fromkeys(together, together))
+
+    def free(node: Argument, reader: fx.Node) -> bool:
+        """Whether ``reader`` may write where ``node`` lies."""
+        if not isinstance(node, fx.Node) or not traced.alike(node, reader):
+            return False
+        others = [each for each in reader.all_input_nodes if each is not node]
+        return not any(
+            each.op in ("placeholder", "get_attr", "call_module")
+            or each in traced.constants
+            or each in others
+            or any(places[user] > places[reader] for user in each.users)
+            for each in memory[node]
+        )
+
+    for node in traced.nodes:
+        memory[node] = {node}
+        if node in traced.constants or node.op in ("placeholder", "get_attr", "output"):
+            continue
+        if node.target not in _FRESH or traced.mutates(node):
+            share([node, *(each for each in node.all_input_nodes if each not in traced.constants)])
+            continue
+        target = _in_place(node, free)
+        if target is None:
+            continue
+        call, kwargs = target
+        args = node.args if free(node.args[0], node) else tuple(reversed(node.args))
+        new = traced.call(node, call, args, **kwargs)
+        places[new], memory[new] = places[node], {new}
+        share([new, *new.all_input_nodes[:1]])
+
+
+def _in_place(
+    node: fx.Node, free: Callable[[Argument, fx.Node], bool]
+) -> tuple[Function | str, dict[str, Argument]] | None:
+    """What computes ``node`` in the memory of its first operand, or of its second if only that is free."""
+    first = free(node.args[0], node)
+    if node.target in _UNARY:
+        return (_UNARY[node.target], {}) if first else None
+    if node.target in _FLAGGED and callable(node.target):
+        return (node.target, {**node.kwargs, "inplace": True}) if first else None
+    method = _BINARY.get(node.target)
+    if method is None or node.kwargs:
+        return None
+    swaps = method in ("add_", "mul_") and free(node.args[1], node)
+    return (method, {}) if first or swaps else None
