@@ -127,7 +127,7 @@ def run(wanted: Wanted, archive: str, runs_dir: str, out: Path, seconds: float) 
     least = shortest(wanted.config(archive, runs_dir))
     each = trial(wanted.config(archive, runs_dir, least + 1))
     left = ends - time.monotonic() - RESERVE * seconds
-    planned = min(asked, int(left / each))
+    planned = max(0, min(asked, int(left / each)))
     began, done, why = time.monotonic(), 0, ""
 
     def watch(event: Event) -> None:
@@ -138,7 +138,7 @@ def run(wanted: Wanted, archive: str, runs_dir: str, out: Path, seconds: float) 
                 raise RunError(f"its time was over after epoch {event.epoch} of {event.epochs}")
 
     if planned < least:
-        why = f"{left:.0f} s are left, in which {max(planned, 0)} epochs fit; it needs {least}"
+        why = f"{max(left, 0.0):.0f} s are left, in which {planned} epochs fit; it needs {least}"
     else:
         try:
             ramify.train(wanted.config(archive, runs_dir, planned), [watch], overwrite=True)
