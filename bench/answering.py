@@ -40,7 +40,7 @@ from ramify.ops.policy import Policy, confidences
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 
 RESULTS = Path(__file__).parent / "results" / "answering.json"
 SINGLES, MANY, ROUNDS = 48, 1024, 10

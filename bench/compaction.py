@@ -22,7 +22,7 @@ from ramify.ops.compact import compact
 from ramify.ops.prune import prune
 from ramify.run.latency import paired_latency
 from ramify.run.prepare import child_config, deal
-from ramify.run.readback import load
+from ramify.run.saved import load
 from ramify.run.summary import Summary
 
 RESULTS = Path(__file__).parent / "results" / "compaction.json"

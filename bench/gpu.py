@@ -30,13 +30,13 @@ from ramify.config import Config
 from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError, RamifyError, RunError
 from ramify.files import write_atomic
+from ramify.presets import presets
 from ramify.run.allocator import keep_freed_memory
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import CONFIG
 from ramify.run.prepare import prepare
 
-PRESETS = Path(__file__).parent.parent / "presets"
 RECORD = ("compact-100k:2.6", "small-50k:2.6", "gnap-158k:2.6", "tiny-20k:1.3", "seed-full-ic", "seed-iterative")
 """By value: the first two at the length of the record at 100,000 weights, cifar10-tiniest."""
 
@@ -61,7 +61,7 @@ class Wanted:
     def config(self, archive: str, runs_dir: str, epochs: int | None = None) -> Config:
         """The run in so many epochs."""
         fixed = [f"data.source={archive}", f"runs_dir={runs_dir}", f"name={self.name}", f"seed={self.seed}"]
-        config = ramify.read_config([PRESETS / f"{self.preset}.yaml"], [*fixed, *self.settings])
+        config = ramify.read_config([presets()[self.preset]], [*fixed, *self.settings])
         return config if epochs is None else ramify.rescale(config, epochs)
 
 
@@ -213,6 +213,8 @@ def main() -> int:
     wanted: list[Wanted] = []
     for text in given.wanted:
         preset, _, pflop = text.partition(":")
+        if preset not in presets():
+            raise ConfigError(f"{text}: got the preset {preset!r}; accepted: {', '.join(presets())}")
         try:
             wanted.append(Wanted(preset, float(pflop) if pflop else None, tuple(given.settings), given.seed))
         except ValueError:

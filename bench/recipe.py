@@ -4,7 +4,7 @@
     python bench/recipe.py ARCHIVE --parts base mixup "no average" --minutes 2 --seeds 3
     python bench/recipe.py ARCHIVE --parts base seed-iterative --pictures 20000 --minutes 10 --jobs 2
 
-The base is ``presets/cpu-cifar.yaml`` on 10,000 training pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10),
+The base is ``cpu-cifar`` on 10,000 training pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10),
 a tenth of them held out. For each part the base is run once more with the part taken out, where the base has it, or put
 in, where it has not. Every run has as many epochs as fit into the budget of one processor thread, by a trial of that
 very run on 1,000 pictures, its schedules moved along; so what a part costs in time counts against it. Differences are
@@ -30,12 +30,13 @@ from pydantic import TypeAdapter
 import ramify
 from ramify.config import Config
 from ramify.files import write_atomic
+from ramify.presets import presets
 from ramify.run.allocator import keep_freed_memory
 from ramify.run.events import EpochDone, Event
 from ramify.run.summary import Summary
 
 HERE = Path(__file__).parent
-PRESET = HERE.parent / "presets" / "cpu-cifar.yaml"
+PRESET = presets()["cpu-cifar"]
 EPOCHS = 20
 """Of the schedules in :data:`PARTS`, before they are moved to as many as fit."""
 TRIAL = 1_000
@@ -60,7 +61,7 @@ PARTS: dict[str, list[str]] = {
     "self-distillation": ["train.distill=0.5"],
     "growth": ["network.kind=iterative", "growth.init=identity", "growth.epochs=[3,5]"],
     "cascade": ["network.cascade=true"],
-    # presets/seed-iterative.yaml, with a validation, its growth and milestones at the same shares of the epochs.
+    # The preset seed-iterative, with a validation, its growth and milestones at the same shares of the epochs.
     "seed-iterative": [
         *("network.kind=iterative", "network.structure=[0,0,1,0,0,1,0,1,0]", "network.channels=16"),
         *("network.strides=null", "network.final=null", "network.exit_reads=sum"),

@@ -1,8 +1,8 @@
 """Presets by seeds: trains what is not there yet, and writes ``docs/results.md`` from what was run.
 
-    python bench/table.py presets/digits.yaml presets/small-50k.yaml --seeds 3
-    python bench/table.py presets/*.yaml --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
-    python bench/table.py presets/*-*k.yaml --jobs 4
+    python bench/table.py digits small-50k --seeds 3
+    python bench/table.py cpu-cifar tiny-20k --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
+    python bench/table.py tiny-20k small-50k compact-100k gnap-158k --jobs 4
     python bench/table.py --resume
     python bench/table.py
 
@@ -38,6 +38,7 @@ from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
+from ramify.presets import presets
 from ramify.run.allocator import keep_freed_memory
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Finished
@@ -48,7 +49,7 @@ from ramify.show.words import count, duration, percent, short
 
 HERE = Path(__file__).parent
 RECORD, KNOWN, PAGE = HERE / "results" / "table.json", HERE / "results" / "known.json", HERE.parent / "docs/results.md"
-PRESETS, ROWS = HERE.parent / "presets", "rows.json"
+ROWS = "rows.json"
 OF_THE_PLACE = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
 """Keys in which a run may differ from its preset: where and how it is computed, not what."""
 
@@ -84,7 +85,7 @@ class Job:
 
     def config(self, runs_dir: Path) -> Config:
         """The run, as it is to be."""
-        config = ramify.read_config([PRESETS / f"{self.preset}.yaml"], self.settings)
+        config = ramify.read_config([presets()[self.preset]], self.settings)
         if self.rescale is not None:
             config = ramify.rescale(config, self.rescale)
         return config.model_copy(update={"name": self.name, "seed": self.seed, "runs_dir": str(runs_dir)})
@@ -169,7 +170,7 @@ def trained(job: Job, runs_dir: Path, max_drop: float) -> Row:
         policy=None if found.outcome is None else (found.outcome.accuracy, found.outcome.macs),
         seconds=summary.seconds,
         machine=f"{summary.machine['device']}, {threads}, {how}, torch {torch.__version__}",
-        command=f"python bench/table.py presets/{job.preset}.yaml"
+        command=f"python bench/table.py {job.preset}"
         + (f" --rescale {job.rescale}" if job.rescale is not None else "")
         + (" --set " + " ".join(given) if given else ""),
     )
@@ -306,9 +307,16 @@ def publish(new: Sequence[Row] = ()) -> int:
     return len(rows)
 
 
+def known_preset(name: str) -> str:
+    """``name``, if it is that of a preset."""
+    if name not in presets():
+        raise argparse.ArgumentTypeError(f"got {name}; accepted: {', '.join(presets())}")
+    return name
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("presets", nargs="*", type=Path)
+    parser.add_argument("presets", nargs="*", type=known_preset, metavar="PRESET")
     parser.add_argument("--resume", action="store_true", help="go on with all that was asked for under --runs_dir")
     parser.add_argument("--note", action="store_true", help="only note the runs, for a later --resume")
     parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on")
@@ -320,7 +328,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="so many trainings side by side, in processes of their own")
     given = parser.parse_args()
     wanted = [
-        Job(preset.stem, seed, tuple(given.settings), given.rescale, given.label)
+        Job(preset, seed, tuple(given.settings), given.rescale, given.label)
         for seed in range(given.seeds)
         for preset in given.presets
     ]

@@ -11,16 +11,18 @@ HIGHEST_FIRST = """
 errors files seeds yamltext
 nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
 nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
-sections config configfile rescaling schedule
-nn.branching nn.equilibrium nn.exit nn.network nn.survey nn.attach
-ops ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.convert ops.inherit ops.grow
-ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.traced ops.rewrite ops.fold
+sections config configfile presets rescaling schedule
+nn.recording nn.following nn.graph nn.constants nn.branching nn.equilibrium nn.exit nn.widths nn.network nn.survey
+nn.resize nn.attached nn.data_form nn.attach nn.backbone
+ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.trim ops.convert
+ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.traced
+ops.rewrite ops.fold
 ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch
-data.digits data.fit data.sources data.augment data.strong data.cutout data.sizes data.mix data.trigger
+data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.prepare run.state run.growing run.regrowing run.answers run.teacher run.guidance
-run.record run.step run.train run.calibrate run.analysis run.readback
+run.events run.feeding run.folder run.saved run.prepare run.state run.growing run.regrowing run.answers run.teacher
+run.guidance run.record run.step run.train run.calibrate run.analysis run.readback
 search search.goals search.space search.ancestry search.draw search.halving search.leases search.sqlleases
 search.storage search.study search.measure search.worker search.front
 show show.words show.lines show.live show.analysis show.tables show.front
@@ -35,6 +37,7 @@ ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship
 ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
+opened
 cli.common cli.report cli.calibrate cli.config cli.data cli.evaluate cli.export cli.info cli.train cli.predict cli.prune
 cli.search cli.serve cli.convert cli.bench
 cli.app cli

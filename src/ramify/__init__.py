@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from ramify.nn.attach import exit_points as exit_points
     from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
+    from ramify.opened import Opened as Opened
+    from ramify.opened import open as open  # noqa: A004 - ramify.open
     from ramify.ops.calibrate import Calibration as Calibration
     from ramify.ops.calibrate import calibrate as calibrate
     from ramify.ops.compact import compact as compact
@@ -62,8 +64,9 @@ if TYPE_CHECKING:
     from ramify.run.evaluate import all_logits as all_logits
     from ramify.run.evaluate import evaluate as evaluate
     from ramify.run.readback import describe as describe
-    from ramify.run.readback import load as load
-    from ramify.run.readback import load_policy as load_policy
+    from ramify.run.saved import load as load
+    from ramify.run.saved import load_policy as load_policy
+    from ramify.run.saved import save as save
     from ramify.run.train import resume as resume
     from ramify.run.train import train as train
     from ramify.ship.answer import answerer as answerer
@@ -102,11 +105,13 @@ _HOME = {
     "ramify.ops.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
+    "ramify.opened": ("Opened", "open"),
     "ramify.run.analysis": ("Analysis", "analyse"),
     "ramify.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),
-    "ramify.run.readback": ("describe", "load", "load_policy"),
+    "ramify.run.readback": ("describe",),
+    "ramify.run.saved": ("load", "load_policy", "save"),
     "ramify.run.train": ("resume", "train"),
     "ramify.show.report.write": ("report",),
     "ramify.ship.answer": ("answerer",),

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.errors import ConfigError
+from ramify.sections import BACKBONE_EXITS as BACKBONE_EXITS
 from ramify.sections import DENSITIES, DYNAMIC, NEVER_MIRRORED, Key, Section, Whole
 from ramify.sections import EXITS_AT as EXITS_AT
 from ramify.sections import PUBLISHED as PUBLISHED
@@ -118,9 +119,15 @@ def resolve(config: Config) -> Config:
     alike = growth.init == "identity" and not network.cascade  # under a cascade a new exit may be of any kind
     if final is None and alike and network.cells == "seed" and network.growths:
         final = network.exit
+    decided: dict[str, object] = {"final": final}
+    if network.has_backbone:
+        if network.exits_at is None and network.kind != "full":
+            decided["exits_at"] = BACKBONE_EXITS
+        if network.backbone is not None and network.pretrained is None:
+            decided["pretrained"] = network.weights is None
     return config.model_copy(
         update={
-            "network": network.model_copy(update={"final": final}),
+            "network": network.model_copy(update=decided),
             "train": train.model_copy(
                 update={"milestones": milestones, "gammas": gammas, "tau_max": taus, "teacher_weight": weight}
             ),
@@ -182,6 +189,8 @@ def _contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield "train.exits_only", True, "false, as a fresh trunk must learn (a run with a parent may freeze it)"
     elif train.exits_only and network.exits == 1:
         yield "train.exits_only", True, "false, as the network has no internal classifiers"
+    if network.has_backbone:
+        yield from _backbone_contradictions(config)
     yield from _growth_contradictions(config)
     yield from _start_contradictions(config)
     yield from _recipe_contradictions(config)
@@ -262,6 +271,11 @@ def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]
             grows = "" if config.growths == 0 else f" and the network may grow until epoch {_grown_by(config)}"
             why = f"an epoch for all exits at least, as train.epochs is {train.epochs}{grows}"
             yield "train.trunk_first", train.trunk_first, f"0 to {most}, which leaves {why}"
+    if not network.has_backbone:
+        if train.backbone_rate != 1:
+            yield "train.backbone_rate", train.backbone_rate, "1, without network.backbone or network.module"
+        if train.freeze_epochs:
+            yield "train.freeze_epochs", train.freeze_epochs, "0, without network.backbone or network.module"
     if train.teacher is None and train.teacher_weight is not None:
         yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
 
@@ -352,9 +366,71 @@ def _plan_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
             yield "growth.plan", plan, f"wider:1 to wider:{there} at that place, the stages that exist then"
 
 
+def _backbone_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
+    """Of a run of a backbone or module: it is complete from the start, and not made of cells."""
+    network, growth, train = config.network, config.growth, config.train
+    key = "network.module" if network.backbone is None else "network.backbone"
+    for leaf in ("mode", "init", "freeze", "every", "learning_rate"):
+        given, default = getattr(growth, leaf), GrowthConfig.model_fields[leaf].default
+        if given != default:
+            yield f"growth.{leaf}", given, f"{to_text(default)}, as {key} is complete from the start and does not grow"
+    if config.convert in ("sdn", "extend"):
+        yield "convert", config.convert, f"cnn, cut, as {key} has its exits by network.exits_at, and no cells"
+    most = train.epochs
+    if train.freeze_epochs > most:
+        yield "train.freeze_epochs", train.freeze_epochs, f"0 to {most}, the epochs of the run"
+    elif train.freeze_epochs:
+        still = "so long nothing before the exits learns"
+        if train.trunk_first:
+            yield "train.freeze_epochs", train.freeze_epochs, f"0 with train.trunk_first, as {still}"
+        if train.exits_only:
+            yield "train.freeze_epochs", train.freeze_epochs, "0, as train.exits_only lets no trunk learn"
+        if config.prune.enabled and config.prune.policy in DYNAMIC:
+            yield "train.freeze_epochs", train.freeze_epochs, f"0 with prune.policy {config.prune.policy}, as {still}"
+
+
+_OF_CELLS = ("cells", "structure", "channels", "strides", "cell", "squeeze", "exit_reads", "final", "cascade")
+"""Keys of ``network`` that say nothing of a backbone."""
+
+
+def _backbone_network(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
+    """Of the keys of a backbone or module alone."""
+    key = "network.module" if network.backbone is None else "network.backbone"
+    if network.backbone is not None and network.module is not None:
+        yield "network.module", network.module, "null, as network.backbone is given"
+    if network.kind not in ("full_ic", "full"):
+        yield "network.kind", network.kind, f"full_ic, full, as {key} is complete from the start"
+    for leaf in _OF_CELLS:
+        given, default = getattr(network, leaf), NetworkConfig.model_fields[leaf].default
+        if given != default:
+            yield f"network.{leaf}", given, f"{to_text(default)}, which is left alone, as {key} has layers of its own"
+    at = network.exits_at or ()
+    if not all(isinstance(place, str) for place in at):
+        if not _rising([place for place in at if not isinstance(place, str)]):
+            yield "network.exits_at", network.exits_at, "numbers in rising order"
+    elif len(set(at)) < len(at):
+        yield "network.exits_at", network.exits_at, "each name once"
+    if network.module_args and network.module is None:
+        yield "network.module_args", network.module_args, "no arguments, as there is no network.module"
+    if network.pretrained is not None and network.backbone is None:
+        why = "a module comes as its function makes it, or with network.weights"
+        yield "network.pretrained", network.pretrained, f"null without network.backbone, as {why}"
+    elif network.pretrained and network.weights is not None:
+        yield "network.pretrained", True, "false or null, as network.weights says which weights"
+
+
 def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, object, str]]:
-    if network.exits_at is not None:
-        if not _rising(network.exits_at):
+    if network.has_backbone:
+        yield from _backbone_network(network)
+        return
+    for leaf in ("module_args", "weights", "pretrained", "normalization"):
+        given = getattr(network, leaf)
+        if given:
+            yield f"network.{leaf}", given, "nothing, without network.backbone or network.module"
+    if network.exits_at is not None and any(isinstance(place, str) for place in network.exits_at):
+        yield "network.exits_at", network.exits_at, "numbers, without network.backbone or network.module"
+    elif network.exits_at is not None:
+        if not _rising([place for place in network.exits_at if not isinstance(place, str)]):
             yield "network.exits_at", network.exits_at, "numbers in rising order"
         cells = len(network.structure)
         if len(network.exits_at) >= cells:

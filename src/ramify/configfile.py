@@ -22,6 +22,9 @@ from ramify.config import SECTIONS, Config, accepted, keys
 from ramify.errors import ConfigError
 from ramify.yamltext import Dumper, Loader, to_text
 
+OPEN = frozenset({"network.module_args"})
+"""Keys that hold a mapping with names of its own; an override may be of one: ``network.module_args.width=2``."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -145,6 +148,14 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
     known = dict(keys())
     for key, entry in entries.items():
         section, _, leaf = key.rpartition(".")
+        if section in OPEN:
+            section, _, name = section.rpartition(".")
+            branch = tree.setdefault(section, {})
+            assert isinstance(branch, dict)
+            given = branch.setdefault(name, {})
+            if isinstance(given, dict):
+                branch[name] = {**given, leaf: entry.value}
+            continue
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4) or [
                 name for name in known if name.rpartition(".")[2] == leaf
@@ -166,7 +177,7 @@ def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
     except ValidationError as error:
         locations = (detail["loc"] for detail in error.errors())
         for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
-            entry = entries[key]
+            entry = entries.get(key) or next(each for name, each in entries.items() if name.startswith(f"{key}."))
             wrong.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
     except ConfigError as error:
         for problem in error.problems:

@@ -49,6 +49,10 @@ Size = Annotated[Whole, Field(ge=8)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
 
+Scalar = bool | Whole | Number | str | None
+Argument = Scalar | tuple[Scalar, ...]
+"""What ``network.module_args`` may hold."""
+
 NEVER_MIRRORED = frozenset({"digits", "mnist"})
 """``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
 
@@ -83,11 +87,12 @@ class DataConfig(Section):
         Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
     ] = 0.2
     augment: Annotated[
-        Literal["auto", "none", "crop", "crop_flip", "strong"],
+        Literal["auto", "none", "crop", "crop_flip", "strong", "photo"],
         Key(
-            "auto, none, crop, crop_flip, strong",
+            "auto, none, crop, crop_flip, strong, photo",
             "shifted crops, and mirrored pictures; auto mirrors photographs and never digits; strong adds to auto one "
-            "drawn change of shape or colour for each picture (arXiv:2103.10158)",
+            "drawn change of shape or color for each picture (arXiv:2103.10158); photo: random resized crops, mirrored "
+            "pictures, and mild changes of brightness, contrast and saturation; photographs are kept larger for it",
         ),
     ] = "auto"
     cutout: Annotated[
@@ -163,6 +168,9 @@ BASIC = "basic"
 EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
 
+BACKBONE_EXITS = (0.25, 0.5, 0.75)
+"""Where a backbone gets internal classifiers that nobody placed, as fractions of its MACs."""
+
 PUBLISHED = {
     "vgg16": (0,) * 12,
     "resnet56": (0,) * 27,
@@ -214,11 +222,51 @@ class NetworkConfig(Section):
         ),
     ] = (0, 1, 0, 1, 0, 1, 0)
     exits_at: Annotated[
-        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | None,
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+        | None,
         Key(
-            "a rising list of numbers in (0, 1), or null",
+            "a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules",
             "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
-            "of the network's MACs",
+            "of the network's MACs; those of a backbone behind its layers, null being 0.25, 0.5 and 0.75",
+        ),
+    ] = None
+    backbone: Annotated[
+        Annotated[str, Field(pattern=r"^timm/[A-Za-z0-9_.]+$")] | None,
+        Key("timm/NAME, or null", "a network of the package timm in place of cells; exits stand at network.exits_at"),
+    ] = None
+    module: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None,
+        Key(
+            "package.file:function, or null",
+            "a network of your own in place of cells: the function, called with network.module_args, gives a "
+            "torch.nn.Module that makes logits of pictures; exits stand at network.exits_at",
+        ),
+    ] = None
+    module_args: Annotated[
+        dict[str, Argument],
+        Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
+    ] = {}
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key(
+            "the path of a .safetensors file, or of a state dict that torch.save wrote, or null",
+            "trained weights for the backbone or module; its last layer is drawn where it is for other classes",
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool | None,
+        Key(
+            "true, false, or null: true for network.backbone without network.weights",
+            "whether timm fetches the trained weights of the backbone",
+        ),
+    ] = None
+    normalization: Annotated[
+        Literal["data", "imagenet", "none"] | tuple[tuple[Number, ...], tuple[Positive, ...]] | None,
+        Key(
+            "data, imagenet, none, [[means], [deviations]] with a number for each channel, or null",
+            "of a backbone or module: by what pictures in [0, 1] are normalized; null: by what it names itself "
+            "(timm's settings, or attributes mean and std of the module), else by the training pictures'",
         ),
     ] = None
     channels: Annotated[
@@ -289,8 +337,15 @@ class NetworkConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _published(cls, given: object) -> object:
-        """A published architecture brings its number of cells, and the places of its exits, where none are given."""
-        if not isinstance(given, dict) or given.get("structure") is not None:
+        """A published architecture brings its number of cells, and the places of its exits, where none are given.
+
+        A backbone has all of its exits from the start.
+        """
+        if not isinstance(given, dict):
+            return given
+        if given.get("backbone") is not None or given.get("module") is not None:
+            return {**given, "kind": given.get("kind", "full_ic")}
+        if given.get("structure") is not None:
             return given
         exits = PUBLISHED.get(str(given.get("cells")))
         if exits is None:
@@ -321,10 +376,17 @@ class NetworkConfig(Section):
         return tuple(int(cell in starts) for cell in range(cells))
 
     @property
+    def has_backbone(self) -> bool:
+        """Whether it is a backbone or module, not made of cells."""
+        return self.backbone is not None or self.module is not None
+
+    @property
     def exits(self) -> int:
         """Exits of the grown network, the final classifier included; also its number of stages."""
         if self.kind == "full":
             return 1
+        if self.has_backbone:
+            return len(BACKBONE_EXITS if self.exits_at is None else self.exits_at) + 1
         return (sum(self.structure) if self.exits_at is None else len(self.exits_at)) + 1
 
     @property
@@ -572,6 +634,23 @@ class TrainConfig(Section):
         Field(ge=0),
         Key("a number >= 0", "decay of the parameters that train.decay names"),
     ] = 1e-4
+    backbone_rate: Annotated[
+        Positive,
+        Key(
+            "a number > 0",
+            "with network.backbone or network.module: factor on the learning rate of everything but the exits and the "
+            "layer that makes the logits; such as 0.1 for trained weights",
+        ),
+    ] = 1.0
+    freeze_epochs: Annotated[
+        Whole,
+        Field(ge=0),
+        Key(
+            "a whole number >= 0",
+            "with network.backbone or network.module: so many epochs train the exits and the layer that makes the "
+            "logits alone; all else stays as it is, batch norm statistics included",
+        ),
+    ] = 0
     decay: Annotated[
         Literal["weights", "all"],
         Key(

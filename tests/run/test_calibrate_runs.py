@@ -13,7 +13,8 @@ from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import read_lines
 from ramify.run.prepare import deal
-from ramify.run.readback import load, load_policy, remeasure
+from ramify.run.readback import remeasure
+from ramify.run.saved import load, load_policy
 from ramify.run.train import train
 from tests.conftest import CommandLine, tiny
 

@@ -10,7 +10,8 @@ from ramify.errors import RunError
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event, Started
 from ramify.run.prepare import converted_config
-from ramify.run.readback import describe, load
+from ramify.run.readback import describe
+from ramify.run.saved import load
 from ramify.run.train import resume, train
 from tests.conftest import CommandLine, tiny
 

@@ -20,7 +20,8 @@ from ramify.configfile import read_config
 from ramify.errors import ConfigError
 from ramify.run.distributed import ALONE, checksum, together
 from ramify.run.folder import read_lines
-from ramify.run.readback import describe, load
+from ramify.run.readback import describe
+from ramify.run.saved import load
 from ramify.run.train import resume, train
 from tests.conftest import tiny
 

@@ -13,7 +13,8 @@ from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Grew, GrowthEnded, Widened
 from ramify.run.folder import read_lines
 from ramify.run.prepare import prepare
-from ramify.run.readback import describe, load
+from ramify.run.readback import describe
+from ramify.run.saved import load
 from ramify.run.state import State, restore
 from ramify.run.train import resume, train
 from tests.conftest import CommandLine, tiny

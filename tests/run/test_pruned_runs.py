@@ -13,8 +13,9 @@ from ramify.run.events import EpochDone, Event, Pruned
 from ramify.run.folder import read_lines
 from ramify.run.latency import Latency
 from ramify.run.prepare import child_config
-from ramify.run.readback import describe, load, remeasure
+from ramify.run.readback import describe, remeasure
 from ramify.run.receipt import Receipt
+from ramify.run.saved import load
 from ramify.run.train import resume, train
 from ramify.show.tables import compaction_sentence
 from tests.conftest import tiny

@@ -9,7 +9,8 @@ from PIL import Image
 import ramify
 from ramify.errors import ConfigError, InputError
 from ramify.run.events import EpochDone, Event
-from ramify.run.readback import describe, load, remeasure
+from ramify.run.readback import describe, remeasure
+from ramify.run.saved import load
 from ramify.run.train import train
 from tests.conftest import tiny
 

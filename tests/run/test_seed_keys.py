@@ -9,7 +9,7 @@ from ramify.config import Config, GrowthConfig, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event
-from ramify.run.readback import load
+from ramify.run.saved import load
 from ramify.run.train import train
 from tests.conftest import tiny
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ramify.run.events import EpochDone, Event
-from ramify.run.readback import load
+from ramify.run.saved import load
 from ramify.run.train import train
 from tests.conftest import tiny
 

@@ -16,7 +16,7 @@ from ramify.run.evaluate import to_float
 from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.prepare import child_config, prepare
-from ramify.run.readback import load
+from ramify.run.saved import load
 from ramify.run.teacher import Teacher, find_teacher
 from ramify.run.train import resume, train
 from tests.conftest import tiny

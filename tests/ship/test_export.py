@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ramify.errors import RunError
 from ramify.ops.policy import follow
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 from ramify.run.train import train
 from ramify.ship import check
 from ramify.ship.card import read_card

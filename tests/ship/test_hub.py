@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ramify.errors import InputError
 from ramify.ops.policy import Policy
-from ramify.run.readback import describe, find_saved, load, load_policy
+from ramify.run.readback import describe
+from ramify.run.saved import find_saved, load, load_policy
 from ramify.ship.answer import answerer
 from ramify.ship.hub import write_hub
 from tests.conftest import CommandLine

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramify.ops.policy import Criterion, Policy, confidences, follow
-from ramify.run.readback import load
+from ramify.run.saved import load
 from ramify.ship.check import TOLERANCE, check_early, logits_of, runner, session
 from ramify.ship.export import Export
 from ramify.ship.graphs import OneJudgement

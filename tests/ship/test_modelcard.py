@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.run.checkpoint import Card, read_model
-from ramify.run.folder import checkpoint_of
 from ramify.run.readback import describe
+from ramify.run.saved import checkpoint_of
 from ramify.run.summary import Summary
 from ramify.ship.modelcard import Clocked, front_matter, model_card, source_name
 

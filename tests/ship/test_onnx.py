@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ramify.ops.policy import follow
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 from ramify.ship.check import TOLERANCE, Staged, logits_of, runner
 from ramify.ship.export import Export
 from ramify.ship.needs import parse_onnx

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ramify.errors import InputError
 from ramify.ops.policy import Criterion, Policy, confidences
-from ramify.run.readback import load, load_policy
+from ramify.run.saved import load, load_policy
 from ramify.ship.export import Export
 from ramify.ship.runtime import Runtime
 

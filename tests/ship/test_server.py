@@ -26,12 +26,13 @@ from schemathesis.core.result import Ok
 
 from ramify.errors import InputError
 from ramify.run.calibrate import calibrate_run
+from ramify.run.saved import run_behind
 from ramify.run.train import train
 from ramify.ship.answer import Answerer, Opinion, answerer
 from ramify.ship.guard import Hosts
 from ramify.ship.picture import read_picture
 from ramify.ship.runtime import Answers, Floats
-from ramify.ship.samples import pictures_to_try, run_of
+from ramify.ship.samples import pictures_to_try
 from ramify.ship.server import Limits, app
 from ramify.ship.serving import hosts_of, listening
 from ramify.ship.upload import file_name
@@ -145,9 +146,9 @@ def test_nothing_is_fetched_for_samples(run: Path, network: Answerer, tmp_path: 
 
 
 def test_a_run_is_found_from_what_lies_in_it(run: Path) -> None:
-    assert run_of("served", run.parent) == run
-    assert run_of(str(run / "best"), "runs") == run
-    assert run_of("unheard-of", "runs") is None
+    assert run_behind("served", run.parent) == run
+    assert run_behind(str(run / "best"), "runs") == run
+    assert run_behind("unheard-of", "runs") is None
 
 
 PICTURES: dict[str, tuple[bytes, str]] = {

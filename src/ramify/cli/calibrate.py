@@ -40,7 +40,7 @@ def calibrate(
     - `ramify calibrate photos-dense --max_drop 0.02 --confidence 0.95`
     """
     from ramify.run.calibrate import calibrate_run
-    from ramify.run.folder import find_run
+    from ramify.run.saved import find_run
     from ramify.show.tables import policy_table
 
     run = find_run(name, runs_dir or RUNS_DIR)

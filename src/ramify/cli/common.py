@@ -1,16 +1,21 @@
 """What several verbs share: their arguments, and how they print."""
 
+import difflib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console, RenderableType
 
+from ramify.errors import ConfigError
+from ramify.presets import presets
+
 Given = Annotated[
-    list[str] | None, typer.Argument(metavar="FILE.yaml|KEY=VALUE", help="Configuration files and overrides.")
+    list[str] | None,
+    typer.Argument(metavar="PRESET|FILE.yaml|KEY=VALUE", help="Presets, configuration files and overrides."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 RunsDir = Annotated[
@@ -19,10 +24,36 @@ RunsDir = Annotated[
 RUNS_DIR = Path("runs")
 
 
+def split_given(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments apart: names and paths, and ``key=value`` overrides."""
+    named = [text for text in given if "=" not in text or Path(text).is_file()]
+    return named, [text for text in given if text not in named]
+
+
 def sort_given(given: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The arguments apart: paths of YAML files, and ``key=value`` overrides."""
-    files = [Path(text) for text in given if "=" not in text or Path(text).is_file()]
-    return files, [text for text in given if "=" in text and not Path(text).is_file()]
+    """The arguments apart: YAML files, those of presets among them, and ``key=value`` overrides.
+
+    Raises:
+        ConfigError: one is a folder, or neither a file nor the name of a preset.
+    """
+    named, overrides = split_given(given)
+    known = presets()
+    files = [path if (path := Path(text)).is_file() else known.get(text, path) for text in named]
+    problems = [_no_preset(path, known) for path in files if not path.is_file()]
+    if problems:
+        raise ConfigError(*problems)
+    return files, overrides
+
+
+def _no_preset(path: Path, known: Iterable[str]) -> str:
+    if path.is_dir():
+        return (
+            f"got the folder {path}; accepted: a preset or a YAML file, and key=value; to train on the pictures in it, "
+            f"type: ramify train photos data.source={path}"
+        )
+    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.4)
+    hint = f"the nearest is {near[0]}" if near else "see: ramify config --presets"
+    return f"{path}: got a file that does not exist; accepted: a YAML file, key=value, or a preset ({hint})"
 
 
 def first_process() -> bool:

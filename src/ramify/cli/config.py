@@ -10,6 +10,7 @@ from ramify.cli.common import AsJson, Given, say, say_json, sort_given
 def config(
     given: Given = None,
     keys: Annotated[bool, typer.Option("--keys", help="Every key: what it accepts, its default, its meaning.")] = False,
+    ready: Annotated[bool, typer.Option("--presets", help="Every preset and what it is for.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the configuration that a run would have, with everything filled in that was left open.
@@ -19,10 +20,14 @@ def config(
     - `ramify config`
     - `ramify config mine.yaml train.epochs=40`
     - `ramify config --keys`
+    - `ramify config --presets`
     """
     from ramify.config import resolve
     from ramify.configfile import read_configs, to_yaml
 
+    if ready:
+        _print_presets(as_json)
+        return
     if keys:
         _print_keys(as_json)
         return
@@ -32,6 +37,19 @@ def config(
         say_json(documents[0] if len(documents) == 1 else documents)
     else:
         say("---\n".join(to_yaml(found) for found in configs).rstrip())
+
+
+def _print_presets(as_json: bool) -> None:
+    from ramify.presets import presets, purpose
+
+    found = {name: purpose(path) for name, path in presets().items()}
+    if as_json:
+        say_json([{"name": name, "purpose": text} for name, text in found.items()])
+        return
+    wide = max(map(len, found))
+    for name, text in found.items():
+        typer.echo(f"{typer.style(name.ljust(wide), bold=True)}  {text}")
+    say("train by one with: ramify train NAME, and key=value behind it")
 
 
 def _print_keys(as_json: bool) -> None:

@@ -40,8 +40,8 @@ def convert(
     """
     if (to is None) == (cut is None):
         raise ConfigError("convert: got " + ("neither" if to is None else "both") + "; accepted: --to or --cut")
-    from ramify.run.folder import find_run
     from ramify.run.prepare import converted_config
+    from ramify.run.saved import find_run
     from ramify.run.train import train
 
     parent = find_run(name, runs_dir or RUNS_DIR)

@@ -9,7 +9,7 @@ from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, sa
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or the folder of a saved network.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, `train.device` or `train.precision`.")
     ] = None,
@@ -27,12 +27,12 @@ def evaluate(
     - `ramify evaluate digits-iterative`
     - `ramify evaluate photos-dense data.source=more_photos/`
     """
-    from ramify.run.folder import find_run
     from ramify.run.readback import remeasure
+    from ramify.run.saved import find_saved
     from ramify.show.analysis import analysis_tables
     from ramify.show.tables import exit_table, obeyed_line, outcome_line
 
-    run = find_run(name, runs_dir or RUNS_DIR)
+    run = find_saved(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)
     found = remeasure(run, overrides or (), trigger=trigger, progress=progress)
     if as_json:

@@ -11,7 +11,7 @@ from ramify.errors import InputError
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or the folder of a saved network.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, where the pictures lie elsewhere now.")
     ] = None,
@@ -57,9 +57,9 @@ def export(
     ]
     if problems:
         raise InputError(*problems)
-    from ramify.run.folder import find_run
+    from ramify.run.saved import find_saved
 
-    run = find_run(name, runs_dir or RUNS_DIR)
+    run = find_saved(name, runs_dir or RUNS_DIR)
     if to == "hub":
         from ramify.ship.hub import write_hub
 

@@ -22,12 +22,13 @@ def info(
     - `ramify info digits-iterative`
     - `ramify info runs/demo-seed*`
     """
-    from ramify.run.readback import calibrated, describe, find_saved
+    from ramify.run.readback import describe
+    from ramify.run.saved import find_saved, read_saved
     from ramify.show.tables import comparison_table, policy_table, run_table
 
     runs = [find_saved(name, runs_dir or RUNS_DIR) for name in names]
     summaries = [describe(run) for run in runs]
-    policies = [calibrated(run) for run in runs]
+    policies = [read_saved(run)[1].policy for run in runs]
     if as_json:
         say_json(
             [

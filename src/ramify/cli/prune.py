@@ -33,8 +33,8 @@ def prune(
     - `ramify prune digits-dense prune.unit=channel --compact`
     - `ramify prune lean --compact`
     """
-    from ramify.run.folder import find_run
     from ramify.run.prepare import child_config
+    from ramify.run.saved import find_run
     from ramify.run.train import train
 
     config = child_config(find_run(name, runs_dir or RUNS_DIR), overrides or (), compact)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ramify.cli.common import AsJson, say, say_json, show, sort_given
+from ramify.cli.common import AsJson, say, say_json, show, split_given
 from ramify.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def start(
     from ramify.search.space import read_space, space_yaml
     from ramify.search.study import start_search
 
-    files, overrides = sort_given(given or [])
+    files, overrides = split_given(given or [])
     if len(files) > 1:
         raise InputError(f"space: got {' and '.join(map(str, files))}; accepted: one space")
     own = {"sampler": sampler, "seed": seed, "inherit": inherit}

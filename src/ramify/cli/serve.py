@@ -34,15 +34,16 @@ def serve(
     - `ramify serve runs/photos-dense/onnx --port 9000`
     - `curl -F file=@cat.jpg http://127.0.0.1:8000/api/predict`
     """
+    from ramify.run.saved import run_behind
     from ramify.ship.answer import answerer
-    from ramify.ship.samples import pictures_to_try, run_of
+    from ramify.ship.samples import pictures_to_try
     from ramify.ship.server import Limits, need_server
     from ramify.ship.serving import serve
 
     need_server()
     folder = runs_dir or RUNS_DIR
     network = answerer(name, folder, threshold, threads)
-    run = run_of(name, folder)
+    run = run_behind(name, folder)
     offered = pictures_to_try(run, network, samples) if run is not None else ()
 
     def ready(address: str) -> None:

@@ -51,6 +51,9 @@ def train(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Import the code that `network.module` of a run's folder names.")
+    ] = False,
     track: Track = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
     as_json: AsJson = False,
@@ -58,15 +61,15 @@ def train(
 ) -> None:
     """Grow and train a network, keep it, and measure it.
 
-    Without arguments it trains on the embedded handwritten digits. A YAML file with several documents (---)
-    is several runs in turn.
+    Without arguments it trains on the embedded handwritten digits. `ramify config --presets` lists the presets. A YAML
+    file with several documents (---) is several runs in turn.
 
     Examples:
 
     - `ramify train`
     - `ramify train mine.yaml train.epochs=40`
-    - `ramify train data.source=photos/`
-    - `ramify train presets/seed-2020.yaml --rescale 40`
+    - `ramify train photos data.source=my_photos/`
+    - `ramify train seed-2020 --rescale 40`
     - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
@@ -80,12 +83,16 @@ def train(
             raise ConfigError(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
-        from ramify.run.folder import find_run
+        from ramify.run.saved import find_run
         from ramify.run.train import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
         logs = trackers(track, warn, folder)
-        run_one(lambda observers, progress: go_on(folder, observers, progress=progress), quiet, as_json, logs)
+
+        def gone_on(observers: "Sequence[Observer]", progress: "Progress") -> "Summary":
+            return go_on(folder, observers, trust=trust, progress=progress)
+
+        run_one(gone_on, quiet, as_json, logs)
         return
 
     from ramify.configfile import read_configs
@@ -97,6 +104,8 @@ def train(
         raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
     if from_search is None or trial is None:
         found = read_configs(files, overrides)
+        if not trust:
+            _no_code_of_runs(files)
     else:
         if files:
             raise ConfigError(f"--from_search: got {files[0]} beside it; accepted: key=value alone")
@@ -116,6 +125,19 @@ def train(
     _compare(summaries, as_json)
     if failure is not None:
         raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as told above")
+
+
+def _no_code_of_runs(files: Sequence[Path]) -> None:
+    """See that no file is the configuration in a run's folder, which somebody else may have made, and names code."""
+    from ramify.configfile import read_configs
+    from ramify.run.folder import is_run
+    from ramify.run.train import untrusted
+
+    for path in files:
+        if is_run(path.parent):
+            for config in read_configs([path]):
+                if config.network.module is not None and config.parent is None:
+                    raise ConfigError(untrusted(str(path), config.network.module))
 
 
 Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]

@@ -9,16 +9,19 @@ from torch.nn import functional as F
 from ramify.sections import NEVER_MIRRORED
 
 Augmentation = Literal["none", "crop", "crop_flip"]
+Asked = Literal["auto", "none", "crop", "crop_flip", "strong", "photo"]
 
 
-def augmentation(config_augment: Literal["auto", "none", "crop", "crop_flip", "strong"], source: str) -> Augmentation:
+def augmentation(config_augment: Asked, source: str) -> Augmentation:
     """How ``data.augment`` moves the pictures of ``data.source``; what ``strong`` adds is in :mod:`ramify.data.strong`.
+
+    ``photo`` moves them by itself (:mod:`ramify.data.photo`), and mirrors those that ``auto`` would.
 
     Example:
         >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
         ('crop', 'crop_flip', 'none')
     """
-    if config_augment == "auto" or config_augment == "strong":
+    if config_augment == "auto" or config_augment == "strong" or config_augment == "photo":
         return "crop" if source in NEVER_MIRRORED else "crop_flip"
     return config_augment
 

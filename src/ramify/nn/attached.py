@@ -7,6 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor, fx, nn
 
+from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.graph import ChannelGroup, channel_graph
@@ -71,6 +72,15 @@ class Attached(Branching):
         """The pictures, normalized."""
         shape = (-1, *[1] * (len(self.input_shape) - 1))
         return (images - self.mean.view(shape)) / self.std.view(shape)
+
+    def check(self, images: Tensor) -> None:
+        """See :meth:`ramify.nn.branching.Branching.check`; without a normalization of its own, any floats will do."""
+        try:
+            super().check(images)
+        except InputError:
+            own = bool((self.mean != 0).any() or (self.std != 1).any())
+            if own or not images.is_floating_point():
+                raise
 
     @property
     def complete(self) -> bool:

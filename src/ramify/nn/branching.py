@@ -151,8 +151,43 @@ class Branching(nn.Module):
         self.std.copy_(torch.tensor(std))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of every exit, ``[E, B, C]``."""
+        """The logits of every exit, ``[E, B, C]``.
+
+        Raises:
+            InputError: in evaluation mode, the pictures are whole numbers, or have values above 1.
+        """
+        if not self.training:
+            self.check(images)
         return torch.stack(self.exit_logits(images))
+
+    def check(self, images: Tensor) -> None:
+        """See that ``images`` are floats up to 1; while a graph is recorded there are no values to look at.
+
+        Raises:
+            InputError: they are whole numbers, or have values above 1.
+        """
+        check_images(images)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The class that the last exit gives each picture, int64 ``[B]``; in evaluation mode, without gradients.
+
+        Args:
+            images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
+
+        Example:
+            >>> import ramify
+            >>> config = ramify.NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=10)
+            >>> ramify.Network(config).classify(torch.rand(5, 1, 8, 8)).shape
+            torch.Size([5])
+        """
+        training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                logits: Tensor = self(images)
+        finally:
+            self.train(training)
+        return logits[-1].argmax(dim=1)
 
     def exit_logits(self, images: Tensor) -> list[Tensor]:
         """The logits ``[B, C]`` of each exit, shallowest first."""
@@ -188,7 +223,7 @@ class Branching(nn.Module):
             policy: for as many exits as there are.
 
         Raises:
-            InputError: ``policy`` is made for another number of exits.
+            InputError: ``policy`` is made for another number of exits, or the pictures have values above 1.
 
         Example:
             >>> import ramify
@@ -198,6 +233,7 @@ class Branching(nn.Module):
             >>> answer.exits.tolist(), answer.ran
             ([0, 0, 0, 0, 0], (5, 0))
         """
+        self.check(images)
         if policy.exits != len(self.stages):
             raise InputError(f"policy: got one for {policy.exits} exits; accepted: for {len(self.stages)}, which exist")
         training = self.training
@@ -209,6 +245,33 @@ class Branching(nn.Module):
         finally:
             if training:
                 self.train()
+
+
+def check_images(images: Tensor) -> None:
+    """See that pictures are floats with values up to 1, as networks read them.
+
+    On a GPU this waits for the device, once for a batch. Nothing is looked at while a graph is recorded or compiled.
+
+    Raises:
+        InputError: they are whole numbers, or have values above 1.
+
+    Example:
+        >>> check_images(torch.tensor([[[[255]]]], dtype=torch.uint8))
+        Traceback (most recent call last):
+            ...
+        ramify.errors.InputError: images: got uint8; accepted: floats with values in [0, 1], as images / 255 makes them
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # its module has no types
+    if type(images) is not Tensor or images.is_meta or tracing or torch.compiler.is_compiling():
+        return
+    accepted = "accepted: floats with values in [0, 1], as images / 255 makes them"
+    if not images.is_floating_point():
+        raise InputError(f"images: got {str(images.dtype).removeprefix('torch.')}; {accepted}")
+    if images.numel() == 0 or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return
+    highest = float(images.detach().amax())
+    if highest > 1:
+        raise InputError(f"images: got values up to {highest:g}; {accepted}")
 
 
 def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:

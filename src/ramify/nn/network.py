@@ -4,6 +4,7 @@ Depth is data: a :class:`~ramify.config.NetworkConfig` and a number of stages re
 so a saved one always loads strictly.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -18,10 +19,10 @@ from ramify.nn.branching import Branching
 from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
-from ramify.nn.graph import ChannelGroup
+from ramify.nn.graph import ChannelGroup, channel_graph
 from ramify.nn.masked import MaskedConv2d
 from ramify.nn.trunk import halved, join
-from ramify.nn.widths import cell_groups, existing_groups, narrowed
+from ramify.nn.widths import CellGroups, cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
 from ramify.seeds import drawing
 
@@ -256,16 +257,16 @@ class Network(Branching):
 
     def channel_groups(self) -> tuple[ChannelGroup, ...]:
         """See :func:`ramify.ops.channels.channels`."""
-        return existing_groups(self)
+        return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
         """See :meth:`ramify.nn.branching.Branching.smaller`."""
         # The seed keeps PyTorch's generator out of it.
-        return type(self)(self.config, stages=len(self.stages), seed=0, plans=narrowed(self, lost))
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
 
     def why_not_widened(self, stage: int) -> str:
         """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
-        groups = cell_groups(self)
+        groups = _groups_of(self)
         cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
         if not cells:
             return "which has no cells"
@@ -306,6 +307,36 @@ class Network(Branching):
         stage.to(self.mean).train(self.training)
         self.stages.append(stage)
         return stage
+
+
+def _groups_of(network: Network) -> dict[str, CellGroups]:
+    """For each cell of the network once it has grown, by name, the groups of channels that its plan can lose."""
+    return _cell_groups(network.config.model_dump_json(), network.plans)
+
+
+@functools.lru_cache(maxsize=64)
+def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroups]:
+    config = NetworkConfig.model_validate_json(text)
+    with torch.device("meta"):  # shapes are all that counts
+        network = Network(config, stages=len(plans), plans=plans)
+    graph = channel_graph(network, network.blank(2))
+    shapes = {name: value.shape for name, value in network.state_dict().items()}
+    return cell_groups(graph, {name: cell for _, name, cell in existing_cells(network)}, shapes)
+
+
+def _narrowed(network: Network, lost: Sequence[ChannelGroup]) -> tuple[StagePlan, ...]:
+    """The plans of all stages, those to come included, once the channels in ``lost`` are gone."""
+    groups = _groups_of(network)
+    trunk = [True] * network.trunk_channels
+    plans: list[StagePlan] = []
+    for index, stage in enumerate(network.plans):
+        cells: list[CellPlan] = []
+        for i, cell in enumerate(stage.cells):
+            new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
+            cells.append(new)
+            trunk = trunk + outputs if network.config.kind == "dense" else outputs
+        plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
+    return tuple(plans)
 
 
 def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:

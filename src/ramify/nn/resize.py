@@ -92,7 +92,7 @@ def _new_sizes(network: Branching, bodies: Sequence[fx.GraphModule], lost: Seque
 
 def _gone(trail: Trail, lost: Sequence[ChannelGroup]) -> Numbers:
     """The labels of the channels in ``lost``."""
-    found: list[Numbers] = []
+    found: list[Numbers] = [np.zeros(0, dtype=np.int64)]
     for group in lost:
         for layer, at, dim in (*group.makers, *group.gates, *group.filters, *group.readers):
             if (f"{layer}.weight", dim) in trail.axes:

@@ -6,12 +6,16 @@ Every function returns a new network with copies of the tensors; the one it is g
 import itertools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import overload
 
 from ramify.config import NetworkConfig
 from ramify.errors import InputError
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
 from ramify.nn.cells import CellPlan
 from ramify.nn.network import Network, StagePlan, existing_cells, plan
 from ramify.ops.cost import place_exits
+from ramify.ops.trim import first_exits, last_exit
 
 
 def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> Network:
@@ -44,7 +48,13 @@ def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> 
     return with_exits(network, config, [*kept, len(network.stages) - 1], seed)
 
 
-def to_cnn(network: Network) -> Network:
+@overload
+def to_cnn(network: Network) -> Network: ...
+@overload
+def to_cnn(network: Branching) -> Branching: ...
+
+
+def to_cnn(network: Branching) -> Branching:
     """``network`` without internal classifiers; it answers what the last exit answered, to the last bit.
 
     Raises:
@@ -55,6 +65,10 @@ def to_cnn(network: Network) -> Network:
         >>> len(to_cnn(network).stages)
         1
     """
+    if isinstance(network, Attached):
+        return last_exit(network)
+    if not isinstance(network, Network):
+        raise _unknown(network)
     config = bare_config(network.config)
     _same_cells(network, config)
     if network.cascade and len(network.stages) > 1:
@@ -62,7 +76,13 @@ def to_cnn(network: Network) -> Network:
     return with_exits(network, config, [len(network.stages) - 1], None)
 
 
-def cut(network: Network, exit: int) -> Network:  # noqa: A002 - the word for it
+@overload
+def cut(network: Network, exit: int) -> Network: ...
+@overload
+def cut(network: Branching, exit: int) -> Branching: ...
+
+
+def cut(network: Branching, exit: int) -> Branching:  # noqa: A002 - the word for it
     """``network`` up to its ``exit``-th exit, counted from 1, which becomes the final classifier.
 
     Raises:
@@ -73,7 +93,17 @@ def cut(network: Network, exit: int) -> Network:  # noqa: A002 - the word for it
         >>> cut(network, 1).config.structure
         (0, 0)
     """
+    if isinstance(network, Attached):
+        return first_exits(network, exit)
+    if not isinstance(network, Network):
+        raise _unknown(network)
     return with_exits(network, cut_config(network.config, exit, len(network.stages)), list(range(exit)), None)
+
+
+def _unknown(network: Branching) -> InputError:
+    return InputError(
+        f"network: got a {type(network).__name__}; accepted: one of a configuration, or of ramify.attach_exits"
+    )
 
 
 def bare_config(config: NetworkConfig) -> NetworkConfig:

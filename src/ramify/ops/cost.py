@@ -73,7 +73,7 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
         >>> place_exits(config).structure
         (0, 0, 1, 0, 1, 0, 0, 0, 0)
     """
-    if config.exits_at is None:
+    if config.exits_at is None or config.has_backbone:
         return config
     cells = len(config.structure)
     bare = config.model_copy(update={"kind": "dense" if config.kind == "dense" else "full_ic", "exits_at": None})
@@ -91,7 +91,7 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
     best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
     for asked in config.exits_at:
         best = {
-            i: min((far + abs(share - asked), (*chosen, i)) for j, (far, chosen) in best.items() if j < i)
+            i: min((far + abs(share - float(asked)), (*chosen, i)) for j, (far, chosen) in best.items() if j < i)
             for i, share in enumerate(shares)
             if i > min(best, default=cells)
         }

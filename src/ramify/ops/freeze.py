@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from ramify.nn.backbone import trunk_of
 from ramify.nn.branching import Branching
 
 
@@ -29,9 +31,17 @@ def freeze_trunk(network: Branching) -> None:
         head.requires_grad_(True)
 
 
+def freeze_backbone(network: Branching) -> None:
+    """Freeze everything but the exits and the layer that makes the logits; see :func:`ramify.nn.backbone.trunk_of`."""
+    trunk = trunk_of(network)
+    for name, parameter in network.named_parameters():
+        if name in trunk:
+            parameter.requires_grad_(False)
+
+
 def train_what_learns(network: nn.Module) -> None:
     """Training mode, but evaluation mode for frozen batch norms, so that their statistics stay as they are."""
     network.train()
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
             module.eval()

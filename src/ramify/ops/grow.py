@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
@@ -15,6 +16,7 @@ from ramify.ops.channels import dead_trunk, mask_dead_inputs
 from ramify.ops.inherit import can_copy as can_copy
 from ramify.ops.inherit import can_keep as can_keep
 from ramify.ops.inherit import check_pictures, copy_previous, keep_function
+from ramify.ops.schedulers import check_schedulers, schedulers_of
 from ramify.ops.surgery import add_stage, check_followers
 
 Init = Literal["random", "identity", "copy"]
@@ -50,6 +52,7 @@ def grow(
     seed: int | None = None,
     images: Tensor | None = None,
     followers: Sequence[nn.Module] = (),
+    schedulers: Sequence[LRScheduler] = (),
 ) -> Growth:
     """Append the next stage to ``network`` and hand its parameters to ``optimizer``.
 
@@ -76,10 +79,12 @@ def grow(
             measured, so that training mode changes little either. Without, they start at 0 and 1.
         followers: networks with the same stages, such as the ``module`` of a
             ``torch.optim.swa_utils.AveragedModel``, that get a copy of the new stage.
+        schedulers: of ``optimizer``, which go on with the new parameters as with the rest. Those that are left out are
+            looked for.
 
     Raises:
         InputError: the network is complete, a stage that cannot keep the function (:func:`can_keep`) or copy
-            (:func:`can_copy`) is asked to, or ``images`` or ``followers`` do not fit.
+            (:func:`can_copy`) is asked to, or ``images``, ``followers`` or ``schedulers`` do not fit.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -108,6 +113,9 @@ def grow(
         raise InputError(f"grow: got init {init}; accepted: random for stage {index + 1}, as {obstacle}")
     check_pictures(network, images)
     following = check_followers(network, followers)
+    driving = [] if optimizer is None else schedulers_of(optimizer, schedulers)
+    if optimizer is not None:
+        check_schedulers(optimizer, (*schedulers, *driving))
     pruned = any(not layer.mask.all() for layer in masked_layers(network).values())
     dead = dead_trunk(network) if init == "identity" else torch.zeros(0, dtype=torch.bool)
     stage = network.append_stage(seed)
@@ -121,7 +129,7 @@ def grow(
     for follower in following:
         follower.append_stage(seed=0).load_state_dict(stage.state_dict())
     if optimizer is not None:
-        add_stage(optimizer, network, index)
+        add_stage(optimizer, network, index, driving)
     return Growth(
         stage=index,
         cells=len(network.plans[index].cells) if isinstance(network, Network) else 0,

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ramify.errors import InputError
+
 
 def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     """The cross-entropy of each exit, ``logits [E, B, C], labels [B] -> [E]``, mean over the batch.
@@ -17,11 +19,28 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tenso
         labels: int64 ``[B]``; or the share of each class in each picture, float ``[B, C]`` with rows that sum to 1, as
             :mod:`ramify.data.mix` leaves them.
         smoothing: in [0, 1), the share of each label that is spread evenly over all classes (arXiv:1512.00567).
+
+    Raises:
+        InputError: the logits are not those of every exit, or there is not one label for each picture.
     """
+    _check(logits, labels)
     exits, batch, classes = logits.shape
     repeated = labels.repeat(exits) if labels.dim() == 1 else labels.repeat(exits, 1)
     flat = F.cross_entropy(logits.float().reshape(-1, classes), repeated, reduction="none", label_smoothing=smoothing)
     return flat.view(exits, batch).mean(dim=1)
+
+
+def _check(logits: Tensor, labels: Tensor) -> None:
+    if logits.dim() != 3:
+        raise InputError(
+            f"logits: got {list(logits.shape)}; accepted: [exits, pictures, classes], as a network with exits gives; "
+            "for a single exit logits[None]"
+        )
+    if len(labels) != logits.shape[1]:
+        raise InputError(
+            f"labels: got {len(labels)} for logits {list(logits.shape)}, which are [exits, pictures, classes]; "
+            f"accepted: {logits.shape[1]}, one for each picture"
+        )
 
 
 def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> Tensor:

@@ -172,6 +172,8 @@ def plan_pruning(
         raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
     if rounds < 1:
         raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
+    for images, _ in batches:
+        network.check(images)
     masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
     stages = tuple(sorted({stage for group, _ in groups for stage in group}))
     return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)

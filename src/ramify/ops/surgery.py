@@ -3,16 +3,18 @@
 Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
 
@@ -38,13 +40,24 @@ def stage_parameters(network: Branching, stage: int) -> StageParameters:
     return StageParameters(decay, spared)
 
 
-def parameter_groups(network: Branching, weight_decay: float, spared: float = 0.0) -> list[dict[str, object]]:
+def parameter_groups(
+    network: Branching,
+    weight_decay: float,
+    spared: float = 0.0,
+    *,
+    slow: Collection[str] = (),
+    slow_rate: float = 1.0,
+) -> list[dict[str, object]]:
     """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all else.
+
+    Parameters that learn at another rate form groups of their own, with the key ``rate_factor``.
 
     Args:
         network: any network.
         weight_decay: of convolution and linear weights.
         spared: of biases, batch norm and pooling shares.
+        slow: names of the parameters whose rate is that of the others times ``slow_rate``.
+        slow_rate: more than 0.
 
     Example:
         >>> from ramify.config import NetworkConfig
@@ -57,8 +70,14 @@ def parameter_groups(network: Branching, weight_decay: float, spared: float = 0.
     groups: list[dict[str, object]] = []
     for stage in range(len(network.stages)):
         found = stage_parameters(network, stage)
-        groups.append(_group(found.decay, stage=stage, decay=True, weight_decay=weight_decay))
-        groups.append(_group(found.spared, stage=stage, decay=False, weight_decay=spared))
+        for decay, parameters, amount in ((True, found.decay, weight_decay), (False, found.spared, spared)):
+            own = {name: each for name, each in parameters.items() if name not in slow}
+            rest = {name: each for name, each in parameters.items() if name in slow}
+            if own or not slow:
+                groups.append(_group(own, stage=stage, decay=decay, weight_decay=amount))
+            if rest:
+                options = {"stage": stage, "decay": decay, "weight_decay": amount, "rate_factor": slow_rate}
+                groups.append(_group(rest, **options))
     return groups
 
 
@@ -66,21 +85,28 @@ def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, 
     return {"params": list(parameters.values()), **options}
 
 
-def add_stage(optimizer: torch.optim.Optimizer, network: Branching, stage: int) -> None:
+def add_stage(
+    optimizer: torch.optim.Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()
+) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
 
     The groups and the state of everything that was there are untouched. In groups made by
-    :func:`parameter_groups` the newcomers follow those of the stage before, decayed and spared apart; in any
-    other optimizer they form one group with the options of the last one.
+    :func:`parameter_groups` the new ones follow those of the stage before, decayed and spared apart; in any
+    other optimizer they form one group with the options of the last one. The ``schedulers`` of the optimizer get
+    entries for them (:mod:`ramify.ops.schedulers`).
     """
     found = stage_parameters(network, stage)
     groups = optimizer.param_groups
+    known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
         optimizer.add_param_group({**_options(groups[-1]), **_group({**found.decay, **found.spared})})
-        return
-    for decay, parameters in ((True, found.decay), (False, found.spared)):
-        like = next(group for group in reversed(groups) if group["decay"] is decay)
-        optimizer.add_param_group({**_options(like), **_group(parameters, stage=stage, decay=decay)})
+    else:
+        like = []
+        for decay, parameters in ((True, found.decay), (False, found.spared)):
+            like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
+            options = _options(groups[like[-1]])
+            optimizer.add_param_group({**options, **_group(parameters, stage=stage, decay=decay)})
+    extend_schedulers(schedulers, known, like)
 
 
 def _options(group: dict[str, object]) -> dict[str, object]:
@@ -245,23 +271,25 @@ def revived(network: nn.Module) -> int:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
-    """Set the learning rate of every group, so that newcomers follow the schedule of the others.
+    """Set the learning rate of every group, so that new ones follow the schedule of the others.
 
-    A rate that is a tensor, as a recorded step needs it, is changed where it lies.
+    A group with a ``rate_factor`` gets so much of it. A rate that is a tensor, as a recorded step needs it, is changed
+    where it lies.
 
     Args:
         optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
         rate: the rate.
         first: the first stage that it is of, counted from 0.
     """
-    known: Tensor | None = None
+    filled: set[int] = set()
     for group in optimizer.param_groups:
         if first and group["stage"] < first:
             continue
-        if not isinstance(group["lr"], Tensor):
-            group["lr"] = rate
-        elif group["lr"] is not known:
-            known = group["lr"].fill_(rate)
+        own, known = rate * group.get("rate_factor", 1.0), group["lr"]
+        if not isinstance(known, Tensor):
+            group["lr"] = own
+        elif id(known) not in filled:
+            filled.add(id(known.fill_(own)))
 
 
 def lay_state(optimizer: torch.optim.Optimizer) -> None:

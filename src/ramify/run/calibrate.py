@@ -14,9 +14,10 @@ from ramify.ops.cost import cost
 from ramify.ops.policy import Criterion
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
 from ramify.run.evaluate import all_logits
-from ramify.run.folder import CONFIG, EVENTS, append_line, checkpoint_of, locked
+from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import Parts, computing_with, deal, fit_to, place
+from ramify.run.saved import checkpoint_of
 
 
 def calibrate_run(

@@ -1,14 +1,15 @@
 """Saved networks: ``model.safetensors`` with the tensors, ``model.json`` with everything else, no pickle.
 
-``model.json`` holds the network's configuration and how many stages exist, which rebuild it exactly, the names
-of the classes, when it grew, and checksums: of the tensors, and of itself. ``last/`` also holds
+``model.json`` holds the network's configuration and how many stages exist, which rebuild it exactly; of a backbone or a
+module of the user's its graph, so that none of its code is run when it is read; the names of the classes, when it grew,
+and checksums: of the tensors, and of itself. ``last/`` also holds
 ``trainer.safetensors`` and ``trainer.json``, from which a run goes on.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,8 +22,11 @@ from torch import Tensor
 
 from ramify import __version__
 from ramify.config import NetworkConfig
-from ramify.errors import CheckpointError, ConfigError
+from ramify.errors import CheckpointError, InputError
 from ramify.files import readable_folder
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
+from ramify.nn.data_form import Json, description, from_description
 from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops.calibrate import Calibration
 from ramify.ops.surgery import load_optimizer_state, optimizer_state
@@ -60,6 +64,7 @@ class Card:
             :func:`ramify.ops.compact.compact`), else None.
         valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
         policy: thresholds for early exits, once they are calibrated.
+        graph: what rebuilds a network that is not made of cells (:mod:`ramify.nn.data_form`), else None.
     """
 
     network: NetworkConfig
@@ -70,6 +75,7 @@ class Card:
     valid: tuple[Score, ...] | None = None
     plans: tuple[StagePlan, ...] | None = None
     policy: ExitPolicy | None = None
+    graph: dict[str, Json] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,14 @@ class TrainerState:
 _CARD, _TRAINER = TypeAdapter(Card), TypeAdapter(TrainerState)
 
 
-def own_plans(network: Network) -> tuple[StagePlan, ...] | None:
-    """The plans of ``network`` if they are not those that its configuration gives."""
-    return None if network.plans == plan(network.config) else network.plans
+def card_with(card: Card, network: Branching) -> Card:
+    """``card`` with what rebuilds ``network``: its stages, plans that its configuration does not give, or its graph."""
+    plans = network.plans if isinstance(network, Network) and network.plans != plan(network.config) else None
+    graph = description(network) if isinstance(network, Attached) else None
+    return replace(card, stages=len(network.stages), plans=plans, graph=graph)
 
 
-def pack_model(network: Network, card: Card, extra: Mapping[str, object] | None = None) -> dict[str, bytes]:
+def pack_model(network: Branching, card: Card, extra: Mapping[str, object] | None = None) -> dict[str, bytes]:
     """The files of a saved network, by name.
 
     Args:
@@ -119,8 +127,10 @@ def is_checkpoint(folder: Path) -> bool:
     return (folder / "model.json").exists() or (folder / "model.safetensors").exists()
 
 
-def read_model(folder: Path) -> tuple[Network, Card]:
+def read_model(folder: Path) -> tuple[Branching, Card]:
     """The network saved in ``folder``, on the CPU and in evaluation mode, and its card.
+
+    A graph is data: whatever code its network came from is not imported.
 
     A folder may have ``config.json``, the name that model hubs look for, in place of ``model.json``.
 
@@ -130,9 +140,13 @@ def read_model(folder: Path) -> tuple[Network, Card]:
     tensors, fields = _unpack(folder, "model")
     try:
         card = _CARD.validate_python(fields)
-        network = Network(card.network, stages=card.stages, plans=card.plans)
+        network: Branching
+        if card.graph is not None:
+            network = from_description(card.graph)
+        else:
+            network = Network(card.network, stages=card.stages, plans=card.plans)
         network.load_state_dict(tensors, strict=True)
-    except (ValidationError, ConfigError, RuntimeError) as error:
+    except (ValidationError, InputError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder}: its model.json and model.safetensors do not make a network ({error})"
         ) from error
@@ -149,7 +163,7 @@ def read_extra(folder: Path, key: str) -> object:
 
 
 def pack_trainer(
-    network: Network, optimizer: torch.optim.Optimizer, state: TrainerState, live: Network | None = None
+    network: Branching, optimizer: torch.optim.Optimizer, state: TrainerState, live: Branching | None = None
 ) -> dict[str, bytes]:
     """The files from which training goes on, by name.
 
@@ -169,7 +183,7 @@ def pack_trainer(
     return _pack("trainer", tensors, _plain(state))
 
 
-def read_trainer(folder: Path, network: Network, optimizer: torch.optim.Optimizer) -> TrainerState:
+def read_trainer(folder: Path, network: Branching, optimizer: torch.optim.Optimizer) -> TrainerState:
     """Put the saved state back into ``optimizer`` and tell where the run stood.
 
     If the saved model was an average, ``network`` becomes what was trained.

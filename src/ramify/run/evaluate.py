@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from ramify.data.pictures import Part
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
 from ramify.ops.loss import exit_losses
 from ramify.run.distributed import ALONE, Team
 
@@ -69,7 +68,7 @@ def all_logits(network: Branching, images: Tensor, precision: str = "float32") -
 
 
 def evaluate(
-    network: Network, part: Part, precision: str = "float32", team: Team = ALONE, flip: bool = False
+    network: Branching, part: Part, precision: str = "float32", team: Team = ALONE, flip: bool = False
 ) -> list[Score]:
     """The score of every exit on ``part``, shallowest first.
 
@@ -79,6 +78,7 @@ def evaluate(
 
     Example:
         >>> from ramify.config import NetworkConfig
+        >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
         >>> part = Part(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))
         >>> [score.top1 for score in evaluate(network, part)]

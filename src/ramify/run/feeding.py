@@ -12,7 +12,9 @@ from torch import Tensor
 from ramify.config import Config
 from ramify.data.augment import augmentation, changed, draw_changes
 from ramify.data.cutout import cutout
+from ramify.data.decode import Size
 from ramify.data.mix import draw_mix, mixed, mixed_labels
+from ramify.data.photo import draw_photo, photo
 from ramify.data.pictures import Part
 from ramify.data.sizes import scaled, scaled_size
 from ramify.data.strong import changed as changed_strongly
@@ -43,14 +45,14 @@ class Feeder:
     """Changes the pictures of one epoch, batch by batch, as the configuration says.
 
     Each part draws from a generator of its own, so that switching one on leaves what the others draw: ``data.augment``
-    moves and mirrors, then changes shape or colour (:mod:`ramify.data.strong`), ``data.cutout`` blanks, ``data.sizes``
-    scales, and ``data.mixup`` or ``data.cutmix`` mixes.
+    moves and mirrors, then changes shape or color (:mod:`ramify.data.strong`), or does it all at once
+    (:mod:`ramify.data.photo`), ``data.cutout`` blanks, ``data.sizes`` scales, ``data.mixup`` or ``data.cutmix`` mixes.
 
     Args:
         config: a resolved configuration.
         epoch: the epoch.
         mean: the mean colour in [0, 1], ``[C]``, with which cutout blanks: zero for the network.
-        part: the training pictures.
+        part: the training pictures, as :attr:`ramify.run.prepare.Parts.fed` has them.
         dealt: which of them make each batch, in the order of the batches; int64, on the CPU.
     """
 
@@ -61,7 +63,7 @@ class Feeder:
         self._fill = (mean * 255).round().to(torch.uint8)
         self._blanking = generator(config.seed, "cutout", epoch)
         self._mixing = generator(config.seed, "mix", epoch)
-        self._moved = self._move(config, part, dealt)
+        self._moved = (self._crop if config.data.augment == "photo" else self._move)(config, part, dealt)
 
     def _move(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
         """The batches, moved and changed, and which pictures they are made of."""
@@ -86,6 +88,18 @@ class Feeder:
                 images = changed_strongly(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
             split = zip(images.split(some), batch.labels.split(some), order[here].split(some), strict=True)
             yield from ((Part(own, labels), index) for own, labels, index in split)
+
+    def _crop(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
+        """The batches as ``data.augment`` photo changes them, of the size that the network reads."""
+        assert config.network.input_shape is not None
+        size: Size = config.network.input_shape[1:]
+        device, mirror = part.images.device, augmentation("auto", config.data.source) == "crop_flip"
+        changes = draw_photo(sum(map(len, dealt)), mirror, generator(config.seed, "photo", self._epoch)).to(device)
+        start = 0
+        for index in dealt:
+            batch, here = part[index.to(device)], slice(start, start + len(index))
+            start = here.stop
+            yield Part(photo(batch.images, size, changes[here]), batch.labels), index.to(device)
 
     def feed(self, mine: slice, share: float) -> Fed:
         """Change the next batch, whole, when a ``share`` of the epoch is done; gives what is ``mine`` of it."""

@@ -1,4 +1,4 @@
-"""The folder of a run: its name, its lock, its lines, and finding it again.
+"""The folder of a run: its name, its lock and its lines.
 
 ::
 
@@ -13,7 +13,6 @@
 
 import contextlib
 import dataclasses
-import difflib
 import itertools
 import json
 import re
@@ -26,8 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ramify.config import Config
 from ramify.errors import CheckpointError, ConfigError, InputError
-from ramify.files import cannot_write, readable_folder, write_atomic
-from ramify.run.checkpoint import is_checkpoint
+from ramify.files import cannot_write, write_atomic
 from ramify.run.summary import Summary
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
@@ -35,7 +33,10 @@ LOCK = ".lock"
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it."""
+    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it.
+
+    Of a backbone its name stands in place of the kind, of a module that of its file.
+    """
     if config.parent is not None:
         done = config.convert or ("pruned" if config.prune.enabled else "compact")
         exit_ = config.network.exits if config.convert == "cut" else ""
@@ -44,7 +45,13 @@ def default_name(config: Config) -> str:
     for suffix in (".xz", ".gz", ".tgz", ".tar", ".zip"):
         stem = stem.removesuffix(suffix)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "pictures"
-    return f"{stem}-{config.network.kind}"
+    network = config.network
+    kind: str = network.kind
+    if network.backbone is not None:
+        kind = network.backbone.removeprefix("timm/")
+    elif network.module is not None:
+        kind = network.module.partition(":")[0].rpartition(".")[2]
+    return f"{stem}-{kind}"
 
 
 @contextlib.contextmanager
@@ -125,51 +132,6 @@ def locked(folder: Path) -> Iterator[None]:
 def is_run(folder: Path) -> bool:
     """Whether ``folder`` is the folder of a run."""
     return (folder / CONFIG).is_file()
-
-
-def find_run(name: str, runs_dir: Path) -> Path:
-    """The folder of the run called ``name``, or that ``name`` is the path of.
-
-    Raises:
-        InputError: there is no such run; the nearest name is told.
-    """
-    for folder in (runs_dir / name, Path(name)):
-        if is_run(folder):
-            return folder
-    names = sorted(entry.name for entry in runs_dir.iterdir() if is_run(entry)) if runs_dir.is_dir() else []
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"nearest: {near[0]}" if near else f"there: {', '.join(names[:8]) or 'none'}"
-    raise InputError(
-        f"got {name!r}, which is no run in {runs_dir}; accepted: the name of a run or the path of its folder ({hint})"
-    )
-
-
-def checkpoint_of(run: Path) -> Path:
-    """The checkpoint that stands for a run: ``compact`` or else ``best``, or ``last`` until it has fully grown.
-
-    Raises:
-        InputError: the run has no checkpoint yet.
-    """
-    for name in ("compact", "best", "last"):
-        if readable_folder(run / name).exists():
-            return run / name
-    raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")
-
-
-def checkpoint_folder(path: str | Path, runs_dir: str | Path) -> Path:
-    """The folder that holds a saved network.
-
-    Args:
-        path: a checkpoint folder, a model folder, the folder of a run, or its name; see :func:`checkpoint_of`.
-        runs_dir: where runs are looked for by name.
-
-    Raises:
-        InputError: there is no such run, or it has no checkpoint yet.
-    """
-    folder = Path(path)
-    if is_checkpoint(folder):
-        return folder
-    return checkpoint_of(find_run(str(path), Path(runs_dir)))
 
 
 def append_line(path: Path, record: dict[str, object]) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ramify.config import Config
 from ramify.errors import InputError
-from ramify.ops.freeze import freeze, freeze_trunk
+from ramify.nn.network import Network
+from ramify.ops.freeze import freeze, freeze_backbone, freeze_trunk
 from ramify.ops.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.surgery import stage_parameters
 from ramify.ops.widen import Widening, widen
@@ -69,7 +70,8 @@ def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Wide
     if due.action == "deeper":
         init = config.growth.init
         # A stage that changes the shape of the map cannot start as an identity; that is told, and no reason to stop.
-        if (init == "identity" and can_keep(network)) or (init == "copy" and can_copy(network)):
+        celled = network if isinstance(network, Network) else None
+        if celled and ((init == "identity" and can_keep(celled)) or (init == "copy" and can_copy(celled))):
             init = "random"
         growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images, followers=state.followers)
         state.grown = (*state.grown, (growth.stage, epoch))
@@ -108,13 +110,16 @@ def balances(state: State, epoch: int) -> bool:
 def freeze_what_rests(state: State, epoch: int) -> None:
     """Freeze what does not learn in ``epoch``, and let the rest learn.
 
-    ``growth.freeze`` says so of what stands before the newest stage, ``train.trunk_first`` of all but the deepest exit.
+    ``growth.freeze`` says so of what stands before the newest stage, ``train.trunk_first`` of all but the deepest exit,
+    ``train.freeze_epochs`` of what a backbone brings.
     """
     config, network = state.config, state.network
     if config.train.exits_only:
         freeze_trunk(network)
         return
     network.requires_grad_(True)
+    if epoch <= config.train.freeze_epochs:
+        freeze_backbone(network)
     rests = config.growth.freeze == "before" or (config.growth.freeze == "until_next" and not growing_is_over(state))
     if state.moments and rests:
         for stage in range(len(network.stages) - 1):

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
 
 PAIRS = 15
 
@@ -56,7 +55,7 @@ def times_in_turn(
     return times
 
 
-def paired_latency(first: Network, second: Network, batch: int, pairs: int = PAIRS) -> Latency:
+def paired_latency(first: Branching, second: Branching, batch: int, pairs: int = PAIRS) -> Latency:
     """Time two networks on the same random pictures."""
     images = _pictures(first, batch)
     modes = first.training, second.training
@@ -68,7 +67,7 @@ def paired_latency(first: Network, second: Network, batch: int, pairs: int = PAI
     return Latency(batch, before, after)
 
 
-def exit_latencies(network: Network, batch: int = 1, rounds: int = PAIRS) -> list[float]:
+def exit_latencies(network: Branching, batch: int = 1, rounds: int = PAIRS) -> list[float]:
     """Median milliseconds of answering at each exit, shallowest first: all heads on the way are computed."""
     images = _pictures(network, batch)
     training = network.training
@@ -90,10 +89,8 @@ def up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
     return logits
 
 
-def _pictures(network: Network, batch: int) -> torch.Tensor:
-    shape = network.config.input_shape
-    assert shape is not None
-    return torch.rand(batch, *shape, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
+def _pictures(network: Branching, batch: int) -> torch.Tensor:
+    return torch.rand(batch, *network.input_shape, generator=torch.Generator().manual_seed(0)).to(network.mean.device)
 
 
 def _wait_for(device: torch.device) -> None:

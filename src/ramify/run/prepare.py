@@ -9,20 +9,21 @@ from typing import Literal
 
 import torch
 
-from ramify.config import EXITS_AT, Config, TrainConfig, keys, resolve
+from ramify.config import EXITS_AT, Config, NetworkConfig, TrainConfig, keys, resolve
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
+from ramify.data.photo import larger
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.split import split
 from ramify.data.trigger import with_trigger
-from ramify.errors import ConfigError
-from ramify.nn.network import architecture
+from ramify.errors import ConfigError, InputError
+from ramify.nn.network import Network, architecture
 from ramify.ops.convert import bare_config, cut_config
 from ramify.ops.cost import place_exits
-from ramify.run.checkpoint import read_model
 from ramify.run.distributed import ALONE, Team, world
-from ramify.run.folder import CONFIG, checkpoint_of
+from ramify.run.folder import CONFIG
+from ramify.run.saved import read_saved
 from ramify.yamltext import to_text
 
 STAYS = (
@@ -57,12 +58,21 @@ class Place:
 
 @dataclass(frozen=True)
 class Parts:
-    """The pictures of a run as they were dealt out, and the names of their classes."""
+    """The pictures of a run as they were dealt out, and the names of their classes.
+
+    ``larger`` holds the training pictures once more, larger, where ``data.augment`` crops them; else None.
+    """
 
     train: Part
     valid: Part
     test: Part
     classes: tuple[str, ...]
+    larger: Part | None = None
+
+    @property
+    def fed(self) -> Part:
+        """The training pictures from which a step is fed."""
+        return self.train if self.larger is None else self.larger
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -85,6 +95,10 @@ def prepare(config: Config, team: Team, progress: Progress | None = None) -> tup
     config = fit_to(config, pictures)
     where = replace(place(config), team=team)  # the precision depends on the pictures, too
     parts = deal(config, pictures)
+    if config.data.augment == "photo" and config.data.size is not None:
+        kept = larger(pictures.shape[1:])
+        again = load_pictures(config.data.model_copy(update={"size": kept}), progress)
+        parts = replace(parts, larger=deal(config, again).train)
     if len(parts.train) < 2 * team.size:
         least = 2 * team.size
         raise ConfigError(
@@ -118,6 +132,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         "train.epochs=5",
         "train.exits_only=false",
         "train.trunk_first=0",
+        "train.freeze_epochs=0",
         f"train.learning_rate={rate!r}",
         *UNTIMED,
         "train.gammas=0.2",
@@ -208,6 +223,8 @@ def _too_large_or_small(config: Config, side: int) -> list[str]:
         problems.append(f"data.cutout: got {data.cutout}; accepted: less than {side}, the side of the pictures")
     if data.sizes is not None:
         first, last = data.sizes[0][1], data.sizes[-1][1]
+        if config.network.has_backbone:
+            return [f"data.sizes: got {to_text(data.sizes)}; accepted: null, as a backbone reads pictures of one size"]
         built = architecture(config.network)
         if any(spec.type == "linear" for spec in built.cells[: len(config.network.structure)]):
             told = f"null, as the linear cells of {config.network.cells} read pictures of one size"
@@ -255,6 +272,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         "prune.compact=false",
         "train.tau_max=null",
         "train.trunk_first=0",
+        "train.freeze_epochs=0",
         *UNTIMED,
         "train.gammas=0.1",
     ]
@@ -282,11 +300,22 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         if network.kind == "full":
             changes.append("network.kind=full_ic")
     else:
-        there = read_model(checkpoint_of(parent))[0]
-        told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
-        changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
+        there = read_saved(parent)[0]
+        if isinstance(there, Network):
+            told = bare_config(there.config) if to == "cnn" else cut_config(there.config, to, len(there.stages))
+            changes += [f"network.{key}={to_text(getattr(told, key))}" for key in ("kind", "structure", "exits_at")]
+        else:
+            changes += _fewer_exits(network, 1 if to == "cnn" else to, len(there.stages))
         changes += ["train.epochs=0", "train.exits_only=false"]
     return read_config([parent / CONFIG], [*changes, *overrides])
+
+
+def _fewer_exits(network: NetworkConfig, exits: int, there: int) -> list[str]:
+    """What is left of a backbone's exits once it is cut to the first ``exits`` of ``there``."""
+    if not 1 <= exits <= there:
+        raise InputError(f"exit: got {exits}; accepted: 1 to {there}, the exits that there are")
+    kept = (network.exits_at or ())[: exits - 1]
+    return [f"network.exits_at={to_text(kept)}"] if kept else ["network.kind=full", "network.exits_at=null"]
 
 
 def _label_of(name: str, classes: Sequence[str]) -> int:

@@ -8,74 +8,44 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config import Config, DataConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp
 from ramify.errors import CheckpointError, ConfigError, InputError
-from ramify.nn.network import Network
-from ramify.ops.policy import Policy, follow
+from ramify.nn.branching import Branching
+from ramify.ops.policy import follow
 from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
-from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, is_checkpoint, read_extra, read_model
+from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
 from ramify.run.evaluate import all_logits, score
-from ramify.run.folder import CONFIG, checkpoint_folder, checkpoint_of, find_run, is_run, read_summary
+from ramify.run.folder import is_run, read_summary
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, place
+from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
-
-
-def load(path: str | Path, runs_dir: str | Path = "runs") -> Network:
-    """A saved network, on the CPU and in evaluation mode.
-
-    Args:
-        path: a checkpoint folder (``runs/demo/best``), a model folder of ``ramify export --to hub``, the folder of a
-            run, or its name; of a run, the best network is taken, or the last while there is no best one.
-        runs_dir: where runs are looked for by name.
-
-    Raises:
-        InputError: there is no such run.
-        CheckpointError: what is there cannot be read.
-    """
-    return read_model(checkpoint_folder(path, runs_dir))[0]
-
-
-def load_policy(path: str | Path, runs_dir: str | Path = "runs") -> Policy | None:
-    """The exit policy kept with a saved network, None where it was never calibrated; arguments as :func:`load`."""
-    found = calibrated(path, runs_dir)
-    return None if found is None else found.calibration.policy
-
-
-def calibrated(path: str | Path, runs_dir: str | Path = "runs") -> ExitPolicy | None:
-    """The exit policy kept with a saved network and how it was found, None without; arguments as :func:`load`."""
-    return read_model(checkpoint_folder(path, runs_dir))[1].policy
-
-
-def find_saved(name: str, runs_dir: Path) -> Path:
-    """The folder of the run called ``name``, or that ``name`` is the path of; a model folder is found by its path.
-
-    Raises:
-        InputError: there is no such run or folder.
-    """
-    folder = Path(name)
-    return folder if is_checkpoint(folder) and (folder / HUB_CONFIG).exists() else find_run(name, runs_dir)
 
 
 def describe(run: Path) -> Summary:
     """What the run in ``run`` became; its checkpoint is read and checked, the pictures are not.
 
-    A model folder of ``ramify export --to hub`` says what its run had become.
+    A model folder of ``ramify export --to hub`` says what its run had become; of a network that no run has made there
+    is nothing but the network.
 
     Raises:
         InputError, CheckpointError: as :func:`load`.
     """
     if not is_run(run):
+        known = read_extra(run, "run")
+        if known is None:
+            network, card = read_model(run)
+            bare = Config(network=card.network, data=DataConfig(source="unknown"))
+            return summarise(run.name, str(run), bare, network, card, epochs=0, seconds=0.0)
         try:
-            return replace(TypeAdapter(Summary).validate_python(read_extra(run, "run")), folder=str(run))
+            return replace(TypeAdapter(Summary).validate_python(known), folder=str(run))
         except ValidationError as error:
             raise CheckpointError(f"{run}: its {HUB_CONFIG} does not say what its run was") from error
-    config, (network, card) = read_config([run / CONFIG]), read_model(checkpoint_of(run))
+    config, (network, card) = config_of(run), read_saved(run)
     done = read_summary(run)
     if done is not None:
         # The folder may have been moved or renamed since it was written.
@@ -117,7 +87,7 @@ class Answers:
         logits: its answers to them, float32 ``[E, N, C]``.
     """
 
-    network: Network
+    network: Branching
     card: Card
     test: Part
     logits: Tensor
@@ -138,7 +108,7 @@ def answer_again(
     Pictures of another size, or in grey instead of colour, are converted to what the network was trained on.
 
     Args:
-        run: the folder of the run.
+        run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         overrides: ``data.*`` keys such as ``data.source=photos``, and ``train.device`` or ``train.precision``.
         trigger: stamp every picture with the square of ``data.trigger``; the labels stay.
         progress: told how far a download is.
@@ -153,8 +123,8 @@ def answer_again(
         raise ConfigError(
             *(f"got {text!r}; accepted: data.*, train.device and train.precision here" for text in foreign)
         )
-    config = read_config([run / CONFIG], overrides)
-    network, card = read_model(checkpoint_of(run))
+    config = config_of(run, overrides)
+    network, card = read_saved(run)
     where = place(config)
     pictures = load_pictures(config.data, progress, shape=card.network.input_shape)
     test = relabel(pictures.test, pictures.classes, card, config.data.source)

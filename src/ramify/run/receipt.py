@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.compact import Compaction
 from ramify.run.latency import Latency, paired_latency
 
@@ -34,7 +34,7 @@ class Receipt:
     threads: int
 
 
-def receipt(masked: Network, compacted: Network, compaction: Compaction) -> Receipt:
+def receipt(masked: Branching, compacted: Branching, compaction: Compaction) -> Receipt:
     """The receipt of a compaction, with latencies measured here and now, on the device of the networks."""
     before, after = compaction.before, compaction.after
     return Receipt(

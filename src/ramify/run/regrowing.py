@@ -13,8 +13,8 @@ from torch import nn
 
 from ramify.config import Config
 from ramify.data.augment import batches
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
 from ramify.ops.prune import Pruning, layer_names
 from ramify.ops.regrow import How, Regrowth, move_connections
 from ramify.ops.sparse import Shapes, apply_start, plan_start, weight_shapes
@@ -70,7 +70,7 @@ def become_sparse(state: State, epoch: int, known: Shapes, followers: Sequence[n
     return apply_start(network, plan, state.optimizer, followers=followers)
 
 
-def _changed(network: Network, known: Shapes) -> list[int]:
+def _changed(network: Branching, known: Shapes) -> list[int]:
     """The stages that have layers of other shapes than ``known``."""
     now = weight_shapes(network)
     return [

@@ -5,20 +5,23 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import Config
+from ramify.config import Config, NetworkConfig
 from ramify.configfile import read_config
 from ramify.errors import InputError
 from ramify.files import replace_folder
+from ramify.nn.backbone import attach_backbone, trunk_of
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.average import Average
 from ramify.ops.convert import cut, to_cnn, to_sdn
 from ramify.ops.extend import extend
 from ramify.ops.muon import Muon
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups
-from ramify.run.checkpoint import Card, TrainerState, own_plans, pack_model, pack_trainer, read_model, read_trainer
+from ramify.run.checkpoint import Card, TrainerState, card_with, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score, to_float
-from ramify.run.folder import CONFIG, checkpoint_of, read_summary
+from ramify.run.folder import CONFIG, read_summary
 from ramify.run.prepare import Parts, Place
+from ramify.run.saved import read_saved
 from ramify.seeds import generator
 
 PICTURES = 128
@@ -36,7 +39,7 @@ class State:
 
     config: Config
     where: Place
-    network: Network
+    network: Branching
     optimizer: torch.optim.Optimizer
     labels: tuple[str, ...]
     epoch: int = 0
@@ -48,15 +51,15 @@ class State:
     losses: tuple[float, ...] = ()
     moments: tuple[int, ...] = ()
     stopped: str | None = None
-    average: Average[Network] | None = None
+    average: Average[Branching] | None = None
 
     @property
-    def answering(self) -> Network:
+    def answering(self) -> Branching:
         """The network that is validated, kept and tested."""
         return self.network if self.average is None else self.average.network
 
     @property
-    def followers(self) -> tuple[Network, ...]:
+    def followers(self) -> tuple[Branching, ...]:
         """What follows the network through growth, widening and pruning."""
         return () if self.average is None else (self.average.network,)
 
@@ -95,8 +98,20 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     if config.parent is not None:
         inherit = _extended if config.convert == "extend" else _taken_over
         return _averaged(inherit(config, where, parts, Path(config.parent)))
-    network = Network(config.network, seed=config.seed)
-    images = parts.train.images
+    network: Branching
+    normalized = False
+    if config.network.has_backbone:
+        network, normalized = attach_backbone(config.network, config.seed)
+    else:
+        network = Network(config.network, seed=config.seed)
+    if not normalized:
+        _normalize(network, parts.train.images)
+    lay_out(network, where.device)
+    return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
+
+
+def _normalize(network: Branching, images: torch.Tensor) -> None:
+    """Let ``network`` normalize pictures by the mean and deviation of ``images``, uint8 ``[N, C, H, W]``."""
     # In float64 over the counts of the 256 values: exact, and no copy of the pictures in floats.
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([images[:, c].flatten().bincount(minlength=256) for c in range(images.shape[1])]).double()
@@ -104,17 +119,15 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
     network.set_normalization(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
-    lay_out(network, where.device)
-    return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
 
 
 def _averaged(state: State) -> State:
     """``state`` with an average that begins as its network, where one is asked for."""
     decay = state.config.train.ema
-    return state if decay is None else replace(state, average=Average.of(state.network, decay))
+    return state if decay is None else replace(state, average=Average[Branching].of(state.network, decay))
 
 
-def lay_out(network: Network, device: torch.device) -> Network:
+def lay_out(network: Branching, device: torch.device) -> Branching:
     """``network`` on ``device``, channels last: so convolutions are faster, and most so in bfloat16.
 
     It changes the order of sums, so a run does it from its first step on, and after each growth.
@@ -131,13 +144,14 @@ def keep_beginning(state: State, folder: Path) -> None:
 
 def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> State:
     """The network that stands for ``parent``, perhaps converted."""
-    network, card = read_model(checkpoint_of(parent))
-    grown, valid = card.grown, card.valid
+    network, card = read_saved(parent)
+    grown, valid, built = card.grown, card.valid, card.network
     if config.convert is not None:
         network, grown, valid = _converted(network, config), (), None
+        built = network.config if isinstance(network, Network) else config.network
     elif not network.complete and read_summary(parent) is None:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
-    _same_network(network, card.classes, config, parts, parent)
+    _same_network(built, card.classes, config, parts, parent)
     lay_out(network, where.device)
     return State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
 
@@ -148,7 +162,7 @@ def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State
     if card.classes != parts.classes:
         raise InputError(f"{parent}: got a network of other classes; accepted: {len(parts.classes)} of the same names")
     order = torch.randperm(len(parts.train), generator=generator(config.seed, "extend"))[:PICTURES]
-    found = extend(old, config.network, config.seed, to_float(parts.train.images[order]))
+    found = extend(_of_cells(old, config), config.network, config.seed, to_float(parts.train.images[order]))
     network = lay_out(found.network, where.device)
     optimizer = _optimizer(config, network)
     before = read_config([parent / CONFIG])
@@ -160,7 +174,7 @@ def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State
 
 
 def _renamed(
-    state: dict[str, dict[str, torch.Tensor]], names: dict[str, str], network: Network
+    state: dict[str, dict[str, torch.Tensor]], names: dict[str, str], network: Branching
 ) -> dict[str, dict[str, torch.Tensor]]:
     """What an optimizer kept, under the names that the parameters have in ``network``; other shapes are left out."""
     found: dict[str, dict[str, torch.Tensor]] = {}
@@ -173,22 +187,30 @@ def _renamed(
     return found
 
 
-def _converted(network: Network, config: Config) -> Network:
+def _converted(network: Branching, config: Config) -> Branching:
     if config.convert == "sdn":
-        return to_sdn(network, config.network, config.seed)
+        return to_sdn(_of_cells(network, config), config.network, config.seed)
     return to_cnn(network) if config.convert == "cnn" else cut(network, config.network.exits)
 
 
-def _same_network(network: Network, classes: tuple[str, ...], config: Config, parts: Parts, folder: Path) -> None:
-    if network.config != config.network or classes != parts.classes:
+def _of_cells(network: Branching, config: Config) -> Network:
+    if not isinstance(network, Network):
+        raise InputError(f"convert: got {config.convert} of a network that is not made of cells; accepted: cnn, cut")
+    return network
+
+
+def _same_network(built: NetworkConfig, classes: tuple[str, ...], config: Config, parts: Parts, folder: Path) -> None:
+    if built != config.network or classes != parts.classes:
         raise InputError(
             f"{folder}: the saved network is not of this configuration and these pictures; they have changed"
         )
 
 
-def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
+def _optimizer(config: Config, network: Branching) -> torch.optim.Optimizer:
     train = config.train
-    groups = parameter_groups(network, train.weight_decay, train.weight_decay if train.decay == "all" else 0.0)
+    spared = train.weight_decay if train.decay == "all" else 0.0
+    slow = trunk_of(network) if train.backbone_rate != 1 else ()
+    groups = parameter_groups(network, train.weight_decay, spared, slow=slow, slow_rate=train.backbone_rate)
     if train.optimizer == "sgd":
         # One pass over a group in place of several over each tensor; see ramify.ops.surgery.lay_state.
         return torch.optim.SGD(
@@ -204,17 +226,17 @@ def _optimizer(config: Config, network: Network) -> torch.optim.Optimizer:
     return kind(groups, lr=train.learning_rate)
 
 
-def _has_fused(network: Network) -> bool:
+def _has_fused(network: Branching) -> bool:
     return network.mean.device.type in ("cpu", "cuda")
 
 
 def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """The run as ``folder`` saved it after its last epoch."""
     network, card = read_model(folder / "last")
-    _same_network(network, card.classes, config, parts, folder / "last")
+    _same_network(card.network, card.classes, config, parts, folder / "last")
     lay_out(network, where.device)
     # The saved model is the average, if there is one; what was trained is among the trainer's files.
-    average = None if config.train.ema is None else Average.of(network, config.train.ema)
+    average = None if config.train.ema is None else Average[Branching].of(network, config.train.ema)
     optimizer = _optimizer(config, network)
     saved = read_trainer(folder / "last", network, optimizer)
     if average is not None:
@@ -240,12 +262,12 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
 
 def card_of(state: State) -> Card:
     """What there is to say of the network that answers now, besides its tensors."""
-    return Card(
+    card = Card(
         network=state.config.network,
         stages=len(state.network.stages),
         classes=state.labels,
         epoch=state.epoch,
         grown=state.grown,
         valid=state.valid,
-        plans=own_plans(state.answering),
     )
+    return card_with(card, state.answering)

@@ -50,9 +50,10 @@ class Step:
         self._recorder: Recorder | None = None
         if records_whole(state, guidance):
             # A number would be recorded as it is; a tensor is read anew.
-            rate = torch.zeros((), device=state.where.device)
+            rates: dict[float, Tensor] = {}
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                zero = torch.zeros((), device=state.where.device)
+                group["lr"] = rates.setdefault(group.get("rate_factor", 1.0), zero)
             self._recorder = Recorder(self._learn, state.where.device, state.network.parameters, self._reads, as_graph)
         self._recorded = self._recorder is None and records(state.where.device)
         if state.config.train.compile:

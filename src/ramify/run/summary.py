@@ -9,6 +9,7 @@ import torch
 
 from ramify import __version__
 from ramify.config import Config
+from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.cost import cost, stage_density
@@ -21,6 +22,7 @@ from ramify.run.receipt import Receipt
 class ExitSummary:
     """One exit: what it costs to answer there (see :class:`ramify.ops.cost.Cost`), and how well it answers.
 
+    ``cells`` is 0 in a network that is not made of cells.
     ``valid`` is None where there are no validation pictures, ``test`` before the run is finished.
     """
 
@@ -85,32 +87,39 @@ class Summary:
     flip_test: bool = False
 
 
-def exit_summaries(network: Network, card: Card, test: list[Score] | None) -> tuple[ExitSummary, ...]:
+def exit_summaries(network: Branching, card: Card, test: list[Score] | None) -> tuple[ExitSummary, ...]:
     """Cost and scores of each exit of ``network``, shallowest first."""
     found: list[ExitSummary] = []
     cells = 0
-    for i, (stage, each) in enumerate(zip(network.plans, cost(network), strict=False)):
-        cells += len(stage.cells)
+    for i, (count, each) in enumerate(zip(_cells(network), cost(network), strict=True)):
+        cells += count
         valid = card.valid[i] if card.valid else None
         scored = test[i] if test else None
         found.append(ExitSummary(cells, each.parameters, each.weights, each.kept, each.macs, valid, scored))
     return tuple(found)
 
 
-def stage_summaries(network: Network, card: Card) -> tuple[StageSummary, ...]:
+def stage_summaries(network: Branching, card: Card) -> tuple[StageSummary, ...]:
     """What each stage of ``network`` is, and when it grew."""
     grown = dict(card.grown)
     return tuple(
-        StageSummary(len(plan.cells), density, grown.get(stage))
-        for stage, (plan, density) in enumerate(zip(network.plans, stage_density(network), strict=False))
+        StageSummary(cells, density, grown.get(stage))
+        for stage, (cells, density) in enumerate(zip(_cells(network), stage_density(network), strict=True))
     )
+
+
+def _cells(network: Branching) -> list[int]:
+    """How many cells each stage has that exists; a module of the user's has none."""
+    if not isinstance(network, Network):
+        return [0] * len(network.stages)
+    return [len(plan.cells) for plan in network.plans[: len(network.stages)]]
 
 
 def summarise(
     name: str,
     folder: str,
     config: Config,
-    network: Network,
+    network: Branching,
     card: Card,
     *,
     epochs: int,

@@ -10,13 +10,13 @@ from ramify.config import Config
 from ramify.data.cache import digest
 from ramify.errors import ConfigError, InputError
 from ramify.files import readable_folder, replace_folder
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.run.answers import rounded
 from ramify.run.checkpoint import Card, pack_model, read_model
 from ramify.run.distributed import checksum
 from ramify.run.evaluate import computing
-from ramify.run.folder import checkpoint_folder
 from ramify.run.prepare import TEACHER, Parts, Place
+from ramify.run.saved import find_checkpoint
 from ramify.run.state import lay_out
 
 
@@ -24,7 +24,7 @@ from ramify.run.state import lay_out
 class Teacher:
     """A network in evaluation mode whose weights stay, and where it computes; ``card`` is what is known of it."""
 
-    network: Network
+    network: Branching
     card: Card
     where: Place
 
@@ -53,7 +53,7 @@ def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None
         return None
     kept = None if folder is None else readable_folder(folder / TEACHER)
     try:
-        at = kept if kept is not None and kept.exists() else checkpoint_folder(named, config.runs_dir)
+        at = kept if kept is not None and kept.exists() else find_checkpoint(named, config.runs_dir)
         network, card = read_model(at)
     except InputError as error:
         raise ConfigError(*(f"train.teacher: {problem}" for problem in error.problems)) from error

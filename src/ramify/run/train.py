@@ -6,7 +6,6 @@ epoch, so a run that is resumed ends with the same bits as one that was never st
 """
 
 import contextlib
-import dataclasses
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -21,7 +20,7 @@ from ramify.configfile import read_config, to_yaml
 from ramify.data.augment import batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
-from ramify.errors import RunError
+from ramify.errors import InputError, RunError
 from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
@@ -30,7 +29,7 @@ from ramify.ops.grow import Growth
 from ramify.ops.prune import Pruning, PruningPlan, apply_pruning, plan_pruning
 from ramify.ops.sparse import Shapes, weight_shapes
 from ramify.ops.surgery import lay_state, revived
-from ramify.run.checkpoint import own_plans, pack_model, read_model
+from ramify.run.checkpoint import card_with, pack_model, read_model
 from ramify.run.distributed import ALONE, together
 from ramify.run.evaluate import Score, evaluate, to_float
 from ramify.run.events import (
@@ -118,18 +117,31 @@ def train(
         return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
-def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progress | None = None) -> Summary:
+def resume(
+    folder: Path, observers: Iterable[Observer] = (), *, trust: bool = False, progress: Progress | None = None
+) -> Summary:
     """Go on with the run in ``folder`` from its last checkpoint; a finished run gives its summary at once.
 
     On the same machine the weights end bitwise equal to those of a run that was never stopped: the run computes
     with the number of threads it began with. The number of processes may be another one; the sums of floats are then
     rounded differently.
 
+    Args:
+        folder: of the run.
+        observers: as in :func:`train`.
+        trust: import what ``network.module`` of the folder names, where the run was stopped before its first epoch and
+            has no network yet. From its first epoch on, nothing is imported.
+        progress: as in :func:`train`.
+
     Raises:
-        InputError: another process is in the folder, a file of it is damaged, or the pictures have changed.
+        InputError: another process is in the folder, a file of it is damaged, the pictures have changed, or there is
+            no network yet and its code is not trusted.
         RunError: as :func:`train`.
     """
     config = read_config([folder / CONFIG])
+    begun = readable_folder(folder / "last").exists()
+    if config.network.module is not None and config.parent is None and not begun and not trust:
+        raise InputError(untrusted(str(folder), config.network.module))
     with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
 
         def open_folder() -> Summary | None:
@@ -161,6 +173,14 @@ def resume(folder: Path, observers: Iterable[Observer] = (), *, progress: Progre
         return _unfold(state, folder, parts, teacher, tuple(observers))
 
 
+def untrusted(where: str, module: str) -> str:
+    """The sentence for a folder that names code which nobody has said to trust."""
+    return (
+        f"{where}: names code in network.module={module}, which would be imported to make its network; accepted: "
+        "--trust (trust=True from Python), where you know that code"
+    )
+
+
 def _unfold(
     state: State, folder: Path, parts: Parts, teacher: Teacher | None, observers: tuple[Observer, ...]
 ) -> Summary:
@@ -168,6 +188,7 @@ def _unfold(
     config, where = state.config, state.where
     team = where.team
     train_part, valid_part = parts.train.to(where.device), parts.valid.to(where.device)
+    fed_part = train_part if parts.larger is None else parts.larger.to(where.device)
 
     def tell(event: Event) -> None:
         if team.first:
@@ -223,7 +244,7 @@ def _unfold(
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = _train_epoch(state, step, guidance, train_part, epoch, tell)
+        done = _train_epoch(state, step, guidance, fed_part, epoch, tell)
         team.average_buffers(state.network)
         team.compare(state.network, f"epoch {epoch}")
         for follower in state.followers:
@@ -411,7 +432,7 @@ def _finish(state: State, folder: Path, parts: Parts) -> Summary:
     if state.config.prune.compact:
         masked = network
         network, compaction = compact(masked)
-        card = dataclasses.replace(card, plans=own_plans(network))
+        card = card_with(card, network)
         replace_folder(folder / "compact", pack_model(network, card))
         found = receipt(masked, network, compaction)
         append_line(folder / EVENTS, {"event": "compacted", "epoch": state.epoch, **asdict(found)})

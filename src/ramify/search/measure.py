@@ -11,16 +11,17 @@ from ramify.config import Config, births
 from ramify.configfile import read_config
 from ramify.data.sources import load_pictures
 from ramify.files import readable_folder
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import calibrate
 from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
-from ramify.run.checkpoint import read_model
 from ramify.run.evaluate import all_logits
 from ramify.run.events import EpochDone, Event, Observer
-from ramify.run.folder import CONFIG, checkpoint_of, is_run, locked
+from ramify.run.folder import CONFIG, is_run, locked
 from ramify.run.latency import exit_latencies
 from ramify.run.prepare import computing_with, deal, fit_to, place
+from ramify.run.saved import read_saved
 from ramify.run.train import resume, train
 from ramify.schedule import prune_targets
 from ramify.sections import DYNAMIC
@@ -75,7 +76,7 @@ def measure(run: Path, objectives: Sequence[str], max_drop: float) -> dict[str, 
     that it will end with; pictures that no exit of it lets go are counted as answered by the final classifier.
     """
     with locked(run):
-        network, card = read_model(checkpoint_of(run))
+        network, card = read_saved(run)
     config = read_config([run / CONFIG])
     pictures = load_pictures(config.data)
     config = fit_to(config, pictures)
@@ -109,7 +110,7 @@ def _up_to(costs: Sequence[float], depth: int) -> list[float]:
     return [*(float(each) for each in costs[: depth - 1]), float(costs[-1])]
 
 
-def _weights_in_the_end(config: Config, network: Network, sizes: Sequence[Cost], epoch: int) -> int:
+def _weights_in_the_end(config: Config, network: Branching, sizes: Sequence[Cost], epoch: int) -> int:
     """Kept weights once the network has grown and been pruned, as its configuration says."""
     coming = [each for each in config.prune.epochs if each > epoch] if config.prune.enabled else []
     if len(network.stages) == len(sizes) and not coming:

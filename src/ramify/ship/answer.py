@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from ramify.errors import InputError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
 from ramify.ops.policy import confidences
-from ramify.run.checkpoint import Card, read_model
+from ramify.run.checkpoint import Card
 from ramify.run.choice import ChosenPolicy, choose_policy
-from ramify.run.folder import checkpoint_folder
+from ramify.run.saved import read_saved
 from ramify.ship.exported import is_exported
 from ramify.ship.runtime import Answers, Floats, Runtime, Wholes, softmax
 
@@ -96,7 +96,7 @@ class TorchAnswerer:
 
     engine = "PyTorch"
 
-    def __init__(self, name: str, network: Network, card: Card, chosen: ChosenPolicy) -> None:
+    def __init__(self, name: str, network: Branching, card: Card, chosen: ChosenPolicy) -> None:
         assert card.network.input_shape is not None
         self.name = name
         self.classes = card.classes
@@ -188,8 +188,7 @@ def answerer(
         raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
     if is_exported(Path(name_or_folder)):
         return OnnxAnswerer(Runtime(name_or_folder, threads, threshold))
-    folder = checkpoint_folder(name_or_folder, runs_dir)
-    network, card = read_model(folder)
+    network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     if threads is not None:
         torch.set_num_threads(threads)

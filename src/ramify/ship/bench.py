@@ -22,10 +22,11 @@ from ramify import __version__
 from ramify.errors import InputError
 from ramify.run.evaluate import to_float
 from ramify.run.latency import PAIRS, times_in_turn
+from ramify.run.saved import run_behind
 from ramify.seeds import generator
 from ramify.ship.engines import ENGINES, Engine, Found, Subject, compiling, find_subject, open_engines, prepare
 from ramify.ship.quantize import CALIBRATION
-from ramify.ship.samples import pictures_at_hand, run_of
+from ramify.ship.samples import pictures_at_hand
 from ramify.show.words import plural
 
 BATCHES = (1, 16, 256)
@@ -261,7 +262,7 @@ def _engines_of(subject: Subject, asked: Sequence[str] | None) -> tuple[str, ...
 
 def _pictures(name: str, runs_dir: str | Path, subject: Subject) -> tuple[Tensor, Tensor, str, bool]:
     """Pictures to answer, pictures to calibrate int8 with, which they are, and whether they are real."""
-    run = run_of(name, runs_dir)
+    run = run_behind(name, runs_dir)
     found = None if run is None else pictures_at_hand(run, subject.input_shape)
     if run is not None and found is not None and len(found.test) and len(found.train):
         few = found.train.images[_spread(len(found.train), min(CALIBRATION, len(found.train)))]

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.checkpoint import HUB_CONFIG
+from ramify.run.saved import run_behind
 from ramify.ship.bench import Bench
 from ramify.ship.bench_plot import draw_bench
 from ramify.ship.exported import is_exported
-from ramify.ship.samples import run_of
 
 RESULT, PICTURE = "bench.json", "bench.png"
 
@@ -60,4 +60,4 @@ def home_of(name_or_folder: str | Path, runs_dir: str | Path = "runs") -> Path:
     if is_exported(folder) or (folder / HUB_CONFIG).exists():
         return folder
     # A checkpoint in a run is replaced as a whole when it is saved anew, so nothing is added to it.
-    return run_of(str(name_or_folder), runs_dir) or folder
+    return run_behind(str(name_or_folder), runs_dir) or folder

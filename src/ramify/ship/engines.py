@@ -21,14 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
 from ramify.ops.cost import cost
 from ramify.ops.fold import Folded, fold
 from ramify.ops.policy import Policy
-from ramify.run.checkpoint import read_model
 from ramify.run.choice import choose_policy
-from ramify.run.folder import checkpoint_folder
 from ramify.run.latency import up_to
+from ramify.run.saved import read_saved
 from ramify.ship.exported import Exported, ExportedExit, is_exported, read_exported
 from ramify.ship.graphs import plain
 from ramify.ship.onnx import stage_file, to_stages
@@ -133,7 +131,7 @@ class Subject:
     input_shape: tuple[int, int, int]
     macs: tuple[int, ...]
     told: str
-    network: tuple[Network, Policy] | None
+    network: tuple[Branching, Policy] | None
     exported: Exported | None
 
     @property
@@ -153,7 +151,7 @@ def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: fl
             exported = exported.at_threshold(threshold)
         macs = tuple(each.macs for each in exported.exits)
         return Subject(exported.name, exported.input_shape, macs, exported.told, None, exported)
-    network, card = read_model(checkpoint_folder(name_or_folder, runs_dir))
+    network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
     macs = tuple(each.macs for each in cost(network))
@@ -231,7 +229,7 @@ def _open_onnx(exported: Exported, threads: int) -> Engine:
     return OnnxEngine(Runtime(exported, threads))
 
 
-def compiled(network: Network) -> Folded:
+def compiled(network: Branching) -> Folded:
     """A folded copy whose stages torch.compile makes at the first call for one picture and for several.
 
     Those first calls are made within :func:`compiling`.
@@ -275,13 +273,11 @@ def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder
         for path, graph in zip(paths, graphs, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(graph.SerializeToString())
-        classes = network.config.classes
-        assert classes is not None
         found[name] = Exported(
             name=subject.name,
             precision="int8" if name == "int8" else "float32",
             input_shape=subject.input_shape,
-            classes=tuple(map(str, range(classes))),
+            classes=tuple(map(str, range(network.classes))),
             exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
             thresholds=policy.thresholds,
             criterion=policy.criterion,

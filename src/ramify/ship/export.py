@@ -16,20 +16,19 @@ from torch import Tensor
 
 from ramify import __version__
 from ramify.config import NetworkConfig
-from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError
 from ramify.files import replace_folder, write_atomic
 from ramify.nn.branching import Branching
-from ramify.nn.network import Network
-from ramify.run.checkpoint import Card, is_checkpoint, read_model
+from ramify.run.checkpoint import Card, is_checkpoint
 from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.evaluate import all_logits, to_float
-from ramify.run.folder import CONFIG, checkpoint_of, is_run
+from ramify.run.folder import is_run
 from ramify.run.prepare import deal
 from ramify.run.readback import describe, relabel
+from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary
 from ramify.ship.card import KEY, ExportCard, ExportedPolicy, Files, Precision, Quantization, Shape, card_text
 from ramify.ship.check import (
@@ -131,7 +130,7 @@ def export(
     int8 is a network of its own; its graphs are compared with each other.
 
     Args:
-        run: the folder of the run.
+        run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         out: the folder to write; None: ``onnx``, ``onnx-int8`` or ``torch`` in the run's.
         to: ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx`` and so on, ``torch`` writes
             ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
@@ -184,7 +183,7 @@ class _Subject:
     """
 
     name: str
-    network: Network
+    network: Branching
     card: Card
     twin: Branching
     chosen: ChosenPolicy
@@ -240,10 +239,8 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     foreign = [text for text in overrides if not text.startswith("data.")]
     if foreign:
         raise ConfigError(*(f"got {text!r}; accepted: data.* here" for text in foreign))
-    if not is_run(run):
-        raise InputError(f"run: got {run}; accepted: the folder of a run")
-    config = read_config([run / CONFIG], overrides)
-    network, card = read_model(checkpoint_of(run))
+    config = config_of(run, overrides)
+    network, card = read_saved(run)
     chosen = choose_policy(card, threshold)
     pictures = load_pictures(config.data, progress, shape=_shape(card.network))
     test = relabel(pictures.test, pictures.classes, card, config.data.source)

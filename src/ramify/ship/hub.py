@@ -12,10 +12,11 @@ import torch
 from ramify.configfile import read_config
 from ramify.errors import InputError
 from ramify.files import replace_folder, write_atomic
-from ramify.run.checkpoint import HUB_CONFIG, is_checkpoint, pack_model, read_model
-from ramify.run.folder import CONFIG, checkpoint_of, is_run
+from ramify.run.checkpoint import HUB_CONFIG, is_checkpoint, pack_model
+from ramify.run.folder import CONFIG, is_run
 from ramify.run.latency import exit_latencies
 from ramify.run.readback import describe
+from ramify.run.saved import read_saved
 from ramify.run.summary import Summary, describe_machine
 from ramify.ship.modelcard import Clocked, model_card, source_name
 
@@ -53,7 +54,7 @@ def write_hub(
     out = run / "hub" if out is None else Path(out)
     _check(out, overwrite)
     config, summary = read_config([run / CONFIG]), describe(run)
-    network, card = read_model(checkpoint_of(run))
+    network, card = read_saved(run)
     clocked = None
     if measure:
         machine = describe_machine(torch.device("cpu"), "float32")

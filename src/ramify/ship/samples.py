@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from ramify.data.cache import cache_folder
 from ramify.data.fetch import FILES
 from ramify.data.pictures import PictureSet
 from ramify.data.sources import load_pictures
-from ramify.errors import InputError, RamifyError
+from ramify.errors import RamifyError
 from ramify.run.evaluate import to_float
-from ramify.run.folder import CONFIG, find_run, is_run
+from ramify.run.folder import CONFIG
 from ramify.ship.answer import Answerer
 from ramify.ship.picture import Pictures
 
@@ -42,14 +41,6 @@ def png_of(picture: Pictures) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(file, "PNG")
     return file.getvalue()
-
-
-def run_of(name_or_folder: str, runs_dir: str | Path) -> Path | None:
-    """The run that a network comes from, be it named by the run, a checkpoint in it or an export; None if by none."""
-    with suppress(InputError):
-        return find_run(name_or_folder, Path(runs_dir))
-    parent = Path(name_or_folder).resolve().parent
-    return parent if is_run(parent) else None
 
 
 def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, ...]:

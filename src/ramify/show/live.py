@@ -204,8 +204,10 @@ def sparkline(accuracies: Mapping[int, float], epochs: int) -> str:
 
 
 def exit_depths(config: Config) -> list[int]:
-    """How many cells lie before each exit of the grown network."""
+    """How many cells lie before each exit of the grown network; in one that is not made of cells, how many exits."""
     network = config.network
+    if network.has_backbone:
+        return list(range(1, network.exits + 1))
     total = len(network.structure)
     if network.kind == "full":
         return [total]

@@ -47,11 +47,13 @@ def _table(*columns: str) -> Table:
 
 def exit_table(exits: Sequence[ExitSummary]) -> Table:
     """Accuracy and cost of each exit."""
-    table = _table("exit", "cells", "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
+    celled = exits[-1].cells > 0
+    cells = ["cells"] if celled else []
+    table = _table("exit", *cells, "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
     for i, each in enumerate(exits, start=1):
         table.add_row(
             str(i),
-            str(each.cells),
+            *([str(each.cells)] if celled else []),
             count(each.parameters),
             count(each.kept),
             short(each.macs),
@@ -64,10 +66,11 @@ def exit_table(exits: Sequence[ExitSummary]) -> Table:
 
 def stage_table(summary: Summary) -> Table:
     """Density of each stage, and when it grew."""
-    table = _table("stage", "cells", "density", "grown before epoch")
+    celled = any(stage.cells for stage in summary.stages)
+    table = _table("stage", *(["cells"] if celled else []), "density", "grown before epoch")
     for i, stage in enumerate(summary.stages, start=1):
         grown = "from birth" if stage.grown is None else str(stage.grown)
-        table.add_row(str(i), str(stage.cells), percent(stage.density), grown)
+        table.add_row(str(i), *([str(stage.cells)] if celled else []), percent(stage.density), grown)
     return table
 
 

@@ -183,6 +183,8 @@ def _weights_at(event: Started) -> int:
     """How many convolution and linear weights are kept when the run begins, or goes on."""
     last = Path(event.folder) / "last"
     saved = readable_folder(last).exists()
+    if not saved and event.config.network.has_backbone:
+        return 0  # all of it is there from the start, and nobody has counted yet
     network = read_model(last)[0] if saved else Network(event.config.network, stages=event.stages, seed=0)
     return sum(int(layer.mask.sum()) for layer in masked_layers(network).values())
 

@@ -36,8 +36,10 @@ def plural(number: int, noun: str) -> str:
 
 
 def network_words(config: Config) -> str:
-    """``'iterative, 7 cells of 16 channels, 4 exits'``."""
+    """``'iterative, 7 cells of 16 channels, 4 exits'``; ``'timm/resnet18, 4 exits'``."""
     network = config.network
+    if network.has_backbone:
+        return f"{network.backbone or network.module}, {plural(network.exits, 'exit')}"
     cells = plural(len(network.structure), "cell")
     widths = "-".join(map(str, network.widths))
     made_of = f"{cells} of {widths} channels" if network.cells == "seed" else f"{cells} of {network.cells}"

@@ -8,10 +8,11 @@ from pydantic import TypeAdapter, ValidationError
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.errors import CheckpointError, InputError, RamifyError
-from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.events import EpochDone
-from ramify.run.folder import CONFIG, METRICS, checkpoint_of, read_lines
+from ramify.run.folder import CONFIG, METRICS, read_lines
 from ramify.run.readback import describe, remeasure
+from ramify.run.saved import checkpoint_of, read_saved
 from ramify.run.summary import Summary
 from ramify.show.report.baseline import matches
 from ramify.show.report.compare_parts import pictures, plus_minus
@@ -68,7 +69,7 @@ def read_run(folder: Path, progress: Progress | None = None) -> Run:
         InputError: it has no checkpoint yet, or one of its files is damaged.
     """
     summary = describe(folder)
-    _, card = read_model(checkpoint_of(folder))
+    _, card = read_saved(folder)
     policy, unmeasured = _policy(folder, summary, card, progress)
     machine = summary.machine
     last = summary.exits[-1]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from ramify.nn.network import architecture
+from ramify.nn.network import Network, architecture
 from ramify.show.report.facts import Facts
 from ramify.show.report.levels import Bar, Level, levels_of
 from ramify.show.report.page import Section
@@ -27,17 +27,19 @@ CELL, GAP, HEAD, EXIT, PAD = 26, 8, 32, 42, 14
 def network_section(facts: Facts) -> Section:
     """The network, drawn."""
     levels = levels_of(facts)
-    dense = facts.network.config.kind == "dense"
+    dense = facts.config.network.kind == "dense"
     lead = f"A network of kind {network_words(facts.config)}, on pictures of {_shape(facts)}."
     wiring = (
         " Arcs on the left: every cell reads the outputs of the stem and of all cells before it side by side."
         if dense
         else ""
     )
-    how = (
-        "Computed from top to bottom. A bar is a cell, as wide as it has channels and filled as far as it is dense; "
-        f"each stage ends in an exit on the right.{wiring}"
+    bars = (
+        "A bar is a cell, as wide as it has channels and filled as far as it is dense; "
+        if isinstance(facts.network, Network)
+        else "The layers of a stage are those up to the named place; "
     )
+    how = f"Computed from top to bottom. {bars}each stage ends in an exit on the right.{wiring}"
     drawn = "".join(
         f'<div class="{name}">{_svg(facts, levels, dense, width)}</div>'
         for name, width in (("wide-only", WIDE), ("narrow-only", NARROW))
@@ -65,8 +67,7 @@ def _compacted(facts: Facts) -> str:
 
 
 def _shape(facts: Facts) -> str:
-    assert facts.network.config.input_shape is not None  # a saved network knows it
-    channels, height, width = facts.network.config.input_shape
+    channels, height, width = facts.network.input_shape
     colour = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
     return f"{height} x {width} pixels ({colour}), {len(facts.card.classes):,} classes"
 
@@ -109,9 +110,11 @@ class _Drawing:
         self.parts.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(text)}</text>')
 
     def _stem(self) -> None:
-        built = architecture(self.facts.network.config)
-        words = "the picture" if built.stem == "none" else f"stem, {plural(built.width, 'channel')}"
-        bar = self._bar_width(1 if built.stem == "none" else built.width)
+        network = self.facts.network
+        built = architecture(network.config) if isinstance(network, Network) else None
+        width = 0 if built is None or built.stem == "none" else built.width
+        words = f"stem, {plural(width, 'channel')}" if width else "the picture"
+        bar = self._bar_width(max(1, width))
         self.parts.append(f'<rect x="{self.left}" y="{self.y}" width="{bar:.1f}" height="{CELL}" rx="6" class="stem"/>')
         self._write(self.left + bar + 12, self.y + CELL / 2 + 4, words, "quiet")
         self.y += CELL

@@ -9,14 +9,15 @@ from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.errors import CheckpointError, RamifyError
-from ramify.nn.network import Network
+from ramify.nn.branching import Branching
 from ramify.ops.grow import Growth
 from ramify.ops.prune import Pruning
 from ramify.ops.widen import Widening
-from ramify.run.checkpoint import Card, ExitPolicy, read_model
+from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
-from ramify.run.folder import CONFIG, EVENTS, METRICS, checkpoint_of, read_lines
+from ramify.run.folder import CONFIG, EVENTS, METRICS, read_lines
 from ramify.run.readback import Answers, Measured, answer_again, describe
+from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
 
 Change = Grew | Widened | GrowthEnded | Pruned
@@ -39,7 +40,7 @@ class Facts:
     summary: Summary
     epochs: tuple[EpochDone, ...]
     changes: tuple[Change, ...]
-    network: Network
+    network: Branching
     card: Card
     measured: Measured | None
     answers: Answers | None
@@ -66,7 +67,7 @@ def read_facts(run: Path, progress: Progress | None = None) -> Facts:
         InputError: the run has no checkpoint yet, or a file in its folder is damaged.
     """
     summary = describe(run)
-    network, card = read_model(checkpoint_of(run))
+    network, card = read_saved(run)
     measured, answers, unmeasured = None, None, ""
     if summary.finished:
         try:

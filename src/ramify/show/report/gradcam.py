@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.errors import InputError
+from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 
 
-def heat_maps(network: Network, images: Tensor, classes: Tensor) -> Tensor:
+def heat_maps(network: Branching, images: Tensor, classes: Tensor) -> Tensor:
     """Grad-CAM of every exit (arXiv:1610.02391): which parts of a picture speak for a class there.
 
     Let ``A [K, h, w]`` be the output of the last cell with a map before an exit, and ``y`` the exit's logit of the
@@ -59,13 +60,15 @@ def heat_maps(network: Network, images: Tensor, classes: Tensor) -> Tensor:
     return torch.stack([_scaled(each, (height, width)) for each in maps])
 
 
-def seen_cells(network: Network) -> list[nn.Module]:
-    """For each exit the cell behind which :func:`heat_maps` looks.
+def seen_cells(network: Branching) -> list[nn.Module]:
+    """For each exit the cell behind which :func:`heat_maps` looks, or the last convolution before it.
 
     Raises:
         InputError: an exit has none.
     """
     found: list[nn.Module] = []
+    if not isinstance(network, Network):
+        return _seen_layers(network)
     last: nn.Module | None = None
     for number, stage in enumerate(network.stages, start=1):
         for plan, cell in zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True):
@@ -80,7 +83,17 @@ def seen_cells(network: Network) -> list[nn.Module]:
     return found
 
 
-def _check(network: Network, images: Tensor, classes: Tensor) -> None:
+def _seen_layers(network: Branching) -> list[nn.Module]:
+    found: list[nn.Module] = []
+    for number, stage in enumerate(network.stages, start=1):
+        body = stage.get_submodule("body")
+        found += [layer for layer in body.modules() if isinstance(layer, nn.Conv2d)][-1:] or found[-1:]
+        if len(found) < number:
+            raise InputError(f"Grad-CAM: got exit {number} with no convolution before it; accepted: one that has some")
+    return found
+
+
+def _check(network: Branching, images: Tensor, classes: Tensor) -> None:
     exits = len(network.stages)
     if images.dim() != 4 or not images.is_floating_point():
         raise InputError(
@@ -93,7 +106,7 @@ def _check(network: Network, images: Tensor, classes: Tensor) -> None:
         )
 
 
-def _weighted(network: Network, at: int, cell: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+def _weighted(network: Branching, at: int, cell: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """``sum_k a_k A_k`` of exit ``at``, ``[B, h, w]``."""
     try:
         from captum.attr import LayerGradCam  # type: ignore[import-untyped]  # captum ships no types

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramify.config import Config
+from ramify.nn.attached import Attached
 from ramify.nn.cells import CellPlan
 from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
 from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
 from ramify.show.report.facts import Facts
 from ramify.show.words import percent, short
@@ -50,23 +52,25 @@ class Level:
 def levels_of(facts: Facts) -> tuple[Level, ...]:
     """Every stage of the network, those that have not grown included."""
     network, summary = facts.network, facts.summary
-    cells = sum(len(stage.cells) for stage in network.plans)
+    plans = network.plans if isinstance(network, Network) else ()
+    joins = sum(len(stage.cells) for stage in plans) > MANY and facts.config.network.kind != "dense"
     levels: list[Level] = []
     at = 0
-    for stage, plan in enumerate(network.plans):
+    for stage in range(len(plans) or len(network.stages)):
         exists = stage < len(network.stages)
         bars: list[Bar] = []
-        for i, cell in enumerate(plan.cells):
+        for i, cell in enumerate(plans[stage].cells if plans else ()):
             bars.append(Bar(at + i, at + i, cell, _density(facts, stage, i) if exists else None))
-        at += len(plan.cells)
-        joined = tuple(_joined(bars)) if cells > MANY and network.config.kind != "dense" else tuple(bars)
+        at += len(bars)
+        joined = tuple(_joined(bars)) if joins else tuple(bars)
+        final = plans[stage].final if plans else stage == len(network.stages) - 1
         words = ("", "")
         if exists:
             each = summary.exits[stage]
             score = each.test or each.valid
             on = "test" if each.test else "validation"
             words = (f"{percent(score.top1)} {on}" if score else "not measured", f"{short(each.macs)} MACs")
-        levels.append(Level(stage, joined, exists, plan.final, _story(facts, stage, exists), words))
+        levels.append(Level(stage, joined, exists, final, _story(facts, stage, exists), words))
     return tuple(levels)
 
 
@@ -101,6 +105,8 @@ def _story(facts: Facts, stage: int, exists: bool) -> str:
     # A run with a parent has its parent's growths; its own epochs count from 1 again.
     whose = f" of {Path(facts.config.parent).name}" if facts.config.parent else ""
     parts = ["there from the start" if grown is None else f"grew before epoch {grown}{whose}"]
+    if isinstance(facts.network, Attached) and stage < len(facts.network.points):
+        parts.insert(0, f"up to {facts.network.points[stage].name}")
     frozen = _frozen(facts.config, facts, stage)
     if frozen:
         parts.append(frozen)

@@ -6,7 +6,7 @@ from pathlib import Path
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import write_atomic
-from ramify.run.folder import find_run
+from ramify.run.saved import find_run
 from ramify.show.report.single import run_page
 
 REPORT, COMPARISON = "report.html", "comparison.html"

@@ -1,0 +1,419 @@
+"""Networks that others wrote: of timm, or made by a function of the user's, with a last layer for the classes at hand.
+
+This is the one place where code of the user's is imported, and only a run that begins comes here: a saved network is
+read from its graph.
+"""
+
+import contextlib
+import difflib
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ramify.config import NetworkConfig
+from ramify.errors import ConfigError, InputError
+from ramify.nn.attach import attach_exits
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
+from ramify.seeds import drawing, generator
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and deviation of ImageNet's pictures, with which most trained networks learned."""
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...]]
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+"""What DistributedDataParallel, torch.compile and common wrappers put before the names of a state dict."""
+
+NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema")
+"""Where checkpoints of common training scripts keep their state dict."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A module that gives logits ``[B, classes]``, and how it wants its pictures.
+
+    ``normalization`` holds a mean and a deviation for each channel, in units of pictures in [0, 1]; None where neither
+    the configuration nor the module says so.
+    """
+
+    module: nn.Module
+    normalization: Normalization | None
+
+
+def load_backbone(config: NetworkConfig, seed: int | None = None) -> Backbone:
+    """The network of ``network.backbone`` or ``network.module``, its weights loaded, its last layer for ``classes``.
+
+    Args:
+        config: with ``input_shape`` and ``classes``.
+        seed: seed of a last layer that is drawn; None draws from PyTorch's generator.
+
+    Raises:
+        ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not found.
+
+    Example:
+        >>> of = {"in_features": 4, "out_features": 9}
+        >>> config = NetworkConfig(module="torch.nn:Linear", module_args=of, input_shape=(1, 8, 8), classes=3)
+        >>> load_backbone(config, seed=0).module
+        Linear(in_features=4, out_features=3, bias=True)
+    """
+    assert config.classes is not None
+    module = _from_timm(config) if config.backbone is not None else _from_function(config)
+    normalization = _normalization(config, module)
+    name = _last_layer(module, config)
+    if config.weights is not None:
+        load_weights(module, Path(config.weights).expanduser(), name)
+    return Backbone(_with_classes(module, name, config.classes, seed), normalization)
+
+
+def attach_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[Attached, bool]:
+    """The network of :func:`load_backbone` with exits at ``network.exits_at``, and whether it knows its normalization.
+
+    One that does not is to be normalized by the training pictures.
+
+    Raises:
+        ConfigError: as :func:`load_backbone`, or there are no such places for exits.
+    """
+    found = load_backbone(config, seed)
+    assert config.input_shape is not None
+    places = () if config.kind == "full" else config.exits_at
+    assert places is not None
+    mean, std = found.normalization or (None, None)
+    try:
+        network = attach_exits(
+            found.module,
+            places,
+            example=torch.rand(2, *config.input_shape, generator=generator(0, "example")),
+            exit=config.exit,
+            seed=seed,
+            mean=mean,
+            std=std,
+        )
+    except InputError as error:
+        keys = {"at:": "network.exits_at:", "module:": f"{_source(config).partition(':')[0]}:"}
+        parts = [text.partition(" ") for text in error.problems]
+        raise ConfigError(*(f"{keys.get(word, word)} {rest}" for word, _, rest in parts)) from error
+    return network, found.normalization is not None
+
+
+def _source(config: NetworkConfig) -> str:
+    return (
+        f"network.module: got '{config.module}'"
+        if config.backbone is None
+        else f"network.backbone: got '{config.backbone}'"
+    )
+
+
+def _from_timm(config: NetworkConfig) -> nn.Module:
+    assert config.backbone is not None
+    name = config.backbone.removeprefix("timm/")
+    try:
+        import timm
+    except (ImportError, RuntimeError) as error:  # a RuntimeError: a torchvision that is not made for this torch
+        raise ConfigError(
+            f"{_source(config)}; accepted: with the package timm, which cannot be imported ({_first_line(error)}); "
+            "install it with: pip install 'ramify[timm]'"
+        ) from error
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.4)
+        raise ConfigError(
+            f"{_source(config)}; accepted: a name that timm knows" + (f", the nearest timm/{near[0]}" if near else "")
+        )
+    channels = 3 if config.input_shape is None else config.input_shape[0]
+    try:
+        made = timm.create_model(
+            name, pretrained=bool(config.pretrained), num_classes=config.classes, in_chans=channels
+        )
+    except Exception as error:  # whatever the hub or the model raises
+        raise ConfigError(
+            f"{_source(config)}, which timm cannot make ({_first_line(error)}); accepted: a model whose weights can "
+            "be had, or network.pretrained=false"
+        ) from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{_source(config)}, which makes a {type(made).__name__}; accepted: a torch.nn.Module")
+    return made
+
+
+def _from_function(config: NetworkConfig) -> nn.Module:
+    """Import the user's function and call it; the folder that the process works in is looked into as well."""
+    assert config.module is not None
+    place, _, name = config.module.partition(":")
+    with _importing_from(Path.cwd()):
+        try:
+            file = importlib.import_module(place)
+        except Exception as error:  # whatever the file does when it is imported
+            raise ConfigError(
+                f"{_source(config)}, whose file cannot be imported ({_first_line(error)}); accepted: "
+                "package.file:function in the folder where ramify is started, or on PYTHONPATH"
+            ) from error
+        function = getattr(file, name, None)
+        if not callable(function):
+            known = [each for each in vars(file) if callable(getattr(file, each)) and not each.startswith("_")]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            hint = f", the nearest {near[0]}" if near else ""
+            raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{hint}")
+        try:
+            made = function(**config.module_args)
+        except Exception as error:  # whatever the function does
+            raise ConfigError(
+                f"{_source(config)}, which fails ({type(error).__name__}: {_first_line(error)}); accepted: a function "
+                "that network.module_args are arguments of and that gives a torch.nn.Module"
+            ) from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{_source(config)}, which gives a {type(made).__name__}; accepted: a torch.nn.Module")
+    return made
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(entry)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+# The last layer.
+
+_PASSING = (
+    *(nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity, nn.ReLU),
+    *(nn.AdaptiveAvgPool2d, nn.AvgPool2d),
+)
+_METHODS = frozenset({"view", "reshape", "flatten", "squeeze", "mean", "contiguous"})
+_FUNCTIONS = frozenset(
+    {torch.flatten, torch.squeeze, torch.mean, F.dropout, F.relu, F.adaptive_avg_pool2d, F.avg_pool2d}
+)
+
+
+class _Tracer(fx.Tracer):
+    """Layers with weights stay whole, those of subclasses of PyTorch's too."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Linear | nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _last_layer(module: nn.Module, config: NetworkConfig) -> str:
+    """The name of the layer of ``module`` that makes the logits."""
+    training = module.training
+    try:
+        graph = _Tracer().trace(module.eval())
+    except Exception as error:  # whatever its forward raises when it meets a symbol
+        raise ConfigError(
+            f"{_source(config)}, which torch.fx cannot trace ({_first_line(error)}); accepted: a module whose forward "
+            "has no if, loop or number that depends on the values of its input"
+        ) from error
+    finally:
+        module.train(training)
+    name, obstacle = logits_layer(module, graph)
+    if name is None:
+        raise ConfigError(
+            f"{_source(config)}, whose logits come from {obstacle}; accepted: a module that ends in a linear layer or "
+            "a 1x1 convolution"
+        )
+    return name
+
+
+def logits_layer(root: nn.Module, graph: fx.Graph) -> tuple[str | None, str]:
+    """The name of the linear layer or 1x1 convolution that makes the output of ``graph``, or None and what does.
+
+    Example:
+        >>> net = fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout()))
+        >>> logits_layer(net, net.graph)
+        ('1', '')
+    """
+    modules = dict(root.named_modules())
+    [output] = [node for node in graph.nodes if node.op == "output"]
+    node = output.args[0]
+    while isinstance(node, fx.Node):
+        layer = modules.get(str(node.target)) if node.op == "call_module" else None
+        if node.op == "call_function" and node.target in (F.linear, torch.conv2d, F.conv2d):
+            weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+            if isinstance(weight, fx.Node) and weight.op == "get_attr":
+                owner = str(weight.target).rpartition(".")[0]
+                node, layer = weight, modules.get(owner)
+                if _makes_logits(layer):
+                    return owner, ""
+            return None, f"the operation {node.name}"
+        if _makes_logits(layer):
+            return str(node.target), ""
+        passes = isinstance(layer, _PASSING) or (
+            node.target in (_METHODS if node.op == "call_method" else _FUNCTIONS if node.op == "call_function" else ())
+        )
+        if not passes or not node.args:
+            return (
+                None,
+                f"{type(layer).__name__} {node.target!r}" if layer is not None else f"the operation {node.name}",
+            )
+        node = node.args[0]
+    return None, f"a {type(node).__name__}"
+
+
+def trunk_of(network: Branching) -> frozenset[str]:
+    """The names of the parameters that a trained network brings: all but those of the exits and of the last layer.
+
+    Example:
+        >>> from ramify.nn.attach import attach_exits
+        >>> own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+        >>> network = attach_exits(own, ["1"], example=torch.rand(1, 1, 8, 8))
+        >>> sorted(name.rpartition(".")[2] for name in trunk_of(network))
+        ['bias', 'weight']
+    """
+    heads = [stage.get_submodule("exit") for stage in network.stages if getattr(stage, "exit", None) is not None]
+    for body in network.stages[-1].modules():
+        if isinstance(body, fx.GraphModule):
+            name, _ = logits_layer(body, body.graph)
+            heads += [] if name is None else [body.get_submodule(name)]
+    learned = {id(parameter) for head in heads for parameter in head.parameters()}
+    return frozenset(name for name, parameter in network.named_parameters() if id(parameter) not in learned)
+
+
+def _makes_logits(layer: nn.Module | None) -> bool:
+    if isinstance(layer, nn.Conv2d):
+        return layer.kernel_size == (1, 1) and layer.groups == 1
+    return isinstance(layer, nn.Linear)
+
+
+def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) -> nn.Module:
+    """``module`` with as many logits as ``classes``: its last layer, drawn, where it makes another number."""
+    layer = module.get_submodule(name)
+    with drawing(seed, "head"):
+        fresh: nn.Linear | nn.Conv2d
+        if isinstance(layer, nn.Linear) and layer.out_features != classes:
+            fresh = nn.Linear(layer.in_features, classes, layer.bias is not None)
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels != classes:
+            fresh = nn.Conv2d(layer.in_channels, classes, 1, bias=layer.bias is not None)
+        else:
+            return module
+        nn.init.normal_(fresh.weight, std=0.01)
+        if fresh.bias is not None:
+            nn.init.zeros_(fresh.bias)
+    fresh.train(layer.training)
+    if not name:
+        return fresh
+    parent, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(parent), leaf, fresh)
+    return module
+
+
+# Weights and normalization.
+
+
+def load_weights(module: nn.Module, path: Path, last: str) -> None:
+    """Load a file of weights into ``module``; those of its last layer, called ``last``, may be of other classes.
+
+    Args:
+        module: what they are for.
+        path: a .safetensors file, or what ``torch.save`` wrote of a state dict, which is read with ``weights_only``.
+        last: the layer that may be missing there, or have another shape.
+
+    Raises:
+        ConfigError: the file cannot be read, or its names or shapes are not those of ``module``.
+    """
+    given = _read_weights(path)
+    own = module.state_dict()
+    for prefix in PREFIXES:
+        if not own.keys() & given.keys() and all(name.startswith(prefix) for name in given):
+            given = {name.removeprefix(prefix): value for name, value in given.items()}
+    ends = {f"{last}.{leaf}".removeprefix(".") for leaf in ("weight", "bias")}
+    odd = {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    if odd & ends:
+        odd -= ends
+        given = {name: value for name, value in given.items() if name not in ends}
+    optional = ends | {name for name in own if name.endswith("num_batches_tracked")}
+    missing, surplus = own.keys() - given.keys() - optional, given.keys() - own.keys() - ends
+    problems = [
+        *([f"misses {_some(missing)}"] if missing else []),
+        *([f"has {_some(surplus)} too many"] if surplus else []),
+        *([f"has other shapes of {_some(odd)}"] if odd else []),
+    ]
+    if problems:
+        raise ConfigError(
+            f"network.weights: got {path}, which {' and '.join(problems)}; accepted: the weights of this network"
+        )
+    with torch.no_grad():
+        for name, value in given.items():
+            if name in own:
+                own[name].copy_(value)
+
+
+def _some(names: set[str]) -> str:
+    first = sorted(names)[:3]
+    return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    accepted = "accepted: a .safetensors file, or a state dict that torch.save wrote"
+    try:
+        found: object = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"network.weights: got {path}, which does not exist; {accepted}") from None
+    except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        why = "it holds more than tensors" if isinstance(error, UnpicklingError) else _first_line(error)
+        raise ConfigError(f"network.weights: got {path}, which cannot be read ({why}); {accepted}") from error
+    for key in NESTED:
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ConfigError(f"network.weights: got {path}, which holds no state dict; {accepted}")
+    return {str(name): value for name, value in found.items()}
+
+
+def _normalization(config: NetworkConfig, module: nn.Module) -> Normalization | None:
+    """By what the pictures are normalized: as ``network.normalization`` says, or else as the module does."""
+    assert config.input_shape is not None
+    channels = config.input_shape[0]
+    said = config.normalization
+    if said == "data":
+        return None
+    if said == "none":
+        return (0.0,) * channels, (1.0,) * channels
+    if said == "imagenet":
+        found: Normalization | None = IMAGENET
+    elif said is not None:
+        found = said
+    else:
+        found = _own_normalization(module, channels)
+    if found is not None and {len(numbers) for numbers in found} != {channels}:
+        if said is None:
+            return None
+        raise ConfigError(
+            f"network.normalization: got {len(found[0])} means and {len(found[1])} deviations; accepted: {channels} "
+            "each, as the pictures have so many channels"
+        )
+    return found
+
+
+def _own_normalization(module: nn.Module, channels: int) -> Normalization | None:
+    """What timm says of the model, or attributes ``mean`` and ``std``; buffers of these names it applies itself."""
+    buffers = dict(module.named_buffers(recurse=False))
+    if "mean" in buffers and "std" in buffers:
+        return (0.0,) * channels, (1.0,) * channels
+    settings = getattr(module, "pretrained_cfg", None)
+    pair = [
+        settings.get(name) if isinstance(settings, Mapping) else getattr(module, name, None) for name in ("mean", "std")
+    ]
+    numbers = [_numbers(each) for each in pair]
+    mean, std = numbers
+    return None if mean is None or std is None or not all(value > 0 for value in std) else (mean, std)
+
+
+def _numbers(given: object) -> tuple[float, ...] | None:
+    values = given.flatten().tolist() if isinstance(given, Tensor) else given
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        return None
+    return tuple(float(value) for value in values) if all(isinstance(value, int | float) for value in values) else None

@@ -1,0 +1,211 @@
+"""One door to a saved network and all that can be done with it: :func:`open`."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, overload
+
+from torch import Tensor
+
+from ramify.data.fetch import Progress
+from ramify.errors import InputError
+from ramify.nn.branching import Branching, Prediction
+from ramify.ops.policy import Criterion, Policy
+from ramify.run.calibrate import calibrate_run
+from ramify.run.checkpoint import Card, ExitPolicy
+from ramify.run.choice import choose_policy
+from ramify.run.folder import is_run
+from ramify.run.readback import Measured, describe, remeasure
+from ramify.run.saved import RUNS, find_saved, read_saved
+from ramify.run.summary import Summary
+from ramify.ship.answer import answerer
+from ramify.ship.export import Export, export
+from ramify.ship.hub import write_hub
+from ramify.ship.picture import find_pictures
+from ramify.ship.predict import Predicted, predict_files
+from ramify.show.report.write import report
+
+
+class Opened:
+    """A run, or a saved network that no run has made; :func:`open` gives one.
+
+    Attributes:
+        folder: where it lies.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __repr__(self) -> str:
+        return f"ramify.open({str(self.folder)!r})"
+
+    @property
+    def name(self) -> str:
+        """Of the run, or of the folder."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def _saved(self) -> tuple[Branching, Card]:
+        return read_saved(self.folder)
+
+    @property
+    def network(self) -> Branching:
+        """The network that stands for the run, on the CPU and in evaluation mode; read when it is first asked for."""
+        return self._saved[0]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self._saved[1].classes
+
+    @property
+    def policy(self) -> Policy | None:
+        """The calibrated exit policy, None without one."""
+        kept = self._saved[1].policy
+        return None if kept is None else kept.calibration.policy
+
+    @property
+    def summary(self) -> Summary:
+        """What the run came to, or what the network is."""
+        return describe(self.folder)
+
+    def evaluate(self, *overrides: str, trigger: bool = False, progress: Progress | None = None) -> Measured:
+        """Measure every exit and the policy on the test pictures, as ``ramify evaluate`` does.
+
+        Args:
+            overrides: such as ``data.source=other_photos/``, which a network without a run needs.
+            trigger: stamp every picture with the square of ``data.trigger``.
+            progress: called with how far a download is.
+
+        Raises:
+            InputError: the pictures cannot be had, or have classes that the network does not know.
+        """
+        return remeasure(self.folder, overrides, trigger=trigger, progress=progress)
+
+    @overload
+    def predict(self, pictures: Tensor, threshold: float | None = None) -> Prediction: ...
+    @overload
+    def predict(
+        self, pictures: str | Path | Sequence[str | Path], threshold: float | None = None
+    ) -> list[Predicted | InputError]: ...
+
+    def predict(
+        self, pictures: Tensor | str | Path | Sequence[str | Path], threshold: float | None = None
+    ) -> Prediction | list[Predicted | InputError]:
+        """Answer pictures, each at the first exit that is sure enough; without a policy, at the last exit.
+
+        Args:
+            pictures: a tensor ``[B, C, H, W]`` in [0, 1]; or picture files and folders of them, of which those that
+                cannot be read give their error.
+            threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the policy.
+
+        Raises:
+            InputError: the tensor has values above 1, there is no such file, or ``threshold`` is out of range.
+        """
+        if isinstance(pictures, Tensor):
+            network, card = self._saved
+            return network.predict(pictures, choose_policy(card, threshold).policy)
+        named: Iterable[str | Path] = [pictures] if isinstance(pictures, str | Path) else pictures
+        return list(
+            predict_files(answerer(self.folder, threshold=threshold), find_pictures([Path(each) for each in named]))
+        )
+
+    def calibrate(
+        self,
+        *,
+        max_drop: float | None = None,
+        max_macs: float | None = None,
+        max_latency_ms: float | None = None,
+        criterion: Criterion = "max_probability",
+        confidence: float | None = None,
+        progress: Progress | None = None,
+    ) -> ExitPolicy:
+        """Choose the thresholds on the validation pictures of the run, and keep them with the network.
+
+        Arguments and errors are those of :func:`ramify.calibrate_run`.
+        """
+        found = calibrate_run(
+            self._run("calibrate"),
+            max_drop=max_drop,
+            max_macs=max_macs,
+            max_latency_ms=max_latency_ms,
+            criterion=criterion,
+            confidence=confidence,
+            progress=progress,
+        )
+        self.__dict__.pop("_saved", None)
+        return found
+
+    def export(
+        self,
+        out: str | Path | None = None,
+        *overrides: str,
+        to: Literal["onnx", "torch", "hub"] = "onnx",
+        quantize: Literal["int8"] | None = None,
+        threshold: float | None = None,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Export | Path:
+        """Write the network as files for elsewhere, run and compared before they are kept.
+
+        Args:
+            out: the folder to write; None: ``onnx``, ``onnx-int8``, ``torch`` or ``hub`` in that of the run.
+            overrides: ``data.*`` keys, where the pictures lie elsewhere now.
+            to: ONNX graphs, programs of ``torch.export``, or a model folder with its card.
+            quantize: ``int8``, with ``onnx``.
+            threshold: in place of the calibrated policy; not with ``hub``.
+            overwrite: replace an export that is there.
+            progress: called with how far a download is.
+
+        Returns:
+            What was written, or the folder of ``hub``.
+
+        Raises:
+            InputError, RunError: as :func:`ramify.export` and :func:`ramify.write_hub`.
+        """
+        if to == "hub":
+            if quantize is not None or threshold is not None or overrides:
+                raise InputError("export: got more than out and overwrite with to='hub'; accepted: these two")
+            return write_hub(self._run("export to a model folder"), out, overwrite=overwrite)
+        return export(
+            self.folder,
+            out,
+            to=to,
+            quantize=quantize,
+            threshold=threshold,
+            overwrite=overwrite,
+            overrides=overrides,
+            progress=progress,
+        )
+
+    def report(self, out: str | Path | None = None, progress: Progress | None = None) -> Path:
+        """Write the report of the run, one HTML page, and say where it is; see :func:`ramify.report`."""
+        return report(self._run("report"), out=out, progress=progress)
+
+    def _run(self, what: str) -> Path:
+        if not is_run(self.folder):
+            raise InputError(f"{what}: got {self.folder}, a network that no run has made; accepted: a run")
+        return self.folder
+
+
+def open(name_or_folder: str | Path, runs_dir: str | Path = RUNS) -> Opened:  # noqa: A001 - ramify.open
+    """The run called ``name_or_folder``, or a saved network, with all that can be done with it.
+
+    Args:
+        name_or_folder: the name of a run or the path of its folder, a model folder of ``ramify export --to hub``, or a
+            folder of :func:`ramify.save`.
+        runs_dir: where runs are looked for by name.
+
+    Raises:
+        InputError: there is none of these; the nearest name is given.
+
+    Example:
+        >>> import tempfile
+        >>> import ramify
+        >>> config = ramify.NetworkConfig(structure=(1, 0), kind="full_ic", input_shape=(1, 8, 8), classes=2)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     saved = open(ramify.save(ramify.Network(config), f"{place}/mine", classes=["cat", "dog"]))
+        ...     saved.classes, len(saved.network.stages), saved.policy
+        (('cat', 'dog'), 2, None)
+    """
+    return Opened(find_saved(name_or_folder, runs_dir))

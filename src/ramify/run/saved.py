@@ -1,0 +1,198 @@
+"""From a name or a folder to a saved network, the one way; and keeping a network that no run has made.
+
+A network is named by a run (``demo``), the folder of one (``runs/demo``), a checkpoint in it (``runs/demo/best``), a
+model folder of ``ramify export --to hub``, or a folder of :func:`save`.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from ramify.config import Config, NetworkConfig
+from ramify.configfile import read_config
+from ramify.errors import InputError
+from ramify.files import readable_folder, replace_folder
+from ramify.nn.attached import Attached
+from ramify.nn.branching import Branching
+from ramify.nn.network import Network
+from ramify.ops.calibrate import Calibration
+from ramify.ops.policy import Policy
+from ramify.run.checkpoint import Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
+from ramify.run.folder import CONFIG, is_run
+
+RUNS = "runs"
+"""Where runs are looked for by name, unless somebody says otherwise."""
+
+
+def find_run(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
+    """The folder of the run called ``name``, or that ``name`` is the path of.
+
+    Raises:
+        InputError: there is no such run; the nearest name is given.
+    """
+    runs = Path(runs_dir)
+    for folder in (runs / name, Path(name)):
+        if is_run(folder):
+            return folder
+    names = sorted(entry.name for entry in runs.iterdir() if is_run(entry)) if runs.is_dir() else []
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"nearest: {near[0]}" if near else f"there: {', '.join(names[:8]) or 'none'}"
+    raise InputError(
+        f"got {str(name)!r}, which is no run in {runs}; accepted: the name of a run or the path of its folder ({hint})"
+    )
+
+
+def find_saved(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
+    """The folder of a run, as :func:`find_run`, or that of a network which is no part of a run.
+
+    Raises:
+        InputError: there is neither.
+    """
+    folder = Path(name)
+    if is_checkpoint(folder) and not is_run(folder.resolve().parent):
+        return folder
+    return find_run(name, runs_dir)
+
+
+def run_behind(name: str | Path, runs_dir: str | Path = RUNS) -> Path | None:
+    """The run that a network comes from, be it named by the run, a checkpoint in it or an export; None without one."""
+    with contextlib.suppress(InputError):
+        return find_run(name, runs_dir)
+    parent = Path(name).resolve().parent
+    return parent if is_run(parent) else None
+
+
+def config_of(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration of the run in ``folder``, changed by ``overrides``.
+
+    A network that no run has made has none: its pictures are those of an override ``data.source=...``.
+
+    Raises:
+        InputError: an override is not accepted, or there is neither.
+    """
+    if is_run(folder):
+        return read_config([folder / CONFIG], overrides)
+    if not any(text.startswith("data.source=") for text in overrides):
+        raise InputError(f"{folder}: is not a run, and names no pictures; accepted: data.source=... beside it")
+    return read_config(overrides=overrides)
+
+
+def checkpoint_of(run: Path) -> Path:
+    """The checkpoint that stands for a run: ``compact`` or else ``best``, or ``last`` until it has fully grown.
+
+    Raises:
+        InputError: the run has no checkpoint yet.
+    """
+    for name in ("compact", "best", "last"):
+        if readable_folder(run / name).exists():
+            return run / name
+    raise InputError(f"{run}: has no checkpoint yet; accepted: a run that has trained for one epoch")
+
+
+def find_checkpoint(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
+    """The folder that holds the network called ``name``; see :func:`checkpoint_of` for that of a run.
+
+    Raises:
+        InputError: there is no such network.
+    """
+    folder = Path(name)
+    return folder if is_checkpoint(folder) else checkpoint_of(find_run(name, runs_dir))
+
+
+def read_saved(name: str | Path, runs_dir: str | Path = RUNS) -> tuple[Branching, Card]:
+    """The network called ``name``, on the CPU and in evaluation mode, and what is known of it.
+
+    Raises:
+        InputError: there is no such network.
+        CheckpointError: it cannot be read.
+    """
+    return read_model(find_checkpoint(name, runs_dir))
+
+
+def load(path: str | Path, runs_dir: str | Path = RUNS) -> Branching:
+    """A saved network, on the CPU and in evaluation mode; no code but ramify's is run to read it.
+
+    Args:
+        path: the name of a run or the path of its folder, a checkpoint (``runs/demo/best``), a model folder of
+            ``ramify export --to hub``, or a folder of :func:`save`; of a run, the best network is taken, or the last
+            while there is no best one.
+        runs_dir: where runs are looked for by name.
+
+    Raises:
+        InputError: there is no such network.
+        CheckpointError: what is there cannot be read.
+    """
+    return read_saved(path, runs_dir)[0]
+
+
+def load_policy(path: str | Path, runs_dir: str | Path = RUNS) -> Policy | None:
+    """The exit policy kept with a saved network, None where it was never calibrated; arguments as :func:`load`."""
+    kept = read_saved(path, runs_dir)[1].policy
+    return None if kept is None else kept.calibration.policy
+
+
+def save(
+    network: Branching,
+    folder: str | Path,
+    *,
+    classes: Sequence[str] | None = None,
+    calibration: Calibration | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Keep a network that no run has made, such as one from a training loop of your own.
+
+    :func:`load` and :func:`ramify.open` read it back, and so does every command that takes a saved network.
+
+    Args:
+        network: with all its stages, or fewer.
+        folder: where to; made if need be.
+        classes: names of the classes, in the order of the logits; None: ``0``, ``1`` and so on.
+        calibration: of :func:`ramify.calibrate` with costs in MACs; the network then answers by its policy.
+        overwrite: replace a network that is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder holds something, or there are not as many names as classes.
+        RunError: the folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import ramify
+        >>> config = ramify.NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=2)
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     kept = save(ramify.Network(config, stages=2), f"{place}/mine", classes=["cat", "dog"])
+        ...     len(ramify.load(kept).stages)
+        2
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not is_checkpoint(folder) or is_run(folder.resolve().parent):
+            raise InputError(f"folder: got {folder}, which holds something else; accepted: a free name")
+        if not overwrite:
+            raise InputError(f"folder: got {folder}, a saved network; accepted: a free name, or overwrite=True")
+    count = network.classes
+    names = tuple(map(str, range(count))) if classes is None else tuple(classes)
+    if len(set(names)) != count:
+        raise InputError(f"classes: got {len(names)} names; accepted: {count} different ones, one for each logit")
+    policy = None if calibration is None else ExitPolicy(calibration, "MACs")
+    card = card_with(Card(_config_of(network), len(network.stages), names, 0, policy=policy), network)
+    replace_folder(folder, pack_model(network, card))
+    return folder
+
+
+def _config_of(network: Branching) -> NetworkConfig:
+    """What a configuration can say of the network; of a module with exits its graph says the rest."""
+    if isinstance(network, Network):
+        return network.config
+    assert isinstance(network, Attached)
+    channels, height, width = network.input_shape
+    return NetworkConfig(
+        kind="full_ic" if network.points else "full",
+        module="ramify:attach_exits",
+        exits_at=tuple(point.name for point in network.points) or None,
+        input_shape=(channels, height, width),
+        classes=network.classes,
+    )
