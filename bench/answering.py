@@ -10,7 +10,7 @@ test pictures in turn in this process, one thread, one at a time and 256 at once
 
 - *ordinary*: the way to answer early that one writes in a hurry: at each exit softmax, and ``if`` it is sure, return.
   One picture at a time.
-- *whole*: the same network without internal classifiers, folded (``ramify.ops.fold``).
+- *whole*: the same network without internal classifiers, folded (``ramify.fold``).
 - *early*: the network with its policy, folded.
 - *plain*: the network with its policy as it was trained.
 

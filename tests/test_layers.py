@@ -14,8 +14,8 @@ nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
 sections config configfile presets rescaling schedule
 nn.recording nn.following nn.graph nn.constants nn.branching nn.equilibrium nn.exit nn.widths nn.network nn.survey
 nn.resize nn.attached nn.data_form nn.attach nn.backbone
-ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.trim ops.convert
-ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.traced
+ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.budget ops.trim
+ops.convert ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact ops.traced
 ops.rewrite ops.fold
 ops.policy ops.certify ops.calibrate
 data data.pictures data.split data.cache data.decode data.archive data.layout data.formats data.folder data.fetch

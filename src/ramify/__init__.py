@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
     from ramify.nn.attach import attach_exits as attach_exits
+    from ramify.nn.attach import branches as branches
     from ramify.nn.attach import exit_points as exit_points
     from ramify.nn.equilibrium import balanced_logits as balanced_logits
     from ramify.nn.network import Network as Network
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
+    from ramify.ops.fold import fold as fold
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
@@ -91,13 +93,14 @@ _HOME = {
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
-    "ramify.nn.attach": ("attach_exits", "exit_points"),
+    "ramify.nn.attach": ("attach_exits", "branches", "exit_points"),
     "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
+    "ramify.ops.fold": ("fold",),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.policy": ("Policy", "confidences", "follow"),

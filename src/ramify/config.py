@@ -411,7 +411,7 @@ def _backbone_network(network: NetworkConfig) -> Iterator[tuple[str, object, str
     elif len(set(at)) < len(at):
         yield "network.exits_at", network.exits_at, "each name once"
     if network.module_args and network.module is None:
-        yield "network.module_args", network.module_args, "no arguments, as there is no network.module"
+        yield "network.module_args", dict(network.module_args), "no arguments, as there is no network.module"
     if network.pretrained is not None and network.backbone is None:
         why = "a module comes as its function makes it, or with network.weights"
         yield "network.pretrained", network.pretrained, f"null without network.backbone, as {why}"
@@ -490,6 +490,9 @@ def _pruning_contradictions(config: Config) -> Iterator[tuple[str, object, str]]
         return
     if not prune.epochs:
         yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
+    for key, budget in (("prune.max_parameters", prune.max_parameters), ("prune.max_macs", prune.max_macs)):
+        if budget is not None and (prune.policy, prune.unit, prune.rounds) != ("normal", "channel", 1):
+            yield key, budget, "null, unless prune.policy is normal, prune.unit channel and prune.rounds 1"
     if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
         yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
     if prune.unit == "channel" and network.cells == "seed":

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,11 @@ def _not_a_truth_value(value: object) -> object:
 def _as_name(value: object) -> object:
     # In YAML the name of a digit is a number.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_pairs(value: object) -> object:
+    # A configuration is hashed, which a mapping cannot be.
+    return tuple(value.items()) if isinstance(value, dict) else value
 
 
 Whole = Annotated[int, BeforeValidator(_not_a_truth_value)]
@@ -244,9 +249,11 @@ class NetworkConfig(Section):
         ),
     ] = None
     module_args: Annotated[
-        dict[str, Argument],
+        tuple[tuple[str, Argument], ...],
+        BeforeValidator(_as_pairs),
+        PlainSerializer(dict),
         Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
-    ] = {}
+    ] = ()
     weights: Annotated[
         Annotated[str, Field(min_length=1)] | None,
         Key(
@@ -575,6 +582,21 @@ class PruneConfig(Section):
         ),
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    max_parameters: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted "
+            "network so many parameters, or this share of them",
+        ),
+    ] = None
+    max_macs: Annotated[
+        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Key(
+            "a whole number >= 1, a share in (0, 1), or null",
+            "the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold",
+        ),
+    ] = None
     compact: Annotated[
         bool, Key("true, false", "at the end of the run, take dead channels out, and measure what that gave")
     ] = False

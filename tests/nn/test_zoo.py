@@ -13,7 +13,7 @@ from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, plan
 from ramify.nn.zoo import ZOO
-from ramify.ops.channels import channels
+from ramify.ops.channels import alive, channels
 from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
 from ramify.ops.grow import grow
@@ -164,7 +164,7 @@ def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int |
 def compact_half(network: Network) -> Network:
     """``network`` without half of the channels that it can lose, taken out."""
     prune(network, 0.5, "random", unit="channel")
-    lost = sum(not channel.alive(network) for channel in channels(network))
+    lost = sum(not alive(network, group) for group in channels(network))
     small, receipt = compact(network)
     assert receipt.removed == lost > 0
     assert receipt.after[-1].kept == receipt.after[-1].weights, "half of it is gone, and the rest is not masked"

@@ -210,13 +210,13 @@ class Norm(NamedTuple):
     place: int
 
 
-def kind(group: ChannelGroup) -> str:
+def kind_of(group: ChannelGroup) -> str:
     """Whether only the cell that makes a group reads it: ``inner`` or ``output``."""
     cell = f"{owner(group)}."
     return "inner" if all(place.name.startswith(cell) for place in group.readers) else "output"
 
 
-def index(group: ChannelGroup) -> int:
+def index_of(group: ChannelGroup) -> int:
     """The row of its makers that makes a group of a single channel."""
     rows = {row for place in group.makers for row in place.at}
     assert len(rows) == 1, group
@@ -264,7 +264,7 @@ def filtered(group: ChannelGroup) -> bool:
 def rectified(network: Network, group: ChannelGroup) -> bool:
     """Whether a channel passes a ReLU before anything reads it."""
     types = {name: cell.type for _, name, cell in existing_cells(network)}
-    return kind(group) == "inner" or types[owner(group)] not in ("preactivation", "compact")
+    return kind_of(group) == "inner" or types[owner(group)] not in ("preactivation", "compact")
 
 
 def biased(network: nn.Module, group: ChannelGroup) -> list[Norm]:

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from ramify.nn.cells.separable import DepthwiseCell
 from ramify.nn.graph import ChannelGroup, Places
 from ramify.nn.masked import masked_layers
-from ramify.nn.network import Network
-from ramify.nn.widths import cell_names
+from ramify.nn.network import Network, existing_cells
 from ramify.ops.channels import (
     alive,
     channel_scores,
@@ -34,8 +33,8 @@ from tests.ops.networks import (
     build,
     chain,
     every_narrow,
-    index,
-    kind,
+    index_of,
+    kind_of,
     last_cell,
     norms,
     pictures_for,
@@ -82,7 +81,7 @@ def test_the_channels_are_those_of_the_cells_in_order(
             kinds = ["inner"] if first or wiring != "dense" else ["inner", "output"]
             first = False
             expected += [(stage, f"stages.{stage}.cells.{i}", each, n) for each in kinds for n in range(3)]
-    assert [(stage_of(group), owner(group), kind(group), index(group)) for group in found] == expected
+    assert [(stage_of(group), owner(group), kind_of(group), index_of(group)) for group in found] == expected
     assert len(set(found)) == len(found)
 
 
@@ -154,20 +153,20 @@ def check_makers(network: Network) -> None:
     whole = copy.deepcopy(network.state_dict())
     twin = copy.deepcopy(network)
     for group in channels(network):
-        at = f"{owner(group)} {kind(group)}"
-        assert before[at][:, index(group)].var() > 0 or not before[at][:, index(group)].any()
+        at = f"{owner(group)} {kind_of(group)}"
+        assert before[at][:, index_of(group)].var() > 0 or not before[at][:, index_of(group)].any()
         twin.load_state_dict(whole)
         masks = without_makers(network, [group])
         for name in group.space:
-            assert masked_layers(twin)[name].mask[index(group)].all()
+            assert masked_layers(twin)[name].mask[index_of(group)].all()
             masked_layers(twin)[name].mask.copy_(masks[name])
         assert alive(network, group)
         assert not alive(twin, group)
         after = outputs(twin)[at]
         # Constant over pictures and places: only batch norm speaks.
-        given = after[:, index(group)]
+        given = after[:, index_of(group)]
         assert torch.equal(given, given[:1, :1, :1].expand_as(given))
-        others = [i for i in range(after.shape[1]) if i != index(group)]
+        others = [i for i in range(after.shape[1]) if i != index_of(group)]
         assert torch.equal(after[:, others], before[at][:, others])
 
 
@@ -261,7 +260,7 @@ def check_silence(network: Network, data: st.DataObject) -> None:
     twin = copy.deepcopy(network)
     for mode in (True, False, True, False):
         seen = outputs(network.train(mode))
-        assert not any(seen[f"{owner(group)} {kind(group)}"][:, index(group)].any() for group in lost)
+        assert not any(seen[f"{owner(group)} {kind_of(group)}"][:, index_of(group)].any() for group in lost)
         # Nor does anything reach its readers, be it through a batch norm of theirs.
         with torch.no_grad():
             twin.train(mode).load_state_dict(network.state_dict())
@@ -375,8 +374,8 @@ def test_a_chain_can_lose_what_no_identity_adds_up(name: str) -> None:
     network = chain(name)
     found = channels(network)
     counts = [
-        tuple(sum((owner(group), kind(group)) == (cell, each) for group in found) for each in ("inner", "output"))
-        for cell in cell_names(network.plans)
+        tuple(sum((owner(group), kind_of(group)) == (cell, each) for group in found) for each in ("inner", "output"))
+        for _, cell, _ in existing_cells(network)
     ]
     assert counts == LOST[name]
     assert len(set(found)) == len(found)
@@ -403,7 +402,7 @@ def test_a_grown_stage_of_any_cell_does_not_read_the_dead(name: str) -> None:
     """What it would read of them may change as it likes."""
     for stages in range(1, len(NARROW[name][1])):
         network = chain(name, stages)
-        lost = [group for group in channels(network) if kind(group) == "output" and index(group) == 1]
+        lost = [group for group in channels(network) if kind_of(group) == "output" and index_of(group) == 1]
         set_masks(network, without_makers(network, lost))
         last = network.plans[stages - 1].cells[-1]
         dead = dead_trunk(network)

@@ -37,8 +37,8 @@ from tests.ops.networks import (
     chain,
     every_narrow,
     filtered,
-    index,
-    kind,
+    index_of,
+    kind_of,
     narrow,
     norms,
     pictures_for,
@@ -209,7 +209,7 @@ def touched(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
     width = network.config.widths[0]
     chosen: dict[ChannelGroup, str] = {}
     for i, group in enumerate(channels(network)):
-        if index(group) != (i // width) % width and draw(st.booleans()):
+        if index_of(group) != (i // width) % width and draw(st.booleans()):
             chosen[group] = ways[len(chosen) % len(ways)]
     for group, way in chosen.items():
         touch(network, group, way)
@@ -230,7 +230,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
     assert receipt.difference <= 1e-12 * max(1, float(network(torch.rand(32, 2, 8, 8)).detach().abs().max()))
     width = network.config.widths[0]
     for name, found in widths(network, small).items():
-        inner, out = (sum((owner(g), kind(g)) == (name, each) for g in going) for each in ("inner", "output"))
+        inner, out = (sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output"))
         assert found == (width, width - inner, width, width - out)
     now = {name: len(layer.weight) for name, layer in masked_layers(small).items()}
     rows = {name: (len(layer.weight), now[name]) for name, layer in masked_layers(network).items()}
@@ -289,7 +289,7 @@ def check_slices(network: Network, data: st.DataObject) -> None:
 @pytest.mark.parametrize("side", ["inner", "output"])
 def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
     network = build()
-    for number, group in enumerate(each for each in channels(network) if (kind(each), index(each)) == (side, 1)):
+    for number, group in enumerate(each for each in channels(network) if (kind_of(each), index_of(each)) == (side, 1)):
         one = copy.deepcopy(network)
         touch(one, group, way)
         small, receipt = compact(one)
@@ -302,7 +302,7 @@ def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
 @pytest.mark.parametrize("values", [(0.0, 0.0), (0.0, -1.0), (1.0, -1.0), (2.0, -1.9), (-2.0, 1.9), (0.0, 1e-6)])
 def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None:
     network = build()
-    group = next(each for each in channels(network) if kind(each) == "output")
+    group = next(each for each in channels(network) if kind_of(each) == "output")
     touch(network, group, "silent")
     for norm, value in zip(norms(group), values, strict=True):
         network.get_submodule(norm.name).get_buffer("running_mean")[norm.place] = 0
@@ -314,7 +314,7 @@ def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None
 
 def test_the_heads_follow_the_outputs_they_read() -> None:
     network = build()  # stages of 2, 2 and 1 cells
-    lost = [each for each in channels(network) if kind(each) == "output" and index(each) in (0, 2)]
+    lost = [each for each in channels(network) if kind_of(each) == "output" and index_of(each) in (0, 2)]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     small, receipt = compact(network)
@@ -380,7 +380,7 @@ def test_an_unpruned_network_is_left_as_it_is_and_said_to_be(wiring: str, cell: 
 @pytest.mark.parametrize("structure", [(1,), (1, 1), (0,)])
 def test_stages_without_cells(structure: tuple[int, ...]) -> None:
     network = build(structure=structure)
-    lost = [group for group in channels(network) if index(group) == 3]
+    lost = [group for group in channels(network) if index_of(group) == 3]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     small, receipt = compact(network)
@@ -390,7 +390,7 @@ def test_stages_without_cells(structure: tuple[int, ...]) -> None:
 
 def half_lost(network: Network) -> Network:
     """``network`` without channels 1 and 2 of each cell, compacted."""
-    lost = [group for group in channels(network) if index(group) in (1, 2)]
+    lost = [group for group in channels(network) if index_of(group) in (1, 2)]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     return compact(network)[0]
@@ -533,7 +533,7 @@ def test_training_goes_on_as_if_nothing_had_happened(wiring: str, optimizer_name
         return logits
 
     steps(network, optimizer)
-    lost = [group for group in channels(network) if index(group) in (1, 2)]
+    lost = [group for group in channels(network) if index_of(group) in (1, 2)]
     set_masks(network, mask_channels(network, lost), optimizer)
     silence(network, *lost, optimizer=optimizer)
     twin, twin_optimizer = copy.deepcopy((network, optimizer))
@@ -597,7 +597,7 @@ def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
     ways = draw(st.permutations(RELAYED))
     chosen: dict[ChannelGroup, str] = {}
     for number, group in enumerate(channels(network)):
-        if index(group) == 0 or not draw(st.booleans()):
+        if index_of(group) == 0 or not draw(st.booleans()):
             continue
         way = ways[number % len(ways)]
         if way == "relayed" and not relays(group):
@@ -623,9 +623,9 @@ def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network,
     same_answers(network, small)
     assert receipt.removed == len(going)
     for name, (inner, less, out, fewer) in widths(network, small).items():
-        gone = {each: sum((owner(g), kind(g)) == (name, each) for g in going) for each in ("inner", "output")}
+        gone = {each: sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output")}
         assert out - fewer == gone["output"]
-        if any((owner(group), kind(group)) == (name, "inner") for group in channels(network)):
+        if any((owner(group), kind_of(group)) == (name, "inner") for group in channels(network)):
             assert inner - less == gone["inner"]
     for old, new in zip(network.plans, small.plans, strict=True):
         assert (old.final, old.grid, old.head) == (new.final, new.grid, new.head)
@@ -685,7 +685,7 @@ def test_everything_that_any_cell_can_lose_goes_but_one(name: str) -> None:
 def test_channels_that_single_weights_starve_go_too(name: str) -> None:
     """Once they are silent: also the batch norms behind them, since here nobody masks what reads them."""
     network = chain(name)
-    lost = [group for group in channels(network) if index(group) == 1]
+    lost = [group for group in channels(network) if index_of(group) == 1]
     set_masks(network, without_makers(network, lost))
     silence(network, *lost)
     small, receipt = compact(network)
@@ -695,7 +695,7 @@ def test_channels_that_single_weights_starve_go_too(name: str) -> None:
 
 def test_a_filter_loses_its_groups() -> None:
     network = chain("separable")
-    lost = [group for group in channels(network) if index(group) in (0, 2)]
+    lost = [group for group in channels(network) if index_of(group) in (0, 2)]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     small, receipt = compact(network)
@@ -732,7 +732,7 @@ def test_a_batch_norm_on_the_way_to_a_reader_may_speak(name: str, constant: floa
 @pytest.mark.parametrize("way", ["unfiltered", "unfiltered constant"])
 def test_a_channel_that_no_filter_lets_through_goes_if_nothing_comes_instead(way: str) -> None:
     network = narrow([("plain", 4, 1), ("separable", 5, 1), ("separable", 4, 2)], [(3, "average")])
-    lost = [group for group in channels(network) if owner(group) != "stages.0.cells.2" and index(group) == 1]
+    lost = [group for group in channels(network) if owner(group) != "stages.0.cells.2" and index_of(group) == 1]
     for group in lost:
         touch(network, group, way)
     assert all(alive(network, group) for group in lost)
@@ -755,7 +755,7 @@ def test_a_bias_may_speak(name: str, bias: float, removed: int) -> None:
 
 def test_a_linear_cell_loses_the_pixels_of_a_channel() -> None:
     network = chain("unpadded")
-    group = next(each for each in channels(network) if owner(each) == "stages.1.cells.0" and index(each) == 2)
+    group = next(each for each in channels(network) if owner(each) == "stages.1.cells.0" and index_of(each) == 2)
     old = masked_layers(network)["stages.2.cells.0.linear"].weight.detach().clone()
     touch(network, group, "lost")
     small = compact(network)[0]
@@ -767,7 +767,7 @@ def test_a_linear_cell_loses_the_pixels_of_a_channel() -> None:
 @pytest.mark.parametrize("name", list(NARROW))
 def test_young_chains_are_cut_in_the_stages_to_come(name: str) -> None:
     network = chain(name, stages=1)
-    lost = [group for group in channels(network) if index(group) == 1]
+    lost = [group for group in channels(network) if index_of(group) == 1]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     small, receipt = compact(network)
@@ -775,7 +775,7 @@ def test_young_chains_are_cut_in_the_stages_to_come(name: str) -> None:
     while not small.complete:
         grow(small, seed=0)
         same_answers(small, compact(small)[0])
-    last = {owner(group) for group in lost if kind(group) == "output"}
+    last = {owner(group) for group in lost if kind_of(group) == "output"}
     cells = [cell for stage in small.plans for cell in stage.cells]
     before = [cell for stage in network.plans for cell in stage.cells]
     assert [old.in_channels - new.in_channels for old, new in zip(before, cells, strict=True)][1:] == [

@@ -165,7 +165,8 @@ class Shared(nn.Module):
         rows = z.view(len(z) if isinstance(z, Tensor) else z.size(0), 4, -1)
         positive = F.relu(z)
         self.relu(y)
-        return positive + y + rows.view_as(y) + torch.sigmoid(y) * y
+        summed: Tensor = positive + y + rows.view_as(y)
+        return summed + torch.sigmoid(y) * y
 
 
 class Functional(nn.Module):

@@ -12,7 +12,7 @@ from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
-from ramify.ops.channels import channels, dead_trunk
+from ramify.ops.channels import alive, channels, dead_trunk
 from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
 from ramify.ops.grow import can_keep, grow
@@ -263,7 +263,7 @@ def test_every_architecture_is_pruned_and_grown_and_pruned(name: str) -> None:
         if network.complete:
             break
         grow(network, optimizer, seed=0)
-    lost = [channel for channel in channels(network) if not channel.alive(network)]
+    lost = [group for group in channels(network) if not alive(network, group)]
     receipt = compact(network.eval())[1]
     assert receipt.removed == len(lost) > 0
     assert receipt.after[-1].kept == receipt.after[-1].weights

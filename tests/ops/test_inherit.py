@@ -22,7 +22,7 @@ from ramify.ops.inherit import measured
 from ramify.ops.loss import exit_losses
 from ramify.ops.prune import prune
 from ramify.ops.surgery import revived, set_masks
-from tests.ops.networks import Spec, narrow, pictures_for, shake
+from tests.ops.networks import Spec, index_of, kind_of, narrow, pictures_for, shake
 
 KINDS = ("dense", "iterative")
 CELLS = ("basic", "skip_second")
@@ -59,7 +59,7 @@ def pruned(network: Network, how: str, seed: int) -> Network:
     if how == "weight":
         prune(network, 0.5, "random", floor=0, seed=seed)
     elif how != "not":
-        lost = [channel for channel in channels(network) if (channel.index + seed) % 3 == 0]
+        lost = [group for group in channels(network) if (index_of(group) + seed) % 3 == 0]
         set_masks(network, mask_channels(network, lost))
         silence(network, *lost)
     return compact(network)[0] if how == "compact" else network
@@ -238,7 +238,7 @@ def test_the_constant_of_a_dead_channel_is_passed_on_if_it_is_read(kind: str) ->
 @pytest.mark.parametrize("fitted", [False, True])
 def test_the_place_of_a_dead_channel_that_nothing_reads_is_for_a_new_one(fitted: bool) -> None:
     network = seed_network("dense", (0, 1, 0, 1))
-    lost = [channel for channel in channels(network) if (channel.kind, channel.index) == ("output", 2)]
+    lost = [group for group in channels(network) if (kind_of(group), index_of(group)) == ("output", 2)]
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
     assert dead_trunk(network).tolist() == [False] * 10 + [True, False]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ramify.config import NetworkConfig
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.channels import channels, mask_channels, silence
+from ramify.ops.channels import channels, mask_channels, owner, silence
 from ramify.ops.compact import compact
 from ramify.ops.grow import grow
 from ramify.ops.loss import exit_losses
@@ -134,7 +134,7 @@ def test_state_is_widened_and_cut_with_the_weights() -> None:
     wide = optimizer_state(optimizer, network)[name]["momentum_buffer"]
     assert torch.equal(wide[:4], before)
     assert not wide[4:].any()
-    lost = [channel for channel in channels(network) if channel.cell == "stages.1.cells.0"][:2]
+    lost = [group for group in channels(network) if owner(group) == "stages.1.cells.0"][:2]
     set_masks(network, mask_channels(network, lost), optimizer)
     silence(network, *lost, optimizer=optimizer)
     small, _ = compact(network, optimizer)

@@ -14,7 +14,7 @@ from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
-from ramify.ops.channels import channels
+from ramify.ops.channels import alive, channels, owner
 from ramify.ops.compact import compact
 from ramify.ops.cost import place_exits, stage_density
 from ramify.ops.grow import grow
@@ -23,7 +23,7 @@ from ramify.ops.prune import prune
 from ramify.ops.saliency import SALIENCIES
 from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived
 from ramify.schedule import prune_targets
-from tests.ops.networks import chain, every_narrow, pictures_for
+from tests.ops.networks import chain, every_narrow, kind_of, norms, pictures_for
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 
@@ -365,14 +365,14 @@ def test_a_criterion_that_needs_labels_wants_pictures() -> None:
         prune(build(), 0.5, "magic")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_channels_are_kept_in_the_asked_number_and_give_nothing_when_lost(kind: str) -> None:
-    network = build(kind, channels=6)
+@pytest.mark.parametrize("wiring", KINDS)
+def test_channels_are_kept_in_the_asked_number_and_give_nothing_when_lost(wiring: str) -> None:
+    network = build(wiring, channels=6)
     optimizer = optimizer_for("adamw", network)
     steps(network, optimizer, 3)
     report = prune(network, 0.5, "magnitude", optimizer=optimizer, unit="channel")
     assert report.changed
-    lost_channels = [channel for channel in channels(network) if not channel.alive(network)]
+    lost_channels = [group for group in channels(network) if not alive(network, group)]
     assert len(lost_channels) == len(channels(network)) - round(0.5 * len(channels(network)))
     for name, layer in masked_layers(network).items():
         if name.endswith("conv1"):
@@ -382,24 +382,24 @@ def test_channels_are_kept_in_the_asked_number_and_give_nothing_when_lost(kind: 
             assert not partner.mask[:, lost].any()
     steps(network, optimizer, 20)
     assert revived(network) == 0
-    for channel in lost_channels:
-        for name in channel.norms:
-            norm = network.get_submodule(name)
-            assert isinstance(norm, torch.nn.BatchNorm2d)
-            assert norm.weight[channel.index] == norm.bias[channel.index] == 0
+    assert all(map(norms, lost_channels))
+    for name, place in (norm for group in lost_channels for norm in norms(group)):
+        norm = network.get_submodule(name)
+        assert isinstance(norm, torch.nn.BatchNorm2d)
+        assert norm.weight[place] == norm.bias[place] == 0
 
 
 def test_shuffled_channels_are_as_many_in_each_cell() -> None:
     plain, shuffled = build("dense", channels=8), build("dense", channels=8)
     prune(plain, 0.5, "magnitude", unit="channel")
     prune(shuffled, 0.5, "magnitude", unit="channel", control="shuffle", seed=1)
-    alive = [[(c.cell, c.kind, c.alive(net)) for c in channels(net)] for net in (plain, shuffled)]
-    assert sorted(alive[0]) == sorted(alive[1])
-    assert alive[0] != alive[1]
+    living = [[(owner(g), kind_of(g), alive(network, g)) for g in channels(network)] for network in (plain, shuffled)]
+    assert sorted(living[0]) == sorted(living[1])
+    assert living[0] != living[1]
 
 
 def test_too_few_channels_are_refused_with_the_smallest_ratio_that_works() -> None:
-    with pytest.raises(InputError, match=r"a cell would die; accepted: at least 0\.\d+"):
+    with pytest.raises(InputError, match=r"a layer would die; accepted: at least 0\.\d+"):
         prune(build("dense", channels=8), 0.01, "magnitude", unit="channel")
     config = NetworkConfig(cell="skip_second", structure=(1,), input_shape=(1, 8, 8), classes=3)
     with pytest.raises(InputError, match=r"prune\.unit: got channel, but .* has no channel to lose; accepted: weight"):
@@ -430,8 +430,8 @@ def test_every_architecture_keeps_the_asked_number_of_channels(name: str) -> Non
     network = architecture(name)
     prune(network, 0.3, "random", unit="channel")
     found = channels(network)
-    assert sum(channel.alive(network) for channel in found) == round(0.3 * len(found))
-    assert {channel.cell for channel in found if channel.alive(network)} == {channel.cell for channel in found}
+    assert sum(alive(network, group) for group in found) == round(0.3 * len(found))
+    assert {group.space for group in found if alive(network, group)} == {group.space for group in found}
     assert revived(network) == 0
     assert network(pictures_for(network)).isfinite().all()
 
@@ -455,7 +455,7 @@ def test_lost_channels_of_any_cell_stay_lost_while_it_trains(name: str, control:
     average.update_parameters(network)
     prune(network, 0.5, "magnitude", (), optimizer, unit="channel", control=control, followers=[average.module])  # type: ignore[arg-type]
     found = channels(network)
-    lost = [channel for channel in found if not channel.alive(network)]
+    lost = [group for group in found if not alive(network, group)]
     assert len(lost) == len(found) - round(0.5 * len(found))
     for _ in range(5):
         step()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 from ramify.nn.network import Network
-from ramify.ops.channels import channels
+from ramify.ops.channels import alive, channels, owner
 from ramify.ops.compact import compact
 from ramify.ops.grow import grow
 from ramify.ops.prune import prune
@@ -25,7 +25,7 @@ from ramify.ops.surgery import (
     set_masks,
 )
 from ramify.ops.widen import widen
-from tests.ops.networks import pictures_for
+from tests.ops.networks import index_of, pictures_for
 from tests.ops.test_inherit import KINDS, seed_network, step
 
 Groups = list[dict[str, object]]
@@ -62,7 +62,7 @@ def operated(network: Network, optimizer: torch.optim.Optimizer, operation: str)
         case ["prune", unit]:
             prune(network, 0.6, "random", (), optimizer, unit=unit)  # type: ignore[arg-type]
         case _:
-            lost = len([channel for channel in channels(network) if not channel.alive(network)])
+            lost = len([group for group in channels(network) if not alive(network, group)])
             network, receipt = compact(network, optimizer)
             assert receipt.removed == lost > 0
     return network
@@ -144,11 +144,11 @@ def test_the_channels_that_a_pruning_silences_are_those_that_lose_their_moments(
     step(network, optimizer)
     before = copy.deepcopy(optimizer_state(optimizer, network))
     prune(network, 0.5, "random", (), optimizer, unit="channel")
-    alive = {(channel.cell, channel.index): channel.alive(network) for channel in channels(network)}
+    living = {(owner(group), index_of(group)): alive(network, group) for group in channels(network)}
     after = optimizer_state(optimizer, network)
     for cell in ("stages.0.cells.0", "stages.0.cells.1"):
         for key in ("exp_avg", "exp_avg_sq"):
-            here = torch.tensor([alive[cell, index] for index in range(4)])
+            here = torch.tensor([living[cell, i] for i in range(4)])
             name = f"{cell}.norm1.weight"
             assert torch.equal(after[name][key], before[name][key] * here)
 

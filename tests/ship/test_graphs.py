@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.config import NetworkConfig
+from ramify.nn.attach import attach_exits
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.compact import compact
@@ -117,3 +118,16 @@ def test_every_kind_of_network_is_the_same_in_onnx_runtime() -> None:
         for network, each, logits in zip(networks, images, found, strict=True):
             with torch.inference_mode():
                 assert np.abs(logits - network(each).numpy()).max() <= TOLERANCE
+
+
+def test_layers_of_any_padding_lose_their_masks_and_nothing_else() -> None:
+    conv = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False)
+    own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), conv, nn.Flatten(), nn.Linear(216, 5, bias=False))
+    network = attach_exits(own, ["1"], example=torch.rand(2, 1, 8, 8), seed=0).eval()
+    for layer in masked_layers(network).values():
+        layer.mask.view(-1)[::2] = False
+    images = torch.rand(3, 1, 8, 8)
+    bare = plain(network)
+    assert not masked_layers(bare)
+    assert not any(name.endswith("mask") for name in bare.state_dict())
+    torch.testing.assert_close(bare(images), network(images).detach(), rtol=0, atol=1e-6)

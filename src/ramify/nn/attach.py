@@ -8,13 +8,14 @@ tensor is all that the operations behind it read of those before it.
 import difflib
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, fx, nn
 
 from ramify.errors import InputError
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
-from ramify.nn.survey import ExitPoint, Survey, survey, undisturbed
+from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace, undisturbed
 from ramify.seeds import drawing
 
 
@@ -84,9 +85,7 @@ def attach_exits(
             stages.append(AttachedStage(_between(found, start, end), head))
     points = [found.points[node] for node in nodes]
     network = Attached(stages, example.shape[1:], found.classes, points=points, frozen=freeze)
-    if mean is not None or std is not None:
-        channels = example.shape[1]
-        network.set_normalization(mean or [0.0] * channels, std or [1.0] * channels)
+    _normalize(network, mean, std)
     own = set(module.modules())
     for each in network.modules():
         if each not in own:
@@ -96,6 +95,97 @@ def attach_exits(
         module.requires_grad_(False)
         network.train(module.training)
     return network
+
+
+def branches(
+    stem: nn.Module,
+    stages: Sequence[nn.Module],
+    *,
+    example: Tensor,
+    classes: int,
+    exit: str = "mixed",  # noqa: A002 - as network.exit names it
+    final: str = "average",
+    existing: int = 1,
+    seed: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Attached:
+    """A branching network of your own stages, of which the first ``existing`` are there and the others still to grow.
+
+    Each stage reads what the one before it gives, the first one what ``stem`` gives; behind each stands a classifier,
+    behind the last the final one. :func:`ramify.grow` adds the next stage. The layers are used, not copied, and get
+    their masks in place.
+
+    Args:
+        stem: ``images -> trunk``.
+        stages: one or more, each ``trunk -> trunk``; the trunk is ``[B, C, H, W]``, ``[B, T, F]`` or ``[B, F]``.
+        example: one or more pictures, on the device of the layers.
+        classes: how many there are.
+        exit: of the internal classifiers, a name in :data:`ramify.nn.exit.EXITS`; ``final`` of the last one.
+        existing: how many stages exist from the start, at least 1.
+        seed: seed of the classifiers' weights; None draws from PyTorch's generator.
+        mean, std: as in :func:`attach_exits`.
+
+    Raises:
+        InputError: a stage cannot be traced or does not take what the one before it gives, or an argument does not fit.
+
+    Example:
+        >>> import torch
+        >>> from ramify.ops.grow import grow
+        >>> def block(channels):
+        ...     return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        >>> network = branches(block(1), [block(8), block(8)], example=torch.rand(1, 1, 8, 8), classes=10)
+        >>> network(torch.rand(5, 1, 8, 8)).shape, network.complete
+        (torch.Size([1, 5, 10]), False)
+        >>> grow(network).final, network(torch.rand(5, 1, 8, 8)).shape
+        (True, torch.Size([2, 5, 10]))
+    """
+    for key, name in (("exit", exit), ("final", final)):
+        if name not in EXITS:
+            raise InputError(f"{key}: got {name!r}; accepted: {', '.join(sorted(EXITS))}")
+    if not stages or not 1 <= existing <= len(stages):
+        raise InputError(f"existing: got {existing} of {len(stages)} stages; accepted: at least 1, at most all of them")
+    if classes < 2:
+        raise InputError(f"classes: got {classes}; accepted: a whole number >= 2")
+    made: list[AttachedStage] = []
+    trunk = torch.cat((example, example))
+    for index, stage in enumerate(stages):
+        module = nn.Sequential(stem, stage) if index == 0 else stage
+        with undisturbed(module):
+            root, _ = trace(module, train=True)
+            trunk = _given(root, module, trunk, index)
+        with drawing(seed, "exit", index):
+            head = head_for(trunk, classes, exit if index + 1 < len(stages) else final)
+        made.append(AttachedStage(root, head.train(module.training)))
+        root.train(module.training)
+    network = Attached(made, example.shape[1:], classes, existing=existing)
+    _normalize(network, mean, std)
+    for module, its in zip((stem, *stages), (made[0], *made), strict=True):
+        _put_masks(module, its)
+    return network.train(stem.training)
+
+
+def _given(root: nn.Module, module: nn.Module, trunk: Tensor, index: int) -> Tensor:
+    """What a stage makes of the trunk, in evaluation mode."""
+    try:
+        given: object = root.eval()(trunk)
+    except Exception as error:  # whatever the stage's own layers raise
+        raise InputError(
+            f"stages: got stage {index + 1} of type {type(module).__name__}, which does not take {list(trunk.shape)} "
+            f"({first_line(error)}); accepted: stages that read what the one before them gives"
+        ) from error
+    if not isinstance(given, Tensor) or given.ndim not in (2, 3, 4) or len(given) != len(trunk):
+        kind = list(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+        raise InputError(
+            f"stages: got stage {index + 1}, which gives {kind}; accepted: [B, C, H, W], [B, T, F] or [B, F] alone"
+        )
+    return given
+
+
+def _normalize(network: Attached, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    if mean is not None or std is not None:
+        channels = network.mean.numel()
+        network.set_normalization(mean or [0.0] * channels, std or [1.0] * channels)
 
 
 def exit_points(module: nn.Module, example: Tensor) -> list[ExitPoint]:
@@ -147,7 +237,7 @@ def head_for(value: Tensor, classes: int, name: str) -> nn.Module:
     return EXITS[name](channels, classes, grid).to(value.device, value.dtype)
 
 
-def _put_masks(module: nn.Module, network: Attached) -> None:
+def _put_masks(module: nn.Module, network: nn.Module) -> None:
     """Let the layers of ``module`` be the masked ones that ``network`` has made of them."""
     masked = {layer.weight: layer for layer in masked_layers(network).values()}
     for name, layer in list(module.named_modules()):

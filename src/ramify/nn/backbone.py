@@ -162,7 +162,7 @@ def _from_function(config: NetworkConfig) -> nn.Module:
             hint = f", the nearest {near[0]}" if near else ""
             raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{hint}")
         try:
-            made = function(**config.module_args)
+            made = function(**dict(config.module_args))
         except Exception as error:  # whatever the function does
             raise ConfigError(
                 f"{_source(config)}, which fails ({type(error).__name__}: {_first_line(error)}); accepted: a function "

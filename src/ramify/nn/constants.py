@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.nn.masked import masked_layers
-from ramify.nn.recording import Operation, Recorder, run
+from ramify.nn.recording import Operation, Recorder, flat, run
 
 
 class LayerInput(NamedTuple):
@@ -57,6 +57,7 @@ def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], 
     weights = {id(layer.weight): name for name, layer in layers.items()}
     found: dict[str, LayerInput] = {}
     products: dict[int, tuple[Tensor, str]] = {}  # weight times mask; kept, so that no id is given twice
+    decided: dict[int, Tensor] = {}  # whole numbers and booleans, which hold no NaN, made of what depends
 
     def follow(operation: Operation) -> None:
         if operation.name == "mul" and isinstance(operation.output, Tensor):
@@ -66,7 +67,7 @@ def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], 
 
     def compute(operation: Operation) -> object:
         if operation.name not in ("linear", "conv1d", "conv2d", "conv3d"):
-            return _computed(operation)
+            return _computed(operation, decided)
         weight = operation.tensor("weight")
         name = products[id(weight)][1] if id(weight) in products else weights.get(id(weight))
         value = operation.tensor("input")
@@ -98,17 +99,24 @@ def _layer(operation: Operation, weight: Tensor, mask: Tensor) -> object:
     return output.masked_fill(depends > 0.5, torch.nan)
 
 
-def _computed(operation: Operation) -> object:
-    """Any other operation; none may lose a NaN, but for a product with zero."""
-    if not operation.pointwise:
-        return run(operation)
+def _computed(operation: Operation, decided: dict[int, Tensor]) -> object:
+    """Any other operation; none may lose a NaN, but for a product with zero.
+
+    A comparison does, and so does what reads its answer: all of that then counts as what depends on the picture.
+    """
     values = [value for value in operation.tensors if value.is_floating_point()]
     nan = [value.isnan() for value in values]
     zero = [value == 0 for value in values] if operation.name == "mul" else []
+    lost = any(id(value) in decided for value in operation.tensors)
     output = run(operation)
-    if isinstance(output, Tensor) and output.is_floating_point():
-        for each in nan:
-            output.masked_fill_(each, torch.nan)
-        for each in zero:
-            output.masked_fill_(each, 0)
+    for value in flat(output):
+        if value.is_floating_point() and lost:
+            value.fill_(torch.nan)
+        elif value.is_floating_point() and operation.pointwise:
+            for each in nan:
+                value.masked_fill_(each, torch.nan)
+            for each in zero:
+                value.masked_fill_(each, 0)
+        elif not value.is_floating_point() and (lost or any(bool(each.any()) for each in nan)):
+            decided[id(value)] = value
     return output

@@ -201,7 +201,9 @@ def _layer(layer: nn.Module, name: str) -> Json:
     data: Json = [base.__name__, arguments, masked]
     twin = _read_layer(_items(data))
     shapes, wanted = ({k: v.shape for k, v in each.state_dict().items()} for each in (twin, layer))
-    if shapes != wanted or twin.extra_repr() != layer.extra_repr():
+    # Some hold [1, 1] where PyTorch has (1, 1).
+    told, read = (each.extra_repr().replace("[", "(").replace("]", ")") for each in (layer, twin))
+    if shapes != wanted or read != told:
         raise _not_held(f"the layer {name} of type {base.__name__}, whose arguments cannot be read back from it")
     return data
 

@@ -90,7 +90,7 @@ class Trail:
         if operation.name == "mul" and len({value.shape for value in operation.tensors}) == 1:
             self.slots[id(operation.output)] = first
         elif operation.name in MOVES and len(operation.tensors) == 1:
-            moved = operation.on(lambda value: self.slots[id(value)].places)
+            moved = operation.on(lambda value: self.slots[id(value)].places.contiguous())
             for value, index in zip(flat(operation.output), flat(moved), strict=True):
                 self.slots[id(value)] = Slots(first.name, index)
 
@@ -431,7 +431,6 @@ _ALIKE: dict[Rule, str] = {
     _take: _TAKES,
     _chunk: _CHUNKS,
     _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
-    _pointwise: "hardswish hardsigmoid hardtanh relu6 mish selu celu softplus logsigmoid softsign square",
     _rectify: "prelu _prelu_kernel",
     _normalize: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+_UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where"})
+"""Functions of single elements of which not every form has PyTorch's tag for that."""
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -34,7 +37,7 @@ class Operation:
     @property
     def pointwise(self) -> bool:
         """Whether each element of the output is made of the elements at its place alone."""
-        return torch.Tag.pointwise in self.func.tags
+        return torch.Tag.pointwise in self.func.tags or self.name in _UNTAGGED
 
     @functools.cached_property
     def tensors(self) -> list[Tensor]:

@@ -103,7 +103,7 @@ def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.
         graph = tracer.trace(root.eval())
     except Exception as error:  # whatever the module's own forward raises when it meets a symbol
         raise InputError(
-            f"module: got {kind}, which torch.fx cannot trace ({_first_line(error)}); accepted: a module whose "
+            f"module: got {kind}, which torch.fx cannot trace ({first_line(error)}); accepted: a module whose "
             "forward has no if, loop or number that depends on the values of its input"
         ) from error
     if train:
@@ -111,7 +111,7 @@ def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.
             _follow_mode(graph, _Tracer().trace(_Whole(module).train()))
         except Exception as error:
             raise InputError(
-                f"module: got {kind}, whose forward takes other steps in training mode ({_first_line(error)}); "
+                f"module: got {kind}, whose forward takes other steps in training mode ({first_line(error)}); "
                 "accepted: one in which they differ by flags (training=self.training) alone, or freeze=True"
             ) from error
         root.eval()
@@ -198,7 +198,8 @@ def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
                 node.update_kwarg(key, flag)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
@@ -272,7 +273,7 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
     except Exception as error:
         raise InputError(
             f"example: got {list(example.shape)} {str(example.dtype).removeprefix('torch.')} on {example.device}, of "
-            f"which {kind} does not take twice as many ({_first_line(error)}); accepted: one or more pictures, "
+            f"which {kind} does not take twice as many ({first_line(error)}); accepted: one or more pictures, "
             "[B, channels, H, W], as the module takes them"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pictures):

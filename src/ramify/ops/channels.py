@@ -71,6 +71,26 @@ def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor])
     return torch.tensor(totals, dtype=torch.float64)
 
 
+def rank_channels(
+    network: nn.Module, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[tuple[str, ...], list[int]]]:
+    """By what ``groups`` are kept, and which of them lie side by side in the same layers, dead ones left out.
+
+    Returns:
+        float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
+        ``-inf`` where all that makes a group is masked already; and their indices by :attr:`ChannelGroup.space`.
+    """
+    living = torch.tensor([alive(network, group) for group in groups])
+    rank = channel_scores(groups, scores).masked_fill(~living, -torch.inf)
+    spaces: dict[tuple[str, ...], list[int]] = {}
+    for position, group in enumerate(groups):
+        if living[position]:
+            spaces.setdefault(group.space, []).append(position)
+    for positions in spaces.values():
+        rank[positions[int(rank[positions].argmax())]] = torch.inf
+    return rank, spaces
+
+
 def mask_channels(network: nn.Module, lost: Sequence[ChannelGroup]) -> dict[str, Tensor]:
     """The masks of all layers without the weights that make, pass or read the channels in ``lost``, by layer name.
 

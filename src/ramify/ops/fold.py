@@ -82,6 +82,8 @@ class Folded(Branching):
         super().__init__()
         self.cascade, self.input_shape, self.classes = network.cascade, network.input_shape, network.classes
         network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.register_buffer("mean", network.mean)
+        self.register_buffer("std", network.std)
         trunk = self.enter(network.blank(2))
         entered = network.enter(trunk)
         self.piece = max(FEWEST, TRUNK_BYTES // (entered[0].numel() * entered.element_size()))

@@ -11,7 +11,8 @@ from torch import Tensor
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
-from ramify.ops.channels import alive, channel_scores, channels, mask_channels, owner, silence, stage_of
+from ramify.ops.budget import Budget, keep_within
+from ramify.ops.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
 from ramify.ops.saliency import SALIENCIES, Batch, Scores
 from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
@@ -89,6 +90,7 @@ def prune(
     control: Control = "none",
     reinit: bool = False,
     seed: int = 0,
+    budget: Budget | None = None,
     followers: Sequence[torch.nn.Module] = (),
 ) -> Pruning:
     """Mask the weights of lowest saliency, in place; masks only shrink.
@@ -113,6 +115,8 @@ def prune(
             ``reinit`` draws the survivors anew: does the criterion do better than that?
         reinit: draw the surviving weights of the pruned stages anew, reset their batch norm and optimizer state.
         seed: of random criteria, shuffling and reinitialisation.
+        budget: with unit ``channel``, in place of ``keep``: so many groups are kept as fit, see
+            :class:`ramify.ops.budget.Budget`.
         followers: modules with the same layers, such as an average of the weights, that take the same masks.
 
     Raises:
@@ -140,6 +144,7 @@ def prune(
         control=control,
         reinit=reinit,
         seed=seed,
+        budget=budget,
     )
     return apply_pruning(network, plan, optimizer, followers=followers)
 
@@ -156,6 +161,7 @@ def plan_pruning(
     control: Control = "none",
     reinit: bool = False,
     seed: int = 0,
+    budget: Budget | None = None,
 ) -> PruningPlan:
     """Decide what :func:`prune` would mask, and change nothing; arguments and errors are the same.
 
@@ -167,6 +173,11 @@ def plan_pruning(
         >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
         (True, False)
     """
+    if budget is not None and (unit != "channel" or rounds != 1 or isinstance(keep, Mapping)):
+        raise InputError(
+            f"prune.max_macs, prune.max_parameters: got them with prune.unit {unit} in {rounds} rounds; accepted: with "
+            "whole channels of the whole network (unit channel, policy normal, rounds 1)"
+        )
     groups = _groups(network, keep)
     if criterion not in SALIENCIES:
         raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
@@ -174,6 +185,9 @@ def plan_pruning(
         raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
     for images, _ in batches:
         network.check(images)
+    if budget is not None:
+        scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
+        groups = _groups(network, keep_within(network, scores, budget))
     masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
     stages = tuple(sorted({stage for group, _ in groups for stage in group}))
     return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
@@ -330,22 +344,16 @@ def _keep_channels(
     ours = [group for group in channels(network) if stage_of(group) in stages]
     if not ours:
         raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
-    living = torch.tensor([alive(network, group) for group in ours])
-    rank = channel_scores(ours, scores).masked_fill(~living, -torch.inf)
+    rank, spaces = rank_channels(network, ours, scores)
     start, target = len(ours), round(fraction * len(ours))
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
-    spaces: dict[tuple[str, ...], list[int]] = {}
-    for position, group in enumerate(ours):
-        if living[position]:
-            spaces.setdefault(group.space, []).append(position)
     if count < len(spaces):
         raise InputError(
             f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
             f"layer would die; accepted: at least {upward(len(spaces) / len(ours))}"
         )
-    for positions in spaces.values():
-        rank[positions[int(rank[positions].argmax())]] = torch.inf
-        if shuffling is not None:
+    if shuffling is not None:
+        for positions in spaces.values():
             order = torch.randperm(len(positions), generator=generator(shuffling, owner(ours[positions[0]])))
             rank[positions] = rank[positions][order]
     kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -75,7 +75,7 @@ class Card:
     valid: tuple[Score, ...] | None = None
     plans: tuple[StagePlan, ...] | None = None
     policy: ExitPolicy | None = None
-    graph: dict[str, Json] | None = None
+    graph: dict[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ _CARD, _TRAINER = TypeAdapter(Card), TypeAdapter(TrainerState)
 def card_with(card: Card, network: Branching) -> Card:
     """``card`` with what rebuilds ``network``: its stages, plans that its configuration does not give, or its graph."""
     plans = network.plans if isinstance(network, Network) and network.plans != plan(network.config) else None
-    graph = description(network) if isinstance(network, Attached) else None
+    graph = dict[str, object](description(network)) if isinstance(network, Attached) else None
     return replace(card, stages=len(network.stages), plans=plans, graph=graph)
 
 
@@ -142,7 +142,7 @@ def read_model(folder: Path) -> tuple[Branching, Card]:
         card = _CARD.validate_python(fields)
         network: Branching
         if card.graph is not None:
-            network = from_description(card.graph)
+            network = from_description(cast("dict[str, Json]", card.graph))
         else:
             network = Network(card.network, stages=card.stages, plans=card.plans)
         network.load_state_dict(tensors, strict=True)

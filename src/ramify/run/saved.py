@@ -18,7 +18,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.ops.calibrate import Calibration
 from ramify.ops.policy import Policy
-from ramify.run.checkpoint import Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
+from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
 from ramify.run.folder import CONFIG, is_run
 
 RUNS = "runs"
@@ -50,7 +50,7 @@ def find_saved(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
         InputError: there is neither.
     """
     folder = Path(name)
-    if is_checkpoint(folder) and not is_run(folder.resolve().parent):
+    if (folder / HUB_CONFIG).exists() or (is_checkpoint(folder) and not is_run(folder.resolve().parent)):
         return folder
     return find_run(name, runs_dir)
 

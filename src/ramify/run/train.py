@@ -22,6 +22,7 @@ from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
 from ramify.files import readable_folder, replace_folder, write_atomic
+from ramify.ops.budget import Budget
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
 from ramify.ops.freeze import train_what_learns
@@ -330,6 +331,7 @@ def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
         control=chosen.control,
         reinit=chosen.reinit,
         seed=derive(config.seed, "prune", epoch),
+        budget=Budget(chosen.max_parameters, chosen.max_macs) if chosen.max_parameters or chosen.max_macs else None,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
 from ramify.nn.exit import Grid, PooledHead
-from ramify.nn.masked import MaskedConv2d, MaskedLinear
+from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
 from ramify.ops.policy import Policy
 from ramify.ship.judge import State, judge
 
@@ -34,28 +34,17 @@ def plain(network: Branching) -> Branching:
 def _plain_layer(layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, PooledHead):
         return PlainHead(layer)
-    fresh: nn.Conv2d | nn.Linear
-    if isinstance(layer, MaskedConv2d):
-        has_bias = layer.bias is not None
-        fresh = nn.Conv2d(
-            layer.in_channels,
-            layer.out_channels,
-            (layer.kernel_size[0], layer.kernel_size[1]),
-            (layer.stride[0], layer.stride[1]),
-            layer.padding if isinstance(layer.padding, str) else (layer.padding[0], layer.padding[1]),
-            (layer.dilation[0], layer.dilation[1]),
-            groups=layer.groups,
-            bias=has_bias,
-        )
-    elif isinstance(layer, MaskedLinear):
-        fresh = nn.Linear(layer.in_features, layer.out_features)
-    else:
-        return None
-    with torch.no_grad():
-        fresh.weight.copy_(layer.weight * layer.mask)
-        if fresh.bias is not None and layer.bias is not None:
-            fresh.bias.copy_(layer.bias)
-    return fresh.eval().requires_grad_(False)
+    return _unmasked(layer) if isinstance(layer, MaskedConv2d | MaskedLinear) else None
+
+
+def _unmasked(layer: Masked) -> nn.Conv2d | nn.Linear:
+    """A layer of PyTorch with the weights that are not masked, and all else that ``layer`` has."""
+    kind: type[nn.Conv2d] | type[nn.Linear] = nn.Conv2d if isinstance(layer, MaskedConv2d) else nn.Linear
+    fresh = kind.__new__(kind)
+    fresh.__dict__ = {key: copy.copy(value) if key.startswith("_") else value for key, value in layer.__dict__.items()}
+    fresh.weight = nn.Parameter((layer.weight * layer.mask).detach(), requires_grad=False)
+    del fresh.mask
+    return fresh
 
 
 class PlainHead(nn.Module):
@@ -68,12 +57,10 @@ class PlainHead(nn.Module):
     def __init__(self, head: PooledHead) -> None:
         super().__init__()
         self.grid = head.grid
-        self.conv = None if head.conv is None else _plain_layer(head.conv)
+        self.conv = None if head.conv is None else _unmasked(head.conv)
         self.norm = head.norm
         self.share = float(head.share) if head.fixed is None else head.fixed
-        linear = _plain_layer(head.linear)
-        assert linear is not None
-        self.linear = linear
+        self.linear = _unmasked(head.linear)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv is not None:
