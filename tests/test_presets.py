@@ -19,6 +19,7 @@ from tests.data.making import encoded, write_tree
 HOUSE = Path(__file__).parent.parent
 PRESETS = list(presets().values())
 BUDGETS = {"cpu-cifar": 50_817, "seed-2020": 50_817, "gnap-158k": 158_000}
+PUBLISHED = {"seed-2020", "seed-full-ic", "seed-iterative", "seed-iterative-fixed"}
 
 
 def budget(preset: Path) -> int | None:
@@ -51,12 +52,36 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_presets_are_those_that_are_known() -> None:
-    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "seed-2020", "seed-full-ic", "small-50k", "tiny-20k"}
-    known |= {"photos", "photos-pretrained", "seed-iterative", "seed-iterative-fixed"}
+    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "small-50k", "tiny-20k", *PUBLISHED}
+    known |= {"photos", "photos-pretrained"}
     assert all(0 < len(purpose(preset)) < 150 for preset in PRESETS)
     assert {preset.stem for preset in PRESETS} == known
     told = json.loads((HOUSE / "bench" / "results" / "known.json").read_text())
     assert told.keys() <= known
+
+
+@pytest.mark.parametrize("preset", sorted(PUBLISHED))
+def test_the_rows_of_the_2020_project_are_as_its_code_trained_them(preset: str) -> None:
+    config = resolve(read_config([presets()[preset]]))
+    data, network, growth, learn = config.data, config.network, config.growth, config.train
+    assert (data.batch_size, data.augment, learn.precision) == (128, "crop_flip", "float32")
+    assert (network.structure, network.channels) == ((0, 0, 1, 0, 0, 1, 0, 1, 0), 16)
+    assert (network.cell, network.exit, network.exit_reads, network.final) == ("basic", "mixed", "sum", None)
+    assert (learn.optimizer, learn.learning_rate, learn.momentum, learn.weight_decay) == ("sgd", 0.01, 0.9, 1e-4)
+    assert cost(grown(config))[-1].weights == (169_392 if network.kind == "dense" else 52_144)
+    if preset == "seed-full-ic":
+        assert (learn.epochs, learn.milestones, learn.gammas) == (100, (35, 60, 85), (0.1, 0.1, 0.1))
+        assert (network.kind, learn.tau_max) == ("full_ic", (0.15, 0.30, 0.45))
+    else:
+        assert (learn.epochs, growth.epochs) == (250, (25, 50, 75))
+        assert learn.tau_max == (0.26, 0.51, 0.76)
+    fixed = preset == "seed-iterative-fixed"
+    if not fixed:
+        assert (data.valid_fraction, learn.decay) == (0, "all")
+        assert growth.learning_rate == ("constant" if network.growths else "shared")
+    if network.growths and not fixed:
+        assert (learn.milestones, learn.gammas) == ((120, 160, 180), (0.1, 0.01, 0.01))
+    assert config.prune.enabled == (preset == "seed-2020")
 
 
 @pytest.mark.parametrize("preset", [each for each in PRESETS if budget(each)], ids=lambda preset: preset.stem)
