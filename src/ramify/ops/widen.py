@@ -174,6 +174,8 @@ def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_S
     for group in network.inner_groups(stage):
         if _is_inner(network, stage, group):
             found.setdefault(group.space, []).append(group)
+    # Of layers that nothing else shares: channels are added behind the last row and column.
+    found = {space: groups for space, groups in found.items() if _fills(network, groups)}
     if obstacle or not found:
         told = obstacle or "in which no channels lie between two layers alone"
         raise InputError(
@@ -193,6 +195,16 @@ def _is_inner(network: Branching, stage: int, group: ChannelGroup) -> bool:
         and all(len(place.at) == 1 for place in places)
         and all(name.startswith(f"stages.{stage}.") and ".exit." not in name for name in layers)
         and all(isinstance(network.get_submodule(name), nn.BatchNorm2d) for name in scales)
+    )
+
+
+def _fills(network: Branching, groups: Sequence[ChannelGroup]) -> bool:
+    """Whether channels are all rows and columns of the layers that make and read them."""
+    first, count = groups[0], len(groups)
+    rows = (*first.makers, *first.filters, *first.gates)
+    layers = masked_layers(network)
+    return all(len(layers[place.name].weight) == count for place in rows) and all(
+        layers[place.name].weight.shape[1] == count for place in first.readers
     )
 
 
