@@ -29,10 +29,28 @@ from tests.nn.foreign import FOREIGN, foreign, pictures
 TIMM = ("resnet18", "mobilenetv3_small_050", "convnext_atto")
 
 
-def pretrained(name: str) -> nn.Module:
-    """A network of timm with random weights. Beside this torch its torchvision cannot be imported: a stand-in is."""
-    for module in ("torchvision", "torchvision.transforms", "torchvision.ops", "torchvision.ops.misc"):
-        sys.modules.setdefault(module, types.ModuleType(module))
+class StandIn(types.ModuleType):
+    """Takes the place of torchvision, which timm imports and which cannot be imported beside this torch."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__path__ = []  # a package, so that others can be imported from it
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        names = ("NEAREST", "BILINEAR", "BICUBIC", "BOX", "HAMMING", "LANCZOS")  # of ways to resize
+        return type(name, (), {each: each for each in names})
+
+
+def of_timm(name: str) -> nn.Module:
+    """A network of timm with random weights; skipped where timm is missing."""
+    parts = ("", ".ops", ".ops.misc", ".transforms", ".transforms.functional", ".datasets", ".datasets.folder")
+    for part in (*parts, ".models", ".models.feature_extraction"):
+        path, module = f"torchvision{part}", StandIn(f"torchvision{part}")
+        parent, _, leaf = path.rpartition(".")
+        if sys.modules.setdefault(path, module) is module and parent:
+            setattr(sys.modules[parent], leaf, module)
     timm = pytest.importorskip("timm")
     network: nn.Module = timm.create_model(name, num_classes=5)
     return network
@@ -51,7 +69,7 @@ def attached(name: str) -> tuple[Attached, Callable[[int], Tensor]]:
     torch.manual_seed(0)
     family, _, model = name.partition("/")
     images = (lambda count: torch.rand(count, 3, 64, 64)) if model else pictures
-    module = pretrained(model) if model else foreign(family)
+    module = of_timm(model) if model else foreign(family)
     return attach_exits(module, [0.5], example=images(2), seed=0).eval(), images
 
 

@@ -31,7 +31,7 @@ _METHODS = (
     "to transpose type_as unbind unflatten unfold unsqueeze var view view_as"
 )
 _TORCH = (
-    "addmm arange baddbmm concat concatenate conv1d conv2d conv_transpose2d cumsum einsum full lerp linspace "
+    "_assert addmm arange baddbmm concat concatenate conv1d conv2d conv_transpose2d cumsum einsum full lerp linspace "
     "log_softmax logsumexp maximum minimum movedim ones ones_like outer stack swapaxes tensor_split where zeros "
     "zeros_like avg_pool1d batch_norm layer_norm group_norm adaptive_avg_pool1d"
 )
