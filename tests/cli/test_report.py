@@ -29,7 +29,7 @@ def test_training_ends_with_a_report_and_says_so(ramify: CommandLine) -> None:
     assert "runs/one/report.html" in written.out
     assert page.exists()
     as_json = ramify("report", "one", "--json", "--out", "page.html")
-    assert json.loads(as_json.out) == {"runs": ["one"], "path": "page.html"}
+    assert json.loads(as_json.out) == {"runs": ["one"], "path": "page.html", "written": []}
     assert Path("page.html").exists()
 
 

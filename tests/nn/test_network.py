@@ -139,8 +139,8 @@ def test_normalisation_is_part_of_the_network() -> None:
     network = grown(config).eval()
     images = torch.rand(3, 2, 8, 8)
     plain = network(images)
-    network.set_normalization([0.5, 0.25], [0.1, 2.0])
-    mean, std = torch.tensor([0.5, 0.25])[:, None, None], torch.tensor([0.1, 2.0])[:, None, None]
+    network.set_normalization([0.5, 0.25], [0.1, 0.5])
+    mean, std = torch.tensor([0.5, 0.25])[:, None, None], torch.tensor([0.1, 0.5])[:, None, None]
     torch.testing.assert_close(network(images * std + mean), plain, rtol=1e-4, atol=1e-4)
 
 

@@ -29,6 +29,7 @@ def test_every_kind_trains_and_is_kept(kind: str, cell: str) -> None:
         "config.yaml",
         "events.jsonl",
         "last",
+        "manifest.csv",
         "metrics.jsonl",
         "summary.json",
     ]

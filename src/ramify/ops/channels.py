@@ -27,7 +27,7 @@ def channels(network: Branching) -> tuple[ChannelGroup, ...]:
         >>> config = NetworkConfig(kind="dense", structure=(0, 1), channels=4, input_shape=(1, 8, 8), classes=2)
         >>> found = channels(Network(config))
         >>> len(found), found[0].space
-        (16, ('stages.0.cells.0.conv1',))
+        (12, ('stages.0.cells.0.conv1',))
         >>> found[-1].space, found[-1].readers[0].name, found[-1].readers[0].at[:2]
         (('stages.0.cells.1.shortcut.0', 'stages.0.cells.1.conv2'), 'stages.0.exit.linear', (48, 49))
     """

@@ -135,7 +135,7 @@ class MacCounter(Recorder):
 
     Example:
         >>> with torch.inference_mode(), MacCounter() as counter:
-        ...     _ = nn.Linear(3, 5)(torch.rand(1, 3))
+        ...     _ = torch.nn.Linear(3, 5)(torch.rand(1, 3))
         >>> counter.macs
         15
     """

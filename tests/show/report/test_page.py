@@ -42,7 +42,7 @@ def test_every_plot_is_drawn_and_nothing_goes_wrong(run: Path, browser: Browser,
     watched = opened(browser, run / "report.html", width, scheme)
     page = watched.page
     plots = page.locator("figure.plot").count()
-    assert plots == 8
+    assert plots == 9
     # plotly draws each plot in three layers.
     assert page.locator(".js-plotly-plot .main-svg").count() >= plots
     assert page.locator(".js-plotly-plot").count() == plots
@@ -80,6 +80,7 @@ def test_the_sections_come_in_their_order(run: Path, browser: Browser) -> None:
         "network",
         "epochs",
         "cost",
+        "classes",
         "leaving",
         "overthinking",
         "reliability",
