@@ -68,8 +68,10 @@ def sweep(
         raise RunError(f"sweep {found.name}: stopped; go on with: {how}")
     _compare(found, failed, csv, latex, plot, as_json)
     if failed:
-        told = [f"{run}: {why}" for run, why in failed.items()]
-        raise RunError(*told, f"{len(failed)} of {len(found.configs)} runs failed; the same command tries them again")
+        reasons = [f"{run}: {why}" for run, why in failed.items()]
+        raise RunError(
+            *reasons, f"{len(failed)} of {len(found.configs)} runs failed; the same command tries them again"
+        )
 
 
 def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str, str], bool]:

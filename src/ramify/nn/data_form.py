@@ -202,8 +202,8 @@ def _layer(layer: nn.Module, name: str) -> Json:
     twin = _read_layer(_items(data))
     shapes, wanted = ({k: v.shape for k, v in each.state_dict().items()} for each in (twin, layer))
     # Some hold [1, 1] where PyTorch has (1, 1).
-    told, read = (each.extra_repr().replace("[", "(").replace("]", ")") for each in (layer, twin))
-    if shapes != wanted or read != told:
+    own, read = (each.extra_repr().replace("[", "(").replace("]", ")") for each in (layer, twin))
+    if shapes != wanted or read != own:
         raise _not_held(f"the layer {name} of type {base.__name__}, whose arguments cannot be read back from it")
     return data
 

@@ -49,9 +49,9 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
 
     fewest, most = len(spaces), len(groups)
     if not groups or not budget.fits(least := left(fewest), before):
-        told = "without channels to lose" if not groups else f"at least {least.parameters:,} and {least.macs:,}"
+        accepted = "without channels to lose" if not groups else f"at least {least.parameters:,} and {least.macs:,}"
         raise InputError(
-            f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: {told}, what is "
+            f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: {accepted}, what is "
             "left with one channel in each place"
         )
     while fewest < most:  # the largest count that fits

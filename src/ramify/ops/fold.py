@@ -17,7 +17,7 @@ TRUNK_BYTES = 2 * 2**20
 """About as much of a trunk as a processor keeps near itself; larger batches are answered in pieces of this size."""
 
 FEWEST = 32
-"""Pictures in a piece at least: in fewer the weights, read anew for each piece, are no longer shared by enough."""
+"""Pictures in a piece at least: in fewer the weights, read again for each piece, are no longer shared by enough."""
 
 
 def fold(network: Branching) -> "Folded":

@@ -177,9 +177,9 @@ def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_S
     # Of layers that nothing else shares: channels are added behind the last row and column.
     found = {space: groups for space, groups in found.items() if _fills(network, groups)}
     if obstacle or not found:
-        told = obstacle or "in which no channels lie between two layers alone"
+        reason = obstacle or "in which no channels lie between two layers alone"
         raise InputError(
-            f"widen: got stage {stage + 1}, {told}; accepted: one with channels that only its own layers make and "
+            f"widen: got stage {stage + 1}, {reason}; accepted: one with channels that only its own layers make and "
             "read, such as a stage of basic, preactivation, depthwise or compact cells"
         )
     return [_space(network, groups) for groups in found.values()]
@@ -341,7 +341,7 @@ def _settle(
 ) -> None:
     """Mask what random newcomers read of dead channels, and measure what they give on ``images``."""
     if any(not layer.mask.all() for layer in masked_layers(network).values()):
-        # Weights that were there may read a dead channel's constant: those of newcomers alone are masked.
+        # Weights that were there may read a dead channel's constant: only those of new channels are masked.
         draft = copy.deepcopy(network)
         mask_dead_inputs(draft, stage)
         masks: dict[str, Tensor] = {}

@@ -106,7 +106,7 @@ def parts_of_run(
 
     Args:
         run: its folder.
-        config: its configuration. Another ``data.source`` than the run's is dealt out anew, unless it is where the
+        config: its configuration. Another ``data.source`` than the run's is split again, unless it is where the
             pictures have been moved to.
         progress: sees how far a download or the decoding is.
         shape: (C, H, W) that the pictures are made.
@@ -167,7 +167,7 @@ def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts
     """The pictures of a run that starts from the network of ``parent``: none that was trained on is measured on.
 
     Of the parent's own source each picture is in the part that it was in, and new ones are left out. Another source is
-    dealt out anew, but what the parent was trained on is for training.
+    split again, but what the parent was trained on is for training.
 
     Raises:
         ConfigError: a key that deals pictures out has another value than in the parent.

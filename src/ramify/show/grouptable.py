@@ -127,13 +127,13 @@ def group_table(groups: Sequence[Group]) -> Table:
 
 def table_sentence(groups: Sequence[Group]) -> str:
     """What the figures of :func:`group_table` are."""
-    told = "Test accuracy in percent: mean ± standard deviation (n - 1) over n seeds."
+    note = "Test accuracy in percent: mean ± standard deviation (n - 1) over n seeds."
     found = [each for each in _against_first(groups) if each is not None]
     if not found:
-        return told
+        return note
     tests = " or ".join(dict.fromkeys(each.test for each in found))
     return (
-        f"{told} Against the first: difference at the last exit in points, its 95 % interval, and p by a two-sided "
+        f"{note} Against the first: difference at the last exit in points, its 95 % interval, and p by a two-sided "
         f"{tests}, not corrected for {len(found)} comparison{'' if len(found) == 1 else 's'}."
     )
 

@@ -58,8 +58,8 @@ class SweepView:
                 self._done[run] = self._planned[run]
                 self._began.setdefault(run, self._planned[run])
                 if self._live is None:
-                    told = f"failed ({failed})" if failed else "finished"
-                    self._write(f"{run}: {told}; {self.summary()}")
+                    outcome = f"failed ({failed})" if failed else "finished"
+                    self._write(f"{run}: {outcome}; {self.summary()}")
             case RunsUnderWay(runs):
                 self._now = dict(runs)
                 self._done.update({run: epoch for run, (epoch, _) in runs.items()})
