@@ -47,12 +47,14 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
     def left(count: int) -> Cost:
         return cost(network.smaller([groups[i] for i in sorted(order[count:])]))[-1]
 
+    if not groups:
+        raise InputError("prune.max_macs, prune.max_parameters: got a network without channels to lose")
     fewest, most = len(spaces), len(groups)
-    if not groups or not budget.fits(least := left(fewest), before):
-        accepted = "without channels to lose" if not groups else f"at least {least.parameters:,} and {least.macs:,}"
+    least = left(fewest)
+    if not budget.fits(least, before):
         raise InputError(
-            f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: {accepted}, what is "
-            "left with one channel in each place"
+            f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: at least "
+            f"{least.parameters:,} parameters and {least.macs:,} MACs, what is left with one channel in each place"
         )
     while fewest < most:  # the largest count that fits
         middle = (fewest + most + 1) // 2
