@@ -45,7 +45,7 @@ def test_what_cannot_be_is_refused() -> None:
         prune(network(), 1.0, "magnitude", unit="channel", budget=Budget(macs=10))
     for wrong in ({"unit": "weight"}, {"unit": "channel", "rounds": 2}):
         with pytest.raises(InputError, match=r"prune\.max_macs, prune\.max_parameters: got them with"):
-            prune(network(), 1.0, "magnitude", budget=Budget(macs=0.5), **wrong)  # type: ignore[arg-type]
+            prune(network(), 1.0, "magnitude", budget=Budget(macs=0.5), **wrong)
     with pytest.raises(InputError, match="of the whole network"):
         prune(network(), {0: 0.5}, "magnitude", unit="channel", budget=Budget(macs=0.5))
     assert torch.equal(network().stem.conv.mask, torch.ones_like(network().stem.conv.mask))
