@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich import box
-from rich.table import Table
+from rich.console import Group as Tables
+from rich.console import RenderableType
 
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.show.groups import LAST, Group, Run, Spread
+from ramify.show.tables import plain_table
 from ramify.show.words import short
 
 CONFIDENCE = 0.95
@@ -105,24 +106,22 @@ def _points(found: AgainstFirst | None) -> tuple[str, str]:
     return f"{mean} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]", p_value
 
 
-def group_table(groups: Sequence[Group]) -> Table:
-    """A row for each group: test accuracy of each exit in percent, and the last exit against the first group's."""
+def group_table(groups: Sequence[Group]) -> RenderableType:
+    """Test accuracy of each group at each exit in percent; below it the last exits against the first group's."""
     exits = exits_of(groups)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), header_style="dim", border_style="dim")
-    table.add_column("group", no_wrap=True)
-    for name in ("n", *map(exit_name, exits), "weights", "MACs"):
-        table.add_column(name, justify="right", no_wrap=True)
-    compared = _against_first(groups)
-    if len(groups) > 1:
-        table.add_column("against the first", justify="right", no_wrap=True)
-        table.add_column("p", justify="right", no_wrap=True)
-    for group, gap in zip(groups, compared, strict=True):
+    table = plain_table("group", "n", *map(exit_name, exits), "weights", "MACs")
+    for group in groups:
         sizes = [group.spread(lambda run: run.kept), group.macs(LAST)]
-        figures = [_mean(group.accuracy(exit_)) for exit_ in exits] + [
-            short(each.mean) if each else "-" for each in sizes
-        ]
-        table.add_row(group.label, str(len(group.finished)), *figures, *(_points(gap) if len(groups) > 1 else ()))
-    return table
+        accuracies = [_mean(group.accuracy(exit_)) for exit_ in exits]
+        table.add_row(
+            group.label, str(len(group.finished)), *accuracies, *(short(size.mean) if size else "-" for size in sizes)
+        )
+    if len(groups) < 2:
+        return table
+    compared = plain_table(f"against {groups[0].label}", "last exit, points", "p")
+    for group, gap in zip(groups[1:], _against_first(groups)[1:], strict=True):
+        compared.add_row(group.label, *_points(gap))
+    return Tables(table, "", compared)
 
 
 def table_sentence(groups: Sequence[Group]) -> str:
@@ -177,7 +176,7 @@ def groups_json(groups: Sequence[Group]) -> list[dict[str, object]]:
 
 
 def group_latex(groups: Sequence[Group]) -> str:
-    """The same as :func:`group_table`, as a ``tabular`` for the package booktabs."""
+    """The figures of :func:`group_table`, as a ``tabular`` for the package booktabs."""
     exits, compared = exits_of(groups), _against_first(groups)
     many = len(groups) > 1
     lines = [

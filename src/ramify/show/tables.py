@@ -38,10 +38,11 @@ def run_table(summary: Summary) -> RenderableType:
     return Group(*parts, Text(sentence(summary), style="bold"))
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
+    """Names at the left, figures at the right; where a terminal is narrow, cells are wrapped and never cut."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), header_style="dim", border_style="dim")
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     return table
 
 
@@ -49,7 +50,7 @@ def exit_table(exits: Sequence[ExitSummary]) -> Table:
     """Accuracy and cost of each exit."""
     celled = exits[-1].cells > 0
     cells = ["cells"] if celled else []
-    table = _table("exit", *cells, "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
+    table = plain_table("exit", *cells, "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
     for i, each in enumerate(exits, start=1):
         table.add_row(
             str(i),
@@ -67,7 +68,7 @@ def exit_table(exits: Sequence[ExitSummary]) -> Table:
 def stage_table(summary: Summary) -> Table:
     """Density of each stage, and when it grew."""
     celled = any(stage.cells for stage in summary.stages)
-    table = _table("stage", *(["cells"] if celled else []), "density", "grown before epoch")
+    table = plain_table("stage", *(["cells"] if celled else []), "density", "grown before epoch")
     for i, stage in enumerate(summary.stages, start=1):
         grown = "from birth" if stage.grown is None else str(stage.grown)
         table.add_row(str(i), *([str(stage.cells)] if celled else []), percent(stage.density), grown)
@@ -76,7 +77,7 @@ def stage_table(summary: Summary) -> Table:
 
 def layer_table(summary: Summary) -> Table:
     """Density of each layer."""
-    table = _table("layer", "weights", "kept", "density")
+    table = plain_table("layer", "weights", "kept", "density")
     for name, (total, kept) in summary.layers.items():
         table.add_row(name, count(total), count(kept), percent(kept / total))
     return table
@@ -84,7 +85,7 @@ def layer_table(summary: Summary) -> Table:
 
 def receipt_table(receipt: Receipt) -> Table:
     """What compaction gave, before and after."""
-    table = _table("compacted", "before", "after", "ratio")
+    table = plain_table("compacted", "before", "after", "ratio")
     large, small = receipt.parameters
     table.add_row("parameters", count(large), count(small), f"{large / small:.2f}")
     table.add_row("density", percent(receipt.density[0]), percent(receipt.density[1]), "")
@@ -130,7 +131,7 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
     groups: dict[tuple[str, int], list[Summary]] = {}
     for summary in summaries:
         groups.setdefault((summary.recipe, len(summary.exits)), []).append(summary)
-    table = _table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
+    table = plain_table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
     for group in groups.values():
         for summary in group:
             last = summary.exits[-1]
@@ -159,7 +160,7 @@ def _right(cells: list[str], width: int) -> list[str]:
 def policy_table(policy: ExitPolicy) -> RenderableType:
     """A calibrated exit policy: the threshold of each exit, who leaves there, and what that comes to."""
     found, rule = policy.calibration, policy.calibration.policy
-    table = _table("exit", "threshold", "temperature", "leaving")
+    table = plain_table("exit", "threshold", "temperature", "leaving")
     thresholds = [*("never" if each is None else f"{each:.4f}" for each in rule.thresholds), "all"]
     temperatures = rule.temperatures or (1.0,) * rule.exits
     for i, (threshold, heat, share) in enumerate(zip(thresholds, temperatures, found.exits, strict=True), start=1):
