@@ -106,6 +106,7 @@ def read_sweep(
             vary |= _varied({key: read})
         else:
             base[key] = as_tuples(read)
+    listed = frozenset(vary)
     # One value does not vary.
     base |= {key: vary.pop(key)[0] for key in [key for key, values in vary.items() if len(values) == 1]}
     repeats = repeats or _whole("repeats", document.get("repeats", 1))
@@ -118,11 +119,15 @@ def read_sweep(
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise ConfigError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
     folder = sweeps_dir / name
-    return Sweep(name, folder, vary, base, repeats, tuple(_configs(vary, base, repeats, folder)))
+    return Sweep(name, folder, vary, base, repeats, tuple(_configs(vary, base, listed, repeats, folder)))
 
 
 def _configs(
-    vary: Mapping[str, tuple[object, ...]], base: Mapping[str, object], repeats: int, folder: Path
+    vary: Mapping[str, tuple[object, ...]],
+    base: Mapping[str, object],
+    listed: frozenset[str],
+    repeats: int,
+    folder: Path,
 ) -> Iterator[Config]:
     shared = [f"{key}={to_text(value)}" for key, value in base.items()]
     problems: list[str] = []
@@ -140,7 +145,10 @@ def _configs(
             config = read_config(overrides=[*shared, *own, f"runs_dir='{folder.resolve() / 'runs'}'"])
         except ConfigError as error:
             of = f" ({', '.join(own)})" if own else ""
-            problems += [problem.replace(" (command line)", "") + of for problem in error.problems]
+            for problem in error.problems:
+                key, _, accepted = problem.partition(":")
+                meant = f"; as one value a list is [[...]]: {key}=[[a, b]]" if key in listed and "list" in accepted else ""
+                problems.append(problem.replace(" (command line)", "") + meant + of)
             continue
         seeds = range(config.seed, config.seed + repeats)
         found += [config.model_copy(update={"seed": seed, "name": f"{stem}-seed{seed}"}) for seed in seeds]
