@@ -53,6 +53,7 @@ Ratio = Annotated[Number, Field(gt=0, le=1)]
 Bit = Annotated[Whole, Field(ge=0, le=1)]
 Size = Annotated[Whole, Field(ge=8)]
 Share = Annotated[Number, Field(ge=0, le=1)]
+Head = Literal["mixed", "average", "max", "normed", "global", "conv"]
 AtLeastZero = Annotated[Number, Field(ge=0)]
 
 Scalar = bool | Whole | Number | str | None
@@ -393,11 +394,11 @@ class NetworkConfig(Section):
         ),
     ] = None
     exit: Annotated[
-        Literal["mixed", "average", "max", "global", "conv"],
+        Head,
         Key(
-            "mixed, average, max, global, conv",
+            "mixed, average, max, normed, global, conv",
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
-            "that way, conv as well, behind a 1x1 block",
+            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU",
         ),
     ] = "mixed"
     exit_reads: Annotated[
@@ -409,9 +410,9 @@ class NetworkConfig(Section):
         ),
     ] = "activation"
     final: Annotated[
-        Literal["average", "mixed", "max", "global", "conv"] | None,
+        Head | None,
         Key(
-            "average, mixed, max, global, conv, or null",
+            "average, mixed, max, normed, global, conv, or null",
             "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
             "is identity without network.cascade",
         ),

@@ -147,7 +147,9 @@ def _configs(
             of = f" ({', '.join(own)})" if own else ""
             for problem in error.problems:
                 key, _, accepted = problem.partition(":")
-                meant = f"; as one value a list is [[...]]: {key}=[[a, b]]" if key in listed and "list" in accepted else ""
+                meant = (
+                    f"; as one value a list is [[...]]: {key}=[[a, b]]" if key in listed and "list" in accepted else ""
+                )
                 problems.append(problem.replace(" (command line)", "") + meant + of)
             continue
         seeds = range(config.seed, config.seed + repeats)
