@@ -155,6 +155,16 @@ def test_a_trial_is_trained_in_full(ramify: CommandLine) -> None:
     answer = ramify("train", "--from_search", "mine", "--trial", "0", "train.epochs=3", "growth.epochs=null", "-q")
     assert answer.code == 0, answer.err
     assert "mine-0000" in answer.out
+    code = (
+        "network.module=other:make",
+        "network.kind=full_ic",
+        "network.structure=[0,1,0,1,0,1,0]",
+        "network.channels=16",
+    )
+    named = ramify(
+        "train", "--from_search", "mine", "--trial", "0", *code, "network.exits_at=[0.5]", "growth.epochs=null"
+    )
+    assert (named.code, "--trust" in named.err) == (2, True), named.err
     refused = ramify("train", "--from_search", "mine", "--trial", "7")
     assert (refused.code, "trial: got 7; accepted: 0 to 0" in refused.err) == (2, True)
     assert ramify("train", "--trial", "7").code == 2

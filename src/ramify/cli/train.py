@@ -121,6 +121,10 @@ def train(
         from ramify.search.study import config_of_trial
 
         found = [config_of_trial(from_search, trial, overrides)]
+        if not trust and (module := found[0].network.module) is not None:
+            from ramify.run.train import untrusted
+
+            raise ConfigError(untrusted(f"the search {from_search}", module))
     if rescaled is not None:
         from ramify.rescaling import rescale
 
