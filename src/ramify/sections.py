@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
@@ -53,8 +53,8 @@ Ratio = Annotated[Number, Field(gt=0, le=1)]
 Bit = Annotated[Whole, Field(ge=0, le=1)]
 Size = Annotated[Whole, Field(ge=8)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Head = Literal["mixed", "average", "max", "normed", "global", "conv"]
 AtLeastZero = Annotated[Number, Field(ge=0)]
+Head = Literal["mixed", "average", "max", "normed", "global", "conv"]
 
 Scalar = bool | Whole | Number | str | None
 Argument = Scalar | tuple[Scalar, ...]
@@ -396,7 +396,7 @@ class NetworkConfig(Section):
     exit: Annotated[
         Head,
         Key(
-            "mixed, average, max, normed, global, conv",
+            ", ".join(get_args(Head)),
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
             "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU",
         ),
@@ -412,7 +412,7 @@ class NetworkConfig(Section):
     final: Annotated[
         Head | None,
         Key(
-            "average, mixed, max, normed, global, conv, or null",
+            f"{', '.join(get_args(Head))}, or null",
             "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
             "is identity without network.cascade",
         ),

@@ -1,10 +1,17 @@
 """A contract for every classifier in the registry."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, Grid, PooledHead, hidden_channels
+from ramify.sections import Head
+
+
+def test_the_keys_offer_every_exit() -> None:
+    assert set(get_args(Head)) == set(EXITS)
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))

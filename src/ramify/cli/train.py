@@ -121,10 +121,8 @@ def train(
         from ramify.search.study import config_of_trial
 
         found = [config_of_trial(from_search, trial, overrides)]
-        if not trust and (module := found[0].network.module) is not None:
-            from ramify.run.train import untrusted
-
-            raise ConfigError(untrusted(f"the search {from_search}", module))
+        if not trust:
+            _no_code(f"the search {from_search}", found[0])
     if rescaled is not None:
         from ramify.rescaling import rescale
 
@@ -145,13 +143,18 @@ def _no_code_of_runs(files: Sequence[Path]) -> None:
     """See that no file is the configuration in a run's folder, which somebody else may have made, and names code."""
     from ramify.configfile import read_configs
     from ramify.run.folder import is_run
-    from ramify.run.train import untrusted
 
     for path in files:
         if is_run(path.parent):
             for config in read_configs([path]):
-                if config.network.module is not None and config.parent is None:
-                    raise ConfigError(untrusted(str(path), config.network.module))
+                _no_code(str(path), config)
+
+
+def _no_code(source: str, config: "Config") -> None:
+    from ramify.run.train import untrusted
+
+    if config.network.module is not None and config.parent is None:
+        raise ConfigError(untrusted(source, config.network.module))
 
 
 Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]

@@ -339,7 +339,7 @@ def _settle(
     images: Tensor | None,
     following: Sequence[Branching],
 ) -> None:
-    """Mask what random newcomers read of dead channels, and measure what they give on ``images``."""
+    """Mask what random new channels read of dead ones, and measure what they give on ``images``."""
     if any(not layer.mask.all() for layer in masked_layers(network).values()):
         # Weights that were there may read a dead channel's constant: only those of new channels are masked.
         draft = copy.deepcopy(network)
