@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
-from ramify.ops.policy import Policy, confidences
+from ramify.ops.exits.policy import Policy, confidences
 from ramify.ship.needs import need
 
 TOLERANCE = 1e-4

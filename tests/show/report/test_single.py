@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
-from ramify.run.analysis import analyse
+from ramify.ops.exits.analysis import analyse
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
 from ramify.run.prepare import child_config, converted_config

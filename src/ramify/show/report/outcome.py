@@ -1,6 +1,6 @@
 """What came out of a run, as one true sentence."""
 
-from ramify.run.analysis import Outcome
+from ramify.ops.exits.analysis import Outcome
 from ramify.run.readback import Measured
 from ramify.run.summary import Summary
 from ramify.show.words import count, percent, plural
@@ -27,7 +27,7 @@ def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
         return f"{size}, {percent(last.top1)} of the test pictures right at its only exit."
     told = f"{size}, {percent(last.top1)} at the last exit"
     if measured is not None and measured.outcome is not None:
-        return f"{told}; {_policy(measured.outcome, measured)}."
+        return f"{size}, {_policy(measured.outcome, measured)}; {percent(last.top1)} at the last exit alone."
     return f"{told}; {_nearest(summary)}."
 
 
