@@ -8,7 +8,8 @@ everything below is then measured on test pictures. The yardstick is the same ne
 classifiers.
 Both answer the same pictures in turn in this process, one at a time and in batches of 256, one thread; times are
 medians over rounds. The bench also checks, and stops if it is not so, that a batch answers what its pictures answer
-alone, and that each cell ran on as many pictures as the exits say. Written to ``bench/results/exits_time.json`` as well.
+alone, and that each cell ran on as many pictures as the exits say. Written to
+``bench/results/exits_time.json`` as well.
 """
 
 import json

@@ -38,8 +38,8 @@ show.report.facts show.report.outcome show.report.classes
 show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
-ship ship.needs ship.picture ship.card ship.graphs ship.onnx ship.join ship.check ship.quantize
-ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
+ship ship.needs ship.picture ship.card ship.graphs ship.onnx ship.join ship.runtime ship.check ship.quantize
+ship.size ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
 ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files

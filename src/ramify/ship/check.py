@@ -6,17 +6,14 @@ and which stages were executed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
 from ramify.ops.exits.policy import Policy, confidences
-from ramify.ship.needs import need
+from ramify.ship.runtime import Session, opened
 
 TOLERANCE = 1e-4
 """How far a logit or a confidence may be from PyTorch's."""
@@ -32,27 +29,11 @@ BATCH = 64
 ALONE = 64
 """Pictures that are also given one by one, where it shows for each which stages were executed."""
 
-Array = NDArray[np.generic]
 Run = Callable[[Tensor], list[Tensor]]
 """Outputs of one graph for a batch of pictures, or of what the stage before gave."""
 
 EarlyRun = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """Classes, confidence, exits and executed stages of a batch of pictures."""
-
-
-class Session(Protocol):
-    """What is used of ``onnxruntime.InferenceSession``."""
-
-    def run(self, names: None, feed: dict[str, Array]) -> list[Array]: ...
-
-    def get_inputs(self) -> "Sequence[Named]": ...
-
-
-class Named(Protocol):
-    """What is used of an input of a graph."""
-
-    @property
-    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,14 +58,7 @@ class EarlyCheck:
 
 def session(content: bytes, threads: int | None = None) -> Session:
     """An ONNX Runtime session on the processor."""
-    need("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
-    found: Session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return found
+    return opened(content, "graph", torch.get_num_threads() if threads is None else threads)
 
 
 def runner(content: bytes, name: str = "images") -> Run:

@@ -45,7 +45,7 @@ class Session(Protocol):
     """What is used of ``onnxruntime.InferenceSession``."""
 
     def run(
-        self, output_names: Sequence[str], input_feed: Mapping[str, Floats]
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.NDArray[np.generic]]
     ) -> Sequence[npt.NDArray[np.generic]]: ...
 
     def get_inputs(self) -> "Sequence[Named]": ...
@@ -221,6 +221,21 @@ class _Found(NamedTuple):
 def _open(path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
     try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"
+        ) from error
+    return opened(content, str(path), threads)
+
+
+def opened(content: bytes, where: str, threads: int | None = None) -> Session:
+    """A graph, ready to run on the processor.
+
+    Raises:
+        InputError: ONNX Runtime is not installed, or the graph, found at ``where``, is damaged.
+    """
+    try:
         import onnxruntime
     except ImportError:
         raise InputError(
@@ -235,15 +250,11 @@ def _open(path: Path, threads: int | None) -> Session:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session: Session = onnxruntime.InferenceSession(
-            path.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+            content, sess_options=options, providers=["CPUExecutionProvider"]
         )
-    except OSError as error:
-        raise InputError(
-            f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"
-        ) from error
     except _faults() as error:
         raise InputError(
-            f"{path}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
+            f"{where}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
         ) from error
     return session
 
