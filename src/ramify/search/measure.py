@@ -44,7 +44,7 @@ def measure(
 
     ``functions`` are asked as well: each is called with the network as it will end and the validation pictures.
 
-    Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the last exit's accuracy
+    Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the best exit's accuracy
     there. With ``macs`` or ``latency`` among ``objectives``, ``accuracy`` is what that policy reaches on the same
     pictures, else that of the last exit. A network that has not fully grown, or is still to be pruned, has the sizes
     that it will end with; pictures that no exit of it lets go are counted as answered by the final classifier.

@@ -184,7 +184,7 @@ def calibrate(
     if max_drop is not None and confidence is not None:
         return _certified(logits, labels, costs, max_drop, fits, against, confidence)
     candidates = fits.candidates(logits, labels, costs)
-    reference = _reference(candidates, logits, labels, against, unlimited=True)
+    reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
     tried: list[tuple[tuple[float, float, float], Calibration]] = []
     for each in candidates:
         goal = _goal(each.pictures, reference, max_drop, max_cost)
