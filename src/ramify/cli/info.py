@@ -47,6 +47,7 @@ def info(
         )
     elif len(summaries) == 1:
         if policies[0] is not None:
+            say("calibrated exit policy")
             show(policy_table(policies[0]))
             if (line := cut_sentence(policies[0], runs[0].name)) is not None:
                 say(line)
