@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
-from ramify.ops.exits.policy import Policy, confidences
+from ramify.ops.exits.policy import CRITERIA, Policy, answers
 from ramify.ship.runtime import Session, opened
 
 TOLERANCE = 1e-4
@@ -63,8 +63,8 @@ def session(content: bytes, threads: int | None = None) -> Session:
 
 def runner(content: bytes, name: str = "images") -> Run:
     """A graph in ONNX Runtime, as a function of its input ``name``."""
-    opened = session(content)
-    return lambda given: [torch.from_numpy(found) for found in opened.run(None, {name: given.contiguous().numpy()})]
+    graph = session(content)
+    return lambda given: [torch.from_numpy(found) for found in graph.run(None, {name: given.contiguous().numpy()})]
 
 
 def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
@@ -72,12 +72,12 @@ def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
 
     What the graph does not read is passed over.
     """
-    opened = session(content)
-    names = [each.name for each in opened.get_inputs()]
+    graph = session(content)
+    names = [each.name for each in graph.get_inputs()]
 
     def run(*given: Tensor) -> list[Tensor]:
         feed = {name: each.contiguous().numpy() for name, each in zip(names, given, strict=False)}
-        return [torch.from_numpy(found) for found in opened.run(None, feed)]
+        return [torch.from_numpy(found) for found in graph.run(None, feed)]
 
     return run
 
@@ -205,11 +205,12 @@ def _compare(
 
 def _ambiguous(policy: Policy, logits: Tensor, slack: float) -> Tensor:
     """Which pictures have a confidence next to its threshold, or two classes next to each other: bool ``[N]``."""
-    highest = logits.topk(2, dim=2).values
+    asked = logits if policy.combine == "last" else torch.stack(policy.probabilities(logits))
+    highest = asked.topk(2, dim=2).values
     close = (highest[..., 0] - highest[..., 1] <= 2 * slack).any(dim=0)
-    if policy.criterion == "patience":
+    if not CRITERIA[policy.criterion].scaled:  # it counts classes
         return close
-    sure = confidences(logits, policy.criterion, policy.temperatures)
+    sure = answers(policy, logits)[1]
     for at, threshold in enumerate(policy.thresholds):
         if threshold is not None:
             close |= (sure[at] - threshold).abs() <= slack
