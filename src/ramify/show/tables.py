@@ -178,7 +178,7 @@ def policy_sentence(policy: ExitPolicy) -> str:
     cost = amount(found.cost, policy.unit)
     how = ", ".join((found.policy.criterion, *unusual(found.policy.combine, found.policy.fallback)))
     best = ""
-    if found.reference_accuracy is not None and found.reference != "the last exit":
+    if found.max_drop is not None and found.reference_accuracy is not None and found.reference != "the last exit":
         best = f"; measured against {found.reference}: {percent(found.reference_accuracy)}"
     return (
         f"On {count(found.pictures)} validation pictures, by {how}: {percent(found.accuracy)} right "
