@@ -49,8 +49,8 @@ def _policy(outcome: Outcome, measured: Measured) -> str:
         if so_far >= 0.495:
             break
     if exit_ == exits:
-        share = percent(outcome.exits[-1])
-        return f"{share} of the pictures answered only at the last exit: {work} of the work, {right}"
+        at_last = percent(outcome.exits[-1])
+        return f"{at_last} of the pictures answered only at the last exit: {work} of the work, {right}"
     where = f"at exit {exit_}" if exit_ == 1 else f"by exit {exit_}"
     if so_far > 0.9999:
         return f"every picture answered {where} for {work} of the work, {right}"
