@@ -225,7 +225,7 @@ def test_a_certified_policy_loses_too_much_in_five_of_a_hundred_draws_at_most(cr
         broken += true_loss(found.policy) > RISK
         saved += (1 - found.cost / found.last_cost) / draws
     assert broken <= 0.05 * draws + 2 * (0.05 * 0.95 * draws) ** 0.5
-    assert saved > (0.0 if criterion == "patience" else 0.1)
+    assert saved >= (0.0 if criterion == "patience" else 0.1)
 
 
 def test_without_a_certificate_far_more_draws_lose_too_much() -> None:
