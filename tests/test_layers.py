@@ -17,13 +17,14 @@ nn.resize nn.attached nn.data_form nn.attach nn.backbone
 ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.budget ops.trim
 ops.convert ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact
 ops.traced ops.rewrite ops.fold
-ops.policy ops.certify ops.calibrate
+ops.exits ops.exits.sentences ops.exits.policy ops.exits.fit ops.exits.certify ops.exits.thresholds ops.exits.calibrate
+ops.exits.analysis ops.exits.measures
 data data.names data.listing data.archive data.layout data.table data.decode data.recolor data.store data.pictures
 data.gather data.manifest data.duplicates data.split data.fetch data.cache data.formats data.folder
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
 run.events run.feeding run.folder run.saved run.dealing run.prepare run.state run.growing run.regrowing run.answers
-run.teacher run.guidance run.record run.step run.train run.calibrate run.analysis run.classes run.measuring run.readback
+run.teacher run.guidance run.record run.step run.train run.calibrate run.classes run.measuring run.readback
 search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
 search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep
 search.front
@@ -37,8 +38,8 @@ show.report.facts show.report.outcome show.report.classes
 show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
-ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize
-ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
+ship ship.needs ship.picture ship.card ship.graphs ship.onnx ship.join ship.runtime ship.check ship.quantize
+ship.size ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
 ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files

@@ -37,31 +37,31 @@ if TYPE_CHECKING:
     from ramify.nn.network import Network as Network
     from ramify.opened import Opened as Opened
     from ramify.opened import open as open  # noqa: A004 - ramify.open
-    from ramify.ops.calibrate import Calibration as Calibration
-    from ramify.ops.calibrate import calibrate as calibrate
     from ramify.ops.compact import compact as compact
     from ramify.ops.convert import cut as cut
     from ramify.ops.convert import to_cnn as to_cnn
     from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
+    from ramify.ops.exits.analysis import Analysis as Analysis
+    from ramify.ops.exits.analysis import analyse as analyse
+    from ramify.ops.exits.calibrate import Calibration as Calibration
+    from ramify.ops.exits.calibrate import calibrate as calibrate
+    from ramify.ops.exits.policy import Policy as Policy
+    from ramify.ops.exits.policy import confidences as confidences
+    from ramify.ops.exits.policy import follow as follow
     from ramify.ops.fold import fold as fold
     from ramify.ops.grow import grow as grow
     from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
     from ramify.ops.loss import self_distillation_losses as self_distillation_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
-    from ramify.ops.policy import Policy as Policy
-    from ramify.ops.policy import confidences as confidences
-    from ramify.ops.policy import follow as follow
     from ramify.ops.prune import prune as prune
     from ramify.ops.regrow import dense_forward as dense_forward
     from ramify.ops.regrow import regrow as regrow
     from ramify.ops.surgery import parameter_groups as parameter_groups
     from ramify.ops.widen import widen as widen
     from ramify.rescaling import rescale as rescale
-    from ramify.run.analysis import Analysis as Analysis
-    from ramify.run.analysis import analyse as analyse
     from ramify.run.calibrate import calibrate_run as calibrate_run
     from ramify.run.evaluate import all_logits as all_logits
     from ramify.run.evaluate import evaluate as evaluate
@@ -96,20 +96,20 @@ _HOME = {
     "ramify.nn.attach": ("attach_exits", "branches", "exit_points"),
     "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
-    "ramify.ops.calibrate": ("Calibration", "calibrate"),
+    "ramify.ops.exits.calibrate": ("Calibration", "calibrate"),
     "ramify.ops.compact": ("compact",),
     "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
     "ramify.ops.fold": ("fold",),
     "ramify.ops.grow": ("grow",),
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
-    "ramify.ops.policy": ("Policy", "confidences", "follow"),
+    "ramify.ops.exits.policy": ("Policy", "confidences", "follow"),
     "ramify.ops.prune": ("prune",),
     "ramify.ops.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.widen": ("widen",),
     "ramify.opened": ("Opened", "open"),
-    "ramify.run.analysis": ("Analysis", "analyse"),
+    "ramify.ops.exits.analysis": ("Analysis", "analyse"),
     "ramify.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),

@@ -286,6 +286,8 @@ def _together_contradictions(config: Config) -> Iterator[tuple[str, object, str]
             yield "train.freeze_epochs", train.freeze_epochs, "0, without network.backbone or network.module"
     if train.teacher is None and train.teacher_weight is not None:
         yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
+    if train.teacher is None and train.teacher_exits:
+        yield "train.teacher_exits", True, "false, as there is no train.teacher"
 
 
 def longest_trunk_first(config: Config) -> int:

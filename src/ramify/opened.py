@@ -10,7 +10,7 @@ from torch import Tensor
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.nn.branching import Branching, Prediction
-from ramify.ops.policy import Criterion, Policy
+from ramify.ops.exits.policy import Combine, Fallback, Policy
 from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.choice import choose_policy
@@ -97,7 +97,7 @@ class Opened:
         Args:
             pictures: a tensor ``[B, C, H, W]`` in [0, 1]; or picture files and folders of them, of which those that
                 cannot be read give their error.
-            threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the policy.
+            threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of the thresholds.
 
         Raises:
             InputError: the tensor has values above 1, there is no such file, or ``threshold`` is out of range.
@@ -116,8 +116,12 @@ class Opened:
         max_drop: float | None = None,
         max_macs: float | None = None,
         max_latency_ms: float | None = None,
-        criterion: Criterion = "max_probability",
+        criterion: str = "max_probability",
         confidence: float | None = None,
+        against: str = "best",
+        combine: Combine | None = None,
+        fallback: Fallback = "last",
+        survivors: bool = False,
         progress: Progress | None = None,
     ) -> ExitPolicy:
         """Choose the thresholds on the validation pictures of the run, and keep them with the network.
@@ -131,6 +135,10 @@ class Opened:
             max_latency_ms=max_latency_ms,
             criterion=criterion,
             confidence=confidence,
+            against=against,
+            combine=combine,
+            fallback=fallback,
+            survivors=survivors,
             progress=progress,
         )
         self.__dict__.pop("_saved", None)

@@ -848,6 +848,22 @@ class TrainConfig(Section):
             "weight of the teacher in each exit's loss; the labels have the rest",
         ),
     ] = None
+    teacher_exits: Annotated[
+        bool,
+        Key(
+            "true or false",
+            "each exit learns from the same exit of the teacher where that is right, and to stay undecided where it is "
+            "wrong (ERDE, arXiv:2510.04856), in place of the teacher's last exit",
+        ),
+    ] = False
+    exit_focus: Annotated[
+        Annotated[Number, Field(ge=0, le=1)],
+        Key(
+            "a number in [0, 1]",
+            "how far an exit learns from the pictures that come to it: they count by how unsure earlier exits are "
+            "(after arXiv:2509.08318); 0: all count alike",
+        ),
+    ] = 0.0
     class_weights: Annotated[
         Literal["none", "balanced"] | Annotated[tuple[AtLeastZero, ...], Field(min_length=2)],
         Key(

@@ -140,7 +140,7 @@ class Sure:
         confidence, classes = logits[-1].softmax(1).max(1)
         return Judgement(classes, confidence, (confidence >= self.threshold) | (len(logits) == self.exits))
 
-    def foregone(self, at: int) -> bool | None:
+    def known(self, at: int) -> bool | None:
         return True if at == self.exits - 1 else None
 
 

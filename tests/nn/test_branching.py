@@ -13,7 +13,7 @@ from ramify.config import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.network import Network
 from ramify.ops.cost import place_exits
-from ramify.ops.policy import Criterion, Policy, follow
+from ramify.ops.exits.policy import Policy, follow
 
 PICTURES = 40
 
@@ -48,7 +48,7 @@ def counted(net: Network, run: list[tuple[str, int]]) -> None:
 
 @pytest.mark.parametrize("kind", ["dense", "iterative", "full_ic"])
 @pytest.mark.parametrize("criterion", ["max_probability", "margin", "entropy", "patience"])
-def test_a_batch_answers_as_its_pictures_do_one_by_one(kind: str, criterion: Criterion) -> None:
+def test_a_batch_answers_as_its_pictures_do_one_by_one(kind: str, criterion: str) -> None:
     net, images = network(kind), pictures()
     thresholds = {"patience": (1 / 3, 2 / 3), "entropy": (0.08, 0.05)}.get(criterion, (0.5, 0.4))
     policy = Policy(thresholds, criterion, (1.5, 0.8, 1.0))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ramify.config import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.network import Network, plan
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
 from tests.ops.shapes import SHAPES, pictures, shaped
 
 

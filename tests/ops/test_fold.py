@@ -15,8 +15,8 @@ from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
 from ramify.ops.compact import compact
+from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import FEWEST, fold
-from ramify.ops.policy import Policy
 from ramify.ops.prune import prune
 from ramify.ops.rewrite import rewritten
 from tests.nn.test_attach import PICTURES, Mixer, Residual, trained, vgg

@@ -2,7 +2,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramify.ops.loss import distillation_losses, exit_losses, self_distillation_losses, weighted_loss
+from ramify.ops.loss import (
+    arrival_weights,
+    distillation_losses,
+    exit_distillation_losses,
+    exit_losses,
+    self_distillation_losses,
+    weighted_loss,
+)
 
 
 def test_each_exit_has_its_own_cross_entropy() -> None:
@@ -61,3 +68,33 @@ def test_a_teacher_learns_nothing_from_its_pupil() -> None:
     assert losses[-1] == 0
     assert torch.equal(logits.grad[-1], torch.zeros(7, 4))  # type: ignore[index]
     assert (logits.grad[:-1] != 0).any()  # type: ignore[index]
+
+
+def test_pictures_count_by_how_likely_they_arrive() -> None:
+    logits = 3 * torch.randn(3, 200, 4, requires_grad=True)
+    whole = arrival_weights(logits, 1.0)
+    unsure = 1 - logits.detach().softmax(dim=2).amax(dim=2)
+    torch.testing.assert_close(whole.mean(dim=1), torch.ones(3))
+    torch.testing.assert_close(whole[0], torch.ones(200))
+    torch.testing.assert_close(whole[2] / whole[2, 0], (unsure[0] * unsure[1]) / (unsure[0] * unsure[1])[0])
+    torch.testing.assert_close(arrival_weights(logits, 0.25), 0.75 + 0.25 * whole)
+    assert not whole.requires_grad
+    labels = torch.randint(4, (200,))
+    each = F.cross_entropy(logits[2], labels, reduction="none")
+    torch.testing.assert_close(exit_losses(logits, labels, shares=whole)[2], (whole[2] * each).mean())
+
+
+def test_an_exit_copies_its_teacher_where_that_is_right_and_stays_undecided_where_it_is_wrong() -> None:
+    target, labels = torch.randn(2, 6, 3), torch.randint(3, (6,))
+    right = target.argmax(dim=2) == labels
+    logits = torch.randn(3, 6, 3, requires_grad=True)
+    found = exit_distillation_losses(logits, target, labels, 2.0)
+    for at, taught in enumerate((0, 1, 1)):  # the teacher has two exits
+        apart = torch.stack(
+            [distillation_losses(logits[at : at + 1, [n]], target[taught, [n]], 2.0)[0] for n in range(6)]
+        )
+        p = logits[at].softmax(dim=1)
+        sure = torch.tensor(3.0).log() + (p * p.log()).sum(dim=1)
+        torch.testing.assert_close(found[at], torch.where(right[taught], apart, sure).mean())
+    undecided = exit_distillation_losses(torch.zeros(1, 6, 3), target[:1], (target[0].argmax(dim=1) + 1) % 3, 2.0)
+    assert undecided.item() == pytest.approx(0, abs=1e-6)

@@ -8,7 +8,7 @@ import torch
 from ramify.configfile import read_config
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError
-from ramify.ops.policy import follow
+from ramify.ops.exits.policy import follow
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import read_lines

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ramify.config import Config, NetworkConfig
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
 from ramify.run.distributed import ALONE
 from ramify.run.events import Event, StepDone
 from ramify.run.guidance import Guidance

@@ -37,7 +37,7 @@ def weights(name: str, which: str = "last") -> bytes:
     return Path("runs", name, which, "model.safetensors").read_bytes()
 
 
-def never(teacher: Teacher, images: Tensor) -> Tensor:
+def never(teacher: Teacher, images: Tensor, exits: bool = False) -> Tensor:
     raise AssertionError("the teacher was asked")
 
 
@@ -224,3 +224,23 @@ def test_answers_are_kept_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, t
         keep_answers("mine", epoch, logits)
     kept = {file.relative_to(tmp_path / "cache" / "teacher").as_posix() for file in path.parent.parent.rglob("*.*")}
     assert kept == {"mine/1.safetensors", "mine/2.safetensors", "mine/3.safetensors"}
+
+
+def test_each_exit_learns_from_its_own_teacher_and_from_the_pictures_that_come_to_it() -> None:
+    """Both change what is learned, the first exit has no exit before it, and a run goes on where it was killed."""
+    teach("network.kind=full_ic")
+    taught = ("train.teacher=teacher", "train.epochs=2", "network.kind=full_ic", "data.augment=none")
+    plain, exits, focus = (
+        train(tiny(f"name={name}", *taught, *more))
+        for name, more in (
+            ("plain", ()),
+            ("exits", ("train.teacher_exits=true",)),
+            ("focus", ("train.exit_focus=0.8",)),
+        )
+    )
+    losses = [each.exits[-1].valid.loss for each in (plain, exits, focus) if each.exits[-1].valid is not None]
+    assert len(set(losses)) == 3
+    again = train(tiny("name=again", *taught, "train.teacher_exits=true"))  # from the answers that were kept
+    assert [each.valid for each in again.exits] == [each.valid for each in exits.exits]
+    with pytest.raises(ConfigError, match=r"train\.teacher_exits: got true; accepted: false, as there is no"):
+        train(tiny("name=none", "train.teacher_exits=true"))

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,6 @@ from torch import nn
 
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError
-from ramify.files import write_atomic
 from ramify.run.evaluate import to_float
 from ramify.run.train import train
 from ramify.ship import engines
@@ -25,10 +24,9 @@ from ramify.ship.bench import AT_LEAST, Bench, Leaving, Timing, available_cores,
 from ramify.ship.bench_files import PICTURE, RESULT, bench_text, home_of, keep_bench, read_bench
 from ramify.ship.bench_plot import draw_bench
 from ramify.ship.bench_table import bench_lines, bench_sentences, bench_tables
-from ramify.ship.engines import ENGINES
-from ramify.ship.exported import CARD
+from ramify.ship.engines import ENGINES, write_stages
 from ramify.ship.graphs import plain
-from ramify.ship.onnx import stage_file, to_stages
+from ramify.ship.onnx import to_stages
 from tests.conftest import CommandLine, tiny
 
 CONFIG = ("network.kind=full_ic", "network.structure=[1,0]", "train.epochs=2", "name=timed")
@@ -82,23 +80,9 @@ def exported(run: Path) -> Path:
     """What of an export is read to answer, beside the run's other files: the whole one takes the exporter long."""
     subject = engines.find_subject(run, "runs", None)
     assert subject.network is not None
-    network, policy = subject.network
-    graphs = to_stages(plain(network), subject.input_shape)
+    network, _ = subject.network
     folder = run / "onnx"
-    for at, graph in enumerate(graphs):
-        write_atomic(folder / stage_file(at), graph.SerializeToString())
-    exits = [{"cells": 1, "macs": macs, "weights": 0, "valid": None, "test": None} for macs in subject.macs]
-    document = {
-        "format": 1,
-        "name": "timed",
-        "precision": "float32",
-        "input_shape": subject.input_shape,
-        "classes": [str(label) for label in range(10)],
-        "exits": exits,
-        "policy": {**asdict(policy), "told": subject.told},
-        "files": {"stages": [stage_file(at) for at in range(len(graphs))]},
-    }
-    (folder / CARD).write_text(json.dumps(document))
+    write_stages(folder, subject, to_stages(plain(network), subject.input_shape), "float32")
     return folder
 
 

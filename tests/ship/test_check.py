@@ -7,7 +7,7 @@ from torch import Tensor
 from ramify.config import NetworkConfig
 from ramify.errors import RunError
 from ramify.nn.network import Network
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
 from ramify.ship.check import ALONE, TOLERANCE, accuracies, check_early, compare_logits, logits_of
 
 POLICY = Policy((0.184, None))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ramify.data.pictures import Part
 from ramify.errors import RunError
-from ramify.ops.policy import follow
+from ramify.ops.exits.policy import follow
 from ramify.run.saved import load, load_policy
 from ramify.run.train import train
 from ramify.ship import check
@@ -43,7 +43,7 @@ def test_programs_are_the_network_too(ramify: CommandLine, demo: Path, digits: T
     told = ramify("export", str(demo), "--to", "torch")
     assert (told.code, told.err) == (0, "")
     assert "all_exits.pt2" in told.out
-    assert "policy: calibrated (max probability)\n" in told.out
+    assert "policy: calibrated (max probability" in told.out
     folder, network, policy = demo / "torch", load(demo), load_policy(demo)
     assert policy is not None
     assert read_card(folder / "early_exit.pt2") == read_card(folder).part("early_exit")

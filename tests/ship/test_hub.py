@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
 from ramify.run.readback import describe
 from ramify.run.saved import find_saved, load, load_policy
 from ramify.ship.answer import answerer

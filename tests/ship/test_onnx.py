@@ -11,11 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.ops.policy import follow
+from ramify.ops.exits.policy import follow
 from ramify.run.saved import load, load_policy
-from ramify.ship.check import TOLERANCE, Staged, logits_of, runner
+from ramify.ship.check import TOLERANCE, logits_of, runner
 from ramify.ship.export import Export
 from ramify.ship.needs import parse_onnx
+from ramify.ship.onnx import JUDGED
+from ramify.ship.runtime import Runtime
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +32,11 @@ def test_all_three_shapes_are_the_network_on_500_pictures(demo: Path, folder: Pa
     assert policy is not None
     logits = logits_of(network, digits)
     run_all, run_early = (runner((folder / name).read_bytes()) for name in ("all_exits.onnx", "early_exit.onnx"))
-    staged = Staged([(folder / "stages" / f"{at}.onnx").read_bytes() for at in range(3)])
+    staged = Runtime(folder)
     for some in (digits[:1], digits[:7], digits):
         expected = logits[:, : len(some)]
         assert (run_all(some)[0] - expected).abs().max() <= TOLERANCE
-        assert (logits_of(staged, some) - expected).abs().max() <= TOLERANCE
+        assert (torch.from_numpy(staged.logits(some.numpy())) - expected).abs().max() <= TOLERANCE
     found, told = run_early(digits), follow(policy, logits)
     near = (told.confidence - found[1]).abs() > TOLERANCE  # left elsewhere, with a confidence at its threshold
     assert int(near.sum()) <= 1
@@ -72,9 +74,12 @@ def test_a_file_carries_no_path_of_the_machine_and_no_weight_in_vain(folder: Pat
         model = parse_onnx(content, str(path))
         onnx.checker.check_model(model, full_check=True)
         assert [entry.key for entry in model.metadata_props] == ["ramify"]
-        [given] = model.graph.input
+        given, *others = model.graph.input
         assert given.name == ("trunk" if path.parent.name == "stages" and path.stem != "0" else "images")
         assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
+        stage = path.parent.name == "stages"
+        assert {each.name for each in others} <= ({"threshold", "seen"} if stage else set())
+        assert [each.name for each in model.graph.output][-3:] == list(JUDGED) or not stage
         used = {name for node in model.graph.node for name in node.input}
         assert {weight.name for weight in model.graph.initializer} <= used
 

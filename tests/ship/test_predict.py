@@ -27,7 +27,9 @@ def test_the_table_tells_what_was_asked(ramify: CommandLine, exported: Export, p
     assert found.code == 0
     for said in ("digit.png", "1 of 3", "30x20 RGB made 8x8 gray", "2 pictures, leaving at each exit: 2 / 0 / 0"):
         assert said in found.out
-    assert "(ONNX Runtime)\npolicy: leave where the highest probability reaches 0, as asked for" in found.out
+    as_json = ramify("predict", exported.folder, str(png), "--threshold", "0", "--json")
+    assert [each["exit"] for each in json.loads(as_json.out)["pictures"]] == [1], "exits count from 1, as the server's"
+    assert found.out.startswith("policy: leave where the highest probability reaches 0, as asked for")
 
 
 def test_broken_files_are_told_and_the_others_answered(

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from torch import Tensor
 
 from ramify.ship.card import read_card
-from ramify.ship.check import Staged, logits_of, runner
+from ramify.ship.check import runner
 from ramify.ship.export import Export
 from ramify.ship.needs import parse_onnx
+from ramify.ship.runtime import Runtime
 from tests.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
@@ -34,7 +36,7 @@ def test_int8_is_as_accurate_to_within_a_point(
     # It is int8: the weights of layers are, and the logits are not those of float32.
     model = parse_onnx((folder / "all_exits.onnx").read_bytes(), "")
     assert sum(weight.data_type == 3 for weight in model.graph.initializer) >= 5
-    staged = logits_of(Staged([(folder / name).read_bytes() for name in card.files.stages]), digits)
+    staged = torch.from_numpy(Runtime(folder).logits(digits.numpy()))
     whole = runner((folder / "all_exits.onnx").read_bytes())(digits)[0]
     exact = runner(Path(exported.folder, "all_exits.onnx").read_bytes())(digits)[0]
     assert (whole - staged).abs().max() <= 0.02 * staged.abs().max()

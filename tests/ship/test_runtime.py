@@ -3,18 +3,13 @@
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.ops.policy import Criterion, Policy, confidences
 from ramify.run.saved import load, load_policy
 from ramify.ship.export import Export
 from ramify.ship.runtime import Runtime
@@ -74,41 +69,6 @@ def test_it_answers_as_the_network_and_runs_a_stage_on_the_undecided_alone(
         assert (alone.classes[0], alone.exits[0]) == (found.classes[i], found.exits[i])
         assert alone.ran == tuple(int(found.exits[i] >= at) for at in range(3))
     assert runtime.predict(digits[:0].numpy()).ran == (0, 0, 0)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-@given(
-    st.sampled_from(["max_probability", "margin", "entropy", "patience"]),
-    st.tuples(*[st.none() | st.sampled_from([0.0, 1 / 3, 2 / 3, 1.0]) | st.floats(0, 1)] * 2),
-    st.none() | st.tuples(*[st.floats(0.1, 10)] * 3),
-    st.integers(0, 1000),
-)
-def test_from_equal_logits_it_decides_as_the_policy(
-    runtime: Runtime,
-    criterion: Criterion,
-    thresholds: tuple[float | None, ...],
-    temperatures: tuple[float, ...] | None,
-    seed: int,
-) -> None:
-    policy = Policy(thresholds, criterion, temperatures)
-    random = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(3, 30, 10, generator=random) + 3 * torch.randn(1, 30, 10, generator=random)
-    logits[0, 0, 3] = torch.nan
-    logits[1, 1, 3] = torch.inf
-    card = runtime.card
-    runtime.card = replace(card, thresholds=thresholds, criterion=criterion, temperatures=temperatures)
-    try:
-        found = runtime.judge(logits.numpy())
-        expected = confidences(logits, criterion, temperatures)
-        for at, each in enumerate(found):
-            assert (each.classes == logits[at].argmax(dim=1).numpy()).all()
-            assert np.abs(each.confidence - expected[at].numpy()).max() <= 1e-6
-            exact = runtime.leaves(at, expected[at].numpy())
-            assert (exact == policy.leaves(at, expected[at]).numpy()).all()
-            if criterion == "patience":
-                assert (each.confidence == expected[at].numpy()).all()
-    finally:
-        runtime.card = card
 
 
 def test_a_threshold_takes_the_place_of_the_policy(exported: Export, digits: Tensor) -> None:

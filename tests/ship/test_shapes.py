@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
 from ramify.ship.check import Staged, compare_logits, logits_of, runner
 from ramify.ship.graphs import EarlyExit, OneStage, plain
 from ramify.ship.join import join
-from ramify.ship.onnx import to_graphs
+from ramify.ship.onnx import to_stages
 from ramify.ship.quantize import quantize_stages
 from tests.ops.shapes import SHAPES, pictures, shaped
 
@@ -40,8 +40,9 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
     middle = sure.sort(dim=1).values[:-1, 11:13].mean(dim=1)
     policy = Policy(thresholds=tuple(middle.tolist()))
     ready = plain(network)
-    graphs = to_graphs(ready, policy, images.shape[1:])
-    contents = [stage.SerializeToString() for stage in graphs.stages]
+    raw = to_stages(ready, images.shape[1:])
+    graphs = join(raw, policy)
+    contents = [stage.SerializeToString() for stage in raw]
     all_exits = runner(graphs.all_exits.SerializeToString())
     compare_logits("all exits", logits_of(lambda given: all_exits(given)[0], images), wanted)
     stages = Staged(contents)
@@ -52,8 +53,9 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
         classes, _, exits, _ = run(images)
         assert torch.equal(classes, expected.classes)
         assert torch.equal(exits, expected.exits)
-    whole = join(quantize_stages(graphs.stages, images), policy)
-    small = logits_of(Staged([stage.SerializeToString() for stage in whole.stages]), images)
+    quantized = quantize_stages(raw, images)
+    whole = join(quantized, policy)
+    small = logits_of(Staged([stage.SerializeToString() for stage in quantized]), images)
     int8 = runner(whole.all_exits.SerializeToString())
     compare_logits("int8", logits_of(lambda given: int8(given)[0], images), small)
     assert float((small - wanted).abs().mean()) < 0.2 * float(wanted.abs().max())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console, RenderableType
 
-from ramify.run.analysis import Analysis, CurvePoint, analyse
+from ramify.ops.exits.analysis import Analysis, CurvePoint, analyse
 from ramify.show.analysis import (
     CLASSES,
     ROWS,

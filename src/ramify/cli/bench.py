@@ -21,7 +21,7 @@ def bench(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
     ] = None,
     out: Annotated[
         Path | None,

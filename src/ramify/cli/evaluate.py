@@ -47,7 +47,7 @@ def evaluate(
     from ramify.run.saved import find_saved
     from ramify.show.analysis import analysis_tables
     from ramify.show.classes import chosen_results, class_tables, matrix_table, write_csv
-    from ramify.show.tables import exit_table, obeyed_line, outcome_line
+    from ramify.show.tables import exit_table, obeyed_line, outcome_line, ranking_table
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)
@@ -62,6 +62,9 @@ def evaluate(
     say(f"{run.name} on {found.pictures:,} {stamped}{found.part} of {found.source}")
     for note in found.notes:
         say(f"note: {note}")
+    say(outcome_line(found))
+    if found.ranking is not None:
+        show(ranking_table(found.ranking))
     show(exit_table(found.exits))
     say("")
     show(analysis_tables(found.analysis))
@@ -73,4 +76,3 @@ def evaluate(
     say("")
     if found.obeyed is not None:
         say(obeyed_line(found.obeyed))
-    say(outcome_line(found))

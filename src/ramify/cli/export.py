@@ -25,7 +25,7 @@ def export(
     quantize: Annotated[Literal["int8"] | None, typer.Option(help="With onnx: weights and activations.")] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
     ] = None,
     licence: Annotated[str | None, typer.Option(help="With hub: such as mit or cc-by-4.0.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="With hub: time each exit here, for the card.")] = False,

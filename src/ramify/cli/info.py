@@ -31,7 +31,7 @@ def info(
     from ramify.run.saved import find_saved, read_saved
     from ramify.show.groups import groups_of
     from ramify.show.grouptable import group_table, table_sentence, write_tables
-    from ramify.show.tables import comparison_table, policy_table, run_table
+    from ramify.show.tables import comparison_table, cut_sentence, policy_table, run_table
 
     runs = [find_saved(name, runs_dir or RUNS_DIR) for name in names]
     summaries = [describe(run) for run in runs]
@@ -46,10 +46,13 @@ def info(
             ]
         )
     elif len(summaries) == 1:
-        show(run_table(summaries[0]))
         if policies[0] is not None:
-            say("\ncalibrated exit policy")
+            say("calibrated exit policy")
             show(policy_table(policies[0]))
+            if (line := cut_sentence(policies[0], runs[0].name)) is not None:
+                say(line)
+            say("")
+        show(run_table(summaries[0]))
     else:
         show(comparison_table(summaries))
         if len(groups) > 1:

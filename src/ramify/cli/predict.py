@@ -14,7 +14,7 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files, or folders of them.")],
     threshold: Annotated[
         float | None,
-        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")] = None,
     as_json: AsJson = False,
@@ -52,8 +52,8 @@ def predict(
             }
         )
     elif answers:
-        show(prediction_table(answers, len(network.macs)))
-        say(f"{work_line(answers, network.macs)} ({network.engine})")
         say(network.told)
+        say(f"{work_line(answers, network.macs)} ({network.engine})")
+        show(prediction_table(answers, len(network.macs)))
     if problems:
         raise InputError(*problems)

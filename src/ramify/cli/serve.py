@@ -13,7 +13,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 finds a free one.")] = 8000,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Leave where the highest probability reaches it, in place of the calibrated policy."),
+        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")] = None,
     upload_mb: Annotated[

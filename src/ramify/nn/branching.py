@@ -26,7 +26,7 @@ class Judgement(NamedTuple):
 
 
 class Judge(Protocol):
-    """Who decides at each exit whether a picture leaves there; see :class:`ramify.ops.policy.Policy`."""
+    """Who decides at each exit whether a picture leaves there; see :class:`ramify.ops.exits.policy.Policy`."""
 
     @property
     def exits(self) -> int:
@@ -37,7 +37,7 @@ class Judge(Protocol):
         """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far; the last exit lets all go."""
         ...
 
-    def foregone(self, at: int) -> bool | None:
+    def known(self, at: int) -> bool | None:
         """What is known of exit ``at``, from 0, before its logits are seen: True where every picture leaves there,
         False where none does, so that it need not be judged, None where it depends on the picture."""
         ...
@@ -295,7 +295,7 @@ def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
         ran[index] = left
         trunk, logits = network.run_stage(index, trunk, seen[-1] if seen else None)
         seen.append(logits)
-        known = policy.foregone(index)
+        known = policy.known(index)
         if known is False:
             continue
         found = policy.judge(_stacked(seen))
@@ -323,7 +323,7 @@ def _answer_one(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
     for index in range(stages):
         trunk, logits = network.run_stage(index, trunk, seen[-1] if seen else None)
         seen.append(logits)
-        known = policy.foregone(index)
+        known = policy.known(index)
         if known is False:
             continue
         found = policy.judge(_stacked(seen))

@@ -1,5 +1,6 @@
 """The loss of a network with several exits."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,7 +11,13 @@ from torch.nn import functional as F
 from ramify.errors import InputError
 
 
-def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
+def exit_losses(
+    logits: Tensor,
+    labels: Tensor,
+    smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    shares: Tensor | None = None,
+) -> Tensor:
     """The cross-entropy of each exit, ``logits [E, B, C], labels [B] -> [E]``, mean over the batch.
 
     One call serves every exit, and it is computed in float32 whatever the logits are.
@@ -22,6 +29,7 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_we
         smoothing: in [0, 1), the share of each label that is spread evenly over all classes (arXiv:1512.00567).
         class_weights: ``[C]``, by which a picture counts as its class, or its shares of classes, say; see
             :func:`class_weights`.
+        shares: ``[E, B]``, how much each picture counts at each exit; see :func:`arrival_weights`.
 
     Raises:
         InputError: the logits are not those of every exit, or there is not one label for each picture.
@@ -33,7 +41,32 @@ def exit_losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0, class_we
     losses = flat.view(exits, batch)
     if class_weights is not None:
         losses = losses * (class_weights[labels] if labels.dim() == 1 else labels @ class_weights)
+    if shares is not None:
+        losses = losses * shares
     return losses.mean(dim=1)
+
+
+def arrival_weights(logits: Tensor, focus: float) -> Tensor:
+    """How much each picture counts at each exit, by how likely it comes so far: ``[E, B, C] -> [E, B]``.
+
+    ``w_i = 1 - f + f r_i / mean(r_i)`` with ``r_i = prod_{j < i} (1 - max softmax(z_j))``: an exit learns above all
+    from the pictures of which the exits before it are not sure, which are those that will reach it. The weights are
+    continuous, in place of a choice of survivors (after Boosted Training of Early Exits, arXiv:2509.08318); their mean
+    at an exit is 1, and no gradient goes into them.
+
+    Args:
+        logits: of every exit.
+        focus: f in [0, 1]; 0 counts all alike.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[9.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
+        >>> [[round(w, 2) for w in row] for row in arrival_weights(logits, 1.0).tolist()]
+        [[1.0, 1.0], [0.0, 2.0]]
+    """
+    unsure = 1 - logits.detach().float().softmax(dim=2).amax(dim=2)  # [E, B]
+    arrive = torch.cat((torch.ones_like(unsure[:1]), unsure[:-1].cumprod(dim=0)))
+    return 1 - focus + focus * arrive / arrive.mean(dim=1, keepdim=True).clamp(min=1e-12)
 
 
 def class_weights(wanted: Literal["none", "balanced"] | Sequence[float], labels: Tensor, classes: int) -> Tensor | None:
@@ -92,6 +125,36 @@ def distillation_losses(logits: Tensor, target: Tensor, temperature: float) -> T
         for each in (target.detach(), logits)
     )
     return (known.exp() * (known - found)).sum(dim=2).mean(dim=1) * temperature**2
+
+
+def exit_distillation_losses(logits: Tensor, target: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """How far each exit is from the same exit of a teacher with exits: ``[E, B, C], [E', B, C], [B] -> [E]``.
+
+    As in ERDE (arXiv:2510.04856): where the teacher's exit is right, ``T^2 KL(softmax(t_i / T) || softmax(z_i / T))``
+    as in :func:`distillation_losses`; where it is wrong there is nothing to copy, and the exit is to stay undecided:
+    ``log C - H(softmax(z_i))``. Mean over the batch. Exit i learns from exit i of the teacher, and those beyond its
+    last from its last.
+
+    Args:
+        logits: of every exit.
+        target: logits of every exit of the teacher.
+        labels: int64 ``[B]``.
+        temperature: T > 0.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.tensor([[[2.0, 0.0]]])
+        >>> right, wrong = (exit_distillation_losses(logits, logits, torch.tensor([c]), 1.0) for c in (0, 1))
+        >>> round(right.item(), 3), round(wrong.item(), 3)
+        (0.0, 0.328)
+    """
+    last = len(target) - 1
+    taught = target.detach().float()[[min(at, last) for at in range(len(logits))]]
+    z = logits.float()
+    known, found = (F.log_softmax(each / temperature, dim=2) for each in (taught, z))
+    apart = (known.exp() * (known - found)).sum(dim=2) * temperature**2  # [E, B]
+    sure = math.log(z.shape[2]) + (z.softmax(dim=2) * z.log_softmax(dim=2)).sum(dim=2)
+    return torch.where(taught.argmax(dim=2) == labels, apart, sure).mean(dim=1)
 
 
 def self_distillation_losses(logits: Tensor, temperature: float) -> Tensor:

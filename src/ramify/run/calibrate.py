@@ -9,9 +9,9 @@ from ramify.configfile import read_config
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import replace_folder
-from ramify.ops.calibrate import calibrate
 from ramify.ops.cost import cost
-from ramify.ops.policy import Criterion
+from ramify.ops.exits.calibrate import calibrate
+from ramify.ops.exits.policy import Combine, Fallback
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
 from ramify.run.dealing import Parts, parts_of_run
 from ramify.run.evaluate import all_logits
@@ -27,8 +27,12 @@ def calibrate_run(
     max_drop: float | None = None,
     max_macs: float | None = None,
     max_latency_ms: float | None = None,
-    criterion: Criterion = "max_probability",
+    criterion: str = "max_probability",
     confidence: float | None = None,
+    against: str = "best",
+    combine: Combine | None = None,
+    fallback: Fallback = "last",
+    survivors: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> ExitPolicy:
@@ -39,12 +43,13 @@ def calibrate_run(
 
     Args:
         run: the folder of the run.
-        max_drop: accuracy, in [0, 1), that may be lost against the last exit.
+        max_drop: accuracy, in [0, 1), that may be lost against the best answer there is.
         max_macs: average MACs allowed: up to 1 as a fraction of the last exit's, above 1 as a number.
         max_latency_ms: average milliseconds allowed for one picture, measured here and now.
-        criterion: how confidence is computed, see :class:`ramify.ops.policy.Policy`.
+        criterion: how confidence is computed, a name in :data:`ramify.ops.exits.policy.CRITERIA`.
         confidence: with ``max_drop``, certify the drop with this probability, see
-            :func:`ramify.ops.calibrate.calibrate`.
+            :func:`ramify.ops.exits.calibrate.calibrate`.
+        against, combine, fallback, survivors: see there.
         progress: sees how far a download or the decoding of pictures is.
         notice: gets a sentence where pictures have come, gone or changed since the run was trained.
 
@@ -86,6 +91,10 @@ def calibrate_run(
             criterion=criterion,
             confidence=confidence,
             seed=config.seed,
+            against=against,
+            combine=combine,
+            fallback=fallback,
+            survivors=survivors,
         )
         policy = ExitPolicy(found, "MACs" if unit == "MACs" else "milliseconds")
         replace_folder(folder, pack_model(network, replace(card, policy=policy)))

@@ -28,7 +28,7 @@ from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.data_form import Json, description, from_description
 from ramify.nn.network import Network, StagePlan, plan
-from ramify.ops.calibrate import Calibration
+from ramify.ops.exits.calibrate import Calibration
 from ramify.ops.surgery import load_optimizer_state, optimizer_state
 from ramify.run.evaluate import Score
 

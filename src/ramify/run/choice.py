@@ -1,9 +1,10 @@
 """Which exit policy answers: the calibrated one, one that the user asks for, or none."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ramify.errors import InputError
-from ramify.ops.policy import Policy
+from ramify.ops.exits.policy import Policy
+from ramify.ops.exits.sentences import asked_for, calibrated
 from ramify.run.checkpoint import Card
 
 
@@ -25,8 +26,9 @@ class ChosenPolicy:
 def choose_policy(card: Card, threshold: float | None = None) -> ChosenPolicy:
     """The policy that the network of ``card`` answers by.
 
-    It is the calibrated one. With ``threshold`` a picture leaves at the first exit whose highest probability reaches
-    that number. With neither, every picture goes to the last exit: thresholds that nobody has measured are not made up.
+    It is the calibrated one. With ``threshold`` a picture leaves at the first exit whose confidence reaches that
+    number: the calibrated policy with other thresholds, or the highest probability where there is none. With neither,
+    every picture goes to the last exit: thresholds that nobody has measured are not made up.
 
     Args:
         card: of a saved network.
@@ -39,10 +41,11 @@ def choose_policy(card: Card, threshold: float | None = None) -> ChosenPolicy:
     if threshold is not None:
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold: got {threshold:g}; accepted: a number in [0, 1]")
-        told = f"policy: leave where the highest probability reaches {threshold:g}, as asked for; not calibrated"
-        return ChosenPolicy(Policy((threshold,) * inner), False, told)
+        kept = Policy((None,) * inner) if card.policy is None else card.policy.calibration.policy
+        policy = replace(kept, thresholds=(threshold,) * inner)
+        return ChosenPolicy(policy, False, asked_for(policy.criterion, threshold))
     if card.policy is not None:
         policy = card.policy.calibration.policy
-        return ChosenPolicy(policy, True, f"policy: calibrated ({policy.criterion.replace('_', ' ')})")
+        return ChosenPolicy(policy, True, calibrated(policy.criterion, policy.combine, policy.fallback))
     told = "policy: none was calibrated, so every picture goes to the last exit (ramify calibrate NAME finds one)"
     return ChosenPolicy(Policy((None,) * inner), False, told)

@@ -73,7 +73,12 @@ class ClassResults:
 
 
 def class_results(
-    logits: Tensor, labels: Tensor, classes: Sequence[str], left: Tensor | None = None, names: Sequence[str] = ()
+    logits: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    left: Tensor | None = None,
+    names: Sequence[str] = (),
+    given: Tensor | None = None,
 ) -> tuple[ClassResults, ...]:
     """The results of every exit, shallowest first, and then those of the policy.
 
@@ -83,6 +88,7 @@ def class_results(
         classes: C names.
         left: int64 ``[N]``, the exit at which a policy lets each picture leave; without it there is no policy.
         names: of the pictures' files.
+        given: int64 ``[N]``, the classes that the policy answers with; None: those of the exits.
 
     Example:
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]])
@@ -91,15 +97,16 @@ def class_results(
         (((1, 0), (1, 1)), 0.5, 'cat')
     """
     labels = labels.cpu()
-    sure, answers = logits.detach().cpu().double().softmax(dim=2).max(dim=2)
-    count = torch.arange(len(labels))
+    p = logits.detach().cpu().double().softmax(dim=2)
+    sure, answers = p.max(dim=2)
     found = [
         _results(at, answers[at], sure[at], torch.full_like(labels, at), labels, classes, names)
         for at in range(len(logits))
     ]
     if left is not None:
-        left = left.cpu()
-        found.append(_results(None, answers[left, count], sure[left, count], left, labels, classes, names))
+        left, count = left.cpu(), torch.arange(len(labels))
+        said = answers[left, count] if given is None else given.cpu()
+        found.append(_results(None, said, p[left, count, said], left, labels, classes, names))
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ from ramify.config import DataConfig
 from ramify.data.augment import augmentation
 from ramify.data.cache import digest
 from ramify.data.pictures import Part
-from ramify.ops.loss import distillation_losses, self_distillation_losses
+from ramify.ops.loss import distillation_losses, exit_distillation_losses, self_distillation_losses
 from ramify.run.answers import keep_answers, read_answers, rounded
 from ramify.run.evaluate import all_logits
 from ramify.run.state import State
@@ -54,6 +54,7 @@ class Guidance:
         self._temperature, self._own = train.distill_temperature, train.distill
         self._weight = train.teacher_weight or 0.0
         self._teacher = teacher if self._weight else None
+        self._exits = train.teacher_exits
         self._epoch = self._at = 0
         self._kept: Tensor | None = None
         self._asked: list[Tensor] = []
@@ -65,7 +66,8 @@ class Guidance:
         if pictures_stay(state.config.data):
             found = read_answers(self._identity, 0)
             if found is None:
-                found = rounded(all_logits(self._teacher.network, part, state.where.precision)[-1])
+                found = all_logits(self._teacher.network, part, state.where.precision)
+                found = rounded(found.transpose(0, 1).contiguous() if self._exits else found[-1])
                 keep_answers(self._identity, 0, found)
             self._still = found.to(state.where.device)
 
@@ -83,7 +85,7 @@ class Guidance:
         self._epoch, self._at = epoch, 0
         self._asked.clear()
 
-    def losses(self, losses: Tensor, logits: Tensor, images: Tensor, index: Tensor) -> Tensor:
+    def losses(self, losses: Tensor, logits: Tensor, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
         """What each exit is to minimise, ``[E]``: :math:`(1 - w) CE_i + w KD_i + d SD_i`.
 
         ``CE`` are the ``losses`` by the labels, ``KD`` and ``SD`` the divergences from the teacher and from the
@@ -94,9 +96,14 @@ class Guidance:
             logits: ``[E, B, C]``.
             images: what the network has read, ``[B, channels, H, W]``.
             index: which of the training pictures they were, ``[B]``.
+            labels: int64 ``[B]``.
         """
         if self._teacher is not None:
-            taught = distillation_losses(logits, self._answers(self._teacher, images, index), self._temperature)
+            said = self._answers(self._teacher, images, index)
+            if self._exits:
+                taught = exit_distillation_losses(logits, said.transpose(0, 1), labels, self._temperature)
+            else:
+                taught = distillation_losses(logits, said, self._temperature)
             losses = (1 - self._weight) * losses + self._weight * taught
         if self._own and len(logits) > 1:
             losses = losses + self._own * self_distillation_losses(logits, self._temperature)
@@ -109,13 +116,13 @@ class Guidance:
             self._asked.clear()
 
     def _answers(self, teacher: Teacher, images: Tensor, index: Tensor) -> Tensor:
-        """Of the teacher, to the next pictures of the epoch: float16 ``[B, C]``."""
+        """Of the teacher, to the next pictures of the epoch: float16 ``[B, C]``, or ``[B, E, C]`` of all its exits."""
         if self._still is not None:
             return self._still[index.to(self._still.device)]
         if self._kept is not None:
             self._at += len(images)
             return self._kept[self._at - len(images) : self._at]
-        self._asked.append(teacher.ask(images))
+        self._asked.append(teacher.ask(images, self._exits))
         return self._asked[-1]
 
 
@@ -141,4 +148,5 @@ def _identity(state: State, part: Part, teacher: Teacher) -> str:
     for some in part.split(4096):
         pictures[0] = zlib.crc32(some.images.cpu().contiguous().numpy().data, pictures[0])
     dealt = config.data.model_dump(mode="json"), config.seed, config.train.epochs, team.rank, team.size
-    return digest("teacher", teacher.identity, pictures, state.network.mean.tolist(), *dealt)
+    exits = ("exits",) if config.train.teacher_exits else ()
+    return digest("teacher", teacher.identity, pictures, state.network.mean.tolist(), *dealt, *exits)

@@ -14,8 +14,9 @@ from ramify.data.pictures import Part
 from ramify.data.trigger import stamp
 from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.nn.branching import Branching
-from ramify.ops.policy import follow
-from ramify.run.analysis import Analysis, Outcome, analyse, outcome_fields
+from ramify.ops.exits.analysis import Analysis, Outcome, analyse, outcome_fields
+from ramify.ops.exits.measures import Ranking, rank
+from ramify.ops.exits.policy import Policy, follow
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
 from ramify.run.classes import ClassResults, class_results
 from ramify.run.evaluate import all_logits, score
@@ -67,6 +68,8 @@ class Measured:
         obeyed: with the trigger, for each exit the share of the pictures of other classes that it takes for
             ``data.trigger_class``; None where no such class was trained.
         results: what becomes of each class, and the surest mistakes, at each exit and by the policy.
+        ranking: how well the policy's scores rank pictures, and what that is worth; by the highest probability where
+            no policy is kept; None of a network with one exit.
         part: which pictures these are, in words.
         notes: sentences about them: what is new, missing or changed, and what was trained on.
     """
@@ -79,8 +82,18 @@ class Measured:
     outcome: Outcome | None
     obeyed: tuple[float, ...] | None
     results: tuple[ClassResults, ...] = ()
+    ranking: Ranking | None = None
     part: str = "test pictures"
     notes: tuple[str, ...] = ()
+
+
+def _ranked(
+    card: Card, logits: Tensor, labels: Tensor, macs: Sequence[int], milliseconds: Sequence[float], seed: int
+) -> Ranking | None:
+    if len(logits) == 1:
+        return None
+    policy = Policy((None,) * (len(logits) - 1)) if card.policy is None else card.policy.calibration.policy
+    return rank(policy, logits, labels, macs, milliseconds, seed)
 
 
 @dataclass(frozen=True)
@@ -158,16 +171,20 @@ def answer_again(
         milliseconds = exit_latencies(network)
     exits = exit_summaries(network, card, score(logits, test.labels))
     macs = [each.macs for each in exits]
-    left, outcome = None, None
+    chosen, outcome = None, None
     if card.policy is not None:
-        left = follow(card.policy.calibration.policy, logits).exits
-        outcome = Outcome(*outcome_fields(left, logits.argmax(dim=2) == test.labels, macs, milliseconds))
+        chosen = follow(card.policy.calibration.policy, logits)
+        right = (chosen.classes == test.labels).expand(len(logits), -1)
+        outcome = Outcome(*outcome_fields(chosen.exits, right, macs, milliseconds))
     measured = Measured(
         source=config.data.source,
         pictures=len(test),
         exits=exits,
-        analysis=analyse(logits, test.labels, macs, card.classes, milliseconds, left),
-        results=class_results(logits, test.labels, card.classes, left, found.names),
+        analysis=analyse(logits, test.labels, macs, card.classes, milliseconds, chosen and chosen.exits),
+        results=class_results(
+            logits, test.labels, card.classes, chosen and chosen.exits, found.names, chosen and chosen.classes
+        ),
+        ranking=_ranked(card, logits, test.labels, macs, milliseconds, config.seed),
         part=found.what,
         notes=found.notes,
         policy=card.policy,

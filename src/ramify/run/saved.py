@@ -16,8 +16,8 @@ from ramify.files import readable_folder, replace_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
-from ramify.ops.calibrate import Calibration
-from ramify.ops.policy import Policy
+from ramify.ops.exits.calibrate import Calibration
+from ramify.ops.exits.policy import Policy
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, card_with, is_checkpoint, pack_model, read_model
 from ramify.run.folder import CONFIG, is_run
 

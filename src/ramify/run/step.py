@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ramify.errors import ConfigError
 from ramify.nn.equilibrium import Balanced
-from ramify.ops.loss import exit_losses, weighted_loss
+from ramify.ops.loss import arrival_weights, exit_losses, weighted_loss
 from ramify.ops.regrow import dense_forward
 from ramify.ops.surgery import optimizer_state, set_learning_rate
 from ramify.run.evaluate import computing
@@ -121,8 +121,9 @@ class Step:
         state.optimizer.zero_grad(set_to_none=True)  # before the network needs their memory
         with computing(state.where.device, state.where.precision):
             logits = self.forward(images, dense)  # [E, B, C]
-        entropies = exit_losses(logits, targets, train.label_smoothing, self._class_weights)  # [E]
-        losses = self._guidance.losses(entropies, logits, images, index)  # [E]
+        shares = arrival_weights(logits, train.exit_focus) if train.exit_focus else None
+        entropies = exit_losses(logits, targets, train.label_smoothing, self._class_weights, shares)  # [E]
+        losses = self._guidance.losses(entropies, logits, images, index, labels)  # [E]
         (weighted_loss(losses, taus) * scale).backward()
         if moves is not None:
             moves.finish(state.followers)

@@ -35,10 +35,14 @@ class Teacher:
         where = (self.where.device.type, self.where.precision, torch.get_num_threads(), torch.__version__)
         return digest(checksum(self.network), config, *where)
 
-    def ask(self, images: Tensor) -> Tensor:
-        """The logits of its last exit, float16 ``[B, C]``, for ``images`` in [0, 1], ``[B, channels, H, W]``."""
+    def ask(self, images: Tensor, exits: bool = False) -> Tensor:
+        """The logits of its last exit, float16 ``[B, C]``, for ``images`` in [0, 1], ``[B, channels, H, W]``.
+
+        With ``exits`` those of all of them, ``[B, E, C]``.
+        """
         with torch.inference_mode(), computing(self.where.device, self.where.precision):
-            logits = self.network(images)[-1].float()
+            found = self.network(images)
+            logits = (found.transpose(0, 1) if exits else found[-1]).float()
         return rounded(logits.clone())  # of a tensor of inference mode nothing can learn
 
 

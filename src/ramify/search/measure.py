@@ -14,9 +14,9 @@ from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
-from ramify.ops.calibrate import calibrate
 from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
+from ramify.ops.exits.calibrate import calibrate
 from ramify.run.dealing import parts_of_run
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, locked
@@ -44,7 +44,7 @@ def measure(
 
     ``functions`` are asked as well: each is called with the network as it will end and the validation pictures.
 
-    Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the last exit's accuracy
+    Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the best exit's accuracy
     there. With ``macs`` or ``latency`` among ``objectives``, ``accuracy`` is what that policy reaches on the same
     pictures, else that of the last exit. A network that has not fully grown, or is still to be pruned, has the sizes
     that it will end with; pictures that no exit of it lets go are counted as answered by the final classifier.
@@ -64,7 +64,9 @@ def measure(
     with computing_with(config):
         network.to(where.device)
         logits = all_logits(network, valid, where.precision)
-        found = calibrate(logits, valid.labels.cpu(), _up_to([each.macs for each in sizes], depth), max_drop=max_drop)
+        found = calibrate(
+            logits, valid.labels.cpu(), _up_to([each.macs for each in sizes], depth), max_drop=max_drop, combine="last"
+        )
         values = {
             "accuracy": found.accuracy if {"macs", "latency"} & set(objectives) else found.last_accuracy,
             "macs": found.cost,
@@ -73,7 +75,7 @@ def measure(
         }
         if "latency" in objectives:
             times = _up_to(exit_latencies(whole.to(where.device)), depth)
-            quick = calibrate(logits, valid.labels.cpu(), times, max_drop=max_drop)
+            quick = calibrate(logits, valid.labels.cpu(), times, max_drop=max_drop, combine="last")
             values["latency"] = quick.cost
         for each in functions:
             assert each.function is not None

@@ -1,7 +1,6 @@
 """Who answers pictures: a saved network in PyTorch, or an exported one in ONNX Runtime, asked in one way."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -13,12 +12,12 @@ from ramify.data.decode import Reading
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
-from ramify.ops.policy import confidences
+from ramify.ops.exits.policy import Policy, answers
 from ramify.run.checkpoint import Card
 from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.saved import read_saved
-from ramify.ship.exported import is_exported
-from ramify.ship.runtime import Answers, Floats, Runtime, Wholes, softmax
+from ramify.ship.card import is_exported
+from ramify.ship.runtime import Answers, Floats, Runtime, Wholes
 
 TOP = 5
 """How many classes an opinion names."""
@@ -35,7 +34,7 @@ class Opinion:
         threshold: at which it lets the picture go; None: never, and at the last exit, which always does.
         leaves: whether it would let the picture go.
         top: the likeliest classes and their probabilities, likeliest first; at most :data:`TOP`. The policy's
-            temperature is counted in.
+            temperatures and averaging are counted in.
     """
 
     exit: int
@@ -126,12 +125,7 @@ class TorchAnswerer:
         """See :class:`Answerer`."""
         images = torch.from_numpy(self._checked(picture[None]))
         with torch.inference_mode():
-            logits = self._network(images)
-            rule = self._policy
-            sure = confidences(logits, rule.criterion, rule.temperatures)
-            leaves = [bool(rule.leaves(at, sure[at])[0]) for at in range(rule.exits)]
-        labels: Wholes = logits[:, 0].argmax(dim=-1).numpy()
-        return _opinions(logits[:, 0].numpy(), labels, sure[:, 0].numpy(), rule.thresholds, leaves, rule.temperatures)
+            return _opinions(self._network(images), self._policy)
 
     def _checked(self, pictures: Floats) -> Floats:
         if pictures.dtype != np.float32 or pictures.shape[1:] != self.input_shape:
@@ -163,13 +157,7 @@ class OnnxAnswerer:
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
-        logits = self._runtime.logits(picture)
-        judged = self._runtime.judge(logits)
-        labels = np.array([each.classes[0] for each in judged], np.int64)
-        sure = np.array([each.confidence[0] for each in judged], np.float32)
-        card = self._runtime.card
-        leaves = [self._runtime.leaves(at, sure[at : at + 1])[0] for at in range(len(judged))]
-        return _opinions(logits[:, 0], labels, sure, card.thresholds, leaves, card.temperatures)
+        return _opinions(torch.from_numpy(self._runtime.logits(picture)), self._runtime.card.policy.policy)
 
 
 def answerer(
@@ -184,8 +172,8 @@ def answerer(
         name_or_folder: the name of a run or the path of its folder, a checkpoint (``runs/demo/best``), a model folder
             of ``ramify export --to hub``, or a folder of ``ramify export --to onnx``.
         runs_dir: where runs are looked for by name.
-        threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the calibrated
-            policy (see :func:`ramify.run.choice.choose_policy`).
+        threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds
+            (see :func:`ramify.run.choice.choose_policy`).
         threads: how many the network computes with. PyTorch's number is one for the whole process.
 
     Raises:
@@ -203,27 +191,20 @@ def answerer(
     return TorchAnswerer(Path(name_or_folder).resolve().name, network, card, chosen)
 
 
-def _opinions(
-    logits: Floats,
-    labels: Wholes,
-    confidence: Floats,
-    thresholds: Sequence[float | None],
-    leaves: Sequence[bool],
-    temperatures: Sequence[float] | None,
-) -> tuple[Opinion, ...]:
-    """Of every exit; ``logits`` ``[E, C]``, ``labels`` and ``confidence`` ``[E]``."""
+def _opinions(logits: torch.Tensor, rule: Policy) -> tuple[Opinion, ...]:
+    """Of every exit, from ``logits [E, 1, C]``."""
+    classes, confidence = answers(rule, logits)
     found: list[Opinion] = []
-    for at in range(len(logits)):
-        p = softmax(logits[at], 1.0 if temperatures is None else temperatures[at])
-        likeliest = np.argsort(-p, kind="stable")[:TOP]
+    for at, p in enumerate(rule.probabilities(logits)):
+        likeliest = p[0].argsort(descending=True, stable=True)[:TOP].tolist()
         found.append(
             Opinion(
                 exit=at,
-                label=int(labels[at]),
-                confidence=float(confidence[at]),
-                threshold=None if at == len(logits) - 1 else thresholds[at],
-                leaves=bool(leaves[at]),
-                top=tuple((int(label), float(p[label])) for label in likeliest),
+                label=int(classes[at, 0]),
+                confidence=float(confidence[at, 0]),
+                threshold=None if at + 1 == rule.exits else rule.thresholds[at],
+                leaves=bool(rule.leaves(at, confidence[at])[0]),
+                top=tuple((label, float(p[0, label])) for label in likeliest),
             )
         )
     return tuple(found)

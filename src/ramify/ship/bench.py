@@ -150,7 +150,7 @@ def benchmark(
         batches: pictures given at once, each >= 1.
         threads: from 1 to as many as there are cores for this process; None: 1 and 2, or 1.
         rounds: counted rounds, >= 1.
-        threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the policy.
+        threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of the policy's thresholds.
         progress: told what is being done.
 
     Raises:

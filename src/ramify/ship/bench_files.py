@@ -12,7 +12,7 @@ from ramify.run.checkpoint import HUB_CONFIG
 from ramify.run.saved import run_behind
 from ramify.ship.bench import Bench
 from ramify.ship.bench_plot import draw_bench
-from ramify.ship.exported import is_exported
+from ramify.ship.card import is_exported
 
 RESULT, PICTURE = "bench.json", "bench.png"
 

@@ -2,37 +2,61 @@
 
 The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of
 the network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
-``ramify.json``. It is read and checked with torch at hand here; :mod:`ramify.ship.exported` reads of it what an answer
-needs with the standard library alone.
+``ramify.json``. There is one reader, and it needs the standard library alone, as the runtime does.
 """
 
 import io
 import json
+import math
+import types
 import zipfile
 import zlib
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Literal
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
-from ramify.errors import CheckpointError
+from ramify.errors import CheckpointError, InputError
 from ramify.files import readable_folder
-from ramify.ops.certify import Certificate
-from ramify.ops.policy import Criterion, Policy
-from ramify.ship.exported import CARD, FORMAT, ExportedExit
+from ramify.ops.exits.certify import Certificate
+from ramify.ops.exits.sentences import asked_for
 from ramify.ship.needs import parse_onnx
+
+if TYPE_CHECKING:
+    from ramify.ops.exits.policy import Policy
 
 KEY = "ramify"
 """The name of the card in the metadata of an ONNX file."""
+
+FORMAT = 2
+"""Version of the card; a reader refuses those of a later one, and of an earlier one, whose graphs decide nothing."""
+
+CARD = "ramify.json"
+NEVER = 2.0
+"""A threshold that no confidence reaches, for the graphs, which know no null."""
+
+T = TypeVar("T")
 
 Shape = Literal["folder", "all_exits", "early_exit", "stage"]
 Precision = Literal["float32", "int8"]
 
 
 @dataclass(frozen=True)
+class ExportedExit:
+    """One exit: what it costs to answer there, for one picture, and how often it is right, in [0, 1] or None.
+
+    ``weights`` are those that no mask removes.
+    """
+
+    cells: int
+    macs: int
+    weights: int
+    valid: float | None
+    test: float | None
+
+
+@dataclass(frozen=True)
 class ExportedPolicy:
-    """The exit policy, see :class:`ramify.ops.policy.Policy`.
+    """The exit policy, see :class:`ramify.ops.exits.policy.Policy`; the graphs hold all of it but the thresholds.
 
     Attributes:
         calibrated: whether it was calibrated for the network.
@@ -41,16 +65,27 @@ class ExportedPolicy:
     """
 
     thresholds: tuple[float | None, ...]
-    criterion: Criterion
+    criterion: str
     temperatures: tuple[float, ...] | None
     calibrated: bool
     told: str
     certificate: Certificate | None
+    combine: str = "last"
+    weights: tuple[tuple[float, ...], ...] | None = None
+    coefficients: tuple[tuple[tuple[float, ...], ...], ...] | None = None
+    fallback: str = "last"
 
     @property
-    def policy(self) -> Policy:
-        """The rule itself."""
-        return Policy(self.thresholds, self.criterion, self.temperatures)
+    def policy(self) -> "Policy":
+        """The rule itself.
+
+        Raises:
+            InputError: it is none that this version knows.
+        """
+        from ramify.ops.exits.policy import Policy
+
+        own = {field.name for field in fields(Policy)}
+        return Policy(**{name: value for name, value in vars(self).items() if name in own})
 
 
 @dataclass(frozen=True)
@@ -123,36 +158,136 @@ class ExportCard:
         """The card for one file of the folder."""
         return replace(self, shape=shape, stage=stage)
 
+    def at_threshold(self, threshold: float) -> "ExportCard":
+        """The same network, but a picture leaves at the first exit whose confidence reaches ``threshold``.
+
+        Raises:
+            InputError: it is not in [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold: got {threshold:g}; accepted: a number in [0, 1]")
+        thresholds = (threshold,) * len(self.policy.thresholds)
+        told = asked_for(self.policy.criterion, threshold)
+        return replace(self, policy=replace(self.policy, thresholds=thresholds, told=told, calibrated=False))
+
+
+def exported_policy(
+    rule: "Policy", calibrated: bool, told: str, certificate: Certificate | None = None
+) -> ExportedPolicy:
+    """``rule`` as it travels."""
+    return ExportedPolicy(**vars(rule), calibrated=calibrated, told=told, certificate=certificate)
+
 
 def card_text(card: ExportCard) -> str:
     """The card as JSON."""
     return json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether ``folder`` was written by ``ramify export``, to ONNX or to PyTorch programs."""
+    return (folder / CARD).is_file()
+
+
 def parse_card(text: str | bytes, where: str) -> ExportCard:
     """The card in ``text``, found at ``where``.
 
     Raises:
-        CheckpointError: it is damaged, or of a later ramify.
+        CheckpointError: it is damaged, or of another version of ramify.
     """
     whole = "accepted: the card as ramify export wrote it"
     try:
-        document = json.loads(text)
-        version = document["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{where}: is damaged; {whole}") from error
-    if not isinstance(version, int) or version > FORMAT:
+        document: object = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "format" not in document:
+        raise CheckpointError(f"{where}: is damaged (it is no card); {whole}")
+    version = document["format"]
+    if type(version) is not int or version > FORMAT:
         raise CheckpointError(f"{where}: got format {version!r}; accepted: up to {FORMAT}; upgrade ramify to read it")
+    if version < FORMAT:
+        raise CheckpointError(f"{where}: got format {version}; accepted: {FORMAT}; export the network again")
     try:
-        card = TypeAdapter(ExportCard).validate_python(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{where}: is damaged ({at}: {first['msg']}); {whole}") from error
-    if len(card.exits) != len(card.policy.thresholds) + 1:
-        counts = f"{len(card.exits)} exits, {len(card.policy.thresholds)} thresholds"
-        raise CheckpointError(f"{where}: is damaged ({counts}); {whole}")
+        card = decoded(ExportCard, document, "")
+        _check(card)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: is damaged ({error}); {whole}") from error
     return card
+
+
+def _check(card: ExportCard) -> None:
+    """What the types of the fields do not say.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    exits, policy = len(card.exits), card.policy
+    counts = {
+        "files.stages": len(card.files.stages) or exits,
+        "policy.thresholds": len(policy.thresholds) + 1,
+        "policy.temperatures": len(policy.temperatures or card.exits),
+    }
+    for key, count in counts.items():
+        if count != exits:
+            raise ValueError(f"{key} is not for its {exits} exits")
+    shares = [each for each in (*policy.thresholds, *(e.test for e in card.exits)) if each is not None]
+    if not all(0 <= each <= 1 for each in shares) or not all(each > 0 for each in policy.temperatures or ()):
+        raise ValueError("thresholds, accuracies or temperatures are out of range")
+    if min(card.input_shape) < 1 or len(card.classes) < 2 or not all(0 <= each < 256 for each in card.background):
+        raise ValueError("input_shape, classes or background is out of range")
+    for name in (card.files.all_exits, card.files.early_exit, *card.files.stages):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise ValueError(f"{name[:60]!r} leads out of its folder")
+
+
+def decoded(kind: type[T], value: object, at: str) -> T:
+    """``value``, as JSON gives it, as the dataclass, tuple or plain value ``kind`` says; unknown fields are left out.
+
+    Raises:
+        ValueError: it is not that; the message names the field, below ``at``.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    found: object = value
+    if is_dataclass(kind):
+        found = _object(kind, value, at)
+    elif origin in (Union, types.UnionType):
+        if value is not None or type(None) not in inner:
+            [wanted] = [each for each in inner if each is not type(None)]
+            found = decoded(wanted, value, at)
+    elif origin is Literal:
+        if value not in inner:
+            raise _not(at, value)
+    elif origin is tuple:
+        if not isinstance(value, list | tuple) or (inner[-1] is not ... and len(value) != len(inner)):
+            raise _not(at, value)
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        found = tuple(
+            decoded(each, item, f"{at}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
+        )
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise _not(at, value)
+        found = float(value)
+    elif type(value) is not kind or (isinstance(value, int) and value < 0):
+        raise _not(at, value)
+    return found  # type: ignore[return-value]  # each branch saw to it
+
+
+def _object(kind: type[T], value: object, at: str) -> T:
+    if not isinstance(value, dict):
+        raise _not(at, value)
+    hints, given = get_type_hints(kind), {}
+    for field in fields(kind):  # type: ignore[arg-type]  # only of dataclasses
+        where = f"{at}.{field.name}".lstrip(".")
+        if field.name in value:
+            given[field.name] = decoded(hints[field.name], value[field.name], where)
+        elif field.default is MISSING:
+            raise ValueError(f"{where} is missing")
+    return kind(**given)
+
+
+def _not(at: str, value: object) -> ValueError:
+    return ValueError(f"{at or 'it'} is {json.dumps(value)[:60]}")
 
 
 def read_card(path: str | Path) -> ExportCard:
@@ -170,9 +305,8 @@ def read_card(path: str | Path) -> ExportCard:
     try:
         content = file.read_bytes()
     except OSError as error:
-        raise CheckpointError(
-            f"{file}: cannot be read ({error.strerror}); accepted: the folder of an export, or a file of it"
-        ) from error
+        how = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise CheckpointError(f"{file}: {how}; accepted: an exported folder or file") from error
     if file.suffix == ".onnx":
         found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
         if KEY not in found:

@@ -6,17 +6,14 @@ and which stages were executed.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
-from ramify.ops.policy import Policy, confidences
-from ramify.ship.needs import need
+from ramify.ops.exits.policy import CRITERIA, Policy, answers
+from ramify.ship.runtime import Session, opened
 
 TOLERANCE = 1e-4
 """How far a logit or a confidence may be from PyTorch's."""
@@ -32,27 +29,11 @@ BATCH = 64
 ALONE = 64
 """Pictures that are also given one by one, where it shows for each which stages were executed."""
 
-Array = NDArray[np.generic]
 Run = Callable[[Tensor], list[Tensor]]
 """Outputs of one graph for a batch of pictures, or of what the stage before gave."""
 
 EarlyRun = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
 """Classes, confidence, exits and executed stages of a batch of pictures."""
-
-
-class Session(Protocol):
-    """What is used of ``onnxruntime.InferenceSession``."""
-
-    def run(self, names: None, feed: dict[str, Array]) -> list[Array]: ...
-
-    def get_inputs(self) -> "Sequence[Named]": ...
-
-
-class Named(Protocol):
-    """What is used of an input of a graph."""
-
-    @property
-    def name(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,20 +58,13 @@ class EarlyCheck:
 
 def session(content: bytes, threads: int | None = None) -> Session:
     """An ONNX Runtime session on the processor."""
-    need("onnxruntime")
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
-    found: Session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return found
+    return opened(content, "graph", torch.get_num_threads() if threads is None else threads)
 
 
 def runner(content: bytes, name: str = "images") -> Run:
     """A graph in ONNX Runtime, as a function of its input ``name``."""
-    opened = session(content)
-    return lambda given: [torch.from_numpy(found) for found in opened.run(None, {name: given.contiguous().numpy()})]
+    graph = session(content)
+    return lambda given: [torch.from_numpy(found) for found in graph.run(None, {name: given.contiguous().numpy()})]
 
 
 def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
@@ -98,12 +72,12 @@ def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
 
     What the graph does not read is passed over.
     """
-    opened = session(content)
-    names = [each.name for each in opened.get_inputs()]
+    graph = session(content)
+    names = [each.name for each in graph.get_inputs()]
 
     def run(*given: Tensor) -> list[Tensor]:
         feed = {name: each.contiguous().numpy() for name, each in zip(names, given, strict=False)}
-        return [torch.from_numpy(found) for found in opened.run(None, feed)]
+        return [torch.from_numpy(found) for found in graph.run(None, feed)]
 
     return run
 
@@ -231,11 +205,12 @@ def _compare(
 
 def _ambiguous(policy: Policy, logits: Tensor, slack: float) -> Tensor:
     """Which pictures have a confidence next to its threshold, or two classes next to each other: bool ``[N]``."""
-    highest = logits.topk(2, dim=2).values
+    asked = logits if policy.combine == "last" else torch.stack(policy.probabilities(logits))
+    highest = asked.topk(2, dim=2).values
     close = (highest[..., 0] - highest[..., 1] <= 2 * slack).any(dim=0)
-    if policy.criterion == "patience":
+    if not CRITERIA[policy.criterion].scaled:  # it counts classes
         return close
-    sure = confidences(logits, policy.criterion, policy.temperatures)
+    sure = answers(policy, logits)[1]
     for at, threshold in enumerate(policy.thresholds):
         if threshold is not None:
             close |= (sure[at] - threshold).abs() <= slack

@@ -15,23 +15,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from ramify import __version__
+from ramify.files import write_atomic
 from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
+from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import Folded, fold
-from ramify.ops.policy import Policy
 from ramify.run.choice import choose_policy
 from ramify.run.latency import up_to
 from ramify.run.saved import read_saved
-from ramify.ship.exported import Exported, ExportedExit, is_exported, read_exported
+from ramify.ship.card import (
+    CARD,
+    FORMAT,
+    ExportCard,
+    ExportedExit,
+    Files,
+    Precision,
+    card_text,
+    exported_policy,
+    is_exported,
+)
 from ramify.ship.graphs import plain
+from ramify.ship.join import judged_stages
 from ramify.ship.onnx import stage_file, to_stages
 from ramify.ship.quantize import quantize_stages
 from ramify.ship.runtime import Runtime
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 ENGINES: Mapping[str, str] = {
     "eager": "PyTorch, folded: batch norms and masks multiplied into the layers",
@@ -115,6 +131,15 @@ class OnnxEngine:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """An exported folder, what its card says, and a threshold in place of its own."""
+
+    folder: Path
+    card: ExportCard
+    threshold: float | None
+
+
+@dataclass(frozen=True)
 class Subject:
     """What is measured: a saved network and the policy that it answers by, or an exported one.
 
@@ -139,18 +164,19 @@ class Subject:
         """Those that can compute it: of an exported folder only the one that it was exported for."""
         if self.exported is None:
             return tuple(ENGINES)
-        return ("int8",) if self.exported.precision == "int8" else ("onnx",)
+        return ("int8",) if self.exported.card.precision == "int8" else ("onnx",)
 
 
 def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: float | None) -> Subject:
     """The network called ``name_or_folder``; arguments and errors as :func:`ramify.ship.answer.answerer`."""
     name = Path(name_or_folder).resolve().name
     if is_exported(Path(name_or_folder)):
-        exported = read_exported(Path(name_or_folder))
-        if threshold is not None:
-            exported = exported.at_threshold(threshold)
-        macs = tuple(each.macs for each in exported.exits)
-        return Subject(exported.name, exported.input_shape, macs, exported.told, None, exported)
+        runtime = Runtime(name_or_folder, threshold=threshold)
+        known = runtime.card
+        macs = tuple(each.macs for each in known.exits)
+        return Subject(
+            known.name, known.input_shape, macs, runtime.told, None, Exported(Path(name_or_folder), known, threshold)
+        )
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
@@ -190,7 +216,8 @@ def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iter
             openers["plain"] = lambda _: TorchEngine(network, policy)
             openers["compiled"] = lambda _: TorchEngine(compiled(network), policy)
         for name, exported in _exports(subject, able, calibration, Path(folder)).items():
-            openers[name] = partial(_open_onnx, exported)
+            threshold = None if subject.exported is None else subject.exported.threshold
+            openers[name] = partial(_open_onnx, exported, threshold)
         yield Prepared({name: openers[name] for name in able}, missing)
 
 
@@ -225,8 +252,8 @@ def _first_line(error: Exception) -> str:
     return " ".join(lines[:2])[:200] or type(error).__name__
 
 
-def _open_onnx(exported: Exported, threads: int) -> Engine:
-    return OnnxEngine(Runtime(exported, threads))
+def _open_onnx(folder: Path, threshold: float | None, threads: int) -> Engine:
+    return OnnxEngine(Runtime(folder, threads, threshold))
 
 
 def compiled(network: Branching) -> Folded:
@@ -257,35 +284,48 @@ def compiling() -> Iterator[None]:
         yield
 
 
-def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Exported]:
-    """The exported networks of the engines in ``names`` that compute one."""
+def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
+    """The folders of the exported networks of the engines in ``names`` that compute one."""
     wanted = [name for name in names if name in ("onnx", "int8")]
     if subject.exported is not None or subject.network is None:
-        return {name: subject.exported for name in wanted if subject.exported is not None}
-    found: dict[str, Exported] = {}
+        return {name: subject.exported.folder for name in wanted if subject.exported is not None}
+    found: dict[str, Path] = {}
     if not wanted:
         return found
-    network, policy = subject.network
+    network, _ = subject.network
     stages = to_stages(plain(network), subject.input_shape)
     for name in wanted:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
-        paths = [folder / name / stage_file(at) for at in range(len(graphs))]
-        for path, graph in zip(paths, graphs, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(graph.SerializeToString())
-        found[name] = Exported(
-            name=subject.name,
-            precision="int8" if name == "int8" else "float32",
-            input_shape=subject.input_shape,
-            classes=tuple(map(str, range(network.classes))),
-            exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
-            thresholds=policy.thresholds,
-            criterion=policy.criterion,
-            temperatures=policy.temperatures,
-            told=subject.told,
-            stages=tuple(paths),
-        )
+        write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")
+        found[name] = folder / name
     return found
+
+
+def write_stages(folder: Path, subject: Subject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
+    """Write what :class:`ramify.ship.runtime.Runtime` reads: the stages with the policy in them, and their card."""
+    assert subject.network is not None
+    network, policy = subject.network
+    graphs = judged_stages(stages, policy)
+    files = tuple(stage_file(at) for at in range(len(graphs)))
+    for file, graph in zip(files, graphs, strict=True):
+        write_atomic(folder / file, graph.SerializeToString())
+    card = ExportCard(
+        format=FORMAT,
+        ramify=__version__,
+        name=subject.name,
+        shape="folder",
+        stage=None,
+        precision=precision,
+        input_shape=subject.input_shape,
+        mean=tuple(network.mean.tolist()),
+        std=tuple(network.std.tolist()),
+        classes=tuple(map(str, range(network.classes))),
+        exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
+        policy=exported_policy(policy, calibrated=False, told=subject.told),
+        files=Files("", "", files),
+        epoch=0,
+    )
+    write_atomic(folder / CARD, card_text(card).encode())
 
 
 def _what_is_missing(name: str, subject: Subject) -> str | None:

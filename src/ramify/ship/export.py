@@ -29,7 +29,21 @@ from ramify.run.folder import is_run
 from ramify.run.readback import describe, relabel
 from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary
-from ramify.ship.card import KEY, ExportCard, ExportedPolicy, Files, Precision, Quantization, Shape, card_text
+from ramify.ship.card import (
+    CARD,
+    FORMAT,
+    KEY,
+    ExportCard,
+    ExportedExit,
+    ExportedPolicy,
+    Files,
+    Precision,
+    Quantization,
+    Shape,
+    card_text,
+    exported_policy,
+    is_exported,
+)
 from ramify.ship.check import (
     INT8_SLACK,
     RELATIVE,
@@ -43,7 +57,6 @@ from ramify.ship.check import (
     logits_of,
     runner,
 )
-from ramify.ship.exported import CARD, FORMAT, ExportedExit, is_exported
 from ramify.ship.graphs import AllExits, EarlyExit, plain
 from ramify.ship.join import join
 from ramify.ship.needs import need
@@ -55,7 +68,6 @@ from ramify.ship.onnx import (
     example,
     quiet,
     stage_file,
-    to_graphs,
     to_program,
     to_stages,
 )
@@ -135,8 +147,7 @@ def export(
             ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
             :class:`ramify.ship.onnx.Graphs`.
         quantize: ``int8`` for weights and activations of 8 bits, with ranges from 512 training pictures; ONNX only.
-        threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the calibrated
-            policy.
+        threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds.
         overwrite: replace an export that is there.
         overrides: ``data.*`` keys, where the pictures lie elsewhere now.
         progress: told how far a download is.
@@ -195,11 +206,9 @@ class _Subject:
     @property
     def policy(self) -> ExportedPolicy:
         """The policy as it travels."""
-        rule, kept = self.chosen.policy, self.card.policy
+        kept = self.card.policy
         certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
-        return ExportedPolicy(
-            rule.thresholds, rule.criterion, rule.temperatures, self.chosen.calibrated, self.chosen.told, certificate
-        )
+        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.told, certificate)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -273,7 +282,7 @@ def spread(part: Part, count: int) -> Part:
 
 
 def _float_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
-    graphs = to_graphs(subject.twin, subject.chosen.policy, subject.input_shape)
+    graphs = join(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
     card = subject.card_for(_onnx_files(graphs), "float32", OPSET)
     contents = _with_cards(graphs, card)
     return contents, card, _check_graphs(contents, card, subject, subject.network, subject.logits)
@@ -285,8 +294,9 @@ def _int8_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Chec
     # What int8 does to the accuracy is only known if this is the network.
     compare_logits("the stages", logits_of(before, subject.images), subject.logits)
     training = to_float(spread(subject.train, CALIBRATION).images).contiguous()
-    graphs = join(quantize_stages(stages, training), subject.chosen.policy)
-    after = Staged([stage.SerializeToString() for stage in graphs.stages])
+    small = quantize_stages(stages, training)
+    graphs = join(small, subject.chosen.policy)
+    after = Staged([stage.SerializeToString() for stage in small])
     right = [accuracies(_uint8_logits(each, subject.test.images), subject.test.labels) for each in (before, after)]
     quantization = Quantization(len(training), len(subject.test), right[0], right[1])
     card = replace(subject.card_for(_onnx_files(graphs), "int8", OPSET), quantization=quantization)
@@ -363,9 +373,7 @@ def _check_graphs(
     policy, images = subject.chosen.policy, subject.images
     of_logits, of_confidence = (RELATIVE, TOLERANCE) if slack is None else (slack, slack)
     run_all, run_early = runner(contents[ALL_EXITS]), runner(contents[EARLY_EXIT])
-    staged = [contents[name] for name in card.files.stages]
     whole = compare_logits(ALL_EXITS, logits_of(lambda batch: run_all(batch)[0], images), logits, of_logits)
-    parts = compare_logits(STAGES, logits_of(Staged(staged), images), logits, of_logits)
 
     def early_run(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         classes, confidence, exits, ran = run_early(batch)
@@ -375,6 +383,8 @@ def _check_graphs(
         for name, content in contents.items():
             write_atomic(Path(folder, name), content)
         runtime = Runtime(folder, threads=torch.get_num_threads())
+    given = logits_of(lambda batch: torch.from_numpy(runtime.logits(batch.numpy())), images)
+    parts = compare_logits(STAGES, given, logits, of_logits)
     early, staged_early = (
         check_early(name, run, images, logits, policy, network, of_confidence)
         for name, run in ((EARLY_EXIT, early_run), ("the runtime", _runtime_run(runtime)))
@@ -382,7 +392,7 @@ def _check_graphs(
     files = (
         CheckedFile(ALL_EXITS, len(contents[ALL_EXITS]), whole),
         CheckedFile(EARLY_EXIT, len(contents[EARLY_EXIT]), early.difference),
-        CheckedFile(STAGES, sum(map(len, staged)), parts),
+        CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), parts),
     )
     return _Checks(files, early, staged_early)
 

@@ -5,7 +5,7 @@ is inside.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ramify.nn.branching import Branching
 from ramify.nn.exit import Grid, PooledHead
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
-from ramify.ops.policy import Policy
-from ramify.ship.judge import State, judge
+from ramify.ops.exits.policy import Policy
 
 
 def plain(network: Branching) -> Branching:
@@ -139,7 +138,7 @@ class EarlyExit(nn.Module):
     :meth:`ramify.nn.branching.Branching.predict` gives; ``ran`` int64 ``[E]`` is 1 for each stage that was executed. It
     is a constant of the branch that was taken, so it can say nothing else than what happened.
 
-    Branches are ``torch.cond``, one inside the other, and become ``If`` in ONNX.
+    Branches are ``torch.cond``, one inside the other.
     """
 
     def __init__(self, network: Branching, policy: Policy) -> None:
@@ -148,71 +147,89 @@ class EarlyExit(nn.Module):
         self.policy = policy
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self._from(0, self.network.enter(images), None, State())
+        return self._from(0, self.network.enter(images), (), ())
 
-    def _from(self, at: int, trunk: Tensor, before: Tensor | None, state: State) -> tuple[Tensor, ...]:
-        """Stage ``at`` and those behind it."""
-        trunk, logits = self.network.run_stage(at, trunk, before)
-        state = judge(self.policy, at, logits, state)
-        if at + 1 == self.policy.exits:
-            return self._answer(at, state)
-        if self.policy.thresholds[at] is None:
+    def _from(self, at: int, trunk: Tensor, seen: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Stage ``at`` and those behind it.
+
+        ``seen`` are the logits of earlier exits that are still asked for, and ``state`` the classes, the confidence,
+        the exits and who stays, empty where no exit has been asked yet.
+        """
+        trunk, logits = self.network.run_stage(at, trunk, seen[-1] if seen else None)
+        last, known = at + 1 == self.policy.exits, self.policy.known(at)
+        seen = (*seen, logits) if self.policy.remembers else (logits,)
+        if known is not False:
+            found = self.policy.judge_at(at, torch.stack(seen))
+            new = (found.classes, found.confidence, torch.full_like(found.classes, at), ~found.leaves)
+            state = _merged(state, new) if state else new
+        if last:
+            return self._answer(at, state[:3])
+        if known is False:
             # Nobody leaves here, so there is nothing to ask.
-            return self._from(at + 1, trunk, logits, state)
-
-        # Only what is used may be given to a branch.
-        carried = (trunk, logits) if self.network.cascade else (trunk,)
-        names, values = state.known.keys(), tuple(state.known.values())
+            return self._from(at + 1, trunk, seen, state)
+        if not self.policy.remembers and not self.network.cascade:
+            seen = ()  # only what is used may be given to a branch
 
         def deeper(*given: Tensor) -> tuple[Tensor, ...]:
-            trunk, *before = given[: len(carried)]
-            known = State(**dict(zip(names, given[len(carried) :], strict=True)))
-            return self._from(at + 1, trunk, before[0] if before else None, known)
+            return self._from(at + 1, given[0], given[1 : 1 + len(seen)], given[1 + len(seen) :])
 
         def stop(*given: Tensor) -> tuple[Tensor, ...]:
-            return self._answer(at, State(**dict(zip(names, given[len(carried) :], strict=True))))
+            return self._answer(at, given[1 + len(seen) : 4 + len(seen)])
 
-        assert state.stays is not None
-        answer: tuple[Tensor, ...] = torch.cond(state.stays.any(), deeper, stop, (*carried, *values))
+        answer: tuple[Tensor, ...] = torch.cond(state[3].any(), deeper, stop, (trunk, *seen, *state))
         return answer
 
-    def _answer(self, at: int, state: State) -> tuple[Tensor, ...]:
-        assert state.classes is not None
-        assert state.confidence is not None
-        assert state.exits is not None
+    def _answer(self, at: int, answer: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         # Written out as numbers, torch.export could not carry it through a branch; exported it is a constant.
         ran = (torch.arange(self.policy.exits) <= at).long()
         # A branch may not give what it was given, only copies.
-        return state.classes.clone(), state.confidence.clone(), state.exits.clone(), ran
+        return (*(each.clone() for each in answer), ran)
+
+
+def _merged(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The answers so far and those of one more exit, which counts for the pictures that have stayed."""
+    stays = old[3]
+    return (*(torch.where(stays, here, before) for here, before in zip(new[:3], old[:3], strict=True)), stays & new[3])
 
 
 class OneJudgement(nn.Module):
-    """What the policy makes of exit ``at`` alone: :func:`ramify.ship.judge.judge` of logits ``[B, classes]``.
+    """``logits [B, C], threshold [] -> (classes, confidence, leaves)``: what the policy makes of exit ``at`` alone.
 
-    Attributes:
-        given: names of what it reads behind the logits, fields of :class:`~ramify.ship.judge.State`.
-        gives: names of what it computes anew; where a picture can stay, ``go`` comes last, a bool: whether one does.
+    Where the policy remembers, ``seen [at, B, C]``, the logits of the exits before, goes first. A picture leaves where
+    its confidence is at least the threshold; above 1 none does. The last exit takes no threshold, and all leave.
     """
 
     def __init__(self, policy: Policy, at: int) -> None:
         super().__init__()
         self.policy = policy
         self.at = at
-        last = at == policy.exits - 1
-        patient = ("latest", "streak") if policy.criterion == "patience" else ()
-        asked = any(threshold is not None for threshold in policy.thresholds[:at])
-        self.given = (("classes", "confidence", "exits", "stays") if asked else ()) + (patient if at > 0 else ())
-        answers = ("classes", "confidence", "exits")
-        if last:
-            self.gives: tuple[str, ...] = answers
-        elif policy.thresholds[at] is None:
-            self.gives = patient
-        else:
-            self.gives = (*answers, "stays", *patient, "go")
 
-    def forward(self, logits: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
-        state = judge(self.policy, self.at, logits, State(**dict(zip(self.given, given, strict=True))))
-        found = state.known
-        if state.stays is not None:
-            found["go"] = state.stays.any()
-        return tuple(found[name] for name in self.gives)
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it reads, in the order of its arguments."""
+        seen = ("seen",) if self.policy.remembers and self.at > 0 else ()
+        return (*seen, "logits") if self.at + 1 == self.policy.exits else (*seen, "logits", "threshold")
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self.inputs, given, strict=True))
+        logits = named["logits"][None]
+        if "seen" in named:
+            logits = torch.cat((named["seen"], logits))
+        classes, confidence, leaves = self.policy.judge_at(self.at, logits)
+        return classes, confidence, confidence >= named["threshold"] if "threshold" in named else leaves
+
+
+class AllJudgements(nn.Module):
+    """Judgements side by side: what each reads, one after the other, to what each gives."""
+
+    def __init__(self, asked: Sequence[OneJudgement]) -> None:
+        super().__init__()
+        self.asked = nn.ModuleList(asked)
+        self.counts = [len(each.inputs) for each in asked]
+
+    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        for each, count in zip(self.asked, self.counts, strict=True):
+            found += each(*given[:count])
+            given = given[count:]
+        return tuple(found)

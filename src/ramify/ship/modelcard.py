@@ -10,6 +10,8 @@ import yaml
 
 from ramify import __version__
 from ramify.config import Config
+from ramify.ops.exits.policy import CRITERIA
+from ramify.ops.exits.sentences import unusual
 from ramify.run.checkpoint import Card
 from ramify.run.choice import choose_policy
 from ramify.run.summary import Summary
@@ -140,12 +142,6 @@ def _policy(card: Card) -> str:
         told = choose_policy(card).told.removeprefix("policy: ").replace(" (ramify calibrate NAME finds one)", "")
         return f"{told[:1].upper()}{told[1:]}."
     rule = card.policy.calibration.policy
-    meaning = {
-        "max_probability": "the highest probability",
-        "margin": "the highest probability minus the second highest",
-        "entropy": "1 minus the entropy of the probabilities over its greatest value",
-        "patience": "the share of the exits that have given the same answer in a row",
-    }
     rows = ["| exit | threshold | temperature | pictures that left there |", "|---:|---:|---:|---:|"]
     thresholds = [*("never" if each is None else f"{each:.4f}" for each in rule.thresholds), "answers all"]
     heats = rule.temperatures or (1.0,) * rule.exits
@@ -154,6 +150,7 @@ def _policy(card: Card) -> str:
     ):
         rows.append(f"| {i} | {threshold} | {heat:.2f} | {percent(share)} |")
     heated = ", after the logits were divided by the temperature" if rule.temperatures else ""
+    more = "".join(f" Unlike usual: {each}." for each in unusual(rule.combine, rule.fallback))
     certificate = card.policy.calibration.certificate
     grounds = (
         certificate_sentence(certificate)
@@ -162,7 +159,9 @@ def _policy(card: Card) -> str:
     )
     return (
         f"A picture is answered at the first exit whose confidence reaches the threshold. Confidence is "
-        f"{meaning[rule.criterion]}{heated}.\n\n" + "\n".join(rows) + f"\n\n{policy_sentence(card.policy)}\n\n{grounds}"
+        f"{CRITERIA[rule.criterion].words}{heated}.{more}\n\n"
+        + "\n".join(rows)
+        + f"\n\n{policy_sentence(card.policy)}\n\n{grounds}"
     )
 
 

@@ -8,7 +8,7 @@ import contextlib
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
-from ramify.ops.policy import Policy
-from ramify.ship.graphs import AllExits, EarlyExit, OneStage
+from ramify.ship.graphs import OneStage
 from ramify.ship.needs import need
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ OPSET = 20
 
 ALL_EXITS, EARLY_EXIT = "all_exits.onnx", "early_exit.onnx"
 EARLY_OUTPUTS = ("classes", "confidence", "exits", "ran")
+JUDGED = ("classes", "confidence", "leaves")
+"""What a stage's graph gives beside its trunk and logits."""
 
 
 def stage_file(at: int) -> str:
@@ -44,8 +45,12 @@ class Graphs:
         early_exit: ``images`` to ``classes`` int64, ``confidence`` float32 and ``exits`` int64, each ``[batch]``, and
             ``ran`` int64 ``[E]``, 1 for each stage that was executed.
         stages: the first takes ``images``, the others ``trunk``, the first output of the one before; each gives
-            ``trunk_out`` (a name stands for one value in a graph) and ``logits`` float32 ``[batch, classes]``, the last
-            only ``logits``. In a cascade the others take ``before`` too, the logits that the one before them gave.
+            ``trunk_out`` (a name stands for one value in a graph; the last gives none), ``logits`` float32
+            ``[batch, classes]``, and what the exit policy makes of them: ``classes`` int64, ``confidence`` float32 and
+            ``leaves`` bool, each ``[batch]``. All but the last take ``threshold`` too, a float32 number: a picture
+            leaves where its confidence is at least that (the policy's are in ``ramify.json``; 2 for null, never). In
+            a cascade all but the first take ``before``, the logits that the one before gave; where the policy asks
+            what earlier exits have answered they take ``seen``, float32 ``[exits before, batch, classes]``.
     """
 
     all_exits: "ModelProto"
@@ -59,28 +64,19 @@ class Graphs:
         return {ALL_EXITS: self.all_exits, EARLY_EXIT: self.early_exit} | stages
 
 
-def to_graphs(network: Branching, policy: Policy, input_shape: Sequence[int]) -> Graphs:
-    """The graphs of ``network``, which :func:`ramify.ship.graphs.plain` has made.
-
-    Raises:
-        InputError: onnx or onnxscript is not installed.
-    """
-    stages = to_stages(network, input_shape)
-    images = example(input_shape)
-    return Graphs(
-        all_exits=to_onnx(AllExits(network), images, ["images"], ["logits"]),
-        early_exit=to_onnx(EarlyExit(network, policy), images, ["images"], EARLY_OUTPUTS),
-        stages=stages,
-    )
-
-
 def example(input_shape: Sequence[int]) -> Tensor:
     """Pictures to export with: two, as of a batch of one the exporter would take the size for a constant."""
     return torch.zeros(2, *input_shape)
 
 
 def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
-    """The graphs of the stages alone, see :class:`Graphs`; arguments and errors as :func:`to_graphs`."""
+    """The graphs of the stages of ``network``, which :func:`ramify.ship.graphs.plain` has made.
+
+    As in :class:`Graphs`, but without what the policy makes of them: :func:`ramify.ship.join.join` adds that.
+
+    Raises:
+        InputError: onnx or onnxscript is not installed.
+    """
     need("onnx", "onnxscript")
     given: tuple[Tensor, ...] = (example(input_shape),)
     count = len(network.stages)
@@ -96,13 +92,21 @@ def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelPro
 
 
 def to_onnx(
-    module: nn.Module, given: Tensor | tuple[Tensor, ...], inputs: Sequence[str], outputs: Sequence[str]
+    module: nn.Module,
+    given: Tensor | tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    batch: Mapping[str, int] | None = None,
 ) -> "ModelProto":
-    """One graph, whose first axis of every input is the batch, tidied and checked against the rules of ONNX."""
+    """One graph, tidied and checked against the rules of ONNX.
+
+    ``batch`` says which axis of an input is the batch, where it has one; None: the first of each.
+    """
     import onnx
 
     with quiet():
-        program = to_program(module, given if isinstance(given, tuple) else (given,))
+        axes = None if batch is None else [batch.get(name) for name in inputs]
+        program = to_program(module, given if isinstance(given, tuple) else (given,), axes)
         exported = torch.onnx.export(
             program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
         )
@@ -113,12 +117,15 @@ def to_onnx(
     return model
 
 
-def to_program(module: nn.Module, given: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """What ``torch.export`` makes of ``module`` for batches of any size."""
-    batch = {0: torch.export.Dim("batch", min=1)}
+def to_program(
+    module: nn.Module, given: tuple[Tensor, ...], axes: Sequence[int | None] | None = None
+) -> torch.export.ExportedProgram:
+    """What ``torch.export`` makes of ``module`` for batches of any size; ``axes``: which is the batch of each input."""
+    batch = torch.export.Dim("batch", min=1)
+    each = [{} if axis is None else {axis: batch} for axis in axes or (0,) * len(given)]
     # By name; what a ``*given`` takes is one tuple under its name.
     named = inspect.signature(module.forward).bind(*given).arguments
-    shapes = {name: (batch,) * len(value) if isinstance(value, tuple) else batch for name, value in named.items()}
+    shapes = {name: tuple(each) if isinstance(value, tuple) else each.pop(0) for name, value in named.items()}
     return torch.export.export(module.eval(), given, dynamic_shapes=shapes, strict=False)
 
 
@@ -133,7 +140,8 @@ def tidy(model: "ModelProto") -> None:
       the time of a picture that goes through all stages.
     """
     del model.metadata_props[:]
-    symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    dims = [dim for each in model.graph.input for dim in each.type.tensor_type.shape.dim]
+    symbol = next(dim.dim_param for dim in dims if dim.dim_param)
     _strip(model.graph, symbol)
     _sink(model.graph)
 

@@ -23,7 +23,7 @@ class Predicted:
         picture: the file.
         label: the class, an index into the names; ``name`` is its name.
         confidence: in [0, 1].
-        exit: where it left, from 0.
+        exit: where it left, from 1.
         milliseconds: of the network, for this picture alone; reading the file is not counted.
         converted: how the picture was made what the network reads, in words; None where it was that.
     """
@@ -58,7 +58,7 @@ def predict_files(network: Answerer, files: Iterable[Path]) -> Iterator[Predicte
             label=label,
             name=network.classes[label],
             confidence=float(found.confidence[0]),
-            exit=int(found.exits[0]),
+            exit=int(found.exits[0]) + 1,
             milliseconds=found.milliseconds,
             converted=conversion(header, network.input_shape),
         )
@@ -75,7 +75,7 @@ def prediction_table(found: Sequence[Predicted], exits: int) -> Table:
     if converted:
         table.add_column("converted")
     for each in found:
-        cells = [percent(each.confidence), f"{each.exit + 1} of {exits}", f"{each.milliseconds:.2f}"]
+        cells = [percent(each.confidence), f"{each.exit} of {exits}", f"{each.milliseconds:.2f}"]
         # As plain text: a name in square brackets is no markup.
         names = Text(each.picture), Text(each.name)
         table.add_row(*names, *cells, *([each.converted or ""] if converted else []))
@@ -84,8 +84,8 @@ def prediction_table(found: Sequence[Predicted], exits: int) -> Table:
 
 def work_line(found: Sequence[Predicted], macs: Sequence[int]) -> str:
     """How much work the answers were, against asking the last exit each time."""
-    mean = sum(macs[each.exit] for each in found) / len(found)
-    shares = " / ".join(str(sum(each.exit == at for each in found)) for at in range(len(macs)))
+    mean = sum(macs[each.exit - 1] for each in found) / len(found)
+    shares = " / ".join(str(sum(each.exit == at for each in found)) for at in range(1, len(macs) + 1))
     return (
         f"{plural(len(found), 'picture')}, leaving at each exit: {shares}; {short(mean)} MACs a picture on average, "
         f"{percent(mean / macs[-1])} of the last exit's"

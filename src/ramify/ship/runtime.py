@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.errors import InputError, RunError
-from ramify.ship.exported import Exported, read_exported
+from ramify.ship.card import NEVER, read_card
 
 Floats = npt.NDArray[np.float32]
 Wholes = npt.NDArray[np.int64]
@@ -44,7 +44,9 @@ class Answers:
 class Session(Protocol):
     """What is used of ``onnxruntime.InferenceSession``."""
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Floats]) -> list[Floats]: ...
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.NDArray[np.generic]]
+    ) -> Sequence[npt.NDArray[np.generic]]: ...
 
     def get_inputs(self) -> "Sequence[Named]": ...
 
@@ -56,35 +58,18 @@ class Named(Protocol):
     def name(self) -> str: ...
 
 
-class Judged(NamedTuple):
-    """What one exit makes of B pictures.
-
-    ``classes`` int64 ``[B]``, ``confidence`` float32 ``[B]`` in [0, 1], and ``streak`` int64 ``[B]``: how many exits in
-    a row, this one last, give that class.
-    """
-
-    classes: Wholes
-    confidence: Floats
-    streak: Wholes
-
-    def of(self, pictures: npt.NDArray[np.bool_]) -> "Judged":
-        """The same for some of the pictures."""
-        return Judged(self.classes[pictures], self.confidence[pictures], self.streak[pictures])
-
-
 class Runtime:
     """A network exported by ``ramify export NAME --to onnx``, which answers early.
 
-    Logits are those of ONNX Runtime. From equal logits it decides as :class:`ramify.ops.policy.Policy` does, in
-    float32: by patience, and at thresholds of 0 and None, always; by the other criteria the confidences agree to
-    within 1e-6, so that a picture may leave at another exit only where its confidence is that near to a threshold.
-    One runtime may answer several threads at once.
+    Logits, confidences and decisions are those of the graphs, which hold the policy but for its thresholds. A picture
+    may leave at another exit than in PyTorch only where its confidence is at a threshold to within rounding. One
+    runtime may answer several threads at once.
 
     Args:
-        folder: with ``ramify.json`` and ``stages/``, or what was read of it.
+        folder: with ``ramify.json`` and ``stages/``.
         threads: for one graph at a time; None leaves it to ONNX Runtime, which takes every core.
-        threshold: in [0, 1]; a picture leaves at the first exit whose highest probability reaches it, in place of the
-            policy in the folder.
+        threshold: in [0, 1]; a picture leaves at the first exit whose confidence reaches it, in place of the thresholds
+            in the folder.
 
     Attributes:
         card: what the folder says of the network.
@@ -96,21 +81,26 @@ class Runtime:
 
     Example:
         >>> from ramify.ship.runtime import Runtime
-        >>> Runtime("no/such/folder")
+        >>> Runtime("no/folder")
         Traceback (most recent call last):
             ...
-        ramify.errors.InputError: no/such/folder/ramify.json: is missing; accepted: a folder of ramify export --to onnx
+        ramify.errors.CheckpointError: no/folder/ramify.json: is missing; accepted: an exported folder or file
     """
 
-    def __init__(
-        self, folder: str | Path | Exported, threads: int | None = None, threshold: float | None = None
-    ) -> None:
+    def __init__(self, folder: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
         if threads is not None and threads < 1:
             raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
-        card = folder if isinstance(folder, Exported) else read_exported(Path(folder))
+        card = read_card(Path(folder))
+        if not card.files.stages:
+            raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
         self.card = card if threshold is None else card.at_threshold(threshold)
-        self.told = self.card.told
-        self._stages = [_open(path, threads) for path in self.card.stages]
+        self.told = self.card.policy.told
+        self._paths = [Path(folder, name) for name in card.files.stages]
+        self._stages = [_open(path, threads) for path in self._paths]
+        self._inputs = [tuple(each.name for each in stage.get_inputs()) for stage in self._stages]
+        for path, inputs in zip(self._paths, self._inputs, strict=True):
+            if not set(inputs) <= {"images", "trunk", "before", "seen", "threshold"}:
+                raise InputError(f"{path}: reads {', '.join(inputs)}; accepted: a stage that ramify export wrote")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -139,20 +129,19 @@ class Runtime:
         confidence = np.zeros(count, np.float32)
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
-        trunk, logits, found = batch, None, _unasked(count)
+        trunk, seen = batch, np.zeros((0, count, len(self.card.classes)), np.float32)
         for at in range(len(self._stages)) if count else ():
             ran[at] = len(undecided)
-            trunk, logits = self._stage(at, trunk, logits)
-            found = self._judge(at, logits, found)
-            leaves = self.leaves(at, found.confidence)
-            if not leaves.any():
-                continue
-            leaving = undecided[leaves]
-            classes[leaving], confidence[leaving], exits[leaving] = found.classes[leaves], found.confidence[leaves], at
+            found = self._stage(at, trunk, seen)
+            leaving = undecided[found.leaves]
+            classes[leaving], confidence[leaving] = found.classes[found.leaves], found.confidence[found.leaves]
+            exits[leaving] = at
             if len(leaving) == len(undecided):
                 break
-            stay = ~leaves
-            trunk, logits, undecided, found = trunk[stay], logits[stay], undecided[stay], found.of(stay)
+            trunk, seen = found.trunk, self._known(seen, found.logits)
+            if len(leaving):
+                stay = ~found.leaves
+                trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
         return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
 
     def logits(self, pictures: Floats, exits: int | None = None) -> Floats:
@@ -161,18 +150,11 @@ class Runtime:
         Other arguments and errors are as in :meth:`predict`.
         """
         trunk = self._checked(pictures)
-        wanted = len(self._stages) if exits is None else exits
-        found = np.zeros((wanted, len(trunk), len(self.card.classes)), np.float32)
-        for at in range(wanted) if len(trunk) else ():
-            trunk, found[at] = self._stage(at, trunk, found[at - 1] if at else None)
-        return found
-
-    def judge(self, logits: Floats) -> list[Judged]:
-        """What each exit makes of ``logits`` ``[E, B, classes]``, whether or not a picture would have come so far."""
-        found = [_unasked(logits.shape[1])]
-        for at in range(len(logits)):
-            found.append(self._judge(at, logits[at], found[-1]))
-        return found[1:]
+        seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
+        for at in range(len(self._stages) if exits is None else exits):
+            found = self._stage(at, trunk, seen)
+            trunk, seen = found.trunk, np.concatenate((seen, found.logits[None]))
+        return seen
 
     def _checked(self, pictures: Floats) -> Floats:
         shape = self.card.input_shape
@@ -189,68 +171,70 @@ class Runtime:
                 raise InputError(f"pictures: got {got}; {accepted}")
         return np.ascontiguousarray(batch)
 
-    def _stage(self, at: int, trunk: Floats, before: Floats | None) -> tuple[Floats, Floats]:
-        last = at == len(self._stages) - 1
-        names, path = (["logits"] if last else ["trunk_out", "logits"]), self.card.stages[at]
-        feed = {"trunk" if at else "images": trunk}
-        if before is not None and any(each.name == "before" for each in self._stages[at].get_inputs()):
-            feed["before"] = before  # the stages form a cascade
+    def _known(self, seen: Floats, logits: Floats) -> Floats:
+        """The logits of the exits so far, where a stage asks for them."""
+        asks = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
+        return np.concatenate((seen, logits[None])) if asks else seen
+
+    def _stage(self, at: int, trunk: Floats, seen: Floats) -> "_Found":
+        """What stage ``at`` makes of ``trunk``, behind exits that gave the logits ``seen [at, B, C]``."""
+        last, path = at == len(self._stages) - 1, self._paths[at]
+        threshold = None if last else self.card.policy.thresholds[at]
+        given = {
+            "images": trunk,
+            "trunk": trunk,
+            "before": seen[-1] if len(seen) else seen,
+            "seen": seen,
+            "threshold": np.array(NEVER if threshold is None else threshold, np.float32),
+        }
+        names = [*([] if last else ["trunk_out"]), "logits", "classes", "confidence", "leaves"]
         try:
-            found = self._stages[at].run(names, feed)
+            outputs = self._stages[at].run(names, {name: given[name] for name in self._inputs[at]})
         except _faults() as error:
             raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
-        if found[-1].shape != (len(trunk), len(self.card.classes)):
+        *before, logits, classes, confidence, leaves = outputs
+        found = _Found(
+            before[0].astype(np.float32, copy=False) if before else trunk,
+            logits.astype(np.float32, copy=False),
+            classes.astype(np.int64, copy=False),
+            confidence.astype(np.float32, copy=False),
+            leaves.astype(np.bool_, copy=False),
+        )
+        if found.logits.shape != (len(trunk), len(self.card.classes)):
             raise InputError(
-                f"{path}: gave logits of shape {list(found[-1].shape)}; accepted: [{len(trunk)}, "
+                f"{path}: gave logits of shape {list(found.logits.shape)}; accepted: [{len(trunk)}, "
                 f"{len(self.card.classes)}], one for each picture and class of ramify.json"
             )
-        return found[0], found[-1]
-
-    def _judge(self, at: int, logits: Floats, before: Judged) -> Judged:
-        classes = logits.argmax(axis=-1)
-        streak = np.where(classes == before.classes, before.streak + 1, 1)
-        if self.card.criterion == "patience":
-            return Judged(classes, streak.astype(np.float32) / np.float32(len(self._stages)), streak)
-        heat = 1.0 if self.card.temperatures is None else self.card.temperatures[at]
-        return Judged(classes, _sure(logits, self.card.criterion, heat), streak)
-
-    def leaves(self, at: int, confidence: Floats) -> npt.NDArray[np.bool_]:
-        threshold = 0.0 if at == len(self._stages) - 1 else self.card.thresholds[at]
-        if threshold is None:
-            return np.zeros(len(confidence), np.bool_)
-        return np.asarray(confidence >= np.float32(threshold))
+        return found
 
 
-def _unasked(count: int) -> Judged:
-    """What is known of ``count`` pictures before the first exit."""
-    return Judged(np.full(count, -1, np.int64), np.zeros(count, np.float32), np.zeros(count, np.int64))
+class _Found(NamedTuple):
+    """What a stage gives; see :class:`ramify.ship.onnx.Graphs`."""
 
-
-def _sure(logits: Floats, criterion: str, heat: float) -> Floats:
-    """The confidence of one exit, float32 ``[B]`` in [0, 1]: :func:`ramify.ops.policy.confidences` in numpy."""
-    with np.errstate(all="ignore"):  # logits that are not finite make a confidence of 0
-        p = softmax(logits, heat)
-        if criterion == "max_probability":
-            sure = p.max(axis=-1)
-        elif criterion == "margin":
-            highest = np.partition(p, -2, axis=-1)[:, -2:]
-            sure = highest[:, 1] - highest[:, 0]
-        else:
-            entropy = -(p * np.log(np.where(p == 0, np.float32(1), p))).sum(axis=-1)
-            sure = 1 - entropy / np.float32(math.log(p.shape[-1]))
-        found: Floats = np.where(sure >= 0, np.minimum(sure, 1), np.float32(0))  # 0 also where it is not a number
-    return found
-
-
-def softmax(logits: Floats, heat: float = 1.0) -> Floats:
-    """``softmax(logits / heat)`` over the last axis, in float32."""
-    exponents = np.exp((logits - logits.max(axis=-1, keepdims=True)) / np.float32(heat))
-    found: Floats = exponents / exponents.sum(axis=-1, keepdims=True)
-    return found
+    trunk: Floats
+    logits: Floats
+    classes: Wholes
+    confidence: Floats
+    leaves: npt.NDArray[np.bool_]
 
 
 def _open(path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"
+        ) from error
+    return opened(content, str(path), threads)
+
+
+def opened(content: bytes, where: str, threads: int | None = None) -> Session:
+    """A graph, ready to run on the processor.
+
+    Raises:
+        InputError: ONNX Runtime is not installed, or the graph, found at ``where``, is damaged.
+    """
     try:
         import onnxruntime
     except ImportError:
@@ -266,15 +250,11 @@ def _open(path: Path, threads: int | None) -> Session:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session: Session = onnxruntime.InferenceSession(
-            path.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+            content, sess_options=options, providers=["CPUExecutionProvider"]
         )
-    except OSError as error:
-        raise InputError(
-            f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"
-        ) from error
     except _faults() as error:
         raise InputError(
-            f"{path}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
+            f"{where}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
         ) from error
     return session
 

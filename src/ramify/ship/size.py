@@ -2,10 +2,9 @@
 
 from ramify.data.pictures import Part
 from ramify.nn.branching import Branching
-from ramify.ops.policy import Policy
 from ramify.run.evaluate import to_float
 from ramify.ship.graphs import plain
-from ramify.ship.join import join
+from ramify.ship.join import all_exits
 from ramify.ship.needs import need
 from ramify.ship.onnx import to_stages
 from ramify.ship.quantize import quantize_stages
@@ -28,4 +27,4 @@ def int8_bytes(network: Branching, valid: Part) -> float:
     shape = network.input_shape
     pictures = to_float(valid.images[:PICTURES].cpu()).contiguous()
     stages = quantize_stages(to_stages(plain(network), shape), pictures)
-    return float(join(stages, Policy((None,) * (len(stages) - 1))).all_exits.ByteSize())
+    return float(all_exits(stages).ByteSize())

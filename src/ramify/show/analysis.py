@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ramify.run.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
+from ramify.ops.exits.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
 from ramify.show.words import count, percent, plural, short
 
 ROWS = 8
@@ -32,7 +32,7 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
     Example:
         >>> import torch
         >>> from rich.console import Console
-        >>> from ramify.run.analysis import analyse
+        >>> from ramify.ops.exits.analysis import analyse
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])
         >>> found = analyse(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
         >>> Console(color_system=None).print(analysis_tables(found))  # doctest: +ELLIPSIS

@@ -8,7 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ramify.ops.certify import Certificate
+from ramify.ops.exits.certify import Certificate
+from ramify.ops.exits.measures import Ranking
+from ramify.ops.exits.sentences import unusual
 from ramify.run.checkpoint import ExitPolicy, Unit
 from ramify.run.readback import Measured
 from ramify.run.receipt import Receipt
@@ -168,17 +170,33 @@ def policy_table(policy: ExitPolicy) -> RenderableType:
     lines = [policy_sentence(policy)]
     if found.certificate is not None:
         lines.append(certificate_sentence(found.certificate))
-    return Group(table, Text("\n" + "\n".join(lines)))
+    return Group(Text("\n".join(lines) + "\n"), table)
 
 
 def policy_sentence(policy: ExitPolicy) -> str:
     """What a policy comes to on the pictures it was chosen or tested on."""
     found = policy.calibration
     cost = amount(found.cost, policy.unit)
+    how = ", ".join((found.policy.criterion, *unusual(found.policy.combine, found.policy.fallback)))
+    best = ""
+    if found.max_drop is not None and found.reference_accuracy is not None and found.reference != "the last exit":
+        best = f"; measured against {found.reference}: {percent(found.reference_accuracy)}"
     return (
-        f"On {count(found.pictures)} validation pictures, by {found.policy.criterion}: {percent(found.accuracy)} right "
+        f"On {count(found.pictures)} validation pictures, by {how}: {percent(found.accuracy)} right "
         f"for {cost} a picture on average, {percent(found.cost / found.last_cost)} of the last exit's; "
-        f"the last exit alone: {percent(found.last_accuracy)}."
+        f"the last exit alone: {percent(found.last_accuracy)}{best}."
+    )
+
+
+def cut_sentence(policy: ExitPolicy, name: str) -> str | None:
+    """That an exit alone is as good as the policy, and how to have it; None where none is."""
+    found = policy.calibration
+    if found.cut is None:
+        return None
+    cost = amount(found.costs[found.cut - 1], policy.unit)
+    return (
+        f"exit {found.cut} alone: {percent(found.alone[found.cut - 1])} for {cost}, which no policy found here beats; "
+        f"ramify convert {name} --cut {found.cut}"
     )
 
 
@@ -187,12 +205,12 @@ def certificate_sentence(certificate: Certificate) -> str:
     if certificate.passed == 0:
         return (
             f"No early exit could be certified to lose at most {percent(certificate.max_drop)} with confidence "
-            f"{certificate.confidence:g}, so every picture goes to the last exit."
+            f"{certificate.confidence:g}, so every picture is answered by {certificate.reference}."
         )
     return (
         f"Certified: with confidence {certificate.confidence:g} at most {percent(certificate.max_drop)} of accuracy is "
-        f"lost against the last exit on pictures of this kind. On {count(certificate.pictures)} pictures that had no "
-        f"part in the choice, {certificate.lost} were lost and {certificate.gained} gained "
+        f"lost against {certificate.reference} on such pictures. On {count(certificate.pictures)} pictures that "
+        f"had no part in the choice, {certificate.lost} were lost and {certificate.gained} gained "
         f"(p = {certificate.p_value:.2g})."
     )
 
@@ -212,10 +230,29 @@ def outcome_line(found: Measured) -> str:
     speed = ""
     if outcome.milliseconds is not None and found.analysis.milliseconds is not None:
         speed = f" and {percent(outcome.milliseconds / found.analysis.milliseconds[-1])} of its time"
+    best = max(range(len(found.exits)), key=lambda at: found.analysis.accuracy[at])
+    alone = f"{percent(last.test.top1)} at the last exit alone"
+    if found.analysis.accuracy[best] > found.analysis.accuracy[-1]:
+        alone += f" and {percent(found.analysis.accuracy[best])} at exit {best + 1}"
     return (
-        f"calibrated policy: {percent(outcome.accuracy)} right, {percent(last.test.top1)} at the last exit alone, for "
+        f"calibrated policy: {percent(outcome.accuracy)} right, {alone}, for "
         f"{percent(outcome.macs / last.macs)} of its MACs{speed}; leaving at each exit: {shares} %"
     )
+
+
+def ranking_table(found: Ranking) -> RenderableType:
+    """How well the scores rank pictures at each exit, and what the policy comes to, with intervals of 95 %."""
+    table = _table("exit", "AUC of a later correction", "calibration error", "with temperatures")
+    aurocs = (*("" if each is None else f"{each:.3f}" for each in found.auroc), "")
+    for at, auroc in enumerate(aurocs):
+        table.add_row(str(at + 1), auroc, percent(found.error_before[at]), percent(found.error_after[at]))
+    best, saved = found.against_best, found.macs_saved
+    line = (
+        f"by {found.criterion}: {100 * best.mean:+.2f} points ({100 * best.low:+.2f} to {100 * best.high:+.2f}) "
+        f"against the best exit alone, {percent(saved.mean)} ({percent(saved.low)} to {percent(saved.high)}) of the "
+        f"last exit's MACs saved; area under accuracy against MACs: {found.area_macs:.4f}"
+    )
+    return Group(Text(line + "\n"), table)
 
 
 def obeyed_line(obeyed: Sequence[float]) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
-from ramify.run.analysis import analyse
+from ramify.ops.exits.analysis import analyse
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
 from ramify.run.prepare import child_config, converted_config
@@ -136,7 +136,7 @@ def test_the_first_sentence_is_true(plain: Path) -> None:
         ((0.3, 0.2, 0.5), "half the pictures answered by exit 2, all of them for 50.0 % of the work and 90.0 % right"),
         ((1.0, 0.0, 0.0), "every picture answered at exit 1 for 50.0 % of the work, 90.0 % right"),
         ((0.6, 0.2, 0.2), "60.0 % of the pictures answered at exit 1, all of them for"),
-        ((0.1, 0.1, 0.8), "80.0 % of the pictures answered only there: 50.0 % of the work, 90.0 % right"),
+        ((0.1, 0.1, 0.8), "80.0 % of the pictures answered only at the last exit: 50.0 % of the work, 90.0 % right"),
     ],
 )
 def test_the_first_sentence_with_a_policy(plain: Path, shares: tuple[float, ...], told: str) -> None:

@@ -133,13 +133,27 @@ def _policy_words(found: Measured) -> str:
         f"<h3>The calibrated policy</h3><p>By {rule.criterion.replace('_', ' ')}, chosen on "
         f"{count(found.policy.calibration.pictures)} validation pictures. On the test pictures it gets "
         f"{percent(outcome.accuracy)} right, {percent(found.analysis.accuracy[-1])} at the last exit alone, for "
-        f"{percent(outcome.macs / found.analysis.macs[-1])} of its multiply-accumulates.</p>"
+        f"{percent(outcome.macs / found.analysis.macs[-1])} of its multiply-accumulates.{_ranking_words(found)}</p>"
         + wide(
             "The calibrated policy",
             '<table><thead><tr><th scope="col">exit</th><th scope="col" class="number">leaves from</th>'
             '<th scope="col" class="number">temperature</th><th scope="col" class="number">leaving</th></tr></thead>'
             f"<tbody>{rows}</tbody></table>",
         )
+    )
+
+
+def _ranking_words(found: Measured) -> str:
+    """How well the scores rank pictures by whether waiting helps, and the accuracy against the best exit."""
+    ranking = found.ranking
+    if ranking is None:
+        return ""
+    best = ranking.against_best
+    aurocs = ", ".join("-" if each is None else f"{each:.2f}" for each in ranking.auroc)
+    return (
+        f" Against the exit that is best alone that is {100 * best.mean:+.2f} points ({100 * best.low:+.2f} to "
+        f"{100 * best.high:+.2f} with 95 %). Its scores tell the pictures that a deeper exit would correct from the "
+        f"rest with an AUC of {aurocs} by exit, 0.5 being chance."
     )
 
 

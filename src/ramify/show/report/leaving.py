@@ -1,6 +1,6 @@
 """Who leaves where: the pictures of each class by exit."""
 
-from ramify.run.analysis import Analysis
+from ramify.ops.exits.analysis import Analysis
 from ramify.show.report.facts import Facts
 from ramify.show.report.history import LEGEND
 from ramify.show.report.page import Section

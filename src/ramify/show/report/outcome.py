@@ -1,6 +1,6 @@
 """What came out of a run, as one true sentence."""
 
-from ramify.run.analysis import Outcome
+from ramify.ops.exits.analysis import Outcome
 from ramify.run.readback import Measured
 from ramify.run.summary import Summary
 from ramify.show.words import count, percent, plural
@@ -27,7 +27,7 @@ def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
         return f"{size}, {percent(last.top1)} of the test pictures right at its only exit."
     told = f"{size}, {percent(last.top1)} at the last exit"
     if measured is not None and measured.outcome is not None:
-        return f"{told}; {_policy(measured.outcome, measured)}."
+        return f"{size}, {_policy(measured.outcome, measured)}; {percent(last.top1)} at the last exit alone."
     return f"{told}; {_nearest(summary)}."
 
 
@@ -49,7 +49,8 @@ def _policy(outcome: Outcome, measured: Measured) -> str:
         if so_far >= 0.495:
             break
     if exit_ == exits:
-        return f"{percent(outcome.exits[-1])} of the pictures answered only there: {work} of the work, {right}"
+        at_last = percent(outcome.exits[-1])
+        return f"{at_last} of the pictures answered only at the last exit: {work} of the work, {right}"
     where = f"at exit {exit_}" if exit_ == 1 else f"by exit {exit_}"
     if so_far > 0.9999:
         return f"every picture answered {where} for {work} of the work, {right}"

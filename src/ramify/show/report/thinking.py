@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.run.analysis import Case, Overthinking
+from ramify.ops.exits.analysis import Case, Overthinking
 from ramify.run.readback import Answers
 from ramify.show.report.classes import picture_name
 from ramify.show.report.facts import Facts

@@ -5,7 +5,7 @@ from math import comb
 import pytest
 
 from ramify.errors import InputError
-from ramify.ops.certify import p_value, pictures_needed
+from ramify.ops.exits.certify import p_value, pictures_needed
 
 
 @pytest.mark.parametrize(("max_drop", "gaining"), [(0.02, 0.0), (0.05, 0.0), (0.05, 0.1), (0.3, 0.2), (0.0, 0.1)])
@@ -31,7 +31,7 @@ def test_a_policy_that_loses_just_too_much_passes_with_at_most_alpha(
 
 def test_more_losses_are_less_certain_and_more_gains_more() -> None:
     assert p_value(3, 0, 2000, 0.01) < p_value(4, 0, 2000, 0.01) < p_value(5, 0, 2000, 0.01) < 1
-    assert p_value(5, 3, 2000, 0.01) < p_value(5, 1, 2000, 0.01) < p_value(5, 0, 2000, 0.01)
+    assert p_value(25, 24, 5000, 0.01) < p_value(40, 20, 5000, 0.01) < p_value(40, 5, 5000, 0.01) <= 1
     assert p_value(1000, 0, 2000, 0.01) == 1
     assert p_value(0, 0, 10**7, 0.5) == 0  # below what a float holds
 
@@ -53,3 +53,8 @@ def test_what_is_out_of_range_is_refused() -> None:
         pictures_needed(0.0, 0.95)
     with pytest.raises(InputError, match=r"confidence: got 95; accepted: a number in \(0, 1\), such as 0\.95"):
         pictures_needed(0.01, 95)
+
+
+def test_no_more_pictures_are_asked_for_than_an_exact_test_of_both_tails_would() -> None:
+    exact = next(n for n in range(1, 1000) if 2 * 0.99**n <= 0.05)
+    assert pictures_needed(0.01, 0.95) <= 2 * exact < 740

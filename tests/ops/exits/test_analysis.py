@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.run.analysis import (
+from ramify.ops.exits.analysis import (
     BINS,
     CASES,
     CONFUSION_EDGES,

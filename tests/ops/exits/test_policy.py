@@ -1,6 +1,7 @@
 """Policies: online and offline they say the same, confidences keep their range, and temperatures come out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
-from ramify.ops.policy import Criterion, Policy, confidences, follow, leaving, temperature
+from ramify.ops.exits.analysis import auroc
+from ramify.ops.exits.fit import crossed, mixture, scores, temperature
+from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, confidences, follow, leaving
 
-CRITERIA: tuple[Criterion, ...] = ("max_probability", "margin", "entropy", "patience")
+PLAIN = tuple(name for name, each in CRITERIA.items() if each.targets is None)
 
 
 class Stored(Branching):
@@ -45,7 +48,7 @@ def random_logits(exits: int, pictures: int, classes: int, seed: int, size: floa
 
 
 @given(
-    criterion=st.sampled_from(CRITERIA),
+    criterion=st.sampled_from(PLAIN),
     thresholds=st.lists(st.none() | st.floats(0, 1), max_size=4).map(tuple),
     pictures=st.integers(0, 40),
     classes=st.integers(2, 20),
@@ -54,7 +57,7 @@ def random_logits(exits: int, pictures: int, classes: int, seed: int, size: floa
     dtype=st.sampled_from([torch.float32, torch.float16, torch.float64]),
 )
 def test_stored_logits_are_followed_as_a_network_predicts(
-    criterion: Criterion,
+    criterion: str,
     thresholds: tuple[float | None, ...],
     pictures: int,
     classes: int,
@@ -81,8 +84,69 @@ def test_stored_logits_are_followed_as_a_network_predicts(
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("combine", ["last", "mean", "weighted"])
+@pytest.mark.parametrize("fallback", ["last", "most_confident"])
+def test_every_policy_answers_alike_stored_and_walked_in_any_batch(
+    criterion: str, combine: Combine, fallback: Fallback
+) -> None:
+    logits = random_logits(4, 60, 5, seed=1)
+    labels = torch.randint(5, (60,), generator=torch.Generator().manual_seed(2))
+    weights = mixture(logits, labels) if combine == "weighted" else None
+    policy = Policy((None,) * 3, temperatures=(1.0, 0.7, 2.0, 1.0), combine=combine, weights=weights, fallback=fallback)
+    policy = replace(policy, criterion=criterion, coefficients=scores(policy, criterion, logits, labels) or None)
+    classes, sure = answers(policy, logits)
+    middle = tuple(sure.median(dim=1).values.tolist())[:3]
+    policy = replace(policy, thresholds=(0.5, 0.5, 0.5) if criterion == "patience" else middle)
+    stored = follow(policy, logits)
+    assert 0 < int((stored.exits == 3).sum()) < 60
+    for size in (1, 7, 60):
+        walked = [Stored(logits).predict(some.view(-1, 1, 1, 1), policy) for some in torch.arange(60).split(size)]
+        assert torch.equal(torch.cat([each.classes for each in walked]), stored.classes)
+        assert torch.equal(torch.cat([each.exits for each in walked]), stored.exits)
+        assert torch.equal(torch.cat([each.confidence for each in walked]), stored.confidence)
+    if combine == "last" and fallback == "last":
+        assert torch.equal(classes, logits.argmax(dim=-1))
+
+
+def test_answers_are_averaged_over_the_exits_passed() -> None:
+    p = torch.tensor([[[0.9, 0.1]], [[0.2, 0.8]], [[0.4, 0.6]]])
+    mean = Policy((None, None), combine="mean")
+    assert answers(mean, p.log())[0].flatten().tolist() == [0, 0, 0]
+    assert answers(mean, p.log())[1].flatten().tolist() == pytest.approx([0.9, 0.55, 0.5], abs=1e-6)
+    weighted = Policy((None, None), combine="weighted", weights=((1.0,), (0.0, 1.0), (0.0, 0.5, 0.5)))
+    assert answers(weighted, p.log())[1].flatten().tolist() == pytest.approx([0.9, 0.8, 0.7])
+    with pytest.raises(InputError, match=r"policy\.weights: .* that sum to 1"):
+        replace(weighted, weights=((1.0,), (0.0, 1.0), (0.0, 0.5, 0.4)))
+
+
+def test_where_no_exit_is_sure_the_most_confident_may_answer() -> None:
+    p = torch.tensor([[[0.7, 0.3]], [[0.2, 0.8]], [[0.6, 0.4]]])
+    surest = follow(Policy((0.9, 0.9), fallback="most_confident"), p.log())
+    assert (surest.classes.item(), surest.exits.item()) == (1, 2)
+    assert surest.confidence.item() == pytest.approx(0.8)
+    assert follow(Policy((0.9, 0.9)), p.log()).classes.item() == 0
+
+
+def test_a_learned_score_finds_the_pictures_that_a_deeper_exit_corrects() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2000,), generator=draw)
+    logits = torch.randn(2, 2000, 3, generator=draw)
+    logits[1, torch.arange(2000), labels] += 4
+    logits[0, torch.arange(2000), labels] += torch.where(labels == 0, 3.0, 0.5)
+    base = Policy((None,))
+    target = (logits[0].argmax(dim=1) != labels) & (logits[1].argmax(dim=1) == labels)
+    sure = crossed(base, "correctable", logits, labels, seed=0)
+    plain = answers(base, logits)[1]
+    learned, usual = (auroc(1 - each[0], target) for each in (sure, plain))
+    assert learned is not None
+    assert usual is not None
+    assert learned > usual - 0.01
+    assert (1 - sure[0]).mean().item() == pytest.approx(target.double().mean().item(), abs=0.02)
+
+
+@pytest.mark.parametrize("criterion", PLAIN)
 @pytest.mark.parametrize("classes", [2, 10, 17, 1000])
-def test_a_picture_has_the_same_confidence_in_any_batch(criterion: Criterion, classes: int) -> None:
+def test_a_picture_has_the_same_confidence_in_any_batch(criterion: str, classes: int) -> None:
     logits = random_logits(3, 101, classes, seed=0)
     together = confidences(logits, criterion, (0.7, 1.0, 1.9))
     for size in (1, 2, 7, 64):
@@ -91,11 +155,11 @@ def test_a_picture_has_the_same_confidence_in_any_batch(criterion: Criterion, cl
 
 
 @given(
-    criterion=st.sampled_from(CRITERIA),
+    criterion=st.sampled_from(PLAIN),
     values=st.lists(st.floats(width=32), min_size=12, max_size=12),
     heat=st.floats(1e-3, 1e3),
 )
-def test_confidence_is_in_0_to_1_whatever_the_logits(criterion: Criterion, values: list[float], heat: float) -> None:
+def test_confidence_is_in_0_to_1_whatever_the_logits(criterion: str, values: list[float], heat: float) -> None:
     found = confidences(torch.tensor(values).view(2, 2, 3), criterion, (heat, heat))
     assert found.dtype == torch.float32
     assert ((found >= 0) & (found <= 1)).all()
@@ -110,7 +174,7 @@ def test_confidences_are_what_they_are_called() -> None:
     assert confidences(logits, "entropy").item() == pytest.approx(1 - entropy / math.log(3))
     assert confidences(2 * logits, "margin", (2.0,)).item() == pytest.approx(0.2)
     even = torch.zeros(1, 1, 5)
-    assert [confidences(even, criterion).item() for criterion in CRITERIA] == pytest.approx([0.2, 0, 0, 1], abs=1e-6)
+    assert [confidences(even, criterion).item() for criterion in PLAIN] == pytest.approx([0.2, 0, 0, 1], abs=1e-6)
 
 
 def test_patience_counts_the_exits_that_agree_up_to_this_one() -> None:
@@ -122,13 +186,13 @@ def test_patience_counts_the_exits_that_agree_up_to_this_one() -> None:
 
 
 @given(
-    criterion=st.sampled_from(CRITERIA),
+    criterion=st.sampled_from(PLAIN),
     high=st.lists(st.floats(0, 1), min_size=3, max_size=3),
     lower=st.lists(st.floats(0, 1), min_size=3, max_size=3),
     seed=st.integers(0, 1000),
 )
 def test_lower_thresholds_send_no_picture_deeper(
-    criterion: Criterion, high: list[float], lower: list[float], seed: int
+    criterion: str, high: list[float], lower: list[float], seed: int
 ) -> None:
     logits = random_logits(4, 50, 5, seed)
     low = tuple(a * b for a, b in zip(high, lower, strict=True))
@@ -151,12 +215,11 @@ def test_a_policy_survives_json() -> None:
 
 def test_all_that_is_wrong_with_a_policy_is_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        Policy((0.5, 1.5, math.nan), "max_probabilty", (1.0, 0.0, 1.0, math.inf))  # type: ignore[arg-type]
+        Policy((0.5, 1.5, math.nan), "max_probabilty", (1.0, 0.0, 1.0, math.inf))
     assert caught.value.problems == (
         "policy.thresholds: got 1.5 for exit 2; accepted: a number in [0, 1], or null for never",
         "policy.thresholds: got nan for exit 3; accepted: a number in [0, 1], or null for never",
-        "policy.criterion: got 'max_probabilty' (nearest: max_probability); "
-        "accepted: max_probability, margin, entropy, patience",
+        f"policy.criterion: got 'max_probabilty' (nearest: max_probability); accepted: {', '.join(CRITERIA)}",
         "policy.temperatures: got 0.0 for exit 2; accepted: a finite number > 0",
         "policy.temperatures: got inf for exit 4; accepted: a finite number > 0",
     )
@@ -168,11 +231,11 @@ def test_logits_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match=r"policy: got one for 3 exits; accepted: 2"):
         follow(Policy((0.5, 0.5)), torch.zeros(2, 4, 3))
     with pytest.raises(InputError, match=r"temperatures: got 3; accepted: 2, one for each exit"):
-        follow(Policy((0.5, 0.5), temperatures=(1.0, 1.0, 1.0)), torch.zeros(2, 4, 3))
+        confidences(torch.zeros(2, 4, 3), temperatures=(1.0, 1.0, 1.0))
     with pytest.raises(InputError, match=r"logits: got shape \(2, 4\); accepted: \[exits, pictures, classes\]"):
         confidences(torch.zeros(2, 4))
-    with pytest.raises(InputError, match=r"criterion: got 'sure'; accepted: max_probability, "):
-        confidences(torch.zeros(2, 4, 3), "sure")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"criterion: got 'sure' .*; accepted: max_probability, "):
+        confidences(torch.zeros(2, 4, 3), "sure")
 
 
 def likelihood(logits: Tensor, labels: Tensor, heat: float) -> float:

@@ -1,6 +1,7 @@
 """Calibration: goals are kept, nothing better was overlooked, and a certificate means what it says."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.ops.calibrate import Calibration, calibrate
-from ramify.ops.certify import pictures_needed
-from ramify.ops.policy import Criterion, Policy, confidences, follow, leaving
+from ramify.ops.exits.calibrate import Calibration, calibrate
+from ramify.ops.exits.certify import pictures_needed
+from ramify.ops.exits.policy import CRITERIA, Policy, confidences, follow, leaving
 from ramify.seeds import generator
 
+plainly = partial(calibrate, against="last", combine="last")
 COSTS = (1.0, 2.0, 3.0, 4.0)
-CRITERIA: tuple[Criterion, ...] = ("max_probability", "margin", "entropy", "patience")
+PLAIN = tuple(name for name, each in CRITERIA.items() if each.targets is None)
 
 
 def simulated(pictures: int, exits: int = 4, seed: int = 0, classes: int = 10) -> tuple[Tensor, Tensor]:
@@ -44,7 +46,7 @@ def few(pictures: int, exits: int, seed: int, coarse: bool) -> tuple[Tensor, Ten
 
 
 def outcomes(
-    logits: Tensor, labels: Tensor, costs: tuple[float, ...], criterion: Criterion = "max_probability"
+    logits: Tensor, labels: Tensor, costs: tuple[float, ...], criterion: str = "max_probability"
 ) -> list[tuple[float, float]]:
     """Accuracy and average cost of each policy with a threshold at some confidence, or never, at each exit."""
     sure = confidences(logits, criterion)
@@ -62,19 +64,17 @@ cases = given(
     exits=st.integers(1, 4),
     seed=st.integers(0, 10_000),
     coarse=st.booleans(),
-    criterion=st.sampled_from(CRITERIA),
+    criterion=st.sampled_from(PLAIN),
     goal=st.floats(0, 0.99),
 )
 
 
 @settings(max_examples=150)
 @cases
-def test_no_policy_is_cheaper(
-    pictures: int, exits: int, seed: int, coarse: bool, criterion: Criterion, goal: float
-) -> None:
+def test_no_policy_is_cheaper(pictures: int, exits: int, seed: int, coarse: bool, criterion: str, goal: float) -> None:
     logits, labels = few(pictures, exits, seed, coarse)
     costs = COSTS[:exits]
-    found = calibrate(logits, labels, costs, max_drop=goal, criterion=criterion, scale=False)
+    found = plainly(logits, labels, costs, max_drop=goal, criterion=criterion, scale=False)
     possible = outcomes(logits, labels, costs, criterion)
     best = min(cost for accuracy, cost in possible if accuracy >= found.last_accuracy - goal - 1e-9)
     assert found.accuracy >= found.last_accuracy - goal - 1e-9
@@ -88,12 +88,12 @@ def test_no_policy_is_cheaper(
 @settings(max_examples=150)
 @cases
 def test_no_policy_is_more_accurate(
-    pictures: int, exits: int, seed: int, coarse: bool, criterion: Criterion, goal: float
+    pictures: int, exits: int, seed: int, coarse: bool, criterion: str, goal: float
 ) -> None:
     logits, labels = few(pictures, exits, seed, coarse)
     costs = COSTS[:exits]
     limit = costs[0] + goal * (costs[-1] - costs[0])
-    found = calibrate(logits, labels, costs, max_cost=limit, criterion=criterion, scale=False)
+    found = plainly(logits, labels, costs, max_cost=limit, criterion=criterion, scale=False)
     possible = outcomes(logits, labels, costs, criterion)
     best, cheapest = max((accuracy, -cost) for accuracy, cost in possible if cost <= limit + 1e-6)
     assert found.cost <= limit * (1 + 1e-9)
@@ -109,21 +109,21 @@ def test_with_four_exits_hardly_a_better_policy_is_overlooked() -> None:
     missed = 0
     for seed in range(30):
         logits, labels = few(7, 4, seed, coarse=False)
-        found = calibrate(logits, labels, COSTS, max_drop=0.15, scale=False)
+        found = plainly(logits, labels, COSTS, max_drop=0.15, scale=False)
         possible = outcomes(logits, labels, COSTS)
         best = min(cost for accuracy, cost in possible if accuracy >= found.last_accuracy - 0.15)
         missed += found.cost > best + 1e-9
     assert missed <= 2
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", PLAIN)
 @pytest.mark.parametrize("exits", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("goal", ["max_drop", "max_cost"])
-def test_what_is_reported_is_what_the_policy_does(criterion: Criterion, exits: int, goal: str) -> None:
+def test_what_is_reported_is_what_the_policy_does(criterion: str, exits: int, goal: str) -> None:
     logits, labels = simulated(600, exits)
     costs = tuple(1.5 * i + 2 for i in range(exits))
     limit = 0.02 if goal == "max_drop" else 0.5 * (costs[0] + costs[-1])
-    found = calibrate(logits, labels, costs, criterion=criterion, **{goal: limit})  # type: ignore[arg-type]
+    found = plainly(logits, labels, costs, criterion=criterion, **{goal: limit})  # type: ignore[arg-type]
     answers = follow(found.policy, logits)
     assert found.accuracy == pytest.approx((answers.classes == labels).float().mean().item())
     assert found.cost == pytest.approx(torch.tensor(costs)[answers.exits].mean().item())
@@ -145,10 +145,10 @@ def test_what_is_reported_is_what_the_policy_does(criterion: Criterion, exits: i
 def test_more_freedom_is_never_worse() -> None:
     logits, labels = simulated(1500, 6)
     costs = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
-    drops = [calibrate(logits, labels, costs, max_drop=drop) for drop in (0.0, 0.005, 0.02, 0.1, 0.3, 0.9)]
+    drops = [plainly(logits, labels, costs, max_drop=drop) for drop in (0.0, 0.005, 0.02, 0.1, 0.3, 0.9)]
     assert [found.cost for found in drops] == sorted((found.cost for found in drops), reverse=True)
     assert drops[-1].exits[0] == 1.0
-    limits = [calibrate(logits, labels, costs, max_cost=cost) for cost in (1.0, 1.5, 2.5, 4.0, 6.0)]
+    limits = [plainly(logits, labels, costs, max_cost=cost) for cost in (1.0, 1.5, 2.5, 4.0, 6.0)]
     assert [found.accuracy for found in limits] == sorted(found.accuracy for found in limits)
     assert limits[0].policy.thresholds[0] == 0.0
     assert limits[-1].accuracy >= limits[-1].last_accuracy
@@ -156,7 +156,7 @@ def test_more_freedom_is_never_worse() -> None:
 
 def test_thresholds_lie_midway_between_the_confidences_they_part() -> None:
     logits, labels = simulated(800)
-    policy = calibrate(logits, labels, COSTS, max_drop=0.01).policy
+    policy = plainly(logits, labels, COSTS, max_drop=0.01).policy
     sure, exits = confidences(logits, temperatures=policy.temperatures), follow(policy, logits).exits
     for i, threshold in enumerate(policy.thresholds):
         assert threshold is not None
@@ -172,16 +172,16 @@ def test_neighbouring_floats_are_parted() -> None:
     while confidences(first[None])[0].unique().numel() == 1:
         first[0, 0] = torch.nextafter(first[0, 0], torch.tensor(2.0))
     logits = torch.stack((first, torch.eye(2)))
-    assert calibrate(logits, labels, (1.0, 2.0), max_drop=0.0, scale=False).exits == (0.5, 0.5)
+    assert plainly(logits, labels, (1.0, 2.0), max_drop=0.0, scale=False).exits == (0.5, 0.5)
 
 
 def test_calibration_survives_json() -> None:
     adapter = TypeAdapter(Calibration)
     logits, labels = simulated(600)
     for found in (
-        calibrate(logits, labels, COSTS, max_drop=0.0),
-        calibrate(logits, labels, (1, 2, 3, 4), max_cost=2, criterion="patience"),
-        calibrate(logits, labels, COSTS, max_drop=0.05, confidence=0.9),
+        plainly(logits, labels, COSTS, max_drop=0.0),
+        plainly(logits, labels, (1, 2, 3, 4), max_cost=2, criterion="patience"),
+        plainly(logits, labels, COSTS, max_drop=0.05, confidence=0.9),
     ):
         assert adapter.validate_json(adapter.dump_json(found)) == found
         plain = adapter.dump_python(found)
@@ -191,22 +191,23 @@ def test_calibration_survives_json() -> None:
 def test_the_inputs_and_the_random_numbers_are_left_alone_and_the_answer_is_the_same_again() -> None:
     logits, labels = simulated(600)
     before, state = logits.clone(), torch.get_rng_state()
-    first, again, other = (calibrate(logits, labels, COSTS, max_drop=0.05, confidence=0.9, seed=s) for s in (0, 0, 1))
+    first, again, other = (plainly(logits, labels, COSTS, max_drop=0.05, confidence=0.9, seed=s) for s in (0, 0, 1))
     assert first == again != other
     assert torch.equal(logits, before)
     assert torch.equal(torch.get_rng_state(), state)
 
 
-POPULATION, POPULATION_LABELS = simulated(20_000, seed=1)
-POPULATION_CONFIDENCE = confidences(POPULATION)
+POPULATION, POPULATION_LABELS = simulated(8_000, seed=1)
 POPULATION_RIGHT = (POPULATION.argmax(dim=-1) == POPULATION_LABELS).float()
 RISK = 0.05
 
 
 def true_loss(policy: Policy) -> float:
-    """The accuracy that a policy without temperatures loses on the whole population."""
-    exits = leaving(policy, POPULATION_CONFIDENCE)
-    return (POPULATION_RIGHT[-1] - POPULATION_RIGHT.gather(0, exits[None])[0]).mean().item()
+    """The accuracy that a policy loses against the last exit on the whole population."""
+    return (
+        POPULATION_RIGHT[-1].mean().item()
+        - (follow(policy, POPULATION).classes == POPULATION_LABELS).float().mean().item()
+    )
 
 
 def sampled(seed: int, pictures: int = 400) -> tuple[Tensor, Tensor]:
@@ -215,20 +216,22 @@ def sampled(seed: int, pictures: int = 400) -> tuple[Tensor, Tensor]:
     return POPULATION[:, rows], POPULATION_LABELS[rows]
 
 
-def test_a_certified_policy_loses_too_much_in_five_of_a_hundred_draws_at_most() -> None:
-    draws, broken, saved = 250, 0, 0.0
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_a_certified_policy_loses_too_much_in_five_of_a_hundred_draws_at_most(criterion: str) -> None:
+    draws, broken, saved = 25, 0, 0.0
     for seed in range(draws):
-        found = calibrate(*sampled(seed), COSTS, max_drop=RISK, confidence=0.95, scale=False, seed=seed)
+        found = plainly(*sampled(seed), COSTS, max_drop=RISK, confidence=0.95, criterion=criterion, seed=seed)
         broken += true_loss(found.policy) > RISK
         saved += (1 - found.cost / found.last_cost) / draws
     assert broken <= 0.05 * draws + 2 * (0.05 * 0.95 * draws) ** 0.5
-    assert saved > 0.2
+    assert saved >= (0.0 if criterion == "patience" else 0.1)
 
 
 def test_without_a_certificate_far_more_draws_lose_too_much() -> None:
-    draws = 100
+    draws = 40
     broken = sum(
-        true_loss(calibrate(*sampled(seed), COSTS, max_drop=RISK, scale=False).policy) > RISK for seed in range(draws)
+        true_loss(plainly(*sampled(seed), COSTS, max_drop=RISK, scale=False).policy) > RISK for seed in range(draws)
     )
     assert broken > 0.5 * draws
 
@@ -236,7 +239,7 @@ def test_without_a_certificate_far_more_draws_lose_too_much() -> None:
 def test_one_half_chooses_and_the_other_tests() -> None:
     logits, labels = simulated(1000)
     choosing, testing = torch.randperm(1000, generator=generator(3, "certify")).split(500)
-    found = calibrate(logits, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
+    found = plainly(logits, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
     assert found.certificate is not None
     answers = follow(found.policy, logits[:, testing]).classes == labels[testing]
     last = logits[-1, testing].argmax(dim=-1) == labels[testing]
@@ -247,7 +250,7 @@ def test_one_half_chooses_and_the_other_tests() -> None:
     def with_early_exits_wrong_on(rows: Tensor) -> Calibration:
         changed = logits.clone()
         changed[:-1, rows] *= -1
-        return calibrate(changed, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
+        return plainly(changed, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
 
     tested_elsewhere, chosen_elsewhere = with_early_exits_wrong_on(testing), with_early_exits_wrong_on(choosing)
     assert tested_elsewhere.policy.temperatures == found.policy.temperatures != chosen_elsewhere.policy.temperatures
@@ -257,22 +260,22 @@ def test_one_half_chooses_and_the_other_tests() -> None:
 
 def test_with_many_pictures_a_certificate_costs_little_more_than_the_best_policy() -> None:
     logits, labels = simulated(10_000, seed=2)
-    found = calibrate(logits, labels, COSTS, max_drop=0.02, confidence=0.95)
+    found = plainly(logits, labels, COSTS, max_drop=0.02, confidence=0.95)
     assert found.certificate is not None
     assert found.certificate.p_value <= 0.05
     assert found.certificate.pictures == found.pictures == 5000
     assert (found.certificate.lost - found.certificate.gained) / 5000 == pytest.approx(
         found.last_accuracy - found.accuracy
     )
-    best = calibrate(logits, labels, COSTS, max_drop=0.02)
+    best = plainly(logits, labels, COSTS, max_drop=0.02)
     assert best.cost < found.cost < best.cost + 0.1 * best.last_cost
     assert found.certificate.passed > 10
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
-def test_every_criterion_can_be_certified(criterion: Criterion) -> None:
+@pytest.mark.parametrize("criterion", PLAIN)
+def test_every_criterion_can_be_certified(criterion: str) -> None:
     costs = tuple(float(i) for i in range(1, 9))
-    found = calibrate(*simulated(4000, exits=8), costs, max_drop=0.1, criterion=criterion, confidence=0.95)
+    found = plainly(*simulated(4000, exits=8), costs, max_drop=0.1, criterion=criterion, confidence=0.95)
     assert found.certificate is not None
     assert found.certificate.passed > 0
     assert found.cost < 0.9 * found.last_cost
@@ -282,7 +285,7 @@ def test_where_nothing_can_be_certified_every_picture_goes_to_the_last_exit() ->
     labels = torch.arange(1000) % 2
     right = torch.nn.functional.one_hot(labels, 2).float()
     logits = torch.stack((torch.tensor([1.0, 0.0]).expand(1000, 2), right))  # the first exit knows nothing
-    found = calibrate(logits, labels, (1.0, 2.0), max_drop=0.05, confidence=0.95)
+    found = plainly(logits, labels, (1.0, 2.0), max_drop=0.05, confidence=0.95)
     assert found.policy.thresholds == (None,)
     assert (found.cost, found.accuracy, found.exits) == (2.0, 1.0, (0.0, 1.0))
     assert found.certificate is not None
@@ -293,9 +296,9 @@ def test_where_nothing_can_be_certified_every_picture_goes_to_the_last_exit() ->
 def test_too_few_pictures_for_a_certificate_are_refused_with_how_many_it_takes() -> None:
     needed = pictures_needed(0.02, 0.95)
     logits, labels = simulated(needed)
-    assert calibrate(logits, labels, COSTS, max_drop=0.02, confidence=0.95).certificate is not None
+    assert plainly(logits, labels, COSTS, max_drop=0.02, confidence=0.95).certificate is not None
     with pytest.raises(InputError, match=rf"with {needed - 1} pictures; accepted: at least {needed} pictures"):
-        calibrate(logits[:, 1:], labels[1:], COSTS, max_drop=0.02, confidence=0.95)
+        plainly(logits[:, 1:], labels[1:], COSTS, max_drop=0.02, confidence=0.95)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -311,7 +314,7 @@ def test_what_does_not_fit_is_refused() -> None:
         labels: Tensor = labels,
     ) -> None:
         with pytest.raises(InputError, match=message):
-            calibrate(logits, labels, costs, max_drop=max_drop, max_cost=max_cost, confidence=confidence)
+            plainly(logits, labels, costs, max_drop=max_drop, max_cost=max_cost, confidence=confidence)
 
     refuses("max_drop and max_cost: got neither; accepted: one of them")
     refuses("max_drop and max_cost: got both; accepted: one of them", max_drop=0.1, max_cost=1.5)
@@ -325,7 +328,82 @@ def test_what_does_not_fit_is_refused() -> None:
     refuses(r"costs: got 0, 2; accepted: rising numbers > 0", max_drop=0.1, costs=(0.0, 2.0))
     refuses(r"max_cost: got nan; accepted: at least 1", max_cost=float("nan"))
     refuses(r"labels: .* accepted: whole numbers of shape \(50,\)", max_drop=0.1, labels=labels[1:])
-    reached = f"{calibrate(logits, labels, (1.0, 2.0), max_cost=1.0).accuracy:.2%}"
+    reached = f"{plainly(logits, labels, (1.0, 2.0), max_cost=1.0).accuracy:.2%}"
     refuses(rf"max_cost: got 0\.5; accepted: at least 1, at which .* first exit and {reached} of", max_cost=0.5)
     with pytest.raises(InputError, match=r"logits: got shape \(2, 0, 10\); accepted: .* at least 1 exit, 1 picture"):
-        calibrate(logits[:, :0], labels[:0], (1.0, 2.0), max_drop=0.1)
+        plainly(logits[:, :0], labels[:0], (1.0, 2.0), max_drop=0.1)
+
+
+def overthinking(pictures: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Logits of three exits, of which the second is the best."""
+    logits, labels = simulated(pictures, exits=3, seed=seed)
+    return logits[[0, 2, 1]], labels
+
+
+def test_a_drop_is_measured_against_the_best_answer_there_is() -> None:
+    logits, labels = overthinking(2000)
+    alone = [(each.argmax(dim=-1) == labels).double().mean().item() for each in logits]
+    assert alone[1] > alone[2] + 0.02
+    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0)
+    assert found.reference_accuracy is not None
+    assert found.accuracy >= found.reference_accuracy >= max(alone)
+    assert found.alone == pytest.approx(alone)
+    against_last = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, against="last")
+    assert against_last.reference == "the last exit"
+    assert against_last.reference_accuracy == pytest.approx(alone[2])
+    assert against_last.cost < found.cost
+    middle = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.01, against="exit:2", combine="last")
+    assert middle.reference == "exit 2 alone"
+    assert middle.accuracy >= alone[1] - 0.01 - 1e-9
+    with pytest.raises(InputError, match=r"against: got 'exit:4'; accepted: best, last, or exit:1 to exit:3"):
+        calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, against="exit:4")
+
+
+def test_a_certificate_is_against_the_exit_that_was_best_where_it_was_chosen() -> None:
+    logits, labels = overthinking(4000)
+    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.02, confidence=0.95, combine="last")
+    assert found.certificate is not None
+    assert found.certificate.reference == found.reference == "exit 2 alone"
+    assert found.accuracy >= found.alone[1] - 0.02
+    assert found.exits[2] == 0.0
+    assert found.cost < 2.0
+
+
+def test_averaged_answers_are_taken_where_they_serve_the_goal_better() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (3000,), generator=draw)
+    logits = 1.5 * torch.randn(3, 3000, 4, generator=draw)  # exits that err independently of each other
+    logits[:, torch.arange(3000), labels] += 1.5
+    plain, free = (calibrate(logits, labels, (1.0, 2.0, 3.0), max_cost=3.0, combine=way) for way in ("last", None))
+    assert free.policy.combine != "last"
+    assert free.accuracy > plain.accuracy + 0.03
+    answers = follow(free.policy, logits)
+    assert free.accuracy == pytest.approx((answers.classes == labels).double().mean().item())
+    with pytest.raises(InputError, match="combine: got 'sum'; accepted: last, mean, weighted"):
+        calibrate(logits, labels, (1.0, 2.0, 3.0), max_cost=3.0, combine="sum")  # type: ignore[arg-type]
+
+
+def test_an_exit_alone_that_no_policy_beats_is_named() -> None:
+    labels = torch.arange(200) % 2
+    right = 4 * torch.nn.functional.one_hot(labels, 2).float()
+    blind = torch.zeros(200, 2)
+    blind[:, 0] = 1
+    logits = torch.stack((blind, right, blind))
+    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, combine="last")
+    assert (found.reference, found.cut, found.accuracy, found.cost) == ("exit 2 alone", 2, 1.0, 2.0)
+    varied = calibrate(*simulated(500, exits=3), (1.0, 2.0, 3.0), max_drop=0.0, combine="last")
+    assert varied.cut is None
+
+
+@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name not in PLAIN])
+@pytest.mark.parametrize("survivors", [False, True])
+def test_a_learned_criterion_keeps_its_goal_on_cross_fitted_scores(criterion: str, survivors: bool) -> None:
+    logits, labels = simulated(1200, exits=3)
+    found = calibrate(
+        logits, labels, (1.0, 2.0, 3.0), max_drop=0.01, criterion=criterion, combine="last", survivors=survivors
+    )
+    assert found.reference_accuracy is not None
+    assert found.accuracy >= found.reference_accuracy - 0.01 - 1e-9
+    assert found.cost < found.last_cost
+    fitted = (follow(found.policy, logits).classes == labels).double().mean().item()
+    assert fitted == pytest.approx(found.accuracy, abs=0.02)

@@ -1,0 +1,180 @@
+"""Answering early: accuracy, multiply-accumulates and the clock, with exits and without.
+
+    python bench/exits_time.py [ARCHIVE]
+
+A network is trained on the embedded digits, and one on 12,000 pictures of ARCHIVE where it is given (32x32 colour
+pictures, such as CIFAR-10). For each drop of accuracy that is allowed, thresholds are chosen on validation pictures;
+everything below is then measured on test pictures. The yardstick is the same network without its internal
+classifiers.
+Both answer the same pictures in turn in this process, one at a time and in batches of 256, one thread; times are
+medians over rounds. The bench also checks, and stops if it is not so, that a batch answers what its pictures answer
+alone, and that each cell ran on as many pictures as the exits say. Written to
+``bench/results/exits_time.json`` as well.
+"""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import ramify
+from ramify.nn.branching import Branching
+from ramify.ops.convert import to_cnn
+from ramify.ops.cost import cost
+from ramify.ops.exits.policy import Policy
+from ramify.run.calibrate import calibrate_run
+from ramify.run.evaluate import to_float
+from ramify.run.latency import in_turn
+from ramify.run.saved import load, load_policy
+
+RESULTS = Path(__file__).parent / "results" / "exits_time.json"
+DROPS = (0.0, 0.01, 0.03)
+SINGLES, MANY, BATCH, ROUNDS = 64, 2048, 256, 9
+
+DIGITS = ("name=digits", "data.valid_fraction=0.3")
+COLOUR = (
+    "name=colour",
+    "data.limit=15000",
+    "data.valid_fraction=0.2",
+    "data.batch_size=128",
+    "network.structure=[0,0,1,0,0,1,0,0,1,0]",
+    "train.epochs=20",
+    "growth.epochs=[2,3,4]",
+    "train.milestones=[12,17]",
+    "train.learning_rate=0.02",
+    "train.precision=bfloat16",
+    "train.threads=1",
+)
+
+
+def answers(network: Branching, images: Tensor, policy: Policy, batch: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Classes and exits of ``images``, answered ``batch`` at a time, and on how many each stage ran."""
+    found = [network.predict(some, policy) for some in images.split(batch)]
+    ran = [sum(each.ran[i] for each in found) for i in range(policy.exits)]
+    return torch.cat([each.classes for each in found]), torch.cat([each.exits for each in found]), ran
+
+
+def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int]:
+    """On how many pictures each cell ran while ``answer`` was called, counted by hooks."""
+    counts: dict[str, int] = {}
+
+    def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor], Tensor], None]:
+        def count(module: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
+            counts[name] = counts.get(name, 0) + len(given[0])
+
+        return count
+
+    hooks = [
+        cell.register_forward_hook(hook(f"{i}.{j}"))
+        for i, stage in enumerate(network.stages)
+        for j, cell in enumerate(stage.get_submodule("cells").children())
+    ]
+    answer()
+    for each in hooks:
+        each.remove()
+    return counts
+
+
+def measure(run: Path, drop: float) -> dict[str, object]:
+    """One network at one allowed drop."""
+    calibration = calibrate_run(run, max_drop=drop).calibration
+    network, policy = load(run), load_policy(run)
+    assert isinstance(network, ramify.Network)
+    assert policy is not None
+    bare = to_cnn(network)
+    pictures = ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test
+    images, labels = to_float(pictures.images), pictures.labels
+
+    classes, exits, ran = answers(network, images, policy, BATCH)
+    alone = answers(network, images, policy, 1)
+    same = int(((alone[0] == classes) & (alone[1] == exits)).sum())
+    histogram = exits.bincount(minlength=policy.exits).tolist()
+    reached = [len(images) - sum(histogram[:i]) for i in range(policy.exits)]
+    counted = cells_run(network, lambda: answers(network, images, policy, BATCH))
+    if ran != reached or any(count != reached[int(name.split(".")[0])] for name, count in counted.items()):
+        raise SystemExit(f"{run}: cells ran on {counted}, exits say {reached}")
+    if same != len(images):
+        raise SystemExit(f"{run}: {len(images) - same} of {len(images)} pictures are answered otherwise in a batch")
+
+    costs, whole = [each.macs for each in cost(network)], cost(bare)[-1].macs
+    macs = sum(n * each for n, each in zip(histogram, costs, strict=True)) / len(images)
+    with torch.inference_mode():
+        last = torch.cat([bare(some)[-1].argmax(dim=1) for some in images.split(BATCH)])
+        row: dict[str, object] = {
+            "network": run.name,
+            "max_drop": drop,
+            "pictures": {"validation": calibration.pictures, "test": len(images)},
+            "thresholds": policy.thresholds,
+            "accuracy": {"policy": accuracy(classes, labels), "last exit": accuracy(last, labels)},
+            "exits": [count / len(images) for count in histogram],
+            "macs": {"policy": macs, "without exits": whole, "ratio": macs / whole},
+        }
+        for batch, count in ((1, SINGLES), (BATCH, min(MANY, len(images) // BATCH * BATCH or len(images)))):
+            some = images[torch.linspace(0, len(images) - 1, count).long()].split(batch)
+            share = answers(network, torch.cat(some), policy, batch)[1].bincount(minlength=policy.exits).tolist()
+            promised = sum(n * each for n, each in zip(share, costs, strict=True)) / count / whole
+            calls = [partial(_each, bare, some), partial(_each, partial(network.predict, policy=policy), some)]
+            plain, early = in_turn(calls, images.device, ROUNDS)
+            row[f"batch {batch}"] = {
+                "without exits, ms a picture": plain / count,
+                "policy, ms a picture": early / count,
+                "time ratio": early / plain,
+                "MACs ratio of these pictures": promised,
+            }
+    return row
+
+
+def _each(answer: Callable[[Tensor], object], batches: Sequence[Tensor]) -> None:
+    for images in batches:
+        answer(images)
+
+
+def accuracy(classes: Tensor, labels: Tensor) -> float:
+    return float((classes == labels).double().mean())
+
+
+def show(row: dict[str, object]) -> None:
+    """One line of the table."""
+    right, macs = row["accuracy"], row["macs"]
+    single, many = row["batch 1"], row[f"batch {BATCH}"]
+    assert isinstance(right, dict)
+    assert isinstance(macs, dict)
+    assert isinstance(single, dict)
+    assert isinstance(many, dict)
+    print(
+        f"{row['network']:<8} {row['max_drop']:>8} {100 * right['last exit']:>9.2f} % {100 * right['policy']:>7.2f} % "
+        f"{100 * macs['ratio']:>6.1f} % {single['time ratio']:>10.2f} ({single['MACs ratio of these pictures']:.2f}) "
+        f"{many['time ratio']:>10.2f} ({many['MACs ratio of these pictures']:.2f})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
+    )
+    print(f"{machine}, 1 thread, seed 0, medians of {ROUNDS - 1} rounds")
+    rows: list[dict[str, object]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = [DIGITS, *((*COLOUR, f"data.source={archive}") for archive in sys.argv[1:2])]
+        runs = [ramify.train(ramify.read_config(overrides=[*each, f"runs_dir={folder}"])) for each in wanted]
+        print("network  max_drop   last exit   policy    MACs   time at 1 (MACs)   at 256 (MACs)")
+        for run in runs:
+            for drop in DROPS:
+                rows.append(measure(Path(run.folder), drop))
+                show(rows[-1])
+    command = "python bench/exits_time.py" + (" ARCHIVE" if len(sys.argv) > 1 else "")
+    document = {"command": command, "machine": machine, "threads": 1, "seed": 0, "rows": rows}
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""When a picture leaves: confidence and decision, calibration, certificates, and what exits are worth."""
