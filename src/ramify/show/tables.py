@@ -242,7 +242,7 @@ def outcome_line(found: Measured) -> str:
 
 def ranking_table(found: Ranking) -> RenderableType:
     """How well the scores rank pictures at each exit, and what the policy comes to, with intervals of 95 %."""
-    table = _table("exit", "AUC of a later correction", "calibration error", "with temperatures")
+    table = plain_table("exit", "AUC of a later correction", "calibration error", "with temperatures")
     aurocs = (*("" if each is None else f"{each:.3f}" for each in found.auroc), "")
     for at, auroc in enumerate(aurocs):
         table.add_row(str(at + 1), auroc, percent(found.error_before[at]), percent(found.error_after[at]))
