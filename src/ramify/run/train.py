@@ -9,19 +9,19 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ramify.config import Config
-from ramify.configfile import read_config, to_yaml
+from ramify.configfile import read_config
 from ramify.data.augment import balanced, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
-from ramify.files import readable_folder, replace_folder, write_atomic
+from ramify.files import readable_folder, replace_folder
 from ramify.ops.budget import Budget
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
@@ -59,7 +59,9 @@ from ramify.run.folder import (
     keep_lines,
     locked,
     new_run,
+    read_lines,
     read_summary,
+    write_config,
     write_summary,
 )
 from ramify.run.growing import (
@@ -124,8 +126,8 @@ def train(
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
         if team.first:
-            write_atomic(folder / CONFIG, to_yaml(config).encode())
             keep_pictures(folder, parts)
+            write_config(folder, config)
         keep_beginning(state, folder)
         keep_teacher(teacher, folder)
         return _unfold(state, folder, parts, teacher, tuple(observers))
@@ -176,15 +178,24 @@ def resume(
             state = begin(config, where, parts)
             keep_beginning(state, folder)
         if team.first:
-            # What follows the last checkpoint is done again, and so is compaction.
-            for name in (METRICS, EVENTS):
-                keep_lines(
-                    folder / name,
-                    lambda record: int(str(record["epoch"])) <= state.epoch and record.get("event") != "compacted",
-                )
+            parts = replace(parts, notes=(*parts.notes, *_keep_what_is_done(folder, state.epoch)))
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
         return _unfold(state, folder, parts, teacher, tuple(observers))
+
+
+def _keep_what_is_done(folder: Path, epoch: int) -> list[str]:
+    """Leave the lines up to ``epoch``: what follows is done again, and so is the end. Gives what is to be said of it."""
+
+    def is_done(record: dict[str, object]) -> bool:
+        number = record.get("epoch")
+        return isinstance(number, int) and number <= epoch and record.get("event") not in ("compacted", "finished")
+
+    notes = [note for name in (METRICS, EVENTS) if (note := keep_lines(folder / name, is_done)) is not None]
+    there = len(read_lines(folder / METRICS))
+    if there < epoch:
+        notes.append(f"{folder / METRICS}: has lines of {there} of the {epoch} epochs; the others are lost")
+    return notes
 
 
 def untrusted(where: str, module: str) -> str:
@@ -485,6 +496,7 @@ def _finish(state: State, folder: Path, parts: Parts) -> Summary:
         receipt=found,
         machine=describe_machine(state.where.device, state.where.precision),
     )
-    write_summary(folder, summary)
+    # The summary comes last: a run that has one has its last line, and one that was killed before ends again.
     append_line(folder / EVENTS, {"event": "finished", "epoch": state.epoch})
+    write_summary(folder, summary)
     return summary
