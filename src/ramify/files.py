@@ -13,7 +13,7 @@ if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".tmp"
-"""How the names of what is still being written end. Whoever writes holds a lock on it, and :func:`sweep` asks for it."""
+"""How names of what is being written end. Whoever writes holds a lock on it, for which :func:`sweep` asks."""
 
 
 def is_file(path: Path) -> bool:

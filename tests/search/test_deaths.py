@@ -63,7 +63,7 @@ def garbled(lines: list[bytes]) -> list[bytes]:
 
 def unborn(lines: list[bytes]) -> list[bytes]:
     """The line of a trial's birth is gone."""
-    at = next(i for i, line in enumerate(lines) if b'"number":1' in line)
+    at = next(i for i, line in enumerate(lines) if b'"number": 1' in line)
     return [*lines[:at], *lines[at + 1 :]]
 
 

@@ -185,7 +185,7 @@ def resume(
 
 
 def _keep_what_is_done(folder: Path, epoch: int) -> list[str]:
-    """Leave the lines up to ``epoch``: what follows is done again, and so is the end. Gives what is to be said of it."""
+    """Leave the lines up to ``epoch``, as what follows is done again; gives what is to be said of them."""
 
     def is_done(record: dict[str, object]) -> bool:
         number = record.get("epoch")

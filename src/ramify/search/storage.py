@@ -5,7 +5,7 @@ Only the coordinator of a search writes, and it holds a lock; whoever looks at t
 
 import contextlib
 import importlib.util
-import json
+import os
 import time
 import warnings
 import zlib
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TypeVar
 from filelock import FileLock, Timeout
 
 from ramify.errors import InputError, RunError
+from ramify.files import cannot_write
+from ramify.sealed import next_number, parse_line, parse_lines, sealed_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -168,6 +170,20 @@ def open_journal(path: Path) -> "BaseStorage":
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+    class SealedFile(JournalFileBackend):
+        """A journal whose lines have numbers and checksums."""
+
+        def append_logs(self, logs: list[dict[str, object]]) -> None:
+            try:
+                number = next_number(path)
+                lines = "".join(sealed_line(log, at) for at, log in enumerate(logs, start=number))
+                with path.open("ab") as file:
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
     class NoLock(JournalFileOpenLock):
         """There is one writer, and it owns the search."""
 
@@ -184,16 +200,13 @@ def open_journal(path: Path) -> "BaseStorage":
             f"(ramify search start {path.parent.name} saves what can be saved)"
         )
     with quiet_optuna():
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
+        return JournalStorage(SealedFile(str(path), lock_obj=NoLock(str(path))))
 
 
 def journal_record(line: bytes) -> dict[str, object] | None:
     """What a line of a journal says; None where it is none."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "op_code" in found else None
+    found = parse_line(line)
+    return found[0] if found is not None and "op_code" in found[0] else None
 
 
 def _damage(path: Path) -> str | None:
@@ -202,7 +215,9 @@ def _damage(path: Path) -> str | None:
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     except OSError as error:
         return error.strerror or str(error)
-    births = 0
+    births, before = 0, parse_lines(b"".join(line + b"\n" for line in lines)).damaged
+    if before:
+        return f"line {before[0]} of {len(lines)}"
     for number, line in enumerate(lines, start=1):
         record = journal_record(line)
         if record is None or (number == 1 and "study_name" not in record):

@@ -7,7 +7,6 @@ needs with the standard library alone.
 """
 
 import io
-import json
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +15,12 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from ramify.errors import CheckpointError
+from ramify.errors import CheckpointError, field_of
 from ramify.files import readable_folder
 from ramify.ops.certify import Certificate
 from ramify.ops.policy import Criterion, Policy
-from ramify.ship.exported import CARD, FORMAT, ExportedExit
+from ramify.sealed import check_seal, parse_object, read_checked, sealed_json
+from ramify.ship.exported import CARD, CHECKSUMS, FORMAT, ExportedExit
 from ramify.ship.needs import parse_onnx
 
 KEY = "ramify"
@@ -125,8 +125,8 @@ class ExportCard:
 
 
 def card_text(card: ExportCard) -> str:
-    """The card as JSON."""
-    return json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
+    """The card as JSON, with its checksum."""
+    return sealed_json(asdict(card)).decode()
 
 
 def parse_card(text: str | bytes, where: str) -> ExportCard:
@@ -136,19 +136,16 @@ def parse_card(text: str | bytes, where: str) -> ExportCard:
         CheckpointError: it is damaged, or of a later ramify.
     """
     whole = "accepted: the card as ramify export wrote it"
-    try:
-        document = json.loads(text)
-        version = document["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointError(f"{where}: is damaged; {whole}") from error
+    document = parse_object(text, where)
+    version = document.get("format")
     if not isinstance(version, int) or version > FORMAT:
-        raise CheckpointError(f"{where}: got format {version!r}; accepted: up to {FORMAT}; upgrade ramify to read it")
+        raise CheckpointError(
+            f"{where}: got format {version!r:.40}; accepted: up to {FORMAT}; upgrade ramify to read it"
+        )
     try:
-        card = TypeAdapter(ExportCard).validate_python(document)
+        card = TypeAdapter(ExportCard).validate_python(check_seal(document, where))
     except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(str(part) for part in first["loc"])
-        raise CheckpointError(f"{where}: is damaged ({at}: {first['msg']}); {whole}") from error
+        raise CheckpointError(f"{where}: is damaged ({field_of(error)}); {whole}") from error
     if len(card.exits) != len(card.policy.thresholds) + 1:
         counts = f"{len(card.exits)} exits, {len(card.policy.thresholds)} thresholds"
         raise CheckpointError(f"{where}: is damaged ({counts}); {whole}")
@@ -168,7 +165,7 @@ def read_card(path: str | Path) -> ExportCard:
     path = readable_folder(Path(path))
     file = path / CARD if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_checked(file, _known_checksum(file))
     except OSError as error:
         raise CheckpointError(
             f"{file}: cannot be read ({error.strerror}); accepted: the folder of an export, or a file of it"
@@ -179,6 +176,17 @@ def read_card(path: str | Path) -> ExportCard:
             raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
         return parse_card(found[KEY], str(file))
     return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
+
+
+def _known_checksum(file: Path) -> str | None:
+    """What the ``ramify.json`` of the folder says of ``file``, if it is there and says something."""
+    for folder in (file.parent, file.parent.parent) if file.name != CARD else ():
+        if (folder / CARD).is_file():
+            document = check_seal(parse_object((folder / CARD).read_bytes(), str(folder / CARD)), str(folder / CARD))
+            known = document.get(CHECKSUMS)
+            found = known.get(file.relative_to(folder).as_posix()) if isinstance(known, dict) else None
+            return found if isinstance(found, str) else None
+    return None
 
 
 def _from_program(content: bytes, file: Path) -> bytes:

@@ -43,7 +43,7 @@ from ramify.ship.check import (
     logits_of,
     runner,
 )
-from ramify.ship.exported import CARD, FORMAT, ExportedExit, is_exported
+from ramify.ship.exported import CARD, FORMAT, ExportedExit, is_exported, with_checksums
 from ramify.ship.graphs import AllExits, EarlyExit, plain
 from ramify.ship.join import join
 from ramify.ship.needs import need
@@ -163,7 +163,7 @@ def export(
         contents, card, checks = _float_graphs(subject)
     else:
         contents, card, checks = _int8_graphs(subject)
-    replace_folder(out, contents)
+    replace_folder(out, with_checksums(contents))
     return Export(str(out), card, len(subject.images), checks.files, checks.early, checks.runtime)
 
 

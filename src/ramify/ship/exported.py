@@ -1,17 +1,23 @@
 """``ramify.json``: what an exported folder says of its network, read and checked with the standard library alone."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TypedDict, TypeGuard, TypeVar
 
 from ramify.errors import InputError
+from ramify.sealed import check_seal, checksum, parse_object, read_checked, sealed_json
 
 FORMAT = 1
 """Version of the file; a reader refuses those of a later one."""
 
 CARD = "ramify.json"
+CHECKSUMS = "checksums"
+"""The field of the card with the SHA-256 of every other file of the folder, by its name."""
+VALUES = 2**28
+"""The most values that a picture may have."""
 CRITERIA = ("max_probability", "margin", "entropy", "patience")
 
 T = TypeVar("T")
@@ -48,6 +54,7 @@ class Exported:
         stages: the files of the stages.
         background: what transparent pictures are laid on.
         range: the values of 16- and 32-bit pictures that become 0 and 255; None where each picture's own do.
+        checksums: SHA-256 of the files, by path; empty in an export of an older ramify.
     """
 
     name: str
@@ -62,6 +69,16 @@ class Exported:
     stages: tuple[Path, ...]
     background: tuple[int, int, int] = (255, 255, 255)
     range: tuple[float, float] | None = None
+    checksums: Mapping[Path, str] = field(default_factory=dict)
+
+    def read_stage(self, path: Path) -> bytes:
+        """The content of one of :attr:`stages`.
+
+        Raises:
+            OSError: it is missing or cannot be read.
+            InputError: it is not the file that was exported.
+        """
+        return read_checked(path, self.checksums.get(path))
 
     def at_threshold(self, threshold: float) -> "Exported":
         """The same network, but a picture leaves at the first exit whose highest probability reaches ``threshold``.
@@ -85,6 +102,13 @@ def is_exported(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
+def with_checksums(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of an export, with the checksums of them all in its card, and that of the card."""
+    document = parse_object(contents[CARD], CARD)
+    document[CHECKSUMS] = {name: checksum(content) for name, content in contents.items() if name != CARD}
+    return {**contents, CARD: sealed_json(document)}
+
+
 def read_exported(folder: Path) -> Exported:
     """What the exported ``folder`` says of its network.
 
@@ -93,18 +117,16 @@ def read_exported(folder: Path) -> Exported:
     """
     path = folder / CARD
     try:
-        document: object = json.loads(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; accepted: a folder of ramify export --to onnx") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError):
-        document = None
-    if not _is_object(document):
-        raise _damaged(path, "it is no JSON object")
+    document = parse_object(content, str(path))
     version = document.get("format")
     if isinstance(version, int) and version > FORMAT:
         raise InputError(f"{path}: got format {version}; accepted: up to {FORMAT}; upgrade ramify to read it")
+    document = check_seal(document, str(path))
 
     def take(key: str, right: Callable[[object], TypeGuard[T]]) -> T:
         """The field ``key``, as ``a.b`` for one of an inner object."""
@@ -137,6 +159,9 @@ def read_exported(folder: Path) -> Exported:
         told=take("policy.told", _is_text),
         stages=tuple(folder / name for name in take("files.stages", _are_inside)),
     )
+    if CHECKSUMS in document:
+        sums = take(CHECKSUMS, _are_checksums)
+        found = replace(found, checksums={folder / name: digits for name, digits in sums.items()})
     if "background" in document:
         red, green, blue = take("background", _is_color)
         found = replace(found, background=(red, green, blue))
@@ -167,7 +192,7 @@ def _is_text(value: object) -> TypeGuard[str]:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _is_number(value: object) -> TypeGuard[float]:
@@ -187,11 +212,16 @@ def _is_color(value: object) -> TypeGuard[list[int]]:
 
 
 def _is_range(value: object) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == 2 and all(type(each) in (int, float) for each in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(each) in (int, float) and math.isfinite(each) for each in value)
+    )
 
 
 def _is_shape(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and len(value) == 3 and all(_is_whole(each) and each > 0 for each in value)
+    sides = isinstance(value, list) and len(value) == 3 and all(_is_whole(each) and each > 0 for each in value)
+    return sides and math.prod(value) <= VALUES
 
 
 def _are_texts(value: object) -> TypeGuard[list[str]]:
@@ -206,6 +236,10 @@ def _are_heats(value: object) -> TypeGuard[list[float] | None]:
     if value is None:
         return True
     return isinstance(value, list) and all(_is_number(each) and 0 < each < float("inf") for each in value)
+
+
+def _are_checksums(value: object) -> TypeGuard[dict[str, str]]:
+    return _is_object(value) and all(map(_is_text, value.values()))
 
 
 def _are_inside(value: object) -> TypeGuard[list[str]]:

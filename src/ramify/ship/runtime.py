@@ -110,7 +110,7 @@ class Runtime:
         card = folder if isinstance(folder, Exported) else read_exported(Path(folder))
         self.card = card if threshold is None else card.at_threshold(threshold)
         self.told = self.card.told
-        self._stages = [_open(path, threads) for path in self.card.stages]
+        self._stages = [_open(self.card, path, threads) for path in self.card.stages]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -249,7 +249,7 @@ def softmax(logits: Floats, heat: float = 1.0) -> Floats:
     return found
 
 
-def _open(path: Path, threads: int | None) -> Session:
+def _open(card: Exported, path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
     try:
         import onnxruntime
@@ -266,7 +266,7 @@ def _open(path: Path, threads: int | None) -> Session:
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session: Session = onnxruntime.InferenceSession(
-            path.read_bytes(), sess_options=options, providers=["CPUExecutionProvider"]
+            card.read_stage(path), sess_options=options, providers=["CPUExecutionProvider"]
         )
     except OSError as error:
         raise InputError(
