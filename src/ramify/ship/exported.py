@@ -220,8 +220,10 @@ def _is_range(value: object) -> TypeGuard[list[float]]:
 
 
 def _is_shape(value: object) -> TypeGuard[list[int]]:
-    sides = isinstance(value, list) and len(value) == 3 and all(_is_whole(each) and each > 0 for each in value)
-    return sides and math.prod(value) <= VALUES
+    if not (isinstance(value, list) and len(value) == 3 and all(_is_whole(each) and each > 0 for each in value)):
+        return False
+    channels, height, width = value
+    return int(channels) * int(height) * int(width) <= VALUES
 
 
 def _are_texts(value: object) -> TypeGuard[list[str]]:
