@@ -214,6 +214,9 @@ def parse_lines(content: bytes) -> Lines:
         record, number = found
         if number is not None:
             numbered = True
+            if number < expected:  # a line that is there twice
+                damaged.append(number)
+                continue
             damaged += range(expected, min(number, expected + len(whole)))
             expected = number
         expected += 1

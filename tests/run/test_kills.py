@@ -81,7 +81,7 @@ def goes_on(folder: Path) -> Path:
 def test_a_kill_at_any_file_operation_and_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server that the processes are forked from
     expected = outcome(Path(train(configured(tmp_path / "calm")).folder))
-    assert sum(str(line["event"]) == "grew" for line in read_lines(tmp_path / "calm/digits-iterative" / EVENTS)) == 2
+    assert "grew" in [line["event"] for line in read_lines(tmp_path / "calm/digits-iterative" / EVENTS)]
     kills = 0
     for work in (train_and_die, train_to):
         count = 1
