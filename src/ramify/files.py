@@ -141,7 +141,7 @@ def _remove_unheld(path: Path) -> None:
 def readable_folder(folder: Path) -> Path:
     """Where the content of ``folder`` is to be read: there, or beside it after a swap that was cut short."""
     old = folder.with_name(folder.name + ".old")
-    return old if old.exists() and not folder.exists() else folder
+    return old if os.path.isdir(old) and not folder.exists() else folder  # noqa: PTH112 - see is_file
 
 
 def finish_swap(folder: Path) -> None:

@@ -33,7 +33,7 @@ RUN = (
 )
 
 
-@pytest.mark.parametrize(("control", "policy", "unit"), product(CONTROLS, POLICIES, UNITS))
+@pytest.mark.parametrize(("control", "policy", "unit"), [*product(CONTROLS, POLICIES, UNITS)])
 def test_a_training_takes_every_control(ramify: CommandLine, control: str, policy: str, unit: str) -> None:
     """Weights lie channels last in a training."""
     given = (f"prune.control={control}", f"prune.policy={policy}", f"prune.unit={unit}")
@@ -47,7 +47,7 @@ def test_a_training_takes_every_control(ramify: CommandLine, control: str, polic
     assert pruned["after"] < pruned["before"]
 
 
-@pytest.mark.parametrize(("control", "unit"), product(CONTROLS, UNITS))
+@pytest.mark.parametrize(("control", "unit"), [*product(CONTROLS, UNITS)])
 def test_the_layout_of_weights_changes_no_mask(control: str, unit: str) -> None:
     config = NetworkConfig(structure=(1, 0), kind="full_ic", channels=4, input_shape=(1, 8, 8), classes=3)
     found: list[dict[str, torch.Tensor]] = []

@@ -22,7 +22,7 @@ from torch import Tensor
 from ramify import __version__
 from ramify.config import NetworkConfig
 from ramify.errors import CheckpointError, InputError, field_of
-from ramify.files import readable_folder
+from ramify.files import is_file, readable_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.data_form import Json, description, from_description
@@ -128,7 +128,7 @@ def pack_model(network: Branching, card: Card, extra: Mapping[str, object] | Non
 def is_checkpoint(folder: Path) -> bool:
     """Whether ``folder`` holds a saved network, by the names of its files."""
     folder = readable_folder(folder)
-    return (folder / "model.json").exists() or (folder / "model.safetensors").exists()
+    return is_file(folder / "model.json") or is_file(folder / "model.safetensors")
 
 
 def read_model(folder: Path) -> tuple[Branching, Card]:

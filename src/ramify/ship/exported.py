@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypedDict, TypeGuard, TypeVar
 
 from ramify.errors import InputError
+from ramify.files import is_file
 from ramify.sealed import check_seal, checksum, parse_object, read_checked, sealed_json
 
 FORMAT = 1
@@ -99,7 +100,7 @@ class Exported:
 
 def is_exported(folder: Path) -> bool:
     """Whether ``folder`` was written by ``ramify export``, to ONNX or to PyTorch programs."""
-    return (folder / CARD).is_file()
+    return is_file(folder / CARD)
 
 
 def with_checksums(contents: Mapping[str, bytes]) -> dict[str, bytes]:
