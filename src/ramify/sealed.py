@@ -42,7 +42,8 @@ def sealed_json(document: Mapping[str, object]) -> bytes:
         >>> check_seal(parse_object(sealed_json({"a": 1}), "a.json"), "a.json")
         {'a': 1}
     """
-    return (json.dumps({**document, KEY: seal(document)}, indent=2) + "\n").encode()
+    rest = {key: value for key, value in document.items() if key != KEY}
+    return (json.dumps({**rest, KEY: seal(rest)}, indent=2) + "\n").encode()
 
 
 def parse_object(content: bytes | str, where: str) -> dict[str, object]:
