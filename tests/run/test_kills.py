@@ -107,8 +107,8 @@ def test_a_run_killed_before_its_configuration_leaves_its_name_free(tmp_path: Pa
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ramify.run.train.begin", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        train(configured(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+        train(configured(tmp_path / "runs"))
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify: CommandLine) -> None:
