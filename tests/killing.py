@@ -7,16 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-OPERATIONS = (
-    "open",
-    "os.rename",
-    "os.mkdir",
-    "os.remove",
-    "os.rmdir",
-    "os.truncate",
-    "shutil.rmtree",
-    "tempfile.mkstemp",
-)
+OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
 def die_at(folder: Path, count: int, half: bytes = b"") -> None:
@@ -39,7 +30,7 @@ def die_at(folder: Path, count: int, half: bytes = b"") -> None:
         left -= 1
         if left == 0:
             if half and event == "open" and str(arguments[1]).startswith("a"):
-                file = os.open(path, os.O_WRONLY | os.O_APPEND)
+                file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
                 os.write(file, half)
             os.kill(os.getpid(), signal.SIGKILL)
 

@@ -36,6 +36,8 @@ SMALL = (
 )
 """A network that grows by its loss, after each epoch, with a checkpoint of both kinds at the end."""
 
+SHORT = "train.epochs=3"
+
 
 def configured(folder: Path, *more: str) -> Config:
     return read_config(overrides=[*SMALL, *more, f"runs_dir={folder}"])
@@ -44,7 +46,7 @@ def configured(folder: Path, *more: str) -> Config:
 def train_and_die(folder: Path, count: int) -> None:
     """Begin the run, and die at a file operation."""
     die_at(folder, count, half=b'{"epoch": 2, "lo')
-    train(configured(folder))
+    train(configured(folder, SHORT))
 
 
 def train_to(folder: Path, steps: int) -> None:
@@ -57,7 +59,7 @@ def train_to(folder: Path, steps: int) -> None:
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    train(configured(folder), [watch])
+    train(configured(folder, SHORT), [watch])
 
 
 def litter(folder: Path) -> list[Path]:
@@ -70,7 +72,7 @@ def goes_on(folder: Path) -> Path:
     if (run / "config.yaml").exists():
         resume(run)
     else:
-        train(configured(folder))
+        train(configured(folder, SHORT))
     assert [each.name for each in folder.iterdir()] == ["digits-iterative"]
     assert litter(folder) == []
     assert [line["event"] for line in read_lines(run / EVENTS)].count("finished") == 1
@@ -80,7 +82,7 @@ def goes_on(folder: Path) -> Path:
 @pytest.mark.slow
 def test_a_kill_at_any_file_operation_and_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server that the processes are forked from
-    expected = outcome(Path(train(configured(tmp_path / "calm")).folder))
+    expected = outcome(Path(train(configured(tmp_path / "calm", SHORT)).folder))
     assert "grew" in [line["event"] for line in read_lines(tmp_path / "calm/digits-iterative" / EVENTS)]
     kills = 0
     for work in (train_and_die, train_to):
