@@ -244,6 +244,20 @@ def keep_lines(path: Path, keep: Callable[[dict[str, object]], bool]) -> str | N
     return told
 
 
+def keep_what_is_done(folder: Path, epoch: int) -> list[str]:
+    """Leave the lines up to ``epoch``, as what follows is done again; gives what is to be said of them."""
+
+    def is_done(record: dict[str, object]) -> bool:
+        number = record.get("epoch")
+        return isinstance(number, int) and number <= epoch and record.get("event") not in ("compacted", "finished")
+
+    notes = [note for name in (METRICS, EVENTS) if (note := keep_lines(folder / name, is_done)) is not None]
+    there = len(read_lines(folder / METRICS))
+    if there < epoch:
+        notes.append(f"{folder / METRICS}: has lines of {there} of the {epoch} epochs; the others are lost")
+    return notes
+
+
 def write_summary(folder: Path, summary: Summary) -> None:
     """Write ``summary.json``."""
     write_atomic(folder / SUMMARY, sealed_json(dataclasses.asdict(summary)))

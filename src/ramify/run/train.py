@@ -56,10 +56,9 @@ from ramify.run.folder import (
     EVENTS,
     METRICS,
     append_line,
-    keep_lines,
+    keep_what_is_done,
     locked,
     new_run,
-    read_lines,
     read_summary,
     write_config,
     write_summary,
@@ -178,24 +177,10 @@ def resume(
             state = begin(config, where, parts)
             keep_beginning(state, folder)
         if team.first:
-            parts = replace(parts, notes=(*parts.notes, *_keep_what_is_done(folder, state.epoch)))
+            parts = replace(parts, notes=(*parts.notes, *keep_what_is_done(folder, state.epoch)))
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
         return _unfold(state, folder, parts, teacher, tuple(observers))
-
-
-def _keep_what_is_done(folder: Path, epoch: int) -> list[str]:
-    """Leave the lines up to ``epoch``, as what follows is done again; gives what is to be said of them."""
-
-    def is_done(record: dict[str, object]) -> bool:
-        number = record.get("epoch")
-        return isinstance(number, int) and number <= epoch and record.get("event") not in ("compacted", "finished")
-
-    notes = [note for name in (METRICS, EVENTS) if (note := keep_lines(folder / name, is_done)) is not None]
-    there = len(read_lines(folder / METRICS))
-    if there < epoch:
-        notes.append(f"{folder / METRICS}: has lines of {there} of the {epoch} epochs; the others are lost")
-    return notes
 
 
 def untrusted(where: str, module: str) -> str:
