@@ -11,8 +11,8 @@ import pytest
 
 from ramify.errors import InputError
 from ramify.search.mend import RECORD_LOST
-from ramify.search.storage import JOURNAL
-from ramify.search.study import SEARCH, SPACE, open_search
+from ramify.search.storage import JOURNAL, SEARCH
+from ramify.search.study import SPACE, open_search
 from tests.search.quick import WANTED, finish, killed, record
 
 
@@ -94,6 +94,14 @@ def test_what_can_be_saved_of_a_damaged_journal_is_saved(
     assert all(trial.finished for trial in search.trials())
     assert journal.with_suffix(".damaged").read_bytes() == damaged
     assert record(open_search("quick", searches_dir=tmp_path)) == record(search)
+
+
+def test_lines_that_are_lost_at_the_end_are_missed(tmp_path: Path, calm: list[object]) -> None:
+    journal = finish(tmp_path).folder / JOURNAL
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-3]))
+    with pytest.raises(InputError, match=r"it ends after line \d+ of \d+"):
+        open_search("quick", searches_dir=tmp_path)
+    assert record(finish(tmp_path)) == calm
 
 
 def test_a_file_that_is_no_record_is_left_alone(tmp_path: Path) -> None:

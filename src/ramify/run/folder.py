@@ -202,7 +202,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
     if lines.damaged:
         raise CheckpointError(f"{damage_told(path, lines)}; accepted: the lines as ramify wrote them")
     records = list(lines.records)
-    if lines.numbered and (path.parent / SUMMARY).exists():
+    if path.exists() and (lines.numbered or not records) and (path.parent / SUMMARY).exists():
         _check_end(path, records)
     return records
 

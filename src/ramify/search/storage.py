@@ -15,15 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ramify.errors import InputError, RunError
-from ramify.files import cannot_write
-from ramify.sealed import next_number, parse_line, parse_lines, sealed_line
+from ramify.errors import CheckpointError, InputError, RunError
+from ramify.files import cannot_write, write_atomic
+from ramify.sealed import check_seal, next_number, parse_line, parse_lines, parse_object, sealed_json, sealed_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy import Connection
 
-JOURNAL = "journal.log"
+JOURNAL, SEARCH = "journal.log", "search.json"
+END = "journal_lines"
+"""The field of ``search.json`` that says how many lines the journal has, while nobody works on the search."""
 PATIENCE = 600.0
 """Seconds for which a database may be away before the coordinator gives up."""
 ANSWER_SECONDS = 5
@@ -215,6 +217,9 @@ def _damage(path: Path) -> str | None:
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     except OSError as error:
         return error.strerror or str(error)
+    end = _kept_end(path)
+    if path.exists() and len(lines) < end:
+        return f"it ends after line {len(lines)} of {end}"
     births, before = 0, parse_lines(b"".join(line + b"\n" for line in lines)).damaged
     if before:
         return f"line {before[0]} of {len(lines)}"
@@ -230,6 +235,32 @@ def _damage(path: Path) -> str | None:
                 return f"trial {births} is missing before line {number}"
             births += 1
     return None
+
+
+def keep_end(journal: Path, known: bool = True) -> None:
+    """Keep in ``search.json`` how many lines the journal has, so that a lost end is noticed; or forget it.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    path = journal.with_name(SEARCH)
+    if journal.is_file() and path.is_file():
+        with contextlib.suppress(CheckpointError):
+            document = check_seal(parse_object(path.read_bytes(), str(path)), str(path))
+            document.pop(END, None)
+            end = {END: len(journal.read_bytes().splitlines())} if known else {}
+            write_atomic(path, sealed_json({**document, **end}))
+
+
+def _kept_end(journal: Path) -> int:
+    if journal.name != JOURNAL:
+        return 0
+    path = journal.with_name(SEARCH)
+    try:
+        end = check_seal(parse_object(path.read_bytes(), str(path)), str(path)).get(END, 0)
+    except (OSError, CheckpointError):
+        return 0
+    return end if isinstance(end, int) else 0
 
 
 def _database(url: str) -> "BaseStorage":

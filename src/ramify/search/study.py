@@ -37,9 +37,11 @@ from ramify.search.sampling import propose
 from ramify.search.space import Space, parse_space, read_space, space_yaml
 from ramify.search.storage import (
     JOURNAL,
+    SEARCH,
     Owner,
     address,
     close_storage,
+    keep_end,
     need_optuna,
     open_storage,
     patiently,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEARCHES_DIR = Path("searches")
-SPACE, SEARCH, STOP = "space.yaml", "search.json", "stop"
+SPACE, STOP = "space.yaml", "stop"
 
 
 class Search:
@@ -93,6 +95,7 @@ class Search:
         """Leave the record to others; a search that is not closed does so when its process ends."""
         close_storage(self.backend)
         if self.owner is not None:
+            keep_end(self.folder / JOURNAL)
             self.owner.release()
 
     def add(self) -> Trial:
@@ -202,6 +205,7 @@ def start_search(
             saved = mend_journal(folder / JOURNAL, _kept_space(folder))
             if saved is not None:
                 warn(saved)
+            keep_end(folder / JOURNAL, known=False)
             backend = open_storage(folder, None)
         search = patiently(lambda: _own(name, space, trials, folder, url, backend))
         (folder / STOP).unlink(missing_ok=True)

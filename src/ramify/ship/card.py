@@ -138,6 +138,8 @@ def parse_card(text: str | bytes, where: str) -> ExportCard:
     whole = "accepted: the card as ramify export wrote it"
     document = parse_object(text, where)
     version = document.get("format")
+    if version is None:
+        raise CheckpointError(f"{where}: is damaged (format is missing); {whole}")
     if not isinstance(version, int) or version > FORMAT:
         raise CheckpointError(
             f"{where}: got format {version!r:.40}; accepted: up to {FORMAT}; upgrade ramify to read it"
