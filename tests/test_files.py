@@ -53,7 +53,7 @@ def test_a_failed_replacement_keeps_the_old_folder(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("killed_after", ["writing beside", "first renaming", "second renaming"])
 def test_a_kill_at_any_moment_of_the_swap_leaves_a_whole_folder(tmp_path: Path, killed_after: str) -> None:
     """What a process killed in mid-swap leaves is read whole, and the next replacement puts it in order."""
-    folder, fresh, old = tmp_path / "last", tmp_path / "last.new", tmp_path / "last.old"
+    folder, fresh, old = tmp_path / "last", tmp_path / ".last.abcd1234.tmp", tmp_path / "last.old"
     replace_folder(folder, {"a": b"old"})
     fresh.mkdir()
     (fresh / "a").write_bytes(b"new")

@@ -8,13 +8,13 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds yamltext
+errors sealed files seeds yamltext
 nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
 nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
 sections config configfile presets rescaling schedule
 nn.recording nn.following nn.graph nn.constants nn.branching nn.equilibrium nn.exit nn.widths nn.network nn.survey
 nn.resize nn.attached nn.data_form nn.attach nn.backbone
-ops ops.schedulers ops.surgery ops.freeze ops.muon ops.average ops.loss ops.cost ops.channels ops.budget ops.trim
+ops ops.schedulers ops.muon ops.surgery ops.freeze ops.average ops.loss ops.cost ops.channels ops.budget ops.trim
 ops.convert ops.inherit ops.grow ops.extend ops.widen ops.saliency ops.prune ops.regrow ops.sparse ops.compact
 ops.traced ops.rewrite ops.fold
 ops.exits ops.exits.sentences ops.exits.policy ops.exits.fit ops.exits.certify ops.exits.thresholds ops.exits.calibrate

@@ -19,7 +19,8 @@ import yaml
 from pydantic import ValidationError
 
 from ramify.config import SECTIONS, Config, accepted, keys
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, InputError
+from ramify.sealed import check_text
 from ramify.yamltext import Dumper, Loader, to_text
 
 OPEN = frozenset({"network.module_args"})
@@ -84,7 +85,12 @@ def to_yaml(config: Config) -> str:
 
 def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        check_text(content, str(path))
+        text = content.decode()
+    except InputError as error:
+        problems.extend(error.problems)
+        return []
     except FileNotFoundError:
         problems.append(f"{path}: got a file that does not exist; accepted: a YAML file, or key=value")
         return []
@@ -98,6 +104,8 @@ def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
             entries: dict[str, Entry] = {}
             _collect(loader, loader.get_node(), "", path, entries, problems)
             documents.append(entries)
+    except RecursionError:
+        problems.append(f"{path}: is nested too deeply; accepted: sections with key: value lines")
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date such as 2020-13-40
         problems.append(f"{path}: is not YAML ({' '.join(str(error).split())})")
     # An empty file says nothing, which is a run with every default; so does a trailing '---'.
@@ -136,8 +144,8 @@ def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, 
             continue
         try:
             entries[key] = Entry(yaml.load(value, Loader=Loader), "command line")
-        except (yaml.YAMLError, ValueError):
-            problems.append(f"{key}: got {value!r}, which is not YAML; accepted: {accepted(key)} (command line)")
+        except (yaml.YAMLError, ValueError, RecursionError):
+            problems.append(f"{key}: got {value[:80]!r}, which is not YAML; accepted: {accepted(key)} (command line)")
     return entries
 
 

@@ -4,6 +4,11 @@ Every error is one of two kinds. An :class:`InputError` says that something give
 (the command line exits with 2); a :class:`RunError` says that the work failed underway (it exits with 1).
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class RamifyError(Exception):
     """Base of every error that ramify raises on purpose.
@@ -51,3 +56,10 @@ class RunError(RamifyError):
 
 class ProcessLostError(RunError):
     """Of the processes that share a run, another one has died."""
+
+
+def field_of(error: "ValidationError") -> str:
+    """The first field that a validator refused, for a sentence; its own texts are for programmers."""
+    where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))[:80]
+    more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    return f"wrong value of {where or 'the whole'}{more}"

@@ -1,32 +1,56 @@
 """Writing files so that a reader never meets half of one."""
 
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 from ramify.errors import RunError
 
+if sys.platform != "win32":
+    import fcntl
+
+SUFFIX = ".tmp"
+"""How names of what is being written end. Whoever writes holds a lock on it, for which :func:`sweep` asks."""
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file that can be seen; a name that the system refuses, as one too long, is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises where a name is too long
+
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` through a temporary name, so that ``path`` is old or new, never between.
 
+    What a killed process left of the same file is removed.
+
     Raises:
         RunError: the disk is full or the folder cannot be written; ``path`` is as it was.
     """
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        sweep(path.parent, path.name)
+        while True:
+            handle, name = tempfile.mkstemp(prefix=_prefix(path.name), suffix=SUFFIX, dir=path.parent)
+            temporary = Path(name)
+            if _hold(handle):
+                break
+            os.close(handle)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            temporary.chmod(0o644)
+            if sys.platform != "win32":  # under the lock; Windows renames no open file
+                temporary.replace(path)
+        if sys.platform == "win32":
+            temporary.replace(path)
     except OSError as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
@@ -39,29 +63,91 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
     Raises:
         RunError: the disk is full or the place cannot be written; the old folder is intact.
     """
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    old = folder.with_name(folder.name + ".old")
     _undo_swap(folder, old)
-    try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name, content in files.items():
-            write_atomic(fresh / name, content)
-        if folder.exists():
-            folder.replace(old)
-        fresh.replace(folder)
-    except OSError as error:
-        _undo_swap(folder, old)
-        raise cannot_write(folder, error) from error
-    except RunError:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+    with contextlib.ExitStack() as stack:
+        fresh: Path | None = None
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            sweep(folder.parent, folder.name)
+            fresh = Path(tempfile.mkdtemp(prefix=_prefix(folder.name), suffix=SUFFIX, dir=folder.parent))
+            if sys.platform != "win32":
+                handle = os.open(fresh, os.O_RDONLY)
+                stack.callback(os.close, handle)
+                _hold(handle)
+            fresh.chmod(0o755)
+            for name, content in files.items():
+                write_atomic(fresh / name, content)
+            if folder.exists():
+                folder.replace(old)
+            fresh.replace(folder)
+        except (OSError, RunError) as error:
+            _undo_swap(folder, old)
+            if fresh is not None:
+                shutil.rmtree(fresh, ignore_errors=True)
+            if isinstance(error, RunError):
+                raise
+            raise cannot_write(folder, error) from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove from ``folder`` what killed processes were writing there: to ``name``, or to anything.
+
+    What a living process writes stays. On Windows a folder that was being written stays as well.
+    """
+    with contextlib.suppress(OSError):
+        left = [entry for entry in folder.iterdir() if _is_temporary(entry.name, name)]
+        for path in left:
+            with contextlib.suppress(OSError):
+                _remove_unheld(path)
+
+
+def _prefix(name: str) -> str:
+    return f".{os.fsdecode(os.fsencode(name)[:200])}."  # a name has 255 bytes at most
+
+
+def _is_temporary(entry: str, name: str | None) -> bool:
+    """Whether ``entry`` is a temporary name, of ``name`` if that is given: what mkstemp puts between has no dot."""
+    if not (entry.startswith(".") and entry.endswith(SUFFIX)):
+        return False
+    before, dot, _ = entry.removesuffix(SUFFIX).rpartition(".")
+    return bool(dot and before) and (name is None or before + "." == _prefix(name))
+
+
+def _hold(handle: int) -> bool:
+    """Lock an open file against :func:`sweep`; whether it is still there then."""
+    if sys.platform == "win32":
+        return True  # an open file cannot be removed there
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return os.fstat(handle).st_nlink > 0
+
+
+def _remove_unheld(path: Path) -> None:
+    if sys.platform == "win32":
+        path.unlink()
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+    finally:
+        os.close(handle)
 
 
 def readable_folder(folder: Path) -> Path:
     """Where the content of ``folder`` is to be read: there, or beside it after a swap that was cut short."""
     old = folder.with_name(folder.name + ".old")
-    return old if old.exists() and not folder.exists() else folder
+    return old if os.path.isdir(old) and not folder.exists() else folder  # noqa: PTH112 - see is_file
+
+
+def finish_swap(folder: Path) -> None:
+    """Put in order what a process killed in mid-swap left of ``folder``."""
+    with contextlib.suppress(OSError):
+        _undo_swap(folder, folder.with_name(folder.name + ".old"))
 
 
 def _undo_swap(folder: Path, old: Path) -> None:

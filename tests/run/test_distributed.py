@@ -24,7 +24,7 @@ from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
 from ramify.run.train import resume, train
-from tests.conftest import tiny
+from tests.conftest import edit_config, tiny
 
 COMMON = """
 data: {limit: 240, batch_size: 32, valid_fraction: 0.2}
@@ -168,8 +168,7 @@ def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(tmp_path: Path, mo
     folder = tmp_path / "runs" / "dying"
     kept = read_lines(folder / "metrics.jsonl")
     assert len(kept) >= 2
-    config = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(config.replace("epochs: 400", f"epochs: {len(kept) + 3}"))
+    edit_config(folder, "epochs: 400", f"epochs: {len(kept) + 3}")
     assert resume(folder).epochs == len(kept) + 3
 
 

@@ -19,7 +19,7 @@ from ramify.errors import CheckpointError, InputError
 from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned, Started, StepDone
 from ramify.run.folder import locked, read_lines
 from ramify.run.train import resume, train
-from tests.conftest import TINY, tiny
+from tests.conftest import TINY, edit_config, tiny
 
 
 class Killed(BaseException):
@@ -180,8 +180,7 @@ def test_a_damaged_checkpoint_is_not_resumed() -> None:
 def test_pictures_that_have_changed_are_noticed() -> None:
     with pytest.raises(Killed):
         train(tiny("name=stopped"), [kill_when(lambda event: isinstance(event, EpochDone) and event.epoch == 2)])
-    text = Path("runs/stopped/config.yaml").read_text().replace("channels: 4", "channels: 5")
-    Path("runs/stopped/config.yaml").write_text(text)
+    edit_config(Path("runs/stopped"), "channels: 4", "channels: 5")
     with pytest.raises(InputError, match="not of this configuration and these pictures"):
         resume(Path("runs/stopped"))
 

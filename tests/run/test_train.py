@@ -30,6 +30,7 @@ def test_every_kind_trains_and_is_kept(kind: str, cell: str) -> None:
         "events.jsonl",
         "last",
         "manifest.csv",
+        "manifest.sha256",
         "metrics.jsonl",
         "summary.json",
     ]

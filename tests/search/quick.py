@@ -1,10 +1,6 @@
 """A search whose trials take no time, and processes that are killed inside their file operations."""
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import sys
 from pathlib import Path
 
 import optuna.samplers  # noqa: F401 - for the processes that are forked from here
@@ -13,6 +9,8 @@ from ramify.search.coordinator import coordinate
 from ramify.search.space import Space, parse_space
 from ramify.search.study import Search, start_search
 from ramify.search.task import TaskResult, TrialStep
+from tests import killing
+from tests.killing import die_at
 from tests.search.test_search import HERE
 
 WANTED = 4
@@ -47,36 +45,12 @@ def record(search: Search) -> list[object]:
     return [(trial.number, trial.params, trial.results, trial.finished, trial.failed) for trial in search.trials()]
 
 
-def die_at(folder: Path, count: int, half: bool) -> None:
+def dying(folder: Path, count: int, half: bool) -> None:
     """Start the search and die at its ``count``-th file operation, in the middle of a line if ``half``."""
-    left = count
-
-    def watch(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal left
-        if event not in ("open", "os.rename", "os.mkdir", "os.remove", "os.truncate"):
-            return
-        if event == "open" and arguments[1] in ("r", "rb"):
-            return
-        path = str(arguments[0])
-        if not path.startswith(str(folder)):
-            return
-        left -= 1
-        if left == 0:
-            if half and event == "open" and arguments[1] == "ab":
-                file = os.open(path, os.O_WRONLY | os.O_APPEND)
-                os.write(file, b'{"op_code":4,"worker_i')
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
+    die_at(folder, count, b'{"op_code":4,"worker_i' if half else b"")
     finish(folder)
 
 
 def killed(folder: Path, count: int, half: bool) -> bool:
     """Whether a process that works on the search was killed before it was done."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.search.quick"])
-    process = context.Process(target=die_at, args=(folder, count, half))
-    process.start()
-    process.join()
-    assert process.exitcode in (0, -signal.SIGKILL)
-    return process.exitcode != 0
+    return killing.killed(dying, folder, count, half, preload="tests.search.quick")

@@ -11,8 +11,8 @@ import pytest
 
 from ramify.errors import InputError
 from ramify.search.mend import RECORD_LOST
-from ramify.search.storage import JOURNAL
-from ramify.search.study import SEARCH, SPACE, open_search
+from ramify.search.storage import JOURNAL, SEARCH
+from ramify.search.study import SPACE, open_search
 from tests.search.quick import WANTED, finish, killed, record
 
 
@@ -63,7 +63,7 @@ def garbled(lines: list[bytes]) -> list[bytes]:
 
 def unborn(lines: list[bytes]) -> list[bytes]:
     """The line of a trial's birth is gone."""
-    at = next(i for i, line in enumerate(lines) if b'"number":1' in line)
+    at = next(i for i, line in enumerate(lines) if b'"number": 1' in line)
     return [*lines[:at], *lines[at + 1 :]]
 
 
@@ -96,6 +96,14 @@ def test_what_can_be_saved_of_a_damaged_journal_is_saved(
     assert record(open_search("quick", searches_dir=tmp_path)) == record(search)
 
 
+def test_lines_that_are_lost_at_the_end_are_missed(tmp_path: Path, calm: list[object]) -> None:
+    journal = finish(tmp_path).folder / JOURNAL
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:-3]))
+    with pytest.raises(InputError, match=r"it ends after line \d+ of \d+"):
+        open_search("quick", searches_dir=tmp_path)
+    assert record(finish(tmp_path)) == calm
+
+
 def test_a_file_that_is_no_record_is_left_alone(tmp_path: Path) -> None:
     journal = finish(tmp_path, 1).folder / JOURNAL
     for content in (b"Dear diary,\n", b"\x89PNG\r\n\x1a\n\0\0", b'{"a": 1}\n{"b": 2}\n'):
@@ -122,4 +130,5 @@ def test_other_damaged_files(tmp_path: Path, calm: list[object]) -> None:
         open_search("quick", searches_dir=tmp_path)
     (folder / "elsewhere").rename(folder / JOURNAL)
     assert record(finish(tmp_path)) == calm
-    assert json.loads((folder / SEARCH).read_text()) == {"storage": None, "trials": WANTED}
+    kept = json.loads((folder / SEARCH).read_text())
+    assert (kept["storage"], kept["trials"]) == (None, WANTED)

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import io
 import itertools
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from ramify.ship.samples import pictures_to_try
 from ramify.ship.server import Limits, app
 from ramify.ship.serving import hosts_of, listening
 from ramify.ship.upload import file_name
-from tests.conftest import CommandLine, tiny
+from tests.conftest import CommandLine, edit_config, tiny
 from tests.ship.serving import BOUNDARY, FORM, Reply, ask, form, huge_header, picture, running
 
 pytestmark = pytest.mark.slow
@@ -140,8 +141,8 @@ def test_samples_are_test_pictures_that_leave_at_every_exit(client: TestClient) 
 
 
 def test_nothing_is_fetched_for_samples(run: Path, network: Answerer, tmp_path: Path) -> None:
-    text = (run / "config.yaml").read_text().replace("source: digits", "source: cifar10")
-    (tmp_path / "config.yaml").write_text(text)
+    shutil.copy(run / "config.yaml", tmp_path)
+    edit_config(tmp_path, "source: digits", "source: cifar10")
     assert pictures_to_try(tmp_path, network, 6) == ()
     assert pictures_to_try(run, network, 0) == ()
 

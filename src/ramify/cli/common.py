@@ -12,6 +12,7 @@ from rich.console import Console, RenderableType
 
 from ramify.data.names import printable
 from ramify.errors import ConfigError
+from ramify.files import is_file
 from ramify.presets import presets
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ MANY = 5_000
 
 def split_given(given: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments apart: names and paths, and ``key=value`` overrides."""
-    named = [text for text in given if "=" not in text or Path(text).is_file()]
+    named = [text for text in given if "=" not in text or is_file(Path(text))]
     return named, [text for text in given if text not in named]
 
 
@@ -47,15 +48,15 @@ def sort_given(given: Sequence[str]) -> tuple[list[Path], list[str]]:
     """
     named, overrides = split_given(given)
     known = presets()
-    files = [path if (path := Path(text)).is_file() else known.get(text, path) for text in named]
-    problems = [_no_preset(path, known) for path in files if not path.is_file()]
+    files = [path if is_file(path := Path(text)) else known.get(text, path) for text in named]
+    problems = [_no_preset(path, known) for path in files if not is_file(path)]
     if problems:
         raise ConfigError(*problems)
     return files, overrides
 
 
 def _no_preset(path: Path, known: Iterable[str]) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
         return (
             f"got the folder {path}; accepted: a preset or a YAML file, and key=value; to train on the pictures in it, "
             f"type: ramify train photos data.source={path}"

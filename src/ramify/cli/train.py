@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +32,8 @@ Track = Annotated[
 ]
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ramify.config import Config
     from ramify.data.fetch import Progress
     from ramify.run.events import Observer
@@ -286,8 +290,17 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
         elif not quiet:
             observers.append(plain_lines(say))
             progress = download_lines(say)
+        how = "from the keyboard"
+
+        def end(number: int, frame: "FrameType | None") -> None:
+            nonlocal how
+            how = "by SIGTERM"
+            raise KeyboardInterrupt
+
+        if threading.current_thread() is threading.main_thread():
+            stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, end))
         try:
             yield observers, progress
         except KeyboardInterrupt:
-            how = f"go on with: ramify train --resume {names[-1]}" if names else "nothing was trained yet"
-            raise RunError(f"stopped from the keyboard; {how}") from None
+            then = f"go on with: ramify train --resume {names[-1]}" if names else "nothing was trained yet"
+            raise RunError(f"stopped {how}; {then}") from None

@@ -20,8 +20,10 @@ import torch
 from ramify.data.pictures import Files
 from ramify.errors import CheckpointError
 from ramify.files import write_atomic
+from ramify.sealed import checksum
 
-NAME, COMPACT = "manifest.csv", "manifest.csv.gz"
+NAME, COMPACT, SUM = "manifest.csv", "manifest.csv.gz", "manifest.sha256"
+MANIFESTS = (NAME, COMPACT, SUM)
 LARGE = 20_000
 """Pictures from which on the manifest is compressed."""
 
@@ -129,12 +131,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     ):
         writer.writerow([PARTS[part], label, digest, name])
     content = text.getvalue().encode("utf-8")
-    large = len(manifest) >= LARGE
-    (folder / (NAME if large else COMPACT)).unlink(missing_ok=True)
-    if large:
-        write_atomic(folder / COMPACT, gzip.compress(content, 6, mtime=0))
-    else:
-        write_atomic(folder / NAME, content)
+    name, other = (COMPACT, NAME) if len(manifest) >= LARGE else (NAME, COMPACT)
+    content = gzip.compress(content, 6, mtime=0) if name == COMPACT else content
+    for old in (other, SUM):
+        (folder / old).unlink(missing_ok=True)
+    write_atomic(folder / name, content)
+    write_atomic(folder / SUM, f"{checksum(content)}  {name}\n".encode())  # as sha256sum writes it
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -147,7 +149,10 @@ def read_manifest(folder: Path) -> Manifest | None:
     if path is None:
         return None
     try:
+        known = (folder / SUM).read_text(encoding="utf-8").split() if (folder / SUM).exists() else None
         content = path.read_bytes()
+        if known is not None and known != [checksum(content), path.name]:
+            raise ValueError(f"it is not the one whose checksum is in {SUM}")
         text = (gzip.decompress(content) if path.name == COMPACT else content).decode("utf-8")
         header, *lines = csv.reader(io.StringIO(text))
         if header != _HEADER:

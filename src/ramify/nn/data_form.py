@@ -119,9 +119,20 @@ def from_description(data: Mapping[str, Json]) -> Attached:
             frozen=data["frozen"] is True,
             existing=int(cast(int, data["existing"])),
         ).eval()
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        RuntimeError,
+        AssertionError,
+        OverflowError,
+        SyntaxError,
+        ImportError,
+    ) as error:
         raise InputError(
-            f"graph: got what rebuilds no network ({type(error).__name__}: {str(error).partition(chr(10))[0]}); "
+            f"graph: got what rebuilds no network ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]}); "
             "accepted: the description of one"
         ) from error
 
@@ -285,14 +296,19 @@ def _read_layer(data: Sequence[Json]) -> nn.Module:
 
 def _read_tensor(data: Sequence[Json]) -> Tensor:
     shape, kind, learned, *constant = data
-    dtype = getattr(torch, str(kind))
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(f"graph: got numbers of type {kind}; accepted: those of torch")
+    dtype = _dtype(kind)
     if learned:
         return nn.Parameter(torch.zeros(_numbers(shape), dtype=dtype))
     if constant and constant[0] is not None:
         return torch.tensor(constant[0], dtype=dtype).view(_numbers(shape))
     return torch.zeros(_numbers(shape), dtype=dtype)
+
+
+def _dtype(name: Json) -> torch.dtype:
+    found: object = getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype) or found.is_complex:
+        raise InputError(f"graph: got numbers of type {str(name)[:40]}; accepted: real ones of torch")
+    return found
 
 
 def _read_head(data: Json) -> nn.Module | None:
@@ -314,7 +330,7 @@ def _value(data: Json, nodes: Mapping[str, fx.Node]) -> object:
             case "slice":
                 return slice(*(_value(each, nodes) for each in _items(value)))
             case "dtype":
-                return getattr(torch, str(value))
+                return _dtype(value)
             case "dict":
                 return {key: _value(each, nodes) for key, each in _table(value).items()}
             case "ellipsis":

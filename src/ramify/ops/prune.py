@@ -311,7 +311,8 @@ def _keep_weights(
 
 def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
     """Scores with masked weights last, and the ``floor`` best of the others before everything."""
-    rank = scores.cpu().double().masked_fill(~mask.cpu(), -torch.inf)  # not every device has float64
+    # Not every device has float64, and scores that lie channels last have no flat view.
+    rank = scores.cpu().double().masked_fill(~mask.cpu(), -torch.inf).contiguous()
     best = rank.flatten().argsort(descending=True, stable=True)[: min(floor, int(mask.sum()))]
     rank.view(-1)[best] = torch.inf
     return rank

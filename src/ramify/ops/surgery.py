@@ -14,6 +14,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.ops.muon import Muon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
@@ -338,6 +339,29 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dic
         for name, parameter in network.named_parameters()
         if parameter in optimizer.state
     }
+
+
+def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
+    """Tensors like those that ``optimizer`` keeps of ``parameter`` once it has moved it, on no device.
+
+    None for an optimizer that ramify does not train with.
+
+    Example:
+        >>> weight = nn.Parameter(torch.zeros(2, 3))
+        >>> {key: value.shape for key, value in kept_tensors(torch.optim.Adam([weight]), weight).items()}
+        {'step': torch.Size([]), 'exp_avg': torch.Size([2, 3]), 'exp_avg_sq': torch.Size([2, 3])}
+    """
+    like = torch.empty_like(parameter, device="meta")
+    count = torch.empty((), dtype=torch.float32, device="meta")
+    moments = {"step": count, "exp_avg": like, "exp_avg_sq": like}
+    match optimizer:
+        case torch.optim.SGD():
+            return {"momentum_buffer": like}
+        case torch.optim.Adam():  # AdamW is one
+            return moments
+        case Muon():
+            return {"momentum_buffer": like} if parameter.dim() > 1 else moments
+    return None
 
 
 def load_optimizer_state(

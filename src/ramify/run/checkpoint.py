@@ -6,8 +6,7 @@ and checksums: of the tensors, and of itself. ``last/`` also holds
 ``trainer.safetensors`` and ``trainer.json``, from which a run goes on.
 """
 
-import hashlib
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +21,16 @@ from torch import Tensor
 
 from ramify import __version__
 from ramify.config import NetworkConfig
-from ramify.errors import CheckpointError, InputError
-from ramify.files import readable_folder
+from ramify.errors import CheckpointError, InputError, field_of
+from ramify.files import is_file, readable_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.data_form import Json, description, from_description
 from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops.exits.calibrate import Calibration
-from ramify.ops.surgery import load_optimizer_state, optimizer_state
+from ramify.ops.surgery import kept_tensors, load_optimizer_state, optimizer_state
 from ramify.run.evaluate import Score
+from ramify.sealed import check_seal, checksum, parse_object, sealed_json, unreadable
 
 FORMAT = 1
 """Version of the files; a reader refuses those of a later one."""
@@ -128,7 +128,7 @@ def pack_model(network: Branching, card: Card, extra: Mapping[str, object] | Non
 def is_checkpoint(folder: Path) -> bool:
     """Whether ``folder`` holds a saved network, by the names of its files."""
     folder = readable_folder(folder)
-    return (folder / "model.json").exists() or (folder / "model.safetensors").exists()
+    return is_file(folder / "model.json") or is_file(folder / "model.safetensors")
 
 
 def read_model(folder: Path) -> tuple[Branching, Card]:
@@ -144,17 +144,92 @@ def read_model(folder: Path) -> tuple[Branching, Card]:
     tensors, fields = _unpack(folder, "model")
     try:
         card = _CARD.validate_python(fields)
-        network: Branching
-        if card.graph is not None:
-            network = from_description(cast("dict[str, Json]", card.graph))
-        else:
-            network = Network(card.network, stages=card.stages, plans=card.plans)
+        _check_card(card)
+        # First without memory: what the file asks for must be what is in it.
+        with torch.device("meta"):
+            _check_tensors(_build(card), tensors)
+        network = _build(card)
         network.load_state_dict(tensors, strict=True)
-    except (ValidationError, InputError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{folder}: its model.json and model.safetensors do not make a network ({error})"
-        ) from error
+    except ValidationError as error:
+        raise _no_network(folder, field_of(error)) from error
+    except (InputError, RuntimeError, RecursionError, OverflowError, NotImplementedError) as error:
+        raise _no_network(folder, str(error).partition("\n")[0][:200]) from error
     return network.eval(), card
+
+
+def _no_network(folder: Path, why: str) -> CheckpointError:
+    about = _about(folder, "model").name
+    return CheckpointError(
+        f"{folder}: its {about} and model.safetensors do not make a network ({why}); accepted: as ramify wrote them"
+    )
+
+
+def _build(card: Card) -> Branching:
+    if card.graph is not None:
+        return from_description(cast("dict[str, Json]", card.graph))
+    return Network(card.network, stages=card.stages, plans=card.plans)
+
+
+PICTURE_VALUES = 2**28
+"""The most values that a picture may have: ``[3, 9000, 9000]`` and a little more."""
+CELLS_LIMIT, CLASSES_LIMIT, EPOCHS_LIMIT = 10_000, 1_000_000, 10**9
+
+
+def _check_card(card: Card) -> None:
+    """See that what a card says is possible, before anything is built of it.
+
+    Raises:
+        InputError: it is not.
+    """
+    network, shape = card.network, card.network.input_shape
+    plans = card.plans or ()
+    bounds = {
+        "stages": (card.stages, CELLS_LIMIT),
+        "network.structure": (len(network.structure), CELLS_LIMIT),
+        "plans": (len(plans) + sum(len(each.cells) for each in plans), CELLS_LIMIT),
+        "network.input_shape": (0 if shape is None else math.prod(shape), PICTURE_VALUES),
+        "classes": (len(card.classes), CLASSES_LIMIT),
+        "epoch": (card.epoch, EPOCHS_LIMIT),
+    }
+    for name, (value, limit) in bounds.items():
+        if not 0 <= value <= limit:
+            raise InputError(f"{name}: got {value}; accepted: 0 to {limit}")
+    if network.classes is not None and len(card.classes) != network.classes:
+        raise InputError(f"classes: got {len(card.classes)} names; accepted: {network.classes}, one for each logit")
+    if len(set(card.classes)) != len(card.classes):
+        raise InputError("classes: got a name twice; accepted: different ones")
+    if card.valid is not None and len(card.valid) != card.stages:
+        raise InputError(f"valid: got {len(card.valid)} scores; accepted: {card.stages}, one for each exit")
+    if card.policy is not None and card.policy.calibration.policy.exits != card.stages:
+        raise InputError(f"policy: got one for other exits; accepted: one for {card.stages}")
+
+
+def _check_tensors(network: Branching, tensors: Mapping[str, Tensor]) -> None:
+    """See that ``tensors`` are those of ``network``, by name, shape and type, and that what it learned is finite.
+
+    Raises:
+        InputError: they are not.
+    """
+    wanted = network.state_dict()
+    odd = sorted(wanted.keys() ^ tensors.keys())
+    if odd:
+        where = "is missing" if odd[0] in wanted else "is of no layer"
+        raise InputError(f"{odd[0][:80]} {where}")
+    learned = dict(network.named_parameters())
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, wanted[name])
+        statistic = name.endswith(("running_mean", "running_var")) or name in ("mean", "std")
+        if (name in learned or statistic) and not bool(tensor.isfinite().all()):
+            raise InputError(f"{name} holds numbers that are not finite")
+
+
+def _check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
+    if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
+        raise InputError(f"{name}: got {_described(tensor)}; accepted: {_described(wanted)}")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def read_extra(folder: Path, key: str) -> object:
@@ -205,12 +280,67 @@ def read_trainer(folder: Path, network: Branching, optimizer: torch.optim.Optimi
         else:
             live[key] = value
     try:
+        progress = _TRAINER.validate_python(fields)
+        _check_progress(progress, network)
         if live:
-            network.load_state_dict(live, strict=True)
-        load_optimizer_state(optimizer, network, state)
-        return _TRAINER.validate_python(fields)
-    except (ValidationError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder}: its trainer files do not fit its network ({error})") from error
+            _check_tensors(network, live)
+        _check_optimizer(optimizer, network, state)
+    except ValidationError as error:
+        raise _no_trainer(folder, field_of(error)) from error
+    except InputError as error:
+        raise _no_trainer(folder, str(error)) from error
+    if live:
+        network.load_state_dict(live, strict=True)
+    load_optimizer_state(optimizer, network, state)
+    return progress
+
+
+def _no_trainer(folder: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{folder}: its trainer files do not fit its network ({why}); accepted: as ramify wrote them"
+    )
+
+
+def _check_progress(state: TrainerState, network: Branching) -> None:
+    """See that where a run stands is possible.
+
+    Raises:
+        InputError: it is not.
+    """
+    epochs = [state.epoch, *([] if state.best_epoch is None else [state.best_epoch]), *state.moments]
+    if not all(0 <= epoch <= EPOCHS_LIMIT for epoch in epochs) or (state.best_epoch or 0) > state.epoch:
+        raise InputError(f"epoch: got {state.epoch}, best {state.best_epoch}; accepted: whole numbers >= 0, in order")
+    numbers = [state.seconds, *state.losses, *([] if state.best_score is None else [state.best_score])]
+    if not all(map(math.isfinite, numbers)) or state.seconds < 0:
+        raise InputError("seconds, losses or best_score: got what is no number; accepted: numbers")
+    if len(state.losses) > state.epoch or len(state.moments) > state.epoch:
+        raise InputError(f"losses or moments: got more than epochs; accepted: at most {state.epoch}")
+    if state.averaged and (len(state.averaged) != len(network.stages) or min(state.averaged) < 0):
+        raise InputError(f"averaged: got {len(state.averaged)} counts; accepted: {len(network.stages)}")
+
+
+def _check_optimizer(
+    optimizer: torch.optim.Optimizer, network: Branching, state: Mapping[str, Mapping[str, Tensor]]
+) -> None:
+    """See that a fused step can take ``state``: it trusts shapes and types, and walks through memory by them.
+
+    Raises:
+        InputError: a tensor is of no parameter, or not one that ``optimizer`` keeps of it, or not finite.
+    """
+    parameters = dict(network.named_parameters())
+    for name, tensors in state.items():
+        if name not in parameters:
+            raise InputError(f"{name[:80]} is no parameter")
+        parameter = parameters[name]
+        wanted = kept_tensors(optimizer, parameter)
+        if wanted is None:
+            raise InputError(f"{type(optimizer).__name__} is not one whose tensors are known")
+        if tensors.keys() != wanted.keys():
+            raise InputError(f"{name}: got {', '.join(sorted(tensors))}; accepted: {', '.join(sorted(wanted))}")
+        for key, tensor in tensors.items():
+            _check_tensor(f"{name}:{key}", tensor, wanted[key])
+            if not bool(tensor.isfinite().all()) or (key in ("step", "exp_avg_sq") and bool((tensor < 0).any())):
+                raise InputError(f"{name}:{key} holds numbers that an optimizer never keeps")
 
 
 def _plain(record: Card | TrainerState) -> dict[str, object]:
@@ -221,14 +351,8 @@ def _plain(record: Card | TrainerState) -> dict[str, object]:
 
 def _pack(name: str, tensors: dict[str, Tensor], fields: dict[str, object]) -> dict[str, bytes]:
     blob = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-    document = {"format": FORMAT, **fields, "tensors_sha256": hashlib.sha256(blob).hexdigest()}
-    document["sha256"] = _seal(document)
-    return {f"{name}.safetensors": blob, f"{name}.json": (json.dumps(document, indent=2) + "\n").encode()}
-
-
-def _seal(document: dict[str, object]) -> str:
-    """Checksum of a document, whatever the order and the spacing of its file."""
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    document = {"format": FORMAT, **fields, "tensors_sha256": checksum(blob)}
+    return {f"{name}.safetensors": blob, f"{name}.json": sealed_json(document)}
 
 
 def _about(folder: Path, name: str) -> Path:
@@ -247,27 +371,23 @@ def _unpack(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, objec
             f"{error.filename}: is missing; accepted: a folder with {about.name} and {blob_path.name}"
         ) from error
     except OSError as error:
-        raise CheckpointError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    try:
-        document = json.loads(text)
-        version = int(document["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{about}: is damaged; accepted: the file as ramify wrote it") from error
+        raise CheckpointError(str(unreadable(Path(error.filename), error))) from error
+    document = parse_object(text, str(about))
+    version = document.get("format")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise CheckpointError(f"{about}: is damaged; accepted: the file as ramify wrote it")
     if version > FORMAT:
-        writer = f" by ramify {document['ramify']}" if "ramify" in document else ""
+        writer = f" by ramify {str(document['ramify'])[:40]}" if "ramify" in document else ""
         raise CheckpointError(
             f"{about}: got format {version}, written{writer}; accepted: up to {FORMAT}; upgrade ramify to read it"
         )
-    if document.pop("sha256", None) != _seal(document):
-        raise CheckpointError(
-            f"{about}: is damaged (its checksum does not match); accepted: the file as ramify wrote it"
-        )
-    if hashlib.sha256(blob).hexdigest() != document.pop("tensors_sha256", None):
+    document = check_seal(document, str(about), needed=True)
+    if checksum(blob) != document.pop("tensors_sha256", None):
         raise CheckpointError(
             f"{blob_path}: is damaged (its checksum does not match); accepted: the file as ramify wrote it"
         )
     try:
         tensors = load_tensors(blob)
-    except SafetensorError as error:
-        raise CheckpointError(f"{blob_path}: is not a safetensors file ({error})") from error
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{blob_path}: is no file of tensors; accepted: the file as ramify wrote it") from error
     return tensors, {key: value for key, value in document.items() if key not in ("format", "ramify")}

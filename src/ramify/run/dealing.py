@@ -22,10 +22,7 @@ from ramify.data.split import split, take
 from ramify.data.trigger import with_trigger
 from ramify.errors import ConfigError, DataError, InputError
 from ramify.files import write_atomic
-from ramify.run.folder import CONFIG, read_summary
-
-PASSED_OVER = "passed_over.csv"
-"""The file in a run's folder that lists what was passed over, and why."""
+from ramify.run.folder import CONFIG, PASSED_OVER, read_summary
 
 MOVED = 0.5
 """Share of a run's pictures that another source must hold to be taken for the same one, moved."""

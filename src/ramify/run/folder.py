@@ -14,7 +14,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,12 +23,32 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
 from ramify.config import Config
-from ramify.errors import CheckpointError, ConfigError, InputError
-from ramify.files import cannot_write, write_atomic
+from ramify.configfile import to_yaml
+from ramify.data.manifest import MANIFESTS
+from ramify.errors import CheckpointError, ConfigError, InputError, field_of
+from ramify.files import SUFFIX, cannot_write, finish_swap, is_file, sweep, write_atomic
 from ramify.run.summary import Summary
+from ramify.sealed import (
+    Lines,
+    check_seal,
+    damage_told,
+    next_number,
+    parse_lines,
+    parse_object,
+    sealed_json,
+    sealed_line,
+    sealed_lines,
+    sealed_text,
+    unreadable,
+)
 
 CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl", "summary.json"
 LOCK = ".lock"
+CHECKPOINTS = ("last", "best", "compact")
+PASSED_OVER = "passed_over.csv"
+"""The file in a run's folder that lists what was passed over, and why."""
+BEGINNING = frozenset({LOCK, PASSED_OVER, *MANIFESTS})
+"""What is written before the configuration."""
 
 
 def default_name(config: Config) -> str:
@@ -58,7 +77,9 @@ def default_name(config: Config) -> str:
 def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
     """An empty, locked folder for a run; the lock ends with the block, or with the process, however it dies.
 
-    Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...
+    Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...; what a
+    process left that died before it had written its configuration is free. A folder in which the block writes nothing
+    is removed again.
 
     Raises:
         ConfigError: ``config.name`` is taken and ``overwrite`` is False, what is there is no run, or it is the parent.
@@ -68,10 +89,12 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
     base = Path(config.runs_dir) / (config.name or default_name(config))
     numbered = (base.with_name(f"{base.name}-{i}") for i in itertools.count(2))
     for folder in itertools.chain([base], numbered):
+        made = False
         try:
             folder.mkdir(parents=True)
+            made = True
         except FileExistsError:
-            if config.name is None and not overwrite:
+            if config.name is None and not overwrite and not _is_blank(folder):
                 continue
             if not is_run(folder) and not _is_blank(folder):
                 raise ConfigError(
@@ -81,21 +104,38 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
             raise cannot_write(folder, error) from error
         if config.parent is not None and folder.resolve() == Path(config.parent).resolve():
             raise ConfigError(f"name: got {folder.name}, the parent of this run; accepted: another name")
-        with locked(folder):
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(locked(folder))
+            except InputError:
+                if config.name is None and not overwrite and not is_run(folder):
+                    continue  # another process begins a run of the same name
+                raise
             if is_run(folder):
+                if not overwrite and config.name is None:
+                    continue
                 if not overwrite:
                     raise ConfigError(
                         f"name: got {folder.name}, a run that exists in {folder.parent}; "
                         f"accepted: another name, --overwrite, or --resume {folder.name}"
                     )
                 _empty(folder)
-            yield folder
+            try:
+                yield folder
+            finally:
+                if made and not is_run(folder) and _is_blank(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
         return
 
 
+def write_config(folder: Path, config: Config) -> None:
+    """Write ``config.yaml``, from which on the folder is that of a run."""
+    write_atomic(folder / CONFIG, sealed_text(to_yaml(config).encode()))
+
+
 def _is_blank(folder: Path) -> bool:
-    """Whether ``folder`` holds nothing, but perhaps what a process left that died before it had written anything."""
-    return folder.is_dir() and all(entry.name == LOCK or entry.suffix == ".tmp" for entry in folder.iterdir())
+    """Whether ``folder`` holds nothing, but perhaps what a process left that died before it had a configuration."""
+    return folder.is_dir() and all(e.name in BEGINNING or e.suffix == SUFFIX for e in folder.iterdir())
 
 
 def _empty(folder: Path) -> None:
@@ -109,7 +149,7 @@ def _empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of ``folder`` during the block.
+    """Keep other processes out of ``folder`` during the block, and sweep up what killed ones left half written.
 
     Raises:
         InputError: another process is in.
@@ -124,57 +164,103 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(folder / LOCK, error) from error
     try:
+        sweep(folder)
+        for name in CHECKPOINTS:
+            finish_swap(folder / name)
         yield
     finally:
         lock.release()
 
 
 def is_run(folder: Path) -> bool:
-    """Whether ``folder`` is the folder of a run."""
-    return (folder / CONFIG).is_file()
+    """Whether ``folder`` is the folder of a run: one with a configuration that says something."""
+    path = folder / CONFIG
+    return is_file(path) and path.stat().st_size > 0
 
 
 def append_line(path: Path, record: dict[str, object]) -> None:
-    """Add ``record`` as one line of JSON.
+    """Add ``record`` as one line of JSON, with its number and a checksum.
 
     Raises:
         RunError: the line cannot be written.
     """
     try:
+        number = next_number(path)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(sealed_line(record, number))
     except OSError as error:
         raise cannot_write(path, error) from error
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
-    """The records of a file of JSON lines; a last line that was cut short is left out.
+    """The records of a file of JSON lines, without numbers and checksums; a line that a kill cut short is left out.
 
     Raises:
-        CheckpointError: another line is damaged.
+        CheckpointError: a line is damaged or missing; in a finished run, also one at the end.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    records: list[dict[str, object]] = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            if number == len(lines):
-                break
-            raise CheckpointError(f"{path}:{number}: is damaged; accepted: a line of JSON") from None
-        records.append(record)
+    lines = _lines(path)
+    if lines.damaged:
+        raise CheckpointError(f"{damage_told(path, lines)}; accepted: the lines as ramify wrote them")
+    records = list(lines.records)
+    if path.exists() and (lines.numbered or not records) and (path.parent / SUMMARY).exists():
+        _check_end(path, records)
     return records
 
 
-def keep_lines(path: Path, keep: Callable[[dict[str, object]], bool]) -> None:
-    """Rewrite a file of JSON lines with the records for which ``keep`` is true."""
-    kept = [record for record in read_lines(path) if keep(record)]
-    write_atomic(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+def _lines(path: Path) -> Lines:
+    try:
+        return parse_lines(path.read_bytes() if path.exists() else b"")
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _check_end(path: Path, records: list[dict[str, object]]) -> None:
+    """See that the lines of a finished run go to its end."""
+    summary = read_summary(path.parent)
+    if path.name == METRICS:
+        last = records[-1].get("epoch") if records else 0
+        whole = summary is None or last == summary.epochs
+    else:
+        whole = path.name != EVENTS or any(record.get("event") == "finished" for record in records)
+    if not whole:
+        raise CheckpointError(f"{path}: is cut short; accepted: the lines of the whole run, as ramify wrote them")
+
+
+def keep_lines(path: Path, keep: Callable[[dict[str, object]], bool]) -> str | None:
+    """Rewrite a file of JSON lines with the records for which ``keep`` is true.
+
+    A damaged file is kept beside, as ``<name>.damaged``, and its whole lines are gone on with.
+
+    Returns:
+        What was damaged, as a sentence; None where nothing was.
+    """
+    lines = _lines(path)
+    told = None
+    if lines.damaged:
+        aside = path.with_name(f"{path.name}.damaged")
+        write_atomic(aside, path.read_bytes())
+        told = f"{damage_told(path, lines)}; the file is kept as {aside.name}, and the run goes on from its checkpoint"
+    write_atomic(path, sealed_lines([record for record in lines.records if keep(record)]))
+    return told
+
+
+def keep_what_is_done(folder: Path, epoch: int) -> list[str]:
+    """Leave the lines up to ``epoch``, as what follows is done again; gives what is to be said of them."""
+
+    def is_done(record: dict[str, object]) -> bool:
+        number = record.get("epoch")
+        return isinstance(number, int) and number <= epoch and record.get("event") not in ("compacted", "finished")
+
+    notes = [note for name in (METRICS, EVENTS) if (note := keep_lines(folder / name, is_done)) is not None]
+    there = len(read_lines(folder / METRICS))
+    if there < epoch:
+        notes.append(f"{folder / METRICS}: has lines of {there} of the {epoch} epochs; the others are lost")
+    return notes
 
 
 def write_summary(folder: Path, summary: Summary) -> None:
     """Write ``summary.json``."""
-    write_atomic(folder / SUMMARY, (json.dumps(dataclasses.asdict(summary), indent=2) + "\n").encode())
+    write_atomic(folder / SUMMARY, sealed_json(dataclasses.asdict(summary)))
 
 
 _SUMMARY = TypeAdapter(Summary)
@@ -190,6 +276,10 @@ def read_summary(folder: Path) -> Summary | None:
     if not path.exists():
         return None
     try:
-        return _SUMMARY.validate_json(path.read_bytes())
+        return _SUMMARY.validate_python(check_seal(parse_object(path.read_bytes(), str(path)), str(path)))
+    except OSError as error:
+        raise unreadable(path, error) from error
     except ValidationError as error:
-        raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
+        raise CheckpointError(
+            f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it"
+        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from ramify.config import Config, NetworkConfig
 from ramify.configfile import read_config
 from ramify.errors import InputError
-from ramify.files import readable_folder, replace_folder
+from ramify.files import is_file, readable_folder, replace_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
@@ -50,7 +50,7 @@ def find_saved(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
         InputError: there is neither.
     """
     folder = Path(name)
-    if (folder / HUB_CONFIG).exists() or (is_checkpoint(folder) and not is_run(folder.resolve().parent)):
+    if is_file(folder / HUB_CONFIG) or (is_checkpoint(folder) and not is_run(folder.resolve().parent)):
         return folder
     return find_run(name, runs_dir)
 

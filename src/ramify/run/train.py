@@ -9,19 +9,19 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from ramify.config import Config
-from ramify.configfile import read_config, to_yaml
+from ramify.configfile import read_config
 from ramify.data.augment import balanced, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
-from ramify.files import readable_folder, replace_folder, write_atomic
+from ramify.files import readable_folder, replace_folder
 from ramify.ops.budget import Budget
 from ramify.ops.compact import compact
 from ramify.ops.cost import stage_density
@@ -56,10 +56,11 @@ from ramify.run.folder import (
     EVENTS,
     METRICS,
     append_line,
-    keep_lines,
+    keep_what_is_done,
     locked,
     new_run,
     read_summary,
+    write_config,
     write_summary,
 )
 from ramify.run.growing import (
@@ -124,8 +125,8 @@ def train(
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
         if team.first:
-            write_atomic(folder / CONFIG, to_yaml(config).encode())
             keep_pictures(folder, parts)
+            write_config(folder, config)
         keep_beginning(state, folder)
         keep_teacher(teacher, folder)
         return _unfold(state, folder, parts, teacher, tuple(observers))
@@ -176,12 +177,7 @@ def resume(
             state = begin(config, where, parts)
             keep_beginning(state, folder)
         if team.first:
-            # What follows the last checkpoint is done again, and so is compaction.
-            for name in (METRICS, EVENTS):
-                keep_lines(
-                    folder / name,
-                    lambda record: int(str(record["epoch"])) <= state.epoch and record.get("event") != "compacted",
-                )
+            parts = replace(parts, notes=(*parts.notes, *keep_what_is_done(folder, state.epoch)))
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
         return _unfold(state, folder, parts, teacher, tuple(observers))
@@ -485,6 +481,7 @@ def _finish(state: State, folder: Path, parts: Parts) -> Summary:
         receipt=found,
         machine=describe_machine(state.where.device, state.where.precision),
     )
-    write_summary(folder, summary)
+    # The summary comes last: a run that has one has its last line, and one that was killed before ends again.
     append_line(folder / EVENTS, {"event": "finished", "epoch": state.epoch})
+    write_summary(folder, summary)
     return summary

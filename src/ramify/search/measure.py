@@ -33,7 +33,7 @@ def epochs_done(folder: Path) -> int:
     last = readable_folder(folder / "last") / "trainer.json"
     try:
         return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return 0  # what is damaged is said by whoever goes on with the run
 
 

@@ -5,7 +5,7 @@ Only the coordinator of a search writes, and it holds a lock; whoever looks at t
 
 import contextlib
 import importlib.util
-import json
+import os
 import time
 import warnings
 import zlib
@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ramify.errors import InputError, RunError
+from ramify.errors import CheckpointError, InputError, RunError
+from ramify.files import cannot_write, write_atomic
+from ramify.sealed import check_seal, next_number, parse_line, parse_lines, parse_object, sealed_json, sealed_line
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy import Connection
 
-JOURNAL = "journal.log"
+JOURNAL, SEARCH = "journal.log", "search.json"
+END = "journal_lines"
+"""The field of ``search.json`` that says how many lines the journal has, while nobody works on the search."""
 PATIENCE = 600.0
 """Seconds for which a database may be away before the coordinator gives up."""
 ANSWER_SECONDS = 5
@@ -168,6 +172,20 @@ def open_journal(path: Path) -> "BaseStorage":
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+    class SealedFile(JournalFileBackend):
+        """A journal whose lines have numbers and checksums."""
+
+        def append_logs(self, logs: list[dict[str, object]]) -> None:
+            try:
+                number = next_number(path)
+                lines = "".join(sealed_line(log, at) for at, log in enumerate(logs, start=number))
+                with path.open("ab") as file:
+                    file.write(lines.encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise cannot_write(path, error) from error
+
     class NoLock(JournalFileOpenLock):
         """There is one writer, and it owns the search."""
 
@@ -184,16 +202,13 @@ def open_journal(path: Path) -> "BaseStorage":
             f"(ramify search start {path.parent.name} saves what can be saved)"
         )
     with quiet_optuna():
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=NoLock(str(path))))
+        return JournalStorage(SealedFile(str(path), lock_obj=NoLock(str(path))))
 
 
 def journal_record(line: bytes) -> dict[str, object] | None:
     """What a line of a journal says; None where it is none."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and "op_code" in found else None
+    found = parse_line(line)
+    return found[0] if found is not None and "op_code" in found[0] else None
 
 
 def _damage(path: Path) -> str | None:
@@ -202,7 +217,12 @@ def _damage(path: Path) -> str | None:
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     except OSError as error:
         return error.strerror or str(error)
-    births = 0
+    end = _kept_end(path)
+    if path.exists() and len(lines) < end:
+        return f"it ends after line {len(lines)} of {end}"
+    births, before = 0, parse_lines(b"".join(line + b"\n" for line in lines)).damaged
+    if before:
+        return f"line {before[0]} of {len(lines)}"
     for number, line in enumerate(lines, start=1):
         record = journal_record(line)
         if record is None or (number == 1 and "study_name" not in record):
@@ -215,6 +235,32 @@ def _damage(path: Path) -> str | None:
                 return f"trial {births} is missing before line {number}"
             births += 1
     return None
+
+
+def keep_end(journal: Path, known: bool = True) -> None:
+    """Keep in ``search.json`` how many lines the journal has, so that a lost end is noticed; or forget it.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    path = journal.with_name(SEARCH)
+    if journal.is_file() and path.is_file():
+        with contextlib.suppress(CheckpointError):
+            document = check_seal(parse_object(path.read_bytes(), str(path)), str(path))
+            document.pop(END, None)
+            end = {END: len(journal.read_bytes().splitlines())} if known else {}
+            write_atomic(path, sealed_json({**document, **end}))
+
+
+def _kept_end(journal: Path) -> int:
+    if journal.name != JOURNAL:
+        return 0
+    path = journal.with_name(SEARCH)
+    try:
+        end = check_seal(parse_object(path.read_bytes(), str(path)), str(path)).get(END, 0)
+    except (OSError, CheckpointError):
+        return 0
+    return end if isinstance(end, int) else 0
 
 
 def _database(url: str) -> "BaseStorage":

@@ -15,7 +15,6 @@ trial that is there or is not, and the same record always gives the same trial.
 """
 
 import difflib
-import json
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +25,10 @@ from typing import TYPE_CHECKING
 
 from ramify.config import Config
 from ramify.configfile import read_config
-from ramify.errors import InputError
+from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
 from ramify.run.folder import is_run
+from ramify.sealed import check_seal, check_text, parse_object, sealed_json, sealed_text
 from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
 from ramify.search.goals import costs, directions, feasible
 from ramify.search.halving import Standing, Verdict, verdicts
@@ -37,9 +37,11 @@ from ramify.search.sampling import propose
 from ramify.search.space import Space, parse_space, read_space, space_yaml
 from ramify.search.storage import (
     JOURNAL,
+    SEARCH,
     Owner,
     address,
     close_storage,
+    keep_end,
     need_optuna,
     open_storage,
     patiently,
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 SEARCHES_DIR = Path("searches")
-SPACE, SEARCH, STOP = "space.yaml", "search.json", "stop"
+SPACE, STOP = "space.yaml", "stop"
 
 
 class Search:
@@ -93,6 +95,7 @@ class Search:
         """Leave the record to others; a search that is not closed does so when its process ends."""
         close_storage(self.backend)
         if self.owner is not None:
+            keep_end(self.folder / JOURNAL)
             self.owner.release()
 
     def add(self) -> Trial:
@@ -202,6 +205,7 @@ def start_search(
             saved = mend_journal(folder / JOURNAL, _kept_space(folder))
             if saved is not None:
                 warn(saved)
+            keep_end(folder / JOURNAL, known=False)
             backend = open_storage(folder, None)
         search = patiently(lambda: _own(name, space, trials, folder, url, backend))
         (folder / STOP).unlink(missing_ok=True)
@@ -242,9 +246,9 @@ def _own(
         attrs = study.user_attrs if name in known else {}
         wanted = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
         # First the files: from them a search that dies here, or loses its record, begins again.
-        write_atomic(folder / SPACE, space_yaml(space).encode())
+        write_atomic(folder / SPACE, sealed_text(space_yaml(space).encode()))
         bare = None if url is None else without_password(url)
-        write_atomic(folder / SEARCH, (json.dumps({"storage": bare, "trials": wanted}, indent=2) + "\n").encode())
+        write_atomic(folder / SEARCH, sealed_json({"storage": bare, "trials": wanted}))
         if name not in known:
             study = optuna.create_study(study_name=name, storage=backend, directions=directions(space.objectives))
         if "space" not in attrs:
@@ -364,10 +368,10 @@ def _violation(space: Space, values: Mapping[str, float]) -> float:
 def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> str | None:
     path = folder / SEARCH
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["storage"]
+        kept = check_seal(parse_object(path.read_bytes(), str(path)), str(path))["storage"]
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, OSError):
+    except (CheckpointError, KeyError, OSError):
         if not (folder / JOURNAL).is_file():
             accepts = "a file that says where the record is (give it again by --storage)"
             raise InputError(f"{path}: is damaged; accepted: {accepts}") from None
@@ -379,14 +383,16 @@ def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> st
 
 def _kept_trials(folder: Path) -> int | None:
     try:
-        kept = json.loads((folder / SEARCH).read_text(encoding="utf-8"))["trials"]
-    except (ValueError, KeyError, TypeError, OSError):
+        kept = check_seal(parse_object((folder / SEARCH).read_bytes(), SEARCH), SEARCH)["trials"]
+    except (CheckpointError, KeyError, OSError):
         return None
     return kept if isinstance(kept, int) else None
 
 
 def _kept_space(folder: Path) -> str | None:
     try:
-        return (folder / SPACE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        content = (folder / SPACE).read_bytes()
+        check_text(content, str(folder / SPACE))
+        return content.decode()
+    except (OSError, UnicodeDecodeError, CheckpointError):
         return None

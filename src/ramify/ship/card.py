@@ -11,14 +11,16 @@ import math
 import types
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ramify.errors import CheckpointError, InputError
-from ramify.files import readable_folder
+from ramify.files import is_file, readable_folder
 from ramify.ops.exits.certify import Certificate
 from ramify.ops.exits.sentences import asked_for
+from ramify.sealed import check_seal, checksum, parse_object, read_checked, sealed_json
 from ramify.ship.needs import parse_onnx
 
 if TYPE_CHECKING:
@@ -31,6 +33,10 @@ FORMAT = 2
 """Version of the card; a reader refuses those of a later one, and of an earlier one, whose graphs decide nothing."""
 
 CARD = "ramify.json"
+CHECKSUMS = "checksums"
+"""The field of ``ramify.json`` with the SHA-256 of every other file of the folder, by its name."""
+VALUES = 2**28
+"""The most values that a picture may have."""
 NEVER = 2.0
 """A threshold that no confidence reaches, for the graphs, which know no null."""
 
@@ -179,13 +185,30 @@ def exported_policy(
 
 
 def card_text(card: ExportCard) -> str:
-    """The card as JSON."""
-    return json.dumps(asdict(card), indent=2, allow_nan=False) + "\n"
+    """The card as JSON, with its checksum."""
+    return sealed_json(asdict(card)).decode()
 
 
 def is_exported(folder: Path) -> bool:
     """Whether ``folder`` was written by ``ramify export``, to ONNX or to PyTorch programs."""
-    return (folder / CARD).is_file()
+    return is_file(folder / CARD)
+
+
+def with_checksums(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of an export, with the checksums of them all in its card, and that of the card."""
+    document = parse_object(contents[CARD], CARD)
+    document[CHECKSUMS] = {name: checksum(content) for name, content in contents.items() if name != CARD}
+    return {**contents, CARD: sealed_json(document)}
+
+
+def read_exported_file(path: Path) -> bytes:
+    """A file of an exported folder, as it was written.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        CheckpointError: its checksum is not the one in the ``ramify.json`` beside it.
+    """
+    return read_checked(path, _known_checksum(path))
 
 
 def parse_card(text: str | bytes, where: str) -> ExportCard:
@@ -195,19 +218,17 @@ def parse_card(text: str | bytes, where: str) -> ExportCard:
         CheckpointError: it is damaged, or of another version of ramify.
     """
     whole = "accepted: the card as ramify export wrote it"
-    try:
-        document: object = json.loads(text)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or "format" not in document:
-        raise CheckpointError(f"{where}: is damaged (it is no card); {whole}")
+    document = parse_object(text, where)
+    if "format" not in document:
+        raise CheckpointError(f"{where}: is damaged (format is missing); {whole}")
     version = document["format"]
     if type(version) is not int or version > FORMAT:
-        raise CheckpointError(f"{where}: got format {version!r}; accepted: up to {FORMAT}; upgrade ramify to read it")
+        got = f"{where}: got format {version!r:.40}"
+        raise CheckpointError(f"{got}; accepted: up to {FORMAT}; upgrade ramify to read it")
     if version < FORMAT:
         raise CheckpointError(f"{where}: got format {version}; accepted: {FORMAT}; export the network again")
     try:
-        card = decoded(ExportCard, document, "")
+        card = decoded(ExportCard, check_seal(document, where), "")
         _check(card)
     except ValueError as error:
         raise CheckpointError(f"{where}: is damaged ({error}); {whole}") from error
@@ -232,8 +253,13 @@ def _check(card: ExportCard) -> None:
     shares = [each for each in (*policy.thresholds, *(e.test for e in card.exits)) if each is not None]
     if not all(0 <= each <= 1 for each in shares) or not all(each > 0 for each in policy.temperatures or ()):
         raise ValueError("thresholds, accuracies or temperatures are out of range")
-    if min(card.input_shape) < 1 or len(card.classes) < 2 or not all(0 <= each < 256 for each in card.background):
-        raise ValueError("input_shape, classes or background is out of range")
+    if (
+        min(card.input_shape) < 1
+        or math.prod(card.input_shape) > VALUES
+        or len(card.classes) < 2
+        or not all(0 <= each < 256 for each in card.background)
+    ):
+        raise ValueError("classes or background is out of range")
     for name in (card.files.all_exits, card.files.early_exit, *card.files.stages):
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name:
@@ -268,7 +294,7 @@ def decoded(kind: type[T], value: object, at: str) -> T:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise _not(at, value)
         found = float(value)
-    elif type(value) is not kind or (isinstance(value, int) and value < 0):
+    elif type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**63):
         raise _not(at, value)
     return found  # type: ignore[return-value]  # each branch saw to it
 
@@ -303,7 +329,7 @@ def read_card(path: str | Path) -> ExportCard:
     path = readable_folder(Path(path))
     file = path / CARD if path.is_dir() else path
     try:
-        content = file.read_bytes()
+        content = read_exported_file(file)
     except OSError as error:
         how = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise CheckpointError(f"{file}: {how}; accepted: an exported folder or file") from error
@@ -313,6 +339,17 @@ def read_card(path: str | Path) -> ExportCard:
             raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
         return parse_card(found[KEY], str(file))
     return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
+
+
+def _known_checksum(file: Path) -> str | None:
+    """What the ``ramify.json`` of the folder says of ``file``, if it is there and says something."""
+    for folder in (file.parent, file.parent.parent) if file.name != CARD else ():
+        if (folder / CARD).is_file():
+            document = check_seal(parse_object((folder / CARD).read_bytes(), str(folder / CARD)), str(folder / CARD))
+            known = document.get(CHECKSUMS)
+            found = known.get(file.relative_to(folder).as_posix()) if isinstance(known, dict) else None
+            return found if isinstance(found, str) else None
+    return None
 
 
 def _from_program(content: bytes, file: Path) -> bytes:

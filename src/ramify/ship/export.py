@@ -43,6 +43,7 @@ from ramify.ship.card import (
     card_text,
     exported_policy,
     is_exported,
+    with_checksums,
 )
 from ramify.ship.check import (
     INT8_SLACK,
@@ -174,7 +175,7 @@ def export(
         contents, card, checks = _float_graphs(subject)
     else:
         contents, card, checks = _int8_graphs(subject)
-    replace_folder(out, contents)
+    replace_folder(out, with_checksums(contents))
     return Export(str(out), card, len(subject.images), checks.files, checks.early, checks.runtime)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.errors import InputError, RunError
-from ramify.ship.card import NEVER, read_card
+from ramify.ship.card import NEVER, read_card, read_exported_file
 
 Floats = npt.NDArray[np.float32]
 Wholes = npt.NDArray[np.int64]
@@ -221,7 +221,7 @@ class _Found(NamedTuple):
 def _open(path: Path, threads: int | None) -> Session:
     """The graph in ``path``, ready to run on the processor."""
     try:
-        content = path.read_bytes()
+        content = read_exported_file(path)
     except OSError as error:
         raise InputError(
             f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"

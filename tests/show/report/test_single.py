@@ -24,7 +24,7 @@ from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.single import SECTIONS, facts_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
-from tests.conftest import tiny
+from tests.conftest import edit_config, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -89,8 +89,7 @@ def from_before(runs: Path, plain: Path) -> Path:
 def far_pictures(runs: Path, plain: Path) -> Path:
     """Its pictures are gone."""
     run = trained(runs, "moved")
-    text = (run / "config.yaml").read_text()
-    write_atomic(run / "config.yaml", text.replace("source: digits", "source: /gone/pictures").encode())
+    edit_config(run, "source: digits", "source: /gone/pictures")
     return run
 
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from ramify.config import Config
 from ramify.configfile import read_config
 from ramify.data.fetch import Progress
-from ramify.errors import CheckpointError, RamifyError
+from ramify.errors import CheckpointError, RamifyError, field_of
 from ramify.nn.branching import Branching
 from ramify.ops.grow import Growth
 from ramify.ops.prune import Pruning
@@ -119,6 +119,4 @@ def _changes(path: Path) -> tuple[Change, ...]:
 
 
 def _damaged(path: Path, error: ValidationError) -> CheckpointError:
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"]))
-    return CheckpointError(f"{path}: is damaged ({where}: {first['msg']}); accepted: the file as ramify wrote it")
+    return CheckpointError(f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it")

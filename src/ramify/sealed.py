@@ -1,0 +1,260 @@
+"""Files that carry a checksum, so that damage is noticed before anything is read out of them.
+
+There are three kinds: a JSON document with the field ``sha256``, lines of JSON that each have a number and a checksum,
+and text whose first line is a comment with the checksum of the rest. A file without one is accepted, as an older
+ramify wrote it, or a person who edited it by hand and took the checksum out.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ramify.errors import CheckpointError, InputError
+
+KEY, NUMBER = "sha256", "line"
+DEPTH = 100
+"""Levels of lists and mappings that a document may have."""
+
+_COMMENT = re.compile(rb"# sha256 ([0-9a-f]{64}): [^\n]*\n")
+_START = b"# sha256 "
+_TAIL = 1 << 22
+"""Bytes at the end of a file in which its last line is looked for."""
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def seal(document: Mapping[str, object]) -> str:
+    """Checksum of a document, whatever the order and the spacing of its file."""
+    return checksum(json.dumps(document, sort_keys=True).encode())
+
+
+def sealed_json(document: Mapping[str, object]) -> bytes:
+    """The document as a file, with its checksum in it.
+
+    Example:
+        >>> check_seal(parse_object(sealed_json({"a": 1}), "a.json"), "a.json")
+        {'a': 1}
+    """
+    rest = {key: value for key, value in document.items() if key != KEY}
+    return (json.dumps({**rest, KEY: seal(rest)}, indent=2) + "\n").encode()
+
+
+def parse_object(content: bytes | str, where: str) -> dict[str, object]:
+    """The JSON object in ``content``, its checksum unread.
+
+    Raises:
+        CheckpointError: it is none, or nested deeper than :data:`DEPTH`.
+    """
+    try:
+        found: object = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or _is_deep(found):
+        raise _damaged(where, f"it is no JSON object of at most {DEPTH} levels")
+    return found
+
+
+def check_seal(document: dict[str, object], where: str, needed: bool = False) -> dict[str, object]:
+    """``document`` without its checksum; one that is ``needed`` may not be missing.
+
+    Raises:
+        CheckpointError: the checksum does not match.
+    """
+    rest = {key: value for key, value in document.items() if key != KEY}
+    if KEY not in document and not needed:
+        return rest
+    if document.get(KEY) != seal(rest):
+        raise _damaged(where, "its checksum does not match", "" if needed else KEY)
+    return rest
+
+
+def read_checked(path: Path, wanted: str | None) -> bytes:
+    """The content of a file whose checksum is kept elsewhere; None: it is not known.
+
+    Raises:
+        OSError: it cannot be read.
+        CheckpointError: the checksum does not match.
+    """
+    content = path.read_bytes()
+    if wanted is not None and checksum(content) != wanted:
+        raise _damaged(str(path), "its checksum does not match")
+    return content
+
+
+def sealed_text(content: bytes) -> bytes:
+    """``content`` after a comment line with its checksum, as YAML has comments.
+
+    Example:
+        >>> check_text(sealed_text(b"seed: 1\\n"), "a.yaml")
+        >>> check_text(sealed_text(b"seed: 1\\n")[:-2], "a.yaml")
+        Traceback (most recent call last):
+            ...
+        ramify.errors.CheckpointError: a.yaml: is damaged (its checksum does not match); accepted: the file as ramify \
+wrote it, or without its first line if you changed it yourself
+    """
+    return f"# sha256 {checksum(content)}: of the lines below; remove this line if you edit them\n".encode() + content
+
+
+def check_text(content: bytes, where: str) -> None:
+    """See that text is as it was written; text without such a comment is accepted.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    found = _COMMENT.match(content)
+    if found is None and not content.startswith(_START) and not (content and _START.startswith(content.rstrip())):
+        return
+    if found is None or checksum(content[found.end() :]) != found[1].decode():
+        raise _damaged(where, "its checksum does not match", "first line")
+
+
+def _damaged(where: str, how: str, removable: str = "") -> CheckpointError:
+    by_hand = f", or without its {removable} if you changed it yourself" if removable else ""
+    return CheckpointError(f"{where}: is damaged ({how}); accepted: the file as ramify wrote it{by_hand}")
+
+
+def _is_deep(document: object) -> bool:
+    level: list[object] = [document]
+    for _ in range(DEPTH + 1):
+        if not level:
+            return False
+        level = [inner for each in level for inner in _inside(each)]
+    return True
+
+
+def _inside(value: object) -> Iterator[object]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return (each for each in inner if isinstance(each, dict | list))
+
+
+# Lines.
+
+
+@dataclass(frozen=True)
+class Lines:
+    """What is in a file of lines.
+
+    Attributes:
+        records: of the whole lines, without number and checksum.
+        damaged: numbers of the other lines, and of those that are missing before a whole one.
+        cut: whether the file ends within a line, as after a kill in mid-write; that line is left out.
+        numbered: whether any line has a number and a checksum.
+    """
+
+    records: tuple[dict[str, object], ...]
+    damaged: tuple[int, ...]
+    cut: bool
+    numbered: bool
+
+
+def sealed_line(record: Mapping[str, object], number: int) -> str:
+    """A record as the line ``number`` of a file, counted from 1.
+
+    Example:
+        >>> parse_lines((sealed_line({"a": 1}, 1) + sealed_line({"a": 2}, 2)).encode()).records
+        ({'a': 1}, {'a': 2})
+    """
+    numbered = {**record, NUMBER: number}
+    return json.dumps({**numbered, KEY: seal(numbered)[:16]}) + "\n"
+
+
+def sealed_lines(records: Sequence[Mapping[str, object]]) -> bytes:
+    """A whole file of lines."""
+    return "".join(sealed_line(record, number) for number, record in enumerate(records, start=1)).encode()
+
+
+def parse_line(line: bytes) -> tuple[dict[str, object], int | None] | None:
+    """The record in a line and its number, None without one; None where the line is damaged."""
+    try:
+        found = check_line(parse_object(line, "line"))
+    except CheckpointError:
+        return None
+    number = found.pop(NUMBER, None)
+    return found, number if isinstance(number, int) else None
+
+
+def check_line(document: dict[str, object]) -> dict[str, object]:
+    """A numbered record without its checksum; one that has no number is given as it is.
+
+    Raises:
+        CheckpointError: the checksum does not match.
+    """
+    if NUMBER not in document and KEY not in document:
+        return document
+    rest = {key: value for key, value in document.items() if key != KEY}
+    if document.get(KEY) != seal(rest)[:16]:
+        raise _damaged("line", "its checksum does not match")
+    return rest
+
+
+def parse_lines(content: bytes) -> Lines:
+    """The records in a file of lines, and which of them are damaged or missing.
+
+    Lines may be without number and checksum as long as none before them has them.
+    """
+    *whole, rest = content.split(b"\n")
+    last = parse_line(rest) if rest else None
+    if last is not None:
+        whole.append(rest)
+    records: list[dict[str, object]] = []
+    damaged: list[int] = []
+    expected, numbered = 1, False
+    for line in whole:
+        found = parse_line(line)
+        if found is None or (numbered and found[1] is None):
+            damaged.append(expected)
+            expected += 1
+            continue
+        record, number = found
+        if number is not None:
+            numbered = True
+            if number < expected:  # a line that is there twice
+                damaged.append(number)
+                continue
+            damaged += range(expected, min(number, expected + len(whole)))
+            expected = number
+        expected += 1
+        records.append(record)
+    return Lines(tuple(records), tuple(damaged), bool(rest) and last is None, numbered)
+
+
+def next_number(path: Path) -> int:
+    """The number of the line that is to follow the last one of ``path``; a line that was cut short is dropped first.
+
+    Raises:
+        OSError: the file cannot be read or cut.
+    """
+    if not path.exists():
+        return 1
+    with path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        tail = file.read()
+        if not tail.endswith(b"\n"):
+            tail = tail[: tail.rfind(b"\n") + 1]
+            file.truncate(max(0, size - _TAIL) + len(tail))
+        found = parse_line(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else ({}, 0)
+        if found is not None and found[1] is not None:
+            return found[1] + 1
+        # Lines without numbers: those of an older ramify.
+        file.seek(0)
+        return file.read().count(b"\n") + 1
+
+
+def damage_told(path: Path, lines: Lines) -> str:
+    """What is wrong with a file of lines, for a sentence."""
+    first = lines.damaged[0]
+    more = f" and {len(lines.damaged) - 1} more" if len(lines.damaged) > 1 else ""
+    return f"{path}:{first}: is damaged or missing{more}"
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The sentence for a file that the system refused to read."""
+    return InputError(f"{path}: cannot be read ({error.strerror or error})")
