@@ -39,7 +39,7 @@ show.report.leaving show.report.reliability show.report.thinking show.report.lev
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.exported ship.card ship.judge ship.graphs ship.onnx ship.join ship.check ship.quantize
 ship.size ship.runtime ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
-ship.serving
+ship.connections ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 opened
