@@ -8,7 +8,7 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors files seeds yamltext
+errors files shortage seeds yamltext
 nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
 nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
 sections config configfile presets rescaling schedule
