@@ -22,7 +22,8 @@ data data.names data.listing data.archive data.layout data.table data.decode dat
 data.gather data.manifest data.duplicates data.split data.fetch data.cache data.formats data.folder
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.saved run.dealing run.prepare run.state run.growing run.regrowing run.answers
+run.events run.feeding run.folder run.saved run.dealing run.places run.foresight
+run.prepare run.state run.growing run.regrowing run.answers
 run.teacher run.guidance run.record run.step run.train run.calibrate run.analysis run.classes run.measuring run.readback
 search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
 search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep

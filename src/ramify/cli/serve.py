@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, threads_here
 
 
 def serve(
@@ -50,7 +50,7 @@ def serve(
     need_server()
     origins = Origins(tuple(name.lower().rstrip("/") for name in allow_origin or ()))
     folder = runs_dir or RUNS_DIR
-    network = answerer(name, folder, threshold, threads)
+    network = answerer(name, folder, threshold, threads_here(threads))
     run = run_behind(name, folder)
     offered = pictures_to_try(run, network, samples) if run is not None else ()
 
