@@ -892,7 +892,8 @@ class TrainConfig(Section):
         Epoch | None,
         Key(
             "a whole number >= 1, or null: 1 for pictures up to 16 x 16 pixels, else PyTorch's own number",
-            "processor threads, at most as many as the machine has processors; kept with the run, so that it goes on with as many, and ends with the same bits",
+            "processor threads, at most as many as the machine has processors; kept with the run, so that it "
+            "goes on with as many, and ends with the same bits",
         ),
     ] = None
     precision: Annotated[

@@ -74,7 +74,8 @@ def _deaths(config: Config) -> Iterator[str]:
     What a network of another kind, of a parent, or one that grows by loss is at a pruning is known only then.
     """
     prune, network = config.prune, config.network
-    foreseen = config.parent is None and not network.has_backbone and config.growth.mode == "scheduled"
+    widens = any(action != "deeper" for action in config.growth.plan or ())
+    foreseen = not (config.parent or network.has_backbone or widens) and config.growth.mode == "scheduled"
     if not (prune.enabled and foreseen) or prune.policy in DYNAMIC or prune.unit != "weight" or prune.floor == 0:
         return
     grown = Network(network, seed=config.seed)

@@ -187,7 +187,8 @@ def answerer(
         runs_dir: where runs are looked for by name.
         threshold: in [0, 1]; a picture leaves where the highest probability reaches it, in place of the calibrated
             policy (see :func:`ramify.run.choice.choose_policy`).
-        threads: how many the network computes with, at most as many as there are processors. PyTorch's number is one for the whole process.
+        threads: how many the network computes with, at most as many as there are processors.
+            PyTorch's number is one for the whole process.
 
     Raises:
         InputError: there is nothing of these, or ``threshold`` or ``threads`` is out of range.
