@@ -6,6 +6,7 @@ Heavy imports stand inside the verbs, so that ``ramify --help`` answers at once.
 import os
 import sys
 from contextlib import suppress
+from io import UnsupportedOperation
 
 from ramify.cli.app import app
 from ramify.cli.common import first_process
@@ -45,9 +46,10 @@ def _end(error: RamifyError) -> None:
             print(printable(f"error: {problem}"), file=sys.stderr, flush=True)  # noqa: T201 - it speaks through print
     except OSError:  # there is nobody to tell it to; the exit code says it
         _forget(sys.stderr.fileno())
-    with suppress(OSError):
+    try:
         sys.stdout.flush()
-    _forget_output()
+    except OSError:
+        _forget_output()
     sys.exit(error.exit_code)
 
 
@@ -56,6 +58,8 @@ def _of_output() -> RunError | None:
     try:
         sys.stdout.flush()
         os.write(sys.stdout.fileno(), b"\n")  # what failed to be flushed is not tried again by Python
+    except UnsupportedOperation:
+        return None
     except OSError as error:
         _forget_output()
         return RunError(f"standard output: cannot be written ({error.strerror}); free some space, or send it elsewhere")
@@ -73,8 +77,9 @@ def _open_again() -> bool:
 
 
 def _forget_output() -> None:
-    # Python would complain once more at its end.
-    _forget(sys.stdout.fileno())
+    # Python would complain once more at its end. What a program has put in place of its output has no number.
+    with suppress(UnsupportedOperation):
+        _forget(sys.stdout.fileno())
 
 
 def _forget(number: int) -> None:
