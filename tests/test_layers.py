@@ -8,7 +8,7 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-errors sealed files seeds yamltext
+errors sealed files shortage seeds yamltext
 nn nn.masked nn.trunk nn.cells.base nn.cells.two_layer nn.cells.preactivation nn.cells.plain nn.cells.separable
 nn.cells.bottleneck nn.cells.lenet nn.cells nn.zoo
 sections config configfile presets rescaling schedule
@@ -23,8 +23,9 @@ data data.names data.listing data.archive data.layout data.table data.decode dat
 data.gather data.manifest data.duplicates data.split data.fetch data.cache data.formats data.folder
 data.digits data.fit data.sources data.augment data.photo data.strong data.cutout data.sizes data.mix data.trigger
 run run.memory run.allocator run.distributed run.evaluate run.checkpoint run.choice run.latency run.receipt run.summary
-run.events run.feeding run.folder run.saved run.dealing run.prepare run.state run.growing run.regrowing run.answers
-run.teacher run.guidance run.record run.step run.train run.calibrate run.classes run.measuring run.readback
+ run.events run.feeding run.folder run.saved run.dealing run.places run.foresight
+ run.prepare run.state run.growing run.regrowing run.answers
+ run.teacher run.guidance run.record run.step run.train run.calibrate run.classes run.measuring run.readback
 search search.goals search.vary search.space search.ancestry search.draw search.halving search.storage search.mend
 search.trial search.sampling search.study search.measure search.task search.engine search.coordinator search.sweep
 search.front
@@ -39,8 +40,8 @@ show.report.history show.report.density show.report.effort show.report.exits
 show.report.leaving show.report.reliability show.report.thinking show.report.levels show.report.drawing
 show.report.setup show.report.single show.report.write
 ship ship.needs ship.picture ship.card ship.graphs ship.onnx ship.join ship.runtime ship.check ship.quantize
-ship.size ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
-ship.serving
+ ship.size ship.answer ship.predict ship.samples ship.replies ship.guard ship.upload ship.server
+ ship.connections ship.serving
 ship.export ship.export_table ship.modelcard ship.hub
 ship.engines ship.bench ship.bench_table ship.bench_plot ship.bench_files
 opened

@@ -51,7 +51,8 @@ Positive = Annotated[Number, Field(gt=0)]
 Epoch = Annotated[Whole, Field(ge=1)]
 Ratio = Annotated[Number, Field(gt=0, le=1)]
 Bit = Annotated[Whole, Field(ge=0, le=1)]
-Size = Annotated[Whole, Field(ge=8)]
+Size = Annotated[Whole, Field(ge=8, le=16384)]
+Width = Annotated[Whole, Field(ge=1, le=65536)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
 Head = Literal["mixed", "average", "max", "normed", "global", "conv"]
@@ -150,7 +151,7 @@ class DataConfig(Section):
     sizes: Annotated[
         tuple[tuple[Epoch, Size], ...] | None,
         Key(
-            "a list of [epoch, side] with sides >= 8, or null for full size",
+            "a list of [epoch, side] with sides from 8 to 16384, or null for full size",
             "from these epochs on, training pictures are scaled to this shorter side (arXiv:2104.00298); the first "
             "epoch is 1, the last side the pictures' own; validation and test are at full size",
         ),
@@ -162,7 +163,7 @@ class DataConfig(Section):
     size: Annotated[
         Size | tuple[Size, Size] | None,
         Key(
-            "a whole number >= 8, or [height, width], or null for the pictures' own",
+            "a whole number from 8 to 16384, or [height, width], or null for the pictures' own",
             "pictures are scaled and centre-cropped to this many pixels",
         ),
     ] = None
@@ -365,9 +366,9 @@ class NetworkConfig(Section):
         ),
     ] = None
     channels: Annotated[
-        Annotated[Whole, Field(ge=1)] | Annotated[tuple[Annotated[Whole, Field(ge=1)], ...], Field(min_length=1)],
+        Width | Annotated[tuple[Width, ...], Field(min_length=1)],
         Key(
-            "a whole number >= 1, or a list of them, such as [16, 32, 64]",
+            "a whole number from 1 to 65536, or a list of them, such as [16, 32, 64]",
             "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell "
             "that strides moves on to the next",
         ),
@@ -421,8 +422,8 @@ class NetworkConfig(Section):
         bool, Key("true, false", "each exit adds its logits to those of the exit before it, and answers with the sum")
     ] = False
     input_shape: Annotated[
-        tuple[Annotated[Whole, Field(ge=1)], Size, Size] | None,
-        Key("[channels, height, width] with sides >= 8, or null for the data's", "shape of one picture"),
+        tuple[Width, Size, Size] | None,
+        Key("[channels, height, width] with sides from 8 to 16384, or null for the data's", "shape of one picture"),
     ] = None
     classes: Annotated[
         Annotated[Whole, Field(ge=2)] | None,
@@ -656,7 +657,11 @@ class PruneConfig(Section):
     batches: Annotated[Epoch, Key("a whole number >= 1", "how many such batches; their scores are averaged")] = 1
     rounds: Annotated[
         Epoch,
-        Key("a whole number >= 1", "steps of one pruning, the density falling exponentially; synflow wants 100"),
+        Field(le=10_000),
+        Key(
+            "a whole number from 1 to 10000",
+            "steps of one pruning, the density falling exponentially; synflow wants 100",
+        ),
     ] = 1
     floor: Annotated[
         Whole, Field(ge=0), Key("a whole number >= 0", "weights that every layer keeps; with 0 a layer may die")
@@ -904,7 +909,8 @@ class TrainConfig(Section):
         Epoch | None,
         Key(
             "a whole number >= 1, or null: 1 for pictures up to 16 x 16 pixels, else PyTorch's own number",
-            "processor threads; kept with the run, so that it goes on with as many, and ends with the same bits",
+            "processor threads, at most as many as the machine has processors; kept with the run, so that it "
+            "goes on with as many, and ends with the same bits",
         ),
     ] = None
     precision: Annotated[

@@ -12,11 +12,10 @@ from http.client import HTTPConnection
 from typing import Any
 
 import numpy as np
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from ramify.ship.serving import listening
+from ramify.ship.serving import listening, server_of
 
 Reply = dict[str, Any]
 """A JSON object that was received."""
@@ -29,7 +28,7 @@ FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 def running(served: FastAPI) -> Iterator[int]:
     """The port on which a real server answers, in a thread of its own."""
     with listening("127.0.0.1", 0) as sock:
-        server = uvicorn.Server(uvicorn.Config(served, lifespan="off", ws="none", log_config=None, access_log=False))
+        server = server_of(served)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
         thread.start()
         try:

@@ -14,6 +14,7 @@ from ramify.data.names import printable
 from ramify.errors import ConfigError
 from ramify.files import is_file
 from ramify.presets import presets
+from ramify.shortage import usable_threads
 
 if TYPE_CHECKING:
     from ramify.data.fetch import Progress
@@ -69,6 +70,16 @@ def _no_preset(path: Path, known: Iterable[str]) -> str:
 def first_process() -> bool:
     """Whether this is the process that speaks, of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def threads_here(asked: int | None) -> int | None:
+    """``asked`` threads, or as many as the machine has processors, which is then said."""
+    if asked is None:
+        return None
+    threads, note = usable_threads(asked)
+    if note is not None:
+        warn(f"note: {note}")
+    return threads
 
 
 def say(line: str) -> None:

@@ -1,15 +1,20 @@
 """``ramify config``: the resolved configuration, and what every key means."""
 
+import difflib
 from typing import Annotated
 
 import typer
 
 from ramify.cli.common import AsJson, Given, say, say_json, sort_given
+from ramify.errors import ConfigError
 
 
 def config(
     given: Given = None,
-    keys: Annotated[bool, typer.Option("--keys", help="Every key: what it accepts, its default, its meaning.")] = False,
+    keys: Annotated[
+        bool,
+        typer.Option("--keys", help="Every key, or those named: what it accepts, its default, its meaning."),
+    ] = False,
     ready: Annotated[bool, typer.Option("--presets", help="Every preset and what it is for.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -20,6 +25,7 @@ def config(
     - `ramify config`
     - `ramify config mine.yaml train.epochs=40`
     - `ramify config --keys`
+    - `ramify config --keys train.ema`
     - `ramify config --presets`
     """
     from ramify.config import resolve
@@ -29,7 +35,7 @@ def config(
         _print_presets(as_json)
         return
     if keys:
-        _print_keys(as_json)
+        _print_keys(given or [], as_json)
         return
     configs = [resolve(found) for found in read_configs(*sort_given(given or []))]
     if as_json:
@@ -52,11 +58,18 @@ def _print_presets(as_json: bool) -> None:
     say("train by one with: ramify train NAME, and key=value behind it")
 
 
-def _print_keys(as_json: bool) -> None:
+def _print_keys(wanted: list[str], as_json: bool) -> None:
     from ramify.config import describe, keys
     from ramify.yamltext import to_text
 
-    rows = [(name, describe(field), field.get_default()) for name, field in keys()]
+    there = dict(keys())
+    asked = [name for name in there if not wanted or any(f"{name}.".startswith(f"{each}.") for each in wanted)]
+    unknown = [each for each in wanted if not any(f"{name}.".startswith(f"{each}.") for name in asked)]
+    if unknown:
+        nearest = {each: difflib.get_close_matches(each, there, n=1, cutoff=0.4) for each in unknown}
+        hints = {each: f"; the nearest is {names[0]}" if names else "" for each, names in nearest.items()}
+        raise ConfigError(*(f"--keys: got {each!r}; accepted: a key or a section{hints[each]}" for each in unknown))
+    rows = [(name, describe(there[name]), there[name].get_default()) for name in asked]
     if as_json:
         say_json(
             [

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show, threads_here
 
 
 def predict(
@@ -36,7 +36,7 @@ def predict(
     from ramify.ship.picture import find_pictures
     from ramify.ship.predict import Predicted, predict_files, prediction_table, work_line
 
-    network = answerer(name, runs_dir or RUNS_DIR, threshold, threads)
+    network = answerer(name, runs_dir or RUNS_DIR, threshold, threads_here(threads))
     found = list(predict_files(network, find_pictures(pictures)))
     answers = [each for each in found if isinstance(each, Predicted)]
     problems = [problem for each in found if isinstance(each, InputError) for problem in each.problems]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ramify.cli.common import AsJson, say, say_json, show, split_given, warn
-from ramify.errors import InputError
+from ramify.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from ramify.search.engine import TaskEngine
@@ -122,6 +122,9 @@ def start(
             say(f"left; go on with: ramify search start {name}")
         if not as_json:
             _show_front(search)
+        done = search.trials()
+        if done and not left and all(trial.failed for trial in done):
+            raise RunError(f"search {name}: all of its {len(done)} trials failed; the last one: {done[-1].failed}")
 
 
 @app.command()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, threads_here
 
 
 def serve(
@@ -20,6 +20,12 @@ def serve(
         float, typer.Option("--upload_mb", min=0.001, max=1000, help="The largest picture file, in MB.")
     ] = 10,
     samples: Annotated[int, typer.Option(min=0, max=24, help="Test pictures of the run that the page offers.")] = 6,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow_origin", metavar="URL", help="A site whose pages may ask, as https://labels.example; repeatable."
+        ),
+    ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -36,13 +42,15 @@ def serve(
     """
     from ramify.run.saved import run_behind
     from ramify.ship.answer import answerer
+    from ramify.ship.guard import Origins
     from ramify.ship.samples import pictures_to_try
     from ramify.ship.server import Limits, need_server
     from ramify.ship.serving import serve
 
     need_server()
+    origins = Origins(tuple(name.lower().rstrip("/") for name in allow_origin or ()))
     folder = runs_dir or RUNS_DIR
-    network = answerer(name, folder, threshold, threads)
+    network = answerer(name, folder, threshold, threads_here(threads))
     run = run_behind(name, folder)
     offered = pictures_to_try(run, network, samples) if run is not None else ()
 
@@ -53,6 +61,7 @@ def serve(
         say(f"{network.name} answers at {address} (Ctrl-C ends it)")
         say(network.told)
 
-    serve(network, host, port, limits=Limits(upload_bytes=round(upload_mb * 1_000_000)), samples=offered, ready=ready)
+    limits = Limits(upload_bytes=round(upload_mb * 1_000_000))
+    serve(network, host, port, limits=limits, samples=offered, origins=origins, ready=ready)
     if not as_json:
         say("ended")

@@ -24,7 +24,8 @@ from ramify.cli.common import (
 )
 from ramify.cli.report import report_of
 from ramify.errors import ConfigError, RamifyError, RunError
-from ramify.run.allocator import keep_freed_memory
+from ramify.run.allocator import bound_memory, keep_freed_memory
+from ramify.shortage import refusal
 
 Track = Annotated[
     list[str] | None,
@@ -86,6 +87,7 @@ def train(
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
     """
+    bound_memory()
     keep_freed_memory()
     from ramify.show.tracking import trackers
 
@@ -233,15 +235,18 @@ def _several(
     summaries: list[Summary] = []
     failure: RamifyError | None = None
     for number, training in enumerate(trainings, start=1):
-        if not quiet and not as_json and first_process():
-            say(f"\nrun {number} of {len(trainings)}")
+        if not as_json and first_process():
+            say(f"{'' if quiet else chr(10)}run {number} of {len(trainings)}")
         try:
             with _watching(quiet, as_json, logs) as (observers, progress):
                 summaries.append(training(observers, progress))
             report_of(Path(summaries[-1].folder), warn)
-        except RamifyError as error:
-            failure = failure or error
-            for problem in error.problems:
+        except (RamifyError, OSError, MemoryError, RuntimeError) as error:
+            said = error if isinstance(error, RamifyError) else refusal(error)
+            if said is None:
+                said = RunError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            failure = failure or said
+            for problem in said.problems:
                 warn(f"error: run {number}: {problem}")
     return summaries, failure
 

@@ -71,11 +71,6 @@ class Guidance:
                 keep_answers(self._identity, 0, found)
             self._still = found.to(state.where.device)
 
-    @property
-    def asks(self) -> bool:
-        """Whether there is a teacher."""
-        return self._teacher is not None
-
     def begin(self, state: State, epoch: int) -> None:
         """Get ready for the steps of ``epoch``."""
         if self._teacher is None or self._still is not None:

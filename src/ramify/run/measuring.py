@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ramify.config import Config
 from ramify.configfile import read_config
@@ -21,7 +22,10 @@ from ramify.run.dealing import (
     passed_over_line,
     whole,
 )
-from ramify.run.folder import CONFIG, is_run
+from ramify.run.folder import CONFIG, is_run, read_summary
+
+VALIDATION = "validation pictures"
+UNFINISHED = "the run has not finished: these are its validation pictures, and its test pictures are read at its end"
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def pictures_to_measure(
     progress: Progress | None = None,
 ) -> Chosen:
     """The test pictures of a run, or the labeled pictures of another source.
+
+    Of a run that has not finished they are its validation pictures.
 
     Args:
         run: its folder.
@@ -92,7 +98,8 @@ def _of_own_source(
     if problems:
         raise ConfigError(*problems)
     found = match(manifest, pictures.files, pictures.classes, True)
-    part = pictures.pick(found.ids("new" if only_new else "test"))
+    wanted: Literal["new", "test", "valid"] = "new" if only_new else "test" if _finished(run) else "valid"
+    part = pictures.pick(found.ids(wanted))
     changed = changes(manifest, found)
     notes = [f"of the run's pictures {changed}"] if changed else []
     if not len(part):
@@ -100,11 +107,15 @@ def _of_own_source(
             raise InputError(
                 f"{config.data.source}: got no picture that {run.name} does not know; accepted: new pictures"
             )
+        if wanted == "valid":
+            raise InputError(f"{run.name}: has not finished, and has no validation pictures; accepted: a finished run")
         raise InputError(
             f"{config.data.source}: got none of the {manifest.parts.count(2):,} test pictures of {run.name}; accepted: "
             "the pictures as they were, or --only_new for those that have come"
         )
-    what = "new pictures" if only_new else "test pictures"
+    if wanted == "valid":
+        notes.append(UNFINISHED)
+    what = {"new": "new pictures", "test": "test pictures", "valid": VALIDATION}[wanted]
     return Chosen(part, pictures.classes, _names(pictures, part), what, tuple(notes))
 
 
@@ -142,6 +153,8 @@ def _of_unknown(
         raise InputError(f"{run}: has no manifest, so that nothing is known to be new; accepted: a run that has one")
     if is_run(run) and is_same_place(config.data.source, read_config([run / CONFIG]).data.source):
         parts, _ = parts_of_run(run, config, progress, shape)
+        if not _finished(run):
+            return Chosen(parts.valid, parts.classes, (), VALIDATION, (UNFINISHED,))
         return Chosen(parts.test, parts.classes, (), "test pictures", ())
     if config.data.source in SOURCES:
         pictures = load_pictures(config.data, progress, shape=shape)
@@ -151,6 +164,11 @@ def _of_unknown(
     note = f"{run.name} does not say which pictures it was trained on"
     what = "test pictures" if len(pictures.test) else "pictures"
     return Chosen(part, pictures.classes, _names(pictures, part), what, (note, *pictures.files.notes))
+
+
+def _finished(run: Path) -> bool:
+    """Whether the test pictures may be read: a run reads them once, at its end."""
+    return not is_run(run) or read_summary(run) is not None
 
 
 def _names(pictures: PictureSet, part: Part) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +21,14 @@ from ramify.ops.cost import place_exits
 from ramify.run.dealing import Parts as Parts
 from ramify.run.dealing import deal as deal
 from ramify.run.dealing import deal_child, deal_resumed, remarks, whole
-from ramify.run.distributed import ALONE, Team, world
+from ramify.run.distributed import Team
 from ramify.run.folder import CONFIG
+from ramify.run.foresight import needs_what_is_there, unread
+from ramify.run.places import SMALL
+from ramify.run.places import Place as Place
+from ramify.run.places import place as place
 from ramify.run.saved import read_saved
+from ramify.shortage import usable_threads
 from ramify.yamltext import to_text
 
 STAYS = (
@@ -42,18 +47,6 @@ TEACHER = "teacher"
 
 EVERY_CELL = 8
 """Up to so many cells, each but the last is given an internal classifier where the user does not say which."""
-
-SMALL = 16 * 16
-"""Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where and how precisely a run computes, and with how many others."""
-
-    device: torch.device
-    precision: str
-    team: Team = ALONE
 
 
 def prepare(
@@ -80,6 +73,7 @@ def prepare(
         RunError: the pictures cannot be fetched.
     """
     config = resolve(config)
+    fewer = None
     place(config)
     team.decided(lambda: None if team.size == 1 else len(load_source(whole(config.data), progress).train))
 
@@ -102,7 +96,12 @@ def prepare(
         raise ConfigError(
             f"data.limit: got {len(parts.train)} training pictures; accepted: {least} or more, 2 a process"
         )
-    return config, where, replace(parts, notes=remarks(parts, strict))
+    if config.train.threads is not None:
+        threads, fewer = usable_threads(config.train.threads)
+        config = config.model_copy(update={"train": config.train.model_copy(update={"threads": threads})})
+    needs_what_is_there(config, where)
+    notes = (*remarks(parts, strict), *([f"train.{fewer}"] if fewer else []), *unread(config, len(parts.train)))
+    return config, where, replace(parts, notes=notes)
 
 
 def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) -> Config:
@@ -148,42 +147,6 @@ def _same_teacher(parent: Path, train: TrainConfig) -> list[str]:
     """For a run that learns from its parent's teacher: from the copy that the parent has kept."""
     kept = parent / TEACHER
     return [f"train.teacher={to_text(str(kept))}"] if train.teacher is not None and kept.exists() else []
-
-
-def place(config: Config) -> Place:
-    """The device and precision that ``train.device`` and ``train.precision`` ask for.
-
-    Raises:
-        ConfigError: this machine has no such device.
-    """
-    wanted = config.train.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and world()[1] > 1:
-        wanted = f"cuda:{world()[2]}"
-    device = torch.device(wanted)
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not there[device.type]:
-        here = ", ".join(name for name, found in there.items() if found)
-        raise ConfigError(f"train.device: got '{wanted}'; accepted: auto, {here} on this machine")
-    precision = config.train.precision
-    if precision == "auto":
-        precision = "bfloat16" if _gains_by_bfloat16(device, config.network.input_shape) else "float32"
-    return Place(device, precision)
-
-
-def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None) -> bool:
-    """Whether ``device`` multiplies in bfloat16 itself, and pictures of ``shape`` are large enough for it to matter."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    if device.type != "cpu" or shape is None or shape[1] * shape[2] <= SMALL:
-        return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("bf16"))
 
 
 def fit_to(config: Config, pictures: PictureSet | Parts) -> Config:

@@ -22,7 +22,7 @@ from ramify.run.classes import ClassResults, class_results
 from ramify.run.evaluate import all_logits, score
 from ramify.run.folder import is_run, read_summary
 from ramify.run.latency import exit_latencies
-from ramify.run.measuring import pictures_to_measure
+from ramify.run.measuring import VALIDATION, pictures_to_measure
 from ramify.run.prepare import computing_with, place
 from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
@@ -62,7 +62,7 @@ class Measured:
 
     Attributes:
         source: where the pictures came from; ``pictures`` how many there were.
-        exits: each exit with its ``test`` score.
+        exits: each exit with its ``test`` score; with its ``valid`` score where the run has not finished.
         analysis: what its exits do, on the same pictures.
         policy: the exit policy kept with the network, and ``outcome`` what it gives on these pictures; None without.
         obeyed: with the trigger, for each exit the share of the pictures of other classes that it takes for
@@ -137,6 +137,8 @@ def answer_again(
 ) -> tuple[Measured, Answers]:
     """Measure the network of a run again on its test pictures, or on those of another source.
 
+    A run that has not finished is measured on its validation pictures.
+
     Of its own source the pictures are measured that the run's manifest has as its test, whatever has come since; of
     another one its test part, or all of its pictures where it has none. Pictures of another size, or in gray instead of
     color, are converted to what the network was trained on.
@@ -169,7 +171,10 @@ def answer_again(
     with computing_with(config):
         logits = all_logits(network.to(where.device), test, where.precision)
         milliseconds = exit_latencies(network)
-    exits = exit_summaries(network, card, score(logits, test.labels))
+    scores = score(logits, test.labels)
+    exits = exit_summaries(network, card, scores)
+    if found.what == VALIDATION:
+        exits = tuple(replace(each, valid=now, test=None) for each, now in zip(exits, scores, strict=True))
     macs = [each.macs for each in exits]
     chosen, outcome = None, None
     if card.policy is not None:

@@ -6,19 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ramify.errors import ConfigError
 from ramify.nn.equilibrium import Balanced
 from ramify.ops.loss import arrival_weights, exit_losses, weighted_loss
 from ramify.ops.regrow import dense_forward
 from ramify.ops.surgery import optimizer_state, set_learning_rate
 from ramify.run.evaluate import computing
 from ramify.run.feeding import Fed
+from ramify.run.foresight import BACKEND, records_whole
 from ramify.run.guidance import Guidance
 from ramify.run.record import Recorder, as_graph
 from ramify.run.regrowing import Moves
 from ramify.run.state import State
 
-BACKEND = "inductor"
 RECORDED = {"triton.cudagraphs": True}
 """What ``mode="reduce-overhead"`` asks of the inductor backend: a step's kernels are recorded once, and replayed."""
 
@@ -49,7 +48,7 @@ class Step:
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._batch = state.config.data.batch_size // state.where.team.size
         self._recorder: Recorder | None = None
-        if records_whole(state, guidance):
+        if records_whole(state.config, state.where):
             # A number would be recorded as it is; a tensor is read anew.
             rates: dict[float, Tensor] = {}
             for group in state.optimizer.param_groups:
@@ -57,8 +56,6 @@ class Step:
                 group["lr"] = rates.setdefault(group.get("rate_factor", 1.0), zero)
             self._recorder = Recorder(self._learn, state.where.device, state.network.parameters, self._reads, as_graph)
         self._recorded = self._recorder is None and records(state.where.device)
-        if state.config.train.compile:
-            _compiler_or_error(state.where.device)
 
     def renew(self, state: State, equilibrium: bool = False) -> None:
         """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
@@ -168,29 +165,6 @@ class Step:
         return compiled
 
 
-RECORDABLE = ("sgd", "muon")
-"""Optimizers whose step reads its rate where it lies."""
-
-
-def records_whole(state: State, guidance: Guidance) -> bool:
-    """Whether all of a step is recorded, as ``train.record`` says: by default where it can be.
-
-    Raises:
-        ConfigError: it shall be, and cannot.
-    """
-    where, wanted, optimizer = state.where, state.config.train.record, state.config.train.optimizer
-    hindrances = [
-        *([f"the run computes on {where.device.type}"] if where.device.type != "cuda" else []),
-        *(["several processes share it"] if where.team.size > 1 else []),
-        *([f"train.optimizer is {optimizer}"] if optimizer not in RECORDABLE else []),
-        *(["it has a teacher"] if guidance.asks else []),
-        *(["growth.learning_rate is constant"] if state.config.growth.learning_rate == "constant" else []),
-    ]
-    if wanted and hindrances:
-        raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
-    return wanted is not False and not hindrances
-
-
 def records(device: torch.device) -> bool:
     """Whether a compiled step on ``device`` is recorded as CUDA graphs.
 
@@ -199,15 +173,3 @@ def records(device: torch.device) -> bool:
         (False, True)
     """
     return BACKEND == "inductor" and device.type == "cuda"
-
-
-def _compiler_or_error(device: torch.device) -> None:
-    if BACKEND != "inductor" or device.type != "cpu":
-        return
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
-    try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler as error:
-        raise ConfigError("train.compile: got true; accepted: false, as this machine has no C++ compiler") from error

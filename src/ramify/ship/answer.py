@@ -18,6 +18,7 @@ from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.saved import read_saved
 from ramify.ship.card import is_exported
 from ramify.ship.runtime import Answers, Floats, Runtime, Wholes
+from ramify.shortage import usable_threads
 
 TOP = 5
 """How many classes an opinion names."""
@@ -174,7 +175,8 @@ def answerer(
         runs_dir: where runs are looked for by name.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds
             (see :func:`ramify.run.choice.choose_policy`).
-        threads: how many the network computes with. PyTorch's number is one for the whole process.
+        threads: how many the network computes with, at most as many as there are processors.
+            PyTorch's number is one for the whole process.
 
     Raises:
         InputError: there is nothing of these, or ``threshold`` or ``threads`` is out of range.
@@ -182,6 +184,8 @@ def answerer(
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
+    if threads is not None:
+        threads, _ = usable_threads(threads)
     if is_exported(Path(name_or_folder)):
         return OnnxAnswerer(Runtime(name_or_folder, threads, threshold))
     network, card = read_saved(name_or_folder, runs_dir)

@@ -1,4 +1,4 @@
-"""What every request passes first: whom it asks for, and how much it brings."""
+"""What every request passes first: whom it asks for, where it comes from, and how much it brings."""
 
 import asyncio
 import ipaddress
@@ -6,6 +6,8 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from ramify.errors import InputError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,9 +24,8 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 
-_DRAIN_SECONDS = 10.0
-_DRAIN_TIMES = 8  # as much as is accepted
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(:\d{1,5})?")
+_ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Hosts:
     """Which ``Host`` a request may name.
 
     A page elsewhere can have its own name lead to this machine (DNS rebinding) and then read what the server says.
-    It cannot do so with a number, nor with a name that is not its own.
+    It cannot do so with a number, nor with a name that is not its own. (Starlette's ``TrustedHostMiddleware`` takes
+    names alone, and a server that listens on every address does not know all of them.)
 
     Attributes:
         names: names and addresses in lower case.
@@ -49,32 +51,71 @@ class Hosts:
             >>> [Hosts().accept(text) for text in ("127.0.0.1:8000", "[::1]", "evil.example:8000")]
             [True, True, False]
         """
-        found = _HOST.fullmatch(header.strip().lower())
-        if found is None:
+        match = _HOST.fullmatch(header.strip().lower())
+        if match is None:
             return False
-        name = found[1].strip("[]").removesuffix(".")
+        name = match[1].strip("[]").removesuffix(".")
         return name in self.names or (self.any_address and _is_address(name))
 
 
-class TooLargeError(Exception):
-    """The body of a request has more bytes than are accepted."""
+@dataclass(frozen=True)
+class Origins:
+    """Which sites' pages may ask: this server's own, and those named.
+
+    Attributes:
+        names: as ``https://labels.example`` or ``http://localhost:3000``; ``*`` for all.
+
+    Raises:
+        InputError: one is not the origin of a site.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name != "*" and _ORIGIN.fullmatch(name) is None:
+                raise InputError(
+                    f"allow_origin: got {name!r}; accepted: the origin of a site, as https://labels.example or "
+                    "http://localhost:3000, or * for all"
+                )
+
+    def accept(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether a request with these headers comes from a page that may ask, or from no page.
+
+        Browsers say in ``Origin`` and ``Sec-Fetch-Site`` which site's page sends a request; programs send neither. A
+        link from another site to the page itself is followed.
+
+        Example:
+            >>> own = {b"host": b"localhost:8000", b"origin": b"http://localhost:8000"}
+            >>> Origins().accept(own), Origins().accept({**own, b"origin": b"https://evil.example"})
+            (True, False)
+        """
+        origin = headers.get(b"origin")
+        if origin is not None:
+            host = headers.get(b"host", b"").decode("latin-1").lower()
+            given = origin.decode("latin-1").lower()
+            return given in (f"http://{host}", f"https://{host}") or "*" in self.names or given in self.names
+        if headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin"):
+            return True
+        followed = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
+        return followed or "*" in self.names
 
 
 class Guard:
-    """ASGI middleware: refuses strangers' host names and large bodies, and sets the security headers.
-
-    A body is counted while it is read, so that what is too large is never held; ``Content-Length`` refuses it before.
+    """ASGI middleware: refuses strange host names, other sites' pages and large bodies; sets the security headers.
 
     Args:
         app: what is guarded.
         hosts: which names are accepted.
-        most_bytes: of a body.
+        origins: which sites' pages may ask.
+        most_bytes: of a body, as ``Content-Length`` gives it.
         too_large: the sentence for a larger one.
     """
 
-    def __init__(self, app: "ASGIApp", *, hosts: Hosts, most_bytes: int, too_large: str) -> None:
+    def __init__(self, app: "ASGIApp", *, hosts: Hosts, origins: Origins, most_bytes: int, too_large: str) -> None:
         self.app = app
         self.hosts = hosts
+        self.origins = origins
         self.most_bytes = most_bytes
         self.too_large = too_large
 
@@ -83,25 +124,11 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers: dict[bytes, bytes] = dict(scope["headers"])
-        host = headers.get(b"host", b"").decode("latin-1")
-        if not self.hosts.accept(host):
-            accepted = ", ".join(sorted(self.hosts.names)) + (", or an IP address" if self.hosts.any_address else "")
-            await _refuse(send, 400, f"host: got {host[:100]!r}; accepted: {accepted}")
+        refusal = self._refusal(dict(scope["headers"]))
+        if refusal is not None:
+            await _refuse(send, *refusal)
             return
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit():
-            await _refuse(send, 400, f"content-length: got {length[:20]!r}; accepted: a whole number")
-            return
-        come, started = 0, False
-
-        async def counted() -> "Message":
-            nonlocal come
-            message = await receive()
-            come += len(message.get("body", b""))
-            if come > self.most_bytes:
-                raise TooLargeError
-            return message
+        started = False
 
         async def secured(message: "Message") -> None:
             nonlocal started
@@ -113,12 +140,25 @@ class Guard:
             await send(message)
 
         try:
-            if int(length) > self.most_bytes:
-                raise TooLargeError
-            await self.app(scope, counted, secured)
-        except TooLargeError:
+            await self.app(scope, receive, secured)
+        except asyncio.CancelledError:
+            # The server ends, and nothing else cancels a request.
             if not started:
-                await _refuse(send, 413, self.too_large, receive, _DRAIN_TIMES * self.most_bytes)
+                await _refuse(send, 503, "the server ends")
+
+    def _refusal(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
+        host = headers.get(b"host", b"").decode("latin-1")
+        if not self.hosts.accept(host):
+            accepted = ", ".join(sorted(self.hosts.names)) + (", or an IP address" if self.hosts.any_address else "")
+            return 400, f"host: got {host[:100]!r}; accepted: {accepted}"
+        if not self.origins.accept(headers):
+            given = headers.get(b"origin", b"another site").decode("latin-1")
+            accepted = ", ".join(("this server's own page, or a program", *self.origins.names))
+            return 403, f"origin: got {given[:100]!r}; accepted: {accepted} (--allow_origin lets a site in)"
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit():
+            return 400, f"content-length: got {length[:20]!r}; accepted: a whole number"
+        return (413, self.too_large) if int(length) > self.most_bytes else None
 
 
 def _is_address(name: str) -> bool:
@@ -129,30 +169,10 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def _refuse(send: "Send", status: int, sentence: str, receive: "Receive | None" = None, drain: int = 0) -> None:
-    """Reply at once; with ``receive``, then let go by up to ``drain`` bytes that the client is still sending.
-
-    A connection that is closed while its client sends is reset, and the client may never see the reply.
-    """
+async def _refuse(send: "Send", status: int, sentence: str) -> None:
+    """Reply at once; uvicorn passes over the rest of the body, so that the client gets to read the reply."""
     body = json.dumps({"error": sentence}).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        "connection": "close",
-        **SECURITY_HEADERS,
-    }
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **SECURITY_HEADERS}
     listed = [(name.encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": body, "more_body": receive is not None})
-    if receive is None:
-        return
-    try:
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while drain > 0:
-                message = await receive()
-                drain -= len(message.get("body", b""))
-                if message["type"] == "http.disconnect" or not message.get("more_body", False):
-                    break
-    except TimeoutError:
-        pass
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ramify.errors import InputError, RunError
 from ramify.ship.card import NEVER, read_card, read_exported_file
+from ramify.shortage import usable_threads
 
 Floats = npt.NDArray[np.float32]
 Wholes = npt.NDArray[np.int64]
@@ -245,7 +246,7 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
     options.log_severity_level = 4  # what fails is raised as well
     options.inter_op_num_threads = 1  # a stage is a chain, nothing in it runs side by side
     if threads is not None:
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = usable_threads(threads)[0]
     # Pruned weights folded into a norm can leave denormal numbers, which processors are slow at.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:

@@ -2,10 +2,12 @@
 
 import asyncio
 import importlib.util
+import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -16,15 +18,17 @@ from ramify import __version__
 from ramify.errors import DataError, InputError
 from ramify.ship import replies
 from ramify.ship.answer import Answerer
-from ramify.ship.guard import SECURITY_HEADERS, Guard, Hosts
+from ramify.ship.guard import SECURITY_HEADERS, Guard, Hosts, Origins
 from ramify.ship.picture import MAX_PIXELS, read_header, read_picture
 from ramify.ship.samples import Sample
-from ramify.ship.upload import FIELD, RefusedError, Upload, begins_as_picture, receive_upload, too_large
+from ramify.ship.upload import FIELD, RefusedError, Upload, begins_as_picture, read_upload, received, too_large
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.datastructures import UploadFile
     from starlette.responses import Response
 
+_LOG = logging.getLogger("ramify.serve")
 _ENVELOPE = 64 * 1024  # bytes of a multipart form around its file
 _PAGE = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -56,21 +60,26 @@ class Limits:
 
 
 def app(
-    network: Answerer, limits: Limits | None = None, samples: Sequence[Sample] = (), hosts: Hosts | None = None
+    network: Answerer,
+    limits: Limits | None = None,
+    samples: Sequence[Sample] = (),
+    hosts: Hosts | None = None,
+    origins: Origins | None = None,
 ) -> "FastAPI":
     """A page and a JSON endpoint for one network, as an ASGI application.
 
     ``POST /api/predict`` answers a picture file, ``GET /api/model`` tells of the network, ``GET /api/health`` that the
     server is up, ``GET /openapi.json`` describes them, and ``GET /`` is the page. Errors are
-    ``{"error": "one sentence"}``. Requests that come at the same time wait for their turn and none is turned away;
-    pictures are decoded side by side, and the network computes them one after the other, so that the milliseconds
-    are those of one picture. Nothing that is received is kept.
+    ``{"error": "one sentence"}``. Requests that come at the same time wait for their turn; pictures are decoded side
+    by side, and the network computes them one after the other, so that the milliseconds are those of one picture.
+    Nothing that is received is kept.
 
     Args:
         network: who answers (see :func:`ramify.ship.answer.answerer`).
         limits: what is accepted; None for the defaults.
         samples: pictures that the page offers.
         hosts: which ``Host`` a request may name; None for this machine's own.
+        origins: which sites' pages may ask; None for this server's own page.
 
     Raises:
         InputError: a package of the extra ``serve`` is missing.
@@ -87,22 +96,10 @@ def app(
         ['/api/health', '/api/model', '/api/predict', '/api/samples/{number}']
     """
     need_server()
-    from fastapi import FastAPI, Request
-    from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, Response
-    from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
+    from fastapi import FastAPI
 
     limits = limits or Limits()
-    # Its threads end with the application, which may be started and stopped any number of times.
-    pool = ThreadPoolExecutor(limits.workers, thread_name_prefix="ramify-serve")
-    turn = threading.Lock()
-    # Asking every exit once tells the thresholds, and the first visitor does not wait for what is set up only once.
-    first = network.opinions(np.zeros(network.input_shape, np.float32))
-    model = replies.model_reply(
-        network, first, replies.Limits(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS), samples
-    )
-
+    desk = Desk(network, limits.workers)
     served = FastAPI(
         title=f"ramify: {network.name}",
         version=__version__,
@@ -111,15 +108,44 @@ def app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        lifespan=desk.lifespan,
         # What can happen to every request; a route adds its own.
-        responses=_problems({400: "The request names a host that this server is not."}),
+        responses=_problems(
+            {400: "The request names a host that this server is not.", 403: "It comes from another site's page."}
+        ),
     )
+    _add_guards(served, limits, hosts or Hosts(), origins or Origins())
+    _add_errors(served)
+    for path, (name, kind) in _PAGE.items():
+        served.add_api_route(path, _file(name, kind), include_in_schema=False)
+    # Asking every exit once tells the thresholds, and the first visitor does not wait for what is set up only once.
+    first = network.opinions(np.zeros(network.input_shape, np.float32))
+    accepted = replies.Limits(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS)
+    _add_facts(served, replies.model_reply(network, first, accepted, samples), samples)
+    _add_answers(served, desk, limits)
+    return served
+
+
+def _add_guards(served: "FastAPI", limits: Limits, hosts: Hosts, origins: Origins) -> None:
+    """What a request passes before it is answered; the last that is added comes first."""
+    from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+    from starlette.middleware.cors import CORSMiddleware
+
+    most_bytes = limits.upload_bytes + _ENVELOPE
+    served.add_middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes)
+    if origins.names:
+        served.add_middleware(CORSMiddleware, allow_origins=origins.names, allow_methods=["GET", "POST"])
     served.add_middleware(
-        Guard,
-        hosts=hosts or Hosts(),
-        most_bytes=limits.upload_bytes + _ENVELOPE,
-        too_large=too_large(limits.upload_bytes),
+        Guard, hosts=hosts, origins=origins, most_bytes=most_bytes, too_large=too_large(limits.upload_bytes)
     )
+
+
+def _add_errors(served: "FastAPI") -> None:
+    """A sentence for everything that goes wrong."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
 
     def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
         return JSONResponse({"error": sentence}, status, headers=headers)
@@ -144,13 +170,22 @@ def app(
         # Nobody reads this; without it the log would hold a traceback for every visitor who leaves.
         return problem(400, "the client left before its request was complete")
 
+    @served.exception_handler(OSError)
+    async def short(_: Request, error: OSError) -> JSONResponse:
+        # A large upload lies in a temporary file until it is read.
+        reason = error.strerror or type(error).__name__
+        _LOG.error("a request could not be received: %s", reason)
+        return problem(503, f"the server cannot take the request now ({reason})")
+
     @served.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
         # This one is sent from outside of the guard.
         return problem(500, f"the server failed ({type(error).__name__}); its log says more", SECURITY_HEADERS)
 
-    for path, (name, kind) in _PAGE.items():
-        served.add_api_route(path, _file(name, kind), include_in_schema=False)
+
+def _add_facts(served: "FastAPI", model: replies.Model, samples: Sequence[Sample]) -> None:
+    """The replies that are known before anybody asks."""
+    from fastapi import Response
 
     @served.get("/api/health", summary="Whether the server is up")
     async def health() -> replies.Health:
@@ -171,47 +206,91 @@ def app(
     )
     async def sample(number: int) -> Response:
         if not 0 <= number < len(samples):
-            return problem(404, f"number: got {number}; accepted: one of the {len(samples)} pictures")
+            raise RefusedError(404, f"number: got {number}; accepted: one of the {len(samples)} pictures")
         return Response(samples[number].png, media_type="image/png")
+
+
+def _add_answers(served: "FastAPI", desk: "Desk", limits: Limits) -> None:
+    """The answer to a picture."""
+    from fastapi import Request
+
+    file = {
+        "type": "string",
+        "format": "binary",
+        "description": f"JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM, up to {limits.upload_bytes:,} bytes and "
+        f"{MAX_PIXELS:,} pixels",
+    }
+    form = {"type": "object", "required": [FIELD], "additionalProperties": False, "properties": {FIELD: file}}
 
     @served.post(
         "/api/predict",
         summary="Answer one picture",
         responses=_problems(
             {
+                408: "The client sent too slowly.",
                 413: "The file is too large.",
                 415: "The body is not a multipart form, or the file not a picture.",
                 422: "The form does not hold one file, or the picture is damaged, too small or too large.",
+                503: "The server ends, or has no room for the request.",
             }
         ),
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {
-                    "multipart/form-data": {
-                        "schema": {
-                            "type": "object",
-                            "required": [FIELD],
-                            "additionalProperties": False,
-                            "properties": {
-                                FIELD: {
-                                    "type": "string",
-                                    "format": "binary",
-                                    "description": f"JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM, up to "
-                                    f"{limits.upload_bytes:,} bytes and {MAX_PIXELS:,} pixels",
-                                }
-                            },
-                        }
-                    }
-                },
-            }
-        },
+        openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}}},
     )
     async def predict(request: Request) -> replies.Answer:
-        upload = await receive_upload(request, limits.upload_bytes)
-        return await asyncio.get_running_loop().run_in_executor(pool, _answer, network, turn, upload)
+        async with received(request, limits.upload_bytes) as file:
+            return await desk.answer(file, limits.upload_bytes)
 
-    return served
+
+class Desk:
+    """Pictures decoded side by side, a few at a time, and computed one after the other.
+
+    Only those that are at work lie in memory.
+    """
+
+    def __init__(self, network: Answerer, workers: int) -> None:
+        self._network = network
+        # Its threads end with the application, which may be started and stopped any number of times.
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="ramify-serve")
+        self._workers = workers
+        self._places = asyncio.Semaphore(workers)
+        self._turn = threading.Lock()
+        self._ended = False
+
+    @asynccontextmanager
+    async def lifespan(self, _: object) -> AsyncIterator[None]:
+        """While the application runs; what waits for its turn at the end is not computed."""
+        self._ended = False
+        self._places = asyncio.Semaphore(self._workers)  # of this event loop
+        yield
+        self._ended = True
+
+    async def answer(self, file: "UploadFile", most_bytes: int) -> replies.Answer:
+        """The answer to one file.
+
+        Raises:
+            RefusedError: it is not a picture of at most ``most_bytes``.
+        """
+        async with self._places:
+            upload = await read_upload(file, most_bytes)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, upload)
+
+    def _work(self, upload: Upload) -> replies.Answer:
+        if not begins_as_picture(upload.content):
+            raise RefusedError(
+                415, f"{upload.name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
+            )
+        network = self._network
+        try:
+            header = read_header(upload.content, upload.name)
+            picture = read_picture(upload.content, upload.name, network.input_shape, network.reading)
+        except DataError as error:
+            raise RefusedError(422, " ".join(str(error).split())) from error
+        with self._turn:
+            if self._ended:
+                raise RefusedError(503, "the server ends")
+            answers = network.answer(picture[None])
+            opinions = network.opinions(picture)
+        return replies.answer_reply(network, answers, opinions, header, picture)
 
 
 def need_server() -> None:
@@ -225,25 +304,8 @@ def need_server() -> None:
             raise InputError(f"serve: needs the package {package}; install it with: pip install 'ramify[serve]'")
 
 
-def _answer(network: Answerer, turn: threading.Lock, upload: Upload) -> replies.Answer:
-    """The answer to one file, in a thread of the pool; ``turn`` is held while the network computes."""
-    if not begins_as_picture(upload.content):
-        raise RefusedError(
-            415, f"{upload.name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
-        )
-    try:
-        header = read_header(upload.content, upload.name)
-        picture = read_picture(upload.content, upload.name, network.input_shape, network.reading)
-    except DataError as error:
-        raise RefusedError(422, " ".join(str(error).split())) from error
-    with turn:
-        found = network.answer(picture[None])
-        opinions = network.opinions(picture)
-    return replies.answer_reply(network, found, opinions, header, picture)
-
-
-def _problems(told: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": replies.Problem, "description": sentence} for status, sentence in told.items()}
+def _problems(sentences: dict[int, str]) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": replies.Problem, "description": sentence} for status, sentence in sentences.items()}
 
 
 def _file(name: str, kind: str) -> "Callable[[], Awaitable[Response]]":

@@ -1,14 +1,25 @@
 """A network served to browsers and programs, until it is interrupted."""
 
+import asyncio
+import logging
+import signal
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from ramify.errors import InputError
 from ramify.ship.answer import Answerer
-from ramify.ship.guard import Hosts
+from ramify.ship.guard import Hosts, Origins
 from ramify.ship.samples import Sample
 from ramify.ship.server import Limits, app, need_server
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+_LOG = logging.getLogger("ramify.serve")
 
 
 def serve(
@@ -18,6 +29,7 @@ def serve(
     *,
     limits: Limits | None = None,
     samples: Sequence[Sample] = (),
+    origins: Origins | None = None,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve :func:`ramify.ship.server.app` until the process is interrupted.
@@ -28,31 +40,71 @@ def serve(
         port: 0 for a free one.
         limits: what is accepted.
         samples: pictures that the page offers.
+        origins: which sites' pages may ask; None for this server's own page.
         ready: called with the address of the page, once it answers there.
 
     Raises:
-        InputError: ``host`` and ``port`` cannot be listened on, or a package of the extra ``serve`` is missing.
+        InputError: ``host`` and ``port`` cannot be listened on, the process has too few file descriptors, or a
+            package of the extra ``serve`` is missing.
+    """
+    made = app(network, limits, samples, hosts_of(host), origins)
+    with listening(host, port) as sock:
+        server = server_of(made)
+        if ready is not None:
+            shown = f"[{host}]" if ":" in host else host
+            ready(f"http://{shown}:{sock.getsockname()[1]}/")
+        with _ended_as_by_keyboard(), suppress(KeyboardInterrupt):
+            asyncio.run(_serve(server, sock))
+
+
+def server_of(made: "FastAPI") -> "uvicorn.Server":
+    """uvicorn for ``made``, with a bound on connections and time limits (see :mod:`ramify.ship.connections`).
+
+    Raises:
+        InputError: the process has too few file descriptors, or a package of the extra ``serve`` is missing.
     """
     need_server()
     import uvicorn
 
-    made = app(network, limits, samples, hosts_of(host))
-    with listening(host, port) as sock:
-        config = uvicorn.Config(
-            made,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        )
-        if ready is not None:
-            shown = f"[{host}]" if ":" in host else host
-            ready(f"http://{shown}:{sock.getsockname()[1]}/")
-        with suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[sock])
+    from ramify.ship.connections import Connection, room_for_connections
+
+    class Bounded(Connection):
+        most = room_for_connections()
+
+    config = uvicorn.Config(
+        made,
+        http=Bounded,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        # Also how many connections are accepted in one go, before those that wait longest make room.
+        backlog=max(1, Bounded.most // 4),
+        timeout_graceful_shutdown=3,
+    )
+    return uvicorn.Server(config)
+
+
+async def _serve(server: "uvicorn.Server", sock: socket.socket) -> None:
+    def one_line(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        _LOG.error("%s (%s)", context["message"], context.get("exception", "no more is known"))
+
+    asyncio.get_running_loop().set_exception_handler(one_line)
+    await server.serve(sockets=[sock])
+
+
+@contextmanager
+def _ended_as_by_keyboard() -> Iterator[None]:
+    """While it lasts, SIGTERM ends the process as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -1,9 +1,12 @@
 """One picture file out of a request."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from starlette.datastructures import UploadFile
     from starlette.requests import Request
 
 FIELD = "file"
@@ -31,12 +34,13 @@ class Upload:
     name: str
 
 
-async def receive_upload(request: "Request", most_bytes: int) -> Upload:
-    """The one file of a multipart request.
+@asynccontextmanager
+async def received(request: "Request", most_bytes: int) -> AsyncIterator["UploadFile"]:
+    """The one file of a multipart request; a large one lies on the disk until the block ends.
 
     Raises:
-        RefusedError: 413: it has more than ``most_bytes``; 415: the body is no multipart form; 422: the form is
-            damaged, or holds anything but one file.
+        RefusedError: 413: the body is larger than what holds ``most_bytes``; 415: it is no multipart form; 422: the
+            form is damaged, or holds anything but one file.
     """
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
@@ -46,15 +50,29 @@ async def receive_upload(request: "Request", most_bytes: int) -> Upload:
         raise RefusedError(415, f"content-type: got {kind[:100]!r}; accepted: {_WANTED}")
     try:
         # Room for a little more than is accepted, so that the sentence can say what was wrong.
-        async with request.form(max_files=2, max_fields=4, max_part_size=4096) as form:
-            fields = [key for key, _ in form.multi_items()]
-            file = form.get(FIELD)
-            if len(fields) != 1 or not isinstance(file, UploadFile):
-                raise RefusedError(422, f"{FIELD}: got {_told(fields)}; accepted: {_WANTED}")
-            content = await file.read(most_bytes + 1)
-            name = file_name(file.filename)
+        form = await request.form(max_files=2, max_fields=4, max_part_size=4096)
     except HTTPException as error:
+        if error.status_code == 413:
+            raise RefusedError(413, too_large(most_bytes)) from error
         raise RefusedError(422, f"{FIELD}: the form cannot be read ({error.detail}); accepted: {_WANTED}") from error
+    try:
+        fields = [key for key, _ in form.multi_items()]
+        file = form.get(FIELD)
+        if len(fields) != 1 or not isinstance(file, UploadFile):
+            raise RefusedError(422, f"{FIELD}: got {_told(fields)}; accepted: {_WANTED}")
+        yield file
+    finally:
+        await form.close()
+
+
+async def read_upload(file: "UploadFile", most_bytes: int) -> Upload:
+    """A received file in memory.
+
+    Raises:
+        RefusedError: 413: it has more than ``most_bytes``; 422: it is empty.
+    """
+    content = await file.read(most_bytes + 1)
+    name = file_name(file.filename)
     if len(content) > most_bytes:
         raise RefusedError(413, too_large(most_bytes))
     if not content:

@@ -124,7 +124,8 @@ class LiveView:
         done = finished + part
         spent = time.monotonic() - self._clock
         here = done - started.epoch
-        left = f"{duration(spent / here * (total - done))} left" if here > 0.5 and done < total else ""
+        # Before half an epoch has been seen here, what was loaded and set up weighs too much.
+        left = f"{duration(spent / here * (total - done))} left" if here >= 0.1 and done < total else ""
         return Text.assemble(
             (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
             *growth_bar(done, total, started.config.growth.epochs or self._moments),

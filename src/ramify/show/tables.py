@@ -223,7 +223,8 @@ def amount(cost: float, unit: Unit) -> str:
 def outcome_line(found: Measured) -> str:
     """What the policy kept with a network gives on the pictures it was measured on."""
     outcome, last = found.outcome, found.exits[-1]
-    assert last.test is not None
+    score = last.test or last.valid
+    assert score is not None  # it was measured on the one or the other
     if outcome is None:
         return "no exit policy is kept with this network; ramify calibrate finds one"
     shares = " / ".join(percent(share).removesuffix(" %") for share in outcome.exits)
@@ -231,7 +232,7 @@ def outcome_line(found: Measured) -> str:
     if outcome.milliseconds is not None and found.analysis.milliseconds is not None:
         speed = f" and {percent(outcome.milliseconds / found.analysis.milliseconds[-1])} of its time"
     best = max(range(len(found.exits)), key=lambda at: found.analysis.accuracy[at])
-    alone = f"{percent(last.test.top1)} at the last exit alone"
+    alone = f"{percent(score.top1)} at the last exit alone"
     if found.analysis.accuracy[best] > found.analysis.accuracy[-1]:
         alone += f" and {percent(found.analysis.accuracy[best])} at exit {best + 1}"
     return (

@@ -31,7 +31,7 @@ def cost_section(facts: Facts) -> Section:
         return Section("cost", title, "", _exit_table(found) + missing(why))
     lead = (
         "A picture leaves at the first exit whose highest probability reaches a threshold: with a lower threshold the "
-        f"average picture costs less. On {count(found.pictures)} test pictures of {Path(found.source).name}."
+        f"average picture costs less. On {count(found.pictures)} {found.part} of {Path(found.source).name}."
     )
     body = plot_html(_cost_plot(found)) + _policy_words(found)
     return Section("cost", title, lead, body + _exit_table(found))
@@ -110,7 +110,7 @@ def _cost_plot(found: Measured) -> Plot:
         caption += " The ring is the calibrated policy."
     layout = {
         "xaxis": {"title": {"text": "average MACs"}, "rangemode": "tozero", "tickformat": "~s"},
-        "yaxis": {"title": {"text": "accuracy on the test pictures"}, "tickformat": ".1~%"},
+        "yaxis": {"title": {"text": f"accuracy on the {found.part}"}, "tickformat": ".1~%"},
     }
     return Plot("accuracy-against-macs", figure(traces, layout), Table(columns, tuple(rows)), caption)
 
@@ -131,7 +131,7 @@ def _policy_words(found: Measured) -> str:
     )
     return (
         f"<h3>The calibrated policy</h3><p>By {rule.criterion.replace('_', ' ')}, chosen on "
-        f"{count(found.policy.calibration.pictures)} validation pictures. On the test pictures it gets "
+        f"{count(found.policy.calibration.pictures)} validation pictures. On the {found.part} it gets "
         f"{percent(outcome.accuracy)} right, {percent(found.analysis.accuracy[-1])} at the last exit alone, for "
         f"{percent(outcome.macs / found.analysis.macs[-1])} of its multiply-accumulates.{_ranking_words(found)}</p>"
         + wide(
@@ -162,9 +162,10 @@ def _exit_table(found: Measured) -> str:
     times = found.analysis.milliseconds
     rows = ""
     for i, each in enumerate(found.exits):
-        assert each.test is not None  # it was measured on the test pictures
+        score = each.test or each.valid
+        assert score is not None  # it was measured on the one or the other
         time = f"{times[i]:.2f} ms" if times else ""
-        cells = (short(each.macs), time, count(each.kept), percent(each.test.top1), percent(each.test.top3))
+        cells = (short(each.macs), time, count(each.kept), percent(score.top1), percent(score.top3))
         rows += (
             f'<tr><th scope="row">{_dot(i, len(found.exits))}{i + 1}</th>'
             + "".join(f'<td class="number">{cell}</td>' for cell in cells)

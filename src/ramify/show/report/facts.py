@@ -60,8 +60,8 @@ class Facts:
 def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     """The facts of the run in the folder ``run``.
 
-    Where the run has not finished, its test pictures stay unread, as they are to be read once, at its end. Where they
-    are not to be found any more, the facts say so.
+    Where the run has not finished, its test pictures stay unread, as they are to be read once, at its end, and its
+    validation pictures are answered. Where they are not to be found any more, the facts say so.
 
     Raises:
         InputError: the run has no checkpoint yet, or a file in its folder is damaged.
@@ -69,13 +69,11 @@ def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     summary = describe(run)
     network, card = read_saved(run)
     measured, answers, unmeasured = None, None, ""
-    if summary.finished:
-        try:
-            measured, answers = answer_again(run, progress=progress)
-        except RamifyError as error:
-            unmeasured = f"The test pictures could not be answered again: {error.problems[0]}."
-    else:
-        unmeasured = "The run has not finished; its test pictures are read once, at the end."
+    try:
+        measured, answers = answer_again(run, progress=progress)
+    except RamifyError as error:
+        part = "test" if summary.finished else "validation"
+        unmeasured = f"The {part} pictures could not be answered again: {error.problems[0]}."
     return Facts(
         folder=run,
         config=read_config([run / CONFIG]),

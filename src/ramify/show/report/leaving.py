@@ -23,7 +23,7 @@ def leaving_section(facts: Facts) -> Section:
     if len(analysis.macs) == 1:
         return Section("leaving", title, "", missing("The network has one exit: every picture leaves there."))
     if analysis.by_policy:
-        lead = "Where the calibrated policy lets the test pictures of each class leave."
+        lead = f"Where the calibrated policy lets the {facts.measured.part} of each class leave."
     else:
         lead = (
             "Without a calibrated policy: the first exit that is right about each test picture; the last one also "

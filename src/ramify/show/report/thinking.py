@@ -47,8 +47,8 @@ def thinking_section(facts: Facts) -> Section:
         return Section("overthinking", title, "", missing(why))
     found = analysis.overthinking
     lead = (
-        f"{percent(found.wasteful)} of the test pictures are right early and stay right: what is computed after is "
-        f"wasted, {short(found.wasted_macs)} MACs a picture on average, "
+        f"{percent(found.wasteful)} of the {facts.measured.part} are right early and stay right: what is computed "
+        f"after is wasted, {short(found.wasted_macs)} MACs a picture on average, "
         f"{percent(found.wasted_macs / analysis.macs[-1])} of the last exit's work. {percent(found.destructive)} are "
         f"right early and wrong at the last exit: thinking on destroys the answer."
     )

@@ -1,0 +1,81 @@
+"""What a machine refuses is a sentence."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ramify.config import Config
+from ramify.errors import ConfigError, InputError, RunError
+from ramify.run.foresight import needs_what_is_there, unread
+from ramify.run.places import place
+from ramify.shortage import refusal, refusals_in_words, usable_threads
+from tests.conftest import CommandLine, tiny
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EMFILE, errno.EIO])
+def test_a_file_that_the_system_refuses_is_named_with_the_reason(number: int) -> None:
+    told = refusal(OSError(number, os.strerror(number), "runs/demo"))
+    assert isinstance(told, InputError if number in (errno.EACCES, errno.EROFS) else RunError)
+    assert str(told).startswith("runs/demo: ")
+    assert os.strerror(number) in str(told)
+
+
+def test_memory_that_is_not_there_is_told_with_what_was_asked() -> None:
+    with pytest.raises(RunError, match=r"memory: got 4,000,000 GB at once; accepted: ") as caught, refusals_in_words():
+        torch.empty(10**15)
+    assert "\n" not in str(caught.value)
+
+
+def test_faults_of_our_own_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), refusals_in_words():
+        raise RuntimeError("shapes differ")
+
+
+def test_no_more_threads_than_processors() -> None:
+    threads, note = usable_threads(1_000_000)
+    assert threads == os.cpu_count()
+    assert note is not None
+    assert note.startswith("threads: got 1,000,000; ")
+
+
+def test_what_is_known_to_fail_is_refused() -> None:
+    def refused(*overrides: str) -> str:
+        config = tiny(*overrides)
+        shaped = config.model_copy(
+            update={"network": config.network.model_copy(update={"input_shape": (1, 8, 8), "classes": 10})}
+        )
+        with pytest.raises(ConfigError) as caught:
+            needs_what_is_there(shaped, place(shaped))
+        return str(caught.value)
+
+    assert refused("train.device=cpu", "train.record=true").startswith("train.record: got true")
+    pruned = ("prune.enabled=true", "prune.epochs=[1]")
+    assert refused(*pruned, "prune.keep_ratio=0.00001").startswith("prune.keep_ratio: got 1e-05")
+
+
+def test_what_is_not_read_is_told() -> None:
+    config: Config = tiny("prune.enabled=true", "prune.epochs=[1]", "prune.min_ratio=0.2", "prune.batch_size=500")
+    assert [note.partition(":")[0] for note in unread(config, 100)] == ["prune.batch_size", "prune.min_ratio"]
+    assert unread(tiny(), 100) == ()
+
+
+def test_a_key_is_explained_alone(ramify: CommandLine) -> None:
+    found = ramify("config", "--keys", "train.ema")
+    assert (found.code, found.out.count(" = ")) == (0, 1)
+    assert ramify("config", "--keys", "train.emma").code == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize(("shell", "code"), [("> /dev/full", 1), (">&-", 2), ("2>&- <&-", 0)])
+def test_outputs_that_take_nothing_are_told(shell: str, code: int) -> None:
+    run = [sys.executable, "-m", "ramify", "config", "--presets"]
+    done = subprocess.run(["sh", "-c", f'"$@" {shell}', "sh", *run], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.count("\n") == (code != 0)
+    assert code == 0 or done.stderr.startswith("error: standard output: ")
