@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 
 import ramify
-from ramify.config import Config
-from ramify.ops.compact import compact
-from ramify.ops.prune import prune
+from ramify.config.rules import Config
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
+from ramify.run.derive import child_config
 from ramify.run.latency import paired_latency
-from ramify.run.prepare import child_config, deal
+from ramify.run.pictures import deal
 from ramify.run.saved import load
 from ramify.run.summary import Summary
 

@@ -34,9 +34,9 @@ from ramify.ops.cost import cost
 from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.exits.measures import rank
 from ramify.ops.exits.policy import CRITERIA, Combine, follow
-from ramify.run.dealing import parts_of_run
 from ramify.run.evaluate import all_logits
 from ramify.run.latency import exit_latencies
+from ramify.run.pictures import parts_of_run
 from ramify.run.saved import config_of, find_run, read_saved
 
 RESULTS = Path(__file__).parent / "results"

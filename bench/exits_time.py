@@ -26,9 +26,9 @@ from torch import Tensor
 
 import ramify
 from ramify.nn.branching import Branching
-from ramify.ops.convert import to_cnn
 from ramify.ops.cost import cost
 from ramify.ops.exits.policy import Policy
+from ramify.ops.growing.convert import to_cnn
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn

@@ -26,16 +26,16 @@ import torch
 from table import work
 
 import ramify
-from ramify.config import Config
+from ramify.config.presets import presets
+from ramify.config.rules import Config
 from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError, RamifyError, RunError
 from ramify.files import write_atomic
-from ramify.presets import presets
-from ramify.run.allocator import keep_freed_memory
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import CONFIG
-from ramify.run.prepare import prepare
+from ramify.training.allocator import keep_freed_memory
+from ramify.training.prepare import prepare
 
 RECORD = ("compact-100k:2.6", "small-50k:2.6", "gnap-158k:2.6", "tiny-20k:1.3", "seed-full-ic", "seed-iterative")
 """By value: the first two at the length of the record at 100,000 weights, cifar10-tiniest."""

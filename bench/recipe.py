@@ -28,12 +28,12 @@ import torch
 from pydantic import TypeAdapter
 
 import ramify
-from ramify.config import Config
+from ramify.config.presets import presets
+from ramify.config.rules import Config
 from ramify.files import write_atomic
-from ramify.presets import presets
-from ramify.run.allocator import keep_freed_memory
 from ramify.run.events import EpochDone, Event
 from ramify.run.summary import Summary
+from ramify.training.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 PRESET = presets()["cpu-cifar"]

@@ -25,11 +25,11 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 
 import ramify
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.ops.loss import exit_losses, weighted_loss
+from ramify.run.device import place
 from ramify.run.evaluate import computing
-from ramify.run.prepare import place
-from ramify.run.state import lay_out
+from ramify.training.state import lay_out
 
 HERE = Path(__file__).parent
 RESULTS, PICTURE = HERE / "results" / "scaling.json", HERE.parent / "docs" / "images" / "scaling.png"

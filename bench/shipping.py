@@ -30,11 +30,11 @@ from exits import DIGITS
 from PIL import Image
 
 import ramify
+from ramify.answer.runtime import Floats, Runtime
 from ramify.data.sources import load_pictures
+from ramify.exporting.check import session
+from ramify.exporting.write import export, spread
 from ramify.run.evaluate import to_float
-from ramify.ship.check import session
-from ramify.ship.export import export, spread
-from ramify.ship.runtime import Floats, Runtime
 
 RESULTS = Path(__file__).parent / "results" / "shipping.json"
 PICTURES, ROUNDS, THREADS = 8, 51, 1

@@ -24,12 +24,12 @@ PAIRS, STARTS = 3, 5
 FIRST_STEP = """
 import sys
 from ramify.cli import main  # what the command imports
-from ramify.run.allocator import keep_freed_memory
+from ramify.training.allocator import keep_freed_memory
 keep_freed_memory()
-from ramify.configfile import read_configs
+from ramify.config.read import read_configs
 from ramify.run.events import StepDone
-from ramify.run.train import train
-from ramify.show.tracking import trackers
+from ramify.training.loop import train
+from ramify.show.trackers.registry import trackers
 
 class Stepped(Exception):
     pass

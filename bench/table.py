@@ -33,19 +33,19 @@ import torch
 from pydantic import TypeAdapter
 
 import ramify
-from ramify.config import Config, births, keys, resolve
+from ramify.config.presets import presets
+from ramify.config.rules import Config, births, keys, resolve
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
-from ramify.presets import presets
-from ramify.run.allocator import keep_freed_memory
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Finished
 from ramify.run.folder import CONFIG, METRICS, is_run, read_lines, read_summary
-from ramify.run.prepare import prepare
 from ramify.run.readback import remeasure
 from ramify.show.words import count, duration, percent, short
+from ramify.training.allocator import keep_freed_memory
+from ramify.training.prepare import prepare
 
 HERE = Path(__file__).parent
 RECORD, KNOWN, PAGE = HERE / "results" / "table.json", HERE / "results" / "known.json", HERE.parent / "docs/results.md"

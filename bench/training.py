@@ -36,12 +36,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 import ramify
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.data.pictures import Part
 from ramify.ops.cost import cost
-from ramify.run.allocator import keep_freed_memory
+from ramify.run.device import place
 from ramify.run.events import EpochDone, Event
-from ramify.run.prepare import place
+from ramify.training.allocator import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "training.json"
 ACCURACY = RESULTS.with_name("training-accuracy.json")

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 import ramify
-from ramify.show.live import LiveView
-from ramify.show.tables import run_table
+from ramify.show.terminal.live import LiveView
+from ramify.show.terminal.tables import run_table
 
 PICTURE = Path(__file__).parent / "images" / "train.svg"
 

@@ -16,14 +16,14 @@ from ramify.errors import InputError
 from ramify.nn.attach import attach_exits
 from ramify.nn.attached import Attached
 from ramify.nn.masked import masked_layers
-from ramify.ops.budget import Budget
-from ramify.ops.compact import compact
 from ramify.ops.cost import cost
 from ramify.ops.fold import fold
+from ramify.ops.growing.widen import WideningInit, widen
 from ramify.ops.loss import exit_losses
-from ramify.ops.prune import prune
+from ramify.ops.pruning.budget import Budget
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import parameter_groups
-from ramify.ops.widen import WideningInit, widen
 from tests.nn.foreign import FOREIGN, foreign, pictures
 
 TIMM = ("resnet18", "mobilenetv3_small_050", "convnext_atto")
@@ -147,8 +147,8 @@ def test_its_stages_are_onnx_graphs(name: str) -> None:
     import numpy as np
     from onnxruntime import InferenceSession
 
-    from ramify.ship.graphs import plain
-    from ramify.ship.onnx import to_stages
+    from ramify.exporting.graphs import plain
+    from ramify.exporting.onnx import to_stages
 
     network, images = attached(name)
     prune(network, 0.7, "magnitude", unit="channel")

@@ -14,22 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from ramify.answer.card import read_card
+from ramify.answer.runtime import Runtime
 from ramify.data.digits import load_digits
 from ramify.errors import RamifyError
+from ramify.exporting.hub import write_hub
+from ramify.exporting.write import export
 from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import read_model
 from ramify.run.evaluate import to_float
 from ramify.run.events import Event, Started, StepDone
 from ramify.run.readback import describe
-from ramify.run.train import resume, train
 from ramify.search.study import open_search
-from ramify.ship.card import read_card
-from ramify.ship.export import export
-from ramify.ship.hub import write_hub
-from ramify.ship.runtime import Runtime
 from ramify.show.report.facts import read_facts
-from tests.run.test_kills import configured
+from ramify.training.loop import resume, train
 from tests.search.quick import finish, record
+from tests.training.test_kills import configured
 
 
 class NoticedError(Exception):

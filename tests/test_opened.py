@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import ramify
+from ramify.answer.predict import Predicted
 from ramify.errors import CheckpointError, InputError
-from ramify.run.train import train
-from ramify.ship.predict import Predicted
+from ramify.training.loop import train
 from tests.conftest import tiny
 from tests.data.making import encoded
 

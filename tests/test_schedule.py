@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.config import Config, TrainConfig, resolve
+from ramify.config.rules import Config, TrainConfig, resolve
 from ramify.schedule import (
     LossRule,
     cosine,

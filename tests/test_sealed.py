@@ -49,7 +49,7 @@ def test_no_cut_or_flip_of_a_text_reads_as_another() -> None:
 
 
 def test_a_configuration_that_was_edited_by_hand(tmp_path: Path) -> None:
-    from ramify.configfile import read_config, to_yaml
+    from ramify.config.read import read_config, to_yaml
 
     path = tmp_path / "config.yaml"
     path.write_bytes(sealed_text(to_yaml(tiny()).encode()).replace(b"epochs: 4", b"epochs: 5"))

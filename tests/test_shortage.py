@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.errors import ConfigError, InputError, RunError
-from ramify.run.foresight import needs_what_is_there, unread
-from ramify.run.places import place
+from ramify.run.device import place
 from ramify.shortage import refusal, refusals_in_words, usable_threads
+from ramify.training.preflight import needs_what_is_there, unread
 from tests.conftest import CommandLine, tiny
 
 

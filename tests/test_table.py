@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from ramify.config import Config, GrowthConfig, NetworkConfig, TrainConfig
+from ramify.config.rules import Config, GrowthConfig, NetworkConfig, TrainConfig
 from ramify.errors import ConfigError
 from ramify.files import write_atomic
 from ramify.nn.network import Network

@@ -14,22 +14,30 @@ Example:
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from ramify.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from ramify.config import Config as Config
-    from ramify.config import DataConfig as DataConfig
-    from ramify.config import GrowthConfig as GrowthConfig
-    from ramify.config import NetworkConfig as NetworkConfig
-    from ramify.config import PruneConfig as PruneConfig
-    from ramify.config import TrainConfig as TrainConfig
-    from ramify.configfile import read_config as read_config
-    from ramify.configfile import read_configs as read_configs
+    from ramify.answer.answerer import answerer as answerer
+    from ramify.answer.picture import read_picture as read_picture
+    from ramify.answer.runtime import Runtime as Runtime
+    from ramify.bench.measure import Bench as Bench
+    from ramify.bench.measure import benchmark as benchmark
+    from ramify.config.read import read_config as read_config
+    from ramify.config.read import read_configs as read_configs
+    from ramify.config.rescaling import rescale as rescale
+    from ramify.config.rules import Config as Config
+    from ramify.config.rules import DataConfig as DataConfig
+    from ramify.config.rules import GrowthConfig as GrowthConfig
+    from ramify.config.rules import NetworkConfig as NetworkConfig
+    from ramify.config.rules import PruneConfig as PruneConfig
+    from ramify.config.rules import TrainConfig as TrainConfig
     from ramify.data.pictures import Part as Part
     from ramify.data.sources import load_pictures as load_pictures
     from ramify.errors import InputError as InputError
     from ramify.errors import RamifyError as RamifyError
     from ramify.errors import RunError as RunError
+    from ramify.exporting.hub import write_hub as write_hub
+    from ramify.exporting.write import export as export
     from ramify.nn.attach import attach_exits as attach_exits
     from ramify.nn.attach import branches as branches
     from ramify.nn.attach import exit_points as exit_points
@@ -37,10 +45,6 @@ if TYPE_CHECKING:
     from ramify.nn.network import Network as Network
     from ramify.opened import Opened as Opened
     from ramify.opened import open as open  # noqa: A004 - ramify.open
-    from ramify.ops.compact import compact as compact
-    from ramify.ops.convert import cut as cut
-    from ramify.ops.convert import to_cnn as to_cnn
-    from ramify.ops.convert import to_sdn as to_sdn
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
     from ramify.ops.exits.analysis import Analysis as Analysis
@@ -51,17 +55,20 @@ if TYPE_CHECKING:
     from ramify.ops.exits.policy import confidences as confidences
     from ramify.ops.exits.policy import follow as follow
     from ramify.ops.fold import fold as fold
-    from ramify.ops.grow import grow as grow
+    from ramify.ops.growing.convert import cut as cut
+    from ramify.ops.growing.convert import to_cnn as to_cnn
+    from ramify.ops.growing.convert import to_sdn as to_sdn
+    from ramify.ops.growing.grow import grow as grow
+    from ramify.ops.growing.widen import widen as widen
     from ramify.ops.loss import distillation_losses as distillation_losses
     from ramify.ops.loss import exit_losses as exit_losses
     from ramify.ops.loss import self_distillation_losses as self_distillation_losses
     from ramify.ops.loss import weighted_loss as weighted_loss
-    from ramify.ops.prune import prune as prune
-    from ramify.ops.regrow import dense_forward as dense_forward
-    from ramify.ops.regrow import regrow as regrow
+    from ramify.ops.pruning.compact import compact as compact
+    from ramify.ops.pruning.prune import prune as prune
+    from ramify.ops.pruning.regrow import dense_forward as dense_forward
+    from ramify.ops.pruning.regrow import regrow as regrow
     from ramify.ops.surgery import parameter_groups as parameter_groups
-    from ramify.ops.widen import widen as widen
-    from ramify.rescaling import rescale as rescale
     from ramify.run.calibrate import calibrate_run as calibrate_run
     from ramify.run.evaluate import all_logits as all_logits
     from ramify.run.evaluate import evaluate as evaluate
@@ -69,19 +76,12 @@ if TYPE_CHECKING:
     from ramify.run.saved import load as load
     from ramify.run.saved import load_policy as load_policy
     from ramify.run.saved import save as save
-    from ramify.run.train import resume as resume
-    from ramify.run.train import train as train
-    from ramify.ship.answer import answerer as answerer
-    from ramify.ship.bench import Bench as Bench
-    from ramify.ship.bench import benchmark as benchmark
-    from ramify.ship.export import export as export
-    from ramify.ship.hub import write_hub as write_hub
-    from ramify.ship.picture import read_picture as read_picture
-    from ramify.ship.runtime import Runtime as Runtime
     from ramify.show.report.write import report as report
+    from ramify.training.loop import resume as resume
+    from ramify.training.loop import train as train
 
 _HOME = {
-    "ramify.config": (
+    "ramify.config.rules": (
         "Config",
         "DataConfig",
         "GrowthConfig",
@@ -89,7 +89,7 @@ _HOME = {
         "PruneConfig",
         "TrainConfig",
     ),
-    "ramify.configfile": ("read_config", "read_configs"),
+    "ramify.config.read": ("read_config", "read_configs"),
     "ramify.data.pictures": ("Part",),
     "ramify.data.sources": ("load_pictures",),
     "ramify.errors": ("InputError", "RamifyError", "RunError"),
@@ -97,32 +97,32 @@ _HOME = {
     "ramify.nn.equilibrium": ("balanced_logits",),
     "ramify.nn.network": ("Network",),
     "ramify.ops.exits.calibrate": ("Calibration", "calibrate"),
-    "ramify.ops.compact": ("compact",),
-    "ramify.ops.convert": ("cut", "to_cnn", "to_sdn"),
+    "ramify.ops.pruning.compact": ("compact",),
+    "ramify.ops.growing.convert": ("cut", "to_cnn", "to_sdn"),
     "ramify.ops.cost": ("cost", "place_exits"),
     "ramify.ops.fold": ("fold",),
-    "ramify.ops.grow": ("grow",),
+    "ramify.ops.growing.grow": ("grow",),
     "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
     "ramify.ops.exits.policy": ("Policy", "confidences", "follow"),
-    "ramify.ops.prune": ("prune",),
-    "ramify.ops.regrow": ("dense_forward", "regrow"),
+    "ramify.ops.pruning.prune": ("prune",),
+    "ramify.ops.pruning.regrow": ("dense_forward", "regrow"),
     "ramify.ops.surgery": ("parameter_groups",),
-    "ramify.ops.widen": ("widen",),
+    "ramify.ops.growing.widen": ("widen",),
     "ramify.opened": ("Opened", "open"),
     "ramify.ops.exits.analysis": ("Analysis", "analyse"),
-    "ramify.rescaling": ("rescale",),
+    "ramify.config.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),
     "ramify.run.readback": ("describe",),
     "ramify.run.saved": ("load", "load_policy", "save"),
-    "ramify.run.train": ("resume", "train"),
+    "ramify.training.loop": ("resume", "train"),
     "ramify.show.report.write": ("report",),
-    "ramify.ship.answer": ("answerer",),
-    "ramify.ship.bench": ("Bench", "benchmark"),
-    "ramify.ship.export": ("export",),
-    "ramify.ship.hub": ("write_hub",),
-    "ramify.ship.picture": ("read_picture",),
-    "ramify.ship.runtime": ("Runtime",),
+    "ramify.answer.answerer": ("answerer",),
+    "ramify.bench.measure": ("Bench", "benchmark"),
+    "ramify.exporting.write": ("export",),
+    "ramify.exporting.hub": ("write_hub",),
+    "ramify.answer.picture": ("read_picture",),
+    "ramify.answer.runtime": ("Runtime",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)

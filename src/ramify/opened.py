@@ -7,8 +7,13 @@ from typing import Literal, overload
 
 from torch import Tensor
 
+from ramify.answer.answerer import answerer
+from ramify.answer.picture import find_pictures
+from ramify.answer.predict import Predicted, predict_files
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
+from ramify.exporting.hub import write_hub
+from ramify.exporting.write import Export, export
 from ramify.nn.branching import Branching, Prediction
 from ramify.ops.exits.policy import Combine, Fallback, Policy
 from ramify.run.calibrate import calibrate_run
@@ -18,11 +23,6 @@ from ramify.run.folder import is_run
 from ramify.run.readback import Measured, describe, remeasure
 from ramify.run.saved import RUNS, find_saved, read_saved
 from ramify.run.summary import Summary
-from ramify.ship.answer import answerer
-from ramify.ship.export import Export, export
-from ramify.ship.hub import write_hub
-from ramify.ship.picture import find_pictures
-from ramify.ship.predict import Predicted, predict_files
 from ramify.show.report.write import report
 
 

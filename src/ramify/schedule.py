@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.sections import DYNAMIC, TrainConfig
+from ramify.config.keys import DYNAMIC, TrainConfig
 
 
 def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Sequence[float]) -> float:

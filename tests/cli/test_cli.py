@@ -280,7 +280,7 @@ def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatc
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("ramify.run.train.evaluate", interrupted)
+        patched.setattr("ramify.training.loop.evaluate", interrupted)
         answer = ramify("train", *TINY, "name=mine")
     assert_refused(answer, "stopped from the keyboard; go on with: ramify train --resume mine", code=1)
     assert ramify("train", "--resume", "mine").code == 0

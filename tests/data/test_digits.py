@@ -4,10 +4,10 @@ import hashlib
 
 import torch
 
-from ramify.config import Config, DataConfig
+from ramify.config.rules import Config, DataConfig
 from ramify.data.digits import load_digits
 from ramify.data.sources import load_pictures
-from ramify.run.prepare import deal
+from ramify.run.pictures import deal
 from tests.data.making import values
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.duplicates import copies, copies_line, near_copies
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures

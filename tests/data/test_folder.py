@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.folder import load_path
 from ramify.data.sources import load_pictures
 from ramify.errors import DataError

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.names import shown
 from ramify.data.sources import load_pictures
 from ramify.errors import DataError

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data import listing
 from ramify.data.folder import load_path
 from ramify.data.layout import part_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.fetch import FILES, RemoteFile
 from ramify.data.fit import fit, recolour, resize
 from ramify.data.pictures import Part

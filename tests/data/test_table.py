@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.sources import load_pictures
 from ramify.data.table import read_table

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp, with_trigger
 from ramify.errors import ConfigError
-from ramify.run.prepare import deal
+from ramify.run.pictures import deal
 
 
 def part() -> Part:

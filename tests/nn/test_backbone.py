@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import fx, nn
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.backbone import IMAGENET, load_backbone, logits_layer
 

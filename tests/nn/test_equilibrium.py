@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.attach import attach_exits
 from ramify.nn.branching import Branching
 from ramify.nn.equilibrium import Balanced, balanced_logits, scale_gradient, shares
 from ramify.nn.network import Network
-from ramify.ops.grow import grow
+from ramify.ops.growing.grow import grow
 
 STRUCTURE = (1, 0, 1, 1)
 

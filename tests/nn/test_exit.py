@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ramify.config.keys import Head
 from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, Grid, PooledHead, hidden_channels
-from ramify.sections import Head
 
 
 def test_the_keys_offer_every_exit() -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramify.config import Config, GrowthConfig, NetworkConfig
+from ramify.config.rules import Config, GrowthConfig, NetworkConfig
 from ramify.errors import ConfigError, InputError
 from ramify.nn.cells import offered
 from ramify.nn.network import Network
-from ramify.ops.grow import grow
+from ramify.ops.growing.grow import grow
 from tests.ops.networks import shake
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.config import Config, NetworkConfig
+from ramify.config.rules import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan

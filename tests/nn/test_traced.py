@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import fx
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.exit import EXITS
 from ramify.nn.network import Network

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.cells import CellPlan
 from ramify.nn.cells.two_layer import BasicCell
 from ramify.nn.masked import MaskedConv2d

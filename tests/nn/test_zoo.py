@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.config import EXITS_AT, PUBLISHED, NetworkConfig
+from ramify.config.rules import EXITS_AT, PUBLISHED, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.cells import CELLS
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, plan
 from ramify.nn.zoo import ZOO
-from ramify.ops.channels import alive, channels
-from ramify.ops.compact import compact
 from ramify.ops.cost import cost, place_exits
-from ramify.ops.grow import grow
-from ramify.ops.prune import prune
+from ramify.ops.growing.grow import grow
+from ramify.ops.pruning.channels import alive, channels
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.run.checkpoint import Card, card_with, pack_model, read_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architectures.md").read_text()

@@ -8,13 +8,13 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.exit import GRID, ONE_PIXEL
 from ramify.nn.graph import ChannelGroup, Places
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, StagePlan, existing_cells
-from ramify.ops.channels import owner
+from ramify.ops.pruning.channels import owner
 
 KINDS = ("dense", "iterative", "full_ic", "full")
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.network import Network
 from tests.ops.networks import shake
 

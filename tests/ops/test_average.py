@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.average import Average, average_decay
-from ramify.ops.grow import grow
-from ramify.ops.prune import apply_pruning, plan_pruning, prune
+from ramify.ops.growing.grow import grow
+from ramify.ops.growing.widen import widen
+from ramify.ops.pruning.prune import apply_pruning, plan_pruning, prune
 from ramify.ops.surgery import revived
-from ramify.ops.widen import widen
 
 CONFIG = NetworkConfig(structure=(1, 0, 1), channels=4, input_shape=(1, 8, 8), classes=10)
 SEEN = "stem.norm.num_batches_tracked"

@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.attach import attach_exits
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
-from ramify.ops.compact import compact
 from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import FEWEST, fold
-from ramify.ops.prune import prune
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.ops.rewrite import rewritten
 from tests.nn.test_attach import PICTURES, Mixer, Residual, trained, vgg
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.network import Network
 from ramify.ops.freeze import freeze_trunk, train_what_learns
 from ramify.ops.loss import exit_losses

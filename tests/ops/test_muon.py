@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.ops.channels import channels, mask_channels, owner, silence
-from ramify.ops.compact import compact
-from ramify.ops.grow import grow
+from ramify.ops.growing.grow import grow
+from ramify.ops.growing.widen import widen
 from ramify.ops.loss import exit_losses
 from ramify.ops.muon import Muon, orthogonal
-from ramify.ops.prune import prune
+from ramify.ops.pruning.channels import channels, mask_channels, owner, silence
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import (
     load_optimizer_state,
     optimizer_state,
@@ -20,7 +21,6 @@ from ramify.ops.surgery import (
     revived,
     set_masks,
 )
-from ramify.ops.widen import widen
 
 CONFIG = NetworkConfig(structure=(1, 0, 1), channels=4, input_shape=(1, 8, 8), classes=10)
 

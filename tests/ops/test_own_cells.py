@@ -9,25 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramify.config import NetworkConfig
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError, InputError
+from ramify.exporting.check import Staged, logits_of
+from ramify.exporting.graphs import plain
+from ramify.exporting.onnx import to_stages
 from ramify.nn.cells import CELLS, Cell, CellPlan
 from ramify.nn.cells.base import Identities
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network
-from ramify.ops.compact import compact
 from ramify.ops.cost import cost
 from ramify.ops.fold import fold
-from ramify.ops.grow import can_copy, can_keep, grow
+from ramify.ops.growing.grow import can_copy, can_keep, grow
+from ramify.ops.growing.widen import widen
 from ramify.ops.loss import exit_losses
-from ramify.ops.prune import prune
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import parameter_groups
-from ramify.ops.widen import widen
 from ramify.run.checkpoint import Card, pack_model, read_model
-from ramify.ship.check import Staged, logits_of
-from ramify.ship.graphs import plain
-from ramify.ship.onnx import to_stages
 
 IMAGES = torch.rand(6, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6) % 3

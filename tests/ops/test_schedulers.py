@@ -7,10 +7,10 @@ import torch
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.network import Network
-from ramify.ops.grow import grow
+from ramify.ops.growing.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.surgery import parameter_groups
 

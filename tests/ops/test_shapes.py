@@ -7,21 +7,21 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
-from ramify.ops.channels import channels
-from ramify.ops.compact import compact
-from ramify.ops.convert import cut, to_cnn, to_sdn
 from ramify.ops.cost import cost
-from ramify.ops.extend import extend, overlap
 from ramify.ops.fold import fold
-from ramify.ops.grow import can_copy, can_keep, grow
-from ramify.ops.prune import prune
-from ramify.ops.saliency import SALIENCIES
+from ramify.ops.growing.convert import cut, to_cnn, to_sdn
+from ramify.ops.growing.extend import extend, overlap
+from ramify.ops.growing.grow import can_copy, can_keep, grow
+from ramify.ops.growing.widen import widen
+from ramify.ops.pruning.channels import channels
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
+from ramify.ops.pruning.saliency import SALIENCIES
 from ramify.ops.surgery import parameter_groups
-from ramify.ops.widen import widen
 from ramify.run.checkpoint import Card, pack_model, read_model
 from tests.ops.networks import kind_of
 from tests.ops.shapes import BASE, SHAPES, pictures, shaped

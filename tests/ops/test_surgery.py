@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 from ramify.nn.network import Network
-from ramify.ops.channels import alive, channels, owner
-from ramify.ops.compact import compact
-from ramify.ops.grow import grow
-from ramify.ops.prune import prune
+from ramify.ops.growing.grow import grow
+from ramify.ops.growing.widen import widen
+from ramify.ops.pruning.channels import alive, channels, owner
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import (
     check_followers,
     lay_state,
@@ -24,9 +25,8 @@ from ramify.ops.surgery import (
     revived,
     set_masks,
 )
-from ramify.ops.widen import widen
+from tests.ops.growing.test_inherit import KINDS, seed_network, step
 from tests.ops.networks import index_of, pictures_for
-from tests.ops.test_inherit import KINDS, seed_network, step
 
 Groups = list[dict[str, object]]
 

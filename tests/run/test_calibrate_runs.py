@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.configfile import read_config
+from ramify.config.read import read_config
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError
 from ramify.ops.exits.policy import follow
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import read_lines
-from ramify.run.prepare import deal
+from ramify.run.pictures import deal
 from ramify.run.readback import remeasure
 from ramify.run.saved import load, load_policy
-from ramify.run.train import train
+from ramify.training.loop import train
 from tests.conftest import CommandLine, tiny
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import CheckpointError
 from ramify.files import replace_folder
 from ramify.nn.masked import masked_layers

@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 
 from ramify.errors import RunError
 from ramify.run.checkpoint import read_model
+from ramify.run.derive import converted_config
 from ramify.run.events import EpochDone, Event, Started
-from ramify.run.prepare import converted_config
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.run.train import resume, train
+from ramify.training.loop import resume, train
 from tests.conftest import CommandLine, tiny
 
 FAST = ("train.epochs=3", "train.milestones=[2]")

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.configfile import read_config
+from ramify.config.read import read_config
 from ramify.errors import ConfigError
 from ramify.nn.network import Network
 from ramify.run.distributed import ALONE, checksum, together
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.run.train import resume, train
+from ramify.training.loop import resume, train
 from tests.conftest import edit_config, tiny
 
 COMMON = """

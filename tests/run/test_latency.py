@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.nn.network import Network
 from ramify.run.latency import exit_latencies, in_turn
 

@@ -10,17 +10,18 @@ import torch
 from PIL import Image
 
 import ramify as package
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.data.manifest import PARTS, read_manifest
 from ramify.errors import ConfigError, DataError, InputError
 from ramify.run.calibrate import calibrate_run
-from ramify.run.dealing import parts_of_run
+from ramify.run.derive import child_config
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Started, StoppedEarly
 from ramify.run.measuring import pictures_to_measure
-from ramify.run.prepare import child_config, prepare
+from ramify.run.pictures import parts_of_run
 from ramify.run.readback import remeasure
-from ramify.run.train import resume, train
+from ramify.training.loop import resume, train
+from ramify.training.prepare import prepare
 from tests.conftest import CommandLine, tiny
 
 PHOTOS = Path("photos")

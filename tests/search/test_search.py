@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 
 import pytest
 
-from ramify.configfile import read_config
+from ramify.config.read import read_config
 from ramify.errors import InputError, RunError
 from ramify.run.folder import locked, read_lines
 from ramify.search.coordinator import Notify, StepTaken, WorkBegan, WorkEvent, coordinate
@@ -22,7 +22,7 @@ from ramify.search.measure import measure
 from ramify.search.space import Space, parse_space
 from ramify.search.storage import patiently
 from ramify.search.study import STOP, Search, config_of_trial, open_search, start_search
-from ramify.show.front import front_csv, front_json, front_sentences, front_table, plot_front
+from ramify.show.terminal.front import front_csv, front_json, front_sentences, front_table, plot_front
 
 TRIALS = 5
 P = ParamSpec("P")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.configfile import read_config
+from ramify.config.read import read_config
 from ramify.errors import ConfigError
 from ramify.search.draw import place, rising, suggest
 from ramify.search.sampling import propose

@@ -1,6 +1,6 @@
 import pytest
 
-from ramify.config import Config, NetworkConfig
+from ramify.config.rules import Config, NetworkConfig
 from ramify.show.words import count, duration, network_words, percent, plural, short
 
 

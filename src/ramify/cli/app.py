@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from ramify import __version__
 from ramify.cli.bench import bench
 from ramify.cli.calibrate import calibrate
 from ramify.cli.config import config
@@ -20,6 +19,7 @@ from ramify.cli.search import app as search
 from ramify.cli.serve import serve
 from ramify.cli.sweep import sweep
 from ramify.cli.train import train
+from ramify.version import __version__
 
 app = typer.Typer(
     name="ramify",

@@ -41,9 +41,9 @@ def bench(
     - `ramify bench photos-dense --engines eager,onnx --batches 1 --threads 1 --threshold 0.9`
     - `ramify bench runs/photos-dense/onnx --json`
     """
-    from ramify.ship.bench import benchmark
-    from ramify.ship.bench_files import home_of, keep_bench
-    from ramify.ship.bench_table import bench_lines, bench_sentences, bench_tables, legend
+    from ramify.bench.files import home_of, keep_bench
+    from ramify.bench.measure import benchmark
+    from ramify.bench.table import bench_lines, bench_sentences, bench_tables, legend
 
     there = runs_dir or RUNS_DIR
     found = benchmark(

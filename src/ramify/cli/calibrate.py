@@ -58,7 +58,7 @@ def calibrate(
     """
     from ramify.run.calibrate import calibrate_run
     from ramify.run.saved import find_run
-    from ramify.show.tables import cut_sentence, policy_table
+    from ramify.show.terminal.tables import cut_sentence, policy_table
 
     run = find_run(name, runs_dir or RUNS_DIR)
     found = calibrate_run(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, RenderableType
 
+from ramify.config.presets import presets
 from ramify.data.names import printable
 from ramify.errors import ConfigError
 from ramify.files import is_file
-from ramify.presets import presets
 from ramify.shortage import usable_threads
 
 if TYPE_CHECKING:

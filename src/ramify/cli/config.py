@@ -28,8 +28,8 @@ def config(
     - `ramify config --keys train.ema`
     - `ramify config --presets`
     """
-    from ramify.config import resolve
-    from ramify.configfile import read_configs, to_yaml
+    from ramify.config.read import read_configs, to_yaml
+    from ramify.config.rules import resolve
 
     if ready:
         _print_presets(as_json)
@@ -46,7 +46,7 @@ def config(
 
 
 def _print_presets(as_json: bool) -> None:
-    from ramify.presets import presets, purpose
+    from ramify.config.presets import presets, purpose
 
     found = {name: purpose(path) for name, path in presets().items()}
     if as_json:
@@ -59,8 +59,8 @@ def _print_presets(as_json: bool) -> None:
 
 
 def _print_keys(wanted: list[str], as_json: bool) -> None:
-    from ramify.config import describe, keys
-    from ramify.yamltext import to_text
+    from ramify.config.rules import describe, keys
+    from ramify.config.yamltext import to_text
 
     there = dict(keys())
     asked = [name for name in there if not wanted or any(f"{name}.".startswith(f"{each}.") for each in wanted)]

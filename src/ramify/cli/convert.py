@@ -40,9 +40,9 @@ def convert(
     """
     if (to is None) == (cut is None):
         raise ConfigError("convert: got " + ("neither" if to is None else "both") + "; accepted: --to or --cut")
-    from ramify.run.prepare import converted_config
+    from ramify.run.derive import converted_config
     from ramify.run.saved import find_run
-    from ramify.run.train import train
+    from ramify.training.loop import train
 
     parent = find_run(name, runs_dir or RUNS_DIR)
     config = converted_config(parent, to if to is not None else cut or 0, overrides or ())

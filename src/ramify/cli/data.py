@@ -32,7 +32,7 @@ def data(
     - `ramify data data.source=cifar10`
     - `ramify data data.source=photos.zip data.size=64 --near`
     """
-    from ramify.configfile import read_config
+    from ramify.config.read import read_config
     from ramify.data.duplicates import copies, copies_line, near_copies
     from ramify.data.sources import load_pictures
     from ramify.errors import DataError
@@ -113,7 +113,7 @@ def _tell(source: str, pictures: "PictureSet") -> None:
 
 
 def _tell_skipped(files: "Files") -> None:
-    from ramify.run.dealing import passed_over_line
+    from ramify.run.pictures import passed_over_line
 
     line = passed_over_line(files)
     if line is not None:

@@ -45,9 +45,9 @@ def evaluate(
     """
     from ramify.run.readback import remeasure
     from ramify.run.saved import find_saved
-    from ramify.show.analysis import analysis_tables
-    from ramify.show.classes import chosen_results, class_tables, matrix_table, write_csv
-    from ramify.show.tables import exit_table, obeyed_line, outcome_line, ranking_table
+    from ramify.show.terminal.analysis import analysis_tables
+    from ramify.show.terminal.classes import chosen_results, class_tables, matrix_table, write_csv
+    from ramify.show.terminal.tables import exit_table, obeyed_line, outcome_line, ranking_table
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)

@@ -61,7 +61,7 @@ def export(
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     if to == "hub":
-        from ramify.ship.hub import write_hub
+        from ramify.exporting.hub import write_hub
 
         folder = write_hub(run, out, overwrite=overwrite, licence=licence, measure=measure)
         if as_json:
@@ -69,8 +69,8 @@ def export(
             return
         say(f"written to {folder}; read it back with: ramify.load({str(folder)!r})")
         return
-    from ramify.ship.export import export
-    from ramify.ship.export_table import export_table, losses
+    from ramify.exporting.table import export_table, losses
+    from ramify.exporting.write import export
 
     found = export(
         run,

@@ -29,9 +29,9 @@ def info(
     from ramify.run.folder import is_run
     from ramify.run.readback import describe
     from ramify.run.saved import find_saved, read_saved
-    from ramify.show.groups import groups_of
-    from ramify.show.grouptable import group_table, table_sentence, write_tables
-    from ramify.show.tables import comparison_table, cut_sentence, policy_table, run_table
+    from ramify.show.terminal.groups import groups_of
+    from ramify.show.terminal.grouptable import group_table, table_sentence, write_tables
+    from ramify.show.terminal.tables import comparison_table, cut_sentence, policy_table, run_table
 
     runs = [find_saved(name, runs_dir or RUNS_DIR) for name in names]
     summaries = [describe(run) for run in runs]

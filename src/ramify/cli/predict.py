@@ -31,10 +31,10 @@ def predict(
     - `ramify predict photos-dense holiday/ --threshold 0.8 --json`
     - `ramify predict runs/photos-dense/onnx cat.jpg --threads 1`
     """
+    from ramify.answer.answerer import answerer
+    from ramify.answer.picture import find_pictures
+    from ramify.answer.predict import Predicted, predict_files, prediction_table, work_line
     from ramify.errors import InputError
-    from ramify.ship.answer import answerer
-    from ramify.ship.picture import find_pictures
-    from ramify.ship.predict import Predicted, predict_files, prediction_table, work_line
 
     network = answerer(name, runs_dir or RUNS_DIR, threshold, threads_here(threads))
     found = list(predict_files(network, find_pictures(pictures)))

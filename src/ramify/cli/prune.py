@@ -33,9 +33,9 @@ def prune(
     - `ramify prune digits-dense prune.unit=channel --compact`
     - `ramify prune lean --compact`
     """
-    from ramify.run.prepare import child_config
+    from ramify.run.derive import child_config
     from ramify.run.saved import find_run
-    from ramify.run.train import train
+    from ramify.training.loop import train
 
     config = child_config(find_run(name, runs_dir or RUNS_DIR), overrides or (), compact)
     run_one(

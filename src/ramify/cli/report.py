@@ -34,9 +34,9 @@ def report(
     - `ramify report sweeps/mine/runs/* --csv table.csv --plot figure.svg`
     """
     from ramify.run.saved import find_run
-    from ramify.show.groups import groups_of
-    from ramify.show.grouptable import write_tables
     from ramify.show.report.write import report as write
+    from ramify.show.terminal.groups import groups_of
+    from ramify.show.terminal.grouptable import write_tables
 
     there = runs_dir or RUNS_DIR
     path = write(names, out=out, runs_dir=there, progress=None if as_json else download_lines(say))

@@ -134,7 +134,7 @@ def status(name: Name, storage: Storage = None, as_json: AsJson = False, searche
     from ramify.search.measure import epochs_done
     from ramify.search.study import STOP, open_search, verdicts_of
     from ramify.search.task import in_use
-    from ramify.show.front import front_sentences
+    from ramify.show.terminal.front import front_sentences
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
     trials, front, left = search.trials(), front_of(search), verdicts_of(search)
@@ -192,7 +192,7 @@ def front(
     from ramify.files import write_atomic
     from ramify.search.front import front_of, importances
     from ramify.search.study import open_search
-    from ramify.show.front import front_csv, front_json, plot_front
+    from ramify.show.terminal.front import front_csv, front_json, plot_front
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
     found = front_of(search)
@@ -211,7 +211,7 @@ def front(
 
 def _show_front(search: "Search") -> None:
     from ramify.search.front import front_of, importances
-    from ramify.show.front import front_sentences, front_table, importance_table
+    from ramify.show.terminal.front import front_sentences, front_table, importance_table
 
     found = front_of(search)
     if found.best:
@@ -236,7 +236,7 @@ def _work(search: "Search", engine: "TaskEngine", as_json: bool) -> bool:
     """Coordinate ``search``; whether it was left before it was done."""
     from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
     from ramify.search.study import STOP
-    from ramify.show.front import event_line
+    from ramify.show.terminal.front import event_line
 
     def write(event: WorkEvent) -> None:
         say(

@@ -40,12 +40,12 @@ def serve(
     - `ramify serve runs/photos-dense/onnx --port 9000`
     - `curl -F file=@cat.jpg http://127.0.0.1:8000/api/predict`
     """
+    from ramify.answer.answerer import answerer
+    from ramify.answer.samples import pictures_to_try
     from ramify.run.saved import run_behind
-    from ramify.ship.answer import answerer
-    from ramify.ship.guard import Origins
-    from ramify.ship.samples import pictures_to_try
-    from ramify.ship.server import Limits, need_server
-    from ramify.ship.serving import serve
+    from ramify.serve.guard import Origins
+    from ramify.serve.run import serve
+    from ramify.serve.server import Limits, need_server
 
     need_server()
     origins = Origins(tuple(name.lower().rstrip("/") for name in allow_origin or ()))

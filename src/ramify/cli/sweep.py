@@ -81,7 +81,7 @@ def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str
     from ramify.search.coordinator import leaving_on_signals
     from ramify.search.study import STOP
     from ramify.search.sweep import RunsUnderWay, run_sweep
-    from ramify.show.sweep import SweepView
+    from ramify.show.terminal.sweep import SweepView
 
     console = Console()
     with (
@@ -103,9 +103,9 @@ def _compare(
     sweep: "Sweep", failed: dict[str, str], csv: Path | None, latex: Path | None, plot: Path | None, as_json: bool
 ) -> None:
     from ramify.run.folder import read_summary
-    from ramify.show.groups import groups_of
-    from ramify.show.grouptable import group_table, groups_json, table_sentence, write_tables
     from ramify.show.report.write import report
+    from ramify.show.terminal.groups import groups_of
+    from ramify.show.terminal.grouptable import group_table, groups_json, table_sentence, write_tables
 
     there = [sweep.run(config) for config in sweep.configs if config.name not in failed]
     folders = [folder for folder in there if read_summary(folder) is not None]

@@ -24,8 +24,8 @@ from ramify.cli.common import (
 )
 from ramify.cli.report import report_of
 from ramify.errors import ConfigError, RamifyError, RunError
-from ramify.run.allocator import bound_memory, keep_freed_memory
 from ramify.shortage import refusal
+from ramify.training.allocator import bound_memory, keep_freed_memory
 
 Track = Annotated[
     list[str] | None,
@@ -35,7 +35,7 @@ Track = Annotated[
 if TYPE_CHECKING:
     from types import FrameType
 
-    from ramify.config import Config
+    from ramify.config.rules import Config
     from ramify.data.fetch import Progress
     from ramify.run.events import Observer
     from ramify.run.summary import Summary
@@ -89,7 +89,7 @@ def train(
     """
     bound_memory()
     keep_freed_memory()
-    from ramify.show.tracking import trackers
+    from ramify.show.trackers.registry import trackers
 
     given, track = given or [], track or []
     if resume is not None:
@@ -99,7 +99,7 @@ def train(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
         from ramify.run.saved import find_run
-        from ramify.run.train import resume as go_on
+        from ramify.training.loop import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
         logs = trackers(track, warn, folder)
@@ -110,7 +110,7 @@ def train(
         run_one(gone_on, quiet, as_json, logs)
         return
 
-    from ramify.configfile import read_configs
+    from ramify.config.read import read_configs
 
     files, overrides = sort_given(given)
     if runs_dir is not None:
@@ -130,7 +130,7 @@ def train(
         if not trust:
             _no_code(f"the search {from_search}", found[0])
     if rescaled is not None:
-        from ramify.rescaling import rescale
+        from ramify.config.rescaling import rescale
 
         found = [rescale(config, rescaled) for config in found]
     configs = _repeated(_folded(found, folds), repeats)
@@ -147,7 +147,7 @@ def train(
 
 def _no_code_of_runs(files: Sequence[Path]) -> None:
     """See that no file is the configuration in a run's folder, which somebody else may have made, and names code."""
-    from ramify.configfile import read_configs
+    from ramify.config.read import read_configs
     from ramify.run.folder import is_run
 
     for path in files:
@@ -157,7 +157,7 @@ def _no_code_of_runs(files: Sequence[Path]) -> None:
 
 
 def _no_code(source: str, config: "Config") -> None:
-    from ramify.run.train import untrusted
+    from ramify.training.loop import untrusted
 
     if config.network.module is not None and config.parent is None:
         raise ConfigError(untrusted(source, config.network.module))
@@ -167,7 +167,7 @@ Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
 
 
 def _training(config: "Config", overwrite: bool, strict: bool = False) -> Training:
-    from ramify.run.train import train as train_one
+    from ramify.training.loop import train as train_one
 
     return lambda observers, progress: train_one(
         config, observers, overwrite=overwrite, progress=progress, strict=strict
@@ -217,7 +217,7 @@ def _names_differ(configs: "list[Config]") -> None:
 
 def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Observer]" = ()) -> None:
     """One run, watched as was asked for, and its figures at the end."""
-    from ramify.show.tables import run_table
+    from ramify.show.terminal.tables import run_table
 
     with _watching(quiet, as_json, logs) as (observers, progress):
         summary = training(observers, progress)
@@ -252,7 +252,7 @@ def _several(
 
 
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
-    from ramify.show.tables import accuracies, comparison_table, mean_and_deviation
+    from ramify.show.terminal.tables import accuracies, comparison_table, mean_and_deviation
 
     if not summaries or not first_process():
         return
@@ -272,8 +272,8 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
     from rich.console import Console
 
     from ramify.run.events import Event, Started
-    from ramify.show.lines import json_lines, plain_lines
-    from ramify.show.live import LiveView
+    from ramify.show.terminal.lines import json_lines, plain_lines
+    from ramify.show.terminal.live import LiveView
 
     names: list[str] = []
 

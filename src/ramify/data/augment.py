@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch.nn import functional as F
 
-from ramify.sections import NEVER_MIRRORED
+from ramify.config.keys import NEVER_MIRRORED
 
 Augmentation = Literal["none", "crop", "crop_flip"]
 Asked = Literal["auto", "none", "crop", "crop_flip", "strong", "photo"]

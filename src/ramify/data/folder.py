@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.archive import list_archive, members, read_archive
 from ramify.data.cache import cached, digest, pixel_file
 from ramify.data.decode import File, Reading, Size, content_digest, decoding

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ramify.config import DataConfig
+from ramify.config.rules import DataConfig
 from ramify.data.cache import cache_folder, cached, digest
 from ramify.data.decode import Size, content_digest
 from ramify.data.digits import load_digits

@@ -131,7 +131,7 @@ def branches(
 
     Example:
         >>> import torch
-        >>> from ramify.ops.grow import grow
+        >>> from ramify.ops.growing.grow import grow
         >>> def block(channels):
         ...     return nn.Sequential(nn.Conv2d(channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
         >>> network = branches(block(1), [block(8), block(8)], example=torch.rand(1, 1, 8, 8), classes=10)

@@ -124,7 +124,7 @@ class Attached(Branching):
         return self
 
     def channel_groups(self) -> tuple[ChannelGroup, ...]:
-        """See :func:`ramify.ops.channels.channels`: groups of layers that have masks."""
+        """See :func:`ramify.ops.pruning.channels.channels`: groups of layers that have masks."""
         known = masked_layers(self).keys()
         return tuple(
             group

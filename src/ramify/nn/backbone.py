@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError, InputError
 from ramify.nn.attach import attach_exits
 from ramify.nn.attached import Attached

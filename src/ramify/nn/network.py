@@ -1,6 +1,6 @@
 """The network: a stem, then stages, each ending in an exit; ``forward`` gives the logits of every exit.
 
-Depth is data: a :class:`~ramify.config.NetworkConfig` and a number of stages rebuild a network exactly,
+Depth is data: a :class:`~ramify.config.rules.NetworkConfig` and a number of stages rebuild a network exactly,
 so a saved one always loads strictly.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramify.config import Config, NetworkConfig
+from ramify.config.rules import Config, NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.nn.cells import CELLS, CellPlan, output_size
@@ -256,7 +256,7 @@ class Network(Branching):
         return ({"stem": self.stem} if stage == 0 else {}) | super().stage_modules(stage)
 
     def channel_groups(self) -> tuple[ChannelGroup, ...]:
-        """See :func:`ramify.ops.channels.channels`."""
+        """See :func:`ramify.ops.pruning.channels.channels`."""
         return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:

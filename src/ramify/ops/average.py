@@ -78,7 +78,7 @@ class Average(Generic[N]):
         """What to call after each training step of ``network``, until a parameter of it is replaced.
 
         Example:
-            >>> from ramify.config import NetworkConfig
+            >>> from ramify.config.rules import NetworkConfig
             >>> from ramify.nn.network import Network
             >>> network = Network(NetworkConfig(kind="full", structure=(0,), input_shape=(1, 8, 8), classes=2))
             >>> average = Average.of(network, decay=0.5)

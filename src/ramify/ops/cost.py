@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
+from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.recording import Operation, Recorder
-from ramify.yamltext import to_text
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def fold(network: Branching) -> "Folded":
         network: any network, in any mode; it stays as it is, and the copy stands on its device in its precision.
 
     Example:
-        >>> from ramify.config import NetworkConfig
+        >>> from ramify.config.rules import NetworkConfig
         >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2).eval()
         >>> images = torch.rand(5, 1, 8, 8)

@@ -19,7 +19,7 @@ def freeze_trunk(network: Branching) -> None:
     """Freeze everything but the internal classifiers.
 
     Example:
-        >>> from ramify.config import NetworkConfig
+        >>> from ramify.config.rules import NetworkConfig
         >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(kind="full_ic", structure=(1, 0), input_shape=(1, 8, 8), classes=2))
         >>> freeze_trunk(network)

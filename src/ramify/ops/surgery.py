@@ -61,7 +61,7 @@ def parameter_groups(
         slow_rate: more than 0.
 
     Example:
-        >>> from ramify.config import NetworkConfig
+        >>> from ramify.config.rules import NetworkConfig
         >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
         >>> optimizer = torch.optim.SGD(parameter_groups(network, 1e-4), lr=0.1, momentum=0.9)

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import replace_folder
@@ -13,11 +13,12 @@ from ramify.ops.cost import cost
 from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.exits.policy import Combine, Fallback
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
-from ramify.run.dealing import Parts, parts_of_run
+from ramify.run.derive import fit_to
+from ramify.run.device import computing_with, place
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
-from ramify.run.prepare import computing_with, fit_to, place
+from ramify.run.pictures import Parts, parts_of_run
 from ramify.run.saved import checkpoint_of
 
 

@@ -19,8 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ramify import __version__
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import CheckpointError, InputError, field_of
 from ramify.files import is_file, readable_folder
 from ramify.nn.attached import Attached
@@ -31,6 +30,7 @@ from ramify.ops.exits.calibrate import Calibration
 from ramify.ops.surgery import kept_tensors, load_optimizer_state, optimizer_state
 from ramify.run.evaluate import Score
 from ramify.sealed import check_seal, checksum, parse_object, sealed_json, unreadable
+from ramify.version import __version__
 
 FORMAT = 1
 """Version of the files; a reader refuses those of a later one."""
@@ -61,7 +61,7 @@ class Card:
         epoch: the last epoch that it was trained in.
         grown: for each growth the stage, counted from 0, and the epoch before which it came.
         plans: widths of the stages where they are not those of the configuration (see
-            :func:`ramify.ops.compact.compact`), else None.
+            :func:`ramify.ops.pruning.compact.compact`), else None.
         valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
         policy: thresholds for early exits, once they are calibrated.
         background: what transparent pictures were laid on, and are to be.

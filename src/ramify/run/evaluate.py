@@ -78,7 +78,7 @@ def evaluate(
     ``flip`` each picture is answered by the mean of its logits and those of its mirror.
 
     Example:
-        >>> from ramify.config import NetworkConfig
+        >>> from ramify.config.rules import NetworkConfig
         >>> from ramify.nn.network import Network
         >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), stages=2)
         >>> part = Part(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]))

@@ -21,10 +21,10 @@ An observer is any callable; it may ignore what it does not know.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ramify.config import Config
-from ramify.ops.grow import Growth
-from ramify.ops.prune import Pruning
-from ramify.ops.widen import Widening
+from ramify.config.rules import Config
+from ramify.ops.growing.grow import Growth
+from ramify.ops.growing.widen import Widening
+from ramify.ops.pruning.prune import Pruning
 from ramify.run.evaluate import Score
 from ramify.run.summary import Summary
 

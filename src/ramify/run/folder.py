@@ -22,8 +22,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 
-from ramify.config import Config
-from ramify.configfile import to_yaml
+from ramify.config.read import to_yaml
+from ramify.config.rules import Config
 from ramify.data.manifest import MANIFESTS
 from ramify.errors import CheckpointError, ConfigError, InputError, field_of
 from ramify.files import SUFFIX, cannot_write, finish_swap, is_file, sweep, write_atomic

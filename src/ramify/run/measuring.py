@@ -5,15 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.data.manifest import Manifest, changes, match, read_manifest
 from ramify.data.pictures import Part, PictureSet, joined
 from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import take
 from ramify.errors import ConfigError, InputError
-from ramify.run.dealing import (
+from ramify.run.folder import CONFIG, is_run, read_summary
+from ramify.run.pictures import (
     KEPT,
     is_same_place,
     is_same_source,
@@ -22,7 +23,6 @@ from ramify.run.dealing import (
     passed_over_line,
     whole,
 )
-from ramify.run.folder import CONFIG, is_run, read_summary
 
 VALIDATION = "validation pictures"
 UNFINISHED = "the run has not finished: these are its validation pictures, and its test pictures are read at its end"

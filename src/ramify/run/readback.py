@@ -8,7 +8,7 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from ramify.config import Config, DataConfig
+from ramify.config.rules import Config, DataConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.trigger import stamp
@@ -19,11 +19,11 @@ from ramify.ops.exits.measures import Ranking, rank
 from ramify.ops.exits.policy import Policy, follow
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
 from ramify.run.classes import ClassResults, class_results
+from ramify.run.device import computing_with, place
 from ramify.run.evaluate import all_logits, score
 from ramify.run.folder import is_run, read_summary
 from ramify.run.latency import exit_latencies
 from ramify.run.measuring import VALIDATION, pictures_to_measure
-from ramify.run.prepare import computing_with, place
 from ramify.run.saved import config_of, read_saved
 from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
 

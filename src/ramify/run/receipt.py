@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ramify.nn.branching import Branching
-from ramify.ops.compact import Compaction
+from ramify.ops.pruning.compact import Compaction
 from ramify.run.latency import Latency, paired_latency
 
 BATCHES = (1, 64)

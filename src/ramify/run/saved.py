@@ -9,8 +9,8 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramify.config import Config, NetworkConfig
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config, NetworkConfig
 from ramify.errors import InputError
 from ramify.files import is_file, readable_folder, replace_folder
 from ramify.nn.attached import Attached

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ramify import __version__
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
@@ -16,6 +15,7 @@ from ramify.ops.cost import cost, stage_density
 from ramify.run.checkpoint import Card
 from ramify.run.evaluate import Score
 from ramify.run.receipt import Receipt
+from ramify.version import __version__
 
 
 @dataclass(frozen=True)

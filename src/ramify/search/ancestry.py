@@ -1,19 +1,19 @@
 """Which trial a new one begins as: the one that has already trained most of its network.
 
-A trial whose structure extends that of an earlier one starts as its grown child, see :mod:`ramify.ops.extend`. The
-choice is a function of the record alone, so that every worker would make the same.
+A trial whose structure extends that of an earlier one starts as its grown child, see :mod:`ramify.ops.growing.extend`.
+The choice is a function of the record alone, so that every worker would make the same.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.config import Config, births, resolve
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config, births, resolve
 from ramify.files import readable_folder, replace_folder, write_atomic
-from ramify.ops.extend import overlap
+from ramify.ops.growing.extend import overlap
+from ramify.run.derive import STAYS
 from ramify.run.folder import CONFIG, is_run
-from ramify.run.prepare import STAYS
 
 FREE = ("batch_size", "augment")
 """Keys of the section ``data`` that change neither the pictures nor how they are dealt out."""

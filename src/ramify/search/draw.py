@@ -5,10 +5,10 @@ from typing import Protocol
 
 import yaml
 
-from ramify.config import Config
+from ramify.config.rules import Config
+from ramify.config.yamltext import Loader, to_text
 from ramify.search.space import Space
 from ramify.search.vary import Vary
-from ramify.yamltext import Loader, to_text
 
 
 class Draws(Protocol):

@@ -24,9 +24,9 @@ from typing import Generic, ParamSpec, Protocol, TypeVar
 import torch
 import yaml
 
+from ramify.config.yamltext import Loader, to_text
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.search.storage import ANSWER_SECONDS
-from ramify.yamltext import Loader, to_text
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 """What ``--on`` accepts besides ``dask://host:port``, and the class of dask-jobqueue."""

@@ -8,24 +8,25 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramify.config import Config, births
-from ramify.configfile import read_config
+from ramify.config.keys import DYNAMIC
+from ramify.config.read import read_config
+from ramify.config.rules import Config, births
 from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
-from ramify.ops.compact import compact
 from ramify.ops.cost import Cost, cost
 from ramify.ops.exits.calibrate import calibrate
-from ramify.run.dealing import parts_of_run
+from ramify.ops.pruning.compact import compact
+from ramify.run.derive import fit_to
+from ramify.run.device import computing_with, place
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, locked
 from ramify.run.latency import exit_latencies
-from ramify.run.prepare import computing_with, fit_to, place
+from ramify.run.pictures import parts_of_run
 from ramify.run.saved import read_saved
 from ramify.schedule import prune_targets
 from ramify.search.goals import Objective, load_function
-from ramify.sections import DYNAMIC
 
 
 def epochs_done(folder: Path) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
 
-from ramify.configfile import read_config
+from ramify.config.read import read_config
 from ramify.errors import ConfigError, RunError
 from ramify.search.draw import suggest
 from ramify.search.goals import directions

@@ -35,13 +35,13 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ramify.config import Config, describe
-from ramify.configfile import read_config, to_yaml
+from ramify.config.keys import Key, Number, Section, Whole
+from ramify.config.read import read_config, to_yaml
+from ramify.config.rules import Config, describe
+from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
 from ramify.search.vary import KNOWN, OWNED, SPECIAL, Vary, as_lists, as_tuples, dotted, own_faults, unknown, wrong
-from ramify.sections import Key, Number, Section, Whole
-from ramify.yamltext import Dumper, Loader, to_text
 
 
 def _objective(given: object) -> object:
@@ -178,7 +178,7 @@ class Space(Section):
 
     @property
     def overrides(self) -> list[str]:
-        """The base as overrides for :func:`ramify.configfile.read_config`."""
+        """The base as overrides for :func:`ramify.config.read.read_config`."""
         return [*(f"{key}={to_text(value)}" for key, value in self.base), f"train.epochs={self.epochs}"]
 
     @property

@@ -23,8 +23,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
 from ramify.run.folder import is_run

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import yaml
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
+from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
@@ -31,7 +32,6 @@ from ramify.search.engine import TaskEngine, TaskLostError, Tasks
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
 from ramify.search.vary import as_lists, as_tuples, dotted
-from ramify.yamltext import Dumper, Loader, to_text
 
 SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")

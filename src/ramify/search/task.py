@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.errors import InputError, RamifyError, RunError
 from ramify.files import write_atomic
+from ramify.run.device import place
 from ramify.run.events import EpochDone, Event, Observer, Started
 from ramify.run.folder import is_run, locked, read_summary
-from ramify.run.prepare import place
 from ramify.run.summary import describe_machine
-from ramify.run.train import resume, train
 from ramify.search.ancestry import keep_rung
 from ramify.search.goals import Objective
 from ramify.search.measure import epochs_done, measure
+from ramify.training.loop import resume, train
 
 ASKED = "asked.json"
 """In the folder of a run: the configuration that was asked for, before it was resolved."""
@@ -55,7 +55,7 @@ def train_up_to(
         stop: a file; once it is there, training ends with the epoch that it is in.
 
     Raises:
-        RamifyError: as :func:`ramify.run.train.train`.
+        RamifyError: as :func:`ramify.training.loop.train`.
     """
     assert config.name is not None
     folder = Path(config.runs_dir) / config.name

@@ -6,11 +6,11 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ramify.config import SECTIONS, accepted, keys
-from ramify.configfile import read_config
+from ramify.config.keys import Section
+from ramify.config.read import read_config
+from ramify.config.rules import SECTIONS, accepted, keys
+from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
-from ramify.sections import Section
-from ramify.yamltext import to_text
 
 SPECIAL = ("structure", "keep_ratio_by_stage", "growth_times")
 """Entries of ``vary`` that are no keys: each becomes one, in a way of its own (see :mod:`ramify.search.draw`)."""

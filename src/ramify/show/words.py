@@ -1,6 +1,6 @@
 """Figures as people write them, the same in every table, line and view."""
 
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.run.events import Grew, Pruned, Regrown, Widened
 
 

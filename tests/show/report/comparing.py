@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.run.summary import recipe
-from ramify.show.groups import PolicyPoint, Run
+from ramify.show.terminal.groups import PolicyPoint, Run
 
 
 def settings(*overrides: str) -> Config:

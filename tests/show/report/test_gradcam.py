@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ramify.config import NetworkConfig
+from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.network import Network, Stage
-from ramify.ops.compact import compact
-from ramify.ops.prune import Unit, prune
+from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.prune import Unit, prune
 from ramify.show.report.gradcam import heat_maps
 
 SEED_CONFIG = NetworkConfig(structure=(1, 0, 1, 0), channels=4, input_shape=(3, 12, 10), classes=5)

@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
 from ramify.ops.exits.analysis import analyse
+from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
-from ramify.run.prepare import child_config, converted_config
-from ramify.run.train import train
 from ramify.show.report.drawing import network_section
 from ramify.show.report.facts import Facts, read_facts
 from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.single import SECTIONS, facts_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
+from ramify.training.loop import train
 from tests.conftest import edit_config, tiny
 
 pytestmark = pytest.mark.slow

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ramify.config import Config
-from ramify.show.groups import LAST, Group, Run, Spread, flat, spread
+from ramify.config.rules import Config
+from ramify.show.terminal.groups import LAST, Group, Run, Spread, flat, spread
 
 FREE = ("network.kind", "train.device", "train.threads", "train.compile", "train.record")
 """Keys that a baseline may have otherwise, besides those of ``growth``; without exits also their weights."""

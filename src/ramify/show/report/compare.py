@@ -6,7 +6,6 @@ from pathlib import Path
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.run.saved import checkpoint_of
-from ramify.show.groups import LAST, Group, Run, grouped, read_run, varied_keys
 from ramify.show.report.baseline import matches
 from ramify.show.report.compare_parts import pictures, plus_minus
 from ramify.show.report.compare_sections import (
@@ -20,6 +19,7 @@ from ramify.show.report.compare_sections import (
 )
 from ramify.show.report.compare_static import static_section
 from ramify.show.report.page import page
+from ramify.show.terminal.groups import LAST, Group, Run, grouped, read_run, varied_keys
 from ramify.show.words import plural
 
 NAMED = 4

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from ramify.show.groups import LAST, Group, Spread
+from ramify.show.terminal.groups import LAST, Group, Spread
 from ramify.show.words import short
 
 COLOURS = ("#3a6fd8", "#d0603a", "#2a9468", "#9a5bc8", "#bd8500", "#2391ab", "#c4487f", "#78838f")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ramify.show.groups import LAST, Group, Spread
 from ramify.show.report.baseline import Difference, Match
 from ramify.show.report.compare_parts import colour, exit_words, mark, plus_minus
 from ramify.show.report.plot import GREY, Figure, Plot, Table, Value, figure
+from ramify.show.terminal.groups import LAST, Group, Spread
 
 BARS = "Error bars: one standard deviation over the seeds; none where there is one seed."
 

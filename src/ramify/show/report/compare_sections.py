@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from html import escape
 from importlib import resources
 
-from ramify.show.groups import LAST, Group, Spread, differing, flat
+from ramify.config.yamltext import to_text
 from ramify.show.report.compare_parts import Cell, legend, pictures, plus_minus, scroll, sortable, swatch
 from ramify.show.report.compare_plots import amount_plot, epochs_plot, exits_plot, tradeoff_plot
 from ramify.show.report.page import Section
 from ramify.show.report.parts import missing, prose
 from ramify.show.report.plot import Table, Value, downloads_html, plot_html, table_html
+from ramify.show.terminal.groups import LAST, Group, Spread, differing, flat
 from ramify.show.words import count, duration, percent, plural
-from ramify.yamltext import to_text
 
 BARS = "Grey lines: one standard deviation, where there is any."
 UNFINISHED = "No run has finished; the test pictures are read once, at the end of a run."

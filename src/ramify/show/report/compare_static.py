@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from html import escape
 
-from ramify.show.groups import LAST, Group, Run
 from ramify.show.report.baseline import Difference, Match, differences, is_grown
 from ramify.show.report.compare_parts import exit_words, plus_minus, scroll
 from ramify.show.report.compare_plots import difference_plot
 from ramify.show.report.page import Section
 from ramify.show.report.parts import missing, prose
 from ramify.show.report.plot import Table, Value, plot_html, table_html
+from ramify.show.terminal.groups import LAST, Group, Run
 from ramify.show.words import plural
 
 LEAD = (

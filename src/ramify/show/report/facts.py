@@ -5,14 +5,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from ramify.config import Config
-from ramify.configfile import read_config
+from ramify.config.read import read_config
+from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.errors import CheckpointError, RamifyError, field_of
 from ramify.nn.branching import Branching
-from ramify.ops.grow import Growth
-from ramify.ops.prune import Pruning
-from ramify.ops.widen import Widening
+from ramify.ops.growing.grow import Growth
+from ramify.ops.growing.widen import Widening
+from ramify.ops.pruning.prune import Pruning
 from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
 from ramify.run.folder import CONFIG, EVENTS, METRICS, read_lines

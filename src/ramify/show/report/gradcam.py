@@ -38,7 +38,7 @@ def heat_maps(network: Branching, images: Tensor, classes: Tensor) -> Tensor:
         InputError: captum is not installed, shapes do not fit, or an exit has no map to look at, as in lenet300.
 
     Example:
-        >>> from ramify.config import NetworkConfig
+        >>> from ramify.config.rules import NetworkConfig
         >>> network = Network(NetworkConfig(structure=(0, 1, 0), input_shape=(1, 8, 8), classes=3), stages=2, seed=0)
         >>> images = torch.rand(5, 1, 8, 8)
         >>> heat_maps(network, images, network(images).argmax(dim=2)).shape

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ramify.config import Config
+from ramify.config.rules import Config
 from ramify.nn.attached import Attached
 from ramify.nn.cells import CellPlan
 from ramify.nn.masked import masked_layers

@@ -5,7 +5,7 @@ from base64 import b64encode
 from dataclasses import asdict
 from html import escape
 
-from ramify.configfile import to_yaml
+from ramify.config.read import to_yaml
 from ramify.show.report.facts import Facts
 from ramify.show.report.page import Section
 from ramify.show.report.parts import wide

@@ -1,0 +1,1 @@
+"""Answering pictures: from a saved network or from an exported folder."""

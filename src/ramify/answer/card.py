@@ -1,0 +1,364 @@
+"""What travels with an exported network: everything that an answer needs and that its graphs do not say.
+
+The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of
+the network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
+``ramify.json``. There is one reader, and it needs the standard library alone, as the runtime does.
+"""
+
+import io
+import json
+import math
+import types
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ramify.answer.needs import parse_onnx
+from ramify.errors import CheckpointError, InputError
+from ramify.files import is_file, readable_folder
+from ramify.ops.exits.certify import Certificate
+from ramify.ops.exits.sentences import asked_for
+from ramify.sealed import check_seal, checksum, parse_object, read_checked, sealed_json
+
+if TYPE_CHECKING:
+    from ramify.ops.exits.policy import Policy
+
+KEY = "ramify"
+"""The name of the card in the metadata of an ONNX file."""
+
+FORMAT = 2
+"""Version of the card; a reader refuses those of a later one, and of an earlier one, whose graphs decide nothing."""
+
+CARD = "ramify.json"
+CHECKSUMS = "checksums"
+"""The field of ``ramify.json`` with the SHA-256 of every other file of the folder, by its name."""
+VALUES = 2**28
+"""The most values that a picture may have."""
+NEVER = 2.0
+"""A threshold that no confidence reaches, for the graphs, which know no null."""
+
+T = TypeVar("T")
+
+Shape = Literal["folder", "all_exits", "early_exit", "stage"]
+Precision = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True)
+class ExportedExit:
+    """One exit: what it costs to answer there, for one picture, and how often it is right, in [0, 1] or None.
+
+    ``weights`` are those that no mask removes.
+    """
+
+    cells: int
+    macs: int
+    weights: int
+    valid: float | None
+    test: float | None
+
+
+@dataclass(frozen=True)
+class ExportedPolicy:
+    """The exit policy, see :class:`ramify.ops.exits.policy.Policy`; the graphs hold all of it but the thresholds.
+
+    Attributes:
+        calibrated: whether it was calibrated for the network.
+        told: where it comes from, as a sentence.
+        certificate: what it was certified for.
+    """
+
+    thresholds: tuple[float | None, ...]
+    criterion: str
+    temperatures: tuple[float, ...] | None
+    calibrated: bool
+    told: str
+    certificate: Certificate | None
+    combine: str = "last"
+    weights: tuple[tuple[float, ...], ...] | None = None
+    coefficients: tuple[tuple[tuple[float, ...], ...], ...] | None = None
+    fallback: str = "last"
+
+    @property
+    def policy(self) -> "Policy":
+        """The rule itself.
+
+        Raises:
+            InputError: it is none that this version knows.
+        """
+        from ramify.ops.exits.policy import Policy
+
+        own = {field.name for field in fields(Policy)}
+        return Policy(**{name: value for name, value in vars(self).items() if name in own})
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of the folder, relative to it; ``stages`` is empty where there are none."""
+
+    all_exits: str
+    early_exit: str
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What int8 did to the accuracy of every exit, in [0, 1], measured in ONNX Runtime.
+
+    Attributes:
+        calibration_pictures: how many training pictures the ranges of the activations were taken from.
+        test_pictures: how many pictures the accuracies are measured on.
+        before: accuracies in float32, shallowest exit first.
+        after: accuracies in int8.
+    """
+
+    calibration_pictures: int
+    test_pictures: int
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ExportCard:
+    """A network that was exported.
+
+    Attributes:
+        format: version of the card.
+        ramify: version that wrote it.
+        name: of the run, or what the caller named it.
+        shape: what the file is that carries the card, ``folder`` in ``ramify.json``.
+        stage: which stage the file holds, from 0; None unless ``shape`` is ``stage``.
+        input_shape: channels, height and width of a picture, in [0, 1].
+        mean, std: what pictures are normalised by, inside the graphs; for information.
+        classes: their names, in the order of the logits.
+        exits: shallowest first; accuracies are those in float32, before the export.
+        epoch: the last that the network was trained in.
+        opset: of the ONNX files; None without.
+        quantization: where ``precision`` is int8.
+        background: what transparent pictures are laid on.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None where each picture's own do.
+    """
+
+    format: int
+    ramify: str
+    name: str
+    shape: Shape
+    stage: int | None
+    precision: Precision
+    input_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    exits: tuple[ExportedExit, ...]
+    policy: ExportedPolicy
+    files: Files
+    epoch: int
+    opset: int | None = None
+    quantization: Quantization | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    range: tuple[float, float] | None = None
+
+    def part(self, shape: Shape, stage: int | None = None) -> "ExportCard":
+        """The card for one file of the folder."""
+        return replace(self, shape=shape, stage=stage)
+
+    def at_threshold(self, threshold: float) -> "ExportCard":
+        """The same network, but a picture leaves at the first exit whose confidence reaches ``threshold``.
+
+        Raises:
+            InputError: it is not in [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold: got {threshold:g}; accepted: a number in [0, 1]")
+        thresholds = (threshold,) * len(self.policy.thresholds)
+        told = asked_for(self.policy.criterion, threshold)
+        return replace(self, policy=replace(self.policy, thresholds=thresholds, told=told, calibrated=False))
+
+
+def exported_policy(
+    rule: "Policy", calibrated: bool, told: str, certificate: Certificate | None = None
+) -> ExportedPolicy:
+    """``rule`` as it travels."""
+    return ExportedPolicy(**vars(rule), calibrated=calibrated, told=told, certificate=certificate)
+
+
+def card_text(card: ExportCard) -> str:
+    """The card as JSON, with its checksum."""
+    return sealed_json(asdict(card)).decode()
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether ``folder`` was written by ``ramify export``, to ONNX or to PyTorch programs."""
+    return is_file(folder / CARD)
+
+
+def with_checksums(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of an export, with the checksums of them all in its card, and that of the card."""
+    document = parse_object(contents[CARD], CARD)
+    document[CHECKSUMS] = {name: checksum(content) for name, content in contents.items() if name != CARD}
+    return {**contents, CARD: sealed_json(document)}
+
+
+def read_exported_file(path: Path) -> bytes:
+    """A file of an exported folder, as it was written.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+        CheckpointError: its checksum is not the one in the ``ramify.json`` beside it.
+    """
+    return read_checked(path, _known_checksum(path))
+
+
+def parse_card(text: str | bytes, where: str) -> ExportCard:
+    """The card in ``text``, found at ``where``.
+
+    Raises:
+        CheckpointError: it is damaged, or of another version of ramify.
+    """
+    whole = "accepted: the card as ramify export wrote it"
+    document = parse_object(text, where)
+    if "format" not in document:
+        raise CheckpointError(f"{where}: is damaged (format is missing); {whole}")
+    version = document["format"]
+    if type(version) is not int or version > FORMAT:
+        got = f"{where}: got format {version!r:.40}"
+        raise CheckpointError(f"{got}; accepted: up to {FORMAT}; upgrade ramify to read it")
+    if version < FORMAT:
+        raise CheckpointError(f"{where}: got format {version}; accepted: {FORMAT}; export the network again")
+    try:
+        card = decoded(ExportCard, check_seal(document, where), "")
+        _check(card)
+    except ValueError as error:
+        raise CheckpointError(f"{where}: is damaged ({error}); {whole}") from error
+    return card
+
+
+def _check(card: ExportCard) -> None:
+    """What the types of the fields do not say.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    exits, policy = len(card.exits), card.policy
+    counts = {
+        "files.stages": len(card.files.stages) or exits,
+        "policy.thresholds": len(policy.thresholds) + 1,
+        "policy.temperatures": len(policy.temperatures or card.exits),
+    }
+    for key, count in counts.items():
+        if count != exits:
+            raise ValueError(f"{key} is not for its {exits} exits")
+    shares = [each for each in (*policy.thresholds, *(e.test for e in card.exits)) if each is not None]
+    if not all(0 <= each <= 1 for each in shares) or not all(each > 0 for each in policy.temperatures or ()):
+        raise ValueError("thresholds, accuracies or temperatures are out of range")
+    if (
+        min(card.input_shape) < 1
+        or math.prod(card.input_shape) > VALUES
+        or len(card.classes) < 2
+        or not all(0 <= each < 256 for each in card.background)
+    ):
+        raise ValueError("classes or background is out of range")
+    for name in (card.files.all_exits, card.files.early_exit, *card.files.stages):
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise ValueError(f"{name[:60]!r} leads out of its folder")
+
+
+def decoded(kind: type[T], value: object, at: str) -> T:
+    """``value``, as JSON gives it, as the dataclass, tuple or plain value ``kind`` says; unknown fields are left out.
+
+    Raises:
+        ValueError: it is not that; the message names the field, below ``at``.
+    """
+    origin, inner = get_origin(kind), get_args(kind)
+    found: object = value
+    if is_dataclass(kind):
+        found = _object(kind, value, at)
+    elif origin in (Union, types.UnionType):
+        if value is not None or type(None) not in inner:
+            [wanted] = [each for each in inner if each is not type(None)]
+            found = decoded(wanted, value, at)
+    elif origin is Literal:
+        if value not in inner:
+            raise _not(at, value)
+    elif origin is tuple:
+        if not isinstance(value, list | tuple) or (inner[-1] is not ... and len(value) != len(inner)):
+            raise _not(at, value)
+        kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+        found = tuple(
+            decoded(each, item, f"{at}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
+        )
+    elif kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise _not(at, value)
+        found = float(value)
+    elif type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**63):
+        raise _not(at, value)
+    return found  # type: ignore[return-value]  # each branch saw to it
+
+
+def _object(kind: type[T], value: object, at: str) -> T:
+    if not isinstance(value, dict):
+        raise _not(at, value)
+    hints, given = get_type_hints(kind), {}
+    for field in fields(kind):  # type: ignore[arg-type]  # only of dataclasses
+        where = f"{at}.{field.name}".lstrip(".")
+        if field.name in value:
+            given[field.name] = decoded(hints[field.name], value[field.name], where)
+        elif field.default is MISSING:
+            raise ValueError(f"{where} is missing")
+    return kind(**given)
+
+
+def _not(at: str, value: object) -> ValueError:
+    return ValueError(f"{at or 'it'} is {json.dumps(value)[:60]}")
+
+
+def read_card(path: str | Path) -> ExportCard:
+    """The card of an export.
+
+    Args:
+        path: the folder, its ``ramify.json``, or one of its ONNX files or PyTorch programs.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or of a later ramify.
+        InputError: an ONNX file is to be read, and onnx is not installed.
+    """
+    path = readable_folder(Path(path))
+    file = path / CARD if path.is_dir() else path
+    try:
+        content = read_exported_file(file)
+    except OSError as error:
+        how = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise CheckpointError(f"{file}: {how}; accepted: an exported folder or file") from error
+    if file.suffix == ".onnx":
+        found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
+        if KEY not in found:
+            raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
+        return parse_card(found[KEY], str(file))
+    return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
+
+
+def _known_checksum(file: Path) -> str | None:
+    """What the ``ramify.json`` of the folder says of ``file``, if it is there and says something."""
+    for folder in (file.parent, file.parent.parent) if file.name != CARD else ():
+        if (folder / CARD).is_file():
+            document = check_seal(parse_object((folder / CARD).read_bytes(), str(folder / CARD)), str(folder / CARD))
+            known = document.get(CHECKSUMS)
+            found = known.get(file.relative_to(folder).as_posix()) if isinstance(known, dict) else None
+            return found if isinstance(found, str) else None
+    return None
+
+
+def _from_program(content: bytes, file: Path) -> bytes:
+    """The card in a ``.pt2`` file, which is a zip archive; nothing else in it is read."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            [name] = [name for name in archive.namelist() if name.endswith(f"/extra/{CARD}")]
+            return archive.read(name)
+    except (zipfile.BadZipFile, ValueError, EOFError, zlib.error) as error:
+        raise CheckpointError(
+            f"{file}: is no PyTorch program of ramify, or a damaged one; accepted: one that ramify export wrote"
+        ) from error

@@ -1,0 +1,282 @@
+"""Answers from an exported folder where neither PyTorch nor a training run is: numpy and ONNX Runtime are enough.
+
+``ramify export NAME --to onnx`` writes the folder: ``ramify.json`` says what the network is and by which policy it
+answers, and ``stages/0.onnx`` and so on compute one stage each. A stage runs on the pictures alone that are still
+undecided, so an easy picture costs as much as the exit it leaves at.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ramify.answer.card import NEVER, read_card, read_exported_file
+from ramify.errors import InputError, RunError
+from ramify.shortage import usable_threads
+
+Floats = npt.NDArray[np.float32]
+Wholes = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to B pictures, each from the exit where it left.
+
+    Attributes:
+        classes: int64 ``[B]``.
+        confidence: float32 ``[B]`` in [0, 1].
+        exits: int64 ``[B]``, from 0.
+        milliseconds: of the whole call.
+        ran: for each stage, how many pictures its cells computed.
+    """
+
+    classes: Wholes
+    confidence: Floats
+    exits: Wholes
+    milliseconds: float
+    ran: tuple[int, ...]
+
+
+class Session(Protocol):
+    """What is used of ``onnxruntime.InferenceSession``."""
+
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.NDArray[np.generic]]
+    ) -> Sequence[npt.NDArray[np.generic]]: ...
+
+    def get_inputs(self) -> "Sequence[Named]": ...
+
+
+class Named(Protocol):
+    """What is used of an input of a graph."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Runtime:
+    """A network exported by ``ramify export NAME --to onnx``, which answers early.
+
+    Logits, confidences and decisions are those of the graphs, which hold the policy but for its thresholds. A picture
+    may leave at another exit than in PyTorch only where its confidence is at a threshold to within rounding. One
+    runtime may answer several threads at once.
+
+    Args:
+        folder: with ``ramify.json`` and ``stages/``.
+        threads: for one graph at a time; None leaves it to ONNX Runtime, which takes every core.
+        threshold: in [0, 1]; a picture leaves at the first exit whose confidence reaches it, in place of the thresholds
+            in the folder.
+
+    Attributes:
+        card: what the folder says of the network.
+        told: by which policy it answers, in one sentence.
+
+    Raises:
+        InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
+            or ``threads`` or ``threshold`` is out of range.
+
+    Example:
+        >>> from ramify.answer.runtime import Runtime
+        >>> Runtime("no/folder")
+        Traceback (most recent call last):
+            ...
+        ramify.errors.CheckpointError: no/folder/ramify.json: is missing; accepted: an exported folder or file
+    """
+
+    def __init__(self, folder: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
+        card = read_card(Path(folder))
+        if not card.files.stages:
+            raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
+        self.card = card if threshold is None else card.at_threshold(threshold)
+        self.told = self.card.policy.told
+        self._paths = [Path(folder, name) for name in card.files.stages]
+        self._stages = [_open(path, threads) for path in self._paths]
+        self._inputs = [tuple(each.name for each in stage.get_inputs()) for stage in self._stages]
+        for path, inputs in zip(self._paths, self._inputs, strict=True):
+            if not set(inputs) <= {"images", "trunk", "before", "seen", "threshold"}:
+                raise InputError(f"{path}: reads {', '.join(inputs)}; accepted: a stage that ramify export wrote")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.card.classes
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures that it reads."""
+        return self.card.input_shape
+
+    def predict(self, pictures: Floats) -> Answers:
+        """Answer each picture at the first exit that the policy lets it leave from.
+
+        Args:
+            pictures: float32 ``[B, C, H, W]`` in [0, 1], or one ``[C, H, W]``.
+
+        Raises:
+            InputError: they are not that.
+            RunError: ONNX Runtime fails on them.
+        """
+        batch = self._checked(pictures)
+        began = time.perf_counter()
+        count = len(batch)
+        classes, exits = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        confidence = np.zeros(count, np.float32)
+        undecided = np.arange(count)
+        ran = [0] * len(self._stages)
+        trunk, seen = batch, np.zeros((0, count, len(self.card.classes)), np.float32)
+        for at in range(len(self._stages)) if count else ():
+            ran[at] = len(undecided)
+            found = self._stage(at, trunk, seen)
+            leaving = undecided[found.leaves]
+            classes[leaving], confidence[leaving] = found.classes[found.leaves], found.confidence[found.leaves]
+            exits[leaving] = at
+            if len(leaving) == len(undecided):
+                break
+            trunk, seen = found.trunk, self._known(seen, found.logits)
+            if len(leaving):
+                stay = ~found.leaves
+                trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
+        return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
+
+    def logits(self, pictures: Floats, exits: int | None = None) -> Floats:
+        """The logits of every exit, float32 ``[E, B, classes]``, or of the first ``exits`` of them.
+
+        Other arguments and errors are as in :meth:`predict`.
+        """
+        trunk = self._checked(pictures)
+        seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
+        for at in range(len(self._stages) if exits is None else exits):
+            found = self._stage(at, trunk, seen)
+            trunk, seen = found.trunk, np.concatenate((seen, found.logits[None]))
+        return seen
+
+    def _checked(self, pictures: Floats) -> Floats:
+        shape = self.card.input_shape
+        accepted = f"accepted: float32 of shape [pictures, {', '.join(map(str, shape))}] with values in [0, 1]"
+        if not isinstance(pictures, np.ndarray):
+            raise InputError(f"pictures: got {type(pictures).__name__}; {accepted}, a numpy array")
+        batch = pictures[None] if pictures.ndim == 3 else pictures
+        if pictures.dtype != np.float32 or batch.shape[1:] != shape or batch.ndim != 4:
+            raise InputError(f"pictures: got {pictures.dtype} of shape {list(pictures.shape)}; {accepted}")
+        if len(batch):
+            low, high = float(batch.min()), float(batch.max())
+            if not (low >= 0 and high <= 1):  # also where one is not a number
+                got = "values that are not numbers" if math.isnan(low + high) else f"values from {low:g} to {high:g}"
+                raise InputError(f"pictures: got {got}; {accepted}")
+        return np.ascontiguousarray(batch)
+
+    def _known(self, seen: Floats, logits: Floats) -> Floats:
+        """The logits of the exits so far, where a stage asks for them."""
+        asks = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
+        return np.concatenate((seen, logits[None])) if asks else seen
+
+    def _stage(self, at: int, trunk: Floats, seen: Floats) -> "_Found":
+        """What stage ``at`` makes of ``trunk``, behind exits that gave the logits ``seen [at, B, C]``."""
+        last, path = at == len(self._stages) - 1, self._paths[at]
+        threshold = None if last else self.card.policy.thresholds[at]
+        given = {
+            "images": trunk,
+            "trunk": trunk,
+            "before": seen[-1] if len(seen) else seen,
+            "seen": seen,
+            "threshold": np.array(NEVER if threshold is None else threshold, np.float32),
+        }
+        names = [*([] if last else ["trunk_out"]), "logits", "classes", "confidence", "leaves"]
+        try:
+            outputs = self._stages[at].run(names, {name: given[name] for name in self._inputs[at]})
+        except _faults() as error:
+            raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
+        *before, logits, classes, confidence, leaves = outputs
+        found = _Found(
+            before[0].astype(np.float32, copy=False) if before else trunk,
+            logits.astype(np.float32, copy=False),
+            classes.astype(np.int64, copy=False),
+            confidence.astype(np.float32, copy=False),
+            leaves.astype(np.bool_, copy=False),
+        )
+        if found.logits.shape != (len(trunk), len(self.card.classes)):
+            raise InputError(
+                f"{path}: gave logits of shape {list(found.logits.shape)}; accepted: [{len(trunk)}, "
+                f"{len(self.card.classes)}], one for each picture and class of ramify.json"
+            )
+        return found
+
+
+class _Found(NamedTuple):
+    """What a stage gives; see :class:`ramify.exporting.onnx.Graphs`."""
+
+    trunk: Floats
+    logits: Floats
+    classes: Wholes
+    confidence: Floats
+    leaves: npt.NDArray[np.bool_]
+
+
+def _open(path: Path, threads: int | None) -> Session:
+    """The graph in ``path``, ready to run on the processor."""
+    try:
+        content = read_exported_file(path)
+    except OSError as error:
+        raise InputError(
+            f"{path}: is missing or cannot be read; accepted: the file that ramify export wrote"
+        ) from error
+    return opened(content, str(path), threads)
+
+
+def opened(content: bytes, where: str, threads: int | None = None) -> Session:
+    """A graph, ready to run on the processor.
+
+    Raises:
+        InputError: ONNX Runtime is not installed, or the graph, found at ``where``, is damaged.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError(
+            "runtime: needs the package onnxruntime; install it with: pip install 'ramify[export]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    options.inter_op_num_threads = 1  # a stage is a chain, nothing in it runs side by side
+    if threads is not None:
+        options.intra_op_num_threads = usable_threads(threads)[0]
+    # Pruned weights folded into a norm can leave denormal numbers, which processors are slow at.
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    try:
+        session: Session = onnxruntime.InferenceSession(
+            content, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except _faults() as error:
+        raise InputError(
+            f"{where}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
+        ) from error
+    return session
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: its errors have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+        state.EPFail,
+        ValueError,
+    )
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:160] if text else type(error).__name__

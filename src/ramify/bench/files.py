@@ -1,0 +1,63 @@
+"""The files of a bench: ``bench.json`` with every figure, and ``bench.png``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from ramify.answer.card import is_exported
+from ramify.bench.measure import Bench
+from ramify.bench.plot import draw_bench
+from ramify.errors import InputError
+from ramify.files import write_atomic
+from ramify.run.checkpoint import HUB_CONFIG
+from ramify.run.saved import run_behind
+
+RESULT, PICTURE = "bench.json", "bench.png"
+
+
+def keep_bench(bench: Bench, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write :data:`RESULT` and :data:`PICTURE` to ``folder``: what was written, and why there is no picture, if so.
+
+    Raises:
+        RunError: the folder cannot be written.
+    """
+    write_atomic(folder / RESULT, bench_text(bench).encode())
+    try:
+        write_atomic(folder / PICTURE, draw_bench(bench))
+    except InputError as error:  # matplotlib is not there, and the figures are kept without it
+        # A picture of other figures would be taken for one of these.
+        (folder / PICTURE).unlink(missing_ok=True)
+        return [folder / RESULT], list(error.problems)
+    return [folder / RESULT, folder / PICTURE], []
+
+
+def bench_text(bench: Bench) -> str:
+    """``bench`` as JSON."""
+    return json.dumps(asdict(bench), indent=2, allow_nan=False) + "\n"
+
+
+def read_bench(path: str | Path) -> Bench:
+    """What ``ramify bench`` kept in ``path``, or in the file :data:`RESULT` of that folder.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    path = Path(path)
+    file = path / RESULT if path.is_dir() else path
+    try:
+        return TypeAdapter(Bench).validate_json(file.read_bytes())
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); accepted: a file of ramify bench") from error
+    except ValidationError as error:
+        raise InputError(f"{file}: is damaged; accepted: the file as ramify bench wrote it") from error
+
+
+def home_of(name_or_folder: str | Path, runs_dir: str | Path = "runs") -> Path:
+    """The folder where the figures of a network are kept: its run's, or the exported or model folder itself."""
+    folder = Path(name_or_folder)
+    if is_exported(folder) or (folder / HUB_CONFIG).exists():
+        return folder
+    # A checkpoint in a run is replaced as a whole when it is saved anew, so nothing is added to it.
+    return run_behind(str(name_or_folder), runs_dir) or folder

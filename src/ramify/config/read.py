@@ -1,0 +1,244 @@
+"""Reading configurations: YAML and ``key=value``, to :class:`~ramify.config.rules.Config` and back.
+
+Files and overrides are read in this order, and later ones win. What is wrong is told all at once, each sentence with
+the key, what was received, what is accepted and where it stood.
+
+Example:
+    >>> config = read_config(overrides=["train.epochs=40", "network.structure=[0,1,0]"])
+    >>> config.train.epochs, config.network.exits
+    (40, 2)
+"""
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from ramify.config.rules import SECTIONS, Config, accepted, keys
+from ramify.config.yamltext import Dumper, Loader, to_text
+from ramify.errors import ConfigError, InputError
+from ramify.sealed import check_text
+
+OPEN = frozenset({"network.module_args"})
+"""Keys that hold a mapping with names of its own; an override may be of one: ``network.module_args.width=2``."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A value somebody gave for a key, and where."""
+
+    value: object
+    where: str
+
+
+def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
+    """The one configuration that ``files`` and ``overrides`` describe.
+
+    Raises:
+        ConfigError: as :func:`read_configs`, or the files describe several runs.
+    """
+    configs = read_configs(files, overrides)
+    if len(configs) > 1:
+        raise ConfigError(f"{files[-1]}: got {len(configs)} documents (---); accepted: one here")
+    return configs[0]
+
+
+def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> list[Config]:
+    """Every configuration that YAML ``files`` and ``key=value`` ``overrides`` describe.
+
+    A file may hold several documents (``---``): each is a run of its own. Other files and the overrides
+    apply to every one of them.
+
+    Args:
+        files: paths of YAML files; a later one overrides an earlier one key by key.
+        overrides: ``key=value`` with values in YAML, for example ``growth.epochs=[5,10,15]``.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown, a value is not accepted.
+    """
+    problems: list[str] = []
+    documents = [_read_documents(path, problems) for path in files]
+    if sum(len(found) > 1 for found in documents) > 1:
+        problems.append("got several files with more than one document (---); accepted: one such file")
+    given = _read_overrides(overrides, problems)
+    if problems:
+        raise ConfigError(*problems)
+    configs: list[Config] = []
+    for layers in itertools.product(*documents):
+        entries: dict[str, Entry] = {}
+        for layer in (*layers, given):
+            entries.update(layer)
+        configs.append(_build(entries, problems))
+    if problems:
+        raise ConfigError(*dict.fromkeys(problems))
+    return configs
+
+
+def to_yaml(config: Config) -> str:
+    """The configuration as YAML that :func:`read_configs` reads back to an equal one."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
+    try:
+        content = path.read_bytes()
+        check_text(content, str(path))
+        text = content.decode()
+    except InputError as error:
+        problems.extend(error.problems)
+        return []
+    except FileNotFoundError:
+        problems.append(f"{path}: got a file that does not exist; accepted: a YAML file, or key=value")
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.append(f"{path}: cannot be read as a text file ({error})")
+        return []
+    documents: list[dict[str, Entry]] = []
+    try:
+        loader = Loader(text)
+        while loader.check_node():
+            entries: dict[str, Entry] = {}
+            _collect(loader, loader.get_node(), "", path, entries, problems)
+            documents.append(entries)
+    except RecursionError:
+        problems.append(f"{path}: is nested too deeply; accepted: sections with key: value lines")
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: a date such as 2020-13-40
+        problems.append(f"{path}: is not YAML ({' '.join(str(error).split())})")
+    # An empty file says nothing, which is a run with every default; so does a trailing '---'.
+    return [entries for entries in documents if entries] or [{}]
+
+
+def _collect(
+    loader: Loader, node: yaml.Node | None, prefix: str, path: Path, entries: dict[str, Entry], problems: list[str]
+) -> None:
+    """Flatten a YAML mapping to dotted keys, remembering the line of each."""
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
+        return
+    if not isinstance(node, yaml.MappingNode):
+        line = node.start_mark.line + 1
+        problems.append(
+            f"{path}:{line}: got {to_text(loader.construct_object(node, deep=True))}; accepted: key: value lines"
+        )
+        return
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = prefix + str(loader.construct_object(key_node, deep=True))
+        if isinstance(value_node, yaml.MappingNode) or (key in SECTIONS and value_node.tag.endswith(":null")):
+            _collect(loader, value_node, f"{key}.", path, entries, problems)
+            continue
+        if key in entries:
+            problems.append(f"{path}:{line}: {key} is given twice; accepted: once")
+        entries[key] = Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+
+
+def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Entry]:
+    entries: dict[str, Entry] = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            problems.append(f"got {text!r}; accepted: key=value, such as train.epochs=40")
+            continue
+        try:
+            entries[key] = Entry(yaml.load(value, Loader=Loader), "command line")
+        except (yaml.YAMLError, ValueError, RecursionError):
+            problems.append(f"{key}: got {value[:80]!r}, which is not YAML; accepted: {accepted(key)} (command line)")
+    return entries
+
+
+def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
+    """The typed configuration of ``entries``; what is wrong goes into ``problems``."""
+    tree: dict[str, object] = {}
+    wrong: list[str] = []
+    known = dict(keys())
+    for key, entry in entries.items():
+        section, _, leaf = key.rpartition(".")
+        if section in OPEN:
+            section, _, name = section.rpartition(".")
+            branch = tree.setdefault(section, {})
+            assert isinstance(branch, dict)
+            given = branch.setdefault(name, {})
+            if isinstance(given, dict):
+                branch[name] = {**given, leaf: entry.value}
+            continue
+        if key not in known:
+            near = _meant(leaf, known) or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+            if key in SECTIONS:
+                example = next(name for name in known if name.startswith(f"{key}."))
+                hint = f"accepted: a section with keys such as {example}"
+                wrong.append(f"{key}: got {to_text(entry.value)}; {hint} ({entry.where})")
+            else:
+                hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
+                wrong.append(f"unknown key {key}; {hint} ({entry.where})")
+            continue
+        branch = tree.setdefault(section, {}) if section else tree
+        assert isinstance(branch, dict)
+        branch[leaf] = entry.value
+    config = Config()
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        locations = (detail["loc"] for detail in error.errors())
+        for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
+            entry = entries.get(key) or next(each for name, each in entries.items() if name.startswith(f"{key}."))
+            wrong.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
+    except ConfigError as error:
+        for problem in error.problems:
+            key = problem.partition(":")[0]
+            wrong.append(f"{problem} ({entries[key].where})" if key in entries else problem)
+    problems.extend(wrong)
+    return config
+
+
+GUESSES = {
+    "early_stopping": "train.patience",
+    "early_stop": "train.patience",
+    "early_stopping_patience": "train.patience",
+    "stop_after": "train.patience",
+    "class_weight": "train.class_weights",
+    "weights": "train.class_weights",
+    "balanced": "data.sampler",
+    "weighted_sampler": "data.sampler",
+    "oversample": "data.sampler",
+    "oversampling": "data.sampler",
+    "folds": "data.fold",
+    "kfold": "data.fold",
+    "k_fold": "data.fold",
+    "cross_validation": "data.fold",
+    "groups": "data.group",
+    "labels_file": "data.labels",
+    "csv": "data.labels",
+    "image_size": "data.size",
+    "img_size": "data.size",
+    "img_sz": "data.size",
+    "path": "data.source",
+    "dir": "data.source",
+    "root": "data.source",
+    "dataset": "data.source",
+    "val_split": "data.valid_fraction",
+    "val_fraction": "data.valid_fraction",
+    "validation_split": "data.valid_fraction",
+    "test_split": "data.test_fraction",
+    "lr": "train.learning_rate",
+    "max_epochs": "train.epochs",
+    "skip_broken": "data.broken",
+    "workers": "train.threads",
+    "num_workers": "train.threads",
+    "pretrained": "parent",
+    "pretrained_weights": "parent",
+}
+"""Names that other programs have for a key, whatever section they are put in."""
+
+
+def _meant(leaf: str, known: Mapping[str, object]) -> list[str]:
+    """The key that somebody means by ``leaf``: the one so called in another section, or what others call it."""
+    named = [name for name in known if name.rpartition(".")[2] == leaf]
+    guess = GUESSES.get(leaf.lower(), "")
+    return named[:1] if len(named) == 1 else [guess] if guess in known else named[:1]
+
+
+def _depth(location: tuple[int | str, ...]) -> int:
+    return 2 if location[0] in SECTIONS else 1

@@ -1,0 +1,77 @@
+"""The same run in more or fewer epochs: whatever a configuration tells in epochs, moved in proportion."""
+
+from collections.abc import Sequence
+
+from ramify.config.rules import Config, longest_trunk_first
+from ramify.errors import ConfigError
+
+
+def rescale(config: Config, epochs: int) -> Config:
+    """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
+
+    An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
+    those that were apart stay apart, later where there is too little room. ``train.trunk_first`` shrinks to what room
+    there is. What is null stays null.
+
+    Args:
+        config: as it was read, not yet resolved.
+        epochs: 1 or more.
+
+    Raises:
+        ConfigError: there are too few epochs for all growths and prunings.
+
+    Example:
+        >>> from ramify import Config, GrowthConfig, TrainConfig
+        >>> long = Config(growth=GrowthConfig(epochs=(25, 50, 75)), train=TrainConfig(epochs=250, milestones=(120,)))
+        >>> short = rescale(long, 10)
+        >>> short.growth.epochs, short.train.milestones
+        ((2, 3, 4), (6,))
+    """
+    if epochs < 1:
+        raise ConfigError(f"train.epochs: got {epochs}; accepted: a whole number >= 1")
+    growth, prune, train = config.growth, config.prune, config.train
+    if epochs == train.epochs:
+        return config
+    grown, pruned = growth.epochs or (), prune.epochs if prune.enabled else ()
+    there = sorted({*grown, *pruned})
+    share = epochs / max(train.epochs, 1)
+    moved = dict(zip(there, _moved(there, share, epochs, "growth.epochs and prune.epochs"), strict=True))
+
+    def span(length: int | None) -> int | None:
+        return None if length is None else max(1, round(length * share))
+
+    changes: dict[str, dict[str, object]] = {
+        "growth": {
+            "epochs": None if growth.epochs is None else [moved[epoch] for epoch in growth.epochs],
+            "every": span(growth.every),
+            "patience": span(growth.patience),
+            "min_epochs": span(growth.min_epochs),
+            "max_epochs": span(growth.max_epochs),
+        },
+        "prune": {"epochs": [moved[epoch] for epoch in pruned]},
+        "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share, "trunk_first": 0},
+    }
+    if config.data.sizes is not None:
+        sides = [side for _, side in config.data.sizes]
+        at = _moved([epoch for epoch, _ in config.data.sizes], share, epochs, "data.sizes")
+        changes["data"] = {"sizes": list(zip(at, sides, strict=True))}
+    if train.milestones is not None:
+        changes["train"]["milestones"] = _moved(train.milestones, share, epochs, "train.milestones")
+    told = config.model_dump()
+    scaled = Config.model_validate({**told, **{name: {**told[name], **given} for name, given in changes.items()}})
+    alone = min(round(train.trunk_first * share), longest_trunk_first(scaled))
+    return scaled.model_copy(update={"train": scaled.train.model_copy(update={"trunk_first": alone})})
+
+
+def _moved(there: Sequence[int], share: float, epochs: int, what: str) -> list[int]:
+    """Rising epochs at ``share`` of where they stood, one for each of ``there``; only what was at epoch 1 may be."""
+    found: list[int] = []
+    for epoch in there:
+        least = found[-1] + 1 if found else min(epoch, 2)
+        found.append(max(least, 1 + round((epoch - 1) * share)))
+    for i in range(len(found)):
+        found[i] = min(found[i], epochs - (len(found) - 1 - i))
+    least = (min(there[0], 2) if there else 1) + len(there) - 1
+    if epochs < least:
+        raise ConfigError(f"train.epochs: got {epochs}; accepted: at least {least}, for the {len(there)} of {what}")
+    return found

@@ -1,0 +1,1 @@
+"""Exporting: ONNX graphs, PyTorch programs and model folders."""

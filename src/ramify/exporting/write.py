@@ -1,0 +1,447 @@
+"""Writing an export: a network as files that answer without ramify, each of them run before it is kept.
+
+The network that stands for a run is taken, with its exit policy. What is to be written is first run on test pictures
+of the run and compared with the network; a file that computes something else is not written.
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ramify.answer.card import (
+    CARD,
+    FORMAT,
+    KEY,
+    ExportCard,
+    ExportedExit,
+    ExportedPolicy,
+    Files,
+    Precision,
+    Quantization,
+    Shape,
+    card_text,
+    exported_policy,
+    is_exported,
+    with_checksums,
+)
+from ramify.answer.needs import need
+from ramify.answer.runtime import Runtime
+from ramify.config.rules import NetworkConfig
+from ramify.data.fetch import Progress
+from ramify.data.pictures import Part
+from ramify.errors import ConfigError, InputError
+from ramify.exporting.check import (
+    INT8_SLACK,
+    RELATIVE,
+    TOLERANCE,
+    EarlyCheck,
+    EarlyRun,
+    Staged,
+    accuracies,
+    check_early,
+    compare_logits,
+    logits_of,
+    runner,
+)
+from ramify.exporting.graphs import AllExits, EarlyExit, plain
+from ramify.exporting.join import join
+from ramify.exporting.onnx import (
+    ALL_EXITS,
+    EARLY_EXIT,
+    OPSET,
+    Graphs,
+    example,
+    quiet,
+    stage_file,
+    to_program,
+    to_stages,
+)
+from ramify.exporting.quantize import CALIBRATION, quantize_stages
+from ramify.files import replace_folder, write_atomic
+from ramify.nn.branching import Branching
+from ramify.run.checkpoint import Card, is_checkpoint
+from ramify.run.choice import ChosenPolicy, choose_policy
+from ramify.run.evaluate import all_logits, to_float
+from ramify.run.folder import is_run
+from ramify.run.pictures import parts_of_run
+from ramify.run.readback import describe, relabel
+from ramify.run.saved import config_of, read_saved
+from ramify.run.summary import ExitSummary
+from ramify.version import __version__
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+To = Literal["onnx", "torch"]
+
+CHECKED = 500
+"""Test pictures that every file is run on, or as many as there are."""
+
+ALL_PROGRAM, EARLY_PROGRAM = "all_exits.pt2", "early_exit.pt2"
+STAGES = "stages"
+"""What the table calls the graphs of the stages, run one after the other."""
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file that was run.
+
+    Attributes:
+        file: its name in the folder; ``stages`` stands for those of the stages together.
+        bytes: its size.
+        difference: the largest from the network, of a logit or, in the file that stops early, of a confidence.
+    """
+
+    file: str
+    bytes: int
+    difference: float
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written, and what showed that it is right.
+
+    Attributes:
+        folder: where it lies.
+        card: what travels with it.
+        pictures: how many test pictures every file was run on.
+        files: those that were run.
+        early: how the file that stops early answered.
+        runtime: the same for :class:`ramify.answer.runtime.Runtime` on the folder; None where there are no stages.
+    """
+
+    folder: str
+    card: ExportCard
+    pictures: int
+    files: tuple[CheckedFile, ...]
+    early: EarlyCheck
+    runtime: EarlyCheck | None
+
+
+def export(
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    to: To = "onnx",
+    quantize: Literal["int8"] | None = None,
+    threshold: float | None = None,
+    overwrite: bool = False,
+    overrides: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Export:
+    """Write the network that stands for ``run`` as ONNX graphs or PyTorch programs, run and compared.
+
+    Files are run on up to 500 test pictures, in batches and the first 64 of them one by one as well. In float32 logits
+    and confidences are those of the network to within 1e-4, or 1e-6 of the largest logit where that is more. A file in
+    int8 is a network of its own; its graphs are compared with each other.
+
+    Args:
+        run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
+        out: the folder to write; None: ``onnx``, ``onnx-int8`` or ``torch`` in the run's.
+        to: ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx`` and so on, ``torch`` writes
+            ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
+            :class:`ramify.exporting.onnx.Graphs`.
+        quantize: ``int8`` for weights and activations of 8 bits, with ranges from 512 training pictures; ONNX only.
+        threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds.
+        overwrite: replace an export that is there.
+        overrides: ``data.*`` keys, where the pictures lie elsewhere now.
+        progress: told how far a download is.
+
+    Raises:
+        InputError: ``out`` holds something, a package is missing, an argument is out of range, or the pictures are not
+            what the network was trained on.
+        CheckpointError: the network cannot be read.
+        RunError: a file does not compute what the network computes, or the folder cannot be written.
+    """
+    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
+    if to not in packages:
+        raise InputError(f"to: got {to!r}; accepted: {', '.join(packages)}")
+    if quantize is not None and (quantize != "int8" or to != "onnx"):
+        raise InputError(f"quantize: got {quantize!r} with to={to!r}; accepted: 'int8' with to='onnx'")
+    run = Path(run)
+    out = run / (f"{to}-{quantize}" if quantize else to) if out is None else Path(out)
+    _check_out(out, overwrite)
+    need(*packages[to])
+    subject = _read(run, threshold, overrides, progress)
+    if to == "torch":
+        contents, card, checks = _programs(subject)
+    elif quantize is None:
+        contents, card, checks = _float_graphs(subject)
+    else:
+        contents, card, checks = _int8_graphs(subject)
+    replace_folder(out, with_checksums(contents))
+    return Export(str(out), card, len(subject.images), checks.files, checks.early, checks.runtime)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is exported, and the pictures that show whether it went well.
+
+    Attributes:
+        name: of the run.
+        network: on the CPU, in float32 and evaluation mode, and ``card`` what is known of it.
+        twin: the same as plain layers.
+        chosen: the policy that it answers by.
+        exits: what each exit costs and how often it is right.
+        images: float32 ``[N, C, H, W]`` in [0, 1], some of the ``test`` pictures, and ``logits`` of them.
+        test, train: all pictures of these kinds, the validation pictures left out.
+    """
+
+    name: str
+    network: Branching
+    card: Card
+    twin: Branching
+    chosen: ChosenPolicy
+    exits: tuple[ExitSummary, ...]
+    images: Tensor
+    logits: Tensor
+    test: Part
+    train: Part
+
+    @property
+    def policy(self) -> ExportedPolicy:
+        """The policy as it travels."""
+        kept = self.card.policy
+        certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
+        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.told, certificate)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return _shape(self.card.network)
+
+    def card_for(self, files: Files, precision: Precision, opset: int | None) -> ExportCard:
+        """The card of the folder."""
+        return ExportCard(
+            format=FORMAT,
+            ramify=__version__,
+            name=self.name,
+            shape="folder",
+            stage=None,
+            precision=precision,
+            input_shape=self.input_shape,
+            mean=tuple(self.network.mean.tolist()),
+            std=tuple(self.network.std.tolist()),
+            classes=self.card.classes,
+            exits=tuple(_exit(each) for each in self.exits),
+            policy=self.policy,
+            files=files,
+            epoch=self.card.epoch,
+            opset=opset,
+            background=self.card.background,
+            range=self.card.range,
+        )
+
+
+@dataclass(frozen=True)
+class _Checks:
+    files: tuple[CheckedFile, ...]
+    early: EarlyCheck
+    runtime: EarlyCheck | None
+
+
+def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress: Progress | None) -> _Subject:
+    foreign = [text for text in overrides if not text.startswith("data.")]
+    if foreign:
+        raise ConfigError(*(f"got {text!r}; accepted: data.* here" for text in foreign))
+    config = config_of(run, overrides)
+    network, card = read_saved(run)
+    chosen = choose_policy(card, threshold)
+    parts, _ = parts_of_run(run, config, progress, _shape(card.network))
+    test = relabel(parts.test, parts.classes, card, config.data.source)
+    if not len(test):
+        raise InputError(f"{config.data.source}: got none of the test pictures of {run.name}; accepted: some of them")
+    some = spread(test, CHECKED).images
+    return _Subject(
+        name=run.name,
+        network=network,
+        card=card,
+        twin=plain(network),
+        chosen=chosen,
+        exits=describe(run).exits,
+        images=to_float(some).contiguous(),
+        logits=all_logits(network, some),
+        test=test,
+        train=parts.train,
+    )
+
+
+def spread(part: Part, count: int) -> Part:
+    """Up to ``count`` pictures of ``part``, at even distances: sources may be in the order of their classes.
+
+    Example:
+        >>> spread(Part(torch.zeros(10, 1, 8, 8), torch.arange(10)), 4).labels.tolist()
+        [0, 3, 6, 9]
+    """
+    return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]
+
+
+def _float_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+    graphs = join(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
+    card = subject.card_for(_onnx_files(graphs), "float32", OPSET)
+    contents = _with_cards(graphs, card)
+    return contents, card, _check_graphs(contents, card, subject, subject.network, subject.logits)
+
+
+def _int8_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+    stages = to_stages(subject.twin, subject.input_shape)
+    before = Staged([stage.SerializeToString() for stage in stages])
+    # What int8 does to the accuracy is only known if this is the network.
+    compare_logits("the stages", logits_of(before, subject.images), subject.logits)
+    training = to_float(spread(subject.train, CALIBRATION).images).contiguous()
+    small = quantize_stages(stages, training)
+    graphs = join(small, subject.chosen.policy)
+    after = Staged([stage.SerializeToString() for stage in small])
+    right = [accuracies(_uint8_logits(each, subject.test.images), subject.test.labels) for each in (before, after)]
+    quantization = Quantization(len(training), len(subject.test), right[0], right[1])
+    card = replace(subject.card_for(_onnx_files(graphs), "int8", OPSET), quantization=quantization)
+    contents = _with_cards(graphs, card)
+    logits = logits_of(after, subject.images)
+    return contents, card, _check_graphs(contents, card, subject, after, logits, INT8_SLACK)
+
+
+def _programs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+    card = subject.card_for(Files(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
+    policy, given = subject.chosen.policy, (example(subject.input_shape),)
+    shapes: dict[str, tuple[torch.nn.Module, Shape]] = {
+        ALL_PROGRAM: (AllExits(subject.twin), "all_exits"),
+        EARLY_PROGRAM: (EarlyExit(subject.twin, policy), "early_exit"),
+    }
+    contents = {CARD: card_text(card).encode()}
+    programs: dict[str, torch.nn.Module] = {}
+    with quiet():
+        for name, (module, shape) in shapes.items():
+            contents[name] = _packed(to_program(module, given), card_text(card.part(shape)))
+            programs[name] = torch.export.load(io.BytesIO(contents[name])).module()
+    difference = compare_logits(ALL_PROGRAM, logits_of(programs[ALL_PROGRAM], subject.images), subject.logits)
+    early = check_early(EARLY_PROGRAM, programs[EARLY_PROGRAM], subject.images, subject.logits, policy, subject.network)
+    files = (
+        CheckedFile(ALL_PROGRAM, len(contents[ALL_PROGRAM]), difference),
+        CheckedFile(EARLY_PROGRAM, len(contents[EARLY_PROGRAM]), early.difference),
+    )
+    return contents, card, _Checks(files, early, None)
+
+
+def _packed(program: torch.export.ExportedProgram, text: str) -> bytes:
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                # Where in the source an operation came from, with the paths of this machine.
+                node.meta.pop("stack_trace", None)
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={CARD: text})
+    return file.getvalue()
+
+
+def _onnx_files(graphs: Graphs) -> Files:
+    return Files(ALL_EXITS, EARLY_EXIT, tuple(stage_file(at) for at in range(len(graphs.stages))))
+
+
+def _with_cards(graphs: Graphs, card: ExportCard) -> dict[str, bytes]:
+    """The files of a folder; every graph carries its part of the card."""
+
+    def carrying(model: "ModelProto", part: ExportCard) -> bytes:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = KEY, card_text(part)
+        content: bytes = model.SerializeToString()
+        return content
+
+    parts = {ALL_EXITS: card.part("all_exits"), EARLY_EXIT: card.part("early_exit")}
+    parts |= {stage_file(at): card.part("stage", at) for at in range(len(graphs.stages))}
+    return {CARD: card_text(card).encode()} | {
+        name: carrying(model, parts[name]) for name, model in graphs.files.items()
+    }
+
+
+def _check_graphs(
+    contents: Mapping[str, bytes],
+    card: ExportCard,
+    subject: _Subject,
+    network: Branching,
+    logits: Tensor,
+    slack: float | None = None,
+) -> _Checks:
+    """Run all three shapes, and the runtime on the folder as it will be, and compare them with ``network``.
+
+    ``logits`` are those of ``network`` for the pictures; ``slack`` is what is accepted beyond the rounding of float32.
+    """
+    policy, images = subject.chosen.policy, subject.images
+    of_logits, of_confidence = (RELATIVE, TOLERANCE) if slack is None else (slack, slack)
+    run_all, run_early = runner(contents[ALL_EXITS]), runner(contents[EARLY_EXIT])
+    whole = compare_logits(ALL_EXITS, logits_of(lambda batch: run_all(batch)[0], images), logits, of_logits)
+
+    def early_run(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        classes, confidence, exits, ran = run_early(batch)
+        return classes, confidence, exits, ran
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in contents.items():
+            write_atomic(Path(folder, name), content)
+        runtime = Runtime(folder, threads=torch.get_num_threads())
+    given = logits_of(lambda batch: torch.from_numpy(runtime.logits(batch.numpy())), images)
+    parts = compare_logits(STAGES, given, logits, of_logits)
+    early, staged_early = (
+        check_early(name, run, images, logits, policy, network, of_confidence)
+        for name, run in ((EARLY_EXIT, early_run), ("the runtime", _runtime_run(runtime)))
+    )
+    files = (
+        CheckedFile(ALL_EXITS, len(contents[ALL_EXITS]), whole),
+        CheckedFile(EARLY_EXIT, len(contents[EARLY_EXIT]), early.difference),
+        CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), parts),
+    )
+    return _Checks(files, early, staged_early)
+
+
+def _runtime_run(runtime: Runtime) -> EarlyRun:
+    def run(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        found = runtime.predict(batch.numpy())
+        ran = torch.tensor([int(count > 0) for count in found.ran])
+        return (
+            torch.from_numpy(found.classes),
+            torch.from_numpy(found.confidence),
+            torch.from_numpy(found.exits),
+            ran,
+        )
+
+    return run
+
+
+def _uint8_logits(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Of all pictures, which are made float a few at a time."""
+    return torch.cat([logits_of(network, to_float(some).contiguous()) for some in images.split(512)], dim=1)
+
+
+def _exit(each: ExitSummary) -> ExportedExit:
+    return ExportedExit(
+        cells=each.cells,
+        macs=each.macs,
+        weights=each.kept,
+        valid=None if each.valid is None else each.valid.top1,
+        test=None if each.test is None else each.test.top1,
+    )
+
+
+def _shape(network: NetworkConfig) -> tuple[int, int, int]:
+    assert network.input_shape is not None
+    return network.input_shape
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"out: got {out}, a file; accepted: a folder, or a name that is free")
+    if is_run(out) or is_checkpoint(out):
+        raise InputError(f"out: got {out}, which holds a run or a network; accepted: another folder")
+    if not out.exists() or not any(out.iterdir()):
+        return
+    if not is_exported(out):
+        raise InputError(f"out: got {out}, a folder that holds something else; accepted: another one")
+    if not overwrite:
+        raise InputError(
+            f"out: got {out}, an export that exists; accepted: another folder, or --overwrite to replace it"
+        )

@@ -1,0 +1,1 @@
+"""Growing: new stages, wider cells, deeper networks, and converting exits."""

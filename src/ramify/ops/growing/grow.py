@@ -1,0 +1,140 @@
+"""Growth: a network gains its next stage while it trains."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from ramify.errors import InputError
+from ramify.nn.branching import Branching
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network
+from ramify.ops.growing.inherit import can_copy as can_copy
+from ramify.ops.growing.inherit import can_keep as can_keep
+from ramify.ops.growing.inherit import check_pictures, copy_previous, keep_function
+from ramify.ops.pruning.channels import dead_trunk, mask_dead_inputs
+from ramify.ops.schedulers import check_schedulers, schedulers_of
+from ramify.ops.surgery import add_stage, check_followers
+
+Init = Literal["random", "identity", "copy"]
+"""How a new stage starts."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What one growth did.
+
+    Attributes:
+        stage: index of the new stage, from 0; also of its exit.
+        cells: how many cells it has.
+        final: whether its exit is the final classifier.
+        parameters: how many parameters it added, biases and batch norm included.
+        weights: how many convolution and linear weights it added, masked ones left out.
+        init: how it started.
+    """
+
+    stage: int
+    cells: int
+    final: bool
+    parameters: int
+    weights: int
+    init: Init
+
+
+def grow(
+    network: Branching,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    init: Init = "random",
+    seed: int | None = None,
+    images: Tensor | None = None,
+    followers: Sequence[nn.Module] = (),
+    schedulers: Sequence[LRScheduler] = (),
+) -> Growth:
+    """Append the next stage to ``network`` and hand its parameters to ``optimizer``.
+
+    Weights, batch norm and optimizer state of what was there stay as they are, bit for bit. Newcomers are masked
+    where they would read a channel that pruning has taken away, and take the options of the optimizer's groups, so
+    they learn at the same rate as the rest. A stage starts
+
+    - ``random``: with weights drawn anew (He normal);
+    - ``identity``: so that its exit answers what the exit before it answers, in evaluation mode; see
+      :mod:`ramify.ops.growing.inherit`. Batch norms that end a residual branch start with a scale of zero
+      (arXiv:1706.02677), and convolutions without a shortcut as a selection, as in Net2Net (arXiv:1511.05641). All
+      that lies behind a zero starts to learn one step after it. In dense wiring only the last cell of the stage
+      passes on what that exit read, and the final classifier ignores new cells until it has learned to read them. In a
+      cascade cells start as drawn, of any kind, and the exit adds nothing to the one before it;
+    - ``copy``: each of its cells with the weights and batch norms of the last cell before it, and its exit with those
+      of the exit before it, as in progressive stacking (ICML 2019). Layers of another shape stay random.
+
+    Args:
+        network: a network that is not complete.
+        optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
+        init: how the stage starts.
+        seed: seed of the new weights, as in :class:`~ramify.nn.network.Network`.
+        images: for ``identity``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of its batch norms are
+            measured, so that training mode changes little either. Without, they start at 0 and 1.
+        followers: networks with the same stages, such as the ``module`` of a
+            ``torch.optim.swa_utils.AveragedModel``, that get a copy of the new stage.
+        schedulers: of ``optimizer``, which go on with the new parameters as with the rest. Those that are left out are
+            looked for.
+
+    Raises:
+        InputError: the network is complete, a stage that cannot keep the function (:func:`can_keep`) or copy
+            (:func:`can_copy`) is asked to, or ``images``, ``followers`` or ``schedulers`` do not fit.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> network = Network(NetworkConfig(structure=(1, 0), final="mixed", input_shape=(1, 8, 8), classes=10))
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        >>> growth = grow(network, optimizer, init="identity")
+        >>> growth.stage, growth.cells, growth.final, network.complete
+        (1, 1, True, True)
+        >>> logits = network.eval()(torch.rand(5, 1, 8, 8))
+        >>> torch.equal(logits[0], logits[1])
+        True
+    """
+    if network.complete:
+        raise InputError(
+            f"grow: got a network with all its {len(network.stages)} stages; accepted: one that lacks some"
+        )
+    index = len(network.stages)
+    if init not in get_args(Init):
+        raise InputError(f"grow: got init {init}; accepted: {', '.join(get_args(Init))}")
+    obstacle = ""
+    if init != "random" and isinstance(network, Network):
+        obstacle = can_keep(network) if init == "identity" else can_copy(network)
+    elif init != "random":
+        obstacle = "it is made of your own layers"
+    if obstacle:
+        raise InputError(f"grow: got init {init}; accepted: random for stage {index + 1}, as {obstacle}")
+    check_pictures(network, images)
+    following = check_followers(network, followers)
+    driving = [] if optimizer is None else schedulers_of(optimizer, schedulers)
+    if optimizer is not None:
+        check_schedulers(optimizer, (*schedulers, *driving))
+    pruned = any(not layer.mask.all() for layer in masked_layers(network).values())
+    dead = dead_trunk(network) if init == "identity" else torch.zeros(0, dtype=torch.bool)
+    stage = network.append_stage(seed)
+    if pruned:
+        mask_dead_inputs(network, index)
+    if isinstance(network, Network):
+        if init == "identity":
+            keep_function(network, dead, images)
+        elif init == "copy":
+            copy_previous(network)
+    for follower in following:
+        follower.append_stage(seed=0).load_state_dict(stage.state_dict())
+    if optimizer is not None:
+        add_stage(optimizer, network, index, driving)
+    return Growth(
+        stage=index,
+        cells=len(network.plans[index].cells) if isinstance(network, Network) else 0,
+        final=network.complete,
+        parameters=sum(parameter.numel() for parameter in stage.parameters()),
+        weights=sum(int(layer.mask.sum()) for layer in masked_layers(stage).values()),
+        init=init,
+    )

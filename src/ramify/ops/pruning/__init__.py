@@ -1,0 +1,1 @@
+"""Pruning: saliencies, masks, channel groups, compaction and dynamic sparse training."""

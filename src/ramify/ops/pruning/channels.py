@@ -1,0 +1,228 @@
+"""Channels that a network can lose: what they score together, how they are masked, and how they go silent.
+
+Which ones there are the network tells itself, see :mod:`ramify.nn.graph`.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ramify.nn.branching import Branching
+from ramify.nn.constants import constants
+from ramify.nn.graph import ChannelGroup
+from ramify.nn.masked import masked_layers
+from ramify.ops.surgery import set_masks
+
+
+def channels(network: Branching) -> tuple[ChannelGroup, ...]:
+    """Every group of channels that ``network`` can lose, in the order in which it makes them.
+
+    A network from a configuration never loses what an identity shortcut carries, be it in a cell to come, nor outputs
+    of its stem, nor inner channels that come in groups. Readers are layers that exist, so growth adds to them.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> config = NetworkConfig(kind="dense", structure=(0, 1), channels=4, input_shape=(1, 8, 8), classes=2)
+        >>> found = channels(Network(config))
+        >>> len(found), found[0].space
+        (12, ('stages.0.cells.0.conv1',))
+        >>> found[-1].space, found[-1].readers[0].name, found[-1].readers[0].at[:2]
+        (('stages.0.cells.1.shortcut.0', 'stages.0.cells.1.conv2'), 'stages.0.exit.linear', (48, 49))
+    """
+    return network.channel_groups()
+
+
+def stage_of(group: ChannelGroup) -> int:
+    """The stage, counted from 0, in which a group of channels begins."""
+    return min(int(name.split(".")[1]) if name.startswith("stages.") else 0 for name in group.space)
+
+
+def owner(group: ChannelGroup) -> str:
+    """The name of the module that holds all layers that make a group, such as a cell."""
+    paths = [name.split(".")[:-1] for name in group.space]
+    shared = 0
+    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
+        shared += 1
+    return ".".join(paths[0][:shared])
+
+
+def alive(network: nn.Module, group: ChannelGroup) -> bool:
+    """Whether any weight that makes a group of channels is unmasked."""
+    return which_live(network, [group])[0]
+
+
+def which_live(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
+    """For each group of channels whether any weight that makes it is unmasked."""
+    # The rows of every layer once: a network may have thousands of groups.
+    rows = {name: layer.mask.flatten(1).any(dim=1).tolist() for name, layer in masked_layers(network).items()}
+    return [any(rows[name][place] for name, at, _ in group.makers for place in at) for group in groups]
+
+
+def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]) -> Tensor:
+    """What the weights that make each group score together, float64 ``[groups]`` on the CPU.
+
+    Args:
+        groups: of :func:`channels`.
+        scores: a tensor in the shape of the weight for each masked layer, by its name.
+
+    Raises:
+        KeyError: ``scores`` lacks a layer that makes a channel.
+    """
+    names = dict.fromkeys(name for group in groups for name in group.space)
+    # To the CPU first: not every device has float64.
+    sums = {name: scores[name].detach().cpu().double().flatten(1).sum(dim=1).tolist() for name in names}
+    totals = [sum(sums[name][place] for name, at, _ in group.makers for place in at) for group in groups]
+    return torch.tensor(totals, dtype=torch.float64)
+
+
+def rank_channels(
+    network: nn.Module, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
+) -> tuple[Tensor, dict[tuple[str, ...], list[int]]]:
+    """By what ``groups`` are kept, and which of them lie side by side in the same layers, dead ones left out.
+
+    Returns:
+        float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
+        ``-inf`` where all that makes a group is masked already; and their indices by :attr:`ChannelGroup.space`.
+    """
+    living = torch.tensor(which_live(network, groups), dtype=torch.bool)
+    rank = channel_scores(groups, scores).masked_fill(~living, -torch.inf)
+    spaces: dict[tuple[str, ...], list[int]] = {}
+    for position, group in enumerate(groups):
+        if living[position]:
+            spaces.setdefault(group.space, []).append(position)
+    for positions in spaces.values():
+        rank[positions[int(rank[positions].argmax())]] = torch.inf
+    return rank, spaces
+
+
+def mask_channels(network: nn.Module, lost: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+    """The masks of all layers without the weights that make, pass or read the channels in ``lost``, by layer name.
+
+    Nothing is applied; see :func:`ramify.ops.surgery.set_masks`.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> network = Network(NetworkConfig(structure=(1,), channels=4, input_shape=(1, 8, 8), classes=2))
+        >>> masks = mask_channels(network, channels(network)[:1])
+        >>> masks["stages.0.cells.0.conv1"].any(dim=(1, 2, 3)).tolist()
+        [False, True, True, True]
+    """
+    return without({name: layer.mask for name, layer in masked_layers(network).items()}, lost)
+
+
+def without(masks: Mapping[str, Tensor], lost: Sequence[ChannelGroup]) -> dict[str, Tensor]:
+    """Copies of ``masks`` in which no weight makes, passes or reads a channel in ``lost``."""
+    rows: dict[str, list[int]] = {}
+    columns: dict[str, list[int]] = {}
+    for group in lost:
+        for name, at, _ in (*group.makers, *group.gates, *group.filters):
+            rows.setdefault(name, []).extend(at)
+        for name, at, _ in group.readers:
+            columns.setdefault(name, []).extend(at)
+    masks = {name: mask.clone() for name, mask in masks.items()}
+    for name, indices in rows.items():
+        masks[name][indices] = False
+    for name, indices in columns.items():
+        masks[name][:, indices] = False
+    return masks
+
+
+def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Let each group in ``lost``, whose makers are masked, give exactly 0 in training and evaluation.
+
+    Scales, shifts and biases along the way become 0, running means 0 and running variances 1. Nothing gives them a
+    gradient any more, as the readers are masked too. What ``optimizer`` keeps about them is cleared, so that no
+    momentum moves them either. Biases of gates stay: what they open is 0.
+
+    Args:
+        network: the network that the channels are of, or a copy of it.
+        *lost: groups of :func:`channels`, masked as :func:`mask_channels` says.
+        optimizer: over the parameters of ``network``.
+    """
+    places: dict[str, list[int]] = {}
+    dims: dict[str, int] = {}
+    for group in lost:
+        gates = {f"{gate.name}.bias" for gate in group.gates}
+        for name, entries, dim in group.vectors:
+            if name not in gates:
+                places.setdefault(name, []).extend(entries)
+                dims[name] = dim
+    tensors = dict(network.named_buffers()) | dict(network.named_parameters())
+    with torch.no_grad():
+        for name, indices in places.items():
+            tensor = tensors[name]
+            tensor.index_fill_(
+                dims[name], torch.tensor(indices, device=tensor.device), float(name.endswith("running_var"))
+            )
+            if optimizer is not None and tensor in optimizer.state:
+                for kept in optimizer.state[tensor].values():
+                    if isinstance(kept, Tensor) and kept.shape == tensor.shape:
+                        kept.index_fill_(dims[name], torch.tensor(indices, device=kept.device), 0.0)
+
+
+def dead_trunk(network: Branching) -> Tensor:
+    """Which channels of the trunk so far are the same for every picture, bool ``[channels]``.
+
+    Pruning leaves them behind, and a stage that grows has nothing to read there.
+    """
+
+    def trunk(images: Tensor) -> Tensor:
+        value, logits = network.enter(images), None
+        for stage in range(len(network.stages)):
+            value, logits = network.run_stage(stage, value, logits)
+        return value
+
+    training = network.training
+    try:
+        value = constants(network.eval(), network.blank(), trunk).output
+    finally:
+        network.train(training)
+    return ~value.movedim(1, 0).flatten(1).isnan().any(dim=1)
+
+
+def mask_dead_inputs(network: Branching, stage: int) -> int:
+    """Mask the weights of ``stage``, newly grown, that read what is the same for every picture.
+
+    Pruning leaves such channels behind, and there is nothing to read in them.
+
+    Returns:
+        How many weights it masked; they become zero.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> config = NetworkConfig(kind="dense", structure=(1, 0), channels=4, input_shape=(1, 8, 8), classes=2)
+        >>> network = Network(config)
+        >>> stem = torch.ones(4, 1, 3, 3, dtype=torch.bool)
+        >>> stem[3] = False
+        >>> set_masks(network, {"stem.conv": stem})
+        >>> _ = network.append_stage()
+        >>> mask_dead_inputs(network, 1)  # 4 kernels of 3x3 and 4 of 1x1, and 16 weights for each of 2 classes
+        72
+    """
+    layers = masked_layers(network)
+    masked = 0
+    for name, read in constant_inputs(network).items():
+        if not name.startswith(f"stages.{stage}."):
+            continue
+        layer = layers[name]
+        new = layer.mask.clone()
+        if new.shape[1] == len(read):
+            new[:, read] = False
+        elif new.shape[1] == 1:  # each channel is filtered by itself
+            new[read.repeat_interleave(len(new) // len(read))] = False
+        masked += int((layer.mask & ~new).sum())
+        set_masks(network, {name: new})
+    return masked
+
+
+def constant_inputs(network: Branching) -> dict[str, Tensor]:
+    """For each layer which of the channels or features that it reads are the same for every picture, bool."""
+    training = network.training
+    try:
+        return {name: read.constant for name, read in constants(network.eval(), network.blank()).inputs.items()}
+    finally:
+        network.train(training)

@@ -1,0 +1,238 @@
+"""Compaction: channels that provably do not matter are taken out, and the network is smaller in fact.
+
+A masked weight still costs a multiplication; a channel that is gone costs nothing. Nothing is folded or
+approximated: what stays are slices of the same tensors.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ramify.errors import RunError
+from ramify.nn.branching import Branching
+from ramify.nn.constants import LayerInput, constants
+from ramify.nn.graph import ChannelGroup
+from ramify.nn.masked import masked_layers
+from ramify.nn.widths import cuts
+from ramify.ops.cost import Cost, cost
+from ramify.ops.pruning.channels import channels, without
+from ramify.ops.surgery import replace_parameter
+from ramify.seeds import generator
+
+N = TypeVar("N", bound=Branching)
+
+TOLERANCE = 1e-5
+"""How far logits may differ, as a part of the largest of them or of 1."""
+
+PICTURES = 32
+
+_Cuts = Mapping[tuple[str, int], Sequence[int]]
+"""Which places of a tensor go, by its name and a dimension."""
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """The receipt of one compaction.
+
+    Attributes:
+        before, after: cost of each exit, shallowest first.
+        layers: outputs before and after of each layer that lost some, by name.
+        removed: how many groups of channels were taken out.
+        flushed: numbers too small for a normal float32 that became 0; they slow processors down and change nothing.
+        difference: largest absolute difference between the logits of the two networks in evaluation mode on a
+            seeded batch of 32 random pictures. It is taken in float64, where a fault of the proof shows and the
+            rounding of float32, which depends on the sizes of the layers, does not.
+    """
+
+    before: tuple[Cost, ...]
+    after: tuple[Cost, ...]
+    layers: dict[str, tuple[int, int]]
+    removed: int
+    flushed: int
+    difference: float
+
+    @property
+    def changed(self) -> bool:
+        """Whether the compacted network is another one: a channel was taken out, or a number flushed."""
+        return self.removed > 0 or self.flushed > 0
+
+
+def compact(network: N, optimizer: torch.optim.Optimizer | None = None) -> tuple[N, Compaction]:
+    """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
+
+    Of the groups of channels that it can lose (:func:`ramify.ops.pruning.channels.channels`) one goes if each layer
+    that reads it has all those weights masked, or gets exactly 0 there, whatever the picture: see
+    :mod:`ramify.nn.constants`.
+
+    This repeats until nothing more goes, since a channel's last reader may go itself; of channels that the same layers
+    make, one stays. The copy has the masks, device, precision and mode of ``network``, which stays as it is;
+    it can be saved, trained, grown and compacted again. A channel that gave 0 in evaluation mode alone may be missed
+    in training mode.
+
+    Args:
+        network: any branching network; its parameters stay its own.
+        optimizer: over the parameters of ``network``; it then has those of the copy in their place, in the same
+            groups, and keeps of their momentum and moments what belongs to the weights that stay, bit for bit. It
+            trains ``network`` no more. Without it, the copy needs an optimizer of its own.
+
+    Raises:
+        RunError: the logits of the copy are not those of ``network``; this would be a fault of ramify.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> from ramify.ops.pruning.channels import mask_channels, silence
+        >>> from ramify.ops.surgery import set_masks
+        >>> network = Network(NetworkConfig(structure=(1,), channels=4, input_shape=(1, 8, 8), classes=2))
+        >>> lost = channels(network)[:3]
+        >>> set_masks(network, mask_channels(network, lost))
+        >>> silence(network, *lost)
+        >>> small, receipt = compact(network)
+        >>> receipt.layers, receipt.before[-1].kept == receipt.after[-1].weights
+        ({'stages.0.cells.0.conv1': (4, 1)}, True)
+        >>> compact(small)[1].changed
+        False
+    """
+    lost = _lost(network)
+    gone = cuts(lost)
+    small, flushed = _rebuilt(network, lost, gone)
+    large_twin, small_twin = _precise(network), _precise(small)
+    layers, left = masked_layers(network), masked_layers(small)
+    receipt = Compaction(
+        before=tuple(cost(large_twin)),
+        after=tuple(cost(small_twin)),
+        layers={
+            name: (len(layer.weight), len(left[name].weight))
+            for name, layer in layers.items()
+            if len(layer.weight) != len(left[name].weight)
+        },
+        removed=len(lost),
+        flushed=flushed,
+        difference=_difference(large_twin, small_twin),
+    )
+    if optimizer is not None:
+        _hand_over(optimizer, network, small, gone)
+    return small, receipt
+
+
+def _lost(network: Branching) -> list[ChannelGroup]:
+    """The groups that go when everything removable is gone."""
+    left = list(channels(network))
+    read = _inputs(network)
+    masks = {name: layer.mask for name, layer in masked_layers(network).items()}
+    lost: list[ChannelGroup] = []
+    while going := _removable(left, masks, read):
+        lost += going
+        # What a channel that is gone made and read is gone too, so others may follow it.
+        masks = without(masks, going)
+        gone = {id(group) for group in going}
+        left = [group for group in left if id(group) not in gone]
+    return lost
+
+
+def _inputs(network: Branching) -> dict[str, LayerInput]:
+    """What the layers read whatever the picture, once the numbers of ``network`` are flushed."""
+    twin = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for value in [*twin.parameters(), *twin.buffers()]:
+            value.copy_(_flushed(value.detach())[0])
+    return constants(twin, twin.blank()).inputs
+
+
+def _removable(
+    left: Sequence[ChannelGroup], masks: Mapping[str, Tensor], read: Mapping[str, LayerInput]
+) -> list[ChannelGroup]:
+    """Those of the groups ``left`` that do not matter, but for the first of a space that would lose its last."""
+    names = {place.name for group in left for place in group.readers}
+    # What a layer gets of each of its inputs: nothing where its weights are masked, or where it reads 0.
+    gets = {
+        name: (masks[name].transpose(0, 1).flatten(1).any(dim=1) & ~read[name].zero.to(masks[name].device)).tolist()
+        for name in names
+    }
+    going = [group for group in left if not any(gets[name][place] for name, at, _ in group.readers for place in at)]
+    spare = Counter(group.space for group in left)
+    spare.subtract(group.space for group in going)
+    found: list[ChannelGroup] = []
+    for group in going:
+        if spare[group.space] == 0:
+            spare[group.space] = 1
+        else:
+            found.append(group)
+    return found
+
+
+def _rebuilt(network: N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[N, int]:
+    """``network`` without the channels in ``lost``, and how many of its numbers were flushed."""
+    state: dict[str, Tensor] = {}
+    flushed = 0
+    for key, value in network.state_dict().items():
+        state[key], count = _flushed(_sliced(value, key, gone))
+        flushed += count
+    small = network.smaller(lost)
+    small.load_state_dict(state, strict=True, assign=True)  # assigning keeps device and precision
+    for name, parameter in network.named_parameters():
+        small.get_parameter(name).requires_grad_(parameter.requires_grad)
+    for name, module in network.named_modules():
+        small.get_submodule(name).training = module.training
+    return small, flushed
+
+
+def _sliced(value: Tensor, key: str, gone: _Cuts) -> Tensor:
+    """What stays of a tensor that belongs to the parameter or buffer ``key``."""
+    for dim in (0, 1):
+        if places := gone.get((key, dim)):
+            stays = torch.ones(value.shape[dim], dtype=torch.bool, device=value.device)
+            stays[list(places)] = False
+            value = value.index_select(dim, stays.nonzero()[:, 0])
+    return value
+
+
+def _hand_over(optimizer: torch.optim.Optimizer, network: nn.Module, small: nn.Module, gone: _Cuts) -> None:
+    """Give ``optimizer`` the parameters of ``small`` for those of ``network``, with what it keeps about them."""
+    for name, parameter in network.named_parameters():
+
+        def cut(tensor: Tensor, name: str = name) -> Tensor:
+            return _sliced(tensor, name, gone)
+
+        replace_parameter(optimizer, parameter, small.get_parameter(name), cut)
+
+
+def _flushed(value: Tensor) -> tuple[Tensor, int]:
+    """A copy in which numbers too small for a normal float32 are 0, and how many these are."""
+    if not value.is_floating_point():
+        return value.clone(), 0
+    tiny = (value != 0) & (value.abs() < torch.finfo(torch.float32).tiny)
+    return value.masked_fill(tiny, 0), int(tiny.sum())
+
+
+def _precise(network: N) -> N:
+    """A copy in float64 and evaluation mode."""
+    device = network.mean.device
+    # MPS has no float64.
+    return copy.deepcopy(network).to("cpu" if device.type == "mps" else device).double().eval()
+
+
+def _difference(large: Branching, small: Branching) -> float:
+    """Largest difference between the logits of two networks on random pictures.
+
+    Raises:
+        RunError: it is too large.
+    """
+    draw = generator(0, "compact")
+    pictures = torch.rand(PICTURES, *large.input_shape, generator=draw, dtype=torch.float64)
+    with torch.no_grad():
+        pictures = pictures.to(large.mean.device)
+        expected, given = large(pictures), small(pictures)
+    difference = float((given - expected).abs().max())
+    accepted = TOLERANCE * max(1.0, float(expected.abs().max()))
+    if not difference <= accepted:  # also where it is not a number
+        raise RunError(
+            f"compact: the logits of the compacted network differ by {difference:.3g} from those of the masked one; "
+            f"accepted: up to {accepted:.3g}; the network was left as it is"
+        )
+    return difference

@@ -1,0 +1,372 @@
+"""Pruning: weights are ranked by a saliency, and exactly as many are kept as were asked for."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ramify.errors import InputError
+from ramify.nn.branching import Branching
+from ramify.nn.masked import masked_layers
+from ramify.ops.pruning.budget import Budget, keep_within
+from ramify.ops.pruning.channels import channels, mask_channels, owner, rank_channels, silence, stage_of, which_live
+from ramify.ops.pruning.saliency import SALIENCIES, Batch, Scores
+from ramify.ops.surgery import reinitialise, set_masks
+from ramify.seeds import derive, generator
+
+Masks = dict[str, Tensor]
+Unit = Literal["weight", "channel"]
+Control = Literal["none", "shuffle", "reinit", "invert"]
+
+
+@dataclass(frozen=True)
+class LayerPruning:
+    """One layer in a pruning: its weights, and how many were kept before and after."""
+
+    stage: int
+    weights: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What one pruning did: for each layer it could have changed, by name."""
+
+    criterion: str
+    unit: Unit
+    control: Control
+    reinit: bool
+    layers: dict[str, LayerPruning]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers.values())
+
+    @property
+    def before(self) -> int:
+        return sum(layer.before for layer in self.layers.values())
+
+    @property
+    def after(self) -> int:
+        return sum(layer.after for layer in self.layers.values())
+
+    @property
+    def changed(self) -> bool:
+        """Whether any weight was masked, or drawn anew."""
+        return self.after < self.before or self.reinit
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        return tuple(sorted({layer.stage for layer in self.layers.values()}))
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """What a pruning is going to do: the mask of every layer, and the stages that it takes."""
+
+    criterion: str
+    unit: Unit
+    control: Control
+    reinit: bool
+    seed: int
+    stages: tuple[int, ...]
+    masks: Masks
+
+
+def prune(
+    network: Branching,
+    keep: float | Mapping[int, float],
+    criterion: str = "snip",
+    batches: Sequence[Batch] = (),
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    unit: Unit = "weight",
+    rounds: int = 1,
+    floor: int = 1,
+    control: Control = "none",
+    reinit: bool = False,
+    seed: int = 0,
+    budget: Budget | None = None,
+    followers: Sequence[torch.nn.Module] = (),
+) -> Pruning:
+    """Mask the weights of lowest saliency, in place; masks only shrink.
+
+    Exactly ``round(keep * N)`` of the N weights of the network, or of each stage, are kept; ties go to the weight
+    that comes first. Where fewer are left already, nothing changes and the report says so.
+
+    Args:
+        network: in any stage of growth; its own masks are respected.
+        keep: the fraction to keep, in (0, 1]: one number ranks the whole network at once, a mapping from stage
+            (counted from 0, stem and head included) to fraction ranks each of these stages inside itself.
+        criterion: a name in :data:`ramify.ops.pruning.saliency.SALIENCIES`.
+        batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
+            are averaged.
+        optimizer: its state of masked weights is cleared, of survivors untouched.
+        unit: ``channel`` sums the scores over every group of channels that the network can lose and masks whole
+            groups; ``keep`` is then the fraction of these groups, and of those that the same layers make one is kept.
+        rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
+            are taken anew at each (SynFlow, arXiv:2006.05467).
+        floor: weights that every layer keeps.
+        control: ``invert`` keeps the lowest scores, ``shuffle`` moves each layer's mask to random places,
+            ``reinit`` draws the survivors anew: does the criterion do better than that?
+        reinit: draw the surviving weights of the pruned stages anew, reset their batch norm and optimizer state.
+        seed: of random criteria, shuffling and reinitialisation.
+        budget: with unit ``channel``, in place of ``keep``: so many groups are kept as fit, see
+            :class:`ramify.ops.pruning.budget.Budget`.
+        followers: modules with the same layers, such as an average of the weights, that take the same masks.
+
+    Raises:
+        InputError: an unknown criterion, a fraction out of range, a stage that does not exist, a criterion that
+            needs pictures without any, or a layer that would die.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2, seed=0)
+        >>> report = prune(network, 0.25, "magnitude")
+        >>> report.after == round(0.25 * report.weights), report.changed
+        (True, True)
+        >>> prune(network, 0.25, "magnitude").changed
+        False
+    """
+    plan = plan_pruning(
+        network,
+        keep,
+        criterion,
+        batches,
+        unit=unit,
+        rounds=rounds,
+        floor=floor,
+        control=control,
+        reinit=reinit,
+        seed=seed,
+        budget=budget,
+    )
+    return apply_pruning(network, plan, optimizer, followers=followers)
+
+
+def plan_pruning(
+    network: Branching,
+    keep: float | Mapping[int, float],
+    criterion: str = "snip",
+    batches: Sequence[Batch] = (),
+    *,
+    unit: Unit = "weight",
+    rounds: int = 1,
+    floor: int = 1,
+    control: Control = "none",
+    reinit: bool = False,
+    seed: int = 0,
+    budget: Budget | None = None,
+) -> PruningPlan:
+    """Decide what :func:`prune` would mask, and change nothing; arguments and errors are the same.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
+        >>> plan = plan_pruning(network, 0.25, "magnitude")
+        >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
+        (True, False)
+    """
+    if budget is not None and (unit != "channel" or rounds != 1 or isinstance(keep, Mapping)):
+        raise InputError(
+            f"prune.max_macs, prune.max_parameters: got them with prune.unit {unit} in {rounds} rounds; accepted: with "
+            "whole channels of the whole network (unit channel, policy normal, rounds 1)"
+        )
+    groups = _groups(network, keep)
+    if criterion not in SALIENCIES:
+        raise InputError(f"prune.criterion: got {criterion!r}; accepted: {', '.join(SALIENCIES)}")
+    if rounds < 1:
+        raise InputError(f"prune.rounds: got {rounds}; accepted: a whole number >= 1")
+    for images, _ in batches:
+        network.check(images)
+    if budget is not None:
+        scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
+        groups = _groups(network, keep_within(network, scores, budget))
+    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
+    stages = tuple(sorted({stage for group, _ in groups for stage in group}))
+    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
+
+
+def apply_pruning(
+    network: Branching,
+    plan: PruningPlan,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    followers: Sequence[torch.nn.Module] = (),
+) -> Pruning:
+    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
+    layers = masked_layers(network)
+    before = {name: layer.mask.clone() for name, layer in layers.items()}
+    groups = channels(network) if plan.unit == "channel" else ()
+    living = [group for group, lives in zip(groups, which_live(network, groups), strict=True) if lives]
+    masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
+    if plan.reinit:
+        reinitialise(network, plan.stages, optimizer, plan.seed)
+    set_masks(network, masks, optimizer)
+    gone = [group for group, lives in zip(living, which_live(network, living), strict=True) if not lives]
+    silence(network, *gone, optimizer=optimizer)
+    for follower in followers:
+        set_masks(follower, masks)
+        silence(follower, *gone)
+    return Pruning(
+        plan.criterion,
+        plan.unit,
+        plan.control,
+        plan.reinit,
+        {
+            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
+            for stage in plan.stages
+            for name in layer_names(network, stage)
+        },
+    )
+
+
+def _decide(
+    network: Branching,
+    groups: Sequence[tuple[tuple[int, ...], float]],
+    criterion: str,
+    batches: Sequence[Batch],
+    unit: Unit,
+    rounds: int,
+    floor: int,
+    control: Control,
+    seed: int,
+) -> Masks:
+    """The masks of every layer after a pruning. The network stays as it is: rounds mask and score a copy."""
+    draft = copy.deepcopy(network)
+    before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
+    for step in range(1, rounds + 1):
+        scores = SALIENCIES[criterion](draft, batches, derive(seed, "saliency", step))
+        if control == "invert":
+            scores = {name: -score for name, score in scores.items()}
+        for stages, fraction in groups:
+            share = step / rounds
+            if unit == "weight":
+                set_masks(draft, _keep_weights(draft, stages, scores, fraction, share, before, floor))
+            else:
+                shuffling = derive(seed, "shuffle") if control == "shuffle" and step == rounds else None
+                set_masks(draft, _keep_channels(draft, stages, scores, fraction, share, shuffling))
+    masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
+    if control == "shuffle" and unit == "weight":
+        masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
+    return masks
+
+
+def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
+    """Stages that are ranked together, and the fraction they keep."""
+    there = range(len(network.stages))
+    if isinstance(keep, Mapping):
+        absent = [stage for stage in keep if stage not in there]
+        if absent:
+            raise InputError(f"prune: got stage {absent[0] + 1}; accepted: stages 1 to {len(there)}, which exist")
+        groups: list[tuple[tuple[int, ...], float]] = [((stage,), fraction) for stage, fraction in sorted(keep.items())]
+    else:
+        groups = [(tuple(there), keep)]
+    for _, fraction in groups:
+        if not 0 < fraction <= 1:
+            raise InputError(f"prune.keep_ratio: got {fraction}; accepted: a number in (0, 1]")
+    return groups
+
+
+def layer_names(network: Branching, stage: int) -> list[str]:
+    return [
+        f"{prefix}.{name}" for prefix, module in network.stage_modules(stage).items() for name in masked_layers(module)
+    ]
+
+
+def _keep_weights(
+    network: Branching,
+    stages: tuple[int, ...],
+    scores: Scores,
+    fraction: float,
+    share: float,
+    before: Masks,
+    floor: int,
+) -> Masks:
+    """The masks of the layers of ``stages`` when the best of their weights are kept, ``share`` of the way there."""
+    names = [name for stage in stages for name in layer_names(network, stage)]
+    layers = masked_layers(network)
+    total = sum(layers[name].weight.numel() for name in names)
+    start = sum(int(before[name].sum()) for name in names)
+    target = round(fraction * total)
+    count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
+    ranks = {name: _ranked(scores[name], layers[name].mask, floor) for name in names}
+    reserved = sum(int((rank == torch.inf).sum()) for rank in ranks.values())
+    if count < reserved:
+        kept = best({name: _ranked(scores[name], layers[name].mask, 0) for name in names}, count)
+        dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
+        told = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
+        raise InputError(
+            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {named(stages)}, with which "
+            f"{told} would die; accepted: at least {upward(reserved / total)}, or prune.floor=0"
+        )
+    return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in best(ranks, count).items()}
+
+
+def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
+    """Scores with masked weights last, and the ``floor`` best of the others before everything."""
+    # Not every device has float64, and scores that lie channels last have no flat view.
+    rank = scores.cpu().double().masked_fill(~mask.cpu(), -torch.inf).contiguous()
+    best = rank.flatten().argsort(descending=True, stable=True)[: min(floor, int(mask.sum()))]
+    rank.view(-1)[best] = torch.inf
+    return rank
+
+
+def best(ranks: Scores, count: int) -> Masks:
+    """Where the ``count`` highest ranks are, over all layers; of equal ones, those that come first."""
+    flat = torch.cat([rank.flatten() for rank in ranks.values()])
+    kept = torch.zeros(len(flat), dtype=torch.bool)
+    kept[flat.argsort(descending=True, stable=True)[:count]] = True
+    pieces = kept.split([rank.numel() for rank in ranks.values()])
+    return {name: piece.view_as(rank) for (name, rank), piece in zip(ranks.items(), pieces, strict=True)}
+
+
+def upward(ratio: float) -> str:
+    """A ratio written with four digits, rounded so that it suffices."""
+    return f"{-(-ratio * 10_000 // 1) / 10_000:g}"
+
+
+def named(stages: tuple[int, ...]) -> str:
+    return f"stage {stages[0] + 1}" if len(stages) == 1 else f"stages {stages[0] + 1} to {stages[-1] + 1}"
+
+
+def _keep_channels(
+    network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
+) -> Masks:
+    """The masks when the best of the channels that the cells of ``stages`` can lose are kept, ``share`` of the way.
+
+    With a seed ``shuffling``, each cell keeps as many, but at random.
+    """
+    ours = [group for group in channels(network) if stage_of(group) in stages]
+    if not ours:
+        raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
+    rank, spaces = rank_channels(network, ours, scores)
+    start, target = len(ours), round(fraction * len(ours))
+    count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
+    if count < len(spaces):
+        raise InputError(
+            f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
+            f"layer would die; accepted: at least {upward(len(spaces) / len(ours))}"
+        )
+    if shuffling is not None:
+        for positions in spaces.values():
+            order = torch.randperm(len(positions), generator=generator(shuffling, owner(ours[positions[0]])))
+            rank[positions] = rank[positions][order]
+    kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())
+    return mask_channels(network, [group for position, group in enumerate(ours) if position not in kept])
+
+
+def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:
+    """As many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
+    places = before.flatten().nonzero()[:, 0]
+    order = torch.randperm(len(places), generator=generator(seed, "places"))[: int(mask.sum())]
+    # Flat, and in the mask's own layout only then: a mask that lies channels last has no flat view.
+    moved = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    moved[places[order.to(places.device)]] = True
+    return moved.view(mask.shape)

@@ -1,0 +1,210 @@
+"""Dynamic sparse training: the connections of a sparse network move while it learns, and its density stays.
+
+RigL (arXiv:1911.11134) drops the connections of smallest magnitude and regrows as many where the gradient is largest;
+SET (arXiv:1707.04780) regrows at random. Masked weights get no gradient, so the one training step at which connections
+move goes through :func:`dense_forward`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ramify.errors import InputError
+from ramify.nn.masked import Masked, masked_layers
+from ramify.ops.surgery import rewire
+from ramify.seeds import generator
+
+How = Literal["gradient", "random"]
+"""Where connections regrow: where the gradient is largest (RigL), or anywhere (SET)."""
+
+
+@dataclass(frozen=True)
+class LayerRegrowth:
+    """One layer in a regrowth: its weights, how many it keeps (before as after), and how many of them are others."""
+
+    weights: int
+    kept: int
+    moved: int
+
+
+@dataclass(frozen=True)
+class Regrowth:
+    """What one regrowth did, for each layer that learns, by name."""
+
+    how: How
+    fraction: float
+    layers: dict[str, LayerRegrowth]
+
+    @property
+    def kept(self) -> int:
+        return sum(layer.kept for layer in self.layers.values())
+
+    @property
+    def moved(self) -> int:
+        return sum(layer.moved for layer in self.layers.values())
+
+
+def dense_forward(network: nn.Module, images: Tensor) -> Tensor:
+    """What ``network(images)`` gives, to the last bit; but on the way back masked weights get their gradient too.
+
+    Every mask is taken for one of ones during the call, which changes no answer as a masked weight is zero. So
+    ``weight.grad`` becomes the gradient that a dense network with these weights has. :func:`regrow` reads it, and
+    takes from it what an optimizer must not see; do not let one step before that.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> from ramify.ops.pruning.prune import prune
+        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2), seed=0)
+        >>> _ = prune(network, 0.2, "erk")
+        >>> images, layer = torch.rand(4, 1, 8, 8), masked_layers(network)["stages.0.cells.0.conv1"]
+        >>> for forward in (network, lambda images: dense_forward(network, images)):
+        ...     layer.weight.grad = None
+        ...     forward(images).square().sum().backward()
+        ...     bool((layer.weight.grad[~layer.mask] != 0).any())
+        False
+        True
+    """
+    layers = masked_layers(network)
+    ones = {f"{name}.mask".removeprefix("."): torch.ones_like(layer.mask) for name, layer in layers.items()}
+    logits: Tensor = functional_call(network, ones, (images,))
+    return logits
+
+
+def regrow(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    fraction: float = 0.3,
+    how: How = "gradient",
+    *,
+    seed: int = 0,
+    followers: Sequence[nn.Module] = (),
+) -> Regrowth:
+    """Drop connections of small magnitude and regrow as many elsewhere in the same layer, between backward and step.
+
+    Of the ``K`` connections of a layer the ``K - round(fraction * K)`` of largest ``|w|`` stay. Of all others, those
+    just dropped included, as many come back as were dropped: the ones of largest ``|dL/dw|`` (RigL, arXiv:1911.11134),
+    or any (SET, arXiv:1707.04780). Ties go to what was there, then to the weight that comes first. So every layer keeps
+    exactly ``K``, and what has no gradient does not come back for it.
+
+    A connection that is dropped and chosen again stays as it was. One that comes back starts at zero; momentum and
+    moments of those that went and those that came are cleared; whatever else the network and the optimizer hold stays
+    as it is, bit for bit. The gradients of what is masked then are zero, so that ``optimizer.step()`` may follow at
+    once, and gives the newcomers their first step.
+
+    Layers that do not learn now are left alone: those that are frozen, and those whose gradient is missing or zero.
+
+    Args:
+        network: one with masked layers, after the backward pass of a loss of :func:`dense_forward`.
+        optimizer: any ``torch.optim`` optimizer over the parameters of ``network``.
+        fraction: the share of each layer's connections that is dropped, in [0, 1]. In the papers it falls as a cosine
+            from 0.3, or stays 0.3.
+        how: ``gradient`` or ``random``. For ``random`` the gradients may be those of ``network(images)``.
+        seed: of random regrowth; another one at each call.
+        followers: modules with the same layers, such as an average of the weights, that take the same masks; what
+            comes back starts at zero in them as well.
+
+    Raises:
+        InputError: ``fraction`` is out of range, ``how`` is unknown, the network has no gradients, or none that tell
+            where to regrow.
+
+    Example:
+        >>> from ramify.config.rules import NetworkConfig
+        >>> from ramify.nn.network import Network
+        >>> from ramify.ops.loss import exit_losses
+        >>> from ramify.ops.pruning.prune import prune
+        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), stages=2, seed=0)
+        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        >>> start = prune(network, {0: 0.1, 1: 0.1}, "erk", optimizer=optimizer)
+        >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 10
+        >>> for step in range(1, 21):
+        ...     now = step % 10 == 0
+        ...     logits = dense_forward(network, images) if now else network(images)
+        ...     optimizer.zero_grad()
+        ...     exit_losses(logits, labels).sum().backward()
+        ...     if now:
+        ...         report = regrow(network, optimizer, 0.3)
+        ...     optimizer.step()
+        >>> report.kept == start.after, report.moved > 0
+        (True, True)
+    """
+    if not 0 <= fraction <= 1:
+        raise InputError(f"regrow: got fraction {fraction}; accepted: a number in [0, 1]")
+    if how not in get_args(How):
+        raise InputError(f"regrow: got how={how!r}; accepted: {', '.join(get_args(How))}")
+    learning = [layer for layer in masked_layers(network).values() if _learns(layer)]
+    if not learning:
+        raise InputError(
+            "regrow: got a network whose masked layers have no gradients; accepted: one after loss.backward()"
+        )
+    if how == "gradient":
+        _check_dense(learning)
+    return move_connections(network, optimizer, fraction, how, seed=seed, followers=followers)
+
+
+def move_connections(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer | None,
+    fraction: float,
+    how: How,
+    *,
+    seed: int,
+    followers: Sequence[nn.Module] = (),
+) -> Regrowth:
+    """What :func:`regrow` does, for a caller who knows that the gradients are those of :func:`dense_forward`."""
+    layers = masked_layers(network)
+    masks = {name: _moved(name, layer, fraction, how, seed) for name, layer in layers.items() if _learns(layer)}
+    report = Regrowth(
+        how,
+        fraction,
+        {
+            name: LayerRegrowth(mask.numel(), int(mask.sum()), int((mask & ~layers[name].mask).sum()))
+            for name, mask in masks.items()
+        },
+    )
+    # The layers that are left alone, too: an optimizer must not see the gradients of what they mask.
+    rewire(network, {name: layer.mask for name, layer in layers.items()} | masks, optimizer)
+    for follower in followers:
+        rewire(follower, masks)
+    return report
+
+
+def _learns(layer: Masked) -> bool:
+    gradient = layer.weight.grad
+    return layer.weight.requires_grad and gradient is not None and bool(gradient.any())
+
+
+def _check_dense(layers: Sequence[Masked]) -> None:
+    """Refuse gradients in which no masked weight has any, where some weight is masked."""
+    found = [layer.weight.grad[~layer.mask] for layer in layers if layer.weight.grad is not None]
+    if sum(each.numel() for each in found) and not any(bool(each.any()) for each in found):
+        raise InputError(
+            "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
+            "ramify.dense_forward(network, images), or how='random'"
+        )
+
+
+def _moved(name: str, layer: Masked, fraction: float, how: How, seed: int) -> Tensor:
+    """The mask of a layer once ``fraction`` of its connections have moved."""
+    mask = layer.mask.flatten()
+    kept = int(mask.sum())
+    dropped = round(fraction * kept)
+    if dropped == 0 or kept == len(mask):
+        return layer.mask.clone()
+    # Higher is better in both rankings, and a stable order lets the first of equals win.
+    stays = layer.weight.detach().flatten().abs().masked_fill(~mask, -1).argsort(descending=True, stable=True)
+    new = torch.zeros_like(mask)
+    new[stays[: kept - dropped]] = True
+    if how == "random":
+        score = torch.rand(len(mask), generator=generator(seed, "regrow", name)).to(mask.device)
+    else:
+        assert layer.weight.grad is not None
+        score = layer.weight.grad.flatten().abs()
+    first = mask.byte().argsort(descending=True, stable=True)  # of equals: what was there, then by position
+    comes = first[score.masked_fill(new, -1)[first].argsort(descending=True, stable=True)]
+    new[comes[:dropped]] = True
+    return new.view_as(layer.mask)

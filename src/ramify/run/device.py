@@ -1,0 +1,70 @@
+"""Where a run computes, and how precisely."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ramify.config.rules import Config
+from ramify.errors import ConfigError
+from ramify.run.distributed import ALONE, Team, world
+
+SMALL = 16 * 16
+"""Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how precisely a run computes, and with how many others."""
+
+    device: torch.device
+    precision: str
+    team: Team = ALONE
+
+
+def place(config: Config) -> Place:
+    """The device and precision that ``train.device`` and ``train.precision`` ask for.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    wanted = config.train.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and world()[1] > 1:
+        wanted = f"cuda:{world()[2]}"
+    device = torch.device(wanted)
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not there[device.type]:
+        here = ", ".join(name for name, found in there.items() if found)
+        raise ConfigError(f"train.device: got '{wanted}'; accepted: auto, {here} on this machine")
+    precision = config.train.precision
+    if precision == "auto":
+        precision = "bfloat16" if _gains_by_bfloat16(device, config.network.input_shape) else "float32"
+    return Place(device, precision)
+
+
+def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None) -> bool:
+    """Whether ``device`` multiplies in bfloat16 itself, and pictures of ``shape`` are large enough for it to matter."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    if device.type != "cpu" or shape is None or shape[1] * shape[2] <= SMALL:
+        return False
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("bf16"))
+
+
+@contextlib.contextmanager
+def computing_with(config: Config) -> Iterator[None]:
+    """Compute with ``train.threads`` processor threads inside the block, and with as many as before after it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(config.train.threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,320 @@
+"""Which pictures a run trains on, validates with and is tested on, at first and whenever they are needed again."""
+
+import csv
+import difflib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from ramify.config.read import read_config
+from ramify.config.rules import Config, DataConfig
+from ramify.data.duplicates import Copy, copies, copies_line
+from ramify.data.fetch import Progress
+from ramify.data.fit import fit_set
+from ramify.data.listing import counts
+from ramify.data.manifest import Changes, Manifest, Match, changes, manifest_of, match, read_manifest, write_manifest
+from ramify.data.pictures import Files, Part, PictureSet, joined
+from ramify.data.sources import SOURCES, load_pictures, load_source
+from ramify.data.split import split, take
+from ramify.data.trigger import with_trigger
+from ramify.errors import ConfigError, DataError, InputError
+from ramify.files import write_atomic
+from ramify.run.folder import CONFIG, PASSED_OVER, read_summary
+
+MOVED = 0.5
+"""Share of a run's pictures that another source must hold to be taken for the same one, moved."""
+
+KEPT = ("fold", "test_fraction", "valid_fraction", "labels", "group")
+"""Keys of ``data`` that deal pictures out; a run's pictures stay where its manifest has them."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The pictures of a run as they were dealt out, and the names of their classes.
+
+    Attributes:
+        files: what the ``ids`` of the parts count.
+        notes: sentences for the user.
+        new: ids of files that have come since the run began, and that it does not use.
+        larger: the training pictures once more, larger, where ``data.augment`` crops them; else None.
+    """
+
+    train: Part
+    valid: Part
+    test: Part
+    classes: tuple[str, ...]
+    files: Files = field(default_factory=Files)
+    notes: tuple[str, ...] = ()
+    new: torch.Tensor | None = None
+    larger: Part | None = None
+
+    @property
+    def fed(self) -> Part:
+        """The training pictures from which a step is fed."""
+        return self.train if self.larger is None else self.larger
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return len(self.train), len(self.valid), len(self.test)
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the run keeps of it; None where the files are not known."""
+        ids = [part.ids for part in (self.train, self.valid, self.test)]
+        known = [each for each in ids if each is not None]
+        return manifest_of(self.files, self.classes, known, self.new) if len(known) == 3 else None
+
+    @property
+    def copies(self) -> tuple[Copy, ...]:
+        """Exact copies in several parts or classes."""
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        known = len(self.files.names) > 0 and all(part.ids is not None for part in parts.values())
+        return copies(self.files, self.classes, parts) if known else ()
+
+
+def deal(config: Config, pictures: PictureSet) -> Parts:
+    """The seeded split of a new run.
+
+    Raises:
+        ConfigError: ``data.trigger_class`` is none of the classes.
+    """
+    rest, held_out = pictures.train, pictures.valid
+    if not len(held_out):
+        fraction, classes, files = config.data.valid_fraction, pictures.classes, pictures.files
+        rest, held_out = split(pictures.train, fraction, config.seed, classes=classes, files=files)
+    return Parts(_triggered(config, rest, pictures.classes), held_out, pictures.test, pictures.classes, pictures.files)
+
+
+def deal_again(config: Config, manifest: Manifest, pictures: PictureSet) -> tuple[Parts, Match]:
+    """The parts that a run's ``manifest`` says, of the pictures that are there now; new ones are left out."""
+    found = match(manifest, pictures.files, pictures.classes, True)
+    train, valid, test = (pictures.pick(found.ids(part)) for part in ("train", "valid", "test"))
+    train = _triggered(config, train, pictures.classes)
+    return Parts(train, valid, test, pictures.classes, pictures.files, (), found.ids("new")), found
+
+
+def parts_of_run(
+    run: Path, config: Config, progress: Progress | None = None, shape: tuple[int, int, int] | None = None
+) -> tuple[Parts, Changes]:
+    """The pictures of a run as they were dealt out when it trained, and what has changed since.
+
+    Args:
+        run: its folder.
+        config: its configuration. Another ``data.source`` than the run's is split again, unless it is where the
+            pictures have been moved to.
+        progress: sees how far a download or the decoding is.
+        shape: (C, H, W) that the pictures are made.
+
+    Raises:
+        InputError: the pictures cannot be read, or the run has no manifest and their number has changed.
+    """
+    manifest = read_manifest(run)
+    if manifest is None:
+        parts = deal(config, load_pictures(config.data, progress, shape=shape))
+        known = read_summary(run)
+        if known is not None and known.pictures is not None and tuple(known.pictures) != parts.counts:
+            raise InputError(
+                f"{run}: got {sum(parts.counts):,} pictures and had {sum(known.pictures):,}; it is of an older ramify "
+                "and does not know which ones it was trained on; accepted: the pictures as they were, or a new run"
+            )
+        return parts, Changes()
+    pictures = load_again(run, config, progress, shape)
+    if not is_same_source(run, config, manifest, pictures):
+        return deal(config, load_pictures(config.data, progress, shape=shape)), Changes()
+    parts, found = deal_again(config, manifest, pictures)
+    return parts, changes(manifest, found)
+
+
+def load_again(
+    run: Path, config: Config, progress: Progress | None = None, shape: tuple[int, int, int] | None = None
+) -> PictureSet:
+    """All pictures of ``config.data.source``, made ``shape``; those of ``run`` from the cache, as when it trained."""
+    data, trained = whole(config.data), read_config([run / CONFIG]).data
+    if data.size == trained.size and is_same_place(data.source, trained.source):
+        pictures = load_source(data, progress)
+        return pictures if shape is None or pictures.shape == shape else fit_set(pictures, shape)
+    return load_source(data, progress, shape=shape)
+
+
+def whole(data: DataConfig) -> DataConfig:
+    """``data`` without what leaves pictures out."""
+    return data.model_copy(update={"limit": None, "fold": None})
+
+
+def is_same_source(run: Path, config: Config, manifest: Manifest, pictures: PictureSet) -> bool:
+    """Whether ``config.data.source`` is what ``run`` was trained on, or where that has been moved to."""
+    trained = read_config([run / CONFIG]).data.source
+    if is_same_place(trained, config.data.source):
+        return True
+    there = {each.tobytes().hex() for each in pictures.files.digests.numpy()}
+    return sum(digest in there for digest in manifest.digests) > MOVED * len(manifest)
+
+
+def is_same_place(source: str, other: str) -> bool:
+    """Whether two values of ``data.source`` mean the same."""
+    if source in SOURCES or other in SOURCES:
+        return source == other
+    return Path(source).expanduser().resolve() == Path(other).expanduser().resolve()
+
+
+def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts:
+    """The pictures of a run that starts from the network of ``parent``: none that was trained on is measured on.
+
+    Of the parent's own source each picture is in the part that it was in, and new ones are left out. Another source is
+    split again, but what the parent was trained on is for training.
+
+    Raises:
+        ConfigError: a key that deals pictures out has another value than in the parent.
+        InputError: pictures of the parent are missing or have changed.
+    """
+    manifest = read_manifest(parent)
+    if manifest is None:
+        return deal(config, load_pictures(config.data, progress))
+    pictures = load_source(whole(config.data), progress)
+    if is_same_place(read_config([parent / CONFIG]).data.source, config.data.source):
+        _check_kept(config, read_config([parent / CONFIG]), parent)
+        parts, found = deal_again(config, manifest, pictures)
+        _check_there(parts, parent)
+        if config.data.limit is not None:
+            train, test = (take(part, config.data.limit, parts.classes) for part in (parts.train, parts.test))
+            parts = replace(parts, train=train, test=test)
+        return _with_note(parts, changes(manifest, found))
+    parts = deal(config, load_pictures(config.data, progress))
+    known = match(manifest, parts.files, parts.classes, False).parts == 0
+    kept, moved = [], []
+    for part in (parts.valid, parts.test):
+        assert part.ids is not None
+        trained = known[part.ids]
+        kept.append(part[(~trained).nonzero()[:, 0]])
+        moved.append(part[trained.nonzero()[:, 0]])
+    count = sum(len(part) for part in moved)
+    if not count:
+        return parts
+    note = f"{count:,} pictures were trained on by {parent.name}, and are for training here, too"
+    return replace(parts, train=joined([parts.train, *moved]), valid=kept[0], test=kept[1], notes=(note,))
+
+
+def deal_resumed(config: Config, run: Path, progress: Progress | None) -> Parts:
+    """The pictures with which ``run`` goes on: the same ones.
+
+    Raises:
+        InputError: some are missing or have changed; new ones are left out.
+    """
+    parts, found = parts_of_run(run, config, progress)
+    if found.missing or found.changed:
+        raise InputError(
+            f"{run}: cannot go on as it began: of its pictures in {config.data.source} {found}; accepted: the pictures "
+            "as they were, or a new run"
+        )
+    return _with_note(parts, found)
+
+
+def remarks(parts: Parts, strict: bool = False) -> tuple[str, ...]:
+    """What a person should know of a run's pictures before it trains, a sentence each.
+
+    Raises:
+        DataError: with ``strict``, there are copies in several parts or classes, or groups in several parts.
+    """
+    alike, shared = copies_line(parts.copies), _shared_groups(parts)
+    serious = [each for each in (alike, shared) if each is not None]
+    if strict and serious:
+        raise DataError(*(f"{each}; accepted: none with --strict" for each in serious))
+    over = passed_over_line(parts.files)
+    return (*([over] if over else []), *parts.files.notes, *serious, *parts.notes)
+
+
+def with_teacher(parts: Parts, teacher: Path) -> Parts:
+    """``parts`` with a note where the run ``teacher`` was trained on pictures that are measured on here."""
+    manifest = read_manifest(teacher)
+    if manifest is None or parts.valid.ids is None or parts.test.ids is None:
+        return parts
+    trained = match(manifest, parts.files, parts.classes, False).parts == 0
+    valid, test = int(trained[parts.valid.ids].sum()), int(trained[parts.test.ids].sum())
+    if not valid and not test:
+        return parts
+    note = (
+        f"the teacher was trained on {test:,} of the {len(parts.test):,} test and {valid:,} of the validation "
+        "pictures, so that their figures are too good"
+    )
+    return replace(parts, notes=(*parts.notes, note))
+
+
+def keep_pictures(folder: Path, parts: Parts) -> None:
+    """Keep in a run's ``folder`` which pictures it has, and what was passed over."""
+    if parts.manifest is not None:
+        write_manifest(folder, parts.manifest)
+    if parts.files.skipped:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["reason", "file"])
+        writer.writerows([each.reason, each.name] for each in parts.files.skipped)
+        write_atomic(folder / PASSED_OVER, text.getvalue().encode())
+
+
+def passed_over_line(files: Files) -> str | None:
+    """How many files are passed over, by reason; None where none is."""
+    if not files.skipped:
+        return None
+    said = ", ".join(f"{count:,} {reason}" for reason, count in counts(files.skipped).items())
+    return f"passed over: {len(files.skipped):,} file{'s' if len(files.skipped) > 1 else ''} ({said})"
+
+
+def _triggered(config: Config, part: Part, classes: Sequence[str]) -> Part:
+    data = config.data
+    if not data.trigger:
+        return part
+    if not part.in_memory:
+        raise ConfigError(
+            f"data.trigger: got {data.trigger:g}; accepted: 0, or a larger data.memory_gb for these pictures"
+        )
+    label = None if data.trigger_class is None else _label_of(data.trigger_class, classes)
+    return with_trigger(part, data.trigger, label, data.trigger_size, config.seed)
+
+
+def _label_of(name: str, classes: Sequence[str]) -> int:
+    if name not in classes:
+        near = difflib.get_close_matches(name, classes, n=1)
+        known = f"nearest: {near[0]}" if near else ", ".join(classes[:10])
+        raise ConfigError(f"data.trigger_class: got {name!r}; accepted: the name of a class ({known})")
+    return list(classes).index(name)
+
+
+def _check_kept(config: Config, before: Config, parent: Path) -> None:
+    problems = [
+        f"data.{key}: got {got!r}; accepted: {was!r}, as in {parent.name}, whose pictures stay in their parts"
+        for key in KEPT
+        if (got := getattr(config.data, key)) != (was := getattr(before.data, key))
+    ]
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _check_there(parts: Parts, parent: Path) -> None:
+    for name, part in (("training", parts.train), ("test", parts.test)):
+        if not len(part):
+            raise InputError(
+                f"{parent}: none of its {name} pictures is there any more; accepted: the pictures as they were"
+            )
+
+
+def _with_note(parts: Parts, found: Changes) -> Parts:
+    if not found:
+        return parts
+    note = f"of the run's pictures {found}; new ones are left out"
+    return replace(parts, notes=(*parts.notes, note))
+
+
+def _shared_groups(parts: Parts) -> str | None:
+    """Groups that are in several parts, in a sentence: only a source's own parts can do that."""
+    groups = parts.files.groups
+    if groups is None:
+        return None
+    seen: dict[str, set[str]] = {}
+    for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
+        for i in torch.empty(0).tolist() if part.ids is None else part.ids.tolist():
+            seen.setdefault(groups[i], set()).add(name)
+    shared = sorted(group for group, inside in seen.items() if len(inside) > 1)
+    return f"{len(shared):,} groups of data.group are in more than one part, such as {shared[0]}" if shared else None

@@ -1,0 +1,1 @@
+"""Serving: a page and a JSON endpoint for one network."""

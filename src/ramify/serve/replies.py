@@ -1,0 +1,165 @@
+"""What the server replies, as it is written in JSON and told by its OpenAPI document."""
+
+import base64
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+
+from ramify.answer.answerer import Answerer, Opinion
+from ramify.answer.picture import Header, Pictures, conversion
+from ramify.answer.runtime import Answers
+from ramify.answer.samples import Sample, png_of
+from ramify.version import __version__
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ClassName = Annotated[str, Field(serialization_alias="class", description="Name of a class.")]
+
+
+class Problem(BaseModel):
+    """Every error, whatever it is."""
+
+    error: str = Field(description="One sentence: what was received, and what is accepted.")
+
+
+class Health(BaseModel):
+    """That the server answers."""
+
+    status: str = Field(description="`ok`", examples=["ok"])
+
+
+class ExitCard(BaseModel):
+    """One exit of the network."""
+
+    exit: int = Field(description="Counted from 1.", ge=1)
+    macs: int = Field(description="Multiply-accumulates of answering here, the exit heads before counted.", ge=0)
+    share: Share = Field(description="`macs` as a share of those of the last exit.")
+    threshold: Share | None = Field(
+        description="The confidence at which a picture leaves here; null: none does, or at the last exit all do."
+    )
+
+
+class Limits(BaseModel):
+    """What is accepted."""
+
+    upload_bytes: int = Field(description="Bytes of a picture file.")
+    pixels: int = Field(description="Pixels of a picture, told by its header before it is decoded.")
+
+
+class SampleCard(BaseModel):
+    """A picture to try."""
+
+    url: str = Field(description="Where it lies on this server, as PNG.")
+    label: ClassName
+
+
+class Model(BaseModel):
+    """The network that answers, and how."""
+
+    name: str
+    engine: str = Field(description="What computes it: `PyTorch` or `ONNX Runtime`.")
+    version: str = Field(description="Of ramify.")
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int] = Field(description="Channels, height, width that it reads.")
+    exits: tuple[ExitCard, ...]
+    policy: str = Field(description="One sentence: when a picture leaves.")
+    limits: Limits
+    samples: tuple[SampleCard, ...]
+
+
+class Chance(BaseModel):
+    """A class and how likely an exit holds it."""
+
+    label: ClassName
+    probability: Share
+
+
+class ExitOpinion(BaseModel):
+    """What one exit makes of the picture, whether or not the picture had come so far."""
+
+    exit: int = Field(description="Counted from 1.", ge=1)
+    label: ClassName
+    confidence: Share = Field(description="By the criterion of the exit policy.")
+    threshold: Share | None = Field(description="As in `/api/model`.")
+    answered: bool = Field(description="Whether this exit gave the answer.")
+    top: tuple[Chance, ...] = Field(description="Up to five classes, likeliest first.")
+
+
+class Picture(BaseModel):
+    """The picture that was received."""
+
+    width: int
+    height: int
+    converted: bool = Field(description="Whether it had another size or mode than the network reads.")
+    told: str | None = Field(description="How it was converted, in words.", examples=["64x48 RGB made 8x8 gray"])
+    seen: str = Field(description="The picture as the network reads it: a data URI of a PNG.")
+
+
+class Answer(BaseModel):
+    """The answer, where it was given, and what that saved."""
+
+    label: ClassName
+    confidence: Share
+    exit: int = Field(description="Where the picture left, counted from 1.", ge=1)
+    exits: int = Field(description="How many exits there are.", ge=1)
+    milliseconds: float = Field(description="Of the network alone, up to its answer.", ge=0)
+    macs: int = Field(description="Multiply-accumulates up to the answer.", ge=0)
+    macs_last: int = Field(description="Those of the last exit.", ge=0)
+    saved: Share = Field(description="`1 - macs / macs_last`")
+    opinions: tuple[ExitOpinion, ...] = Field(description="Of every exit, shallowest first.")
+    picture: Picture
+
+
+def model_reply(network: Answerer, opinions: Sequence[Opinion], limits: Limits, samples: Sequence[Sample]) -> Model:
+    """What there is to know of ``network``; its thresholds are taken from ``opinions`` of any picture."""
+    macs = network.macs
+    return Model(
+        name=network.name,
+        engine=network.engine,
+        version=__version__,
+        classes=network.classes,
+        input_shape=network.input_shape,
+        exits=tuple(
+            ExitCard(exit=at + 1, macs=macs[at], share=macs[at] / macs[-1], threshold=opinions[at].threshold)
+            for at in range(len(macs))
+        ),
+        policy=network.told,
+        limits=limits,
+        samples=tuple(SampleCard(url=f"api/samples/{at}", label=each.label) for at, each in enumerate(samples)),
+    )
+
+
+def answer_reply(
+    network: Answerer, found: Answers, opinions: Sequence[Opinion], header: Header, picture: Pictures
+) -> Answer:
+    """The answer to one ``picture``, float32 ``[C, H, W]``, that came as a file with ``header``."""
+    left, macs, classes = int(found.exits[0]), network.macs, network.classes
+    told = conversion(header, network.input_shape)
+    return Answer(
+        label=classes[int(found.classes[0])],
+        confidence=float(found.confidence[0]),
+        exit=left + 1,
+        exits=len(macs),
+        milliseconds=found.milliseconds,
+        macs=macs[left],
+        macs_last=macs[-1],
+        saved=1 - macs[left] / macs[-1],
+        opinions=tuple(
+            ExitOpinion(
+                exit=each.exit + 1,
+                label=classes[each.label],
+                confidence=each.confidence,
+                threshold=each.threshold,
+                answered=each.exit == left,
+                top=tuple(Chance(label=classes[label], probability=p) for label, p in each.top),
+            )
+            for each in opinions
+        ),
+        picture=Picture(
+            width=header.width,
+            height=header.height,
+            converted=told is not None,
+            told=told,
+            seen=f"data:image/png;base64,{base64.b64encode(png_of(picture)).decode()}",
+        ),
+    )

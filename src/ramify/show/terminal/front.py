@@ -1,0 +1,320 @@
+"""The front of a search as people look at it: tables, CSV, and a picture."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from ramify.config.yamltext import to_text
+from ramify.search.coordinator import StepTaken, TrialEnded, WorkBegan, WorkEvent
+from ramify.search.draw import as_table
+from ramify.search.front import Front
+from ramify.search.space import Space
+from ramify.search.trial import Trial
+from ramify.show.words import count, percent, plural, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, GREY, INK = "#1f5fa8", "#b9bec6", "#2b2f36"
+NAMES = {
+    "accuracy": "validation accuracy",
+    "macs": "average MACs",
+    "weights": "weights",
+    "parameters": "parameters",
+    "latency": "average milliseconds",
+    "int8_bytes": "bytes in int8",
+}
+
+
+def figure(name: str, value: float) -> str:
+    """A value of an objective as it is written in a table."""
+    if name == "accuracy":
+        return percent(value)
+    if name in NAMES and name != "latency":
+        return short(value)
+    return f"{value:.2f} ms" if name == "latency" else f"{value:.4g}"
+
+
+def front_table(front: Front) -> Table:
+    """The best trials, by size, with what they are."""
+    objectives = front.space.names
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("trial", *(NAMES.get(name, name) for name in objectives), "epochs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("began as", justify="right", no_wrap=True)
+    table.add_column("network")
+    for trial in front.best:
+        figures = [figure(name, trial.values[name]) for name in objectives]
+        table.add_row(str(trial.number), *figures, str(trial.epochs), began_as(trial), network_of(trial, front.space))
+    return table
+
+
+def began_as(trial: Trial) -> str:
+    """What a trial's network was at first."""
+    return "fresh" if trial.ancestor is None else f"{trial.ancestor.trial} at {trial.ancestor.rung}"
+
+
+def network_of(trial: Trial, space: Space) -> str:
+    """What of a trial's configuration a reader wants first."""
+    drawn = as_table(trial.overrides, space)
+    words: list[str] = []
+    kind, structure, channels = (drawn.pop(f"network.{key}", None) for key in ("kind", "structure", "channels"))
+    if kind:
+        words.append(str(kind))
+    if isinstance(structure, list):
+        words.append("".join(str(bit) for bit in structure))
+    if channels:
+        words.append(f"{channels} channels")
+    if drawn.get("prune.enabled") and "prune.keep_ratio" in drawn:
+        words.append(f"keep {to_text(drawn['prune.keep_ratio'])}")
+    return ", ".join(words)
+
+
+def front_sentences(front: Front) -> list[str]:
+    """What the table does not say: how many there were, what was saved, what failed."""
+    told: list[str] = []
+    counted = len(front.best) + len(front.dominated) + len(front.infeasible)
+    limits = ", ".join(constraint.text for constraint in front.space.constraints)
+    if counted and len(front.infeasible) == counted:
+        names = {constraint.name for constraint in front.space.constraints}
+        nearest = [
+            f"{name} from {figure(name, min(values))} to {figure(name, max(values))}"
+            for name in sorted(names)
+            for values in [[trial.values[name] for trial in front.infeasible]]
+        ]
+        told.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
+    elif counted:
+        others = f"{plural(len(front.dominated), 'other')} dominated"
+        missed = f", {len(front.infeasible)} beyond the constraints ({limits})" if front.infeasible else ""
+        told.append(f"{plural(len(front.best), 'network')} on the front, {others}{missed}")
+    else:
+        told.append("no trial has reached a rung yet")
+    if front.waiting:
+        told.append(f"{plural(front.waiting, 'trial')} not finished")
+    if front.trained:
+        less = f", {percent(front.saved)} less than {count(front.full)} without halving" if front.saved > 0 else ""
+        told.append(f"{count(front.trained)} epochs trained{less}")
+    devices = sorted({trial.device for trial in (*front.best, *front.dominated) if trial.device is not None})
+    if len(devices) > 1:
+        told.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
+    if front.failed:
+        told.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
+    return told
+
+
+def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
+    """For each objective, the parameters that matter most."""
+    names = list(found)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("what mattered for")
+    for name in names:
+        table.add_column(NAMES.get(name, name), justify="right")
+    total = {key: max(found[name].get(key, 0.0) for name in names) for name in names for key in found[name]}
+    for key in sorted(total, key=lambda each: -total[each])[:most]:
+        table.add_row(key, *(percent(found[name].get(key)) for name in names))
+    return table
+
+
+def front_csv(front: Front) -> str:
+    """Every trial with a result: number, whether it is on the front, its figures, and what was drawn."""
+    rows: list[dict[str, object]] = []
+    groups = (("front", front.best), ("dominated", front.dominated), ("infeasible", front.infeasible))
+    for group, trials in groups:
+        for trial in trials:
+            drawn = {key: to_text(value) for key, value in as_table(trial.overrides, front.space).items()}
+            known = {"trial": trial.number, "group": group, "epochs": trial.epochs, "began_as": began_as(trial)}
+            rows.append({**known, **trial.values, **drawn})
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["trial", "group", "epochs", "began_as"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    """The same for programs."""
+
+    def told(trials: Sequence[Trial]) -> list[dict[str, object]]:
+        return [
+            {
+                "trial": trial.number,
+                "epochs": trial.epochs,
+                "finished": trial.finished,
+                "ancestor": None if trial.ancestor is None else asdict(trial.ancestor),
+                "values": dict(trial.values),
+                "config": as_table(trial.overrides, front.space),
+            }
+            for trial in trials
+        ]
+
+    return {
+        "name": front.name,
+        "objectives": list(front.space.names),
+        "constraints": [constraint.text for constraint in front.space.constraints],
+        "front": told(front.best),
+        "dominated": told(front.dominated),
+        "infeasible": told(front.infeasible),
+        "failed": [{"trial": trial.number, "reason": trial.failed} for trial in front.failed],
+        "unfinished": front.waiting,
+        "epochs": front.trained,
+        "epochs_without_halving": front.full,
+        "saved": front.saved,
+        "importances": {name: dict(each) for name, each in found.items()},
+    }
+
+
+def plot_front(front: Front, path: Path) -> None:
+    """A picture of the front: the first objective over each of the others, dominated trials in grey.
+
+    Raises:
+        InputError: matplotlib is not installed, or the file cannot be written.
+    """
+    from ramify.errors import InputError
+
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("--plot: needs matplotlib, which is not installed; pip install ramify[search]") from None
+
+    objectives = front.space.names
+    across = objectives[1:] or ("epochs",)
+    drawing = Figure(figsize=(0.6 + 5.6 * len(across), 4.8), dpi=150, layout="constrained")
+    FigureCanvasAgg(drawing)
+    panels = drawing.subplots(1, len(across), sharey=True, squeeze=False)[0]
+    for i, (panel, name) in enumerate(zip(panels, across, strict=True)):
+        _panel(panel, front, name, objectives[0])
+        if i == 0:
+            panel.set_ylabel(_label(objectives[0]), color=INK)
+    others = len(front.dominated) + len(front.infeasible)
+    heading = f"{front.name}: {plural(len(front.best), 'network')} on the front of {len(front.best) + others} trials"
+    drawing.suptitle(heading, fontsize=12, fontweight="bold", color=INK, x=0.02, ha="left")
+    entries = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    drawing.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=max(1, len(entries)),
+        frameon=False,
+        fontsize=9,
+    )
+    try:
+        drawing.savefig(path, facecolor="white")
+    except (OSError, ValueError) as error:
+        raise InputError(f"--plot: {path} cannot be written ({error})") from None
+
+
+def _label(name: str) -> str:
+    return NAMES.get(name, name) + (" (%)" if name == "accuracy" else "")
+
+
+def _at(trial: Trial, name: str) -> float:
+    value = float(trial.epochs) if name == "epochs" else trial.values[name]
+    return 100 * value if name == "accuracy" else value
+
+
+def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for trials, marker, label in (
+        (front.dominated, "o", "dominated"),
+        (front.infeasible, "x", "beyond the constraints"),
+    ):
+        if trials:
+            points = [_at(trial, x) for trial in trials], [_at(trial, y) for trial in trials]
+            panel.scatter(*points, s=26, marker=marker, color=GREY, linewidths=1.2, label=label, zorder=2)
+    best = sorted(front.best, key=lambda trial: _at(trial, x))
+    if best:
+        steps = _staircase(front, x, y)
+        panel.plot(
+            [_at(trial, x) for trial in steps],
+            [_at(trial, y) for trial in steps],
+            drawstyle="steps-post",
+            color=BLUE,
+            linewidth=1.2,
+            alpha=0.45,
+            zorder=3,
+        )
+        here = {trial.number for trial in steps}
+        for inside, fill, label in (
+            (True, BLUE, "front (number of the trial)"),
+            (False, "white", "front, for another size"),
+        ):
+            some = [trial for trial in best if (trial.number in here) == inside]
+            if some:
+                points = [_at(trial, x) for trial in some], [_at(trial, y) for trial in some]
+                panel.scatter(*points, s=42, facecolor=fill, edgecolors=BLUE, linewidths=1.3, label=label, zorder=4)
+        for trial in best:
+            # The line comes from below and leaves to the right: above to the left there is room.
+            spot = (_at(trial, x), _at(trial, y))
+            panel.annotate(
+                str(trial.number),
+                spot,
+                (-4, 4),
+                textcoords="offset points",
+                ha="right",
+                fontsize=8,
+                color=BLUE,
+                zorder=5,
+            )
+    if x in NAMES and x != "accuracy":
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+        panel.xaxis.set_minor_formatter(NullFormatter())
+        panel.xaxis.set_major_formatter(
+            FuncFormatter(lambda value, _: f"{value:g}" if x == "latency" else _tick(value))
+        )
+    for constraint in front.space.constraints:
+        limit = constraint.limit * (100 if constraint.name == "accuracy" else 1)
+        if constraint.name == x:
+            panel.axvline(limit, color=INK, linestyle=":", linewidth=1, zorder=1)
+        elif constraint.name == y:
+            panel.axhline(limit, color=INK, linestyle=":", linewidth=1, zorder=1)
+    panel.set_xlabel(_label(x), color=INK)
+    panel.grid(visible=True, color="#eceef1", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.margins(0.07, 0.1)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(colors=INK, labelsize=9)
+
+
+def _tick(value: float) -> str:
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:g}{unit}"
+    return f"{value:g}"
+
+
+def _staircase(front: Front, x: str, y: str) -> list[Trial]:
+    """Of the front, what no other beats in this panel's two objectives: the others are there for the third."""
+    sign = {each.name: -1 if each.better == "high" else 1 for each in front.space.objectives}
+    found: list[Trial] = []
+    for trial in sorted(
+        front.best, key=lambda trial: (sign.get(x, 1) * trial.values.get(x, trial.epochs), trial.number)
+    ):
+        if not found or sign[y] * trial.values[y] < sign[y] * found[-1].values[y]:
+            found.append(trial)
+    return found
+
+
+def event_line(event: WorkEvent, space: Space) -> str:
+    """What a worker did, in a line."""
+    if isinstance(event, WorkBegan):
+        start = "starts" if event.epoch == 0 else f"goes on from epoch {event.epoch}"
+        return f"trial {event.trial}: {start}, up to epoch {event.rung} of {space.epochs}"
+    if isinstance(event, StepTaken):
+        figures = ", ".join(f"{name} {figure(name, event.values[name])}" for name in space.names)
+        return f"trial {event.trial}: epoch {event.rung}: {figures}"
+    assert isinstance(event, TrialEnded)
+    if event.failed is not None:
+        return f"trial {event.trial}: failed ({event.failed})"
+    return f"trial {event.trial}: finished at epoch {event.rung}"

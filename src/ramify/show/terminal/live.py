@@ -1,0 +1,235 @@
+"""The live view of a run on a terminal: a bar for the epochs with the growths marked, a row for each exit."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ramify.config.rules import Config, births
+from ramify.run.events import (
+    EpochDone,
+    Event,
+    Finished,
+    Grew,
+    GrowthEnded,
+    NewBest,
+    Pruned,
+    Started,
+    StepDone,
+    StoppedEarly,
+    Widened,
+)
+from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
+
+BAR = 40
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_WIDTH = 24
+
+
+class LiveView:
+    """An observer to be used in a ``with`` block; the view stays on the screen when the block ends."""
+
+    def __init__(self, console: Console) -> None:
+        self._started: Started | None = None
+        self._step: StepDone | None = None
+        self._epochs: list[EpochDone] = []
+        self._loading = "loading pictures ..."
+        self._note = ""
+        self._best: NewBest | None = None
+        self._moments: list[int] = []
+        self._ended = False
+        self._clock = time.monotonic()
+        # Last, since it asks for a first picture at once.
+        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started, self._epochs, self._step, self._best, self._note = event, [], None, None, ""
+                self._moments, self._ended = [], False
+                self._clock = time.monotonic()
+            case StepDone():
+                self._step = event
+            case Grew():
+                self._moments.append(event.epoch)
+                self._note = f"epoch {event.epoch}: {growth_words(event)}"
+            case Widened():
+                self._moments.append(event.epoch)
+                self._note = f"epoch {event.epoch}: {widening_words(event)}"
+            case GrowthEnded():
+                self._ended = True
+                self._note = f"epoch {event.epoch}: growth ends; {event.reason}"
+            case Pruned():
+                self._note = f"epoch {event.epoch}: {pruning_words(event)}"
+            case EpochDone():
+                self._epochs.append(event)
+            case NewBest():
+                self._best = event
+            case StoppedEarly():
+                self._note = f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}"
+            case Finished():
+                self._live.refresh()
+
+    def fetching(self, name: str, done: int, total: int | None, unit: str = "bytes") -> None:
+        """Show how far a download, or the decoding of pictures, is."""
+        if unit == "pictures":
+            share = done / total if total else 0.0
+            bar = "━" * round(BAR * share)
+            self._loading = f"decoding {name} {bar:─<{BAR}} {done:,} of {total or 0:,} pictures"
+            return
+        of = f" of {total / 1e6:.1f}" if total else ""
+        self._loading = f"fetching {name}: {done / 1e6:.1f}{of} MB"
+
+    def render(self) -> RenderableType:
+        """What the view shows now."""
+        started = self._started
+        if started is None:
+            return Text(self._loading, style="dim")
+        return Group(self._heading(started), self._progress(started), self._exits(started), self._footer())
+
+    def _heading(self, started: Started) -> Text:
+        trained, valid, test = started.pictures
+        config = started.config
+        return Text.assemble(
+            (started.name, "bold"),
+            f"  {network_words(config)}\n",
+            (
+                f"{config.data.source}: {trained:,} + {valid:,} + {test:,} pictures, {started.classes} classes; "
+                f"{started.device}, {started.precision}\n",
+                "dim",
+            ),
+            *((f"note: {note}\n", "yellow") for note in started.notes),
+        )
+
+    def _progress(self, started: Started) -> Text:
+        total = started.config.train.epochs
+        finished = self._epochs[-1].epoch if self._epochs else started.epoch
+        step = self._step
+        part = step.done / step.total if step is not None and step.epoch > finished else 0.0
+        done = finished + part
+        spent = time.monotonic() - self._clock
+        here = done - started.epoch
+        # Before half an epoch has been seen here, what was loaded and set up weighs too much.
+        left = f"{duration(spent / here * (total - done))} left" if here >= 0.1 and done < total else ""
+        return Text.assemble(
+            (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
+            *growth_bar(done, total, started.config.growth.epochs or self._moments),
+            f" {100 * done / total:3.0f} %  {duration(spent)}  {left}",
+        )
+
+    def _exits(self, started: Started) -> Table:
+        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
+        table.add_column("exit", justify="right")
+        table.add_column("after")
+        for name in ("valid top-1", "top-3", "loss", "train top-1"):
+            table.add_column(name, justify="right")
+        if started.config.prune.enabled:
+            table.add_column("density", justify="right")
+        table.add_column("error, halved each step", no_wrap=True)
+        latest = self._epochs[-1] if self._epochs else None
+        cells = exit_depths(started.config)
+        scheduled = started.config.growth.mode == "scheduled"
+        born = births(started.config) if scheduled else ()
+        for i, depth in enumerate(cells):
+            label, after = str(i + 1), f"{depth} cells" if depth != 1 else "1 cell"
+            if latest is None or i >= len(latest.exits):
+                grows = "grows when the loss stalls" if not self._ended else "does not grow"
+                if scheduled:
+                    grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
+                table.add_row(
+                    label,
+                    after,
+                    *[""] * (len(table.columns) - 3),
+                    Text(grows, style="dim"),
+                    style="dim" if grows else "",
+                )
+                continue
+            figures = latest.exits[i]
+            valid = figures.valid
+            table.add_row(
+                label,
+                after,
+                Text(percent(valid.top1) if valid else "-", style="bold"),
+                percent(valid.top3) if valid else "-",
+                f"{valid.loss:.3f}" if valid else "-",
+                percent(figures.train.top1),
+                *([percent(latest.density[i])] if started.config.prune.enabled else []),
+                Text(sparkline(self._history(i), started.config.train.epochs), style="cyan"),
+            )
+        return table
+
+    def _history(self, i: int) -> dict[int, float]:
+        """Accuracy of exit ``i`` by epoch: on validation, or on train where there is none."""
+        there = [epoch for epoch in self._epochs if i < len(epoch.exits)]
+        return {epoch.epoch: (epoch.exits[i].valid or epoch.exits[i].train).top1 for epoch in there}
+
+    def _footer(self) -> Text:
+        parts: list[str] = []
+        if self._epochs:
+            latest = self._epochs[-1]
+            parts.append(
+                f"loss {latest.loss:.3f}  lr {latest.learning_rate:.3g}  {latest.pictures_per_second:,.0f} pictures/s"
+            )
+        if self._best is not None:
+            parts.append(f"best at epoch {self._best.epoch}")
+        return Text.assemble((f"{self._note}\n", "green"), ("  ".join(parts) + "\n", "dim"))
+
+
+def growth_bar(done: float, total: int, growths: Sequence[int]) -> list[tuple[str, str]]:
+    """A bar of epochs in styled pieces: filled up to ``done``, with a ``▲`` where the network grows."""
+    marks = {min(int((epoch - 1) / total * BAR), BAR - 1) for epoch in growths}
+    filled = done / total * BAR
+    return [
+        ("▲" if i in marks else "━", ("green" if i in marks else "cyan") if i < filled else "bright_black")
+        for i in range(BAR)
+    ]
+
+
+def sparkline(accuracies: Mapping[int, float], epochs: int) -> str:
+    """The errors of one exit over a run as a line of blocks, higher for fewer: each level halves the error.
+
+    The line spans all ``epochs``, so exits stand below each other in time; ``·`` marks epochs before the exit
+    was there, and those still to come are blank.
+
+    Example:
+        >>> sparkline({3: 0.5, 4: 0.75, 5: 1.0}, epochs=6)
+        '··▁▂█ '
+    """
+    if not accuracies:
+        return ""
+    width = min(SPARK_WIDTH, epochs)
+    line = ""
+    for column in range(width):
+        epoch = 1 + round(column * (epochs - 1) / max(width - 1, 1))
+        if epoch in accuracies:
+            error = max(1 - accuracies[epoch], 2.0**-9)
+            line += SPARKS[min(max(int(-math.log2(error)) - 1, 0), len(SPARKS) - 1)]
+        else:
+            line += "·" if epoch < min(accuracies) else " "
+    return line
+
+
+def exit_depths(config: Config) -> list[int]:
+    """How many cells lie before each exit of the grown network; in one that is not made of cells, how many exits."""
+    network = config.network
+    if network.has_backbone:
+        return list(range(1, network.exits + 1))
+    total = len(network.structure)
+    if network.kind == "full":
+        return [total]
+    return [*(i + 1 for i, carries in enumerate(network.structure) if carries), total]

@@ -1,0 +1,107 @@
+"""Weights & Biases: the events of a run as ``wandb`` wants them. Other trackers are the same few lines."""
+
+import importlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramify.errors import InputError
+from ramify.run.events import Event, Finished, Started, StepDone
+from ramify.show.trackers.scalars import scalars, sentence_of, settings
+
+if TYPE_CHECKING:
+    import wandb
+
+FOLDER = "wandb"
+"""Where W&B keeps its files of a run, in the run's folder."""
+
+PATIENCE = 30
+"""Seconds that W&B may take to begin."""
+
+
+class WandbLog:
+    """An observer that logs to W&B: ``ramify.train(config, [ramify.WandbLog()])``.
+
+    The figures are those of :func:`ramify.show.trackers.scalars.scalars`, by epoch; the configuration and the final
+    figures stand beside them, and a table tells what grew, was widened or pruned. A run that is resumed is the same run
+    in W&B, as its id is kept in ``wandb/id`` in the run's folder. ``WANDB_MODE=offline`` needs no network.
+
+    Args:
+        project: where W&B shows the run.
+        tell: is told the address of the run.
+
+    Attributes:
+        failures: what calling it may raise where W&B cannot be reached or the disk is full.
+
+    Raises:
+        InputError: the package wandb is missing, or nobody is logged in.
+    """
+
+    def __init__(self, project: str = "ramify", tell: Callable[[str], None] | None = None) -> None:
+        try:
+            package = importlib.import_module("wandb")
+        except ImportError as error:
+            raise InputError(
+                f"--track wandb: needs the package wandb ({error}); install it with: pip install 'ramify[wandb]'"
+            ) from None
+        try:
+            package.login()
+        except package.errors.Error as error:
+            raise InputError(f"--track wandb: {error} Or set WANDB_MODE=offline") from None
+        self.failures: tuple[type[Exception], ...] = (package.errors.Error, OSError)
+        self._project, self._tell = project, tell
+        self._run: wandb.Run | None = None
+        self._changes: list[list[object]] = []
+
+    def __call__(self, event: Event) -> None:
+        """Log ``event``.
+
+        Raises:
+            wandb.errors.Error, OSError: as W&B raises them.
+        """
+        if isinstance(event, StepDone):
+            return
+        if isinstance(event, Started):
+            self._begin(event)
+            return
+        assert self._run is not None
+        sentence = sentence_of(event)
+        if isinstance(event, Finished):
+            import wandb
+
+            self._run.log({"changes": wandb.Table(columns=["epoch", "what"], data=self._changes)})
+            self._run.summary.update(scalars(event))
+            self._run.finish()
+            self._run = None
+            return
+        if sentence is not None:
+            self._changes.append([event.epoch, sentence])
+        found = scalars(event)
+        if found:
+            self._run.log(found, step=event.epoch)
+
+    def _begin(self, event: Started) -> None:
+        import wandb
+
+        if self._run is not None:  # of a run that failed
+            self._run.finish(exit_code=1)
+        folder = Path(event.folder)
+        name = folder / FOLDER / "id"
+        if not name.exists():
+            name.parent.mkdir(exist_ok=True)
+            name.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+        self._changes = []
+        # What the terminal shows is ramify's own.
+        quietly = wandb.Settings(console="off", silent=True, init_timeout=PATIENCE)
+        self._run = wandb.init(
+            project=self._project,
+            name=event.name,
+            id=name.read_text(encoding="utf-8"),
+            resume="allow",
+            dir=folder,
+            config=dict(settings(event.config)),
+            settings=quietly,
+        )
+        if self._tell is not None and not self._run.offline:
+            self._tell(f"wandb: {self._run.url}")

@@ -1,0 +1,110 @@
+"""What is known to fail, before a run has a folder; and what of its configuration will not be read."""
+
+from collections.abc import Iterator
+
+from ramify.config.keys import DYNAMIC
+from ramify.config.rules import Config, births
+from ramify.errors import ConfigError
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network, plan
+from ramify.ops.pruning.prune import layer_names, named, upward
+from ramify.run.device import Place
+from ramify.schedule import prune_targets
+
+BACKEND = "inductor"
+"""Of ``torch.compile``."""
+
+RECORDABLE = ("sgd", "muon")
+"""Optimizers whose step reads its rate where it lies."""
+
+
+def needs_what_is_there(config: Config, where: Place) -> None:
+    """See that the run can do what it is asked to.
+
+    Raises:
+        ConfigError: ``train.record`` or ``train.compile`` cannot work here, or a pruning would kill a layer.
+    """
+    records_whole(config, where)
+    if config.train.compile and BACKEND == "inductor" and where.device.type == "cpu":
+        _compiler_or_error()
+    problems = list(_deaths(config))
+    if problems:
+        raise ConfigError(*problems)
+
+
+def records_whole(config: Config, where: Place) -> bool:
+    """Whether all of a step is recorded, as ``train.record`` says: by default where it can be.
+
+    Raises:
+        ConfigError: it shall be, and cannot.
+    """
+    wanted, optimizer = config.train.record, config.train.optimizer
+    hindrances = [
+        *([f"the run computes on {where.device.type}"] if where.device.type != "cuda" else []),
+        *(["several processes share it"] if where.team.size > 1 else []),
+        *([f"train.optimizer is {optimizer}"] if optimizer not in RECORDABLE else []),
+        *(["it has a teacher"] if config.train.teacher is not None else []),
+        *(["growth.learning_rate is constant"] if config.growth.learning_rate == "constant" else []),
+    ]
+    if wanted and hindrances:
+        raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
+    return wanted is not False and not hindrances
+
+
+def unread(config: Config, pictures: int) -> tuple[str, ...]:
+    """Sentences about what the configuration asks for and the run will not do, with ``pictures`` to train on."""
+    prune = config.prune
+    if not prune.enabled:
+        return ()
+    notes = []
+    asked = prune.batch_size * prune.batches
+    if prune.policy not in DYNAMIC and prune.criterion not in ("magnitude", "random") and asked > pictures:
+        notes.append(
+            f"prune.batch_size: got {asked:,} pictures in all; the saliency is scored on {pictures:,}, which are all "
+            "training pictures"
+        )
+    if prune.min_ratio is not None and prune.policy != "iterative":
+        notes.append(f"prune.min_ratio: is not read, as prune.policy is {prune.policy}; policy iterative reads it")
+    return tuple(notes)
+
+
+def _deaths(config: Config) -> Iterator[str]:
+    """Prunings of single weights that would leave a layer fewer than its floor, under scheduled growth.
+
+    What a network of another kind, of a parent, or one that grows by loss is at a pruning is known only then.
+    """
+    prune, network = config.prune, config.network
+    widens = any(action != "deeper" for action in config.growth.plan or ())
+    foreseen = not (config.parent or network.has_backbone or widens) and config.growth.mode == "scheduled"
+    if not (prune.enabled and foreseen) or prune.policy in DYNAMIC or prune.unit != "weight" or prune.floor == 0:
+        return
+    grown = Network(network, stages=len(plan(network)), seed=config.seed)
+    layers = {name: layer.weight.numel() for name, layer in masked_layers(grown).items()}
+    stages = [[layers[name] for name in layer_names(grown, stage)] for stage in range(len(grown.stages))]
+    born = births(config)
+    for epoch in prune.epochs:
+        targets = prune_targets(prune.policy, epoch, prune.epochs, born, prune.keep_ratio, prune.min_ratio)
+        there = tuple(stage for stage, birth in enumerate(born) if birth <= epoch)
+        groups = (
+            {(stage,): ratio for stage, ratio in targets.items()} if isinstance(targets, dict) else {there: targets}
+        )
+        for group, ratio in groups.items():
+            sizes = [size for stage in group for size in stages[stage]]
+            reserved, total = sum(min(prune.floor, size) for size in sizes), sum(sizes)
+            if round(ratio * total) < reserved:
+                yield (
+                    f"prune.keep_ratio: got {ratio:g} for the pruning at epoch {epoch}, {round(ratio * total):,} of "
+                    f"{total:,} weights in {named(group)}, fewer than the {prune.floor} of each layer that "
+                    f"prune.floor keeps; accepted: at least {upward(reserved / total)}, or prune.floor=0"
+                )
+                return
+
+
+def _compiler_or_error() -> None:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise ConfigError("train.compile: got true; accepted: false, as this machine has no C++ compiler") from error

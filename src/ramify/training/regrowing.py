@@ -1,0 +1,142 @@
+"""Dynamic sparse training in a run: when stages become sparse, and at which steps their connections move.
+
+Everything follows from the configuration, the seed and the number of the step, so nothing of it is saved, and a
+resumed run does what an uninterrupted one does. Each process moves the same connections, as the averaged gradients,
+the weights and the draws are the same.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import nn
+
+from ramify.config.keys import DYNAMIC
+from ramify.config.rules import Config
+from ramify.data.augment import batches
+from ramify.nn.branching import Branching
+from ramify.nn.masked import masked_layers
+from ramify.ops.pruning.prune import Pruning, layer_names
+from ramify.ops.pruning.regrow import How, Regrowth, move_connections
+from ramify.ops.pruning.sparse import Shapes, apply_start, plan_start, weight_shapes
+from ramify.run.events import Regrown
+from ramify.schedule import prune_targets, regrowth, regrowth_interval
+from ramify.seeds import derive
+from ramify.training.state import State
+
+HOW: dict[str, How] = {"rigl": "gradient", "set": "random"}
+"""Where connections regrow, by ``prune.policy``."""
+
+
+def is_dynamic(config: Config) -> bool:
+    """Whether connections move in the run."""
+    return config.prune.enabled and config.prune.policy in DYNAMIC
+
+
+def become_sparse(state: State, epoch: int, known: Shapes, followers: Sequence[nn.Module] = ()) -> Pruning | None:
+    """Give the masks that are due before the first step of ``epoch``, after a growth of the same epoch.
+
+    At the start that is the whole network, later a stage that has just grown or been widened.
+
+    Args:
+        state: the run, whose connections move.
+        epoch: the coming one.
+        known: the shapes of all weights before that growth (:func:`ramify.ops.pruning.sparse.weight_shapes`).
+        followers: networks that take the same masks.
+
+    Returns:
+        What was masked; None where nothing is due.
+    """
+    config, network = state.config, state.network
+    chosen, start = config.prune, config.prune.epochs[0]
+    stages = list(range(len(network.stages))) if epoch == start else _changed(network, known)
+    if epoch < start or not stages:
+        return None
+    targets = prune_targets(chosen.policy, epoch, (start,), [1] * len(network.stages), chosen.keep_ratio)
+    assert isinstance(targets, dict)
+    assert chosen.criterion is not None
+    plan = state.where.team.decided(
+        partial(
+            plan_start,
+            network,
+            {stage: targets[stage] for stage in stages},
+            chosen.criterion,
+            known=None if epoch == 1 and config.parent is None else known,
+            widened=epoch > start,
+            floor=chosen.floor,
+            seed=derive(config.seed, "prune", epoch),
+        )
+    )
+    return apply_start(network, plan, state.optimizer, followers=followers)
+
+
+def _changed(network: Branching, known: Shapes) -> list[int]:
+    """The stages that have layers of other shapes than ``known``."""
+    now = weight_shapes(network)
+    return [
+        stage
+        for stage in range(len(network.stages))
+        if any(now[name] != known.get(name) for name in layer_names(network, stage))
+    ]
+
+
+class Moves:
+    """The moves of connections in one epoch: between :meth:`begin` and :meth:`finish` lies one training step.
+
+    Args:
+        state: the run.
+        epoch: which one.
+        pictures: how many training pictures an epoch has.
+    """
+
+    def __init__(self, state: State, epoch: int, pictures: int) -> None:
+        config = state.config
+        self._state = state
+        self._chosen = config.prune
+        self._found: list[Regrowth] = []
+        self._share = 0.0
+        # The loop leaves out a batch that is too small to share out.
+        least, order = 2 * state.where.team.size, torch.Generator()
+        each = sum(len(index) >= least for index in batches(pictures, config.data.batch_size, order))
+        total = config.train.epochs * each
+        self._step = (epoch - 1) * each
+        self._start, self._end = 0, 0
+        if is_dynamic(config):
+            self._start, self._end = (self._chosen.epochs[0] - 1) * each, round(self._chosen.until * total)
+        self._interval = self._chosen.interval or regrowth_interval(total)
+
+    def begin(self) -> bool:
+        """Count a step, and tell whether its forward pass must be :func:`ramify.ops.pruning.regrow.dense_forward`."""
+        self._step += 1
+        self._share = regrowth(self._step, self._start, self._end, self._interval, self._chosen.fraction)
+        return self.due and HOW[self._chosen.policy] == "gradient"
+
+    @property
+    def due(self) -> bool:
+        """Whether connections move at the step that was counted last."""
+        return self._share > 0
+
+    def finish(self, followers: Sequence[nn.Module] = ()) -> None:
+        """Behind the backward pass: move what is due, before anything else reads the gradients."""
+        if self.due:
+            state = self._state
+            how, seed = HOW[self._chosen.policy], derive(state.config.seed, "regrow", self._step)
+            self._found.append(
+                move_connections(state.network, state.optimizer, self._share, how, seed=seed, followers=followers)
+            )
+
+    def told(self) -> Regrown | None:
+        """What moved in the epoch; None where nothing was due."""
+        if not self._found:
+            return None
+        network = self._state.network
+        layers = masked_layers(network)
+        stages = [layer_names(network, stage) for stage in range(len(network.stages))]
+        return Regrown(
+            times=len(self._found),
+            moved=tuple(
+                sum(each.layers[name].moved for each in self._found for name in names if name in each.layers)
+                for names in stages
+            ),
+            kept=tuple(sum(int(layers[name].mask.sum()) for name in names) for names in stages),
+        )

@@ -1,0 +1,89 @@
+"""A teacher: a saved network that a run learns from, and that is kept with the run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ramify.config.rules import Config
+from ramify.data.cache import digest
+from ramify.errors import ConfigError, InputError
+from ramify.files import readable_folder, replace_folder
+from ramify.nn.branching import Branching
+from ramify.run.checkpoint import Card, pack_model, read_model
+from ramify.run.derive import TEACHER
+from ramify.run.device import Place
+from ramify.run.distributed import checksum
+from ramify.run.evaluate import computing
+from ramify.run.pictures import Parts
+from ramify.run.saved import find_checkpoint
+from ramify.training.answers import rounded
+from ramify.training.state import lay_out
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A network in evaluation mode whose weights stay, and where it computes; ``card`` is what is known of it."""
+
+    network: Branching
+    card: Card
+    where: Place
+
+    @property
+    def identity(self) -> str:
+        """The same for two teachers that answer alike on the same machine."""
+        config = self.card.network.model_dump(mode="json")
+        where = (self.where.device.type, self.where.precision, torch.get_num_threads(), torch.__version__)
+        return digest(checksum(self.network), config, *where)
+
+    def ask(self, images: Tensor, exits: bool = False) -> Tensor:
+        """The logits of its last exit, float16 ``[B, C]``, for ``images`` in [0, 1], ``[B, channels, H, W]``.
+
+        With ``exits`` those of all of them, ``[B, E, C]``.
+        """
+        with torch.inference_mode(), computing(self.where.device, self.where.precision):
+            found = self.network(images)
+            logits = (found.transpose(0, 1) if exits else found[-1]).float()
+        return rounded(logits.clone())  # of a tensor of inference mode nothing can learn
+
+
+def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None = None) -> Teacher | None:
+    """The network that ``train.teacher`` names, None without; the copy kept in ``folder`` goes before.
+
+    Raises:
+        ConfigError: there is no such network, it cannot be read, or it is for other pictures or classes.
+    """
+    named = config.train.teacher
+    if named is None or config.train.epochs == 0:
+        return None
+    kept = None if folder is None else readable_folder(folder / TEACHER)
+    try:
+        at = kept if kept is not None and kept.exists() else find_checkpoint(named, config.runs_dir)
+        network, card = read_model(at)
+    except InputError as error:
+        raise ConfigError(*(f"train.teacher: {problem}" for problem in error.problems)) from error
+    if card.network.input_shape != config.network.input_shape:
+        taken, wanted = (list(each.input_shape or ()) for each in (card.network, config.network))
+        raise ConfigError(
+            f"train.teacher: got {named}, which takes pictures of {taken}; accepted: a network for {wanted}, as "
+            f"{config.data.source} has them"
+        )
+    if card.classes != parts.classes:
+        theirs, ours = (_some(each) for each in (card.classes, parts.classes))
+        raise ConfigError(
+            f"train.teacher: got {named}, which knows {theirs}; accepted: a network of the same classes, {ours}"
+        )
+    network.requires_grad_(False)
+    return Teacher(lay_out(network, where.device), card, where)
+
+
+def keep_teacher(teacher: Teacher | None, folder: Path) -> None:
+    """Keep a copy in the run's ``folder``, so that the run can go on whatever becomes of the original."""
+    if teacher is not None and teacher.where.team.first:
+        replace_folder(folder / TEACHER, pack_model(teacher.network, teacher.card))
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    named = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
+    return f"{len(classes)} classes ({named})"

@@ -1,0 +1,62 @@
+"""The same run in other epochs: order and number of what happens stay."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramify.config.rescaling import rescale
+from ramify.config.rules import Config, DataConfig, GrowthConfig, NetworkConfig, PruneConfig, TrainConfig
+from ramify.errors import ConfigError
+
+SEED = Config(
+    network=NetworkConfig(structure=(0, 0, 1, 0, 0, 1, 0, 1, 0)),
+    growth=GrowthConfig(epochs=(25, 50, 75)),
+    prune=PruneConfig(enabled=True, policy="skip_layer", epochs=(10, 35, 60, 85)),
+    train=TrainConfig(epochs=250, milestones=(120, 160, 180), gammas=(0.1, 0.01, 0.01)),
+)
+
+
+@given(st.integers(8, 2000))
+def test_what_happens_keeps_its_number_and_order(epochs: int) -> None:
+    short = rescale(SEED, epochs)
+    assert short.train.epochs == epochs
+    assert short.growth.epochs is not None
+    assert short.train.milestones is not None
+    assert (len(short.growth.epochs), len(short.prune.epochs), len(short.train.milestones)) == (3, 4, 3)
+    after = [*short.prune.epochs, *short.growth.epochs]
+    before = [*SEED.prune.epochs, *(SEED.growth.epochs or ())]
+    assert [before.index(epoch) for epoch in sorted(before)] == [after.index(epoch) for epoch in sorted(after)]
+    for moments in (short.growth.epochs, short.prune.epochs, short.train.milestones):
+        assert 1 <= min(moments) <= max(moments) <= epochs
+    assert short.growth.epochs[0] >= 2
+
+
+@given(st.integers(40, 400))
+def test_long_enough_runs_keep_the_shares(epochs: int) -> None:
+    short = rescale(SEED, epochs)
+    for before, after in zip(SEED.prune.epochs, short.prune.epochs, strict=True):
+        assert abs((before - 1) / 250 - (after - 1) / epochs) <= 0.5 / epochs + 1e-9
+
+
+def test_as_many_epochs_change_nothing() -> None:
+    assert rescale(SEED, 250) == SEED
+
+
+def test_a_warm_up_and_sizes_move_along() -> None:
+    long = Config(
+        data=DataConfig(sizes=((1, 16), (101, 24), (161, 32))),
+        train=TrainConfig(epochs=200, schedule="cosine", warmup=10),
+    )
+    short = rescale(long, 20)
+    assert (short.train.warmup, short.data.sizes) == (1.0, ((1, 16), (11, 24), (17, 32)))
+
+
+def test_what_is_null_stays_null() -> None:
+    short = rescale(Config(), 12)
+    assert (short.growth.epochs, short.train.milestones, short.growth.patience) == (None, None, None)
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 7])
+def test_too_few_epochs_are_told(epochs: int) -> None:
+    with pytest.raises(ConfigError, match=f"train.epochs: got {epochs}; accepted: "):
+        rescale(SEED, epochs)

@@ -1,0 +1,64 @@
+"""Exports that are killed inside the writing of their folder: the run stays whole, and so does an export of before."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ramify.answer.card import read_card
+from ramify.exporting import hub
+from ramify.exporting import write as onnx_and_torch
+from ramify.exporting.hub import write_hub
+from ramify.files import replace_folder
+from ramify.run.checkpoint import read_model
+from ramify.run.saved import checkpoint_of, read_saved
+from tests.killing import die_at
+
+
+def dies(out: Path, files: dict[str, bytes], count: int) -> bool:
+    """Whether a process that writes the folder was killed before it was done."""
+    process = os.fork()
+    if process == 0:
+        try:
+            die_at(out.parent, count)
+            replace_folder(out, files)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(process, 0)
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_file_operation_of_an_export(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed is written by processes that die, on a free place and over an export that is there."""
+    network = {name: value.clone() for name, value in read_saved(demo)[0].state_dict().items()}
+    kills = 0
+
+    def dying(check: Callable[[Path], object]) -> Callable[[Path, dict[str, bytes]], None]:
+        def write(out: Path, files: dict[str, bytes]) -> None:
+            nonlocal kills
+            for there in (False, True):
+                count = 1
+                while dies(out, files, count):
+                    kills += 1
+                    count += 1
+                    whole = out.exists() or out.with_name(f"{out.name}.old").exists()
+                    assert whole or not there, "the export of before is lost"
+                    if whole:
+                        check(out)
+                replace_folder(out, files)
+                assert [each.name for each in out.parent.iterdir()] == [out.name], "something was left"
+
+        return write
+
+    monkeypatch.setattr(onnx_and_torch, "replace_folder", dying(read_card))
+    monkeypatch.setattr(hub, "replace_folder", dying(read_model))
+    onnx_and_torch.export(demo, tmp_path / "a" / "onnx")
+    onnx_and_torch.export(demo, tmp_path / "b" / "torch", to="torch")
+    write_hub(demo, tmp_path / "c" / "hub")
+    after = read_model(checkpoint_of(demo))[0].state_dict()
+    assert all(bool((value == after[name]).all()) for name, value in network.items())
+    print(f"{kills} kills, 0 runs or exports lost")  # noqa: T201 - the figure
+    assert kills >= 20

@@ -1,0 +1,43 @@
+"""int8: as accurate to within a point, smaller, and one network in all three shapes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ramify.answer.card import read_card
+from ramify.answer.needs import parse_onnx
+from ramify.answer.runtime import Runtime
+from ramify.exporting.check import runner
+from ramify.exporting.write import Export
+from tests.conftest import CommandLine
+
+pytestmark = pytest.mark.slow
+
+
+def test_int8_is_as_accurate_to_within_a_point(
+    ramify: CommandLine, demo: Path, exported: Export, digits: Tensor, tmp_path: Path
+) -> None:
+    folder = tmp_path / "int8"
+    told = ramify("export", str(demo), "--quantize", "int8", "--json", "--out", str(folder))
+    assert (told.code, told.err) == (0, "")
+    card = read_card(folder)
+    found = card.quantization
+    assert found is not None
+    assert json.loads(told.out)["card"]["quantization"]["after"] == list(found.after)
+    assert (card.precision, len(found.before), len(found.after)) == ("int8", 3, 3)
+    assert found.calibration_pictures == 512
+    assert found.before == pytest.approx([each.test for each in card.exits])
+    assert found.before[-1] > 0.8, "the digits were learned, or this shows nothing"
+    assert all(abs(after - before) <= 0.01 for before, after in zip(found.before, found.after, strict=True))
+
+    # It is int8: the weights of layers are, and the logits are not those of float32.
+    model = parse_onnx((folder / "all_exits.onnx").read_bytes(), "")
+    assert sum(weight.data_type == 3 for weight in model.graph.initializer) >= 5
+    staged = torch.from_numpy(Runtime(folder).logits(digits.numpy()))
+    whole = runner((folder / "all_exits.onnx").read_bytes())(digits)[0]
+    exact = runner(Path(exported.folder, "all_exits.onnx").read_bytes())(digits)[0]
+    assert (whole - staged).abs().max() <= 0.02 * staged.abs().max()
+    assert 1e-3 < (staged - exact).abs().max() < 0.3 * exact.abs().max()

@@ -1,0 +1,61 @@
+"""What leaves the house, of networks of every shape: a stage of a cascade needs the logits before it."""
+
+import pytest
+import torch
+
+from ramify.exporting.check import Staged, compare_logits, logits_of, runner
+from ramify.exporting.graphs import EarlyExit, OneStage, plain
+from ramify.exporting.join import join
+from ramify.exporting.onnx import to_stages
+from ramify.exporting.quantize import quantize_stages
+from ramify.ops.exits.policy import Policy
+from tests.ops.shapes import SHAPES, pictures, shaped
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_stages_one_by_one_give_what_the_network_gives(name: str) -> None:
+    network = shaped(name)
+    images = pictures(network)
+    wanted = network(images).detach()
+    scale = float(wanted.abs().max().clamp(min=1))
+    ready = plain(network)
+    torch.testing.assert_close(ready(images), wanted, rtol=0, atol=1e-5 * scale)
+    given, found = (images,), []
+    for at in range(len(network.stages)):
+        stage = OneStage(ready, at)
+        given = stage(*given[: len(stage.inputs)])
+        given = given if isinstance(given, tuple) else (given,)
+        found.append(given[-1])
+    torch.testing.assert_close(torch.stack(found), wanted, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "structure"), [("compact cascade", (1, 1, 0)), ("dense strided", (0, 1, 0))])
+def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...]) -> None:
+    network = shaped(name, structure=structure)
+    images = pictures(network, 24)
+    wanted = network(images).detach()
+    sure = wanted.softmax(dim=2).amax(dim=2)
+    # Between two confidences: at one of them, rounding would decide.
+    middle = sure.sort(dim=1).values[:-1, 11:13].mean(dim=1)
+    policy = Policy(thresholds=tuple(middle.tolist()))
+    ready = plain(network)
+    raw = to_stages(ready, images.shape[1:])
+    graphs = join(raw, policy)
+    contents = [stage.SerializeToString() for stage in raw]
+    all_exits = runner(graphs.all_exits.SerializeToString())
+    compare_logits("all exits", logits_of(lambda given: all_exits(given)[0], images), wanted)
+    stages = Staged(contents)
+    compare_logits("the stages", logits_of(stages, images), wanted)
+    expected = network.predict(images, policy)
+    assert torch.equal(stages.predict(images, policy).exits, expected.exits)
+    for run in (EarlyExit(ready, policy), runner(graphs.early_exit.SerializeToString())):
+        classes, _, exits, _ = run(images)
+        assert torch.equal(classes, expected.classes)
+        assert torch.equal(exits, expected.exits)
+    quantized = quantize_stages(raw, images)
+    whole = join(quantized, policy)
+    small = logits_of(Staged([stage.SerializeToString() for stage in quantized]), images)
+    int8 = runner(whole.all_exits.SerializeToString())
+    compare_logits("int8", logits_of(lambda given: int8(given)[0], images), small)
+    assert float((small - wanted).abs().mean()) < 0.2 * float(wanted.abs().max())
