@@ -37,7 +37,7 @@ def test_a_criterion_is_added_in_one_place(
     demo: Path, tmp_path: Path, digits: Tensor, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CRITERIA, "runner_up", Criterion("1 less the second chance", runner_up, earlier=True))
-    run = Path(shutil.copytree(demo, tmp_path / "demo"))
+    run = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("onnx")))
     wrong = ramify("calibrate", str(run), "--criterion", "runnerup", "--max_macs", "0.7")
     assert wrong.code == 2
     assert "runner_up" in wrong.err

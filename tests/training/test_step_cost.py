@@ -142,7 +142,7 @@ def test_judging_one_picture_takes_few_kernels_and_none_where_the_policy_knows()
     assert judging(Policy((None,)), 2) == last  # an exit that lets none go costs nothing
     assert judging(Policy((0.0, 0.5, 0.5)), 4) <= last + 1
     undecided = judging(Policy((1.0, None, None)), 4)
-    assert undecided - last <= 10
+    assert undecided - last <= 12
     assert judging(Policy((1.0, 1.0, None)), 4) - undecided == undecided - last
 
 

@@ -85,7 +85,7 @@ class Runtime:
         >>> Runtime("no/folder")
         Traceback (most recent call last):
             ...
-        ramify.errors.CheckpointError: no/folder/ramify.json: is missing; accepted: an exported folder or file
+        ramify.errors.CheckpointError: no/folder: is missing; accepted: an exported folder or file
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
@@ -247,8 +247,6 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
     options.inter_op_num_threads = 1  # a stage is a chain, nothing in it runs side by side
     if threads is not None:
         options.intra_op_num_threads = usable_threads(threads)[0]
-    # Pruned weights folded into a norm can leave denormal numbers, which processors are slow at.
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         session: Session = onnxruntime.InferenceSession(
             content, sess_options=options, providers=["CPUExecutionProvider"]

@@ -16,10 +16,15 @@ from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
 from ramify.ops.exits.policy import Policy
 
 
+NOTHING = 1e-30
+"""Weights nearer to 0 are exported as 0."""
+
+
 def plain(network: Branching) -> Branching:
     """A copy of ``network`` on the CPU in float32 and evaluation mode, its masks multiplied into plain layers.
 
-    Exits become :class:`PlainHead`. Its logits are those of ``network``, to the rounding of float32.
+    Exits become :class:`PlainHead`. Its logits are those of ``network``, to the rounding of float32. What is nearer to
+    0 than :data:`NOTHING` is 0: ONNX Runtime folds such numbers into denormal ones, which processors are slow at.
     """
     twin = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
     for parent in list(twin.modules()):
@@ -27,6 +32,8 @@ def plain(network: Branching) -> Branching:
             fresh = _plain_layer(child)
             if fresh is not None:
                 parent.register_module(name, fresh)
+    for value in twin.parameters():
+        value.masked_fill_(value.abs() < NOTHING, 0)
     return twin
 
 

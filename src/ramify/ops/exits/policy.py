@@ -292,8 +292,8 @@ class Policy:
         """The classes and the confidence of exit ``at``."""
         if not self.remembers:
             temperature = 1.0 if self.temperatures is None else self.temperatures[at]
-            classes = logits[-1].argmax(dim=-1)
-            p = _softmax(logits[-1], temperature)
+            own = logits[-1]
+            classes, p = own.argmax(dim=-1), _softmax(own, temperature)
             return classes, _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
         seen = self.seen(logits)
         if self.fallback == "last" or at + 1 < self.exits:
@@ -392,8 +392,7 @@ def _softmax(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _scored(criterion: str, seen: Seen) -> Tensor:
-    found = CRITERIA[criterion].score(seen).float()
-    return torch.where(found.isnan(), 0.0, found).clamp(0, 1)
+    return CRITERIA[criterion].score(seen).float().nan_to_num(nan=0.0).clamp(0, 1)
 
 
 def _streak(seen: Seen) -> Tensor:
