@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup run test quick lint audit format clean
+.PHONY: setup run test quick lint audit docs format clean
 
 setup: $(INSTALLED)
 
@@ -39,9 +39,19 @@ test: lint
 quick: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
 
+# The guides and the API as a site in docs/_build, checked: open docs/_build/index.html.
+docs: $(VENV)/.docs
+	rm -rf docs/_build
+	$(BIN)/sphinx-build -W -q -b html -d $(VENV)/doctrees docs docs/_build
+	$(BIN)/python docs/check.py docs/_build
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $(VENV)/.docs
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

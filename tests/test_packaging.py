@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from PIL import Image
 
 from ramify.exporting.write import Export
-from tests.conftest import CommandLine
+from tests.conftest import TINY, CommandLine
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +39,7 @@ def wheel(project: Path, folder: Path) -> Path:
 NO_TORCH = """
 import runpy
 import sys
+import sysconfig
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
@@ -69,3 +72,36 @@ def test_the_runtime_without_torch_answers_photographs_as_ramify_does(
     for own, torchs in zip(found, expected, strict=True):
         assert all(own[key] == torchs[key] for key in ("picture", "label", "name", "exit"))
         assert own["confidence"] == pytest.approx(torchs["confidence"], abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``ramify`` of a fresh environment with the wheel; what that depends on is taken from this environment."""
+    place = tmp_path_factory.mktemp("fresh")
+    built = wheel(ROOT, place / "wheel")
+    run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], place)
+    python = place / "venv" / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    run([*pip, "install", "--quiet", "--no-deps", "--no-index", built], place)
+    [packages] = place.glob("venv/lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    where = run([python, "-c", "import ramify; print(ramify.__file__)"], place).strip()
+    assert Path(where).is_relative_to(place)
+    return python.with_name("ramify")
+
+
+def test_an_installed_wheel_does_the_main_jobs(installed: Path, tmp_path: Path) -> None:
+    assert "photos-pretrained" in run([installed, "config", "--presets"], tmp_path)
+    run([installed, "train", "digits", *TINY, "name=mine"], tmp_path)
+    assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000
+    page = run([installed, "report", "mine", "--out", "page.html"], tmp_path)
+    assert "page.html" in page
+    run([installed, "search", "start", "demo", "--trials", "1", "data.limit=120"], tmp_path)
+    assert (tmp_path / "searches" / "demo").is_dir()
+
+
+def test_the_readme_of_the_wheel_has_no_link_that_only_the_repository_follows(installed: Path) -> None:
+    [metadata] = installed.parent.parent.glob("lib/python*/site-packages/ramify-*.dist-info/METADATA")
+    text = metadata.read_text()
+    assert "## Your own pictures" in text
+    assert re.findall(r"\]\((?!https?:)", text) == []

@@ -22,7 +22,8 @@ def main() -> None:
         runtime = Runtime(given.folder, given.threads, given.threshold)
         pictures = find_pictures(given.pictures)
     except RamifyError as error:
-        sys.exit(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
     for path in pictures:
         try:
             picture = read_picture(read_file(path), str(path), runtime.input_shape, runtime.reading)

@@ -1,0 +1,57 @@
+"""The site of the guides and the API, made by `make docs`: nothing in it is fetched when it is read."""
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+
+import ramify
+
+project = "ramify"
+author = "the authors of ramify"
+version = release = ramify.__version__
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "myst_nb"]
+exclude_patterns = ["_build"]
+highlight_language = "text"
+html_theme = "furo"
+html_title = f"ramify {release}"
+html_copy_source = False
+
+add_module_names = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+myst_heading_anchors = 3
+myst_links_external_new_tab = False
+nb_execution_mode = "off"  # the tests run the notebooks; what they print is kept in them
+suppress_warnings = ["ref.python"]  # several classes may have an attribute of one name
+
+
+def public_name(
+    app: Sphinx, env: BuildEnvironment, node: addnodes.pending_xref, text: nodes.Element
+) -> nodes.Element | None:
+    """A reference to a name by its module, as docstrings have it, leads to the public name's entry."""
+    target = str(node.get("reftarget", ""))
+    parts = target.split(".")
+    names = [f"ramify.{name}" for name in (parts[-1], ".".join(parts[-2:])) if name]
+    objects = env.domains["py"].data["objects"]
+    for name in names:
+        if name in objects and node.get("refdomain") == "py":
+            found = objects[name]
+            uri = app.builder.get_relative_uri(env.docname, found.docname) + f"#{found.node_id}"
+            return nodes.reference("", "", text, internal=True, refuri=uri)
+    return None
+
+
+def links_of_the_repository(app: Sphinx, page: str, content: list[str]) -> None:
+    """Links from the README and from CONTRIBUTING to files that are pages here."""
+    content[0] = content[0].replace("](../CONTRIBUTING.md)", "](contributing.md)")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("missing-reference", public_name)
