@@ -1,7 +1,6 @@
 """Check the built site: python docs/check.py FOLDER.
 
-Every public name has an entry, every local link leads to a file and an anchor that are there, and no page loads anything
-from elsewhere.
+Every public name has an entry, every local link leads somewhere, and no page loads anything from elsewhere.
 """
 
 import sys

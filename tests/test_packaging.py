@@ -64,7 +64,7 @@ def test_the_runtime_without_torch_answers_photographs_as_ramify_does(
     built = wheel(ROOT / "packaging" / "runtime", tmp_path / "wheel")
     with zipfile.ZipFile(built) as archive:
         archive.extractall(tmp_path / "site")
-    command = [sys.executable, "-c", NO_TORCH, exported.folder, photos]
+    command: list[str | Path] = [sys.executable, "-c", NO_TORCH, exported.folder, photos]
     lines = run(command, tmp_path, PYTHONPATH=str(tmp_path / "site")).splitlines()
     found = [json.loads(line) for line in lines]
     expected = json.loads(ramify("predict", str(demo), str(photos), "--json").out)["pictures"]
@@ -81,7 +81,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = wheel(ROOT, place / "wheel")
     run([sys.executable, "-m", "venv", "--without-pip", place / "venv"], place)
     python = place / "venv" / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     run([*pip, "install", "--quiet", "--no-deps", "--no-index", built], place)
     [packages] = place.glob("venv/lib/python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 def check(folder: Path) -> list[str]:
     """What docs/check.py says of a site."""
-    command = [sys.executable, DOCS / "check.py", folder]
+    command: list[str | Path] = [sys.executable, DOCS / "check.py", folder]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode == 0) == (done.stderr == "")
     return done.stderr.splitlines()
@@ -49,18 +49,6 @@ def test_what_is_wrong_with_a_site_is_found(tmp_path: Path) -> None:
 def test_the_site_is_made_without_warnings_and_is_whole(tmp_path: Path) -> None:
     for package in ("sphinx", "furo", "myst_nb"):
         pytest.importorskip(package, reason="make docs installs what makes the site")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-W",
-        "-q",
-        "-b",
-        "html",
-        "-d",
-        tmp_path / "trees",
-        DOCS,
-        tmp_path / "site",
-    ]
+    sphinx: list[str | Path] = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "-d", tmp_path / "trees"]
     subprocess.run([*sphinx, DOCS, tmp_path / "site"], check=True, timeout=240)
     assert check(tmp_path / "site") == []

@@ -17,7 +17,7 @@ import torch
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.data.augment import balanced, batches
+from ramify.data.augment import SAMPLERS, batches
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import InputError, RunError
@@ -388,9 +388,8 @@ def _train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch
     shuffling = generator(config.seed, "order", epoch)
     # Batch norm needs two pictures in each process; fewer are too few to share out.
     dealt = [each for each in batches(len(part), config.data.batch_size, shuffling) if len(each) >= 2 * team.size]
-    if config.data.sampler == "balanced":
-        drawn = balanced(part.labels.cpu(), generator(config.seed, "sampler", epoch))
-        dealt = [drawn[each] for each in dealt]
+    drawn = SAMPLERS[config.data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
+    dealt = [drawn[each] for each in dealt]
     feeder = Feeder(config, epoch, network.mean, part, dealt)
     moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)
