@@ -47,11 +47,6 @@ def public_name(
     return None
 
 
-def links_of_the_repository(app: Sphinx, page: str, content: list[str]) -> None:
-    """Links from the README and from CONTRIBUTING to files that are pages here."""
-    content[0] = content[0].replace("](../CONTRIBUTING.md)", "](contributing.md)")
-
-
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("missing-reference", public_name)
