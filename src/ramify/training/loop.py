@@ -72,10 +72,10 @@ from ramify.training.distillation import Guidance
 from ramify.training.feeding import Feeder
 from ramify.training.growing import (
     Due,
-    balances,
     carry_out,
     freeze_what_rests,
     gradient_parity,
+    gradient_sharing,
     growing_is_over,
     trunk_trains_alone,
     what_is_due,
@@ -256,7 +256,7 @@ def _unfold(
 
         freeze_what_rests(state, epoch)
         lay_state(state.optimizer)
-        step.renew(state, balances(state, epoch))
+        step.renew(state, gradient_sharing(state, epoch))
         if isinstance(due, Due) or pruning is not None:
             team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
