@@ -26,11 +26,11 @@ class PoolingCell(Cell):
         self.norm1 = nn.BatchNorm2d(plan.inner_channels, momentum=MOMENTUM)
         self.conv2 = identity_conv(plan.inner_channels, plan.out_channels)
         self.norm2 = nn.BatchNorm2d(plan.out_channels, momentum=MOMENTUM)
-        self.stride = plan.stride
+        self.pools = plan.stride == 2 and plan.area > 1  # a map of one pixel stays one
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)
-        if self.stride == 2 and min(x.shape[2:]) > 1:
+        if self.pools:
             x = F.max_pool2d(x, 2)
         x = F.gelu(self.norm1(x))
         return F.gelu(self.norm2(self.conv2(x)))
