@@ -112,8 +112,9 @@ def test_normed_muon_keeps_the_norm_of_convolutions_and_moves_the_rest_by_sgd() 
     linear, norm = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))
     other = [nn.Parameter(each.detach().clone()) for each in (linear, norm)]
     own = NormedMuon([linear, norm], lr=0.01)
+    groups: list[dict[str, object]] = [{"params": other[:1], "lr": 0.01 * LINEAR_RATE}, {"params": other[1:]}]
     sgd = torch.optim.SGD(
-        [{"params": other[:1], "lr": 0.01 * LINEAR_RATE}, {"params": other[1:]}],
+        groups,
         lr=0.01,
         momentum=REST_MOMENTUM,
         nesterov=True,

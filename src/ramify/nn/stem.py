@@ -12,7 +12,14 @@ SMALLEST = 5e-4
 """Added to the variances by which patches are scaled, so that directions in which they hardly differ stay quiet."""
 
 
-class BlockStem(nn.Module):
+class Stem(nn.Module):
+    """The base of every stem."""
+
+    conv: MaskedConv2d
+    norm: nn.BatchNorm2d
+
+
+class BlockStem(Stem):
     """A 3x3 block of layers: ``[B, in, H, W] -> [B, out, H, W]``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -24,7 +31,7 @@ class BlockStem(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
-class ConvolutionStem(nn.Module):
+class ConvolutionStem(Stem):
     """A bare 3x3 convolution: ``[B, in, H, W] -> [B, out, H, W]``."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -36,7 +43,7 @@ class ConvolutionStem(nn.Module):
         return found
 
 
-class WhitenedStem(nn.Module):
+class WhitenedStem(Stem):
     """A 2x2 convolution and GELU that do not learn: ``[B, in, H, W] -> [B, 8 in, H - 1, W - 1]``.
 
     Its filters are the principal directions of the 2x2 patches of training pictures, each scaled to variance 1, and
@@ -70,7 +77,7 @@ class WhitenedStem(nn.Module):
         return F.gelu(self.conv(x))
 
 
-class NoStem(nn.Module):
+class NoStem(Stem):
     """Nothing: the first cell reads the pictures."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -80,7 +87,7 @@ class NoStem(nn.Module):
         return x
 
 
-STEMS: dict[str, Callable[[int, int], nn.Module]] = {
+STEMS: dict[str, Callable[[int, int], Stem]] = {
     "block": BlockStem,
     "convolution": ConvolutionStem,
     "whitened": WhitenedStem,
