@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup run test quick lint audit docs format clean
+.PHONY: setup run test quick nightly lint audit docs format clean
 
 setup: $(INSTALLED)
 
@@ -39,11 +39,15 @@ test: lint
 quick: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
 
-# The guides and the API as a site in docs/_build, checked: open docs/_build/index.html.
+# Every kill, every damaged byte, and twenty times as many random examples.
+nightly: lint
+	RAMIFY_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# The guides and the API as a site in docs/_build, checked: open docs/_build/html/index.html.
 docs: $(VENV)/.docs
 	rm -rf docs/_build
-	$(BIN)/sphinx-build -W -q -b html -d $(VENV)/doctrees docs docs/_build
-	$(BIN)/python docs/check.py docs/_build
+	$(BIN)/sphinx-build -W -q -b html -d $(VENV)/doctrees docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
 
 $(VENV)/.docs: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

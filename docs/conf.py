@@ -1,11 +1,15 @@
 """The site of the guides and the API, made by `make docs`: nothing in it is fetched when it is read."""
 
+import re
+
 from docutils import nodes
+from pydantic import BaseModel
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 import ramify
+from ramify.config.rules import describe
 
 project = "ramify"
 author = "the authors of ramify"
@@ -47,6 +51,30 @@ def public_name(
     return None
 
 
+def without_types(
+    app: Sphinx, what: str, name: str, found: object, options: object, signature: str, returns: str
+) -> tuple[str, str] | None:
+    """The signature of a section of the configuration: its keys are listed below it."""
+    return ("(**keys)", "") if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+
+def with_keys(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:
+    """The keys of a section, each with what it accepts, its default and its meaning."""
+    if not (isinstance(found, type) and issubclass(found, BaseModel)):
+        return
+    lines.append("")
+    for key, field in found.model_fields.items():
+        if isinstance(field.default, BaseModel):
+            lines.append(f":param {key}: a :class:`ramify.{type(field.default).__name__}`")
+            continue
+        about = describe(field)
+        text = f"{about.meaning}. Accepts {about.accepts}; default {field.default!r}."
+        lines.append(f":param {key}: " + re.sub(r"([*`|_\\])", r"\\\1", text))
+    lines.append("")
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("missing-reference", public_name)
+    app.connect("autodoc-process-signature", without_types)
+    app.connect("autodoc-process-docstring", with_keys)

@@ -151,6 +151,25 @@ class DataConfig(Section):
             "pictures, and mild changes of brightness, contrast and saturation; photographs are kept larger for it",
         ),
     ] = "auto"
+    shift: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for an eighth of the height",
+            "pixels by which augment moves a picture at most",
+        ),
+    ] = None
+    border: Annotated[
+        Literal["zeros", "reflect", "edge"],
+        Key("zeros, reflect, edge", "what moves in at the side of a shifted picture"),
+    ] = "zeros"
+    flip: Annotated[
+        Literal["random", "alternating"],
+        Key(
+            "random, alternating",
+            "which pictures are mirrored in an epoch: each with probability 1/2, or every picture in every second "
+            "epoch, a drawn half of them in the odd ones (arXiv:2404.00498)",
+        ),
+    ] = "random"
     cutout: Annotated[
         Epoch | None,
         Key(
@@ -409,6 +428,14 @@ class NetworkConfig(Section):
             "evenly over the cells",
         ),
     ] = None
+    stem: Annotated[
+        Literal["block", "whitened"],
+        Key(
+            "block, whitened",
+            "of seed cells: 3x3 convolution, batch norm and ReLU, which learn; or a 2x2 convolution and GELU that "
+            "whiten the pictures and do not learn (arXiv:2404.00498), with 8 channels for each color",
+        ),
+    ] = "block"
     cell: Annotated[
         str,
         _listed(_offered, BASIC),
@@ -428,7 +455,8 @@ class NetworkConfig(Section):
         Key(
             lambda: ", ".join(_heads()),
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
-            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU",
+            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both reads the "
+            "mean and the maximum of the map; scaled a ninth of what its maximum gives",
         ),
     ] = "mixed"
     exit_reads: Annotated[
@@ -728,11 +756,12 @@ class TrainConfig(Section):
         Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
     ] = 30
     optimizer: Annotated[
-        Literal["sgd", "adam", "adamw", "muon"],
+        Literal["sgd", "adam", "adamw", "muon", "normed_muon"],
         Key(
-            "sgd, adam, adamw, muon",
+            "sgd, adam, adamw, muon, normed_muon",
             "sgd and muon have train.momentum, the others PyTorch's betas; muon moves weights by orthogonal steps "
-            "(arXiv:2502.16982) and all else as adamw, at rates that suit adamw",
+            "(arXiv:2502.16982) and all else as adamw, at rates that suit adamw; normed_muon keeps the norm of each "
+            "convolution and moves all else by Nesterov SGD (arXiv:2404.00498)",
         ),
     ] = "sgd"
     nesterov: Annotated[bool, Key("true, false", "Nesterov momentum of sgd (arXiv:1212.0901); muon always has it")] = (
@@ -834,11 +863,12 @@ class TrainConfig(Section):
         ),
     ] = False
     exit_gradients: Annotated[
-        Literal["sum", "equilibrium"],
+        Literal["sum", "equilibrium", "last"],
         Key(
-            "sum, equilibrium",
-            "what flows from the exits into the trunk: the sum of their gradients, or the mean over the exits behind "
-            "each stage (gradient equilibrium, arXiv:1908.06294)",
+            "sum, equilibrium, last",
+            "what flows from the exits into the trunk: the sum of their gradients, the mean over the exits behind "
+            "each stage (gradient equilibrium, arXiv:1908.06294), or the gradient of the deepest exit alone, so that "
+            "the others cost it nothing",
         ),
     ] = "sum"
     trunk_first: Annotated[
@@ -901,6 +931,14 @@ class TrainConfig(Section):
             "classes; they are scaled so that the mean over the training pictures is 1",
         ),
     ] = "none"
+    keep: Annotated[
+        Literal["best", "last"],
+        Key(
+            "best, last",
+            "the epoch whose network a run is tested with and keeps: the one with the best validation accuracy, or the "
+            "last, where there are too few validation pictures to choose by",
+        ),
+    ] = "best"
     patience: Annotated[
         Epoch | None,
         Key(

@@ -1,4 +1,4 @@
-"""What draws the trials of a search: samplers of Optuna, by the name that a space gives; Optuna is imported when used."""
+"""What draws the trials of a search: samplers of Optuna, by the name that a space gives; Optuna is imported if used."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
