@@ -19,7 +19,7 @@ from ramify.data.digits import load_digits
 from ramify.exporting.write import Export, export
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
-from ramify.training.loop import train
+from ramify.training.run import train
 
 # A timing is never a test: a busy machine must not fail one.
 NIGHTLY = os.environ.get("RAMIFY_NIGHTLY") == "1"

@@ -27,7 +27,7 @@ from ramify.run.events import Event, Started, StepDone
 from ramify.run.readback import describe
 from ramify.search.study import open_search
 from ramify.show.report.facts import read_facts
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import NIGHTLY
 from tests.search.quick import finish, record
 from tests.training.test_kills import configured

@@ -13,7 +13,7 @@ from ramify.config.rules import Config, resolve
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
 from ramify.run.folder import read_lines
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.data.making import encoded, write_tree
 
 HOUSE = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from ramify.errors import ConfigError
 from ramify.nn.network import Network
 from ramify.nn.stem import WhitenedStem
 from ramify.ops.freeze import freeze_trunk, unfreeze
-from ramify.training.loop import train
+from ramify.training.run import train
 from ramify.training.state import WHITENED
 from tests.conftest import tiny
 

@@ -13,7 +13,7 @@ from ramify.config.rules import Config
 from ramify.files import SUFFIX
 from ramify.run.events import Event, StepDone
 from ramify.run.folder import EVENTS, read_lines, read_summary
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import NIGHTLY, CommandLine
 from tests.killing import die_at, killed
 from tests.training.test_resume import outcome
@@ -107,7 +107,7 @@ def test_a_run_killed_before_its_configuration_leaves_its_name_free(tmp_path: Pa
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ramify.training.loop.begin", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("ramify.training.run.begin", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(configured(tmp_path / "runs"))
     assert list((tmp_path / "runs").iterdir()) == []

@@ -23,7 +23,7 @@ from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.single import SECTIONS, facts_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import edit_config, tiny
 
 pytestmark = pytest.mark.slow
