@@ -90,6 +90,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python.with_name("ramify")
 
 
+@pytest.mark.timeout(900)
 def test_an_installed_wheel_does_the_main_jobs(installed: Path, tmp_path: Path) -> None:
     assert "photos-pretrained" in run([installed, "config", "--presets"], tmp_path)
     run([installed, "train", "digits", *TINY, "name=mine"], tmp_path)
