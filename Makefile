@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup run test quick nightly lint audit format clean
+.PHONY: setup run test quick nightly lint audit docs format clean
 
 setup: $(INSTALLED)
 
@@ -43,9 +43,19 @@ quick: setup
 nightly: lint
 	RAMIFY_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
+# The guides and the API as a site in docs/_build, checked: open docs/_build/html/index.html.
+docs: $(VENV)/.docs
+	rm -rf docs/_build
+	$(BIN)/sphinx-build -W -q -b html -d $(VENV)/doctrees docs docs/_build/html
+	$(BIN)/python docs/check.py docs/_build/html
+
+$(VENV)/.docs: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	@touch $(VENV)/.docs
+
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

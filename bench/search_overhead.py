@@ -27,7 +27,7 @@ import optuna
 
 from ramify.search.coordinator import TrialEnded, WorkEvent, coordinate
 from ramify.search.engine import TaskEngine, open_engine
-from ramify.search.sampling import STARTUP
+from ramify.search.samplers import STARTUP
 from ramify.search.space import Space, parse_space
 from ramify.search.study import start_search
 from ramify.search.task import TaskResult, TrialStep

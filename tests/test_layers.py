@@ -12,7 +12,8 @@ SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
 version errors sealed files shortage seeds
-nn.masked nn.trunk nn.cells nn.zoo
+nn.masked nn.trunk nn.cells nn.zoo nn.exit nn.recording nn.following nn.graph nn.branching
+data.strong data.augment ops.pruning.policies ops.pruning.saliency
 config schedule
 nn
 ops ops.pruning ops.growing ops.exits

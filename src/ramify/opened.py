@@ -148,7 +148,7 @@ class Opened:
         self,
         out: str | Path | None = None,
         *overrides: str,
-        to: Literal["onnx", "torch", "hub"] = "onnx",
+        to: str = "onnx",
         quantize: Literal["int8"] | None = None,
         threshold: float | None = None,
         overwrite: bool = False,

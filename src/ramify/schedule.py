@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.config.keys import DYNAMIC, TrainConfig
+from ramify.config.keys import TrainConfig
+from ramify.ops.pruning.policies import POLICIES, Due
 
 
 def learning_rate(epoch: int, base: float, milestones: Sequence[int], gammas: Sequence[float]) -> float:
@@ -272,14 +273,8 @@ def prune_targets(
 ) -> float | dict[int, float]:
     """What the pruning due at ``epoch`` is to keep: one ratio for the whole network, or one for each stage it takes.
 
-    - ``skip_layer``: the i-th pruning takes the i-th stage alone, to ``keep_ratio[i]``.
-    - ``normal``: the whole network, to ``keep_ratio``.
-    - ``iterative``: every stage that exists, to ``max(keep_ratio[s] ** n, min_ratio[s])``, n being how often that
-      stage has been pruned, this time included.
-    - ``rigl``, ``set``: every stage that exists, to ``keep_ratio[s]``.
-
     Args:
-        policy: one of these.
+        policy: a name in :data:`ramify.ops.pruning.policies.POLICIES`.
         epoch: one of ``prune_epochs``.
         births: the epoch from which each stage exists.
         keep_ratio: a number, or one for each stage; with one fewer, the last stage takes the last.
@@ -292,25 +287,13 @@ def prune_targets(
         {1: 0.4}
     """
     keeps, floors = _each(keep_ratio, len(births)), _each(0.0 if min_ratio is None else min_ratio, len(births))
-    if policy == "normal":
-        return keeps[0]
-    if policy == "skip_layer":
-        stage = list(prune_epochs).index(epoch)
-        return {stage: keeps[stage]}
-    if policy in DYNAMIC:
-        return {stage: keeps[stage] for stage, birth in enumerate(births) if birth <= epoch}
-    targets: dict[int, float] = {}
-    for stage, birth in enumerate(births):
-        if birth <= epoch:
-            times = sum(birth <= pruned <= epoch for pruned in prune_epochs)
-            targets[stage] = max(keeps[stage] ** times, floors[stage])
-    return targets
+    return POLICIES[policy].targets(Due(epoch, tuple(prune_epochs), tuple(births), keeps, floors))
 
 
-def _each(value: float | Sequence[float], stages: int) -> list[float]:
+def _each(value: float | Sequence[float], stages: int) -> tuple[float, ...]:
     if isinstance(value, int | float):
-        return [value] * stages
-    return [value[min(stage, len(value) - 1)] for stage in range(stages)]
+        return (value,) * stages
+    return tuple(value[min(stage, len(value) - 1)] for stage in range(stages))
 
 
 def ready_for_best(epoch: int, growth_epochs: Sequence[int], prune_epochs: Sequence[int]) -> bool:

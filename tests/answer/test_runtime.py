@@ -27,7 +27,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        allowed = sys.stdlib_module_names | {"numpy", "onnxruntime", "ramify"}
+        allowed = sys.stdlib_module_names | {"numpy", "onnxruntime", "PIL", "ramify"}
         if name.partition(".")[0] not in allowed:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 

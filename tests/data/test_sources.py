@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ramify.config.rules import DataConfig
+from ramify.data.decode import with_channels
 from ramify.data.fetch import FILES, RemoteFile
 from ramify.data.fit import fit, recolour, resize
 from ramify.data.pictures import Part
@@ -166,3 +167,10 @@ def test_resizing_keeps_flat_pictures_and_the_middle() -> None:
 def test_an_empty_part_becomes_an_empty_part() -> None:
     empty = Part(torch.empty(0, 1, 8, 8, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
     assert fit(empty, (3, 16, 16)).images.shape == (0, 3, 16, 16)
+
+
+def test_one_picture_is_recolored_as_many_are() -> None:
+    images = torch.randint(0, 256, (1, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    gray = recolour(images, 1)
+    assert torch.equal(torch.from_numpy(with_channels(images[0].numpy(), 1)), gray[0])
+    assert torch.equal(torch.from_numpy(with_channels(gray[0].numpy(), 3)), recolour(gray, 3)[0])

@@ -147,7 +147,7 @@ class OnnxAnswerer:
         self.name = card.name
         self.classes = card.classes
         self.input_shape = card.input_shape
-        self.reading = Reading(background=card.background, range=card.range)
+        self.reading = runtime.reading
         self.told = runtime.told
         self.macs = tuple(each.macs for each in card.exits)
         self._runtime = runtime

@@ -1,4 +1,4 @@
-"""A picture file that somebody hands over, made into what a network reads."""
+"""A picture file that somebody hands over, made into what a network reads; without torch, as the runtime needs it."""
 
 import io
 import threading
@@ -10,15 +10,12 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
-from ramify.data.decode import DAMAGE, FORMATS, Reading, decode
+from ramify.data.decode import DAMAGE, FORMATS, Reading, channels_first, decode, with_channels
 from ramify.data.listing import is_picture
 from ramify.data.names import is_hidden
-from ramify.data.recolor import recolour
 from ramify.errors import DataError
-from ramify.run.evaluate import to_float
 
 MAX_PIXELS = 50_000_000
 """The largest picture that is decoded; a larger one is refused by what its header says."""
@@ -110,9 +107,8 @@ def read_picture(
     read_header(content, name)
     how = replace(reading or Reading(), size=input_shape[1:], max_pixels=MAX_PIXELS)
     pixels = decode(content, name, reading=how)
-    whole = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    fitted = recolour(torch.from_numpy(np.ascontiguousarray(whole))[None], input_shape[0])[0]
-    found: Pictures = to_float(fitted).numpy()
+    found: Pictures = with_channels(channels_first(pixels), input_shape[0]).astype(np.float32)
+    found /= 255
     return found
 
 

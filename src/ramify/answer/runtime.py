@@ -1,4 +1,4 @@
-"""Answers from an exported folder where neither PyTorch nor a training run is: numpy and ONNX Runtime are enough.
+"""Answers from an exported folder where neither PyTorch nor a training run is: numpy, Pillow and ONNX Runtime do.
 
 ``ramify export NAME --to onnx`` writes the folder: ``ramify.json`` says what the network is and by which policy it
 answers, and ``stages/0.onnx`` and so on compute one stage each. A stage runs on the pictures alone that are still
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.answer.card import NEVER, read_card, read_exported_file
+from ramify.data.decode import Reading
 from ramify.errors import InputError, RunError
 from ramify.shortage import usable_threads
 
@@ -112,6 +113,11 @@ class Runtime:
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the pictures that it reads."""
         return self.card.input_shape
+
+    @property
+    def reading(self) -> Reading:
+        """How picture files are made into pixels, but for their size: as for its training."""
+        return Reading(background=self.card.background, range=self.card.range)
 
     def predict(self, pictures: Floats) -> Answers:
         """Answer each picture at the first exit that the policy lets it leave from.

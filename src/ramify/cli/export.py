@@ -16,8 +16,10 @@ def export(
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, where the pictures lie elsewhere now.")
     ] = None,
     to: Annotated[
-        Literal["onnx", "torch", "hub"],
-        typer.Option(help="onnx: graphs; torch: programs of torch.export; hub: a model folder with its card."),
+        str,
+        typer.Option(
+            metavar="onnx|torch|hub", help="onnx: graphs; torch: programs of torch.export; hub: a model folder."
+        ),
     ] = "onnx",
     out: Annotated[
         Path | None, typer.Option(help="The folder to write [default: onnx, onnx-int8, torch or hub in the run's]")

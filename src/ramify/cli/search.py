@@ -4,7 +4,7 @@ import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -61,7 +61,7 @@ def start(
     on: On = None,
     engine_options: EngineOptions = None,
     sampler: Annotated[
-        Literal["tpe", "nsgaii", "gp", "random"] | None, typer.Option(help="In place of the space's.")
+        str | None, typer.Option(metavar="tpe|nsgaii|gp|random", help="In place of the space's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="In place of the space's.")] = None,
     inherit: Annotated[

@@ -1,11 +1,13 @@
 """The sections of a configuration: every key with its type, range, default and meaning."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,6 @@ Size = Annotated[Whole, Field(ge=8, le=16384)]
 Width = Annotated[Whole, Field(ge=1, le=65536)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
-Head = Literal["mixed", "average", "max", "normed", "global", "conv", "both", "scaled"]
 
 Scalar = bool | Whole | Number | str | None
 Argument = Scalar | tuple[Scalar, ...]
@@ -76,8 +77,39 @@ def _group_expression(value: str | None) -> str | None:
     return value
 
 
-NEVER_MIRRORED = frozenset({"digits", "mnist"})
-"""``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
+def _listed(names: Callable[[], Iterable[str]], usual: str) -> AfterValidator:
+    """Refuses what a registry does not list; it is not imported for the usual value."""
+
+    def check(value: str) -> str:
+        if value != usual and value not in names():
+            raise ValueError("an unknown name")
+        return value
+
+    return AfterValidator(check)
+
+
+def _heads() -> Iterable[str]:
+    from ramify.nn.exit import EXITS
+
+    return EXITS
+
+
+def _saliencies() -> Iterable[str]:
+    from ramify.ops.pruning.saliency import SALIENCIES
+
+    return SALIENCIES
+
+
+def _augmentations() -> Iterable[str]:
+    from ramify.data.augment import offered
+
+    return offered()
+
+
+def _samplers() -> Iterable[str]:
+    from ramify.data.augment import SAMPLERS
+
+    return SAMPLERS
 
 
 class Section(BaseModel):
@@ -110,9 +142,10 @@ class DataConfig(Section):
         Key("a number in (0, 1)", "share held out for the test where a source has no test pictures of its own"),
     ] = 0.2
     augment: Annotated[
-        Literal["auto", "none", "crop", "crop_flip", "strong", "photo"],
+        str,
+        _listed(_augmentations, "auto"),
         Key(
-            "auto, none, crop, crop_flip, strong, photo",
+            lambda: ", ".join(_augmentations()),
             "shifted crops, and mirrored pictures; auto mirrors photographs and never digits; strong adds to auto one "
             "drawn change of shape or color for each picture (arXiv:2103.10158); photo: random resized crops, mirrored "
             "pictures, and mild changes of brightness, contrast and saturation; photographs are kept larger for it",
@@ -226,9 +259,10 @@ class DataConfig(Section):
         ),
     ] = None
     sampler: Annotated[
-        Literal["shuffle", "balanced"],
+        str,
+        _listed(_samplers, "shuffle"),
         Key(
-            "shuffle, balanced",
+            lambda: ", ".join(_samplers()),
             "shuffle: each training picture once in an epoch; balanced: as many draws, with replacement, each class as "
             "likely",
         ),
@@ -300,12 +334,6 @@ def _offered() -> dict[str, str]:
     from ramify.nn.cells import offered
 
     return {name: cell.summary for name, cell in offered().items()}
-
-
-def _offered_cell(value: str) -> str:
-    if value != BASIC and value not in _offered():
-        raise ValueError("an unknown cell")
-    return value
 
 
 class NetworkConfig(Section):
@@ -410,7 +438,7 @@ class NetworkConfig(Section):
     ] = "block"
     cell: Annotated[
         str,
-        AfterValidator(_offered_cell),
+        _listed(_offered, BASIC),
         Key(lambda: ", ".join(_offered()), lambda: f"of seed cells: {'; '.join(_offered().values())}"),
     ] = BASIC
     squeeze: Annotated[
@@ -422,9 +450,10 @@ class NetworkConfig(Section):
         ),
     ] = None
     exit: Annotated[
-        Head,
+        str,
+        _listed(_heads, "mixed"),
         Key(
-            ", ".join(get_args(Head)),
+            lambda: ", ".join(_heads()),
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
             "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both reads the "
             "mean and the maximum of the map; scaled a ninth of what its maximum gives",
@@ -439,9 +468,9 @@ class NetworkConfig(Section):
         ),
     ] = "activation"
     final: Annotated[
-        Head | None,
+        Annotated[str, _listed(_heads, "average")] | None,
         Key(
-            f"{', '.join(get_args(Head))}, or null",
+            lambda: f"{', '.join(_heads())}, or null",
             "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
             "is identity without network.cascade",
         ),
@@ -614,11 +643,8 @@ class GrowthConfig(Section):
     ] = 0.5
 
 
-DYNAMIC = ("rigl", "set")
-"""Policies of ``prune.policy`` under which connections move while the network learns."""
-
 DENSITIES = ("erk", "uniform")
-"""What ``prune.criterion`` may be under these."""
+"""What ``prune.criterion`` may be where connections move."""
 
 
 class PruneConfig(Section):
@@ -626,19 +652,17 @@ class PruneConfig(Section):
 
     enabled: Annotated[bool, Key("true, false", "whether the run prunes")] = False
     policy: Annotated[
-        Literal["skip_layer", "normal", "iterative", "rigl", "set"],
+        str,
+        _listed(lambda: POLICIES, "normal"),
         Key(
-            "skip_layer, normal, iterative, rigl, set",
-            "skip_layer: the i-th pruning takes the i-th stage; normal: the whole network, ranked globally; "
-            "iterative: every stage, again and again; rigl, set: every stage is sparse from its birth, and its "
-            "connections move while it learns, to where the gradient is largest (arXiv:1911.11134) or at random "
-            "(arXiv:1707.04780)",
+            lambda: ", ".join(POLICIES),
+            lambda: "; ".join(f"{name}: {policy.summary}" for name, policy in POLICIES.items()),
         ),
     ] = "normal"
     criterion: Annotated[
-        Literal["snip", "grasp", "synflow", "magnitude", "random", "erk", "uniform"] | None,
+        Annotated[str, _listed(_saliencies, "snip")] | None,
         Key(
-            "snip, grasp, synflow, magnitude, random, erk, uniform, or null for snip, or erk under rigl and set",
+            lambda: f"{', '.join(_saliencies())}, or null for snip, or erk under {' and '.join(DYNAMIC)}",
             "the saliency by which weights are ranked; under rigl and set erk or uniform, the densities of the layers",
         ),
     ] = None

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
 from ramify.config.keys import BACKBONE_EXITS as BACKBONE_EXITS
-from ramify.config.keys import DENSITIES, DYNAMIC, NEVER_MIRRORED, Key, Section, Whole
+from ramify.config.keys import DENSITIES, Key, Section, Whole
 from ramify.config.keys import EXITS_AT as EXITS_AT
 from ramify.config.keys import PUBLISHED as PUBLISHED
 from ramify.config.keys import DataConfig as DataConfig
@@ -22,6 +22,7 @@ from ramify.config.keys import PruneConfig as PruneConfig
 from ramify.config.keys import TrainConfig as TrainConfig
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
+from ramify.ops.pruning.policies import DYNAMIC
 
 
 class Config(Section):
@@ -231,8 +232,11 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "train.nesterov", True, f"false, as train.optimizer {train.optimizer} {why}"
     elif train.nesterov and train.momentum == 0:
         yield "train.nesterov", True, "false, as train.momentum is 0"
-    if train.flip_test and data.source in NEVER_MIRRORED:
-        yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
+    if train.flip_test:
+        from ramify.data.augment import NEVER_MIRRORED
+
+        if data.source in NEVER_MIRRORED:
+            yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
     if data.sizes is not None:
         yield from _size_contradictions(config, data.sizes)
     if data.fold is not None and data.fold[0] > data.fold[1]:

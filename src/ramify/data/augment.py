@@ -1,20 +1,33 @@
 """Batches in a seeded order, and their augmentation where they lie."""
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch.nn import functional as F
 
-from ramify.config.keys import NEVER_MIRRORED
+from ramify.data.strong import strong_batches
+
+NEVER_MIRRORED = frozenset({"digits", "mnist"})
+"""``data.source`` whose pictures are never mirrored: a mirrored digit is another sign, or none."""
 
 Augmentation = Literal["none", "crop", "crop_flip"]
 Border = Literal["zeros", "reflect", "edge"]
-Asked = Literal["auto", "none", "crop", "crop_flip", "strong", "photo"]
+
+Change = Callable[[torch.Tensor, Sequence[int], torch.Generator], torch.Tensor]
+"""Changes pictures uint8 ``[N, C, H, W]`` of several batches, of so many each, by numbers drawn batch by batch."""
+
+CHANGES: dict[str, Change] = {"strong": strong_batches}
+"""What ``data.augment`` may add to ``auto``, by name; see :data:`Change`."""
 
 
-def augmentation(config_augment: Asked, source: str) -> Augmentation:
-    """How ``data.augment`` moves the pictures of ``data.source``; what ``strong`` adds is in :mod:`ramify.data.strong`.
+def offered() -> list[str]:
+    """The values of ``data.augment``."""
+    return ["auto", *get_args(Augmentation), *CHANGES, "photo"]
+
+
+def augmentation(config_augment: str, source: str) -> Augmentation:
+    """How ``data.augment`` moves the pictures of ``data.source``, before a change of :data:`CHANGES`.
 
     ``photo`` moves them by itself (:mod:`ramify.data.photo`), and mirrors those that ``auto`` would.
 
@@ -22,9 +35,10 @@ def augmentation(config_augment: Asked, source: str) -> Augmentation:
         >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
         ('crop', 'crop_flip', 'none')
     """
-    if config_augment == "auto" or config_augment == "strong" or config_augment == "photo":
-        return "crop" if source in NEVER_MIRRORED else "crop_flip"
-    return config_augment
+    for how in get_args(Augmentation):
+        if config_augment == how:
+            return how  # type: ignore[no-any-return]  # one of the three
+    return "crop" if source in NEVER_MIRRORED else "crop_flip"
 
 
 def augment(
@@ -128,6 +142,18 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         chosen.append(places[torch.cat(rounds)[:wanted]])
     drawn = torch.cat(chosen)
     return drawn[torch.randperm(len(drawn), generator=generator)]
+
+
+def everyone(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Each picture once, in order (``int64 [N]``); the order of an epoch is drawn by :func:`batches`."""
+    return torch.arange(len(labels))
+
+
+Sampler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+"""Which pictures an epoch takes, from the labels of all (int64 ``[N]``, on the CPU): N of their numbers, int64."""
+
+SAMPLERS: dict[str, Sampler] = {"shuffle": everyone, "balanced": balanced}
+"""Every sampler by the name that ``data.sampler`` takes."""
 
 
 def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Picture files to arrays of uint8."""
+"""Picture files to arrays of uint8; without torch, as the runtime for small devices reads pictures too."""
 
 import hashlib
 import io
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ramify.data.listing import AVIF, HEIC, known_by_content, reads_avif, reads_heic
@@ -33,6 +32,8 @@ File = tuple[int, str, bytes | Path]
 """A number to know it by, what to call it in an error, and its content or where that lies."""
 
 WHITE: Color = (255, 255, 255)
+LUMA = (19595, 38470, 7471)
+"""Of red, green and blue in gray, in 1 / 65536."""
 DIGEST_BYTES = 16
 
 _CHUNK = 16  # pictures a thread takes at a time: many enough for small ones, ...
@@ -236,31 +237,24 @@ def _size(path: Path) -> int:
         return 0  # told when it is read
 
 
-def stack(pictures: Iterable[tuple[int, Decoded | DataError]]) -> torch.Tensor:
-    """Decoded pictures of a known set as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3.
-
-    Raises:
-        DataError: the first picture's error, or the first picture that has another size than those before.
-    """
-    decoded: list[Pixels] = []
-    for number, picture in pictures:
-        if isinstance(picture, DataError):
-            raise picture
-        assert picture.pixels is not None, "known sets have 8 bits"
-        if decoded and picture.pixels.shape[:2] != decoded[0].shape[:2]:
-            raise DataError(f"picture {number}: got another size than those before; accepted: one size")
-        decoded.append(picture.pixels)
-    channels = 1 if all(picture.ndim == 2 for picture in decoded) else 3
-    whole = np.empty((len(decoded), channels, *decoded[0].shape[:2]), dtype=np.uint8)
-    for i in range(len(decoded)):
-        picture_, decoded[i] = decoded[i], decoded[0][:0]  # memory holds the set about once
-        whole[i] = channels_first(picture_)
-    return torch.from_numpy(whole)
-
-
 def channels_first(pixels: Pixels) -> Pixels:
     """``[H, W]`` or ``[H, W, 3]`` as ``[1, H, W]`` or ``[3, H, W]``."""
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def with_channels(pixels: Pixels, channels: int) -> Pixels:
+    """``[C, H, W]`` with 1 or 3 channels: gray repeated, or RGB weighed as the eye does (ITU-R 601).
+
+    Example:
+        >>> with_channels(np.full((3, 1, 1), 7, np.uint8), 1).tolist()
+        [[[7]]]
+    """
+    if len(pixels) == channels:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=0)
+    luma = np.tensordot(np.array(LUMA, np.int32), pixels.astype(np.int32), axes=1)[None]
+    return ((luma + (1 << 15)) >> 16).astype(np.uint8)
 
 
 def _decode_chunk(chunk: list[File], reading: Reading) -> list[tuple[int, Decoded | DataError]]:

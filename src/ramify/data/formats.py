@@ -7,14 +7,14 @@ import gzip
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
 
 from ramify.data.archive import members
-from ramify.data.decode import Reading, decoding, stack
+from ramify.data.decode import Decoded, Pixels, Reading, channels_first, decoding
 from ramify.data.listing import is_picture
 from ramify.data.pictures import Part, PictureSet
 from ramify.errors import DataError
@@ -198,7 +198,7 @@ def read_tiny_imagenet(paths: Sequence[Path]) -> PictureSet:
     named = enumerate((*train, *test))
     pictures = ((number, f"{path}: {name}", _needed(files, name, path)) for number, (name, _) in named)
     with decoding(pictures, Reading()) as decoded:
-        images = stack(decoded)
+        images = _stack(decoded)
     labels = torch.tensor([label_of[wnid] for _, wnid in (*train, *test)])
     cut = len(train)
     return PictureSet(Part(images[:cut], labels[:cut]), Part(images[cut:], labels[cut:]), classes)
@@ -248,3 +248,25 @@ def _check_labels(labels: torch.Tensor, name: str, classes: int) -> None:
     highest = int(labels.max())
     if highest >= classes:
         raise DataError(f"{name}: got the label {highest}; accepted: 0 to {classes - 1}")
+
+
+def _stack(pictures: Iterable[tuple[int, Decoded | DataError]]) -> torch.Tensor:
+    """Decoded pictures of a known set as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3.
+
+    Raises:
+        DataError: the first picture's error, or the first picture that has another size than those before.
+    """
+    decoded: list[Pixels] = []
+    for number, picture in pictures:
+        if isinstance(picture, DataError):
+            raise picture
+        assert picture.pixels is not None, "known sets have 8 bits"
+        if decoded and picture.pixels.shape[:2] != decoded[0].shape[:2]:
+            raise DataError(f"picture {number}: got another size than those before; accepted: one size")
+        decoded.append(picture.pixels)
+    channels = 1 if all(picture.ndim == 2 for picture in decoded) else 3
+    whole = np.empty((len(decoded), channels, *decoded[0].shape[:2]), dtype=np.uint8)
+    for i in range(len(decoded)):
+        picture_, decoded[i] = decoded[i], decoded[0][:0]  # memory holds the set about once
+        whole[i] = channels_first(picture_)
+    return torch.from_numpy(whole)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 
+from ramify.data.decode import LUMA
 from ramify.errors import DataError
 
 _CHUNK = 1024  # pictures that are worked on at a time
@@ -21,7 +22,7 @@ def recolour(images: torch.Tensor, channels: int) -> torch.Tensor:
     if (own, channels) == (1, 3):
         return images.expand(-1, 3, -1, -1).contiguous()
     if (own, channels) == (3, 1):
-        weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32)[:, None, None]
+        weights = torch.tensor(LUMA, dtype=torch.int32)[:, None, None]
 
         def luma(chunk: torch.Tensor) -> torch.Tensor:
             return (((chunk * weights).sum(1, keepdim=True) + (1 << 15)) >> 16).to(torch.uint8)

@@ -6,7 +6,7 @@ integers, so a seed gives the same pictures on every device.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,6 +54,17 @@ def draw_strong(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor,
     strength = torch.rand(count, generator=generator)
     sign = torch.randint(2, (count,), generator=generator) * 2 - 1
     return what, strength, sign
+
+
+def strong_batches(images: Tensor, sizes: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Change uint8 ``[N, C, H, W]`` of several batches, of ``sizes`` pictures each; drawn batch by batch.
+
+    Example:
+        >>> strong_batches(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), [2, 1], torch.Generator()).shape
+        torch.Size([3, 1, 8, 8])
+    """
+    drawn = [draw_strong(size, generator) for size in sizes]
+    return changed(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
 
 
 def changed(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Tensor:

@@ -16,23 +16,17 @@ from torch import Tensor
 
 from ramify.answer.card import (
     CARD,
-    FORMAT,
     KEY,
     ExportCard,
-    ExportedExit,
-    ExportedPolicy,
     Files,
-    Precision,
     Quantization,
     Shape,
     card_text,
-    exported_policy,
     is_exported,
     with_checksums,
 )
 from ramify.answer.needs import need
 from ramify.answer.runtime import Runtime
-from ramify.config.rules import NetworkConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.errors import ConfigError, InputError
@@ -63,22 +57,19 @@ from ramify.exporting.onnx import (
     to_stages,
 )
 from ramify.exporting.quantize import CALIBRATION, quantize_stages
+from ramify.exporting.subject import CheckedFile, Checks, Subject, Written, input_shape
 from ramify.files import replace_folder, write_atomic
 from ramify.nn.branching import Branching
-from ramify.run.checkpoint import Card, is_checkpoint
-from ramify.run.choice import ChosenPolicy, choose_policy
+from ramify.run.checkpoint import is_checkpoint
+from ramify.run.choice import choose_policy
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import is_run
 from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe, relabel
 from ramify.run.saved import config_of, read_saved
-from ramify.run.summary import ExitSummary
-from ramify.version import __version__
 
 if TYPE_CHECKING:
     from onnx import ModelProto
-
-To = Literal["onnx", "torch"]
 
 CHECKED = 500
 """Test pictures that every file is run on, or as many as there are."""
@@ -86,21 +77,6 @@ CHECKED = 500
 ALL_PROGRAM, EARLY_PROGRAM = "all_exits.pt2", "early_exit.pt2"
 STAGES = "stages"
 """What the table calls the graphs of the stages, run one after the other."""
-
-
-@dataclass(frozen=True)
-class CheckedFile:
-    """A file that was run.
-
-    Attributes:
-        file: its name in the folder; ``stages`` stands for those of the stages together.
-        bytes: its size.
-        difference: the largest from the network, of a logit or, in the file that stops early, of a confidence.
-    """
-
-    file: str
-    bytes: int
-    difference: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +104,7 @@ def export(
     run: str | Path,
     out: str | Path | None = None,
     *,
-    to: To = "onnx",
+    to: str = "onnx",
     quantize: Literal["int8"] | None = None,
     threshold: float | None = None,
     overwrite: bool = False,
@@ -144,8 +120,8 @@ def export(
     Args:
         run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         out: the folder to write; None: ``onnx``, ``onnx-int8`` or ``torch`` in the run's.
-        to: ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx`` and so on, ``torch`` writes
-            ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
+        to: a name in :data:`EXPORTERS`. ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx``
+            and so on, ``torch`` writes ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
             :class:`ramify.exporting.onnx.Graphs`.
         quantize: ``int8`` for weights and activations of 8 bits, with ranges from 512 training pictures; ONNX only.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds.
@@ -159,106 +135,34 @@ def export(
         CheckpointError: the network cannot be read.
         RunError: a file does not compute what the network computes, or the folder cannot be written.
     """
-    packages = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "torch": ()}
-    if to not in packages:
-        raise InputError(f"to: got {to!r}; accepted: {', '.join(packages)}")
+    if to not in EXPORTERS:
+        raise InputError(f"to: got {to!r}; accepted: {', '.join(EXPORTERS)}, hub (ramify.write_hub)")
     if quantize is not None and (quantize != "int8" or to != "onnx"):
         raise InputError(f"quantize: got {quantize!r} with to={to!r}; accepted: 'int8' with to='onnx'")
     run = Path(run)
     out = run / (f"{to}-{quantize}" if quantize else to) if out is None else Path(out)
     _check_out(out, overwrite)
-    need(*packages[to])
+    need(*EXPORTERS[to].packages)
     subject = _read(run, threshold, overrides, progress)
-    if to == "torch":
-        contents, card, checks = _programs(subject)
-    elif quantize is None:
-        contents, card, checks = _float_graphs(subject)
-    else:
-        contents, card, checks = _int8_graphs(subject)
+    write = EXPORTERS[to].write if quantize is None else _int8_graphs
+    contents, card, checks = write(subject)
     replace_folder(out, with_checksums(contents))
     return Export(str(out), card, len(subject.images), checks.files, checks.early, checks.runtime)
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What is exported, and the pictures that show whether it went well.
-
-    Attributes:
-        name: of the run.
-        network: on the CPU, in float32 and evaluation mode, and ``card`` what is known of it.
-        twin: the same as plain layers.
-        chosen: the policy that it answers by.
-        exits: what each exit costs and how often it is right.
-        images: float32 ``[N, C, H, W]`` in [0, 1], some of the ``test`` pictures, and ``logits`` of them.
-        test, train: all pictures of these kinds, the validation pictures left out.
-    """
-
-    name: str
-    network: Branching
-    card: Card
-    twin: Branching
-    chosen: ChosenPolicy
-    exits: tuple[ExitSummary, ...]
-    images: Tensor
-    logits: Tensor
-    test: Part
-    train: Part
-
-    @property
-    def policy(self) -> ExportedPolicy:
-        """The policy as it travels."""
-        kept = self.card.policy
-        certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
-        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.told, certificate)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W)."""
-        return _shape(self.card.network)
-
-    def card_for(self, files: Files, precision: Precision, opset: int | None) -> ExportCard:
-        """The card of the folder."""
-        return ExportCard(
-            format=FORMAT,
-            ramify=__version__,
-            name=self.name,
-            shape="folder",
-            stage=None,
-            precision=precision,
-            input_shape=self.input_shape,
-            mean=tuple(self.network.mean.tolist()),
-            std=tuple(self.network.std.tolist()),
-            classes=self.card.classes,
-            exits=tuple(_exit(each) for each in self.exits),
-            policy=self.policy,
-            files=files,
-            epoch=self.card.epoch,
-            opset=opset,
-            background=self.card.background,
-            range=self.card.range,
-        )
-
-
-@dataclass(frozen=True)
-class _Checks:
-    files: tuple[CheckedFile, ...]
-    early: EarlyCheck
-    runtime: EarlyCheck | None
-
-
-def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress: Progress | None) -> _Subject:
+def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress: Progress | None) -> Subject:
     foreign = [text for text in overrides if not text.startswith("data.")]
     if foreign:
         raise ConfigError(*(f"got {text!r}; accepted: data.* here" for text in foreign))
     config = config_of(run, overrides)
     network, card = read_saved(run)
     chosen = choose_policy(card, threshold)
-    parts, _ = parts_of_run(run, config, progress, _shape(card.network))
+    parts, _ = parts_of_run(run, config, progress, input_shape(card.network))
     test = relabel(parts.test, parts.classes, card, config.data.source)
     if not len(test):
         raise InputError(f"{config.data.source}: got none of the test pictures of {run.name}; accepted: some of them")
     some = spread(test, CHECKED).images
-    return _Subject(
+    return Subject(
         name=run.name,
         network=network,
         card=card,
@@ -282,14 +186,14 @@ def spread(part: Part, count: int) -> Part:
     return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]
 
 
-def _float_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+def _float_graphs(subject: Subject) -> Written:
     graphs = join(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
     card = subject.card_for(_onnx_files(graphs), "float32", OPSET)
     contents = _with_cards(graphs, card)
     return contents, card, _check_graphs(contents, card, subject, subject.network, subject.logits)
 
 
-def _int8_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+def _int8_graphs(subject: Subject) -> Written:
     stages = to_stages(subject.twin, subject.input_shape)
     before = Staged([stage.SerializeToString() for stage in stages])
     # What int8 does to the accuracy is only known if this is the network.
@@ -306,7 +210,7 @@ def _int8_graphs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Chec
     return contents, card, _check_graphs(contents, card, subject, after, logits, INT8_SLACK)
 
 
-def _programs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]:
+def _programs(subject: Subject) -> Written:
     card = subject.card_for(Files(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
     policy, given = subject.chosen.policy, (example(subject.input_shape),)
     shapes: dict[str, tuple[torch.nn.Module, Shape]] = {
@@ -325,7 +229,28 @@ def _programs(subject: _Subject) -> tuple[dict[str, bytes], ExportCard, _Checks]
         CheckedFile(ALL_PROGRAM, len(contents[ALL_PROGRAM]), difference),
         CheckedFile(EARLY_PROGRAM, len(contents[EARLY_PROGRAM]), early.difference),
     )
-    return contents, card, _Checks(files, early, None)
+    return contents, card, Checks(files, early, None)
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A value of ``to``.
+
+    Attributes:
+        write: makes the files of the folder, ``ramify.json`` among them, and runs them.
+        packages: that it needs.
+    """
+
+    write: Callable[[Subject], Written]
+    packages: tuple[str, ...] = ()
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "onnx": Exporter(_float_graphs, ("onnx", "onnxscript", "onnxruntime")),
+    "torch": Exporter(_programs),
+}
+"""Every exporter by the name that ``ramify export --to`` takes; a model folder (``hub``) is written by
+:mod:`ramify.exporting.hub`."""
 
 
 def _packed(program: torch.export.ExportedProgram, text: str) -> bytes:
@@ -362,11 +287,11 @@ def _with_cards(graphs: Graphs, card: ExportCard) -> dict[str, bytes]:
 def _check_graphs(
     contents: Mapping[str, bytes],
     card: ExportCard,
-    subject: _Subject,
+    subject: Subject,
     network: Branching,
     logits: Tensor,
     slack: float | None = None,
-) -> _Checks:
+) -> Checks:
     """Run all three shapes, and the runtime on the folder as it will be, and compare them with ``network``.
 
     ``logits`` are those of ``network`` for the pictures; ``slack`` is what is accepted beyond the rounding of float32.
@@ -395,7 +320,7 @@ def _check_graphs(
         CheckedFile(EARLY_EXIT, len(contents[EARLY_EXIT]), early.difference),
         CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), parts),
     )
-    return _Checks(files, early, staged_early)
+    return Checks(files, early, staged_early)
 
 
 def _runtime_run(runtime: Runtime) -> EarlyRun:
@@ -415,21 +340,6 @@ def _runtime_run(runtime: Runtime) -> EarlyRun:
 def _uint8_logits(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Of all pictures, which are made float a few at a time."""
     return torch.cat([logits_of(network, to_float(some).contiguous()) for some in images.split(512)], dim=1)
-
-
-def _exit(each: ExitSummary) -> ExportedExit:
-    return ExportedExit(
-        cells=each.cells,
-        macs=each.macs,
-        weights=each.kept,
-        valid=None if each.valid is None else each.valid.top1,
-        test=None if each.test is None else each.test.top1,
-    )
-
-
-def _shape(network: NetworkConfig) -> tuple[int, int, int]:
-    assert network.input_shape is not None
-    return network.input_shape
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

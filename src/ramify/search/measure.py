@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ramify.config.keys import DYNAMIC
 from ramify.config.read import read_config
 from ramify.config.rules import Config, births
 from ramify.errors import RunError
@@ -18,6 +17,7 @@ from ramify.nn.network import Network
 from ramify.ops.cost import Cost, cost
 from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.pruning.compact import compact
+from ramify.ops.pruning.policies import DYNAMIC
 from ramify.run.derive import fit_to
 from ramify.run.device import computing_with, place
 from ramify.run.evaluate import all_logits

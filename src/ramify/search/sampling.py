@@ -7,6 +7,7 @@ from ramify.config.read import read_config
 from ramify.errors import ConfigError, RunError
 from ramify.search.draw import suggest
 from ramify.search.goals import directions
+from ramify.search.samplers import SAMPLERS
 from ramify.search.space import Space
 from ramify.search.storage import need_optuna, quiet_optuna
 from ramify.seeds import derive
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
 
 REFUSALS = 200
 """After so many draws in a row that no configuration accepts, a space is called impossible."""
-POPULATION = 10
-"""Of a generation of NSGA-II: searches have tens of trials, not thousands."""
-STARTUP = 8
-"""Random trials before a model of the record draws."""
 
 
 def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial, list[str], int]":
@@ -76,11 +73,8 @@ def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
 
 
 def _sampler(space: Space, seed: int) -> "BaseSampler":
-    from optuna import samplers
     from optuna.trial import FrozenTrial
 
-    if space.sampler == "random":
-        return samplers.RandomSampler(seed=seed)
     # Optuna 4 asks for a function where later ones read what the trials carry.
     old = not hasattr(FrozenTrial, "set_constraint") and bool(space.constraints)
 
@@ -88,16 +82,4 @@ def _sampler(space: Space, seed: int) -> "BaseSampler":
         found: Sequence[float] = trial.system_attrs.get("constraints", ())
         return found
 
-    limits = kept if old else None
-    if space.sampler == "nsgaii":
-        return samplers.NSGAIISampler(population_size=POPULATION, seed=seed, constraints_func=limits)
-    if space.sampler == "gp":
-        return samplers.GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
-    return samplers.TPESampler(
-        seed=seed,
-        n_startup_trials=STARTUP,
-        multivariate=True,
-        group=True,
-        constant_liar=True,
-        constraints_func=limits,
-    )
+    return SAMPLERS[space.sampler](seed, kept if old else None)

@@ -22,10 +22,11 @@ import importlib.resources
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     StrictBool,
@@ -41,7 +42,14 @@ from ramify.config.rules import Config, describe
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
+from ramify.search.samplers import SAMPLERS
 from ramify.search.vary import KNOWN, OWNED, SPECIAL, Vary, as_lists, as_tuples, dotted, own_faults, unknown, wrong
+
+
+def _sampler(name: str) -> str:
+    if name not in SAMPLERS:
+        raise ValueError("an unknown sampler")
+    return name
 
 
 def _objective(given: object) -> object:
@@ -107,7 +115,7 @@ class Space(Section):
     max_drop: Annotated[
         Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "accuracy that the exit policy may lose")
     ] = 0.01
-    sampler: Annotated[Literal["tpe", "nsgaii", "gp", "random"], Key("tpe, nsgaii, gp, random", "what draws")] = "tpe"
+    sampler: Annotated[str, AfterValidator(_sampler), Key(lambda: ", ".join(SAMPLERS), "what draws")] = "tpe"
     inherit: Annotated[StrictBool, Key("true, false", "whether trials begin as earlier ones")] = True
     seed: Annotated[Whole, Field(ge=0), Key("a whole number >= 0", "of the sampler")] = 0
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ramify.config.rules import Config
-from ramify.data.augment import balanced, batches
+from ramify.data.augment import SAMPLERS, batches
 from ramify.data.pictures import Part
 from ramify.errors import RunError
 from ramify.ops.cost import stage_density
@@ -103,10 +103,8 @@ def _batches(config: Config, part: Part, epoch: int, least: int) -> list[Tensor]
     """Which pictures make each batch of ``epoch``; none has fewer than ``least``, two for each process."""
     found = batches(len(part), config.data.batch_size, generator(config.seed, "order", epoch))
     dealt = [each for each in found if len(each) >= least]  # batch norm needs two pictures
-    if config.data.sampler == "balanced":
-        drawn = balanced(part.labels.cpu(), generator(config.seed, "sampler", epoch))
-        dealt = [drawn[each] for each in dealt]
-    return dealt
+    drawn = SAMPLERS[config.data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
+    return [drawn[each] for each in dealt]
 
 
 def with_valid(done: EpochDone, valid: tuple[Score, ...] | None) -> EpochDone:

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 
 from ramify.config.rules import Config
-from ramify.data.augment import augmentation, changed, draw_changes
+from ramify.data.augment import CHANGES, augmentation, changed, draw_changes
 from ramify.data.cutout import cutout
 from ramify.data.decode import Size
 from ramify.data.mix import draw_mix, mixed, mixed_labels
 from ramify.data.photo import draw_photo, photo
 from ramify.data.pictures import Part
 from ramify.data.sizes import scaled, scaled_size
-from ramify.data.strong import changed as changed_strongly
-from ramify.data.strong import draw_strong
 from ramify.run.evaluate import to_float
 from ramify.schedule import mixing_at, side_at
 from ramify.seeds import generator
@@ -73,7 +71,7 @@ class Feeder:
         at_once = helping(device)
         sizes = [len(index) for index in dealt]
         moving = generator(config.seed, "augment", self._epoch)
-        changing = generator(config.seed, "strong", self._epoch)
+        changing = generator(config.seed, config.data.augment, self._epoch)
         # Drawn and sent at once: a GPU that waits for numbers at each step is idle meanwhile.
         moves = torch.cat([draw_changes(size, how, moving, reach) for size in sizes], dim=1).to(device)
         order = torch.cat(list(dealt)).to(device)
@@ -87,9 +85,8 @@ class Feeder:
             start = here.stop
             batch = part[order[here]]
             images = changed(batch.images, how, moves[:, here], reach, data.border)
-            if data.augment == "strong":
-                drawn = [draw_strong(size, changing) for size in some]
-                images = changed_strongly(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
+            if data.augment in CHANGES:
+                images = CHANGES[data.augment](images, some, changing)
             split = zip(images.split(some), batch.labels.split(some), order[here].split(some), strict=True)
             yield from ((Part(own, labels), index) for own, labels, index in split)
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from ramify.config.keys import DYNAMIC
 from ramify.config.rules import Config, births
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
+from ramify.ops.pruning.policies import DYNAMIC
 from ramify.ops.pruning.prune import layer_names, named, upward
 from ramify.run.device import Place
 from ramify.schedule import prune_targets

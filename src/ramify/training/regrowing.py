@@ -11,21 +11,18 @@ from functools import partial
 import torch
 from torch import nn
 
-from ramify.config.keys import DYNAMIC
 from ramify.config.rules import Config
 from ramify.data.augment import batches
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
+from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 from ramify.ops.pruning.prune import Pruning, layer_names
-from ramify.ops.pruning.regrow import How, Regrowth, move_connections
+from ramify.ops.pruning.regrow import Regrowth, move_connections
 from ramify.ops.pruning.sparse import Shapes, apply_start, plan_start, weight_shapes
 from ramify.run.events import Regrown
 from ramify.schedule import prune_targets, regrowth, regrowth_interval
 from ramify.seeds import derive
 from ramify.training.state import State
-
-HOW: dict[str, How] = {"rigl": "gradient", "set": "random"}
-"""Where connections regrow, by ``prune.policy``."""
 
 
 def is_dynamic(config: Config) -> bool:
@@ -109,7 +106,7 @@ class Moves:
         """Count a step, and tell whether its forward pass must be :func:`ramify.ops.pruning.regrow.dense_forward`."""
         self._step += 1
         self._share = regrowth(self._step, self._start, self._end, self._interval, self._chosen.fraction)
-        return self.due and HOW[self._chosen.policy] == "gradient"
+        return self.due and POLICIES[self._chosen.policy].regrows == "gradient"
 
     @property
     def due(self) -> bool:
@@ -120,7 +117,8 @@ class Moves:
         """Behind the backward pass: move what is due, before anything else reads the gradients."""
         if self.due:
             state = self._state
-            how, seed = HOW[self._chosen.policy], derive(state.config.seed, "regrow", self._step)
+            how, seed = POLICIES[self._chosen.policy].regrows, derive(state.config.seed, "regrow", self._step)
+            assert how is not None
             self._found.append(
                 move_connections(state.network, state.optimizer, self._share, how, seed=seed, followers=followers)
             )

@@ -1,0 +1,58 @@
+"""What draws the trials of a search: samplers of Optuna, by the name that a space gives; Optuna is imported if used."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+Limits = Callable[["FrozenTrial"], Sequence[float]] | None
+"""By how much a trial breaks each constraint; None where trials carry that themselves."""
+
+Sampler = Callable[[int, Limits], "BaseSampler"]
+"""A sampler from its seed and the constraints."""
+
+POPULATION = 10
+"""Of a generation of NSGA-II: searches have tens of trials, not thousands."""
+STARTUP = 8
+"""Random trials before a model of the record draws."""
+
+
+def tpe(seed: int, limits: Limits) -> "BaseSampler":
+    """Tree-structured Parzen estimators of all keys together."""
+    from optuna.samplers import TPESampler
+
+    return TPESampler(
+        seed=seed,
+        n_startup_trials=STARTUP,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+        constraints_func=limits,
+    )
+
+
+def nsgaii(seed: int, limits: Limits) -> "BaseSampler":
+    """NSGA-II."""
+    from optuna.samplers import NSGAIISampler
+
+    return NSGAIISampler(population_size=POPULATION, seed=seed, constraints_func=limits)
+
+
+def gp(seed: int, limits: Limits) -> "BaseSampler":
+    """A Gaussian process."""
+    from optuna.samplers import GPSampler
+
+    return GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
+
+
+def random(seed: int, limits: Limits) -> "BaseSampler":
+    """Draws that do not look at the record."""
+    from optuna.samplers import RandomSampler
+
+    return RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
+"""Every sampler by the name that ``sampler`` of a space takes."""
