@@ -7,7 +7,7 @@ from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.saved import find_run
-from ramify.show.report.single import run_page
+from ramify.show.report.sections import run_page
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 

@@ -18,15 +18,7 @@ from ramify.run.events import (
     StoppedEarly,
     Widened,
 )
-from ramify.show.words import (
-    duration,
-    growth_words,
-    network_words,
-    percent,
-    pruning_words,
-    regrown_words,
-    widening_words,
-)
+from ramify.show.words import change_words, duration, network_words, percent, regrown_words
 
 
 def plain_lines(write: Callable[[str], None]) -> Observer:
@@ -46,14 +38,8 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                     write(f"  note: {note}")
                 if event.epoch:
                     write(f"  goes on after epoch {event.epoch}")
-            case Grew():
-                write(f"epoch {event.epoch}: {growth_words(event)}")
-            case Widened():
-                write(f"epoch {event.epoch}: {widening_words(event)}")
-            case GrowthEnded():
-                write(f"epoch {event.epoch}: growth ends; {event.reason}")
-            case Pruned():
-                write(f"epoch {event.epoch}: {pruning_words(event)}")
+            case Grew() | Widened() | GrowthEnded() | Pruned():
+                write(f"epoch {event.epoch}: {change_words(event)}")
             case EpochDone():
                 write(_epoch_line(event))
             case StoppedEarly():

@@ -25,7 +25,7 @@ from ramify.run.events import (
     StoppedEarly,
     Widened,
 )
-from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
+from ramify.show.words import change_words, duration, network_words, percent
 
 BAR = 40
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -42,7 +42,7 @@ class LiveView:
         self._loading = "loading pictures ..."
         self._note = ""
         self._best: NewBest | None = None
-        self._moments: list[int] = []
+        self._growth_epochs: list[int] = []
         self._ended = False
         self._clock = time.monotonic()
         # Last, since it asks for a first picture at once.
@@ -61,21 +61,15 @@ class LiveView:
         match event:
             case Started():
                 self._started, self._epochs, self._step, self._best, self._note = event, [], None, None, ""
-                self._moments, self._ended = [], False
+                self._growth_epochs, self._ended = [], False
                 self._clock = time.monotonic()
             case StepDone():
                 self._step = event
-            case Grew():
-                self._moments.append(event.epoch)
-                self._note = f"epoch {event.epoch}: {growth_words(event)}"
-            case Widened():
-                self._moments.append(event.epoch)
-                self._note = f"epoch {event.epoch}: {widening_words(event)}"
-            case GrowthEnded():
-                self._ended = True
-                self._note = f"epoch {event.epoch}: growth ends; {event.reason}"
-            case Pruned():
-                self._note = f"epoch {event.epoch}: {pruning_words(event)}"
+            case Grew() | Widened() | GrowthEnded() | Pruned():
+                if isinstance(event, Grew | Widened):
+                    self._growth_epochs.append(event.epoch)
+                self._ended = self._ended or isinstance(event, GrowthEnded)
+                self._note = f"epoch {event.epoch}: {change_words(event)}"
             case EpochDone():
                 self._epochs.append(event)
             case NewBest():
@@ -128,7 +122,7 @@ class LiveView:
         left = f"{duration(spent / here * (total - done))} left" if here >= 0.1 and done < total else ""
         return Text.assemble(
             (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
-            *growth_bar(done, total, started.config.growth.epochs or self._moments),
+            *growth_bar(done, total, started.config.growth.epochs or self._growth_epochs),
             f" {100 * done / total:3.0f} %  {duration(spent)}  {left}",
         )
 

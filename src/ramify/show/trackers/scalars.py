@@ -7,7 +7,7 @@ from ramify.config.rules import Config, keys
 from ramify.config.yamltext import to_text
 from ramify.run.events import EpochDone, Event, Finished, Grew, GrowthEnded, NewBest, Pruned, Widened
 from ramify.run.summary import Summary
-from ramify.show.words import growth_words, percent, pruning_words, widening_words
+from ramify.show.words import change_words, percent
 
 PLACE = ("name", "runs_dir", "data.mirror", "train.threads")
 """Keys that say where a run is kept or computed, not what it is."""
@@ -91,14 +91,8 @@ def sentence_of(event: Event) -> str | None:
         'growth ends; the last growth paid 0.1 %'
     """
     match event:
-        case Grew():
-            return growth_words(event)
-        case Widened():
-            return widening_words(event)
-        case GrowthEnded():
-            return f"growth ends; {event.reason}"
-        case Pruned():
-            return pruning_words(event)
+        case Grew() | Widened() | GrowthEnded() | Pruned():
+            return change_words(event)
         case Finished():
             tests = [percent(each.test.top1) for each in event.summary.exits if each.test is not None]
             return f"finished; right on the test pictures, by exit: {', '.join(tests)}"
