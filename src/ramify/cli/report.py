@@ -35,7 +35,7 @@ def report(
     """
     from ramify.run.saved import find_run
     from ramify.show.report.write import report as write
-    from ramify.show.terminal.groups import groups_of
+    from ramify.show.groups import groups_of
     from ramify.show.terminal.grouptable import write_tables
 
     there = runs_dir or RUNS_DIR

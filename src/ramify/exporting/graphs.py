@@ -15,7 +15,6 @@ from ramify.nn.exit import Grid, PooledHead
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
 from ramify.ops.exits.policy import Policy
 
-
 NOTHING = 1e-30
 """Weights nearer to 0 are exported as 0."""
 

@@ -1,6 +1,10 @@
 """Figures as people write them, the same in every table, line and view."""
 
-from ramify.config.rules import Config
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from ramify.config.rules import Config, keys
 from ramify.run.checkpoint import Unit
 from ramify.run.events import Grew, GrowthEnded, Pruned, Regrown, Widened
 
@@ -112,3 +116,21 @@ def _pruning_words(event: Pruned) -> str:
         return f"pruned {stages} by {how}: nothing changed, {kept} before and after"
     again = ", survivors drawn again" if pruning.reinit else ""
     return f"pruned {stages} by {how}: {kept}, {count(pruning.before)} before{again}"
+
+
+def config_values(config: Config) -> dict[str, object]:
+    """Every key of a configuration, as ``network.channels``, with its value."""
+    found: dict[str, object] = {}
+    for key, _ in keys():
+        value: object = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        found[key] = value
+    return found
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV with a line of names first, and lines that end in a newline alone."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.run.summary import recipe
-from ramify.show.terminal.groups import PolicyPoint, Run
+from ramify.show.groups import PolicyPoint, Run
 
 
 def settings(*overrides: str) -> Config:

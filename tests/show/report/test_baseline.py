@@ -7,7 +7,7 @@ import pytest
 
 from ramify.config.rules import Config, resolve
 from ramify.show.report.baseline import Match, differences, matches
-from ramify.show.terminal.groups import LAST, Group, Run, grouped
+from ramify.show.groups import LAST, Group, Run, grouped
 from tests.show.report.comparing import made, settings
 
 

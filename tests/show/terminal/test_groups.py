@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.rules import Config, resolve
-from ramify.show.terminal.groups import LAST, Run, differing, flat, grouped, labels, spread
+from ramify.show.groups import LAST, Run, differing, flat, grouped, labels, spread
 from tests.show.report.comparing import made, settings
 
 VALUES = st.lists(st.floats(0, 1e9), min_size=2, max_size=30)

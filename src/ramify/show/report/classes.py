@@ -59,7 +59,9 @@ def _figures(chosen: ClassResults) -> Markup:
         "Precision: of what is taken for the class, the share that is. Recall: of the pictures of the class, the "
         "share that is found."
     )
-    return html("prose", meaning) + html("frame", "wide", "Classes", table) + downloads("classes", Table(columns, found))
+    return (
+        html("prose", meaning) + html("frame", "wide", "Classes", table) + downloads("classes", Table(columns, found))
+    )
 
 
 def _matrices(results: Sequence[ClassResults]) -> Markup:

@@ -244,7 +244,15 @@ def reliability(facts: Facts) -> tuple[str, Markup]:
         f"Accuracy against confidence in {len(curves[0].bins)} bins; larger marks stand for more pictures. Expected "
         f"calibration error by exit: {errors}."
     )
-    columns = ("exit", "from", "to", "pictures", "mean confidence", "accuracy", "expected calibration error of the exit")
+    columns = (
+        "exit",
+        "from",
+        "to",
+        "pictures",
+        "mean confidence",
+        "accuracy",
+        "expected calibration error of the exit",
+    )
     rows = [
         (i, each.low, each.high, each.count, each.confidence, each.accuracy, curve.error)
         for i, curve in enumerate(curves, start=1)

@@ -15,8 +15,8 @@ from ramify.ops.growing.widen import Widening
 from ramify.ops.pruning.prune import Pruning
 from ramify.run.checkpoint import Card
 from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
-from ramify.run.folder import CONFIG, EVENTS, METRICS, read_lines
-from ramify.run.readback import Answers, Measured, answer_again, describe
+from ramify.run.folder import CONFIG, EVENTS, read_lines
+from ramify.run.readback import Answers, Measured, answer_again, describe, read_epochs
 from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
 from ramify.show.words import Change
@@ -78,18 +78,6 @@ def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     return Facts(run, config, summary, epochs, changes, network, card, measured, answers, unmeasured)
 
 
-def read_epochs(run: Path) -> tuple[EpochDone, ...]:
-    """The records of the epochs that a run was trained for.
-
-    Raises:
-        CheckpointError: the file is damaged.
-    """
-    try:
-        return TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(run / METRICS))
-    except ValidationError as error:
-        raise _damaged(run / METRICS, error) from error
-
-
 def _changes(path: Path) -> tuple[Change, ...]:
     found: list[Change] = []
     try:
@@ -105,11 +93,9 @@ def _changes(path: Path) -> tuple[Change, ...]:
             elif kind == "growth_ended":
                 found.append(GrowthEnded(epoch, reason))
     except ValidationError as error:
-        raise _damaged(path, error) from error
+        raise CheckpointError(
+            f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it"
+        ) from error
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: is damaged (no {error}); accepted: the file as ramify wrote it") from error
     return tuple(found)
-
-
-def _damaged(path: Path, error: ValidationError) -> CheckpointError:
-    return CheckpointError(f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it")

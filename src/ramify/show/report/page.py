@@ -3,10 +3,11 @@
 All HTML stands in ``templates/`` beside this file, where Jinja escapes every value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Generic, TypeVar
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
@@ -31,6 +32,31 @@ class Section:
     body: Markup
 
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """How a section is made of what is known, ``T``.
+
+    Attributes:
+        anchor, title: of the :class:`Section`.
+        make: its lead and its body.
+        lacks: why it cannot be made, as a sentence that stands in its place; empty where it can.
+    """
+
+    anchor: str
+    title: str
+    make: Callable[[T], tuple[str, Markup]]
+    lacks: Callable[[T], str] = lambda known: ""
+
+    def section(self, known: T) -> Section:
+        """The section of what is known."""
+        why = self.lacks(known)
+        lead, body = ("", html("missing", why)) if why else self.make(known)
+        return Section(self.anchor, self.title, lead, body)
+
+
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """A whole HTML document, light or dark as the reader's system is, with plotly.js inside it, once.
 
@@ -40,7 +66,8 @@ def page(title: str, lead: str, sections: Sequence[Section]) -> str:
         sections: in the order of the page; its navigation lists them.
 
     Example:
-        >>> text = page("demo", "It learned <everything>.", [Section("end", "The end", "No more.", html("prose", "Bye"))])
+        >>> end = Section("end", "The end", "No more.", html("prose", "Bye."))
+        >>> text = page("demo", "It learned <everything>.", [end])
         >>> "It learned &lt;everything&gt;." in text, '<section id="end"' in text
         (True, True)
     """

@@ -1,8 +1,7 @@
 """The report of one run: its sections, in their order."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from markupsafe import Markup
@@ -15,32 +14,10 @@ from ramify.show.report.exits import cost, leaving, reliability
 from ramify.show.report.facts import Facts, read_facts
 from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
-from ramify.show.report.page import Section, html, page
+from ramify.show.report.page import Part, html, page
 from ramify.show.report.plot import Table, data_uri
 from ramify.show.report.thinking import thinking
 from ramify.show.words import count, duration
-
-
-@dataclass(frozen=True)
-class Part:
-    """A section of the report of a run.
-
-    Attributes:
-        anchor, title: see :class:`ramify.show.report.page.Section`.
-        make: its lead and its body.
-        lacks: why it cannot be made of a run, as a sentence that stands in its place; empty where it can.
-    """
-
-    anchor: str
-    title: str
-    make: Callable[[Facts], tuple[str, Markup]]
-    lacks: Callable[[Facts], str] = lambda facts: ""
-
-    def section(self, facts: Facts) -> Section:
-        """The section of one run."""
-        why = self.lacks(facts)
-        lead, body = ("", html("missing", why)) if why else self.make(facts)
-        return Section(self.anchor, self.title, lead, body)
 
 
 def _unmeasured(facts: Facts) -> str:
@@ -78,7 +55,7 @@ def setup(facts: Facts) -> tuple[str, Markup]:
     return lead, body + html("links", "Configuration", links)
 
 
-SECTIONS = (
+SECTIONS: tuple[Part[Facts], ...] = (
     Part("network", "The network", network),
     Part("epochs", "Accuracy by epoch", accuracy, not_trained),
     Part("cost", "Accuracy and cost", cost, _unmeasured),

@@ -3,11 +3,11 @@
 The names are the same for every tracker. They are made of letters, digits, ``_`` and ``/``, which all of them take.
 """
 
-from ramify.config.rules import Config, keys
+from ramify.config.rules import Config
 from ramify.config.yamltext import to_text
 from ramify.run.events import EpochDone, Event, Finished, Grew, GrowthEnded, NewBest, Pruned, Widened
 from ramify.run.summary import Summary
-from ramify.show.words import change_words, percent
+from ramify.show.words import change_words, config_values, percent
 
 PLACE = ("name", "runs_dir", "data.mirror", "train.threads")
 """Keys that say where a run is kept or computed, not what it is."""
@@ -129,15 +129,8 @@ def settings(config: Config) -> dict[str, Setting]:
         >>> found["train.learning_rate"], found["network.structure"]
         (0.02, '[0, 1, 0, 1, 0, 1, 0]')
     """
-    found: dict[str, Setting] = {}
-    for key, _ in keys():
-        if key in PLACE:
-            continue
-        value: object = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        found[key] = value if isinstance(value, Setting) else to_text(value)
-    return found
+    found = {key: value for key, value in config_values(config).items() if key not in PLACE}
+    return {key: value if isinstance(value, Setting) else to_text(value) for key, value in found.items()}
 
 
 def main_settings(config: Config) -> dict[str, Setting]:

@@ -1,66 +1,32 @@
-"""Runs that differ in their seed alone, taken together: groups, their names, means and standard deviations."""
+"""Runs that differ in their seed alone, taken together: groups, with their means, deviations and differences."""
 
-import itertools
+import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from ramify.config.read import read_config
-from ramify.config.rules import Config, keys
-from ramify.config.yamltext import Loader, to_text
+from ramify.config.rules import Config
+from ramify.config.yamltext import Loader
 from ramify.data.fetch import Progress
-from ramify.errors import CheckpointError, RamifyError
+from ramify.errors import RamifyError
 from ramify.run.checkpoint import Card, ExitPolicy
-from ramify.run.events import EpochDone
-from ramify.run.folder import CONFIG, METRICS, read_lines
-from ramify.run.readback import describe, remeasure
+from ramify.run.folder import CONFIG
+from ramify.run.readback import describe, read_epochs, remeasure
 from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
-from ramify.show.terminal.tables import amount
-from ramify.show.words import plural
+from ramify.show.labels import labels
+from ramify.show.words import amount, plural
 
 LAST = -1
 """Stands for the last exit of a run, however many it has; earlier exits are counted from 0."""
 
-AT_MOST = 4
-"""Keys of a configuration that are tried together to tell groups apart; if so few do not, all are taken."""
-
-FIRST = (
-    "network.kind",
-    "network.cells",
-    "prune.policy",
-    "prune.criterion",
-    "prune.control",
-    "prune.enabled",
-    "prune.keep_ratio",
-    "data.source",
-    "network.structure",
-    "network.channels",
-    "growth.mode",
-    "growth.init",
-    "growth.plan",
-    "growth.freeze",
-    "train.epochs",
-    "train.learning_rate",
-    "prune.epochs",
-    "network.cell",
-    "network.exit",
-    "data.limit",
-    "data.size",
-    "growth.epochs",
-    "parent",
-)
-"""Of keys that tell groups apart equally well, these are named first; all others follow."""
-
-UNPRUNED = "unpruned"
-
-OUTSIDE = ("seed", "name", "runs_dir")
-"""Keys in which runs of one group may differ."""
+CONFIDENCE = 0.95
+"""Of the intervals of differences."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +51,7 @@ class Run:
         macs: of each exit that exists.
         kept, weights, parameters: of the whole network; ``kept`` are the weights that no mask removes.
         seconds: of training and validation; None where that is not known.
-        policy: None without a calibrated one, or where ``unmeasured`` tells why it is not known.
+        policy: None without a calibrated one, or where ``unmeasured`` says why it is not known.
         epochs: epoch, and the accuracy of the deepest exit that there was, on the validation pictures.
         machine, versions: on what and with what it was trained.
     """
@@ -130,6 +96,15 @@ def _at(values: Sequence[float], exit_: int) -> float | None:
     return values[exit_] if exit_ < len(values) - 1 else None
 
 
+Figure = Callable[[Run], float | None]
+"""A figure of a run; None where it has none."""
+
+
+def accuracy_of(exit_: int) -> Figure:
+    """The figure :meth:`Run.accuracy_at` of one exit."""
+    return lambda run: run.accuracy_at(exit_)
+
+
 @dataclass(frozen=True)
 class Spread:
     """Mean and standard deviation (of the sample, n - 1) of ``n`` values; one value has no deviation."""
@@ -164,7 +139,7 @@ class Group:
 
     @property
     def config(self) -> Config:
-        """The configuration that they share but for :data:`OUTSIDE`."""
+        """The configuration that they share but for their seeds, names and places."""
         return self.runs[0].config
 
     @property
@@ -173,17 +148,17 @@ class Group:
         return tuple(run for run in self.runs if run.finished)
 
     @property
-    def earlier(self) -> range:
-        """The exits before the last one that some run of the group has, from 0."""
-        return range(max(len(run.macs) for run in self.runs) - 1)
+    def exits(self) -> tuple[int, ...]:
+        """The exits before the last one that some run of the group has, from 0, and :data:`LAST`."""
+        return (*range(max((len(run.macs) for run in self.runs), default=1) - 1), LAST)
 
-    def spread(self, figure: Callable[[Run], float | None]) -> Spread | None:
+    def spread(self, figure: Figure) -> Spread | None:
         """Mean and deviation of a figure over the finished runs that have it."""
         return spread(figure(run) for run in self.finished)
 
     def accuracy(self, exit_: int) -> Spread | None:
         """Test accuracy of an exit, see :meth:`Run.accuracy_at`."""
-        return self.spread(lambda run: run.accuracy_at(exit_))
+        return self.spread(accuracy_of(exit_))
 
     def macs(self, exit_: int) -> Spread | None:
         """MACs of an exit."""
@@ -201,14 +176,102 @@ class Group:
         for run in self.runs:
             for epoch, accuracy in run.epochs:
                 found.setdefault(epoch, []).append(accuracy)
-        return {epoch: told for epoch in sorted(found) if (told := spread(found[epoch])) is not None}
+        return {epoch: each for epoch in sorted(found) if (each := spread(found[epoch])) is not None}
+
+
+def exits_of(groups: Sequence[Group]) -> tuple[int, ...]:
+    """The exits of all groups, see :attr:`Group.exits`."""
+    return max((group.exits for group in groups), key=len, default=(LAST,))
+
+
+def exit_words(exit_: int) -> str:
+    """``0 -> 'exit 1'``, ``LAST -> 'last exit'``."""
+    return "last exit" if exit_ == LAST else f"exit {exit_ + 1}"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One group less another, in one figure.
+
+    Attributes:
+        told: mean and standard deviation of the difference. Paired, these are over the seeds that both have, each
+            with the difference between its two runs. Unpaired, the mean is that of one group less that of the other,
+            and the deviation ``sqrt(s1^2 + s2^2)``, that of a difference between two single runs.
+        by_seed: the difference for each shared seed, in their order; empty where it is not paired.
+        sides: the values of either group, one a seed.
+    """
+
+    told: Spread
+    by_seed: tuple[tuple[int, float], ...]
+    sides: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @property
+    def paired(self) -> bool:
+        """Whether it is taken seed by seed."""
+        return bool(self.by_seed)
+
+    @property
+    def n(self) -> tuple[int, int]:
+        """Values on either side."""
+        return len(self.sides[0]), len(self.sides[1])
+
+    @property
+    def test(self) -> str:
+        """The test of :meth:`interval` by its name."""
+        return "paired t-test" if self.paired else "Welch's t-test"
+
+    def interval(self) -> tuple[float | None, float | None, float | None]:
+        """Where the true difference lies with a confidence of 95 %, and the two-sided p-value, not corrected.
+
+        They are None with one seed. Where all differences are the same there is no p-value.
+        """
+        from scipy import stats
+
+        if min(self.n) < 2:
+            return None, None, None
+        gaps = [gap for _, gap in self.by_seed]
+        if gaps and max(gaps) == min(gaps):
+            return self.told.mean, self.told.mean, None
+        if not gaps and all(max(side) == min(side) for side in self.sides):
+            return None, None, None
+        found = stats.ttest_1samp(gaps, 0.0) if gaps else stats.ttest_ind(*self.sides, equal_var=False)
+        low, high = found.confidence_interval(CONFIDENCE)
+        return float(low), float(high), float(found.pvalue)
+
+
+def difference(group: Group, other: Group, figure: Figure) -> Difference | None:
+    """``group`` less ``other``: paired if they share two seeds, or the only seed of one; None without figures."""
+    ours, theirs = _by_seed(group, figure), _by_seed(other, figure)
+    if not ours or not theirs:
+        return None
+    shared = sorted(ours.keys() & theirs.keys())
+    if len(shared) >= min(2, len(ours), len(theirs)):
+        gaps = tuple((seed, ours[seed] - theirs[seed]) for seed in shared)
+        told = spread(gap for _, gap in gaps)
+        assert told is not None
+        return Difference(told, gaps, (tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)))
+    mine, rest = spread(ours.values()), spread(theirs.values())
+    assert mine is not None
+    assert rest is not None
+    deviations = [each.deviation for each in (mine, rest) if each.deviation is not None]
+    deviation = math.hypot(*deviations) if len(deviations) == 2 else None
+    told = Spread(mine.mean - rest.mean, deviation, min(mine.n, rest.n))
+    return Difference(told, (), (tuple(ours.values()), tuple(theirs.values())))
+
+
+def _by_seed(group: Group, figure: Figure) -> dict[int, float]:
+    values: dict[int, list[float]] = {}
+    for run in group.finished:
+        if (value := figure(run)) is not None:
+            values.setdefault(run.seed, []).append(value)
+    return {seed: sum(some) / len(some) for seed, some in values.items()}
 
 
 def grouped(runs: Iterable[Run], varied: Sequence[str] = ()) -> tuple[Group, ...]:
     """Runs by their recipe, each group with its label, in the order of the labels; the order given does not matter.
 
     Args:
-        varied: the keys that were varied on purpose: labels are made of them, where they tell the groups apart.
+        varied: the keys that a sweep varied: labels are made of them.
     """
     found: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.recipe, run.seed, run.name, run.folder)):
@@ -224,108 +287,6 @@ def _natural(label: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
-def flat(config: Config) -> dict[str, object]:
-    """Every key of ``config`` with its value, but :data:`OUTSIDE`."""
-    found: dict[str, object] = {}
-    for key, _ in keys():
-        value: object = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        if key not in OUTSIDE:
-            found[key] = value
-    return found
-
-
-def differing(configs: Sequence[Config]) -> list[str]:
-    """The keys in which ``configs`` differ, those of :data:`FIRST` before the others.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> differing([Config(seed=1), Config(seed=2, network=NetworkConfig(channels=8))])
-        ['network.channels']
-    """
-    tables = [flat(config) for config in configs]
-    order = [*FIRST, *(key for key in tables[0] if key not in FIRST)]
-    return [key for key in order if any(table[key] != tables[0][key] for table in tables)]
-
-
-def labels(configs: Sequence[Config], varied: Sequence[str] = ()) -> list[str]:
-    """A name for each of ``configs``, made of the ``varied`` keys, or else the fewest that tell them all apart.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> labels([Config(network=NetworkConfig(kind="dense")), Config(), Config(network=NetworkConfig(channels=8))])
-        ['dense · 16 channels', 'iterative · 16 channels', 'iterative · 8 channels']
-    """
-    tables = [flat(config) for config in configs]
-    chosen = tuple(varied) or (_telling(tables, differing(configs)) if len(configs) > 1 else ())
-    words = [list(dict.fromkeys(_words(table, chosen))) or [str(table["network.kind"])] for table in tables]
-    found = [" · ".join(each) for each in words]
-    # What was not done need not be said where the rest of the name will do.
-    brief = [" · ".join(word for word in each if word != UNPRUNED) for each in words]
-    found = [less if less and brief.count(less) == 1 else name for name, less in zip(found, brief, strict=True)]
-    twins = {name for name in found if found.count(name) > 1}
-    counts: dict[str, int] = {}
-    for i, name in enumerate(found):
-        if name in twins:
-            counts[name] = counts.get(name, 0) + 1
-            found[i] = f"{name} ({counts[name]})"
-    return found
-
-
-def _telling(tables: Sequence[Mapping[str, object]], candidates: Sequence[str]) -> tuple[str, ...]:
-    """The fewest of ``candidates``, the first ones among equals, by which no two of ``tables`` look the same."""
-    for size in range(1, min(AT_MOST, len(candidates)) + 1):
-        for chosen in itertools.combinations(candidates, size):
-            if len({tuple(_words(table, chosen)) for table in tables}) == len(tables):
-                return chosen
-    return tuple(candidates)
-
-
-def _words(table: Mapping[str, object], chosen: Iterable[str]) -> list[str]:
-    return [key_words(key, table) for key in chosen]
-
-
-def key_words(key: str, table: Mapping[str, object]) -> str:
-    """What a key says in a configuration, in a word or two."""
-    value = table[key]
-    leaf = key.rpartition(".")[2]
-    if key.startswith("prune.") and not table["prune.enabled"]:
-        return UNPRUNED
-    match key:
-        case "network.kind" | "network.cells" | "network.cell" | "prune.criterion" | "convert":
-            return "not converted" if value is None else str(value)
-        case "prune.enabled":
-            return f"keep {_plain(table['prune.keep_ratio'])}"
-        case "prune.control":
-            return "no control" if value == "none" else f"control {value}"
-        case "prune.policy":
-            return f"{value} pruning"
-        case "prune.keep_ratio":
-            return f"keep {_plain(value)}"
-        case "network.structure":
-            assert isinstance(value, tuple)
-            return "".join(str(bit) for bit in value)
-        case "network.channels" | "train.epochs":
-            return f"{_plain(value)} {leaf}"
-        case "growth.mode":
-            return f"grown by {'loss' if value == 'loss' else 'schedule'}"
-        case "growth.init":
-            return f"{value} start"
-        case "data.source" | "parent":
-            name = PurePath(str(value)).name if value is not None else "none"
-            return f"from {name}" if key == "parent" else name
-        case _:
-            section = "" if "." not in key else key.rpartition(".")[0] + " "
-            return f"{section}{leaf} {_plain(value)}".replace("_", " ")
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, tuple):
-        return "/".join(_plain(each) for each in value)
-    return value if isinstance(value, str) else to_text(value)
-
-
 def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = True) -> Run:
     """What a comparison takes of the run in ``folder``; with ``policy`` what its policy gives is measured again.
 
@@ -337,6 +298,8 @@ def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = T
     found, unmeasured = _policy(folder, summary, card, progress) if policy else (None, None)
     machine = summary.machine
     last = summary.exits[-1]
+    scores = ((done.epoch, done.exits[-1].valid) for done in read_epochs(folder))
+    threads = plural(int(machine["threads"]), "thread") if machine else ""
     return Run(
         name=folder.name,
         folder=str(folder),
@@ -354,10 +317,8 @@ def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = T
         seconds=summary.seconds if summary.finished else None,
         policy=found,
         unmeasured=unmeasured,
-        epochs=_epochs(folder / METRICS),
-        machine=f"{machine['device']}, {machine['precision']}, {plural(int(machine['threads']), 'thread')}"
-        if machine
-        else "",
+        epochs=tuple((epoch, score.top1) for epoch, score in scores if score is not None),
+        machine=f"{machine['device']}, {machine['precision']}, {threads}" if machine else "",
         versions=", ".join(f"{name} {version}" for name, version in summary.versions.items()),
     )
 
@@ -377,19 +338,10 @@ def _policy(
 
 def _goal(policy: ExitPolicy) -> str:
     found = policy.calibration
-    if found.max_drop is not None:
-        points = 100 * found.max_drop
-        return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
-    return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
-
-
-def _epochs(path: Path) -> tuple[tuple[int, float], ...]:
-    try:
-        epochs = TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
-    except ValidationError as error:
-        raise CheckpointError(f"{path}: is damaged ({error.error_count()} wrong fields)") from error
-    scores = ((done.epoch, done.exits[-1].valid) for done in epochs)
-    return tuple((epoch, score.top1) for epoch, score in scores if score is not None)
+    if found.max_drop is None:
+        return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
+    points = 100 * found.max_drop
+    return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
 
 
 def varied_keys(folders: Sequence[Path]) -> tuple[str, ...]:
