@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ramify.bench.engines import ENGINES
 from ramify.bench.measure import Bench, Timing
 from ramify.show.report.plot import exit_colour
+from ramify.show.terminal.table import add, table
 from ramify.show.words import percent, plural, short
 
 SIDE_BY_SIDE = 2
@@ -36,25 +36,20 @@ def bench_lines(bench: Bench) -> list[str]:
 
 def bench_table(bench: Bench, batch: int, threads: Sequence[int]) -> Table:
     """Every engine's exits and policy for one size of batch, some numbers of threads side by side."""
-    heading = f"{plural(batch, 'picture')} at once"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="dim", border_style="dim")
-    table.title, table.title_justify, table.title_style = heading, "left", "bold"
-    table.add_column("\nengine", no_wrap=True)
-    table.add_column("\nanswers", no_wrap=True)
+    columns = ["\nengine", "\nanswers"]
     for count in threads:
-        table.add_column(f"{plural(count, 'thread')}\nms", justify="right", no_wrap=True)
-        table.add_column("\npictures/s", justify="right", no_wrap=True)
-        table.add_column("\nx", justify="right", no_wrap=True)
+        columns += [f"{plural(count, 'thread')}\nms", "\npictures/s", "\nx"]
+    made = table(columns, left=(0, 1), tight=True)
+    made.title, made.title_justify, made.title_style = f"{plural(batch, 'picture')} at once", "left", "bold"
     exits = len(bench.macs)
     for engine in bench.engines:
         rows = [bench.of(count, batch, engine) for count in threads]
         for at, side in enumerate(zip(*rows, strict=True)):
-            last = at == exits
-            style = "bold" if last else ""
-            name = Text("policy") if last else Text(f"exit {at + 1}", style=exit_colour(at, exits))
-            cells = [Text(cell) for each in side for cell in _cells(each)]
-            table.add_row(engine if at == 0 else "", name, *cells, style=style, end_section=last)
-    return table
+            name = Text(f"exit {at + 1}", style=exit_colour(at, exits)) if at < exits else Text("policy")
+            cells = [cell for each in side for cell in _cells(each)]
+            add(made, engine if at == 0 else "", name, *cells, bold=at == exits)
+        made.add_section()
+    return made
 
 
 def bench_tables(bench: Bench) -> list[Table]:

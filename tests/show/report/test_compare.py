@@ -17,8 +17,8 @@ from ramify.errors import CheckpointError, InputError
 from ramify.run.calibrate import calibrate_run
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_summary
-from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
 from ramify.show.groups import Run, grouped, read_run
+from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
 from ramify.training.loop import train
 from tests.conftest import tiny
 from tests.show.report.browser import chromium, needs_chromium, opened

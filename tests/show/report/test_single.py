@@ -17,10 +17,10 @@ from ramify.ops.exits.analysis import analyse
 from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
-from ramify.show.report.drawing import network_section
 from ramify.show.report.facts import Facts, read_facts
+from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
-from ramify.show.report.single import SECTIONS, facts_page
+from ramify.show.report.sections import SECTIONS, facts_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
 from ramify.training.loop import train
@@ -191,10 +191,10 @@ def elements(made: str) -> dict[str, int]:
 
 def test_dense_wiring_is_drawn_as_such(runs: Path, plain: Path) -> None:
     run = trained(runs, "wired", "network.kind=dense")
-    body = network_section(read_facts(run)).body
+    _, body = network(read_facts(run))
     # The stem is read by 3 cells, and so on; the final classifier reads all 4. Two drawings.
     assert body.count('class="arc"') == 2 * (1 + 2 + 3 + 4)
-    assert 'class="arc"' not in network_section(read_facts(plain)).body
+    assert 'class="arc"' not in network(read_facts(plain))[1]
 
 
 def test_a_damaged_file_is_told(runs: Path) -> None:
