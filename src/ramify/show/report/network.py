@@ -1,13 +1,12 @@
-"""The network as a drawing: what is computed from top to bottom, stage by stage, as inline SVG.
+"""The network as a drawing: what is computed from top to bottom, stage by stage; drawn by ``templates/macros.html``.
 
-A bar is a cell, as wide as it has channels, and filled as far as it is dense. Exits branch off to the right. In dense
-wiring arcs on the left lead from every output to all cells that read it.
+A bar is a cell, as wide as it has channels, and filled as far as it is dense. Exits branch off below. In dense wiring a
+line goes down on the left from every output, and a tick crosses the lines that a cell reads.
 """
 
 import itertools
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup
@@ -22,12 +21,6 @@ from ramify.show.report.facts import Facts
 from ramify.show.report.page import html
 from ramify.show.report.plot import Table, data_files, exit_colour
 from ramify.show.words import count, network_words, percent, plural, short
-
-WIDE, NARROW = 760, 358
-"""Widths of the two drawings, in pixels: the page shows the one that fits."""
-
-CELL, GAP, HEAD, EXIT, PAD = 26, 8, 32, 42, 14
-"""Heights of a cell, of the space between two, of the line over a stage, and of an exit; and the margin of a stage."""
 
 MANY = 12
 """With more cells than this, equal cells in a row are drawn as one bar."""
@@ -87,16 +80,45 @@ def network(facts: Facts) -> tuple[str, Markup]:
         how += "The layers of a stage are those up to the named place; "
     how += "each stage ends in an exit on the right."
     if facts.config.network.kind == "dense":
-        how += " Arcs on the left: every cell reads the outputs of the stem and of all cells before it side by side."
-    drawings = [(kind, _Drawing(facts, levels, width).svg()) for kind, width in _WIDTHS]
+        how += " Lines on the left: every cell reads the outputs of the stem and of all cells before it side by side."
     table = _table(facts, levels)
-    body = html("network", drawings, how, table, data_files("network", table))
+    body = html("network", _drawing(facts, levels), how, table, data_files("network", table))
     if facts.summary.receipt is not None:
         body += html("prose", _compacted(facts.summary.receipt))
     return lead, body
 
 
-_WIDTHS = (("wide-only", WIDE), ("narrow-only", NARROW))
+def _drawing(facts: Facts, levels: Sequence[Level]) -> dict[str, object]:
+    """What the macro ``drawing`` draws; ``reads`` of a row is how many outputs go on past it, in dense wiring."""
+    network = facts.network
+    built = architecture(network.config) if isinstance(network, Network) else None
+    channels = 0 if built is None or built.stem == "none" else built.width
+    most = max([bar.plan.out_channels for level in levels for bar in level.bars], default=1)
+    reads = itertools.count(1)
+    stages = [
+        {
+            "level": level,
+            "colour": exit_colour(level.stage, len(levels)),
+            "final": level.final and len(levels) > 1,
+            "cells": [
+                {"bar": bar, "width": _width(bar.plan.out_channels, most), "reads": next(reads)} for bar in level.bars
+            ],
+        }
+        for level in levels
+    ]
+    return {
+        "label": f"The network: {network_words(facts.config)}",
+        "stem": f"stem, {plural(channels, 'channel')}" if channels else "the picture",
+        "width": _width(max(1, min(channels, most)), most),
+        "dense": facts.config.network.kind == "dense",
+        "outputs": next(reads),
+        "stages": stages,
+    }
+
+
+def _width(channels: int, most: int) -> float:
+    """The width of a bar, in percent: by less than its channels, so that narrow cells can be seen."""
+    return max(8.0, 100 * float((channels / most) ** 0.75))
 
 
 def _compacted(found: Receipt) -> str:
@@ -205,145 +227,3 @@ def _epochs(epochs: Sequence[int]) -> str:
     if len(epochs) > 5:
         return f"epochs {epochs[0]} to {epochs[-1]}, {len(epochs)} times"
     return f"epochs {', '.join(map(str, epochs[:-1]))} and {epochs[-1]}"
-
-
-def element(name: str, inside: str = "", **attributes: object) -> Markup:
-    """An element of SVG; ``stroke_width`` is written ``stroke-width``, and what is None is left out.
-
-    Example:
-        >>> element("text", "a < b", class_="quiet", x=1.25, fill=None)
-        Markup('<text class="quiet" x="1.2">a &lt; b</text>')
-    """
-    given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    shown = ((key, f"{value:.1f}" if isinstance(value, float) else value) for key, value in given.items())
-    listed = Markup("").join(Markup(' {}="{}"').format(key, value) for key, value in shown)
-    tag = Markup(name)
-    return Markup("<{}{}>{}</{}>").format(tag, listed, inside, tag)
-
-
-@dataclass
-class _Drawing:
-    """One drawing, made from top to bottom; ``y`` is how far it is.
-
-    ``outputs`` are the heights at which the stem's and each cell's output leave, for the arcs.
-    """
-
-    facts: Facts
-    levels: Sequence[Level]
-    width: int
-    y: float = 4.0
-    parts: list[Markup] = field(default_factory=list)
-    arcs: list[Markup] = field(default_factory=list)
-    outputs: list[float] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.dense = self.facts.config.network.kind == "dense"
-        self.narrow = self.width < 500
-        bars = [bar for level in self.levels for bar in level.bars]
-        self.gutter = min(20 + 8 * len(bars), 60 if self.narrow else 120) if self.dense else 0
-        self.left = self.gutter + PAD  # where bars begin
-        self.room = (self.width - self.left) * (0.38 if self.narrow else 0.42)
-        self.most = max([bar.plan.out_channels for bar in bars], default=1)
-
-    def svg(self) -> Markup:
-        """The whole drawing."""
-        self._stem()
-        for level in self.levels:
-            self._stage(level)
-        label = f"The network: {network_words(self.facts.config)}"
-        size = {"viewBox": f"0 0 {self.width} {self.y + 4:.0f}", "width": self.width, "height": f"{self.y + 4:.0f}"}
-        inside = Markup("").join([element("title", label), *self.parts, *self.arcs])
-        return element("svg", inside, **size, role="img", aria_label=label)
-
-    def _write(self, x: float, y: float, text: str, kind: str | None = None) -> None:
-        self.parts.append(element("text", text, x=float(x), y=float(y), class_=kind))
-
-    def _stem(self) -> None:
-        network = self.facts.network
-        built = architecture(network.config) if isinstance(network, Network) else None
-        channels = 0 if built is None or built.stem == "none" else built.width
-        bar = self._bar_width(max(1, channels))
-        self.parts.append(element("rect", x=self.left, y=self.y, width=bar, height=CELL, rx=6, class_="stem"))
-        words = f"stem, {plural(channels, 'channel')}" if channels else "the picture"
-        self._write(self.left + bar + 12, self.y + CELL / 2 + 4, words, "quiet")
-        self.y += CELL
-        self.outputs.append(self.y - CELL / 2)
-
-    def _bar_width(self, channels: int) -> float:
-        share: float = (min(channels, self.most) / self.most) ** 0.75
-        return max(24.0, self.room * share)
-
-    def _stage(self, level: Level) -> None:
-        self.parts.append(element("path", d=f"M{self.left + 12} {self.y:.1f}v{GAP + 4}", class_="spine"))
-        self.y += GAP + 4
-        top, place = self.y, len(self.parts)
-        self.y += HEAD
-        self._write(self.left, self.y - 10, f"stage {level.stage + 1}", "strong")
-        if self.narrow:
-            letters = int((self.width - self.left - PAD) / 6.6)
-            for line in textwrap.wrap(level.story, letters, break_long_words=False, break_on_hyphens=False):
-                self._write(self.left, self.y + 7, line, "quiet")
-                self.y += 17
-            self.y += 3
-        else:
-            self._write(self.left + 72, self.y - 10, level.story, "quiet")
-        colour = exit_colour(level.stage, len(self.levels))
-        dashed = None if level.exists else "4 3"
-        for bar in level.bars:
-            self._cell(bar, colour, dashed)
-        self._exit(level, colour, dashed)
-        box = {"x": self.gutter + 0.5, "y": top, "width": self.width - self.gutter - 1, "height": self.y - top}
-        self.parts.insert(place, element("rect", **box, rx=10, class_="stage" if level.exists else "stage absent"))
-
-    def _cell(self, bar: Bar, colour: str, dashed: str | None) -> None:
-        x, y, width = self.left, float(self.y), self._bar_width(bar.plan.out_channels)
-        middle = self.y + CELL / 2
-        if self.dense:
-            self._arcs(middle)
-        several = bar.last > bar.first
-        outline = {"height": CELL, "width": width, "rx": 6, "class_": "cell", "stroke": colour}
-        if several:  # a second outline behind the first
-            self.parts.append(element("rect", x=x + 5, y=y + 4, **outline, opacity=0.45))
-        cell = element("title", bar.hint) + element("rect", x=x, y=y, **outline, stroke_dasharray=dashed)
-        filled = width * (bar.density or 0.0)
-        if filled >= 1:
-            fill = {"width": filled, "height": CELL, "rx": min(6.0, filled / 2), "fill": colour, "opacity": "0.32"}
-            cell += element("rect", x=x, y=y, **fill)
-        self.parts.append(element("g", cell))
-        words = bar.words.replace(" channels", "") if self.narrow else bar.words
-        if bar.density is not None and bar.density < 0.9995:
-            words += f" · {percent(bar.density)}" + ("" if self.narrow else " dense")
-        self._write(x + width + (17 if several else 12), middle + 4, words)
-        self.y += CELL + GAP + (4 if several else 0)
-        self.outputs.append(middle)
-
-    def _arcs(self, to: float) -> None:
-        """From every output so far to here, the longer the further out."""
-        x = self.left
-        self.arcs.append(element("circle", cx=x, cy=to, r="2.5", class_="end"))
-        span = max(to - self.outputs[0], 1.0)
-        for source in self.outputs:
-            bulge = x - 10 - (self.gutter - 14) * ((to - source) / max(span, 420.0)) ** 0.6
-            path = f"M{x} {source:.1f}C{bulge:.1f} {source + 6:.1f} {bulge:.1f} {to - 6:.1f} {x} {to:.1f}"
-            self.arcs.append(element("path", d=path, class_="arc"))
-
-    def _exit(self, level: Level, colour: str, dashed: str | None) -> None:
-        middle = self.y + EXIT / 2 - 3
-        if self.dense and level.final:
-            self._arcs(middle)
-        # The mark stands at the right end of the bars, what it says in line with what they say.
-        start, end = self.left + 12, self.left + (30.0 if self.narrow else self.room - 7)
-        begin = self.y - (GAP if level.bars else 0)
-        path = f"M{start} {begin:.1f}V{middle - 8:.1f}q0 8 8 8H{end - 7:.1f}"
-        stroke = {"stroke": colour, "stroke_dasharray": dashed}
-        self.parts.append(element("path", d=path, class_="branch", **stroke))
-        self.parts.append(element("circle", cx=end, cy=middle, r=7, fill=colour if level.exists else "none", **stroke))
-        final = level.final and len(self.levels) > 1
-        self._write(end + 19, middle + 4, f"exit {level.stage + 1}" + (" (final)" if final else ""), "strong")
-        accuracy, macs = level.exit_words
-        if accuracy and self.narrow:
-            self._write(end + 19, middle + 20, f"{accuracy} · {macs}", "quiet")
-            self.y += 14
-        elif accuracy:
-            self._write(end + (120 if final else 76), middle + 4, f"{accuracy} · {macs}")
-        self.y += EXIT
