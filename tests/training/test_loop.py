@@ -90,6 +90,16 @@ def test_the_best_epoch_has_the_highest_depth_weighted_validation_accuracy() -> 
     assert read_model(Path(summary.folder) / "best")[1].epoch == summary.epoch
 
 
+def test_the_last_epoch_is_kept_where_asked() -> None:
+    # After eight epochs at this rate the best one is not the last, see the test above.
+    best, last = (
+        train(tiny("train.epochs=8", "train.learning_rate=0.5", f"train.keep={keep}")) for keep in ("best", "last")
+    )
+    assert (best.epoch < 8, last.epoch) == (True, 8)
+    with pytest.raises(InputError, match=r"train\.patience"):
+        tiny("train.keep=last", "train.patience=2")
+
+
 def test_depth_weighting_counts_deeper_exits_more() -> None:
     from ramify.run.evaluate import Score
 

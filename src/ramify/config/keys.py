@@ -877,6 +877,14 @@ class TrainConfig(Section):
             "classes; they are scaled so that the mean over the training pictures is 1",
         ),
     ] = "none"
+    keep: Annotated[
+        Literal["best", "last"],
+        Key(
+            "best, last",
+            "the epoch whose network a run is tested with and keeps: the one with the best validation accuracy, or the "
+            "last, where there are too few validation pictures to choose by",
+        ),
+    ] = "best"
     patience: Annotated[
         Epoch | None,
         Key(

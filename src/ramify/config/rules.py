@@ -243,6 +243,8 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "train.class_weights", "balanced", "none, as data.sampler balanced makes the classes equal already"
     if train.patience is not None and data.valid_fraction == 0:
         yield "train.patience", train.patience, "null, as there is no validation score with data.valid_fraction = 0"
+    if train.patience is not None and train.keep == "last":
+        yield "train.patience", train.patience, "null, as train.keep = last asks for no best epoch"
 
 
 def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:

@@ -276,9 +276,7 @@ def _unfold(
             state.losses = (*state.losses, valid[-1].loss)
 
         score = depth_weighted(valid) if valid else None
-        best = _settled(state, epoch, prunings) and (
-            state.best_score is None or score is None or score > state.best_score
-        )
+        best = _settled(state, epoch, prunings) and _is_better(state, score)
         model = state.model if team.first else {}
         if best:
             state.best_epoch, state.best_score = epoch, score
@@ -289,7 +287,7 @@ def _unfold(
         if team.first:
             keep("last", model | state.trainer)
         tell(figures)
-        if best and score is not None:
+        if best and score is not None and config.train.keep == "best":
             tell(NewBest(epoch, score))
 
     summary = team.decided(partial(_finish, state, folder, parts))
@@ -304,6 +302,13 @@ def _settled(state: State, epoch: int, prunings: Sequence[int]) -> bool:
     if state.config.growth.mode == "loss":
         return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
     return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
+
+
+def _is_better(state: State, score: float | None) -> bool:
+    """Whether a settled epoch with this validation ``score`` replaces the one that is kept."""
+    if score is None or state.best_score is None or state.config.train.keep == "last":
+        return True
+    return score > state.best_score
 
 
 def _stops_early(state: State, prunings: Sequence[int]) -> bool:
