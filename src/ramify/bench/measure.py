@@ -178,11 +178,10 @@ def benchmark(
     had = torch.get_num_threads()
     tell(f"making ready: {', '.join(names)}")
     try:
-        with prepare(subject, names, calibration) as prepared:
-            left_out = dict(prepared.left_out)
+        with prepare(subject, names, calibration) as (openers, left_out):
             for count in counts:
-                tell(f"opening with {plural(count, 'thread')}: {', '.join(prepared.openers)}")
-                opened, failed = open_engines(prepared, count, test[:2])
+                tell(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
+                opened, failed = open_engines(openers, count, test[:2])
                 left_out |= failed
                 if not opened:
                     told_why = "; ".join(f"{name} {why}" for name, why in left_out.items())

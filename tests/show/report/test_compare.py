@@ -20,7 +20,7 @@ from ramify.run.folder import METRICS, read_summary
 from ramify.show.groups import Run, grouped, read_run
 from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
 from ramify.training.loop import train
-from tests.conftest import tiny
+from tests.conftest import edit_config, tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
 from tests.show.report.comparing import made, settings
 
@@ -207,8 +207,7 @@ def test_runs_that_are_gone_unfinished_or_damaged(runs: list[Path], tmp_path: Pa
 def test_without_its_pictures_a_policy_is_not_measured(runs: list[Path], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(runs[0], moved)
-    config = moved / "config.yaml"
-    config.write_text(config.read_text().replace("source: digits", "source: gone.zip"))
+    edit_config(moved, "source: digits", "source: gone.zip")
     found = read_run(moved)
     assert found.policy is None
     assert found.unmeasured is not None

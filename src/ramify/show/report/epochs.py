@@ -44,17 +44,17 @@ def accuracy(facts: Facts) -> tuple[str, Markup]:
     exits = max(len(done.exits) for done in facts.epochs)
     traces: list[Trace] = []
     for exit_ in range(exits):
-        seen = [done for done in facts.epochs if exit_ < len(done.exits)]
+        figures = [done.exits[exit_] if exit_ < len(done.exits) else None for done in facts.epochs]
         for part in ("train", "valid") if validated else ("train",):
             main = part == "valid" or not validated
-            pictures = "validation" if part == "valid" else "training"
+            scores = [None if each is None else each.valid if part == "valid" else each.train for each in figures]
             traces.append(
-                scatter(
-                    "lines+markers" if main and len(facts.epochs) <= 60 else "lines",
-                    [done.epoch for done in seen],
-                    [score.top1 if (score := getattr(done.exits[exit_], part)) else None for done in seen],
-                    f"epoch %{{x}}<br>%{{y:.2%}} of {pictures}<extra>exit {exit_ + 1}</extra>",
-                    name=f"exit {exit_ + 1}",
+                _line(
+                    facts,
+                    [None if score is None else score.top1 for score in scores],
+                    f"%{{y:.2%}} of {'validation' if part == 'valid' else 'training'}",
+                    f"exit {exit_ + 1}",
+                    mode=_points(facts) if main else "lines",
                     legendgroup=str(exit_),
                     showlegend=main and exits <= MANY,
                     opacity=1 if main else 0.4,
@@ -74,11 +74,7 @@ def accuracy(facts: Facts) -> tuple[str, Markup]:
     caption = ["Accuracy of every exit by epoch."]
     caption += ["The first exit is amber, the last one blue."] if exits > MANY else []
     caption += ["Dotted lines mark growth (▲), widening (◆) and pruning (✂)."] if facts.changes else []
-    layout = {
-        **_layout(facts),
-        "yaxis": {"title_text": "accuracy", "tickformat": ".0%"},
-        "legend": {"y": -0.2, "yanchor": "top"},
-    }
+    layout = _layout(facts, "accuracy", yaxis_tickformat=".0%", legend=_below(0.2))
     drawn = plot("accuracy-by-epoch", " ".join(caption), Table(columns, rows), traces, layout)
     return lead, drawn + _changes(facts.changes)
 
@@ -93,11 +89,11 @@ def _changes(changes: Sequence[Change]) -> Markup:
     return html("heading", "What happened") + table
 
 
-def _layout(facts: Facts, marked: bool = True) -> dict[str, object]:
+def _layout(facts: Facts, title: str, marked: bool = True, **more: object) -> dict[str, object]:
     """Layout of a plot over epochs, with a dotted line before each epoch at which the network changed."""
     last = facts.epochs[-1].epoch
     axis: dict[str, object] = {"title_text": "epoch", "range": [0.3, last + 0.7], "tickformat": "d"}
-    layout: dict[str, object] = {"xaxis": {**axis, "dtick": 1} if last <= 12 else axis}
+    layout = {"xaxis": {**axis, "dtick": 1} if last <= 12 else axis, "yaxis_title_text": title, **more}
     if not marked:
         return layout
     by_epoch: dict[int, list[Change]] = {}
@@ -181,28 +177,37 @@ def density(facts: Facts) -> tuple[str, Markup]:
 
 def _density_by_epoch(facts: Facts) -> Markup:
     stages = max(len(done.density) for done in facts.epochs)
-    seen = [[done for done in facts.epochs if stage < len(done.density)] for stage in range(stages)]
     traces = [
-        scatter(
-            "lines",
-            [done.epoch for done in there],
-            [done.density[stage] for done in there],
-            f"epoch %{{x}}<br>%{{y:.1%}} kept<extra>stage {stage + 1}</extra>",
-            name=f"stage {stage + 1}",
+        _line(
+            facts,
+            [done.density[stage] if stage < len(done.density) else None for done in facts.epochs],
+            "%{y:.1%} kept",
+            f"stage {stage + 1}",
             line={"color": exit_colour(stage, stages), "width": 2.5, "shape": "hvh"},
             showlegend=stages <= MANY,
         )
-        for stage, there in enumerate(seen)
+        for stage in range(stages)
     ]
-    layout = {
-        **_layout(facts),
-        "height": 300,
-        "yaxis": {"title_text": "density", "tickformat": ".0%", "range": [0, 1.04]},
-        "legend": {"y": -0.28, "yanchor": "top"},
-    }
+    layout = _layout(facts, "density", height=300, yaxis_tickformat=".0%", yaxis_range=[0, 1.04], legend=_below(0.28))
     rows = [(done.epoch, stage + 1, share) for done in facts.epochs for stage, share in enumerate(done.density)]
     table = Table(("epoch", "stage", "density"), rows)
     return plot("density-by-epoch", "The share of weights kept in each stage, by epoch.", table, traces, layout)
+
+
+def _line(facts: Facts, values: Sequence[float | None], hover: str, name: str, **more: object) -> Trace:
+    """A value for each epoch, None where there is none."""
+    mode = str(more.pop("mode", "lines"))
+    text = f"epoch %{{x}}<br>{hover}<extra>{name}</extra>"
+    return scatter(mode, [done.epoch for done in facts.epochs], values, text, name=name, **more)
+
+
+def _points(facts: Facts) -> str:
+    return "lines+markers" if len(facts.epochs) <= 60 else "lines"
+
+
+def _below(distance: float) -> dict[str, object]:
+    """A legend below the plot, where the marks of changes leave it room."""
+    return {"y": -distance, "yanchor": "top"}
 
 
 def _stage_of(layer: str) -> int:
@@ -241,7 +246,7 @@ def effort(facts: Facts) -> tuple[str, Markup]:
     ]
     table = Table(("epoch", "seconds", "pictures per second", "learning rate", "weighted loss"), rows)
     caption = "Seconds of training in each epoch, validation left out; a growth makes the epochs after it longer."
-    layout = {**_layout(facts), "height": 280, "yaxis": _from_zero("seconds of training"), "bargap": 0.25}
+    layout = _layout(facts, "seconds of training", height=280, yaxis_rangemode="tozero", bargap=0.25)
     body = plot("time-by-epoch", caption, table, [drawn], layout)
     if any(done.memory is not None or done.device_memory is not None for done in epochs):
         return lead, body + _memory(facts)
@@ -256,26 +261,18 @@ def _memory(facts: Facts) -> Markup:
         lines.append(("GPU memory", [done.device_memory for done in epochs], exit_colour(0, 2)))
         caption += " GPU memory is the most that PyTorch held in that epoch."
     traces = [
-        scatter(
-            "lines+markers" if len(epochs) <= 60 else "lines",
-            [done.epoch for done in epochs],
+        _line(
+            facts,
             [None if each is None else each / 2**20 for each in held],
-            f"epoch %{{x}}<br>%{{y:,.0f}} MiB of {name}<extra></extra>",
-            name=name,
+            f"%{{y:,.0f}} MiB of {name}",
+            name,
+            mode=_points(facts),
             line={"color": colour, "width": 2.5},
         )
         for name, held, colour in lines
     ]
-    layout = {
-        **_layout(facts, marked=False),
-        "height": 280,
-        "yaxis": _from_zero("peak memory, MiB"),
-        "showlegend": len(traces) > 1,
-    }
+    style = {"height": 280, "yaxis_rangemode": "tozero", "showlegend": len(traces) > 1}
+    layout = _layout(facts, "peak memory, MiB", marked=False, **style)
     rows = [(done.epoch, done.memory, done.device_memory) for done in epochs]
     table = Table(("epoch", "peak memory, bytes", "peak GPU memory, bytes"), rows)
     return plot("memory-by-epoch", caption, table, traces, layout)
-
-
-def _from_zero(title: str) -> dict[str, object]:
-    return {"title_text": title, "rangemode": "tozero"}

@@ -2,16 +2,14 @@
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 
 from markupsafe import Markup
 
 from ramify.config.read import to_yaml
-from ramify.data.fetch import Progress
 from ramify.show.report.classes import classes, not_measured
 from ramify.show.report.epochs import accuracy, density, effort, not_trained
 from ramify.show.report.exits import cost, leaving, reliability
-from ramify.show.report.facts import Facts, read_facts
+from ramify.show.report.facts import Facts
 from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.page import Part, html, page
@@ -70,16 +68,7 @@ SECTIONS: tuple[Part[Facts], ...] = (
 """In the order of the page. A new section is a function of the facts and an entry here."""
 
 
-def run_page(run: Path, progress: Progress | None = None) -> str:
-    """The report of the run in the folder ``run``, a whole HTML document.
-
-    Raises:
-        InputError: the run has no checkpoint yet, or a file in its folder is damaged.
-    """
-    return facts_page(read_facts(run, progress))
-
-
-def facts_page(facts: Facts) -> str:
-    """The report of a run whose facts are known."""
+def run_page(facts: Facts) -> str:
+    """The report of a run, a whole HTML document."""
     lead = outcome_sentence(facts.summary, facts.measured)
     return page(facts.summary.name, lead, [part.section(facts) for part in SECTIONS])

@@ -7,6 +7,8 @@ from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.saved import find_run
+from ramify.show.report.compare import comparison_page
+from ramify.show.report.facts import read_facts
 from ramify.show.report.sections import run_page
 
 REPORT, COMPARISON = "report.html", "comparison.html"
@@ -42,11 +44,9 @@ def report(
     folders = [find_run(str(name), Path(runs_dir)) for name in names]
     if len(folders) == 1:
         target = Path(out) if out is not None else folders[0] / REPORT
-        text = run_page(folders[0], progress)
+        text = run_page(read_facts(folders[0], progress))
     else:
         target = Path(out) if out is not None else Path(runs_dir) / COMPARISON
-        from ramify.show.report.compare import comparison_page
-
         text = comparison_page(folders, progress)
     if target.is_dir():
         raise InputError(f"out: got {target}, a folder; accepted: the name of a file")
