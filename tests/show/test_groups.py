@@ -57,8 +57,8 @@ def test_groups_do_not_depend_on_the_order_of_runs(drawn: list[tuple[str, int]],
     assert groups == grouped(draw.sample(runs, len(runs)))
     # Every run is in one group, with all runs of its recipe and no other.
     assert sorted(run.name for group in groups for run in group.runs) == sorted(run.name for run in runs)
-    assert all(len({run.recipe for run in group.runs}) == 1 for group in groups)
-    assert len(groups) == len({run.recipe for run in runs})
+    assert all(len({run.summary.recipe for run in group.runs}) == 1 for group in groups)
+    assert len(groups) == len({run.summary.recipe for run in runs})
     assert len({group.label for group in groups}) == len(groups)
 
 

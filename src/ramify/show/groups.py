@@ -18,7 +18,7 @@ from ramify.run.checkpoint import Card, ExitPolicy
 from ramify.run.folder import CONFIG
 from ramify.run.readback import describe, read_epochs, remeasure
 from ramify.run.saved import read_saved
-from ramify.run.summary import Summary
+from ramify.run.summary import ExitSummary, Summary
 from ramify.show.labels import labels
 from ramify.show.words import amount, plural
 
@@ -44,37 +44,51 @@ class Run:
 
     Attributes:
         config: as it was resolved.
-        recipe: the same for runs that may be averaged, see :func:`ramify.run.summary.recipe`.
-        trained, planned: epochs.
-        exits_planned: exits of the fully grown network.
-        accuracy: of each exit on the test pictures, in [0, 1]; empty while the run has not finished.
-        macs: of each exit that exists.
-        kept, weights, parameters: of the whole network; ``kept`` are the weights that no mask removes.
-        seconds: of training and validation; None where that is not known.
         policy: None without a calibrated one, or where ``unmeasured`` says why it is not known.
         epochs: epoch, and the accuracy of the deepest exit that there was, on the validation pictures.
-        machine, versions: on what and with what it was trained.
     """
 
-    name: str
-    folder: str
-    seed: int
+    summary: Summary
     config: Config
-    recipe: str
-    trained: int
-    planned: int
-    exits_planned: int
-    accuracy: tuple[float, ...]
-    macs: tuple[int, ...]
-    kept: int
-    weights: int
-    parameters: int
-    seconds: float | None
     policy: PolicyPoint | None
     unmeasured: str | None
     epochs: tuple[tuple[int, float], ...]
-    machine: str
-    versions: str
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return self.summary.name
+
+    @property
+    def seed(self) -> int:
+        """With which it was trained."""
+        return self.summary.seed
+
+    @property
+    def accuracy(self) -> tuple[float, ...]:
+        """Of each exit on the test pictures, in [0, 1]; empty while the run has not finished."""
+        return tuple(each.test.top1 for each in self.summary.exits if each.test is not None)
+
+    @property
+    def macs(self) -> tuple[int, ...]:
+        """Of each exit that exists."""
+        return tuple(each.macs for each in self.summary.exits)
+
+    @property
+    def last(self) -> ExitSummary:
+        """Its last exit: the whole network."""
+        return self.summary.exits[-1]
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training and validation; None while the run has not finished."""
+        return self.summary.seconds if self.summary.finished else None
+
+    @property
+    def machine(self) -> str:
+        """On what it was trained; empty where that is not known."""
+        known = self.summary.machine
+        return f"{known['device']}, {known['precision']}, {plural(int(known['threads']), 'thread')}" if known else ""
 
     @property
     def finished(self) -> bool:
@@ -274,8 +288,8 @@ def grouped(runs: Iterable[Run], varied: Sequence[str] = ()) -> tuple[Group, ...
         varied: the keys that a sweep varied: labels are made of them.
     """
     found: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.recipe, run.seed, run.name, run.folder)):
-        found.setdefault(run.recipe, []).append(run)
+    for run in sorted(runs, key=lambda run: (run.summary.recipe, run.seed, run.name, run.summary.folder)):
+        found.setdefault(run.summary.recipe, []).append(run)
     names = labels([members[0].config for members in found.values()], varied)
     groups = [Group(name, tuple(members)) for name, members in zip(names, found.values(), strict=True)]
     return tuple(sorted(groups, key=lambda group: _natural(group.label)))
@@ -296,31 +310,9 @@ def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = T
     summary = describe(folder)
     _, card = read_saved(folder)
     found, unmeasured = _policy(folder, summary, card, progress) if policy else (None, None)
-    machine = summary.machine
-    last = summary.exits[-1]
     scores = ((done.epoch, done.exits[-1].valid) for done in read_epochs(folder))
-    threads = plural(int(machine["threads"]), "thread") if machine else ""
-    return Run(
-        name=folder.name,
-        folder=str(folder),
-        seed=summary.seed,
-        config=read_config([folder / CONFIG]),
-        recipe=summary.recipe,
-        trained=summary.epochs,
-        planned=summary.planned_epochs,
-        exits_planned=summary.exits_planned,
-        accuracy=tuple(each.test.top1 for each in summary.exits if each.test is not None),
-        macs=tuple(each.macs for each in summary.exits),
-        kept=last.kept,
-        weights=last.weights,
-        parameters=last.parameters,
-        seconds=summary.seconds if summary.finished else None,
-        policy=found,
-        unmeasured=unmeasured,
-        epochs=tuple((epoch, score.top1) for epoch, score in scores if score is not None),
-        machine=f"{machine['device']}, {machine['precision']}, {threads}" if machine else "",
-        versions=", ".join(f"{name} {version}" for name, version in summary.versions.items()),
-    )
+    epochs = tuple((epoch, score.top1) for epoch, score in scores if score is not None)
+    return Run(summary, read_config([folder / CONFIG]), found, unmeasured, epochs)
 
 
 def _policy(
@@ -361,5 +353,5 @@ def groups_of(folders: Sequence[Path]) -> tuple[Group, ...]:
         InputError: a run has no checkpoint yet, or one of its files is damaged.
     """
     runs = [read_run(folder, policy=False) for folder in folders]
-    places = {run.recipe: place for place, run in reversed(list(enumerate(runs)))}
-    return tuple(sorted(grouped(runs, varied_keys(folders)), key=lambda group: places[group.runs[0].recipe]))
+    places = {run.summary.recipe: place for place, run in reversed(list(enumerate(runs)))}
+    return tuple(sorted(grouped(runs, varied_keys(folders)), key=lambda group: places[group.runs[0].summary.recipe]))

@@ -94,7 +94,7 @@ def _why(config: Config, kind: str) -> str:
 
 def fully_grown(figure: Figure) -> Figure:
     """``figure`` of the last exit, of runs that have grown all of theirs."""
-    return lambda run: figure(run) if len(run.macs) == run.exits_planned else None
+    return lambda run: figure(run) if len(run.macs) == run.summary.exits_planned else None
 
 
 def compared(match: Match) -> list[Compared]:

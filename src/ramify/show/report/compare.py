@@ -112,7 +112,7 @@ def notes(groups: Groups, absent: Sequence[str] = ()) -> list[str]:
     if absent:
         told.append(f"Left out, as they have not trained for an epoch yet: {', '.join(absent)}.")
     told += [
-        f"{run.name} has not finished (epoch {run.trained} of {run.planned}): only its accuracy by epoch is shown."
+        f"{run.name} has not finished (epoch {run.summary.epochs} of {run.summary.planned_epochs}): only its accuracy by epoch is shown."
         for run in runs
         if not run.finished
     ]
@@ -146,8 +146,8 @@ FIGURES: tuple[tuple[str, str, Callable[[Group], Spread | None]], ...] = (
     ("policy", "%", lambda group: (group.policy() or (None, None))[0]),
     ("policy, MACs", "short", lambda group: (group.policy() or (None, None))[1]),
     ("last exit, MACs", "short", lambda group: group.macs(LAST)),
-    ("weights kept", "short", lambda group: group.spread(lambda run: run.kept)),
-    ("parameters", "short", lambda group: group.spread(lambda run: run.parameters)),
+    ("weights kept", "short", lambda group: group.spread(lambda run: run.last.kept)),
+    ("parameters", "short", lambda group: group.spread(lambda run: run.last.parameters)),
     ("training", "s", lambda group: group.spread(lambda run: run.seconds)),
 )
 """Columns of the table of groups: heading, unit, figure."""
@@ -187,19 +187,20 @@ def _runs_table(groups: Groups) -> Markup:
     rows: list[list[tuple[str, Value]]] = []
     for i, group in enumerate(groups):
         for run in group.runs:
-            name = run.name if names.count(run.name) == 1 else run.folder
-            exits, last = len(run.macs), run.accuracy_at(LAST)
+            name = run.name if names.count(run.name) == 1 else run.summary.folder
+            exits, planned = len(run.macs), run.summary.exits_planned
+            done, epochs = run.summary.epochs, run.summary.planned_epochs
             policy = run.policy.accuracy if run.policy else None
             rows.append(
                 [
                     (html("named", mark(i), name), name),
                     (group.label, group.label),
                     (str(run.seed), run.seed),
-                    (str(exits) if exits == run.exits_planned else f"{exits} of {run.exits_planned}", exits),
-                    (str(run.trained) if run.finished else f"{run.trained} of {run.planned}", run.trained),
-                    (percent(last), last),
+                    (str(exits) if exits == planned else f"{exits} of {planned}", exits),
+                    (str(done) if run.finished else f"{done} of {epochs}", done),
+                    (percent(run.accuracy_at(LAST)), run.accuracy_at(LAST)),
                     (percent(policy), policy),
-                    (count(run.kept), run.kept),
+                    (count(run.last.kept), run.last.kept),
                     ("-" if run.seconds is None else duration(run.seconds), run.seconds),
                 ]
             )
@@ -230,16 +231,16 @@ def _weights(groups: Groups) -> tuple[str, Markup]:
     """Weights and density."""
     lead = "Convolution and linear weights that no mask removes; biases and batch norm are not counted."
     caption = f"Weights kept in the whole network, exit heads counted: means over the seeds. {GREY_BARS}"
-    body = amount_plot(groups, lambda run: run.kept, "weights-kept", "weights kept", "short", caption)
-    if all(run.kept == run.weights for group in groups for run in group.finished):
+    body = amount_plot(groups, lambda run: run.last.kept, "weights-kept", "weights kept", "short", caption)
+    if all(run.last.kept == run.last.weights for group in groups for run in group.finished):
         return f"{lead} No weight is masked in these runs.", body
     rows = []
     for group in groups:
-        density = group.spread(lambda run: run.kept / run.weights)
+        density = group.spread(lambda run: run.last.kept / run.last.weights)
         # Densities of one recipe are mostly the same to the weight: "± 0.0" would be noise.
         same = density is not None and not density.deviation
         share = percent(density.mean) if density and same else plus_minus(density, "%", digits=1)
-        rows.append((group.label, share, plus_minus(group.spread(lambda run: run.weights), "short")))
+        rows.append((group.label, share, plus_minus(group.spread(lambda run: run.last.weights), "short")))
     table = html("table", Table(("group", "density", "weights without masks"), rows))
     return lead, body + _scroll("Density", table)
 
@@ -330,7 +331,9 @@ def _configurations(groups: Groups) -> tuple[str, Markup]:
     shared = Table(("key", "value"), [(key, _value(value)) for key, value in tables[0].items() if key not in keys])
     table = _scroll("Keys that all share", html("table", shared))
     body += html("details", f"The {plural(len(shared.rows), 'key')} that all share", table)
-    versions = sorted({run.versions for run in _runs(groups)})
+    versions = sorted(
+        {", ".join(f"{name} {version}" for name, version in run.summary.versions.items()) for run in _runs(groups)}
+    )
     with_what = versions[0] if len(versions) == 1 else f"different versions: {'; '.join(versions)}"
     lead = "What differs between the groups, and what does not."
     return lead, body + html("prose", f"Computed with {with_what}.")

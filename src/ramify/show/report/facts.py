@@ -83,19 +83,17 @@ def _changes(path: Path) -> tuple[Change, ...]:
     try:
         for line in read_lines(path):
             kind, epoch, reason = line["event"], int(str(line["epoch"])), str(line.get("reason", ""))
-            if kind == "grew":
-                found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
-            elif kind == "widened":
-                found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
-            elif kind == "pruned":
-                density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
-                found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
-            elif kind == "growth_ended":
-                found.append(GrowthEnded(epoch, reason))
-    except ValidationError as error:
-        raise CheckpointError(
-            f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it"
-        ) from error
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged (no {error}); accepted: the file as ramify wrote it") from error
+            match kind:
+                case "grew":
+                    found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
+                case "widened":
+                    found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
+                case "pruned":
+                    density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
+                    found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
+                case "growth_ended":
+                    found.append(GrowthEnded(epoch, reason))
+    except (KeyError, ValueError) as error:  # a ValidationError is a ValueError
+        why = field_of(error) if isinstance(error, ValidationError) else f"no {error}"
+        raise CheckpointError(f"{path}: is damaged ({why}); accepted: the file as ramify wrote it") from error
     return tuple(found)

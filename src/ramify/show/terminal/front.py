@@ -14,6 +14,7 @@ from ramify.search.front import Front
 from ramify.search.space import Space
 from ramify.search.trial import Trial
 from ramify.show.drawing import INK, axes, heading, log_axis, save
+from ramify.show.labels import key_words
 from ramify.show.terminal.table import table
 from ramify.show.words import count, csv_lines, percent, plural, short
 
@@ -62,17 +63,11 @@ def began_as(trial: Trial) -> str:
 def network_of(trial: Trial, space: Space) -> str:
     """What of a trial's configuration a reader wants first."""
     drawn = as_table(trial.overrides, space)
-    words: list[str] = []
-    kind, structure, channels = (drawn.pop(f"network.{key}", None) for key in ("kind", "structure", "channels"))
-    if kind:
-        words.append(str(kind))
-    if isinstance(structure, list):
-        words.append("".join(str(bit) for bit in structure))
-    if channels:
-        words.append(f"{channels} channels")
-    if drawn.get("prune.enabled") and "prune.keep_ratio" in drawn:
-        words.append(f"keep {to_text(drawn['prune.keep_ratio'])}")
-    return ", ".join(words)
+    structure = drawn.get("network.structure")
+    given = {**drawn, **({"network.structure": tuple(structure)} if isinstance(structure, list) else {})}
+    keys = ["network.kind", "network.structure", "network.channels"]
+    keys += ["prune.keep_ratio"] if given.get("prune.enabled") else []
+    return ", ".join(key_words(key, given) for key in keys if given.get(key))
 
 
 def front_sentences(front: Front) -> list[str]:

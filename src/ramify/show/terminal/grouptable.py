@@ -38,7 +38,7 @@ def _points(found: Difference | None) -> tuple[str, str]:
 
 def _sizes(group: Group) -> list[str]:
     """Weights kept and MACs of the last exit."""
-    return [short(size.mean) if size else "-" for size in (group.spread(lambda run: run.kept), group.macs(LAST))]
+    return [short(size.mean) if size else "-" for size in (group.spread(lambda run: run.last.kept), group.macs(LAST))]
 
 
 def group_table(groups: Sequence[Group]) -> RenderableType:
@@ -77,7 +77,7 @@ def group_csv(groups: Sequence[Group]) -> str:
     for group in groups:
         seeds = " ".join(str(run.seed) for run in group.finished)
         for exit_ in group.exits:
-            found, macs, kept = group.accuracy(exit_), group.macs(exit_), group.spread(lambda run: run.kept)
+            found, macs, kept = group.accuracy(exit_), group.macs(exit_), group.spread(lambda run: run.last.kept)
             if found is None:
                 continue
             gap = None if group is groups[0] else difference(group, groups[0], accuracy_of(exit_))
