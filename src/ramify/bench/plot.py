@@ -39,13 +39,13 @@ def draw_bench(bench: Bench) -> bytes:
         panel.set_xlabel(unit, color=INK, fontsize=9)
     heading(drawing, f"{bench.name}: how long each exit and the policy take")
     load = "" if bench.load is None else f", load {bench.load[0]:.1f} before"
-    told = (
+    notes = (
         "discs: exits, all pictures answered there; diamond: the policy, and how many times faster it is than the last",
         f"exit in {bench.engines[0]} (dotted line); bars: the middle half of {plural(bench.rounds, 'round')} in turn",
         f"{bench.machine['processor']}, {plural(int(bench.machine['cores']), 'core')}{load}, "
         f"{', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
     )
-    drawing.supxlabel("\n".join(told), fontsize=8, color=DIM, x=0.012, ha="left")
+    drawing.supxlabel("\n".join(notes), fontsize=8, color=DIM, x=0.012, ha="left")
     file = io.BytesIO()
     drawing.savefig(file, format="png", facecolor="white")
     return file.getvalue()

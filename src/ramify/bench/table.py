@@ -21,7 +21,7 @@ def bench_lines(bench: Bench) -> list[str]:
     machine = bench.machine
     versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
     first = bench.engines[0]
-    told = [
+    lines = [
         f"{bench.name}: {plural(len(bench.macs), 'exit')} of {' / '.join(map(short, bench.macs))} MACs",
         bench.policy,
         f"pictures: {bench.pictures}",
@@ -30,8 +30,8 @@ def bench_lines(bench: Bench) -> list[str]:
         f"medians of {plural(bench.rounds, 'round')} in turn, ± half of the middle half of them",
         f"x: how many times faster than the last exit in {first}, in the same round",
     ]
-    told += [f"left out: {name} {reason}" for name, reason in bench.left_out.items()]
-    return told
+    lines += [f"left out: {name} {reason}" for name, reason in bench.left_out.items()]
+    return lines
 
 
 def bench_table(bench: Bench, batch: int, threads: Sequence[int]) -> Table:
@@ -60,22 +60,22 @@ def bench_tables(bench: Bench) -> list[Table]:
 
 def bench_sentences(bench: Bench) -> list[str]:
     """What the tables come to: where pictures left, which engine is fastest, who answers otherwise, what to mind."""
-    told: list[str] = []
+    lines: list[str] = []
     for left in bench.leaving:
         shares = " / ".join(map(str, left.exits))
-        told.append(f"batch {left.batch}: of {plural(sum(left.exits), 'picture')} leave at each exit: {shares}")
+        lines.append(f"batch {left.batch}: of {plural(sum(left.exits), 'picture')} leave at each exit: {shares}")
     policies = [each for each in bench.timings if each.exit is None]
     for batch in bench.batches:
         best = max((each for each in policies if each.batch == batch), key=lambda each: each.pictures_per_second)
-        told.append(
+        lines.append(
             f"fastest policy at batch {batch}: {best.engine} with {plural(best.threads, 'thread')}, "
             f"{milliseconds(best.milliseconds)} ms, {best.pictures_per_second:,.0f} pictures/s, {times(best.speedup)}"
         )
     for engine in bench.engines[1:]:
         same = [each.same for each in bench.timings if each.engine == engine]
         if min(same) < 1:
-            told.append(f"{engine} answers {percent(min(same))} or more of the pictures as {bench.engines[0]} does")
-    return told
+            lines.append(f"{engine} answers {percent(min(same))} or more of the pictures as {bench.engines[0]} does")
+    return lines
 
 
 def legend(engines: Iterable[str]) -> list[str]:

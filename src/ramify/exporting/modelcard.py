@@ -63,8 +63,8 @@ def model_card(
     channels, height, width = card.network.input_shape
     given: dict[str, object] = {}
     if card.policy is None:
-        told = choose_policy(card).told.removeprefix("policy: ").replace(" (ramify calibrate NAME finds one)", "")
-        given["no_policy"] = f"{told[:1].upper()}{told[1:]}"
+        reason = choose_policy(card).told.removeprefix("policy: ").replace(" (ramify calibrate NAME finds one)", "")
+        given["no_policy"] = f"{reason[:1].upper()}{reason[1:]}"
     else:
         rule, certificate = card.policy.calibration.policy, card.policy.calibration.certificate
         given = {

@@ -18,11 +18,11 @@ def export_table(found: Export) -> RenderableType:
     rows = [[each.file, count(each.bytes), f"{each.difference:.1e}"] for each in found.files]
     quantized = found.card.quantization
     against = "PyTorch" if quantized is None else "its stages in int8"
-    told = [f"run on {plural(found.pictures, 'test picture')} and compared with {against}", _executed(found)]
+    lines = [f"run on {plural(found.pictures, 'test picture')} and compared with {against}", _executed(found)]
     parts: list[RenderableType] = [table(["file", "bytes", "largest difference"], rows), Text()]
     if quantized is not None:
         parts += [quantization_table(quantized), Text()]
-    return Group(*parts, *map(Text, told))
+    return Group(*parts, *map(Text, lines))
 
 
 def quantization_table(found: Quantization) -> Table:
@@ -46,10 +46,10 @@ def losses(found: Quantization) -> list[str]:
 def _executed(found: Export) -> str:
     """Which stages were executed for the pictures that came alone; the checks have seen that these were needed."""
     early, runtime = found.early, found.runtime
-    told = (
+    stages = (
         f"stages executed for {plural(early.alone, 'picture')} that came alone: {' / '.join(map(str, early.executed))}"
     )
     if runtime is None:
-        return told
+        return stages
     same = runtime.executed == early.executed
-    return told + (", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}")
+    return stages + (", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}")

@@ -208,14 +208,14 @@ class Difference:
     """One group less another, in one figure.
 
     Attributes:
-        told: mean and standard deviation of the difference. Paired, these are over the seeds that both have, each
+        mean: mean and standard deviation of the difference. Paired, these are over the seeds that both have, each
             with the difference between its two runs. Unpaired, the mean is that of one group less that of the other,
             and the deviation ``sqrt(s1^2 + s2^2)``, that of a difference between two single runs.
         by_seed: the difference for each shared seed, in their order; empty where it is not paired.
         sides: the values of either group, one a seed.
     """
 
-    told: Spread
+    mean: Spread
     by_seed: tuple[tuple[int, float], ...]
     sides: tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -245,7 +245,7 @@ class Difference:
             return None, None, None
         gaps = [gap for _, gap in self.by_seed]
         if gaps and max(gaps) == min(gaps):
-            return self.told.mean, self.told.mean, None
+            return self.mean.mean, self.mean.mean, None
         if not gaps and all(max(side) == min(side) for side in self.sides):
             return None, None, None
         found = stats.ttest_1samp(gaps, 0.0) if gaps else stats.ttest_ind(*self.sides, equal_var=False)
@@ -261,16 +261,16 @@ def difference(group: Group, other: Group, figure: Figure) -> Difference | None:
     shared = sorted(ours.keys() & theirs.keys())
     if len(shared) >= min(2, len(ours), len(theirs)):
         gaps = tuple((seed, ours[seed] - theirs[seed]) for seed in shared)
-        told = spread(gap for _, gap in gaps)
-        assert told is not None
-        return Difference(told, gaps, (tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)))
+        mean = spread(gap for _, gap in gaps)
+        assert mean is not None
+        return Difference(mean, gaps, (tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)))
     mine, rest = spread(ours.values()), spread(theirs.values())
     assert mine is not None
     assert rest is not None
     deviations = [each.deviation for each in (mine, rest) if each.deviation is not None]
     deviation = math.hypot(*deviations) if len(deviations) == 2 else None
-    told = Spread(mine.mean - rest.mean, deviation, min(mine.n, rest.n))
-    return Difference(told, (), (tuple(ours.values()), tuple(theirs.values())))
+    mean = Spread(mine.mean - rest.mean, deviation, min(mine.n, rest.n))
+    return Difference(mean, (), (tuple(ours.values()), tuple(theirs.values())))
 
 
 def _by_seed(group: Group, figure: Figure) -> dict[int, float]:

@@ -101,9 +101,9 @@ def test_shared_seeds_are_paired() -> None:
     assert found.paired
     assert found.n == (3, 3)
     assert [seed for seed, _ in found.by_seed] == [0, 1, 2]
-    assert math.isclose(found.told.mean, pairs.mean())
-    assert found.told.deviation is not None
-    assert math.isclose(found.told.deviation, pairs.std(ddof=1))
+    assert math.isclose(found.mean.mean, pairs.mean())
+    assert found.mean.deviation is not None
+    assert math.isclose(found.mean.deviation, pairs.std(ddof=1))
 
 
 def test_seeds_that_are_not_shared_are_not_paired() -> None:
@@ -115,17 +115,17 @@ def test_seeds_that_are_not_shared_are_not_paired() -> None:
     assert not found.paired
     assert found.n == (3, 2)
     assert found.by_seed == ()
-    assert math.isclose(found.told.mean, np.mean(ours) - np.mean(theirs))
-    assert found.told.deviation is not None
-    assert math.isclose(found.told.deviation, math.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1)))
+    assert math.isclose(found.mean.mean, np.mean(ours) - np.mean(theirs))
+    assert found.mean.deviation is not None
+    assert math.isclose(found.mean.deviation, math.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1)))
 
 
 def test_one_run_on_either_side_has_a_difference_without_deviation() -> None:
     for seed in (0, 1):
         found = at(match([made(GROWN)], [made(STATIC, seed, (0, 0, 0, 0.9))]))
         assert found is not None
-        assert found.told.deviation is None
-        assert math.isclose(found.told.mean, 0.07)
+        assert found.mean.deviation is None
+        assert math.isclose(found.mean.mean, 0.07)
         assert found.paired == (seed == 0)
 
 
@@ -136,6 +136,6 @@ def test_runs_that_stopped_growing_or_training_are_left_out() -> None:
     assert at(whole) is None
     first = at(whole, "exit 1")
     assert first is not None
-    assert math.isclose(first.told.mean, -0.1)
+    assert math.isclose(first.mean.mean, -0.1)
     under_way = Match(Group("a", (made(GROWN, 1, finished=False),)), Group("b", tuple(static)), "", (0, LAST))
     assert compared(under_way) == []

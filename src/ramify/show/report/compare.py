@@ -42,7 +42,7 @@ def comparison_page(runs: Sequence[Path], progress: Progress | None = None) -> s
 
     Args:
         runs: folders of runs, in any order.
-        progress: told how far a download is, where pictures must be fetched.
+        progress: called with how far a download is, where pictures must be fetched.
 
     Raises:
         InputError: no run has a checkpoint yet, or a file of a run is damaged.
@@ -70,25 +70,25 @@ def comparison_html(groups: Groups, absent: Sequence[str] = ()) -> str:
 
 def lead_sentence(groups: Groups) -> str:
     """What came out, in one sentence: accuracies at the last exit, in order, with their deviations."""
-    told = [(group, found) for group in groups if (found := group.accuracy(LAST)) is not None]
-    if not told:
+    known = [(group, found) for group in groups if (found := group.accuracy(LAST)) is not None]
+    if not known:
         return f"None of the {plural(len(_runs(groups)), 'run')} has finished yet."
     if len(_pictures(groups)) > 1:
         return f"{plural(len(groups), 'group')} of runs on different pictures: their accuracies cannot be compared."
-    told.sort(key=lambda pair: -pair[1].mean)
+    known.sort(key=lambda pair: -pair[1].mean)
     # A line does not break inside a figure.
     figures = [
-        (group.label, plus_minus(each, "%", digits=1).replace(" ", "\N{NO-BREAK SPACE}")) for group, each in told
+        (group.label, plus_minus(each, "%", digits=1).replace(" ", "\N{NO-BREAK SPACE}")) for group, each in known
     ]
-    deviations = any(each.deviation is not None for _, each in told)
+    deviations = any(each.deviation is not None for _, each in known)
     meaning = " (mean ± one standard deviation over the seeds)" if deviations else ""
-    if len(told) <= NAMED:
+    if len(known) <= NAMED:
         *most, last = [f"{label} {figure}" for label, figure in figures]
         listed = f"{', '.join(most)} and {last}" if most else last
         return f"Test pictures right at the last exit: {listed}{meaning}."
     (best, high), (worst, low) = figures[0], figures[-1]
     return (
-        f"Of {len(told)} groups, {best} has the highest mean accuracy at the last exit, {high}, and {worst} the "
+        f"Of {len(known)} groups, {best} has the highest mean accuracy at the last exit, {high}, and {worst} the "
         f"lowest, {low}{meaning}."
     )
 
@@ -106,39 +106,40 @@ def _pictures(groups: Groups) -> set[tuple[object, ...]]:
 def notes(groups: Groups, absent: Sequence[str] = ()) -> list[str]:
     """What a reader must know of these runs before comparing them: what is missing, and what is not alike."""
     runs = _runs(groups)
-    told: list[str] = []
+    lines: list[str] = []
     if len(_pictures(groups)) > 1:
-        told.append("The groups were tested on different pictures: their accuracies cannot be compared.")
+        lines.append("The groups were tested on different pictures: their accuracies cannot be compared.")
     if absent:
-        told.append(f"Left out, as they have not trained for an epoch yet: {', '.join(absent)}.")
-    told += [
-        f"{run.name} has not finished (epoch {run.summary.epochs} of {run.summary.planned_epochs}): only its accuracy by epoch is shown."
+        lines.append(f"Left out, as they have not trained for an epoch yet: {', '.join(absent)}.")
+    lines += [
+        f"{run.name} has not finished (epoch {run.summary.epochs} of {run.summary.planned_epochs}): only its accuracy "
+        "by epoch is shown."
         for run in runs
         if not run.finished
     ]
     alone = [group.label for group in groups if len(group.finished) == 1]
     if alone:
-        told.append(f"One finished run, and so no deviation and no error bars: {', '.join(alone)}.")
+        lines.append(f"One finished run, and so no deviation and no error bars: {', '.join(alone)}.")
     for group in groups:
         depths = sorted({len(run.macs) for run in group.finished})
         if len(depths) > 1:
-            told.append(
+            lines.append(
                 f"{group.label}: its runs ended with {' or '.join(map(str, depths))} exits; the mean of each exit is "
                 "over the runs that have it, and the last exit is the last of each run."
             )
         if len({run.seed for run in group.runs}) < len(group.runs):
-            told.append(f"{group.label}: some runs share a seed; each counts by itself.")
+            lines.append(f"{group.label}: some runs share a seed; each counts by itself.")
     early = [run for run in runs if run.finished and len(run.macs) > 1]
     without = [run for run in early if run.policy is None and run.unmeasured is None]
     if without:
         names = f"Without a calibrated exit policy: {', '.join(run.name for run in without)}"
         names = "No run has a calibrated exit policy" if len(without) == len(early) else names
-        told.append(f"{names} (ramify calibrate NAME finds one).")
-    told += [f"{run.name}: its policy was not measured ({run.unmeasured})." for run in runs if run.unmeasured]
+        lines.append(f"{names} (ramify calibrate NAME finds one).")
+    lines += [f"{run.name}: its policy was not measured ({run.unmeasured})." for run in runs if run.unmeasured]
     goals = sorted({run.policy.goal for run in runs if run.policy})
     if len(goals) > 1:
-        told.append(f"The policies were calibrated for different goals: {'; '.join(goals)}.")
-    return told
+        lines.append(f"The policies were calibrated for different goals: {'; '.join(goals)}.")
+    return lines
 
 
 FIGURES: tuple[tuple[str, str, Callable[[Group], Spread | None]], ...] = (
@@ -291,11 +292,11 @@ def _static(groups: Groups) -> tuple[str, Markup]:
 def _differences(match: Match, rows: Sequence[Compared]) -> Table:
     lines: list[tuple[Value, ...]] = []
     for row in rows:
-        found, told = row.difference, row.difference.told
+        found, mean = row.difference, row.difference.mean
         if row.unit == "%":
-            words = f"{plus_minus(told, 'points')} points"
+            words = f"{plus_minus(mean, 'points')} points"
         else:
-            words = ("" if told.mean < 0 else "+") + plus_minus(told, row.unit)
+            words = ("" if mean.mean < 0 else "+") + plus_minus(mean, row.unit)
         sides = (plus_minus(group.spread(row.figure), row.unit) for group in (match.grown, match.static))
         over = f"{plural(found.n[0], 'seed')}, paired"
         if not found.paired:

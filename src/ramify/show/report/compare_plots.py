@@ -38,37 +38,37 @@ def mark(group: int) -> Mark:
     return Mark(COLOURS[group % len(COLOURS)], MARKS[place], LETTERS[place])
 
 
-def plus_minus(told: Spread | None, unit: str, digits: int | None = None) -> str:
+def plus_minus(spread: Spread | None, unit: str, digits: int | None = None) -> str:
     """A mean with its deviation; ``unit`` is ``%`` of a share, ``points`` of a difference, ``s``, or ``short``.
 
     Example:
         >>> plus_minus(Spread(0.975, 0.004, 3), "%"), plus_minus(Spread(-0.01, None, 1), "points")
         ('97.50 ± 0.40 %', '-1.00')
     """
-    if told is None:
+    if spread is None:
         return "-"
     if unit == "short":
-        mean = f"{'-' if told.mean < 0 else ''}{short(abs(told.mean))}"
-        return mean if not told.deviation else f"{mean} ± {short(told.deviation)}"
+        mean = f"{'-' if spread.mean < 0 else ''}{short(abs(spread.mean))}"
+        return mean if not spread.deviation else f"{mean} ± {short(spread.deviation)}"
     factor, usual, after = {"%": (100, 2, " %"), "points": (100, 2, ""), "s": (1, 1, " s")}[unit]
     places = usual if digits is None else digits
-    mean = f"{factor * told.mean:{'+' if unit == 'points' else ''}.{places}f}"
-    return f"{mean}{after}" if told.deviation is None else f"{mean} ± {factor * told.deviation:.{places}f}{after}"
+    mean = f"{factor * spread.mean:{'+' if unit == 'points' else ''}.{places}f}"
+    return f"{mean}{after}" if spread.deviation is None else f"{mean} ± {factor * spread.deviation:.{places}f}{after}"
 
 
-def _bars(told: Sequence[Spread], colour: str, factor: float = 1) -> Trace:
+def _bars(spreads: Sequence[Spread], colour: str, factor: float = 1) -> Trace:
     """Error bars of one deviation."""
     return {
         "type": "data",
-        "array": [factor * (each.deviation or 0) for each in told],
+        "array": [factor * (each.deviation or 0) for each in spreads],
         "color": colour,
         "thickness": 1.5,
         "width": 4,
-        "visible": any(each.deviation for each in told),
+        "visible": any(each.deviation for each in spreads),
     }
 
 
-def _points(group: int, x: Sequence[float], told: Sequence[Spread], hover: str, name: str, **more: object) -> Trace:
+def _points(group: int, x: Sequence[float], spreads: Sequence[Spread], hover: str, name: str, **more: object) -> Trace:
     """The means of a group, with their deviations, joined by a line."""
     style = mark(group)
     shown: Trace = {
@@ -76,12 +76,12 @@ def _points(group: int, x: Sequence[float], told: Sequence[Spread], hover: str, 
         "legendgroup": str(group),
         "line": {"color": style.colour, "width": 1.5},
         "marker": {"size": 9, "symbol": style.symbol, "color": style.colour},
-        "error_y": _bars(told, style.colour),
-        "customdata": [[plus_minus(each, "%"), each.n] for each in told],
+        "error_y": _bars(spreads, style.colour),
+        "customdata": [[plus_minus(each, "%"), each.n] for each in spreads],
         **more,
     }
     mode = str(shown.pop("mode", "lines+markers"))
-    return scatter(mode, x, [each.mean for each in told], f"{hover}<extra>%{{fullData.name}}</extra>", **shown)
+    return scatter(mode, x, [each.mean for each in spreads], f"{hover}<extra>%{{fullData.name}}</extra>", **shown)
 
 
 def _plot(name: str, caption: str, table: Table, traces: Sequence[Trace], layout: Trace) -> Markup:
@@ -101,13 +101,13 @@ def exits_plot(groups: Sequence[Group]) -> Markup:
     rows: list[tuple[str, str, float, float | None, int]] = []
     for i, group in enumerate(groups):
         shift = (i - (len(groups) - 1) / 2) * min(0.1, 0.6 / len(groups))
-        means = [(at + shift, exit_, told) for at, exit_ in enumerate(exits) if (told := group.accuracy(exit_))]
-        rows += [(group.label, exit_words(exit_), told.mean, told.deviation, told.n) for _, exit_, told in means]
+        means = [(at + shift, exit_, each) for at, exit_ in enumerate(exits) if (each := group.accuracy(exit_))]
+        rows += [(group.label, exit_words(exit_), each.mean, each.deviation, each.n) for _, exit_, each in means]
         dots = [
             (at, value, plotly_text(f"{run.name}, {exit_words(exit_)}"))
-            for at, exit_, told in means
+            for at, exit_, each in means
             for run in group.finished
-            if told.n > 1 and (value := run.accuracy_at(exit_)) is not None
+            if each.n > 1 and (value := run.accuracy_at(exit_)) is not None
         ]
         traces.append(
             scatter(
@@ -122,7 +122,7 @@ def exits_plot(groups: Sequence[Group]) -> Markup:
             )
         )
         hover = "%{customdata[0]} (n = %{customdata[1]})"
-        traces.append(_points(i, [at for at, _, _ in means], [told for _, _, told in means], hover, group.label))
+        traces.append(_points(i, [at for at, _, _ in means], [each for _, _, each in means], hover, group.label))
     words = [exit_words(exit_) for exit_ in exits]
     layout: Trace = {
         "xaxis": {"tickvals": list(range(len(exits))), "ticktext": words, "range": [-0.5, len(exits) - 0.5]},
@@ -220,18 +220,18 @@ def epochs_plot(groups: Sequence[Group]) -> Markup:
 
 def amount_plot(groups: Sequence[Group], figure: Figure, name: str, axis: str, unit: str, caption: str) -> Markup:
     """A bar for each group, as long as the mean of one figure."""
-    shown = [(i, group, told) for i, group in enumerate(groups) if (told := group.spread(figure)) is not None]
-    spreads = [told for _, _, told in shown]
+    shown = [(i, group, each) for i, group in enumerate(groups) if (each := group.spread(figure)) is not None]
+    spreads = [each for _, _, each in shown]
     places = list(range(len(shown)))
-    labels = [(plotly_text(group.label), plus_minus(told, unit)) for _, group, told in shown]
+    labels = [(plotly_text(group.label), plus_minus(each, unit)) for _, group, each in shown]
     drawn = bars(
-        [told.mean for told in spreads],
+        [each.mean for each in spreads],
         places,
         "%{customdata[0]}: %{customdata[1]} (n = %{customdata[2]})<extra></extra>",
         orientation="h",
         error_x={**_bars(spreads, GREY), "thickness": 2},
         marker_color=[mark(i).colour for i, _, _ in shown],
-        customdata=[[*label, told.n] for label, told in zip(labels, spreads, strict=True)],
+        customdata=[[*label, each.n] for label, each in zip(labels, spreads, strict=True)],
     )
     # The figure stands below the name: inside a short bar there is no room, and beside it lies the error bar.
     names = [f"{label}<br><b>{mean}</b>" for label, mean in labels]
@@ -241,13 +241,13 @@ def amount_plot(groups: Sequence[Group], figure: Figure, name: str, axis: str, u
         "yaxis": {"tickvals": places, "ticktext": names, "range": [len(shown) - 0.5, -0.5]},
         "bargap": 0.45,
     }
-    rows = [(group.label, told.mean, told.deviation, told.n) for _, group, told in shown]
+    rows = [(group.label, each.mean, each.deviation, each.n) for _, group, each in shown]
     return _plot(name, caption, Table(("group", f"mean {axis}", "standard deviation", "n"), rows), [drawn], layout)
 
 
 def reach(rows: Sequence[Compared]) -> float:
     """How far from 0 anything of these differences lies, in points."""
-    ends = [abs(row.difference.told.mean) + (row.difference.told.deviation or 0.0) for row in rows]
+    ends = [abs(row.difference.mean.mean) + (row.difference.mean.deviation or 0.0) for row in rows]
     singles = [abs(value) for row in rows for _, value in row.difference.by_seed]
     return 100 * max([*ends, *singles, 0.0])
 
@@ -255,8 +255,8 @@ def reach(rows: Sequence[Compared]) -> float:
 def difference_plot(match: Match, rows: Sequence[Compared], group: int, limit: float, name: str) -> Markup:
     """Grown less static, in points of accuracy: a row for each exit, on an axis that goes to ``limit`` both ways."""
     style = mark(group)
-    spreads = [row.difference.told for row in rows]
-    singles = [(row.words, *each) for row in rows for each in row.difference.by_seed if row.difference.told.n > 1]
+    spreads = [row.difference.mean for row in rows]
+    singles = [(row.words, *each) for row in rows for each in row.difference.by_seed if row.difference.mean.n > 1]
     traces = [
         scatter(
             "markers",
@@ -269,13 +269,13 @@ def difference_plot(match: Match, rows: Sequence[Compared], group: int, limit: f
         ),
         scatter(
             "markers",
-            [100 * told.mean for told in spreads],
+            [100 * each.mean for each in spreads],
             [row.words for row in rows],
             "%{y}: %{customdata[0]} points<extra></extra>",
             name="mean",
             error_x=_bars(spreads, style.colour, 100),
             marker={"size": 10, "symbol": style.symbol, "color": style.colour},
-            customdata=[[plus_minus(told, "points")] for told in spreads],
+            customdata=[[plus_minus(each, "points")] for each in spreads],
         ),
     ]
     zero = {"type": "line", "xref": "x", "yref": "paper", "x0": 0, "x1": 0, "y0": 0, "y1": 1}
@@ -286,12 +286,12 @@ def difference_plot(match: Match, rows: Sequence[Compared], group: int, limit: f
         "shapes": [{**zero, "line": {"color": GREY, "width": 1.5}}],
     }
     found = [
-        (row.words, told.mean, told.deviation, *row.difference.n, "paired" if row.difference.paired else "unpaired")
-        for row, told in zip(rows, spreads, strict=True)
+        (row.words, each.mean, each.deviation, *row.difference.n, "paired" if row.difference.paired else "unpaired")
+        for row, each in zip(rows, spreads, strict=True)
     ]
     columns = ("answering", "mean difference", "standard deviation", "n grown", "n static", "pairing")
     dots = (
-        " Faint dots: single seeds." if any(row.difference.told.n > 1 and row.difference.paired for row in rows) else ""
+        " Faint dots: single seeds." if any(row.difference.mean.n > 1 and row.difference.paired for row in rows) else ""
     )
     caption = f"To the right of the line {match.grown.label} is more accurate than {match.static.label}.{dots} {BARS}"
     return _plot(name, caption, Table(columns, found), traces, layout)

@@ -112,7 +112,10 @@ def _policy(found: Measured) -> Markup:
     temperatures = rule.temperatures or (1.0,) * rule.exits
     thresholds = [*("never" if each is None else f"{each:.4g}" for each in rule.thresholds), "all"]
     each_exit = zip(thresholds, temperatures, outcome.exits, strict=True)
-    rows = [(i, leaves, f"{heat:.2f}", percent(share)) for i, (leaves, heat, share) in enumerate(each_exit, start=1)]
+    rows = [
+        (i, leaves, f"{temperature:.2f}", percent(share))
+        for i, (leaves, temperature, share) in enumerate(each_exit, start=1)
+    ]
     words = (
         f"By {rule.criterion.replace('_', ' ')}, chosen on {count(found.policy.calibration.pictures)} validation "
         f"pictures. On the {found.part} it gets {percent(outcome.accuracy)} right, "

@@ -74,13 +74,13 @@ def thinking(facts: Facts) -> tuple[str, Markup]:
     body = html("shares", parts) + downloads("overthinking", Table(("kind", "share", "meaning"), shares))
     cases = {name: getattr(found, f"{name}_cases") for name, *_ in KINDS}
     shown = {name: shown_cases(each) for name, each in cases.items()}
-    heat, why = _heat(answers, [case.picture for each in shown.values() for case in each])
-    body += html("missing", why) if heat is None else html("prose", LEGEND)
-    maps = iter(() if heat is None else heat.unbind(dim=1))
-    for name, title, told, none in KINDS:
-        cards = [_card(answers, case, next(maps, None)) for case in shown[name]]
+    maps, why = _heat(answers, [case.picture for each in shown.values() for case in each])
+    body += html("missing", why) if maps is None else html("prose", LEGEND)
+    each_map = iter(() if maps is None else maps.unbind(dim=1))
+    for name, title, order, none in KINDS:
+        cards = [_card(answers, case, next(each_map, None)) for case in shown[name]]
         body += html("heading", title)
-        body += html("prose", told) + html("cases", cards) if cards else html("missing", none)
+        body += html("prose", order) + html("cases", cards) if cards else html("missing", none)
     rows = [
         (
             *(name, picture_name(answers, case.picture), case.exit + 1, case.confidence),
@@ -125,7 +125,7 @@ def shown_exits(exits: int) -> tuple[int, ...]:
     return tuple(round(i * (exits - 1) / (COLUMNS - 1)) for i in range(COLUMNS))
 
 
-def _card(answers: Answers, case: Case, heat: Tensor | None) -> dict[str, object]:
+def _card(answers: Answers, case: Case, looked: Tensor | None) -> dict[str, object]:
     """What the macro ``cases`` shows of a picture."""
     (image,) = answers.test[case.picture : case.picture + 1].images
     sure, said = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
@@ -135,7 +135,7 @@ def _card(answers: Answers, case: Case, heat: Tensor | None) -> dict[str, object
             "colour": exit_colour(i, len(sure)),
             "answer": answers.card.classes[int(said[i])],
             "sure": float(sure[i]),
-            "uri": None if heat is None else png(heated(image, heat[i])),
+            "uri": None if looked is None else png(heated(image, looked[i])),
         }
         for i in shown_exits(len(sure))
     ]

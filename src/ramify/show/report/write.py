@@ -32,7 +32,7 @@ def report(
         out: the file to write; by default ``report.html`` in the folder of the run, ``<runs_dir>/comparison.html``
             for several.
         runs_dir: where runs are looked for by name.
-        progress: told how far a download is, where pictures must be fetched.
+        progress: called with how far a download is, where pictures must be fetched.
 
     Raises:
         InputError: there is no such run, it has no checkpoint yet, or a file in its folder is damaged.

@@ -72,7 +72,7 @@ def network_of(trial: Trial, space: Space) -> str:
 
 def front_sentences(front: Front) -> list[str]:
     """What the table does not say: how many there were, what was saved, what failed."""
-    told: list[str] = []
+    lines: list[str] = []
     counted = len(front.best) + len(front.dominated) + len(front.infeasible)
     limits = ", ".join(constraint.text for constraint in front.space.constraints)
     if counted and len(front.infeasible) == counted:
@@ -82,24 +82,24 @@ def front_sentences(front: Front) -> list[str]:
             for name in sorted(names)
             for values in [[trial.values[name] for trial in front.infeasible]]
         ]
-        told.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
+        lines.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
     elif counted:
         others = f"{plural(len(front.dominated), 'other')} dominated"
         missed = f", {len(front.infeasible)} beyond the constraints ({limits})" if front.infeasible else ""
-        told.append(f"{plural(len(front.best), 'network')} on the front, {others}{missed}")
+        lines.append(f"{plural(len(front.best), 'network')} on the front, {others}{missed}")
     else:
-        told.append("no trial has reached a rung yet")
+        lines.append("no trial has reached a rung yet")
     if front.waiting:
-        told.append(f"{plural(front.waiting, 'trial')} not finished")
+        lines.append(f"{plural(front.waiting, 'trial')} not finished")
     if front.trained:
         less = f", {percent(front.saved)} less than {count(front.full)} without halving" if front.saved > 0 else ""
-        told.append(f"{count(front.trained)} epochs trained{less}")
+        lines.append(f"{count(front.trained)} epochs trained{less}")
     devices = sorted({trial.device for trial in (*front.best, *front.dominated) if trial.device is not None})
     if len(devices) > 1:
-        told.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
+        lines.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
     if front.failed:
-        told.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
-    return told
+        lines.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
+    return lines
 
 
 def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
@@ -127,7 +127,7 @@ def front_csv(front: Front) -> str:
 def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     """The same for programs."""
 
-    def told(trials: Sequence[Trial]) -> list[dict[str, object]]:
+    def records(trials: Sequence[Trial]) -> list[dict[str, object]]:
         return [
             {
                 "trial": trial.number,
@@ -144,9 +144,9 @@ def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[s
         "name": front.name,
         "objectives": list(front.space.names),
         "constraints": [constraint.text for constraint in front.space.constraints],
-        "front": told(front.best),
-        "dominated": told(front.dominated),
-        "infeasible": told(front.infeasible),
+        "front": records(front.best),
+        "dominated": records(front.dominated),
+        "infeasible": records(front.infeasible),
         "failed": [{"trial": trial.number, "reason": trial.failed} for trial in front.failed],
         "unfinished": front.waiting,
         "epochs": front.trained,

@@ -30,7 +30,7 @@ def _points(found: Difference | None) -> tuple[str, str]:
     if found is None:
         return "", ""
     low, high, p_value = found.interval()
-    mean = f"{100 * found.told.mean:+.2f}"
+    mean = f"{100 * found.mean.mean:+.2f}"
     if low is None or high is None:
         return mean, "-"
     return f"{mean} [{100 * low:+.2f}, {100 * high:+.2f}]", "-" if p_value is None else f"{p_value:.2g}"
@@ -82,7 +82,7 @@ def group_csv(groups: Sequence[Group]) -> str:
                 continue
             gap = None if group is groups[0] else difference(group, groups[0], accuracy_of(exit_))
             figures = [found.mean, found.deviation, found.n, macs and macs.mean, kept and kept.mean]
-            compared = [gap.told.mean, *gap.interval(), min(gap.n), gap.test] if gap else [None] * 6
+            compared = [gap.mean.mean, *gap.interval(), min(gap.n), gap.test] if gap else [None] * 6
             rows.append([group.label, seeds, exit_words(exit_), *figures, *compared])
     return csv_lines(columns, rows)
 

@@ -101,12 +101,12 @@ def compaction_sentence(receipt: Receipt) -> str:
     """What compaction gave in one sentence; "faster" is said only of what was measured to be."""
     if receipt.removed == 0:
         return "nothing was taken out, as no channel is dead: masked weights alone make nothing faster here"
-    told = f"{plural(receipt.removed, 'channel')} taken out, logits differ by at most {receipt.difference:.1g}"
+    removed = f"{plural(receipt.removed, 'channel')} taken out, logits differ by at most {receipt.difference:.1g}"
     gained = [each for each in receipt.latencies if each.ratio > GAIN]
     faster = [f"{each.ratio:.2f} times as fast at batch {each.batch}" for each in gained]
     slow = [f"batch {each.batch}" for each in receipt.latencies if each.ratio <= GAIN]
     gains = "; ".join([*faster, *([f"no faster at {' and '.join(slow)}"] if slow else [])])
-    return f"{told}; {gains}"
+    return f"{removed}; {gains}"
 
 
 def sentence(summary: Summary) -> str:

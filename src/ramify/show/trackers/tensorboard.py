@@ -1,7 +1,7 @@
 """TensorBoard logs of a run, written while it goes on: ``tensorboard --logdir runs`` shows every run side by side.
 
 The records are written at once, in the thread of the run, and no file stays open between two events: what fails, fails
-where it can be told, and a run that is killed leaves logs that are whole up to the epoch before.
+where the run can say so, and a run that is killed leaves logs that are whole up to the epoch before.
 """
 
 import importlib
@@ -85,7 +85,7 @@ class TensorBoardLog:
         if isinstance(event, Started):
             self._begin(event)
             return
-        told: list[Proto] = []
+        summaries: list[Proto] = []
         if isinstance(event, Grew):
             self._weights += event.growth.weights
         elif isinstance(event, Widened):
@@ -93,17 +93,17 @@ class TensorBoardLog:
         elif isinstance(event, Pruned):
             self._weights += event.pruning.after - event.pruning.before
         elif isinstance(event, EpochDone):
-            told += _made("scalar", "network/weights_kept", self._weights)
+            summaries += _made("scalar", "network/weights_kept", self._weights)
             if self._changed or event.epoch == event.epochs:
-                told.append(_image("network", network_picture(event, self._planned)))
+                summaries.append(_image("network", network_picture(event, self._planned)))
             self._changed = False
         elif isinstance(event, Finished):
-            told.append(_made("hparams", {}, {})[2])
+            summaries.append(_made("hparams", {}, {})[2])
         sentence = sentence_of(event)
         if sentence is not None:
-            told += _made("text", "changes", f"epoch {_epoch(event)}: {sentence}")
+            summaries += _made("text", "changes", f"epoch {_epoch(event)}: {sentence}")
             self._changed = True
-        self._write(_epoch(event), told, scalars(event))
+        self._write(_epoch(event), summaries, scalars(event))
 
     def _begin(self, event: Started) -> None:
         self._place = self._folder or Path(event.folder) / FOLDER
