@@ -70,19 +70,27 @@ def _panel(panel: "Axes", bench: Bench, threads: int, batch: int) -> None:
 
 def _mark(panel: "Axes", each: Timing, lane: int, exits: int) -> None:
     """One contestant: its median, the middle half of its rounds, and what it is."""
-    x, words = each.milliseconds, {"va": "center", "fontweight": "bold"}
+    x = each.milliseconds
     if each.exit is None:
-        y, colour, marker, size, order = lane + _BELOW, INK, "D", 30, 4.5
-        place = (max(x, each.high), y)
-        panel.annotate(
-            times(each.speedup), place, (6, 0), textcoords="offset points", fontsize=8, color=INK, zorder=6, **words
-        )
+        text, y, colour, marker, size, order = times(each.speedup), lane + _BELOW, INK, "D", 30, 4.5
+        place, across = (6, 0), "left"
     else:
         # A number stands above its own disc, and below the next.
         order = 4 + each.exit / exits
-        y, colour, marker, size = float(lane), exit_colour(each.exit, exits), "o", 95
-        number = str(each.exit + 1)
-        panel.annotate(number, (x, y), ha="center", fontsize=7, color="white", zorder=order + 0.01, **words)
-    bar = {"color": colour, "linewidth": 1.6, "alpha": 0.6, "solid_capstyle": "butt", "zorder": order}
-    panel.plot([each.low, each.high], [y, y], **bar)
+        text, y, colour, marker, size = str(each.exit + 1), float(lane), exit_colour(each.exit, exits), "o", 95
+        place, across = (0, 0), "center"
+    panel.annotate(
+        text,
+        (max(x, each.high) if each.exit is None else x, y),
+        place,
+        textcoords="offset points",
+        ha=across,
+        va="center",
+        fontsize=8 if each.exit is None else 7,
+        fontweight="bold",
+        color=INK if each.exit is None else "white",
+        zorder=6 if each.exit is None else order + 0.01,
+    )
+    bar = [each.low, each.high]
+    panel.plot(bar, [y, y], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
     panel.scatter([x], [y], s=size, marker=marker, color=colour, edgecolors="white", linewidths=0.8, zorder=order)

@@ -9,7 +9,7 @@ from ramify.run.readback import Answers
 from ramify.show.report.facts import Facts, known
 from ramify.show.report.page import html
 from ramify.show.report.pictures import png, side
-from ramify.show.report.plot import Table, Trace, downloads, plot, plotly_text
+from ramify.show.report.plot import Table, Trace, Value, downloads, plot, plotly_text
 from ramify.show.words import count, percent
 
 SHOWN = 12
@@ -114,7 +114,9 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
     )
     if many:
         caption += " There are too many classes to draw every exit; ramify evaluate --csv writes all of them."
-    rows = [(each.title, name, *row) for each in drawn for name, row in zip(names, each.matrix, strict=True)]
+    rows: list[tuple[Value, ...]] = [
+        (each.title, name, *row) for each in drawn for name, row in zip(names, each.matrix, strict=True)
+    ]
     return plot("confusion-matrix", caption, Table(("answered by", "true class", *names), rows), traces, layout)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
-from ramify.show.report.facts import Change, Facts
+from ramify.show.report.facts import Facts
 from ramify.show.report.page import html
 from ramify.show.report.plot import (
     ACCENT,
@@ -20,7 +20,7 @@ from ramify.show.report.plot import (
     plotly_text,
     scatter,
 )
-from ramify.show.words import change_words, duration, percent
+from ramify.show.words import Change, change_words, duration, percent
 
 LISTED = 12
 """Changes that are listed at once; of more, the list is folded away."""

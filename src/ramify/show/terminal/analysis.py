@@ -85,7 +85,7 @@ def exit_table(analysis: Analysis) -> Table:
     """What each exit is worth, alone and averaged with those before it, and what it costs."""
     times = analysis.milliseconds
     columns = ["exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *_latency_head(analysis)]
-    rows = [
+    rows: list[list[str | Text]] = [
         [
             *(str(i + 1), bold(percent(accuracy)), percent(analysis.averaged[i])),
             *(percent(analysis.reliability[i].error), short(analysis.macs[i])),

@@ -71,7 +71,7 @@ def _figures_table(classes: Sequence[ClassFigures]) -> Table:
 def matrix_table(results: ClassResults) -> RenderableType:
     """The confusion matrix, a row for each true class."""
     names = [each.name for each in results.classes]
-    rows = [
+    rows: list[list[str | Text]] = [
         [
             name,
             *(

@@ -173,8 +173,8 @@ def plot_front(front: Front, path: Path) -> None:
     entries = {
         label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    style = {"loc": "outside lower center", "ncols": max(1, len(entries)), "frameon": False, "fontsize": 9}
-    drawing.legend(list(entries.values()), list(entries), **style)
+    handles, columns = list(entries.values()), max(1, len(entries))
+    drawing.legend(handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     save(drawing, path)
 
 
@@ -198,8 +198,8 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
     best = sorted(front.best, key=lambda trial: _at(trial, x))
     if best:
         steps = _staircase(front, x, y)
-        line = {"drawstyle": "steps-post", "color": BLUE, "linewidth": 1.2, "alpha": 0.45, "zorder": 3}
-        panel.plot([_at(trial, x) for trial in steps], [_at(trial, y) for trial in steps], **line)
+        at = [_at(trial, x) for trial in steps], [_at(trial, y) for trial in steps]
+        panel.plot(*at, drawstyle="steps-post", color=BLUE, linewidth=1.2, alpha=0.45, zorder=3)
         here = {trial.number for trial in steps}
         for inside, fill, label in (
             (True, BLUE, "front (number of the trial)"),
@@ -210,9 +210,11 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
                 points = [_at(trial, x) for trial in some], [_at(trial, y) for trial in some]
                 panel.scatter(*points, s=42, facecolor=fill, edgecolors=BLUE, linewidths=1.3, label=label, zorder=4)
         # The line comes from below and leaves to the right: above to the left there is room.
-        beside = {"textcoords": "offset points", "ha": "right", "fontsize": 8, "color": BLUE, "zorder": 5}
         for trial in best:
-            panel.annotate(str(trial.number), (_at(trial, x), _at(trial, y)), (-4, 4), **beside)
+            number, spot = str(trial.number), (_at(trial, x), _at(trial, y))
+            panel.annotate(
+                number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5
+            )
     if x in NAMES and x != "accuracy":
         log_axis(panel, "" if x == "latency" else "short")
     for constraint in front.space.constraints:

@@ -44,7 +44,7 @@ def exit_table(exits: Sequence[ExitSummary]) -> Table:
     """Accuracy and cost of each exit."""
     celled = exits[-1].cells > 0
     columns = ["exit", "cells", "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3"]
-    rows = [
+    rows: list[list[str | Text]] = [
         [
             *(str(i), str(each.cells), count(each.parameters), count(each.kept), short(each.macs)),
             percent(each.valid.top1 if each.valid else None),
