@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,59 +69,51 @@ class Found(NamedTuple):
     exits: Tensor
 
 
-class Engine(Protocol):
-    """One network in one engine."""
+@dataclass(frozen=True)
+class Engine:
+    """One network in one engine.
 
-    def ready(self, images: Tensor) -> Tensor:
-        """``images`` float32 ``[B, C, H, W]`` in [0, 1], laid out as this engine reads them fastest."""
-        ...
+    Attributes:
+        ready: gives images float32 ``[B, C, H, W]`` in [0, 1] in the memory format that this engine reads fastest.
+        at_exit: of such images and an exit, from 0, gives its logits ``[B, classes]``; no stage behind it is computed.
+        by_policy: gives the answers, each from the exit where its picture leaves.
+    """
 
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        """The logits ``[B, classes]`` of one exit, from 0; no stage behind it is computed."""
-        ...
-
-    def by_policy(self, images: Tensor) -> Found:
-        """The answers, each from the exit where its picture leaves."""
-        ...
+    ready: Callable[[Tensor], Tensor]
+    at_exit: Callable[[Tensor, int], Tensor]
+    by_policy: Callable[[Tensor], Found]
 
 
-class TorchEngine:
+def torch_engine(network: Branching, policy: Policy) -> Engine:
     """A network in PyTorch on the processor, with as many threads as the process has."""
+    network.eval()
 
-    def __init__(self, network: Branching, policy: Policy) -> None:
-        self._network = network.eval()
-        self._policy = policy
-
-    def ready(self, images: Tensor) -> Tensor:
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        network = self._network
+    def at_exit(images: Tensor, exit_: int) -> Tensor:
         with torch.inference_mode():
             if not isinstance(network, Folded) or len(images) <= network.piece:
                 return up_to(network, images, exit_ + 1)
             return torch.cat([up_to(network, some, exit_ + 1) for some in images.split(network.piece)])
 
-    def by_policy(self, images: Tensor) -> Found:
-        found = self._network.predict(images, self._policy)
+    def by_policy(images: Tensor) -> Found:
+        found = network.predict(images, policy)
         return Found(found.classes, found.exits)
 
+    return Engine(lambda images: images.contiguous(memory_format=torch.channels_last), at_exit, by_policy)
 
-class OnnxEngine:
+
+def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
     """An exported network in ONNX Runtime."""
+    runtime = Runtime(folder, threads, threshold)
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def ready(self, images: Tensor) -> Tensor:
-        return images.contiguous()
-
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        return torch.from_numpy(self._runtime.logits(images.numpy(), exit_ + 1)[exit_])
-
-    def by_policy(self, images: Tensor) -> Found:
-        found = self._runtime.predict(images.numpy())
+    def by_policy(images: Tensor) -> Found:
+        found = runtime.predict(images.numpy())
         return Found(torch.from_numpy(found.classes), torch.from_numpy(found.exits))
+
+    return Engine(
+        Tensor.contiguous,
+        lambda images, exit_: torch.from_numpy(runtime.logits(images.numpy(), exit_ + 1)[exit_]),
+        by_policy,
+    )
 
 
 @dataclass(frozen=True)
@@ -184,11 +176,11 @@ def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iter
     with tempfile.TemporaryDirectory(prefix="ramify-bench-") as folder:
         if subject.network is not None:
             network, policy = subject.network
-            openers["eager"] = lambda _: TorchEngine(fold(network), policy)
-            openers["plain"] = lambda _: TorchEngine(network, policy)
-            openers["compiled"] = lambda _: TorchEngine(compiled(network), policy)
+            openers["eager"] = lambda _: torch_engine(fold(network), policy)
+            openers["plain"] = lambda _: torch_engine(network, policy)
+            openers["compiled"] = lambda _: torch_engine(compiled(network), policy)
         for name, exported in _exports(subject, able, calibration, Path(folder)).items():
-            openers[name] = partial(_open_onnx, exported, subject.threshold)
+            openers[name] = partial(onnx_engine, exported, subject.threshold)
         yield {name: openers[name] for name in able}, left_out
 
 
@@ -221,10 +213,6 @@ def open_engines(openers: Openers, threads: int, pictures: Tensor) -> tuple[dict
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:200] or type(error).__name__
-
-
-def _open_onnx(folder: Path, threshold: float | None, threads: int) -> Engine:
-    return OnnxEngine(Runtime(folder, threads, threshold))
 
 
 def compiled(network: Branching) -> Folded:
