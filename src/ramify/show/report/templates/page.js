@@ -16,7 +16,6 @@
       title: { font: { color: muted, size: 13 }, standoff: 10 }, automargin: true, fixedrange: narrow.matches,
     };
     return { layout: {
-      height: narrow.matches ? 320 : 400,
       margin: { l: 56, r: 16, t: 16, b: 48 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -42,7 +41,9 @@
     for (const note of layout.annotations || []) {
       if (note.name === "change" && narrow.matches) note.text = note.text.replace(/ [^<]*/g, "");
     }
-    return Plotly.react(figure.querySelector(".canvas"), data, { ...layout, template: template() }, options);
+    // A height in the template would not stop plotly from sizing the plot by itself.
+    const shown = { height: narrow.matches ? 320 : 400, ...layout, template: template() };
+    return Plotly.react(figure.querySelector(".canvas"), data, shown, options);
   }
 
   const figures = [...document.querySelectorAll("figure.plot")];
