@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup run test quick lint audit format clean
+.PHONY: setup run test quick nightly lint audit format clean
 
 setup: $(INSTALLED)
 
@@ -38,6 +38,10 @@ test: lint
 
 quick: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
+
+# Every kill, every damaged byte, and twenty times as many random examples.
+nightly: lint
+	RAMIFY_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -28,7 +28,7 @@ from ramify.training.allocator import keep_freed_memory
 keep_freed_memory()
 from ramify.config.read import read_configs
 from ramify.run.events import StepDone
-from ramify.training.loop import train
+from ramify.training.run import train
 from ramify.show.trackers.registry import trackers
 
 class Stepped(Exception):

@@ -1,5 +1,6 @@
 """What many tests share: a run small enough to train in a blink, and the command line in-process."""
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +19,13 @@ from ramify.data.digits import load_digits
 from ramify.exporting.write import Export, export
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
-from ramify.training.loop import train
+from ramify.training.run import train
 
 # A timing is never a test: a busy machine must not fail one.
-settings.register_profile("ramify", deadline=None)
+NIGHTLY = os.environ.get("RAMIFY_NIGHTLY") == "1"
+"""Whether every kill, every damaged byte and many random examples are tried (``make nightly``), or a sample of them."""
+
+settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 25)
 settings.load_profile("ramify")
 
 TINY = (

@@ -27,7 +27,8 @@ from ramify.run.events import Event, Started, StepDone
 from ramify.run.readback import describe
 from ramify.search.study import open_search
 from ramify.show.report.facts import read_facts
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
+from tests.conftest import NIGHTLY
 from tests.search.quick import finish, record
 from tests.training.test_kills import configured
 
@@ -147,7 +148,7 @@ def test_no_damage_changes_anything_in_silence(subjects: list[Subject], tmp_path
         expected = subject.read(copy)
         files = sorted(path.relative_to(subject.folder) for path in subject.folder.rglob("*") if path.is_file())
         files = [each for each in files if (subject.folder / each).stat().st_size]
-        for number in range(subject.count):
+        for number in range(subject.count if NIGHTLY else subject.count // 5):
             shutil.rmtree(copy)
             shutil.copytree(subject.folder, copy)
             damage, name = (flip, cut, edit)[number % 3], files[number // 3 % len(files)]
@@ -163,4 +164,4 @@ def test_no_damage_changes_anything_in_silence(subjects: list[Subject], tmp_path
                 found["harmless" if seen == expected else f"{damage.__name__} of {copy.name}/{name} in silence"] += 1
     print(dict(found))  # noqa: T201 - the figure
     assert found.keys() == {"noticed", "harmless"}
-    assert sum(found.values()) == 500
+    assert sum(found.values()) >= (500 if NIGHTLY else 95)

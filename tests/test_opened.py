@@ -9,7 +9,7 @@ import torch
 import ramify
 from ramify.answer.predict import Predicted
 from ramify.errors import CheckpointError, InputError
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 from tests.data.making import encoded
 

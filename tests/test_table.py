@@ -12,6 +12,7 @@ from ramify.errors import ConfigError
 from ramify.files import write_atomic
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
+from tests.conftest import edit_config
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,6 @@ def test_a_run_of_another_preset_is_not_published(table: ModuleType, tmp_path: P
     assert len(row.exits) == 4
     assert row.policy is not None
     assert table.trained(job, tmp_path, 0.005).exits == row.exits  # read, not trained again
-    path = tmp_path / job.name / "config.yaml"
-    write_atomic(path, path.read_bytes().replace(b"momentum: 0.9", b"momentum: 0.8"))
+    edit_config(tmp_path / job.name, "momentum: 0.9", "momentum: 0.8")
     with pytest.raises(ConfigError, match=r"train\.momentum 0\.8; accepted: 0\.9"):
         table.trained(job, tmp_path, 0.005)

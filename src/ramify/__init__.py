@@ -77,8 +77,8 @@ if TYPE_CHECKING:
     from ramify.run.saved import load_policy as load_policy
     from ramify.run.saved import save as save
     from ramify.show.report.write import report as report
-    from ramify.training.loop import resume as resume
-    from ramify.training.loop import train as train
+    from ramify.training.run import resume as resume
+    from ramify.training.run import train as train
 
 _HOME = {
     "ramify.config.rules": (
@@ -115,7 +115,7 @@ _HOME = {
     "ramify.run.evaluate": ("all_logits", "evaluate"),
     "ramify.run.readback": ("describe",),
     "ramify.run.saved": ("load", "load_policy", "save"),
-    "ramify.training.loop": ("resume", "train"),
+    "ramify.training.run": ("resume", "train"),
     "ramify.show.report.write": ("report",),
     "ramify.answer.answerer": ("answerer",),
     "ramify.bench.measure": ("Bench", "benchmark"),

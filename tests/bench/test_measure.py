@@ -26,7 +26,7 @@ from ramify.errors import InputError
 from ramify.exporting.graphs import plain
 from ramify.exporting.onnx import to_stages
 from ramify.run.evaluate import to_float
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 
 CONFIG = ("network.kind=full_ic", "network.structure=[1,0]", "train.epochs=2", "name=timed")

@@ -118,9 +118,9 @@ def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: Comman
     assert Path("runs/mine-compact/compact/model.safetensors").exists()
 
 
-def test_a_keep_ratio_that_kills_a_layer_stops_the_run(ramify: CommandLine) -> None:
+def test_a_keep_ratio_that_would_kill_a_layer_is_refused(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "prune.enabled=true", "prune.epochs=[1]", "prune.keep_ratio=0.001", "name=mine")
-    assert_refused(answer, "would die; accepted: at least 0.0")
+    assert_refused(answer, "prune.keep_ratio: got 0.001")
 
 
 def test_resume_of_a_finished_run_tells_its_figures(ramify: CommandLine) -> None:

@@ -13,7 +13,7 @@ from ramify.config.rules import Config, resolve
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
 from ramify.run.folder import read_lines
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.data.making import encoded, write_tree
 
 HOUSE = Path(__file__).parents[2]
@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_presets_are_those_that_are_known() -> None:
-    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "small-50k", "tiny-20k", *PUBLISHED}
+    known = {"compact-100k", "cpu-10min", "cpu-cifar", "digits", "gnap-158k", "small-50k", "tiny-20k", *PUBLISHED}
     known |= {"photos", "photos-pretrained"}
     assert all(0 < len(purpose(preset)) < 150 for preset in PRESETS)
     assert {preset.stem for preset in PRESETS} == known

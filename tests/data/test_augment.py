@@ -4,8 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from ramify.data.augment import augment, augmentation, batches
+from ramify.data.augment import Border, augment, augmentation, batches
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -40,6 +41,19 @@ def test_every_result_is_a_shift_or_a_mirrored_shift(shape: tuple[int, int, int]
     assert {mirrored for _, _, mirrored in found} == {False, True}
     assert max(down for down, _, _ in found) == reach
     assert min(right for _, right, _ in found) == -reach
+
+
+@pytest.mark.parametrize("border", ["reflect", "edge"])
+def test_a_border_moves_in_what_the_picture_has(border: Border) -> None:
+    images = torch.randint(1, 256, (30, 1, 8, 10), dtype=torch.uint8, generator=seeded())
+    mode = {"reflect": "reflect", "edge": "replicate"}[border]
+    wide = F.pad(images.float(), (3, 3, 3, 3), mode=mode).to(torch.uint8)
+    found = set()
+    for before, after in zip(wide, augment(images, "crop", seeded(1), 3, border), strict=True):
+        ways = [(y, x) for y in range(7) for x in range(7) if torch.equal(after, before[:, y : y + 8, x : x + 10])]
+        assert len(ways) == 1
+        found.add(ways[0])
+    assert {min(y for y, _ in found), max(x for _, x in found)} == {0, 6}
 
 
 def test_crop_never_mirrors() -> None:

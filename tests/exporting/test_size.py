@@ -8,7 +8,7 @@ from ramify.data.sources import load_pictures
 from ramify.exporting.size import int8_bytes
 from ramify.exporting.write import export
 from ramify.run.checkpoint import read_model
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 

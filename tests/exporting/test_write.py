@@ -19,7 +19,7 @@ from ramify.exporting.graphs import plain
 from ramify.exporting.write import Export, export, spread
 from ramify.ops.exits.policy import follow
 from ramify.run.saved import load, load_policy
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ from ramify.errors import ConfigError
 from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.cells.base import Squeeze
 from ramify.nn.cells.bottleneck import EXPANSION
+from ramify.nn.cells.pooling import PoolingCell
 from ramify.nn.masked import MaskedConv2d, masked_layers
 
 SQUEEZED = [name for name, cell in CELLS.items() if cell.squeezing]
@@ -48,7 +49,7 @@ def test_a_cell_gives_the_map_that_its_plan_says(
     cell = CELLS[name](plan)
     output = cell(torch.randn(2, channels[0], *size))
     assert output.shape == (2, channels[2], *output_size(plan, *size))
-    if name not in ("preactivation", "compact"):  # what it gives meets its ReLU in the next cell, or nowhere
+    if name not in ("preactivation", "compact", "pooling"):  # what it gives meets its ReLU in the next cell, or nowhere
         assert (output >= 0).all()
     output.sum().backward()
     assert all(parameter.grad is not None for parameter in cell.parameters())
@@ -152,6 +153,16 @@ def test_a_plain_cell_pools_where_it_strides() -> None:
     x = torch.rand(2, 2, 8, 8)
     assert torch.equal(other(x), F.max_pool2d(one(x), 2))
     assert other(torch.rand(2, 2, 1, 1)).shape == (2, 3, 1, 1)
+
+
+def test_a_pooling_cell_starts_as_an_identity_and_pools_behind_its_first_layer() -> None:
+    cell = PoolingCell(CellPlan(3, 5, 5, stride=2, area=49)).eval()
+    x = torch.randn(2, 3, 7, 7)
+    torch.testing.assert_close(cell.conv1(x)[:, :3], x)
+    pooled = F.max_pool2d(cell.conv1(x), 2)
+    expected = F.gelu(cell.norm2(cell.conv2(F.gelu(cell.norm1(pooled)))))
+    torch.testing.assert_close(cell(x), expected)
+    assert PoolingCell(CellPlan(3, 5, 5, stride=2))(x[..., :1, :1]).shape == (2, 5, 1, 1)
 
 
 def test_a_separable_cell_filters_each_channel_by_itself() -> None:

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ramify.config.keys import Head
-from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, Grid, PooledHead, hidden_channels
+from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, GlobalHead, Grid, PooledHead, hidden_channels
 
 
 def test_the_keys_offer_every_exit() -> None:
@@ -31,7 +31,12 @@ def test_an_exit_reads_each_place_of_its_grid_in_each_channel(name: str, grid: G
     head = EXITS[name](5, 7, grid)
     of_its_own = {"mixed": 1, "normed": 2 * 5}
     if name in ONE_PIXEL:
-        own = {"global": 5 * 7 + 7 + 1, "conv": 5 * HIDDEN + 2 * HIDDEN + HIDDEN * 7 + 7 + 1}
+        own = {
+            "global": 5 * 7 + 7 + 1,
+            "conv": 5 * HIDDEN + 2 * HIDDEN + HIDDEN * 7 + 7 + 1,
+            "both": 2 * 5 * 7 + 7,
+            "scaled": 5 * 7 + 7,
+        }
         assert sum(each.numel() for each in head.parameters()) == own[name]
         return
     assert sum(each.numel() for each in head.parameters()) == 5 * grid[0] * grid[1] * 7 + 7 + of_its_own.get(name, 0)
@@ -45,6 +50,16 @@ def test_mixed_pooling_is_what_the_paper_says(share: float) -> None:
     x = torch.randn(2, 2, 8, 8)
     expected = share * F.max_pool2d(x, 2) + (1 - share) * F.avg_pool2d(x, 2)
     torch.testing.assert_close(head.pool(x), expected)
+
+
+def test_the_heads_of_one_pixel_read_means_and_maxima() -> None:
+    x = torch.randn(2, 3, 8, 5)
+    mean, highest = x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)
+    both, scaled = EXITS["both"](3, 4, (4, 4)), EXITS["scaled"](3, 4, (4, 4))
+    assert isinstance(both, GlobalHead)
+    assert isinstance(scaled, GlobalHead)
+    torch.testing.assert_close(both(x), both.linear(torch.cat((mean, highest), dim=1)))
+    torch.testing.assert_close(scaled(x), scaled.linear(highest) / 9)
 
 
 def test_a_normed_exit_reads_what_batch_norm_and_relu_leave() -> None:

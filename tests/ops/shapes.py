@@ -22,6 +22,7 @@ SHAPES: dict[str, dict[str, object]] = {
     "cascade": {"channels": 6, "cascade": True},
     "sums": {"channels": (4, 6), "exit_reads": "sum"},
     "dense sums": {"kind": "dense", "channels": 4, "exit_reads": "sum"},
+    "speed": {"stem": "whitened", "cell": "pooling", "channels": (24, 6, 8), "exit": "both", "final": "scaled"},
     "depthwise sums": {"cell": "depthwise", "channels": (6, 8), "squeeze": 0.25, "exit_reads": "sum"},
 }
 

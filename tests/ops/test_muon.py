@@ -10,7 +10,7 @@ from ramify.nn.network import Network
 from ramify.ops.growing.grow import grow
 from ramify.ops.growing.widen import widen
 from ramify.ops.loss import exit_losses
-from ramify.ops.muon import Muon, orthogonal
+from ramify.ops.muon import LINEAR_RATE, REST_MOMENTUM, Muon, NormedMuon, orthogonal
 from ramify.ops.pruning.channels import channels, mask_channels, owner, silence
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
@@ -104,6 +104,35 @@ def test_masked_weights_stay_zero_and_unmasked_ones_learn() -> None:
         assert not optimizer.state[layer.weight]["momentum_buffer"][~layer.mask].any()
         # A weight behind a dead path has no gradient and may rest; the rest must not.
         assert name.startswith("stages.2") or bool((layer.weight != before[name])[layer.mask].any())
+
+
+def test_normed_muon_keeps_the_norm_of_convolutions_and_moves_the_rest_by_sgd() -> None:
+    network = Network(CONFIG, stages=3, seed=0)
+    optimizer = NormedMuon(parameter_groups(network, 0.0), lr=0.01, momentum=0.6)
+    linear, norm = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))
+    other = [nn.Parameter(each.detach().clone()) for each in (linear, norm)]
+    own = NormedMuon([linear, norm], lr=0.01)
+    groups: list[dict[str, object]] = [{"params": other[:1], "lr": 0.01 * LINEAR_RATE}, {"params": other[1:]}]
+    sgd = torch.optim.SGD(
+        groups,
+        lr=0.01,
+        momentum=REST_MOMENTUM,
+        nesterov=True,
+    )
+    for step in range(3):
+        for each, twin in zip((linear, norm), other, strict=True):
+            each.grad = torch.full_like(each, step + 1.0)
+            twin.grad = each.grad.clone()
+        own.step()
+        sgd.step()
+    torch.testing.assert_close((linear, norm), tuple(other))
+    prune(network, 0.5, "magnitude", optimizer=optimizer)
+    learn(network, optimizer, 3)
+    assert revived(network) == 0
+    for layer in masked_layers(network).values():
+        if layer.weight.dim() > 2:
+            length = float(torch.linalg.vector_norm(layer.weight.detach()))
+            assert length == pytest.approx(len(layer.weight) ** 0.5, rel=0.02)
 
 
 def test_a_newcomer_gets_groups_and_state_and_the_others_keep_theirs() -> None:

@@ -15,7 +15,7 @@ from ramify.run.folder import read_lines
 from ramify.run.pictures import deal
 from ramify.run.readback import remeasure
 from ramify.run.saved import load, load_policy
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 
 

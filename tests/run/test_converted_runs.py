@@ -12,7 +12,7 @@ from ramify.run.derive import converted_config
 from ramify.run.events import EpochDone, Event, Started
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import CommandLine, tiny
 
 FAST = ("train.epochs=3", "train.milestones=[2]")

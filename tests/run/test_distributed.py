@@ -23,7 +23,7 @@ from ramify.run.distributed import ALONE, checksum, together
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import edit_config, tiny
 
 COMMON = """

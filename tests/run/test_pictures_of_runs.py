@@ -20,8 +20,8 @@ from ramify.run.events import EpochDone, Event, Started, StoppedEarly
 from ramify.run.measuring import pictures_to_measure
 from ramify.run.pictures import parts_of_run
 from ramify.run.readback import remeasure
-from ramify.training.loop import resume, train
 from ramify.training.prepare import prepare
+from ramify.training.run import resume, train
 from tests.conftest import CommandLine, tiny
 
 PHOTOS = Path("photos")

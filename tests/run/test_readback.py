@@ -12,7 +12,7 @@ from ramify.errors import ConfigError, InputError
 from ramify.run.events import EpochDone, Event
 from ramify.run.readback import describe, remeasure
 from ramify.run.saved import load
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 

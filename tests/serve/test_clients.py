@@ -25,7 +25,7 @@ from ramify.errors import InputError
 from ramify.serve import connections
 from ramify.serve.guard import Origins
 from ramify.serve.server import app
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 from tests.serve.serving import BOUNDARY, ask, form, picture, running
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 from tests.serve.serving import picture
 from tests.show.report.browser import chromium, needs_chromium

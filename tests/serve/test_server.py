@@ -37,7 +37,7 @@ from ramify.serve.guard import Hosts
 from ramify.serve.run import hosts_of, listening
 from ramify.serve.server import Limits, app
 from ramify.serve.upload import file_name
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import CommandLine, edit_config, tiny
 from tests.serve.serving import BOUNDARY, FORM, Reply, ask, form, huge_header, picture, running
 

@@ -14,7 +14,7 @@ from ramify.errors import ConfigError, InputError
 from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import default_name
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 
 CODE = """
 from pathlib import Path

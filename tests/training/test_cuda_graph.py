@@ -12,7 +12,7 @@ from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.training.cuda_graph import WARM_UP, Body, Recorder
-from ramify.training.loop import train
+from ramify.training.run import train
 from ramify.training.state import State
 from ramify.training.step import Step
 from tests.conftest import tiny

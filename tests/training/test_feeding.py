@@ -31,6 +31,29 @@ def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -
     return Feeder(chosen, epoch, MEAN, batch(), [torch.arange(10)]).feed(mine, share)
 
 
+def test_alternating_flips_mirror_every_picture_in_every_second_epoch() -> None:
+    still = ("data.shift=1", "data.border=edge", "data.flip=alternating")
+    plain = to_float(batch().images)[:, :, 1:-1, 1:-1]
+    mirrored = []
+    for epoch in (1, 2, 3):
+        found = fed(config(*still), epoch).images
+        fits = [
+            {
+                bool(flip)
+                for flip in (False, True)
+                for y in range(3)
+                for x in range(3)
+                if torch.equal(whole[:, y : y + 14, x : x + 14], each.flip(-1) if flip else each)
+            }
+            for whole, each in zip(found, plain, strict=True)
+        ]
+        assert all(len(each) == 1 for each in fits)
+        mirrored.append([each.pop() for each in fits])
+    assert mirrored[0] == mirrored[2]
+    assert mirrored[0] == [not each for each in mirrored[1]]
+    assert 0 < sum(mirrored[0]) < 10
+
+
 def test_without_a_recipe_it_is_augmentation_alone() -> None:
     found = fed(config())
     expected = to_float(augment(batch().images, "crop_flip", generator(3, "augment", 1)))

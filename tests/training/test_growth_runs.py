@@ -14,8 +14,8 @@ from ramify.run.events import EpochDone, Event, Grew, GrowthEnded, Widened
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.training.loop import resume, train
 from ramify.training.prepare import prepare
+from ramify.training.run import resume, train
 from ramify.training.state import State, restore
 from tests.conftest import CommandLine, tiny
 

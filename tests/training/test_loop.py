@@ -17,7 +17,8 @@ from ramify.run.evaluate import evaluate
 from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Started, StepDone
 from ramify.run.folder import locked, read_lines, read_summary
 from ramify.run.pictures import deal
-from ramify.training.loop import depth_weighted, train
+from ramify.training.loop import depth_weighted
+from ramify.training.run import train
 from tests.conftest import tiny
 
 
@@ -127,7 +128,8 @@ def test_the_test_pictures_are_read_once_at_the_end(monkeypatch: pytest.MonkeyPa
         reads.append("test" if images.shape == test.images.shape and torch.equal(images, test.images) else "valid")
         return evaluate(network, part, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("ramify.training.loop.evaluate", spy)
+    for module in ("loop", "outcome"):
+        monkeypatch.setattr(f"ramify.training.{module}.evaluate", spy)
     train(config)
     assert reads == ["valid"] * 4 + ["test"]
 

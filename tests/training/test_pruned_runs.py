@@ -17,7 +17,7 @@ from ramify.run.readback import describe, remeasure
 from ramify.run.receipt import Receipt
 from ramify.run.saved import load
 from ramify.show.terminal.tables import compaction_sentence
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import tiny
 
 ITERATIVE = ("prune.enabled=true", "prune.policy=iterative", "prune.keep_ratio=0.6", "prune.min_ratio=0.3")
@@ -57,7 +57,7 @@ def test_masked_weights_are_counted_every_epoch() -> None:
 
 
 def test_a_run_stops_when_a_masked_weight_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ramify.training.loop.revived", lambda network: 7)
+    monkeypatch.setattr("ramify.training.epoch.revived", lambda network: 7)
     with pytest.raises(RunError, match="epoch 1: 7 masked weights are not zero any more"):
         train(tiny(*ITERATIVE, "prune.epochs=[1,3]"))
 

@@ -24,7 +24,7 @@ from ramify.run.folder import read_lines
 from ramify.run.pictures import deal
 from ramify.run.readback import describe
 from ramify.show.terminal.tables import sentence
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import tiny
 from tests.data.making import picture, write_tree
 from tests.training.test_resume import Killed, kill_when, outcome

@@ -14,8 +14,8 @@ from ramify.run.checkpoint import read_model
 from ramify.run.derive import child_config
 from ramify.run.events import EpochDone, Event, Grew, Observer, Pruned, StepDone, Widened
 from ramify.run.folder import read_lines
-from ramify.training.loop import resume, train
 from ramify.training.regrowing import Moves
+from ramify.training.run import resume, train
 from ramify.training.state import begin
 from tests.conftest import CommandLine, tiny
 from tests.training.test_resume import Killed, kill_when, outcome
@@ -32,7 +32,7 @@ def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Branching]:
         states.append(begin(*arguments))  # type: ignore[arg-type]
         return states[-1]
 
-    monkeypatch.setattr("ramify.training.loop.begin", spy)
+    monkeypatch.setattr("ramify.training.run.begin", spy)
     return lambda: states[-1].network
 
 

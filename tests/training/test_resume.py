@@ -18,7 +18,7 @@ from ramify.config.read import read_config
 from ramify.errors import CheckpointError, InputError
 from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned, Started, StepDone
 from ramify.run.folder import locked, read_lines
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import TINY, edit_config, tiny
 
 

@@ -10,7 +10,7 @@ from ramify.errors import ConfigError
 from ramify.run.checkpoint import read_model
 from ramify.run.events import EpochDone, Event
 from ramify.run.saved import load
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 

@@ -7,7 +7,7 @@ import torch
 
 from ramify.run.events import EpochDone, Event
 from ramify.run.saved import load
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 CHANGES = ("growth.plan=[deeper,wider,deeper]", "growth.epochs=[2,3,5]", "train.epochs=6", "growth.init=identity")

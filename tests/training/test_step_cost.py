@@ -15,8 +15,8 @@ from ramify.ops.exits.policy import Policy
 from ramify.run.distributed import ALONE
 from ramify.run.events import Event, StepDone
 from ramify.training.distillation import Guidance
-from ramify.training.loop import train
 from ramify.training.prepare import prepare
+from ramify.training.run import train
 from ramify.training.state import begin, lay_out
 from ramify.training.step import Step, records
 from tests.conftest import tiny

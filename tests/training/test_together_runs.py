@@ -17,8 +17,8 @@ from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.saved import load
 from ramify.training.answers import keep_answers, read_answers
-from ramify.training.loop import resume, train
 from ramify.training.prepare import prepare
+from ramify.training.run import resume, train
 from ramify.training.teacher import Teacher, find_teacher
 from tests.conftest import tiny
 from tests.training.test_resume import Killed, kill_when, outcome

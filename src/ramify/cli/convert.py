@@ -42,7 +42,7 @@ def convert(
         raise ConfigError("convert: got " + ("neither" if to is None else "both") + "; accepted: --to or --cut")
     from ramify.run.derive import converted_config
     from ramify.run.saved import find_run
-    from ramify.training.loop import train
+    from ramify.training.run import train
 
     parent = find_run(name, runs_dir or RUNS_DIR)
     config = converted_config(parent, to if to is not None else cut or 0, overrides or ())

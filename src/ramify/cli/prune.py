@@ -35,7 +35,7 @@ def prune(
     """
     from ramify.run.derive import child_config
     from ramify.run.saved import find_run
-    from ramify.training.loop import train
+    from ramify.training.run import train
 
     config = child_config(find_run(name, runs_dir or RUNS_DIR), overrides or (), compact)
     run_one(

@@ -99,7 +99,7 @@ def train(
                 "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
             )
         from ramify.run.saved import find_run
-        from ramify.training.loop import resume as go_on
+        from ramify.training.run import resume as go_on
 
         folder = find_run(resume, runs_dir or RUNS_DIR)
         logs = trackers(track, warn, folder)
@@ -157,7 +157,7 @@ def _no_code_of_runs(files: Sequence[Path]) -> None:
 
 
 def _no_code(source: str, config: "Config") -> None:
-    from ramify.training.loop import untrusted
+    from ramify.training.run import untrusted
 
     if config.network.module is not None and config.parent is None:
         raise ConfigError(untrusted(source, config.network.module))
@@ -167,7 +167,7 @@ Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
 
 
 def _training(config: "Config", overwrite: bool, strict: bool = False) -> Training:
-    from ramify.training.loop import train as train_one
+    from ramify.training.run import train as train_one
 
     return lambda observers, progress: train_one(
         config, observers, overwrite=overwrite, progress=progress, strict=strict

@@ -55,7 +55,7 @@ Size = Annotated[Whole, Field(ge=8, le=16384)]
 Width = Annotated[Whole, Field(ge=1, le=65536)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 AtLeastZero = Annotated[Number, Field(ge=0)]
-Head = Literal["mixed", "average", "max", "normed", "global", "conv"]
+Head = Literal["mixed", "average", "max", "normed", "global", "conv", "both", "scaled"]
 
 Scalar = bool | Whole | Number | str | None
 Argument = Scalar | tuple[Scalar, ...]
@@ -118,6 +118,25 @@ class DataConfig(Section):
             "pictures, and mild changes of brightness, contrast and saturation; photographs are kept larger for it",
         ),
     ] = "auto"
+    shift: Annotated[
+        Epoch | None,
+        Key(
+            "a whole number >= 1, or null for an eighth of the height",
+            "pixels by which augment moves a picture at most",
+        ),
+    ] = None
+    border: Annotated[
+        Literal["zeros", "reflect", "edge"],
+        Key("zeros, reflect, edge", "what moves in at the side of a shifted picture"),
+    ] = "zeros"
+    flip: Annotated[
+        Literal["random", "alternating"],
+        Key(
+            "random, alternating",
+            "which pictures are mirrored in an epoch: each with probability 1/2, or every picture in every second "
+            "epoch, a drawn half of them in the odd ones (arXiv:2404.00498)",
+        ),
+    ] = "random"
     cutout: Annotated[
         Epoch | None,
         Key(
@@ -381,6 +400,14 @@ class NetworkConfig(Section):
             "evenly over the cells",
         ),
     ] = None
+    stem: Annotated[
+        Literal["block", "whitened"],
+        Key(
+            "block, whitened",
+            "of seed cells: 3x3 convolution, batch norm and ReLU, which learn; or a 2x2 convolution and GELU that "
+            "whiten the pictures and do not learn (arXiv:2404.00498), with 8 channels for each color",
+        ),
+    ] = "block"
     cell: Annotated[
         str,
         AfterValidator(_offered_cell),
@@ -399,7 +426,8 @@ class NetworkConfig(Section):
         Key(
             ", ".join(get_args(Head)),
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
-            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU",
+            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both reads the "
+            "mean and the maximum of the map; scaled a ninth of what its maximum gives",
         ),
     ] = "mixed"
     exit_reads: Annotated[
@@ -704,11 +732,12 @@ class TrainConfig(Section):
         Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
     ] = 30
     optimizer: Annotated[
-        Literal["sgd", "adam", "adamw", "muon"],
+        Literal["sgd", "adam", "adamw", "muon", "normed_muon"],
         Key(
-            "sgd, adam, adamw, muon",
+            "sgd, adam, adamw, muon, normed_muon",
             "sgd and muon have train.momentum, the others PyTorch's betas; muon moves weights by orthogonal steps "
-            "(arXiv:2502.16982) and all else as adamw, at rates that suit adamw",
+            "(arXiv:2502.16982) and all else as adamw, at rates that suit adamw; normed_muon keeps the norm of each "
+            "convolution and moves all else by Nesterov SGD (arXiv:2404.00498)",
         ),
     ] = "sgd"
     nesterov: Annotated[bool, Key("true, false", "Nesterov momentum of sgd (arXiv:1212.0901); muon always has it")] = (
@@ -810,11 +839,12 @@ class TrainConfig(Section):
         ),
     ] = False
     exit_gradients: Annotated[
-        Literal["sum", "equilibrium"],
+        Literal["sum", "equilibrium", "last"],
         Key(
-            "sum, equilibrium",
-            "what flows from the exits into the trunk: the sum of their gradients, or the mean over the exits behind "
-            "each stage (gradient equilibrium, arXiv:1908.06294)",
+            "sum, equilibrium, last",
+            "what flows from the exits into the trunk: the sum of their gradients, the mean over the exits behind "
+            "each stage (gradient equilibrium, arXiv:1908.06294), or the gradient of the deepest exit alone, so that "
+            "the others cost it nothing",
         ),
     ] = "sum"
     trunk_first: Annotated[

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from ramify.config.keys import NEVER_MIRRORED
 
 Augmentation = Literal["none", "crop", "crop_flip"]
+Border = Literal["zeros", "reflect", "edge"]
 Asked = Literal["auto", "none", "crop", "crop_flip", "strong", "photo"]
 
 
@@ -26,16 +27,23 @@ def augmentation(config_augment: Asked, source: str) -> Augmentation:
     return config_augment
 
 
-def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
+def augment(
+    images: torch.Tensor,
+    how: Augmentation,
+    generator: torch.Generator,
+    shift: int | None = None,
+    border: Border = "zeros",
+) -> torch.Tensor:
     """Shift, and maybe mirror, each picture of a batch by its own random numbers.
 
-    ``crop`` shifts by up to ``max(1, H // 8)`` pixels both ways, zeros moving in; ``crop_flip`` also mirrors
-    every other picture, left to right.
+    ``crop`` shifts by up to ``shift`` pixels both ways; ``crop_flip`` also mirrors every other picture, left to right.
 
     Args:
         images: ``[B, C, H, W]``, uint8 (any type works), on any device; left as it is.
         how: what to do.
         generator: on the CPU, so that a seed gives the same pictures on every device.
+        shift: less than the sides of the pictures; None is ``max(1, H // 8)``.
+        border: what moves in: zeros, the picture mirrored at its edge, or its edge repeated.
 
     Returns:
         ``[B, C, H, W]`` of the same type, on the same device.
@@ -45,11 +53,12 @@ def augment(images: torch.Tensor, how: Augmentation, generator: torch.Generator)
         >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
         torch.Size([2, 1, 8, 8])
     """
-    return changed(images, how, draw_changes(len(images), images.shape[2], how, generator).to(images.device))
+    reach = max(1, images.shape[2] // 8) if shift is None else shift
+    return changed(images, how, draw_changes(len(images), how, generator, reach).to(images.device), reach, border)
 
 
-def draw_changes(count: int, height: int, how: Augmentation, generator: torch.Generator) -> torch.Tensor:
-    """The numbers by which :func:`changed` augments ``count`` pictures of ``height`` pixels.
+def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reach: int) -> torch.Tensor:
+    """The numbers by which :func:`changed` augments ``count`` pictures, shifting them by up to ``reach`` pixels.
 
     A run draws those of a whole epoch at once, and a GPU need not wait for them at each step.
 
@@ -58,37 +67,46 @@ def draw_changes(count: int, height: int, how: Augmentation, generator: torch.Ge
         is mirrored. With ``none`` nothing is drawn.
 
     Example:
-        >>> draw_changes(5, 8, "crop", torch.Generator().manual_seed(0)).shape
+        >>> draw_changes(5, "crop", torch.Generator().manual_seed(0), 1).shape
         torch.Size([3, 5])
     """
     found = torch.zeros(3, count, dtype=torch.int64)
     if how != "none":
-        found[:2] = torch.randint(0, 2 * _reach(height) + 1, (2, count), generator=generator)
+        found[:2] = torch.randint(0, 2 * reach + 1, (2, count), generator=generator)
     if how == "crop_flip":
         found[2] = torch.rand(count, generator=generator) < 0.5
     return found
 
 
-def changed(images: torch.Tensor, how: Augmentation, changes: torch.Tensor) -> torch.Tensor:
+def changed(
+    images: torch.Tensor, how: Augmentation, changes: torch.Tensor, reach: int, border: Border = "zeros"
+) -> torch.Tensor:
     """``images [B, C, H, W]`` augmented by ``changes [3, B]`` of :func:`draw_changes`, on the same device."""
     if how == "none":
         return images
     count, channels, height, width = images.shape
-    reach = _reach(height)
     down, right, mirrored = changes[:, :, None]
     rows = down + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device).expand(count, width)
     if how == "crop_flip":
         columns = torch.where(mirrored.bool(), columns.flip(1), columns)
     columns = right + columns
-    # One gather does both: the place in the padded picture that each pixel is read from.
-    places = (rows[:, :, None] * (width + 2 * reach) + columns[:, None, :]).view(count, 1, height * width)
-    padded = F.pad(images, (reach, reach, reach, reach)).flatten(2)
-    return padded.gather(2, places.expand(-1, channels, -1)).view(images.shape)
+    # One gather does both: the place in the picture that each pixel is read from.
+    if border == "zeros":
+        read, across = F.pad(images, (reach, reach, reach, reach)), width + 2 * reach
+    else:
+        read, across = images, width
+        rows, columns = _inside(rows - reach, height, border), _inside(columns - reach, width, border)
+    places = (rows[:, :, None] * across + columns[:, None, :]).view(count, 1, height * width)
+    return read.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)
 
 
-def _reach(height: int) -> int:
-    return max(1, height // 8)
+def _inside(places: torch.Tensor, size: int, border: Border) -> torch.Tensor:
+    """Places up to ``size - 1`` pixels beyond a side of ``size`` pixels, each as the one inside that stands for it."""
+    if border == "edge":
+        return places.clamp(0, size - 1)
+    last = size - 1
+    return last - (last - places.abs()).abs()
 
 
 def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -9,12 +9,15 @@ In a cascade E - i losses come back through the logits of exit i, as later exits
 trunk the mean of these: its factor is divided by E - i once more.
 """
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
+
+Sharing = Literal["equilibrium", "last"]
+"""Which exits teach the trunk: all, each with an equal share, or the deepest alone."""
 
 
 class _Context(Protocol):
@@ -48,6 +51,8 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """
     if factor == 1 or not x.requires_grad:
         return x
+    if factor == 0:
+        return x.detach()
     if torch.compiler.is_compiling():
         # Compilers warn of a function of one's own, and fuse this one: finite numbers less themselves are 0.
         known = x.detach()
@@ -67,8 +72,10 @@ def shares(exits: int, index: int) -> tuple[float, float]:
     return 1 / left, (left - 1) / left
 
 
-def balanced_logits(network: Branching, images: Tensor) -> Tensor:
+def balanced_logits(network: Branching, images: Tensor, sharing: Sharing = "equilibrium") -> Tensor:
     """What ``network(images)`` gives, ``[E, B, C]``, with gradients in equilibrium; E is how many exits exist now.
+
+    With ``last``, the deepest exit alone teaches the trunk, and each other one learns what it can make of that.
 
     Args:
         network: a :class:`~ramify.nn.network.Network`, or one of :func:`~ramify.nn.attach.attach_exits`.
@@ -85,6 +92,8 @@ def balanced_logits(network: Branching, images: Tensor) -> Tensor:
     found: list[Tensor] = []
     for index in range(len(network.stages)):
         own, behind = shares(len(network.stages), index)
+        if sharing == "last":
+            own, behind = float(index == len(network.stages) - 1), 1.0
         if network.cascade:
             own /= len(network.stages) - index
         trunk, logits = network.run_stage(index, trunk, logits, own)
@@ -96,9 +105,9 @@ def balanced_logits(network: Branching, images: Tensor) -> Tensor:
 class Balanced(nn.Module):
     """:func:`balanced_logits` of ``network`` as a module, for what takes a module: compilers, and many processes."""
 
-    def __init__(self, network: Branching) -> None:
+    def __init__(self, network: Branching, sharing: Sharing = "equilibrium") -> None:
         super().__init__()
-        self.network = network
+        self.network, self.sharing = network, sharing
 
     def forward(self, images: Tensor) -> Tensor:
-        return balanced_logits(self.network, images)
+        return balanced_logits(self.network, images, self.sharing)

@@ -117,6 +117,35 @@ def hidden_channels(classes: int) -> int:
     return max(HIDDEN, classes)
 
 
+class GlobalHead(nn.Module):
+    """The maximum of each channel over the map, and with ``mean`` its mean as well, then one linear layer.
+
+    ``[B, channels, H, W] -> [B, classes]``, times ``scale``.
+    """
+
+    def __init__(self, channels: int, classes: int, mean: bool, scale: float) -> None:
+        super().__init__()
+        self.mean, self.scale = mean, scale
+        self.linear = MaskedLinear(channels * (2 if mean else 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = x.amax(dim=(2, 3))
+        if self.mean:
+            read = torch.cat((x.mean(dim=(2, 3)), read), dim=1)
+        logits: Tensor = self.linear(read)
+        return logits if self.scale == 1 else logits * self.scale
+
+
+def both(channels: int, classes: int, grid: Grid) -> GlobalHead:
+    """The mean and the maximum of the map side by side."""
+    return GlobalHead(channels, classes, mean=True, scale=1.0)
+
+
+def scaled(channels: int, classes: int, grid: Grid) -> GlobalHead:
+    """The maximum of the map, and logits of a ninth: the final classifier of speed runs (arXiv:2404.00498)."""
+    return GlobalHead(channels, classes, mean=False, scale=1 / 9)
+
+
 Exit = Callable[[int, int, Grid], nn.Module]
 """Builds a classifier from the channels it reads, the number of classes, and the grid it pools to."""
 
@@ -127,7 +156,9 @@ EXITS: dict[str, Exit] = {
     "normed": normed,
     "global": everywhere,
     "conv": convolved,
+    "both": both,
+    "scaled": scaled,
 }
 
-ONE_PIXEL = ("global", "conv")
+ONE_PIXEL = ("global", "conv", "both", "scaled")
 """Those that pool to one pixel, whatever the grid."""

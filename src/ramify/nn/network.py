@@ -20,10 +20,10 @@ from ramify.nn.cells import CELLS, CellPlan, output_size
 from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.graph import ChannelGroup, channel_graph
-from ramify.nn.masked import MaskedConv2d
+from ramify.nn.stem import STEMS
 from ramify.nn.trunk import halved, join
 from ramify.nn.widths import CellGroups, cell_groups, existing_groups, narrowed
-from ramify.nn.zoo import ZOO, Architecture, CellSpec, StemKind
+from ramify.nn.zoo import ZOO, Architecture, CellSpec
 from ramify.seeds import drawing
 
 
@@ -57,7 +57,7 @@ def architecture(config: NetworkConfig) -> Architecture:
     for strides in config.strided:
         group = min(group + strides, len(widths) - 1)  # a single width stays
         cells.append(CellSpec(config.cell, widths[group], 1 + strides))
-    return Architecture("block", widths[0], tuple(cells))
+    return Architecture(config.stem, widths[0], tuple(cells))
 
 
 def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
@@ -95,6 +95,13 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     stages: list[StagePlan] = []
     cells: list[CellPlan] = []
     output = trunk
+    if built.stem == "whitened":
+        if built.width != 8 * channels:
+            raise ConfigError(
+                f"network.channels: got {built.width} for the stem; accepted: {8 * channels}, as network.stem=whitened "
+                f"has 8 for each of {channels} colors of the pictures"
+            )
+        height, width = height - 1, width - 1
     # Named where it tells more than the pooling, so that the plans of other networks stay what they were.
     named = config.exit if config.exit in ONE_PIXEL else None
     for carries_exit, spec in zip(config.structure, built.cells, strict=False):
@@ -125,24 +132,6 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
 def _grid(head: str, height: int, width: int) -> Grid:
     """To which an exit ``head`` pools a map."""
     return (1, 1) if head in ONE_PIXEL else (min(GRID, height), min(GRID, width))
-
-
-class Stem(nn.Module):
-    """The first layers: a block, a bare convolution, or nothing; ``[B, in, H, W] -> [B, out, H, W]``."""
-
-    def __init__(self, in_channels: int, out_channels: int, kind: StemKind) -> None:
-        super().__init__()
-        self.kind = kind
-        if kind != "none":
-            self.conv = MaskedConv2d(in_channels, out_channels, 3)
-        if kind == "block":
-            self.norm = nn.BatchNorm2d(out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.kind == "none":
-            return x
-        x = self.conv(x)
-        return F.relu(self.norm(x)) if self.kind == "block" else x
 
 
 class Stage(nn.Module):
@@ -235,7 +224,7 @@ class Network(Branching):
         self.register_buffer("mean", torch.zeros(in_channels))
         self.register_buffer("std", torch.ones(in_channels))
         with drawing(seed, "stem"):
-            self.stem = Stem(in_channels, built.width, built.stem)
+            self.stem = STEMS[built.stem](in_channels, built.width)
         self.stages = nn.ModuleList()
         for _ in range(stages):
             self.append_stage(seed)

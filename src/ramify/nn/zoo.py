@@ -10,7 +10,7 @@ from typing import Literal
 
 from ramify.nn.cells import CELLS, offered
 
-StemKind = Literal["block", "convolution", "none"]
+StemKind = Literal["block", "convolution", "whitened", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Architecture:
     """A published network.
 
     Attributes:
-        stem: a 3x3 block of layers, a bare 3x3 convolution, or nothing.
+        stem: a name in :data:`ramify.nn.stem.STEMS`.
         width: channels of the stem's output; of no meaning without a stem.
         cells: in order.
         final: name of the final classifier in :data:`ramify.nn.exit.EXITS`; it reads a map pooled to one pixel.

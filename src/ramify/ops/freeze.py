@@ -7,12 +7,19 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ramify.nn.backbone import trunk_of
 from ramify.nn.branching import Branching
+from ramify.nn.stem import WhitenedStem
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
     """Take the gradients of all parameters in ``modules``; see :func:`train_what_learns` for their batch norm."""
     for module in modules:
         module.requires_grad_(False)
+
+
+def unfreeze(network: Branching) -> None:
+    """Let everything learn but a whitened stem, which never does."""
+    network.requires_grad_(True)
+    freeze(module for module in network.modules() if isinstance(module, WhitenedStem))
 
 
 def freeze_trunk(network: Branching) -> None:

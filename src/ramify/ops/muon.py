@@ -23,6 +23,11 @@ LIKE_ADAMW = 0.2
 
 SMALL = 1e-7
 
+FEW_STEPS = 3
+REST_MOMENTUM = 0.85
+LINEAR_RATE = 3.0
+"""Of :class:`NormedMuon`."""
+
 
 class Muon(torch.optim.Optimizer):
     """Muon for parameters of two dimensions and more, AdamW for biases, batch norm and other vectors.
@@ -86,30 +91,23 @@ class Muon(torch.optim.Optimizer):
         if not parameters:
             return
         momentum, rate = group["momentum"], group["lr"]
+        ahead = self._ahead(parameters, momentum)
+        steps = _orthogonal_steps(ahead, STEPS)
+        sizes = [LIKE_ADAMW * max(len(each), each[0].numel()) ** 0.5 for each in ahead]
+        torch._foreach_mul_(steps, sizes)
+        torch._foreach_mul_(steps, rate)
+        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        torch._foreach_sub_(parameters, steps)
+
+    def _ahead(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
+        """Gradients with Nesterov momentum, which is kept as a mean."""
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         moments = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         torch._foreach_lerp_(moments, gradients, 1 - momentum)
-        ahead = torch._foreach_lerp(gradients, moments, momentum)
-        # Matrices of about one shape are made orthogonal together, so that a small network costs few kernels.
-        alike: dict[tuple[int, int], list[int]] = {}
-        for at, each in enumerate(ahead):
-            alike.setdefault(_bounds(len(each), each[0].numel()), []).append(at)
-        steps = [*ahead]
-        for bounds, found in alike.items():
-            matrices = torch.stack([_framed(ahead[at], bounds) for at in found])
-            made = orthogonal(matrices).masked_fill_(matrices == 0, 0)
-            for at, step in zip(found, made, strict=True):
-                rows, columns = len(ahead[at]), ahead[at][0].numel()
-                short = step.mT if rows > columns else step
-                steps[at] = short[:rows, :columns].reshape(ahead[at].shape)
-        sizes = [LIKE_ADAMW * max(len(each), each[0].numel()) ** 0.5 for each in ahead]
-        torch._foreach_mul_(steps, sizes)
-        torch._foreach_mul_(steps, rate)
-        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
-        torch._foreach_sub_(parameters, steps)
+        return [*torch._foreach_lerp(gradients, moments, momentum)]
 
     def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
         if not parameters:
@@ -141,6 +139,66 @@ class Muon(torch.optim.Optimizer):
         )
 
 
+class NormedMuon(Muon):
+    """Muon for convolutions, each of which keeps its norm; Nesterov SGD for linear layers, biases and batch norm.
+
+    With the names of :class:`Muon` and a convolution of ``A`` filters::
+
+        W <- sqrt(A) W / |W| - r orthogonal((1 - mu) G + mu M)
+
+    with :data:`FEW_STEPS` iterations (arXiv:2404.00498). The rest has the momentum :data:`REST_MOMENTUM` and the rate
+    ``r``; linear layers :data:`LINEAR_RATE` times that and the decay. What is masked stays where it is.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.eye(2).view(2, 2, 1, 1))
+        >>> optimizer = NormedMuon([weight], lr=0.1)
+        >>> (weight[0, 0, 0, 0] * 3).backward()
+        >>> optimizer.step()
+        >>> [round(number, 1) for number in weight.flatten().tolist()]
+        [0.9, 0.0, 0.0, 1.0]
+    """
+
+    def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
+        convolutions = [each for each in parameters if each.dim() > 2]
+        if convolutions:
+            steps = _orthogonal_steps(self._ahead(convolutions, group["momentum"]), FEW_STEPS)
+            norms = torch._foreach_norm(convolutions)
+            scales = [len(each) ** 0.5 / norm.clamp(min=SMALL) for each, norm in zip(convolutions, norms, strict=True)]
+            torch._foreach_mul_(convolutions, scales)
+            torch._foreach_mul_(steps, group["lr"])
+            torch._foreach_sub_(convolutions, steps)
+        linear = [each for each in parameters if each.dim() == 2]
+        if linear:
+            torch._foreach_mul_(linear, 1 - LINEAR_RATE * group["lr"] * group["weight_decay"])
+            self._descend(linear, LINEAR_RATE * group["lr"])
+
+    def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
+        if parameters:
+            self._descend(parameters, _number(group["lr"]))
+
+    def _descend(self, parameters: list[Tensor], rate: float) -> None:
+        # The momentum is kept as a mean, where SGD keeps a sum, which is 1 / (1 - mu) times as large.
+        steps = self._ahead(parameters, REST_MOMENTUM)
+        torch._foreach_sub_(parameters, steps, alpha=rate / (1 - REST_MOMENTUM))
+
+
+def _orthogonal_steps(ahead: list[Tensor], count: int) -> list[Tensor]:
+    """Each tensor as a matrix, made orthogonal by ``count`` iterations; what is 0 stays so."""
+    # Matrices of about one shape are made orthogonal together, so that a small network costs few kernels.
+    alike: dict[tuple[int, int], list[int]] = {}
+    for at, each in enumerate(ahead):
+        alike.setdefault(_bounds(len(each), each[0].numel()), []).append(at)
+    steps = [*ahead]
+    for bounds, found in alike.items():
+        matrices = torch.stack([_framed(ahead[at], bounds) for at in found])
+        made = orthogonal(matrices, count).masked_fill_(matrices == 0, 0)
+        for at, step in zip(found, made, strict=True):
+            rows, columns = len(ahead[at]), ahead[at][0].numel()
+            short = step.mT if rows > columns else step
+            steps[at] = short[:rows, :columns].reshape(ahead[at].shape)
+    return steps
+
+
 def _bounds(rows: int, columns: int) -> tuple[int, int]:
     """The next powers of two of the shorter and the longer side of a matrix."""
     short, long = sorted((rows, columns))
@@ -169,11 +227,11 @@ def _number(value: object) -> float:
     return value
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
+def orthogonal(matrices: Tensor, count: int = STEPS) -> Tensor:
     """Matrices with the singular vectors of ``matrices`` and singular values near 1, ``[N, A, B] -> [N, A, B]``.
 
-    Five steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. A matrix of
-    zeros stays one.
+    ``count`` steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. A matrix
+    of zeros stays one.
 
     Example:
         >>> found = orthogonal(torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0)))
@@ -185,7 +243,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).float()
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALL)
-    for _ in range(STEPS):
+    for _ in range(count):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     x = x.mT if tall else x

@@ -17,7 +17,7 @@ from ramify.run.summary import describe_machine
 from ramify.search.ancestry import keep_rung
 from ramify.search.goals import Objective
 from ramify.search.measure import epochs_done, measure
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 
 ASKED = "asked.json"
 """In the folder of a run: the configuration that was asked for, before it was resolved."""
@@ -55,7 +55,7 @@ def train_up_to(
         stop: a file; once it is there, training ends with the epoch that it is in.
 
     Raises:
-        RamifyError: as :func:`ramify.training.loop.train`.
+        RamifyError: as :func:`ramify.training.run.train`.
     """
     assert config.name is not None
     folder = Path(config.runs_dir) / config.name

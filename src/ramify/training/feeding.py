@@ -68,22 +68,26 @@ class Feeder:
     def _move(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
         """The batches, moved and changed, and which pictures they are made of."""
         how = augmentation(config.data.augment, config.data.source)
-        device, height = part.device, part.shape[1]
+        device, data = part.device, config.data
+        reach = max(1, part.shape[1] // 8) if data.shift is None else data.shift
         at_once = helping(device)
         sizes = [len(index) for index in dealt]
         moving = generator(config.seed, "augment", self._epoch)
         changing = generator(config.seed, "strong", self._epoch)
         # Drawn and sent at once: a GPU that waits for numbers at each step is idle meanwhile.
-        moves = torch.cat([draw_changes(size, height, how, moving) for size in sizes], dim=1).to(device)
+        moves = torch.cat([draw_changes(size, how, moving, reach) for size in sizes], dim=1).to(device)
         order = torch.cat(list(dealt)).to(device)
+        if data.flip == "alternating":
+            odd = torch.rand(len(part), generator=generator(config.seed, "flip")) < 0.5
+            moves[2] = (odd.to(device)[order] + self._epoch) % 2
         start = 0
         for first in range(0, len(sizes), at_once):
             some = sizes[first : first + at_once]
             here = slice(start, start + sum(some))
             start = here.stop
             batch = part[order[here]]
-            images = changed(batch.images, how, moves[:, here])
-            if config.data.augment == "strong":
+            images = changed(batch.images, how, moves[:, here], reach, data.border)
+            if data.augment == "strong":
                 drawn = [draw_strong(size, changing) for size in some]
                 images = changed_strongly(images, *(torch.cat(each) for each in zip(*drawn, strict=True)))
             split = zip(images.split(some), batch.labels.split(some), order[here].split(some), strict=True)

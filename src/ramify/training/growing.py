@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ramify.config.rules import Config
 from ramify.errors import InputError
+from ramify.nn.equilibrium import Sharing
 from ramify.nn.network import Network
-from ramify.ops.freeze import freeze, freeze_backbone, freeze_trunk
+from ramify.ops.freeze import freeze, freeze_backbone, freeze_trunk, unfreeze
 from ramify.ops.growing.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.growing.widen import Widening, widen
 from ramify.ops.surgery import stage_parameters
@@ -102,9 +103,10 @@ def trunk_trains_alone(state: State, epoch: int) -> bool:
     return trunk_alone(epoch, state.config.train.trunk_first, state.moments, not growing_is_over(state))
 
 
-def balances(state: State, epoch: int) -> bool:
-    """Whether gradients are brought to equilibrium in ``epoch``; an exit that trains alone has none to share with."""
-    return state.config.train.exit_gradients == "equilibrium" and not trunk_trains_alone(state, epoch)
+def gradient_sharing(state: State, epoch: int) -> Sharing | None:
+    """Whose gradients reach the trunk in ``epoch``; None: their sum. An exit that trains alone shares with none."""
+    wanted = state.config.train.exit_gradients
+    return None if wanted == "sum" or trunk_trains_alone(state, epoch) else wanted
 
 
 def freeze_what_rests(state: State, epoch: int) -> None:
@@ -117,7 +119,7 @@ def freeze_what_rests(state: State, epoch: int) -> None:
     if config.train.exits_only:
         freeze_trunk(network)
         return
-    network.requires_grad_(True)
+    unfreeze(network)
     if epoch <= config.train.freeze_epochs:
         freeze_backbone(network)
     rests = config.growth.freeze == "before" or (config.growth.freeze == "until_next" and not growing_is_over(state))

@@ -13,10 +13,11 @@ from ramify.files import replace_folder
 from ramify.nn.backbone import attach_backbone, trunk_of
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
+from ramify.nn.stem import WhitenedStem
 from ramify.ops.average import Average
 from ramify.ops.growing.convert import cut, to_cnn, to_sdn
 from ramify.ops.growing.extend import extend
-from ramify.ops.muon import Muon
+from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups
 from ramify.run.checkpoint import Card, TrainerState, card_with, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.device import Place
@@ -28,6 +29,9 @@ from ramify.seeds import generator
 
 PICTURES = 128
 """How many training pictures the batch norms of newcomers are fitted to."""
+
+WHITENED = 1000
+"""How many training pictures a whitened stem is made from."""
 
 
 @dataclass
@@ -108,6 +112,7 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
         network = Network(config.network, seed=config.seed)
     if not normalized:
         _normalize(network, parts.train)
+    _whiten(network, config, parts.train)
     lay_out(network, where.device)
     return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
 
@@ -121,6 +126,15 @@ def _normalize(network: Branching, part: Part) -> None:
     std = ((counts @ values**2) / counts.sum(dim=1) - mean**2).clamp(min=0).sqrt()
     # A channel that never changes has nothing to tell; dividing by its zero would make NaN of it.
     network.set_normalization(mean.tolist(), std.where(std > 1e-6, 1.0).tolist())
+
+
+def _whiten(network: Branching, config: Config, part: Part) -> None:
+    """Give a whitened stem its filters, from training pictures."""
+    stem = getattr(network, "stem", None)
+    if isinstance(stem, WhitenedStem):
+        some = torch.randperm(len(part), generator=generator(config.seed, "whiten"))[:WHITENED]
+        images = to_float(part[some.to(part.device)].images).cpu()
+        stem.whiten((images - network.mean[:, None, None]) / network.std[:, None, None])
 
 
 def value_counts(part: Part) -> torch.Tensor:
@@ -231,10 +245,11 @@ def _optimizer(config: Config, network: Branching) -> torch.optim.Optimizer:
             nesterov=train.nesterov,
             fused=_has_fused(network),
         )
-    if train.optimizer == "muon":
-        return Muon(groups, lr=train.learning_rate, momentum=train.momentum)
-    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=train.learning_rate)
+    if train.optimizer in ("muon", "normed_muon"):
+        kind = Muon if train.optimizer == "muon" else NormedMuon
+        return kind(groups, lr=train.learning_rate, momentum=train.momentum)
+    adam = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, lr=train.learning_rate)
 
 
 def _has_fused(network: Branching) -> bool:

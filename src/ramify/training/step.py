@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ramify.nn.equilibrium import Balanced
+from ramify.nn.equilibrium import Balanced, Sharing
 from ramify.ops.loss import arrival_weights, exit_losses, weighted_loss
 from ramify.ops.pruning.regrow import dense_forward
 from ramify.ops.surgery import optimizer_state, set_learning_rate
@@ -57,9 +57,9 @@ class Step:
             self._recorder = Recorder(self._learn, state.where.device, state.network.parameters, self._reads, as_graph)
         self._recorded = self._recorder is None and records(state.where.device)
 
-    def renew(self, state: State, equilibrium: bool = False) -> None:
-        """Wrap the network of ``state`` anew if it has changed, or if ``equilibrium`` has (see :class:`Balanced`)."""
-        network = Balanced(state.network) if equilibrium else state.network
+    def renew(self, state: State, sharing: Sharing | None = None) -> None:
+        """Wrap the network of ``state`` anew if it has changed, or if ``sharing`` has (see :class:`Balanced`)."""
+        network = state.network if sharing is None else Balanced(state.network, sharing)
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape != self._shape:
             self._shape = shape

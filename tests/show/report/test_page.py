@@ -12,7 +12,7 @@ from playwright.sync_api import Browser
 from ramify.run.calibrate import calibrate_run
 from ramify.show.report.facts import read_facts
 from ramify.show.report.write import report
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
 

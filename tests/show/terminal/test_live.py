@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ramify.run.events import Event, Finished
 from ramify.show.terminal.live import BAR, SPARK_WIDTH, LiveView, exit_depths, growth_bar, sparkline
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 

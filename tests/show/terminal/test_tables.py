@@ -5,7 +5,7 @@ from rich.console import Console, RenderableType
 
 from ramify.run.summary import Summary
 from ramify.show.terminal.tables import comparison_table, mean_and_deviation, run_table, sentence
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import tiny
 
 

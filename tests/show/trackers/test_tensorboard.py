@@ -12,7 +12,7 @@ from PIL import Image
 from ramify.run.events import EpochDone, Event, Observer, StepDone
 from ramify.run.folder import read_lines
 from ramify.show.trackers.tensorboard import TensorBoardLog
-from ramify.training.loop import resume, train
+from ramify.training.run import resume, train
 from tests.conftest import tiny
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

@@ -10,7 +10,7 @@ from ramify.run.events import EpochDone, Event
 from ramify.run.folder import read_lines
 from ramify.show.trackers.registry import Forgiving
 from ramify.show.trackers.tensorboard import TensorBoardLog
-from ramify.training.loop import train
+from ramify.training.run import train
 from tests.conftest import TINY, CommandLine, tiny
 
 

@@ -12,6 +12,7 @@ from ramify.nn.cells.base import Cell, CellPlan
 from ramify.nn.cells.bottleneck import CompactCell, GroupedCell
 from ramify.nn.cells.lenet import LinearCell, UnpaddedCell
 from ramify.nn.cells.plain import PlainCell
+from ramify.nn.cells.pooling import PoolingCell
 from ramify.nn.cells.preactivation import PreactivationCell
 from ramify.nn.cells.separable import DepthwiseCell, SeparableCell
 from ramify.nn.cells.two_layer import BasicCell, SkipSecondCell
@@ -21,6 +22,7 @@ CELLS: dict[str, type[Cell]] = {
     "skip_second": SkipSecondCell,
     "preactivation": PreactivationCell,
     "plain": PlainCell,
+    "pooling": PoolingCell,
     "separable": SeparableCell,
     "depthwise": DepthwiseCell,
     "grouped": GroupedCell,
@@ -36,7 +38,7 @@ def offered() -> dict[str, type[Cell]]:
 
     Example:
         >>> list(offered())
-        ['basic', 'skip_second', 'depthwise', 'grouped', 'compact']
+        ['basic', 'skip_second', 'pooling', 'depthwise', 'grouped', 'compact']
     """
     return {name: cell for name, cell in CELLS.items() if cell.summary}
 

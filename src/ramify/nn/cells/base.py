@@ -28,7 +28,7 @@ class CellPlan:
             one layer, the same as ``out_channels``), what it gives.
         type: a name in :data:`ramify.nn.cells.CELLS`.
         stride: 2 where the cell halves the sides of the map, rounding up; else 1.
-        area: ``H * W`` of the map that it reads; it matters to ``linear`` cells alone.
+        area: ``H * W`` of the map that it reads; it matters to ``linear`` and ``pooling`` cells alone.
         squeeze: hidden units of its squeeze-and-excitation; 0 where it has none.
         pooled: whether the trunk is halved by average pooling before it, as strides are in dense wiring.
         gives_sum: whether it gives the sum before its last ReLU, which its stage's exit reads; the stage then applies

@@ -264,7 +264,7 @@ def _memory(facts: Facts) -> Markup:
         _line(
             facts,
             [None if each is None else each / 2**20 for each in held],
-            f"%{{y:,.0f}} MiB of {name}",
+            "%{y:,.0f} MiB",
             name,
             mode=_points(facts),
             line={"color": colour, "width": 2.5},

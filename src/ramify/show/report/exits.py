@@ -13,7 +13,6 @@ from ramify.show.report.plot import (
     MANY,
     Table,
     Trace,
-    Value,
     bars,
     exit_colour,
     exit_symbol,
@@ -42,56 +41,43 @@ def cost(facts: Facts) -> tuple[str, Markup]:
 
 
 def _cost_plot(found: Measured) -> Markup:
-    analysis, outcome, last = found.analysis, found.outcome, found.analysis.macs[-1]
-    exits, curve, oracle = len(analysis.macs), analysis.curve, analysis.oracle
-    costs = "%{y:.2%} right<br>%{x:.3s} MACs"
-    shares = f"{costs}, %{{customdata[1]:.0%}} of the last exit<extra></extra>"
-    traces = [
-        scatter(
-            "lines",
-            [point.macs for point in curve],
-            [point.accuracy for point in curve],
-            f"threshold %{{customdata[0]:.4g}}<br>{shares}",
-            name="by threshold",
-            line={"color": GREY, "width": 2},
-            customdata=[[point.threshold, point.macs / last] for point in curve],
-        ),
-        scatter(
-            "markers",
-            analysis.macs,
-            analysis.accuracy,
-            f"exit %{{customdata[0]}} for every picture<br>{shares}",
-            name="exits",
-            marker={
-                "size": 12,
-                "color": [exit_colour(i, exits) for i in range(exits)],
-                "symbol": [exit_symbol(i) for i in range(exits)],
-            },
-            customdata=[[i + 1, macs / last] for i, macs in enumerate(analysis.macs)],
-        ),
-        scatter(
-            "markers",
-            [oracle.macs],
-            [oracle.accuracy],
-            f"oracle: each picture at its first right exit<br>{costs}<extra></extra>",
-            name="oracle",
-            marker={"size": 13, "symbol": "star-open", "color": GREY, "line_width": 2},
-        ),
-    ]
+    analysis, last = found.analysis, found.analysis.macs[-1]
+    exits, oracle, outcome = len(analysis.macs), analysis.oracle, found.outcome
     times = analysis.milliseconds or (None,) * exits
     per_exit = zip(range(1, exits + 1), analysis.macs, analysis.accuracy, times, strict=True)
-    rows: list[tuple[Value, ...]] = [
-        *(("threshold", point.threshold, point.macs, point.accuracy, point.milliseconds) for point in curve),
+    rows: list[tuple[str, float | None, float, float, float | None]] = [
+        *(("threshold", point.threshold, point.macs, point.accuracy, point.milliseconds) for point in analysis.curve),
         *(("exit", *each) for each in per_exit),
         ("oracle", None, oracle.macs, oracle.accuracy, oracle.milliseconds),
     ]
     caption = "Accuracy against the multiply-accumulates of an average picture: up and to the left is better."
     if outcome is not None:
-        ring = {"size": 17, "symbol": "circle-open", "color": ACCENT, "line_width": 3}
-        hover = f"calibrated policy<br>{costs}<extra></extra>"
-        traces.append(scatter("markers", [outcome.macs], [outcome.accuracy], hover, name="calibrated", marker=ring))
         rows.append(("calibrated", None, outcome.macs, outcome.accuracy, outcome.milliseconds))
         caption += " The ring is the calibrated policy."
+    shown, symbols = [exit_colour(i, exits) for i in range(exits)], [exit_symbol(i) for i in range(exits)]
+    star = {"size": 13, "symbol": "star-open", "color": GREY, "line_width": 2}
+    ring = {"size": 17, "symbol": "circle-open", "color": ACCENT, "line_width": 3}
+    traces: list[Trace] = []
+    for kind, name, hover, style in (
+        ("threshold", "by threshold", "threshold %{customdata[0]:.4g}", {"line": {"color": GREY, "width": 2}}),
+        ("exit", "exits", "exit %{customdata[0]} for every picture", {"size": 12, "color": shown, "symbol": symbols}),
+        ("oracle", "oracle", "oracle: each picture at its first right exit", star),
+        ("calibrated", "calibrated", "calibrated policy", ring),
+    ):
+        drawn = [row for row in rows if row[0] == kind]
+        if drawn:
+            traces.append(
+                scatter(
+                    "lines" if kind == "threshold" else "markers",
+                    [macs for _, _, macs, _, _ in drawn],
+                    [right for _, _, _, right, _ in drawn],
+                    f"{hover}<br>%{{y:.2%}} right<br>%{{x:.3s}} MACs, %{{customdata[1]:.0%}} of the last exit"
+                    "<extra></extra>",
+                    name=name,
+                    customdata=[[where, macs / last] for _, where, macs, _, _ in drawn],
+                    **(style if kind == "threshold" else {"marker": style}),
+                )
+            )
     layout = {
         "xaxis": {"title_text": "average MACs", "rangemode": "tozero", "tickformat": "~s"},
         "yaxis": {"title_text": f"accuracy on the {found.part}", "tickformat": ".1~%"},
