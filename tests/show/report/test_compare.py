@@ -19,12 +19,7 @@ from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_summary
 from ramify.show.groups import Run, grouped, read_run
 from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
-<<<<<<< HEAD
-from ramify.training.loop import train
-=======
-from ramify.show.terminal.groups import Run, grouped, read_run
 from ramify.training.run import train
->>>>>>> main
 from tests.conftest import edit_config, tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
 from tests.show.report.comparing import made, settings

@@ -100,11 +100,7 @@ def far_pictures(runs: Path, plain: Path) -> Path:
         (no_validation, ["this run held none out for validation", "No exit policy was calibrated"]),
         (converted, ["This run trained for no epoch", "right at its only exit."]),
         (compacted, ["Compaction took", "dead channels out"]),
-<<<<<<< HEAD
-        (unfinished, ["Under way, epoch 2 of 4", "% validation", "not grown yet"]),
-=======
         (unfinished, ["Under way, epoch 2 of 4", "validation pictures", "not grown yet"]),
->>>>>>> main
         (widened, ["widened stage 1", "frozen from epoch 3", "widened before epoch 2"]),
         (from_before, ["Memory was not recorded"]),
         (far_pictures, ["The test pictures could not be answered again", "/gone/pictures"]),
@@ -207,11 +203,7 @@ def test_a_damaged_file_is_told(runs: Path) -> None:
     lines = (run / METRICS).read_text().splitlines()
     lines[0] = lines[0].replace('"loss"', '"lost"')
     (run / METRICS).write_text("\n".join(lines) + "\n")
-<<<<<<< HEAD
-    with pytest.raises(CheckpointError, match=r"metrics\.jsonl.*is damaged"):
-=======
     with pytest.raises(CheckpointError, match=r"metrics.jsonl:1: is damaged"):
->>>>>>> main
         report(run)
 
 
