@@ -56,7 +56,8 @@ def plot(name: str, caption: str, table: Table, traces: Sequence[Trace], layout:
     record["layout"].pop("template", None)
     # Inside a script element, nothing may look like its end.
     text = re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(record, separators=(",", ":")))
-    return html("plot", name, caption, Markup(text), table, data_files(name, table))
+    record_text = Markup(text)  # nosec B704 - JSON whose signs of HTML are escaped above
+    return html("plot", name, caption, record_text, table, data_files(name, table))
 
 
 def scatter(mode: str, x: Sequence[object], y: Sequence[object], hover: str | None, **more: object) -> Trace:
