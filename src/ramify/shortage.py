@@ -106,6 +106,27 @@ def usable_threads(asked: int) -> tuple[int, str | None]:
     return there, f"threads: got {asked:,}; computes with {there}, as this machine has {there} processors"
 
 
+MOST_WORKERS = 64
+"""Processes that compute side by side on one machine at most, however many processors it has."""
+
+
+def usable_workers(asked: int) -> tuple[int, str | None]:
+    """As many of ``asked`` processes as it makes sense to start here, and a sentence where those are fewer.
+
+    Two a processor may be of use, where runs wait for their pictures.
+
+    Example:
+        >>> usable_workers(1)
+        (1, None)
+        >>> usable_workers(1_000_000)[0] <= MOST_WORKERS
+        True
+    """
+    there = min(MOST_WORKERS, 2 * (os.cpu_count() or 1))
+    if asked <= there:
+        return asked, None
+    return there, f"workers: got {asked:,}; starts {there}, as this machine has {os.cpu_count() or 1} processors"
+
+
 def gigabytes(count: float) -> str:
     """``14_400_000_000 -> '14.4 GB'``."""
     return f"{count / 1e9:,.3g} GB" if count < 1e12 else f"{count / 1e9:,.0f} GB"

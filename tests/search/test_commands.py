@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ramify.errors import InputError
 from ramify.search.space import read_space
 from ramify.search.study import start_search
+from ramify.shortage import MOST_WORKERS
 from tests.conftest import CommandLine
 from tests.search.test_search import work
 
@@ -168,3 +170,29 @@ def test_a_trial_is_trained_in_full(ramify: CommandLine) -> None:
     refused = ramify("train", "--from_search", "mine", "--trial", "7")
     assert (refused.code, "trial: got 7; accepted: 0 to 0" in refused.err) == (2, True)
     assert ramify("train", "--trial", "7").code == 2
+
+
+def test_a_search_that_names_code_is_not_gone_on_with_in_silence(ramify: CommandLine) -> None:
+    Path("own.yaml").write_text(
+        "base: {data.limit: 60, network.module: 'nowhere:made'}\n"
+        "vary: {train.learning_rate: {log: [0.01, 0.1]}}\nobjectives: [accuracy]\nepochs: 2\n"
+    )
+    start_search("mine", read_space("own.yaml"), 1).close()
+    answer = ramify("search", "start", "mine")
+    assert (answer.code, "nowhere:made" in answer.err, "--trust" in answer.err) == (2, True, True), answer.err
+    with pytest.raises(InputError, match="nowhere:made"):
+        start_search("mine")
+    start_search("mine", trust=True).close()
+
+
+def test_workers_are_as_many_as_the_machine_has_use_for(ramify: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[int] = []
+
+    def engine(on: str | None, workers: int, *more: object, **options: object) -> None:
+        started.append(workers)
+        raise InputError("engine: not needed")
+
+    monkeypatch.setattr("ramify.search.engine.open_engine", engine)
+    answer = ramify("search", "start", "demo", "--workers", "1000000")
+    assert started[0] <= MOST_WORKERS
+    assert "workers: got 1,000,000" in answer.err

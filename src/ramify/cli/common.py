@@ -14,7 +14,7 @@ from ramify.config.presets import presets
 from ramify.data.names import printable
 from ramify.errors import ConfigError
 from ramify.files import is_file
-from ramify.shortage import usable_threads
+from ramify.shortage import usable_threads, usable_workers
 
 if TYPE_CHECKING:
     from ramify.data.fetch import Progress
@@ -80,6 +80,14 @@ def threads_here(asked: int | None) -> int | None:
     if note is not None:
         warn(f"note: {note}")
     return threads
+
+
+def workers_here(asked: int, on: str | None) -> int:
+    """``asked`` workers, or as many as this machine has use for, which is then said; elsewhere as many as asked."""
+    workers, note = usable_workers(asked) if on is None else (asked, None)
+    if note is not None:
+        warn(f"note: {note}")
+    return workers
 
 
 def say(line: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ramify.cli.common import AsJson, say, say_json, show, split_given, warn
+from ramify.cli.common import AsJson, say, say_json, show, split_given, warn, workers_here
 from ramify.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def start(
         typer.Option("--inherit/--no_inherit", help="Whether trials begin as earlier ones that they extend."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry_run", help="Print the space and five samples, and stop.")] = False,
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Import the code that the space of a search that is there names.")
+    ] = False,
     storage: Storage = None,
     as_json: AsJson = False,
     searches_dir: SearchesDir = None,
@@ -108,8 +111,10 @@ def start(
             load_function(objective.function)
     gpus = space is None or dict(space.base).get("train.device") != "cpu"
     with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(open_engine(on, workers, engine_options, gpus=gpus))
-        search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, warn=warn)
+        engine = stack.enter_context(open_engine(on, workers_here(workers, on), engine_options, gpus=gpus))
+        search = start_search(
+            name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, trust=trust, warn=warn
+        )
         stack.callback(search.close)
         if not as_json:
             say(

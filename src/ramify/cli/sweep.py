@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import AsJson, Csv, Latex, Plot, say, say_json, show, sort_given
+from ramify.cli.common import AsJson, Csv, Latex, Plot, say, say_json, show, sort_given, workers_here
 from ramify.cli.search import EngineOptions, On
 from ramify.errors import RunError
 
@@ -61,7 +61,7 @@ def sweep(
     gpus = any(config.train.device != "cpu" for config in found.configs)
     with contextlib.ExitStack() as stack:
         stack.enter_context(opened(found))
-        engine = stack.enter_context(open_engine(on, workers, engine_options, gpus=gpus))
+        engine = stack.enter_context(open_engine(on, workers_here(workers, on), engine_options, gpus=gpus))
         failed, left = _work(found, engine, as_json)
     if left:
         how = f"ramify sweep {found.folder / 'sweep.yaml'}"

@@ -111,6 +111,15 @@ class Space(Section):
     inherit: Annotated[StrictBool, Key("true, false", "whether trials begin as earlier ones")] = True
     seed: Annotated[Whole, Field(ge=0), Key("a whole number >= 0", "of the sampler")] = 0
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What it names that would be imported: modules of networks, and functions that measure them."""
+        module = dict(self.base).get("network.module")
+        choices = [each.choice or () for each in self.vary if each.key == "network.module"]
+        varied = [str(value) for values in choices for value in values]
+        functions = [each.function for each in self.objectives if each.function is not None]
+        return (*([str(module)] if module is not None else []), *varied, *functions)
+
     @field_validator("vary", mode="before")
     @classmethod
     def _entries(cls, given: object) -> object:

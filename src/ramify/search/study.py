@@ -173,6 +173,7 @@ def start_search(
     *,
     storage: str | None = None,
     searches_dir: Path = SEARCHES_DIR,
+    trust: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Search:
     """A new search, or one to go on with, for its coordinator: until it is closed, nobody else can start it.
@@ -183,11 +184,12 @@ def start_search(
         trials: how many it is to have; None for as many as were asked for before, or 20.
         storage: address of a database; None for a journal file in the folder, or wherever the record is already.
         searches_dir: where searches are kept.
+        trust: import what the space of a search that is there names in ``network.module`` and its objectives.
         warn: called with a sentence about what was damaged and could be saved.
 
     Raises:
-        InputError: another process works on it, the name is taken by a search with another space, or the storage does
-            not answer.
+        InputError: another process works on it, the name is taken by a search with another space, the storage does
+            not answer, or the space that is there names code that is not trusted.
     """
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
@@ -208,6 +210,12 @@ def start_search(
             keep_end(folder / JOURNAL, known=False)
             backend = open_storage(folder, None)
         search = patiently(lambda: _own(name, space, trials, folder, url, backend))
+        code = search.space.code
+        if space is None and code and not trust:
+            raise InputError(
+                f"{folder}: names code, which would be imported: {', '.join(code)}; accepted: --trust (trust=True from "
+                "Python), where you know that code, or the space itself"
+            )
         (folder / STOP).unlink(missing_ok=True)
     except BaseException:
         owner.release()
