@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from ramify.config.rules import Config
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.device import place
 from ramify.shortage import refusal, refusals_in_words, usable_threads
+from ramify.training.feeding import Fed
 from ramify.training.preflight import needs_what_is_there, unread
-from tests.conftest import CommandLine, tiny
+from ramify.training.regrowing import Moves
+from ramify.training.step import Step
+from tests.conftest import TINY, CommandLine, tiny
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EMFILE, errno.EIO])
@@ -79,3 +83,22 @@ def test_outputs_that_take_nothing_are_told(shell: str, code: int) -> None:
     assert done.returncode == code, done.stderr
     assert done.stderr.count("\n") == (code != 0)
     assert code == 0 or done.stderr.startswith("error: standard output: ")
+
+
+def test_memory_that_ends_in_mid_training_is_told_and_the_checkpoint_stays(
+    ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, take = 0, Step.take
+
+    def full(step: Step, fed: Fed, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
+        nonlocal taken
+        taken += 1
+        if taken == 5:  # in the second epoch of three steps
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 154618822656 bytes.")
+        return take(step, fed, whole, taus, rate, moves)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Step, "take", full)
+        answer = ramify("train", *TINY, "name=mine")
+    assert (answer.code, "got 155 GB at once" in answer.err, answer.err.count("\n")) == (1, True, 1), answer.err
+    assert ramify("train", "--resume", "mine", "--quiet").code == 0

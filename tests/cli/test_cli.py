@@ -84,11 +84,30 @@ def test_several_documents_are_several_runs(ramify: CommandLine) -> None:
 def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: CommandLine) -> None:
     Path("list.yaml").write_text("name: bad\ntrain.learning_rate: 1e30\n---\nname: good\n")
     overrides = [text for text in TINY if not text.startswith("train.learning_rate")]
-    answer = ramify("train", "list.yaml", *overrides)
+    answer = ramify("train", "list.yaml", *overrides, "--quiet")
     assert answer.code == 1
+    assert "run 2 of 2" in answer.out
+    assert " good " in answer.out  # the table of those that did not fail
     assert "error: run 1: epoch 1: the loss is" in answer.err
     assert "error: 1 of 2 runs failed" in answer.err
     assert Path("runs/good/summary.json").exists()
+
+
+def test_an_unfinished_run_is_measured_on_its_validation_pictures(
+    ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ramify.training.outcome.evaluate", interrupted)  # before the test set is read
+        assert ramify("train", *TINY, "name=mine").code == 1
+    answer = ramify("evaluate", "mine")
+    assert answer.code == 0
+    assert "mine on 20 validation pictures" in answer.out
+    assert "the run has not finished" in answer.out + answer.err
+    assert ramify("report", "mine").code == 0
+    assert "validation pictures" in Path("runs/mine/report.html").read_text()
 
 
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:

@@ -44,7 +44,7 @@ def test_the_card_holds_what_was_measured(made: Made) -> None:
         assert f"{100 * each.test.top1:.1f} %" in text
         assert f"{each.macs:,}" in text
         assert f"{threshold:.4f}" in text
-    sections = ("Exits", "When it answers", "Data", "Latency", "Limits", "How to use it", "How it was made", "Licence")
+    sections = ("Exits", "When it answers", "Data", "Latency", "Limits", "How to use it", "How it was made", "License")
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == list(sections)
     assert "Not measured. MACs say how much is computed" in text
     assert "No certificate" in text

@@ -200,6 +200,16 @@ def test_a_map_too_small_for_a_cell_is_refused(size: tuple[int, int]) -> None:
         output_size(planned("unpadded", (1, 0, 1)), *size)
 
 
+def test_a_machine_without_memory_is_no_map_too_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hungry(PoolingCell):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 154618822656 bytes.")
+
+    monkeypatch.setitem(CELLS, "pooling", Hungry)
+    with pytest.raises(RuntimeError, match="allocate"):
+        output_size(CellPlan(3, 5, 5, type="pooling"), 8, 8)
+
+
 def test_sizes_are_found_without_a_draw() -> None:
     before = torch.get_rng_state()
     for name in CELLS:

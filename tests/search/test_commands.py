@@ -196,3 +196,13 @@ def test_workers_are_as_many_as_the_machine_has_use_for(ramify: CommandLine, mon
     answer = ramify("search", "start", "demo", "--workers", "1000000")
     assert started[0] <= MOST_WORKERS
     assert "workers: got 1,000,000" in answer.err
+
+
+def test_a_search_of_which_every_trial_fails_exits_with_1(ramify: CommandLine) -> None:
+    Path("broken.yaml").write_text(
+        "base: {data.source: missing/pictures, network.kind: full}\n"
+        "vary: {train.learning_rate: {log: [0.01, 0.1]}}\nobjectives: [accuracy]\nepochs: 1\n"
+    )
+    answer = ramify("search", "start", "broken", "broken.yaml", "--trials", "2")
+    assert answer.code == 1
+    assert "all of its 2 trials failed" in answer.err

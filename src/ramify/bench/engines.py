@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,170 +69,133 @@ class Found(NamedTuple):
     exits: Tensor
 
 
-class Engine(Protocol):
-    """One network in one engine."""
+@dataclass(frozen=True)
+class Engine:
+    """One network in one engine.
 
-    def ready(self, images: Tensor) -> Tensor:
-        """``images`` float32 ``[B, C, H, W]`` in [0, 1], laid out as this engine reads them fastest."""
-        ...
+    Attributes:
+        ready: gives images float32 ``[B, C, H, W]`` in [0, 1] in the memory format that this engine reads fastest.
+        at_exit: of such images and an exit, from 0, gives its logits ``[B, classes]``; no stage behind it is computed.
+        by_policy: gives the answers, each from the exit where its picture leaves.
+    """
 
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        """The logits ``[B, classes]`` of one exit, from 0; no stage behind it is computed."""
-        ...
-
-    def by_policy(self, images: Tensor) -> Found:
-        """The answers, each from the exit where its picture leaves."""
-        ...
+    ready: Callable[[Tensor], Tensor]
+    at_exit: Callable[[Tensor, int], Tensor]
+    by_policy: Callable[[Tensor], Found]
 
 
-class TorchEngine:
+def torch_engine(network: Branching, policy: Policy) -> Engine:
     """A network in PyTorch on the processor, with as many threads as the process has."""
+    network.eval()
 
-    def __init__(self, network: Branching, policy: Policy) -> None:
-        self._network = network.eval()
-        self._policy = policy
-
-    def ready(self, images: Tensor) -> Tensor:
-        """See :class:`Engine`."""
-        return images.contiguous(memory_format=torch.channels_last)
-
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        """See :class:`Engine`."""
-        network = self._network
+    def at_exit(images: Tensor, exit_: int) -> Tensor:
         with torch.inference_mode():
             if not isinstance(network, Folded) or len(images) <= network.piece:
                 return up_to(network, images, exit_ + 1)
             return torch.cat([up_to(network, some, exit_ + 1) for some in images.split(network.piece)])
 
-    def by_policy(self, images: Tensor) -> Found:
-        """See :class:`Engine`."""
-        found = self._network.predict(images, self._policy)
+    def by_policy(images: Tensor) -> Found:
+        found = network.predict(images, policy)
         return Found(found.classes, found.exits)
 
+    return Engine(lambda images: images.contiguous(memory_format=torch.channels_last), at_exit, by_policy)
 
-class OnnxEngine:
+
+def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
     """An exported network in ONNX Runtime."""
+    runtime = Runtime(folder, threads, threshold)
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-
-    def ready(self, images: Tensor) -> Tensor:
-        """See :class:`Engine`."""
-        return images.contiguous()
-
-    def at_exit(self, images: Tensor, exit_: int) -> Tensor:
-        """See :class:`Engine`."""
-        return torch.from_numpy(self._runtime.logits(images.numpy(), exit_ + 1)[exit_])
-
-    def by_policy(self, images: Tensor) -> Found:
-        """See :class:`Engine`."""
-        found = self._runtime.predict(images.numpy())
+    def by_policy(images: Tensor) -> Found:
+        found = runtime.predict(images.numpy())
         return Found(torch.from_numpy(found.classes), torch.from_numpy(found.exits))
 
-
-@dataclass(frozen=True)
-class Exported:
-    """An exported folder, what its card says, and a threshold in place of its own."""
-
-    folder: Path
-    card: ExportCard
-    threshold: float | None
+    return Engine(
+        Tensor.contiguous,
+        lambda images, exit_: torch.from_numpy(runtime.logits(images.numpy(), exit_ + 1)[exit_]),
+        by_policy,
+    )
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: a saved network and the policy that it answers by, or an exported one.
+    """What is measured: a saved network and the policy that it answers by, or an exported folder.
 
     Attributes:
         name: of the run, or of the folder.
         input_shape: (C, H, W) of the pictures that it reads.
         macs: multiply-accumulates of answering at each exit.
         told: which policy, in one sentence.
-        network: the network and its policy as PyTorch has them; None of an exported one.
-        exported: what an exported folder says; None of a network.
+        network: the network and its policy as PyTorch has them; None of an exported folder.
+        folder: the exported one.
+        engines: those that can compute it: of an exported folder only the one that it was exported for.
+        threshold: in place of those that an exported folder has.
     """
 
     name: str
     input_shape: tuple[int, int, int]
     macs: tuple[int, ...]
     told: str
-    network: tuple[Branching, Policy] | None
-    exported: Exported | None
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """Those that can compute it: of an exported folder only the one that it was exported for."""
-        if self.exported is None:
-            return tuple(ENGINES)
-        return ("int8",) if self.exported.card.precision == "int8" else ("onnx",)
+    network: tuple[Branching, Policy] | None = None
+    folder: Path | None = None
+    engines: tuple[str, ...] = tuple(ENGINES)
+    threshold: float | None = None
 
 
 def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: float | None) -> Subject:
     """The network called ``name_or_folder``; arguments and errors as :func:`ramify.answer.answerer.answerer`."""
-    name = Path(name_or_folder).resolve().name
-    if is_exported(Path(name_or_folder)):
-        runtime = Runtime(name_or_folder, threshold=threshold)
+    folder = Path(name_or_folder)
+    if is_exported(folder):
+        runtime = Runtime(folder, threshold=threshold)
         known = runtime.card
         macs = tuple(each.macs for each in known.exits)
-        return Subject(
-            known.name, known.input_shape, macs, runtime.told, None, Exported(Path(name_or_folder), known, threshold)
-        )
+        engines = ("int8",) if known.precision == "int8" else ("onnx",)
+        return Subject(known.name, known.input_shape, macs, runtime.told, None, folder, engines, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
     macs = tuple(each.macs for each in cost(network))
-    return Subject(name, card.network.input_shape, macs, chosen.told, (network, chosen.policy), None)
+    return Subject(folder.resolve().name, card.network.input_shape, macs, chosen.told, (network, chosen.policy))
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Engines that can be opened.
-
-    Attributes:
-        openers: opens an engine for a number of threads; for PyTorch that number is the process's, and set already.
-        left_out: those that cannot, and why, as a sentence.
-    """
-
-    openers: Mapping[str, Callable[[int], Engine]]
-    left_out: Mapping[str, str]
+Openers = Mapping[str, Callable[[int], Engine]]
+"""Opens an engine for a number of threads; for PyTorch that number is the process's, and set already."""
 
 
 @contextmanager
-def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iterator[Prepared]:
-    """Make ready the engines called ``names``, as far as the packages that they need are there.
+def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iterator[tuple[Openers, dict[str, str]]]:
+    """Make ready the engines called ``names``: openers, and why the others are left out, as their packages are missing.
 
     Args:
         subject: what they compute.
         names: of :data:`ENGINES`, all of them among ``subject.engines``.
         calibration: pictures for int8, float32 ``[N, C, H, W]`` in [0, 1].
     """
+    left_out = {name: why for name in names if (why := _what_is_missing(name, subject)) is not None}
+    able = [name for name in names if name not in left_out]
     openers: dict[str, Callable[[int], Engine]] = {}
-    missing = {name: why for name in names if (why := _what_is_missing(name, subject)) is not None}
-    able = [name for name in names if name not in missing]
     with tempfile.TemporaryDirectory(prefix="ramify-bench-") as folder:
         if subject.network is not None:
             network, policy = subject.network
-            openers["eager"] = lambda _: TorchEngine(fold(network), policy)
-            openers["plain"] = lambda _: TorchEngine(network, policy)
-            openers["compiled"] = lambda _: TorchEngine(compiled(network), policy)
+            openers["eager"] = lambda _: torch_engine(fold(network), policy)
+            openers["plain"] = lambda _: torch_engine(network, policy)
+            openers["compiled"] = lambda _: torch_engine(compiled(network), policy)
         for name, exported in _exports(subject, able, calibration, Path(folder)).items():
-            threshold = None if subject.exported is None else subject.exported.threshold
-            openers[name] = partial(_open_onnx, exported, threshold)
-        yield Prepared({name: openers[name] for name in able}, missing)
+            openers[name] = partial(onnx_engine, exported, subject.threshold)
+        yield {name: openers[name] for name in able}, left_out
 
 
-def open_engines(prepared: Prepared, threads: int, pictures: Tensor) -> tuple[dict[str, Engine], dict[str, str]]:
+def open_engines(openers: Openers, threads: int, pictures: Tensor) -> tuple[dict[str, Engine], dict[str, str]]:
     """Every engine with ``threads`` threads, and those that fail, with the reason; PyTorch's number is set as well.
 
     Args:
-        prepared: what :func:`prepare` made.
+        openers: of :func:`prepare`.
         threads: how many.
         pictures: a few, float32 ``[N, C, H, W]`` in [0, 1], to try the compiler with.
     """
     torch.set_num_threads(threads)
     opened: dict[str, Engine] = {}
     failed: dict[str, str] = {}
-    for name, opener in prepared.openers.items():
+    for name, opener in openers.items():
         engine = opener(threads)
         if name == "compiled":
             # Code that was compiled for another number of threads would be asked first at every call.
@@ -250,10 +213,6 @@ def open_engines(prepared: Prepared, threads: int, pictures: Tensor) -> tuple[di
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:200] or type(error).__name__
-
-
-def _open_onnx(folder: Path, threshold: float | None, threads: int) -> Engine:
-    return OnnxEngine(Runtime(folder, threads, threshold))
 
 
 def compiled(network: Branching) -> Folded:
@@ -287,18 +246,15 @@ def compiling() -> Iterator[None]:
 def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
     """The folders of the exported networks of the engines in ``names`` that compute one."""
     wanted = [name for name in names if name in ("onnx", "int8")]
-    if subject.exported is not None or subject.network is None:
-        return {name: subject.exported.folder for name in wanted if subject.exported is not None}
-    found: dict[str, Path] = {}
-    if not wanted:
-        return found
-    network, _ = subject.network
-    stages = to_stages(plain(network), subject.input_shape)
+    if subject.folder is not None:
+        return dict.fromkeys(wanted, subject.folder)
+    if not wanted or subject.network is None:
+        return {}
+    stages = to_stages(plain(subject.network[0]), subject.input_shape)
     for name in wanted:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
         write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")
-        found[name] = folder / name
-    return found
+    return {name: folder / name for name in wanted}
 
 
 def write_stages(folder: Path, subject: Subject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
@@ -332,7 +288,7 @@ def _what_is_missing(name: str, subject: Subject) -> str | None:
     """Why an engine cannot be made ready here, as far as that shows without trying; None: it can."""
     needed: tuple[str, ...] = ()
     if name in ("onnx", "int8"):
-        needed = ("onnxruntime",) if subject.exported is not None else ("onnx", "onnxscript", "onnxruntime")
+        needed = ("onnxruntime",) if subject.folder is not None else ("onnx", "onnxscript", "onnxruntime")
     for package in needed:
         if importlib.util.find_spec(package) is None:
             return f"needs the package {package}; install it with: pip install 'ramify[export]'"

@@ -59,5 +59,5 @@ def home_of(name_or_folder: str | Path, runs_dir: str | Path = "runs") -> Path:
     folder = Path(name_or_folder)
     if is_exported(folder) or (folder / HUB_CONFIG).exists():
         return folder
-    # A checkpoint in a run is replaced as a whole when it is saved anew, so nothing is added to it.
+    # A checkpoint in a run is replaced as a whole when it is saved again, so nothing is added to it.
     return run_behind(str(name_or_folder), runs_dir) or folder

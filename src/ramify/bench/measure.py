@@ -151,7 +151,7 @@ def benchmark(
         threads: from 1 to as many as there are cores for this process; None: 1 and 2, or 1.
         rounds: counted rounds, >= 1.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of the policy's thresholds.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         InputError: an argument is out of range, there is nothing of that name, or no engine is left.
@@ -171,22 +171,21 @@ def benchmark(
     names = _engines_of(subject, engines)
     tell = progress or (lambda _: None)
     before = _load()
-    test, calibration, told, real = _pictures(str(name_or_folder), runs_dir, subject)
+    test, calibration, which, real = _pictures(str(name_or_folder), runs_dir, subject)
     timings: list[Timing] = []
     leaving: dict[int, Leaving] = {}
     sizes, counts = tuple(dict.fromkeys(batches)), tuple(dict.fromkeys(threads))
     had = torch.get_num_threads()
     tell(f"making ready: {', '.join(names)}")
     try:
-        with prepare(subject, names, calibration) as prepared:
-            left_out = dict(prepared.left_out)
+        with prepare(subject, names, calibration) as (openers, left_out):
             for count in counts:
-                tell(f"opening with {plural(count, 'thread')}: {', '.join(prepared.openers)}")
-                opened, failed = open_engines(prepared, count, test[:2])
+                tell(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
+                opened, failed = open_engines(openers, count, test[:2])
                 left_out |= failed
                 if not opened:
-                    told_why = "; ".join(f"{name} {why}" for name, why in left_out.items())
-                    raise InputError(f"engines: got {', '.join(names)}, and all are left out: {told_why}")
+                    why = "; ".join(f"{name} {why}" for name, why in left_out.items())
+                    raise InputError(f"engines: got {', '.join(names)}, and all are left out: {why}")
                 for batch in sizes:
                     tell(f"{plural(count, 'thread')}, batch {batch}: {plural(rounds, 'round')}")
                     found, left = _measure(opened, count, batch, test, len(subject.macs), rounds)
@@ -200,7 +199,7 @@ def benchmark(
     return Bench(
         name=subject.name,
         policy=subject.told,
-        pictures=told,
+        pictures=which,
         macs=subject.macs,
         engines=able,
         left_out=left_out,
@@ -266,8 +265,8 @@ def _pictures(name: str, runs_dir: str | Path, subject: Subject) -> tuple[Tensor
     found = None if run is None else pictures_at_hand(run, subject.input_shape)
     if run is not None and found is not None and len(found.test) and len(found.train):
         few = found.train[_spread(len(found.train), min(CALIBRATION, len(found.train)))].images
-        told = f"{len(found.test):,} test pictures of {run.name}, of which the batches take some evenly"
-        return to_float(found.test.images), to_float(few), told, True
+        which = f"{len(found.test):,} test pictures of {run.name}, of which the batches take some evenly"
+        return to_float(found.test.images), to_float(few), which, True
     made = torch.rand(CALIBRATION, *subject.input_shape, generator=generator(0, "bench"))
     return made, made, "random ones, as no test pictures are at hand", False
 

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 
 from ramify.bench.measure import Bench, Timing
 from ramify.bench.table import times
-from ramify.errors import InputError
+from ramify.show.drawing import DIM, INK, RULE, axes, heading, log_axis
 from ramify.show.report.plot import exit_colour
 from ramify.show.words import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, DIM, RULE = "#2b2f36", "#6b717b", "#eceef1"
 _BELOW = 0.34
 """How far the policy stands under the exits of its engine, in lanes."""
 
@@ -27,105 +26,71 @@ def draw_bench(bench: Bench) -> bytes:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("the plot needs matplotlib, which is not installed; pip install 'ramify[bench]'") from None
-
     rows, columns = len(bench.threads), len(bench.batches)
-    height = 1.5 + rows * (0.75 + 0.55 * len(bench.engines))
-    drawing = Figure(figsize=(max(7.0, 1.2 + 3.7 * columns), height), dpi=150, layout="constrained")
-    FigureCanvasAgg(drawing)
-    panels = drawing.subplots(rows, columns, sharex="col", sharey=True, squeeze=False)
-    for row, threads in enumerate(bench.threads):
-        for column, batch in enumerate(bench.batches):
-            panel = panels[row][column]
+    size = (max(7.0, 1.2 + 3.7 * columns), 1.5 + rows * (0.75 + 0.55 * len(bench.engines)))
+    drawing, panels = axes(size, rows, columns, "bench")
+    for line, threads in zip(panels, bench.threads, strict=True):
+        for panel, batch in zip(line, bench.batches, strict=True):
             _panel(panel, bench, threads, batch)
-            panel.set_title(
-                f"{plural(batch, 'picture')} at once, {plural(threads, 'thread')}", fontsize=10, loc="left", color=INK
-            )
-            if row == rows - 1:
-                panel.set_xlabel(
-                    "milliseconds" + (f" for {plural(batch, 'picture')}" if batch > 1 else " a picture"),
-                    color=INK,
-                    fontsize=9,
-                )
-    drawing.suptitle(
-        f"{bench.name}: how long each exit and the policy take",
-        fontsize=12,
-        fontweight="bold",
-        color=INK,
-        x=0.012,
-        ha="left",
-    )
+            at_once = f"{plural(batch, 'picture')} at once, {plural(threads, 'thread')}"
+            panel.set_title(at_once, fontsize=10, loc="left", color=INK)
+    for panel, batch in zip(panels[-1], bench.batches, strict=True):
+        unit = f"milliseconds for {plural(batch, 'picture')}" if batch > 1 else "milliseconds a picture"
+        panel.set_xlabel(unit, color=INK, fontsize=9)
+    heading(drawing, f"{bench.name}: how long each exit and the policy take")
     load = "" if bench.load is None else f", load {bench.load[0]:.1f} before"
-    told = (
+    notes = (
         "discs: exits, all pictures answered there; diamond: the policy, and how many times faster it is than the last",
         f"exit in {bench.engines[0]} (dotted line); bars: the middle half of {plural(bench.rounds, 'round')} in turn",
         f"{bench.machine['processor']}, {plural(int(bench.machine['cores']), 'core')}{load}, "
         f"{', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
     )
-    drawing.supxlabel("\n".join(told), fontsize=8, color=DIM, x=0.012, ha="left")
+    drawing.supxlabel("\n".join(notes), fontsize=8, color=DIM, x=0.012, ha="left")
     file = io.BytesIO()
     drawing.savefig(file, format="png", facecolor="white")
     return file.getvalue()
 
 
 def _panel(panel: "Axes", bench: Bench, threads: int, batch: int) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     exits = len(bench.macs)
-    panel.set_xscale("log")
+    log_axis(panel)
+    panel.grid(visible=False, axis="y")
     for lane, engine in enumerate(bench.engines):
-        found = bench.of(threads, batch, engine)
         panel.axhline(lane, color=RULE, linewidth=1, zorder=1)
-        for each in found:
+        for each in bench.of(threads, batch, engine):
             _mark(panel, each, lane, exits)
     whole = bench.of(threads, batch, bench.engines[0])[exits - 1]
     panel.axvline(whole.milliseconds, color=DIM, linestyle=":", linewidth=1, zorder=1)
     panel.set_yticks(range(len(bench.engines)), bench.engines)
     panel.set_ylim(len(bench.engines) - 0.4, -0.55)
-    panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
-    panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.grid(visible=True, axis="x", color=RULE, linewidth=0.8)
-    panel.set_axisbelow(True)
     panel.margins(x=0.12)
-    panel.spines[["top", "right", "left"]].set_visible(False)
-    panel.tick_params(colors=INK, labelsize=9)
+    panel.spines["left"].set_visible(False)
     panel.tick_params(axis="y", length=0)
 
 
 def _mark(panel: "Axes", each: Timing, lane: int, exits: int) -> None:
     """One contestant: its median, the middle half of its rounds, and what it is."""
-    x, low, high = each.milliseconds, each.low, each.high
+    x = each.milliseconds
     if each.exit is None:
-        y, colour, marker, size = lane + _BELOW, INK, "D", 30
-        panel.annotate(
-            times(each.speedup),
-            (max(x, high), y),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            fontweight="bold",
-            color=INK,
-            zorder=6,
-        )
+        text, y, colour, marker, size, order = times(each.speedup), lane + _BELOW, INK, "D", 30, 4.5
+        place, across = (6, 0), "left"
     else:
-        y, colour, marker, size = float(lane), exit_colour(each.exit, exits), "o", 95
-        panel.annotate(
-            str(each.exit + 1),
-            (x, y),
-            ha="center",
-            va="center",
-            fontsize=7,
-            fontweight="bold",
-            color="white",
-            # Above its own disc, and below the next.
-            zorder=4.01 + each.exit / exits,
-        )
-    order = 4 + (0.5 if each.exit is None else each.exit / exits)
-    panel.plot([low, high], [y, y], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
+        # A number stands above its own disc, and below the next.
+        order = 4 + each.exit / exits
+        text, y, colour, marker, size = str(each.exit + 1), float(lane), exit_colour(each.exit, exits), "o", 95
+        place, across = (0, 0), "center"
+    panel.annotate(
+        text,
+        (max(x, each.high) if each.exit is None else x, y),
+        place,
+        textcoords="offset points",
+        ha=across,
+        va="center",
+        fontsize=8 if each.exit is None else 7,
+        fontweight="bold",
+        color=INK if each.exit is None else "white",
+        zorder=6 if each.exit is None else order + 0.01,
+    )
+    bar = [each.low, each.high]
+    panel.plot(bar, [y, y], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
     panel.scatter([x], [y], s=size, marker=marker, color=colour, edgecolors="white", linewidths=0.8, zorder=order)

@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Iterable, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from ramify.bench.engines import ENGINES
 from ramify.bench.measure import Bench, Timing
 from ramify.show.report.plot import exit_colour
+from ramify.show.terminal.table import add, table
 from ramify.show.words import percent, plural, short
 
 SIDE_BY_SIDE = 2
@@ -21,7 +21,7 @@ def bench_lines(bench: Bench) -> list[str]:
     machine = bench.machine
     versions = ", ".join(f"{name} {version}" for name, version in bench.versions.items())
     first = bench.engines[0]
-    told = [
+    lines = [
         f"{bench.name}: {plural(len(bench.macs), 'exit')} of {' / '.join(map(short, bench.macs))} MACs",
         bench.policy,
         f"pictures: {bench.pictures}",
@@ -30,31 +30,26 @@ def bench_lines(bench: Bench) -> list[str]:
         f"medians of {plural(bench.rounds, 'round')} in turn, ± half of the middle half of them",
         f"x: how many times faster than the last exit in {first}, in the same round",
     ]
-    told += [f"left out: {name} {reason}" for name, reason in bench.left_out.items()]
-    return told
+    lines += [f"left out: {name} {reason}" for name, reason in bench.left_out.items()]
+    return lines
 
 
 def bench_table(bench: Bench, batch: int, threads: Sequence[int]) -> Table:
     """Every engine's exits and policy for one size of batch, some numbers of threads side by side."""
-    heading = f"{plural(batch, 'picture')} at once"
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="dim", border_style="dim")
-    table.title, table.title_justify, table.title_style = heading, "left", "bold"
-    table.add_column("\nengine", no_wrap=True)
-    table.add_column("\nanswers", no_wrap=True)
+    columns = ["\nengine", "\nanswers"]
     for count in threads:
-        table.add_column(f"{plural(count, 'thread')}\nms", justify="right", no_wrap=True)
-        table.add_column("\npictures/s", justify="right", no_wrap=True)
-        table.add_column("\nx", justify="right", no_wrap=True)
+        columns += [f"{plural(count, 'thread')}\nms", "\npictures/s", "\nx"]
+    made = table(columns, left=(0, 1), tight=True)
+    made.title, made.title_justify, made.title_style = f"{plural(batch, 'picture')} at once", "left", "bold"
     exits = len(bench.macs)
     for engine in bench.engines:
         rows = [bench.of(count, batch, engine) for count in threads]
         for at, side in enumerate(zip(*rows, strict=True)):
-            last = at == exits
-            style = "bold" if last else ""
-            name = Text("policy") if last else Text(f"exit {at + 1}", style=exit_colour(at, exits))
-            cells = [Text(cell) for each in side for cell in _cells(each)]
-            table.add_row(engine if at == 0 else "", name, *cells, style=style, end_section=last)
-    return table
+            name = Text(f"exit {at + 1}", style=exit_colour(at, exits)) if at < exits else Text("policy")
+            cells = [cell for each in side for cell in _cells(each)]
+            add(made, engine if at == 0 else "", name, *cells, bold=at == exits)
+        made.add_section()
+    return made
 
 
 def bench_tables(bench: Bench) -> list[Table]:
@@ -65,22 +60,22 @@ def bench_tables(bench: Bench) -> list[Table]:
 
 def bench_sentences(bench: Bench) -> list[str]:
     """What the tables come to: where pictures left, which engine is fastest, who answers otherwise, what to mind."""
-    told: list[str] = []
+    lines: list[str] = []
     for left in bench.leaving:
         shares = " / ".join(map(str, left.exits))
-        told.append(f"batch {left.batch}: of {plural(sum(left.exits), 'picture')} leave at each exit: {shares}")
+        lines.append(f"batch {left.batch}: of {plural(sum(left.exits), 'picture')} leave at each exit: {shares}")
     policies = [each for each in bench.timings if each.exit is None]
     for batch in bench.batches:
         best = max((each for each in policies if each.batch == batch), key=lambda each: each.pictures_per_second)
-        told.append(
+        lines.append(
             f"fastest policy at batch {batch}: {best.engine} with {plural(best.threads, 'thread')}, "
             f"{milliseconds(best.milliseconds)} ms, {best.pictures_per_second:,.0f} pictures/s, {times(best.speedup)}"
         )
     for engine in bench.engines[1:]:
         same = [each.same for each in bench.timings if each.engine == engine]
         if min(same) < 1:
-            told.append(f"{engine} answers {percent(min(same))} or more of the pictures as {bench.engines[0]} does")
-    return told
+            lines.append(f"{engine} answers {percent(min(same))} or more of the pictures as {bench.engines[0]} does")
+    return lines
 
 
 def legend(engines: Iterable[str]) -> list[str]:

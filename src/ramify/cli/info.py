@@ -29,7 +29,7 @@ def info(
     from ramify.run.folder import is_run
     from ramify.run.readback import describe
     from ramify.run.saved import find_saved, read_saved
-    from ramify.show.terminal.groups import groups_of
+    from ramify.show.groups import groups_of
     from ramify.show.terminal.grouptable import group_table, table_sentence, write_tables
     from ramify.show.terminal.tables import comparison_table, cut_sentence, policy_table, run_table
 

@@ -103,8 +103,8 @@ def _compare(
     sweep: "Sweep", failed: dict[str, str], csv: Path | None, latex: Path | None, plot: Path | None, as_json: bool
 ) -> None:
     from ramify.run.folder import read_summary
+    from ramify.show.groups import groups_of
     from ramify.show.report.write import report
-    from ramify.show.terminal.groups import groups_of
     from ramify.show.terminal.grouptable import group_table, groups_json, table_sentence, write_tables
 
     there = [sweep.run(config) for config in sweep.configs if config.name not in failed]

@@ -1,12 +1,12 @@
 """What an export says of itself on the screen."""
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ramify.answer.card import Quantization
 from ramify.exporting.write import Export
+from ramify.show.terminal.table import table
 from ramify.show.words import count, percent, plural
 
 LOSS = 0.01
@@ -15,24 +15,23 @@ LOSS = 0.01
 
 def export_table(found: Export) -> RenderableType:
     """The files that were run, what int8 cost, and which stages were executed."""
-    table = _table("file", "bytes", "largest difference")
-    for each in found.files:
-        table.add_row(each.file, count(each.bytes), f"{each.difference:.1e}")
+    rows = [[each.file, count(each.bytes), f"{each.difference:.1e}"] for each in found.files]
     quantized = found.card.quantization
     against = "PyTorch" if quantized is None else "its stages in int8"
-    told = [f"run on {plural(found.pictures, 'test picture')} and compared with {against}", _executed(found)]
-    parts: list[RenderableType] = [table, Text()]
+    lines = [f"run on {plural(found.pictures, 'test picture')} and compared with {against}", _executed(found)]
+    parts: list[RenderableType] = [table(["file", "bytes", "largest difference"], rows), Text()]
     if quantized is not None:
         parts += [quantization_table(quantized), Text()]
-    return Group(*parts, *map(Text, told))
+    return Group(*parts, *map(Text, lines))
 
 
 def quantization_table(found: Quantization) -> Table:
     """Accuracy of every exit in float32 and in int8."""
-    table = _table("exit", "float32", "int8", "points")
-    for i, (before, after) in enumerate(zip(found.before, found.after, strict=True), start=1):
-        table.add_row(str(i), percent(before), percent(after), f"{100 * (after - before):+.2f}")
-    return table
+    rows = [
+        [str(i), percent(before), percent(after), f"{100 * (after - before):+.2f}"]
+        for i, (before, after) in enumerate(zip(found.before, found.after, strict=True), start=1)
+    ]
+    return table(["exit", "float32", "int8", "points"], rows)
 
 
 def losses(found: Quantization) -> list[str]:
@@ -44,20 +43,13 @@ def losses(found: Quantization) -> list[str]:
     ]
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), header_style="dim", border_style="dim")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
-
-
 def _executed(found: Export) -> str:
     """Which stages were executed for the pictures that came alone; the checks have seen that these were needed."""
     early, runtime = found.early, found.runtime
-    told = (
+    stages = (
         f"stages executed for {plural(early.alone, 'picture')} that came alone: {' / '.join(map(str, early.executed))}"
     )
     if runtime is None:
-        return told
+        return stages
     same = runtime.executed == early.executed
-    return told + (", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}")
+    return stages + (", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}")

@@ -12,7 +12,7 @@ from ramify.config.rules import Config, DataConfig
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
 from ramify.data.trigger import stamp
-from ramify.errors import CheckpointError, ConfigError, InputError
+from ramify.errors import CheckpointError, ConfigError, InputError, field_of
 from ramify.nn.branching import Branching
 from ramify.ops.exits.analysis import Analysis, Outcome, analyse, outcome_fields
 from ramify.ops.exits.measures import Ranking, rank
@@ -21,7 +21,8 @@ from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read
 from ramify.run.classes import ClassResults, class_results
 from ramify.run.device import computing_with, place
 from ramify.run.evaluate import all_logits, score
-from ramify.run.folder import is_run, read_summary
+from ramify.run.events import EpochDone
+from ramify.run.folder import METRICS, is_run, read_lines, read_summary
 from ramify.run.latency import exit_latencies
 from ramify.run.measuring import VALIDATION, pictures_to_measure
 from ramify.run.saved import config_of, read_saved
@@ -54,6 +55,20 @@ def describe(run: Path) -> Summary:
         return replace(done, name=run.name, folder=str(run))
     _, latest = read_model(run / "last")
     return summarise(run.name, str(run), config, network, card, epochs=latest.epoch, seconds=0.0)
+
+
+def read_epochs(run: Path) -> tuple[EpochDone, ...]:
+    """The records of the epochs that the run in ``run`` was trained for.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    path = run / METRICS
+    try:
+        return TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
+    except ValidationError as error:
+        damage = f"{path}: is damaged ({field_of(error)})"
+        raise CheckpointError(f"{damage}; accepted: the file as ramify wrote it") from error
 
 
 @dataclass(frozen=True)

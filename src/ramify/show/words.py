@@ -1,7 +1,12 @@
 """Figures as people write them, the same in every table, line and view."""
 
-from ramify.config.rules import Config
-from ramify.run.events import Grew, Pruned, Regrown, Widened
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from ramify.config.rules import Config, keys
+from ramify.run.checkpoint import Unit
+from ramify.run.events import Grew, GrowthEnded, Pruned, Regrown, Widened
 
 
 def percent(share: float | None) -> str:
@@ -21,6 +26,11 @@ def short(number: float) -> str:
             scaled = number / (1e3 if unit == "k" else limit)
             return f"{scaled:.1f} {unit}"
     return count(number)
+
+
+def amount(cost: float, unit: Unit) -> str:
+    """A cost with its unit: ``(43_712_000, 'MACs') -> '43.7 M MACs'``."""
+    return f"{short(cost)} MACs" if unit == "MACs" else f"{cost:.2f} ms"
 
 
 def duration(seconds: float) -> str:
@@ -46,7 +56,29 @@ def network_words(config: Config) -> str:
     return f"{network.kind}, {made_of}, {plural(network.exits, 'exit')}"
 
 
-def growth_words(event: Grew) -> str:
+Change = Grew | Widened | GrowthEnded | Pruned
+"""Events that change what is trained."""
+
+
+def change_words(event: Change) -> str:
+    """A change in a sentence, as it stands in every log.
+
+    Example:
+        >>> change_words(GrowthEnded(epoch=9, reason="the last growth paid 0.1 %"))
+        'growth ends; the last growth paid 0.1 %'
+    """
+    match event:
+        case Grew():
+            return _growth_words(event)
+        case Widened():
+            return _widening_words(event)
+        case Pruned():
+            return _pruning_words(event)
+        case GrowthEnded():
+            return f"growth ends; {event.reason}"
+
+
+def _growth_words(event: Grew) -> str:
     """``'grew stage 2: 2 cells and its exit, + 12,001 weights'``."""
     growth = event.growth
     head = "the final classifier" if growth.final else "its exit"
@@ -55,7 +87,7 @@ def growth_words(event: Grew) -> str:
     return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights{start}{_why(event.reason)}"
 
 
-def widening_words(event: Widened) -> str:
+def _widening_words(event: Widened) -> str:
     """``'widened stage 2: inner channels 16 to 24, 16 to 24, + 4,608 weights'``."""
     widening = event.widening
     channels = ", ".join(f"{before} to {after}" for before, after in widening.cells.values())
@@ -73,7 +105,7 @@ def regrown_words(regrown: Regrown) -> str:
     return f"{count(sum(regrown.moved))} moves of {count(sum(regrown.kept))} connections"
 
 
-def pruning_words(event: Pruned) -> str:
+def _pruning_words(event: Pruned) -> str:
     """``'pruned stage 2 by snip: 4,000 of 8,000 weights kept, 100.0 % before'``."""
     pruning = event.pruning
     numbers = [stage + 1 for stage in pruning.stages]
@@ -82,5 +114,23 @@ def pruning_words(event: Pruned) -> str:
     kept = f"{count(pruning.after)} of {count(pruning.weights)} weights kept"
     if not pruning.changed:
         return f"pruned {stages} by {how}: nothing changed, {kept} before and after"
-    again = ", survivors drawn anew" if pruning.reinit else ""
+    again = ", survivors drawn again" if pruning.reinit else ""
     return f"pruned {stages} by {how}: {kept}, {count(pruning.before)} before{again}"
+
+
+def config_values(config: Config) -> dict[str, object]:
+    """Every key of a configuration, as ``network.channels``, with its value."""
+    found: dict[str, object] = {}
+    for key, _ in keys():
+        value: object = config
+        for part in key.split("."):
+            value = getattr(value, part)
+        found[key] = value
+    return found
+
+
+def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV with a line of names first, and lines that end in a newline alone."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
+    return text.getvalue()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ramify.config.rules import Config, resolve
-from ramify.show.report.baseline import Match, differences, matches
-from ramify.show.terminal.groups import LAST, Group, Run, grouped
+from ramify.show.groups import LAST, Difference, Group, Run, grouped
+from ramify.show.report.baseline import Match, compared, matches
 from tests.show.report.comparing import made, settings
 
 
@@ -18,8 +18,9 @@ def resolved(*overrides: str) -> Config:
 GROWN, STATIC, PLAIN = resolved(), resolved("network.kind=full_ic"), resolved("network.kind=full")
 
 
-def last(run: Run) -> float | None:
-    return run.accuracy_at(LAST)
+def at(match: Match, words: str = "last exit") -> Difference | None:
+    """Grown less static in the figure that is called so."""
+    return next((each.difference for each in compared(match) if each.words == words), None)
 
 
 def match(grown: list[Run], static: list[Run]) -> Match:
@@ -94,37 +95,37 @@ def test_shared_seeds_are_paired() -> None:
     ours, theirs = [0.9, 0.8, 0.95, 0.5], [0.85, 0.9, 0.9]
     grown = [made(GROWN, seed, (0, 0, 0, value)) for seed, value in enumerate(ours)]
     static = [made(STATIC, seed, (0, 0, 0, value)) for seed, value in enumerate(theirs)]
-    found = differences(match(grown, static), last, LAST)
+    found = at(match(grown, static))
     assert found is not None
     pairs = np.array(ours[:3]) - np.array(theirs)
     assert found.paired
     assert found.n == (3, 3)
     assert [seed for seed, _ in found.by_seed] == [0, 1, 2]
-    assert math.isclose(found.told.mean, pairs.mean())
-    assert found.told.deviation is not None
-    assert math.isclose(found.told.deviation, pairs.std(ddof=1))
+    assert math.isclose(found.mean.mean, pairs.mean())
+    assert found.mean.deviation is not None
+    assert math.isclose(found.mean.deviation, pairs.std(ddof=1))
 
 
 def test_seeds_that_are_not_shared_are_not_paired() -> None:
     ours, theirs = [0.9, 0.8, 0.7], [0.85, 0.8]
     grown = [made(GROWN, seed, (0, 0, 0, value)) for seed, value in enumerate(ours)]
     static = [made(STATIC, 7 + seed, (0, 0, 0, value)) for seed, value in enumerate(theirs)]
-    found = differences(match(grown, static), last, LAST)
+    found = at(match(grown, static))
     assert found is not None
     assert not found.paired
     assert found.n == (3, 2)
     assert found.by_seed == ()
-    assert math.isclose(found.told.mean, np.mean(ours) - np.mean(theirs))
-    assert found.told.deviation is not None
-    assert math.isclose(found.told.deviation, math.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1)))
+    assert math.isclose(found.mean.mean, np.mean(ours) - np.mean(theirs))
+    assert found.mean.deviation is not None
+    assert math.isclose(found.mean.deviation, math.hypot(np.std(ours, ddof=1), np.std(theirs, ddof=1)))
 
 
 def test_one_run_on_either_side_has_a_difference_without_deviation() -> None:
     for seed in (0, 1):
-        found = differences(match([made(GROWN)], [made(STATIC, seed, (0, 0, 0, 0.9))]), last, LAST)
+        found = at(match([made(GROWN)], [made(STATIC, seed, (0, 0, 0, 0.9))]))
         assert found is not None
-        assert found.told.deviation is None
-        assert math.isclose(found.told.mean, 0.07)
+        assert found.mean.deviation is None
+        assert math.isclose(found.mean.mean, 0.07)
         assert found.paired == (seed == 0)
 
 
@@ -132,9 +133,9 @@ def test_runs_that_stopped_growing_or_training_are_left_out() -> None:
     stopped = made(GROWN, 1, (0.7, 0.8))
     static = [made(STATIC, 1)]
     whole = Match(Group("a", (stopped,)), Group("b", tuple(static)), "", (0, LAST))
-    assert differences(whole, last, LAST) is None
-    first = differences(whole, lambda run: run.accuracy_at(0), 0)
+    assert at(whole) is None
+    first = at(whole, "exit 1")
     assert first is not None
-    assert math.isclose(first.told.mean, -0.1)
+    assert math.isclose(first.mean.mean, -0.1)
     under_way = Match(Group("a", (made(GROWN, 1, finished=False),)), Group("b", tuple(static)), "", (0, LAST))
-    assert differences(under_way, last, LAST) is None
+    assert compared(under_way) == []

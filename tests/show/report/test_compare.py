@@ -17,8 +17,8 @@ from ramify.errors import CheckpointError, InputError
 from ramify.run.calibrate import calibrate_run
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_summary
+from ramify.show.groups import Run, grouped, read_run
 from ramify.show.report.compare import comparison_html, comparison_page, lead_sentence
-from ramify.show.terminal.groups import Run, grouped, read_run
 from ramify.training.run import train
 from tests.conftest import edit_config, tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
@@ -120,7 +120,9 @@ def test_different_pictures_are_not_compared() -> None:
 
 def test_times_of_different_machines_are_not_compared() -> None:
     text = told(made(ITERATIVE, 0, machine="a laptop"), made(ITERATIVE, 1, machine="a server"))
-    assert "different machines and cannot be compared: a laptop; a server." in text
+    assert (
+        "different machines and cannot be compared: a laptop, float32, 1 thread; a server, float32, 1 thread." in text
+    )
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_without_a_convolution_there_is_a_sentence() -> None:
         {"cells": "lenet300", "kind": "full_ic", "input_shape": (1, 8, 8), "classes": 3}
     )
     network = Network(config)
-    with pytest.raises(InputError, match="exit 1 of lenet300 with no convolution before it"):
+    with pytest.raises(InputError, match="exit 1 with no convolution before it"):
         heat_maps(network, drawn(config, 2), torch.zeros(2, 2, dtype=torch.int64))
 
 

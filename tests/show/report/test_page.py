@@ -90,7 +90,7 @@ def test_the_sections_come_in_their_order(run: Path, browser: Browser) -> None:
     ]
     links = [each.get_attribute("href") for each in page.query_selector_all("nav a")]
     assert links == [f"#{anchor}" for anchor in anchors]
-    assert page.locator(".network svg").count() == 2
+    assert page.locator(".network .cell .bar").count() == 3
     page.close()
 
 

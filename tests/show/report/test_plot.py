@@ -11,19 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.show.report.page import Section, page
-from ramify.show.report.plot import (
-    Plot,
-    Table,
-    Value,
-    csv_text,
-    exit_colour,
-    figure,
-    json_text,
-    plot_html,
-    plotly_text,
-    table_html,
-)
+from ramify.show.report.page import Section, html, page
+from ramify.show.report.plot import Table, Value, csv_text, exit_colour, json_text, plot, plotly_text, scatter
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20) | st.sampled_from(
     ["</script><script>alert(1)</script>", '"quoted"', "a'b", "<b>&amp;</b>", "ünï, çødé", "=1+1", "<!--"]
@@ -58,7 +47,7 @@ class Reader(HTMLParser):
 @given(TABLES)
 def test_csv_and_json_read_back(table: Table) -> None:
     [head, *rows] = csv.reader(io.StringIO(csv_text(table), newline=""))
-    assert tuple(head) == table.columns
+    assert tuple(head) == tuple(table.columns)
     read: list[tuple[Value, ...]] = [(name, None if value == "" else float(value)) for name, value in rows]
     assert read == [(name, value if value is None else float(value)) for name, value in table.rows]
     assert [tuple(row.values()) for row in json.loads(json_text(table))] == list(table.rows)
@@ -66,8 +55,7 @@ def test_csv_and_json_read_back(table: Table) -> None:
 
 @given(TEXTS, TABLES)
 def test_no_string_breaks_out_of_a_plot(text: str, table: Table) -> None:
-    drawn = figure([{"type": "scatter", "x": [1], "y": [2], "name": text}], {"yaxis": {"title": {"text": text}}})
-    made = plot_html(Plot("a-plot", drawn, table, text))
+    made = plot("a-plot", text, table, [scatter("lines", [1], [2], None, name=text)], {"yaxis_title_text": text})
     read = Reader(made)
     assert read.tags.count("script") == 1
     assert "b" not in read.tags
@@ -84,7 +72,7 @@ def test_no_string_breaks_out_of_a_plot(text: str, table: Table) -> None:
 @settings(max_examples=20)  # each writes megabytes
 @given(TEXTS, TEXTS)
 def test_no_string_breaks_out_of_a_page(title: str, lead: str) -> None:
-    made = page(title, lead, [Section("one", title, lead, "<p>body</p>")])
+    made = page(title, lead, [Section("one", title, lead, html("prose", lead))])
     made = made.replace(made[made.index("<script>") : made.rindex("</script>")], "<script>")  # megabytes of plotly.js
     read = Reader(made)
     assert read.tags.count("section") == read.tags.count("h1") == 1
@@ -103,12 +91,12 @@ def test_a_page_asks_the_network_for_nothing() -> None:
 
 def test_a_figure_of_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="nonsense"):
-        figure([{"type": "scatter", "nonsense": 1}])
+        plot("a-plot", "", Table((), ()), [{"type": "scatter", "nonsense": 1}], {})
 
 
 def test_numbers_that_are_none_are_empty_and_not_a_number_is_null() -> None:
     table = Table(("x", "y"), ((None, float("nan")),))
-    assert "<td></td>" in table_html(table)
+    assert "<td></td>" in html("table", table)
     assert json_text(table) == '[{"x": null, "y": null}]'
 
 

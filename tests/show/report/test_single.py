@@ -17,10 +17,10 @@ from ramify.ops.exits.analysis import analyse
 from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
-from ramify.show.report.drawing import network_section
 from ramify.show.report.facts import Facts, read_facts
+from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
-from ramify.show.report.single import SECTIONS, facts_page
+from ramify.show.report.sections import SECTIONS, run_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
 from ramify.training.run import train
@@ -158,8 +158,8 @@ NAMES = st.lists(
 def test_names_of_classes_and_runs_stay_text(plain: Path, classes: list[str], name: str) -> None:
     names = tuple(f"{i} {each}" for i, each in enumerate(classes))
     facts = renamed(read_facts(plain), names, name)
-    made = facts_page(facts)
-    calm = facts_page(renamed(facts, tuple(f"class {i}" for i in range(10)), "calm"))
+    made = run_page(facts)
+    calm = run_page(renamed(facts, tuple(f"class {i}" for i in range(10)), "calm"))
     # Names change the words of a page, never its elements.
     assert elements(made) == elements(calm)
     assert "alert(1)</script>" not in made
@@ -191,10 +191,11 @@ def elements(made: str) -> dict[str, int]:
 
 def test_dense_wiring_is_drawn_as_such(runs: Path, plain: Path) -> None:
     run = trained(runs, "wired", "network.kind=dense")
-    body = network_section(read_facts(run)).body
-    # The stem is read by 3 cells, and so on; the final classifier reads all 4. Two drawings.
-    assert body.count('class="arc"') == 2 * (1 + 2 + 3 + 4)
-    assert 'class="arc"' not in network_section(read_facts(plain)).body
+    _, body = network(read_facts(run))
+    # Three cells and the final classifier read all outputs before them, that of the stem included.
+    reading = re.findall(r'--reads:(\d+)"><i class="reads">', body)
+    assert reading == ["1", "2", "3", "4"]
+    assert "--reads" not in network(read_facts(plain))[1]
 
 
 def test_a_damaged_file_is_told(runs: Path) -> None:

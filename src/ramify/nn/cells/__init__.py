@@ -16,6 +16,7 @@ from ramify.nn.cells.pooling import PoolingCell
 from ramify.nn.cells.preactivation import PreactivationCell
 from ramify.nn.cells.separable import DepthwiseCell, SeparableCell
 from ramify.nn.cells.two_layer import BasicCell, SkipSecondCell
+from ramify.shortage import refusal
 
 CELLS: dict[str, type[Cell]] = {
     "basic": BasicCell,
@@ -91,6 +92,8 @@ def _output_size(build: Callable[[CellPlan], Cell], plan: CellPlan, height: int,
             given = torch.zeros(1, plan.in_channels, height, width, device="cpu")
             _, _, rows, columns = sized(plan)(given).shape
     except RuntimeError as error:
+        if refusal(error) is not None:  # the machine's limit, not the cell's
+            raise
         why = str(error).partition("\n")[0].rstrip(".")
         raise ConfigError(
             f"network.input_shape: got pictures of which a map of {height} x {width} reaches a {plan.type} cell; "

@@ -1,10 +1,11 @@
 """The matched static baseline of a grown group: what the same network comes to when it is not grown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ramify.config.rules import Config
-from ramify.show.terminal.groups import LAST, Group, Run, Spread, flat, spread
+from ramify.show.groups import LAST, Difference, Figure, Group, accuracy_of, difference, exit_words
+from ramify.show.labels import flat
 
 FREE = ("network.kind", "train.device", "train.threads", "train.compile", "train.record")
 """Keys that a baseline may have otherwise, besides those of ``growth``; without exits also their weights."""
@@ -16,7 +17,7 @@ class Match:
 
     Attributes:
         why: in which way the two are the same, as one sentence.
-        exits: the exits that may be compared: those before the last from 0, and :data:`LAST`.
+        exits: the exits that may be compared: those before the last from 0, and :data:`ramify.show.groups.LAST`.
     """
 
     grown: Group
@@ -26,22 +27,13 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Grown less static, of one figure.
+class Compared:
+    """One figure of a match: its words, its unit, the figure, and grown less static."""
 
-    Attributes:
-        told: mean and standard deviation of the difference. Paired, these are over the seeds that both have, each
-            with the difference between its two runs. Unpaired, the mean is that of one group less that of the other,
-            and the deviation ``sqrt(s1^2 + s2^2)``, that of a difference between two single runs.
-        paired: whether it is taken seed by seed.
-        by_seed: the difference for each shared seed, in their order; empty where it is not paired.
-        n: runs, or means of the runs of one seed, on either side.
-    """
-
-    told: Spread
-    paired: bool
-    by_seed: tuple[tuple[int, float], ...]
-    n: tuple[int, int]
+    words: str
+    unit: str
+    figure: Figure
+    difference: Difference
 
 
 def is_grown(config: Config) -> bool:
@@ -59,23 +51,27 @@ def matches(groups: Sequence[Group]) -> tuple[Match, ...]:
     """
     found: list[Match] = []
     for grown in groups:
-        if not is_grown(grown.config) or "wider" in " ".join(grown.config.growth.plan or ()):
+        if not is_grown(grown.config) or widens(grown.config):
             continue
         for kind in ("full_ic", "full"):
             wanted = _twin(grown.config, kind)
             twins = [
-                group
-                for group in groups
-                if group.config.network.kind == kind
-                and group.config.parent is None
-                and not is_grown(group.config)
-                and _twin(group.config, kind) == wanted
+                group for group in groups if _is_static(group.config, kind) and _twin(group.config, kind) == wanted
             ]
             if twins:
                 exits = (LAST,) if kind == "full" else (*range(grown.config.network.exits - 1), LAST)
                 found.append(Match(grown, twins[0], _why(grown.config, kind), exits))
                 break
     return tuple(found)
+
+
+def widens(config: Config) -> bool:
+    """Whether its network is widened as it grows: then no configuration describes the same network not grown."""
+    return "wider" in " ".join(config.growth.plan or ())
+
+
+def _is_static(config: Config, kind: str) -> bool:
+    return config.network.kind == kind and config.parent is None and not is_grown(config)
 
 
 def _twin(config: Config, kind: str) -> dict[str, object]:
@@ -96,39 +92,19 @@ def _why(config: Config, kind: str) -> str:
     return whole
 
 
-def differences(match: Match, figure: Callable[[Run], float | None], exit_: int | None = None) -> Difference | None:
-    """Grown less static of ``figure``; None where either side has none.
-
-    It is paired if the groups share two seeds, or the only seed that one of them has.
-
-    Args:
-        exit_: where the figure is of one exit: a last exit counts only in runs that have grown all of theirs.
-    """
-    sides = [_by_seed(group, figure, exit_) for group in (match.grown, match.static)]
-    ours, theirs = sides
-    if not ours or not theirs:
-        return None
-    shared = sorted(ours.keys() & theirs.keys())
-    if len(shared) >= min(2, len(ours), len(theirs)):
-        by_seed = tuple((seed, ours[seed] - theirs[seed]) for seed in shared)
-        told = spread(value for _, value in by_seed)
-        assert told is not None
-        return Difference(told, True, by_seed, (len(shared), len(shared)))
-    mine, other = spread(ours.values()), spread(theirs.values())
-    assert mine is not None
-    assert other is not None
-    deviation = None
-    if mine.deviation is not None and other.deviation is not None:
-        deviation = (mine.deviation**2 + other.deviation**2) ** 0.5
-    told = Spread(mine.mean - other.mean, deviation, min(mine.n, other.n))
-    return Difference(told, False, (), (mine.n, other.n))
+def fully_grown(figure: Figure) -> Figure:
+    """``figure`` of the last exit, of runs that have grown all of theirs."""
+    return lambda run: figure(run) if len(run.macs) == run.summary.exits_planned else None
 
 
-def _by_seed(group: Group, figure: Callable[[Run], float | None], exit_: int | None) -> dict[int, float]:
-    values: dict[int, list[float]] = {}
-    for run in group.finished:
-        value = figure(run)
-        stopped = exit_ == LAST and len(run.macs) < run.exits_planned
-        if value is not None and not stopped:
-            values.setdefault(run.seed, []).append(value)
-    return {seed: sum(some) / len(some) for seed, some in values.items()}
+def compared(match: Match) -> list[Compared]:
+    """Every figure that both sides of ``match`` have, grown less static."""
+    kinds: list[tuple[str, str, Figure]] = [
+        (exit_words(at), "%", fully_grown(accuracy_of(at)) if at == LAST else accuracy_of(at)) for at in match.exits
+    ]
+    if len(match.exits) > 1:
+        kinds.append(("policy", "%", fully_grown(lambda run: run.policy.accuracy if run.policy else None)))
+        kinds.append(("policy, MACs", "short", fully_grown(lambda run: run.policy.macs if run.policy else None)))
+    kinds.append(("training", "s", lambda run: run.seconds))
+    found = [(kind, difference(match.grown, match.static, kind[2])) for kind in kinds]
+    return [Compared(*kind, each) for kind, each in found if each is not None]

@@ -1,14 +1,15 @@
 """How each class does: its figures, the confusion matrix of every exit and of the policy, and the surest mistakes."""
 
-from html import escape
+from collections.abc import Sequence
 
-from ramify.run.classes import ClassResults, Mistake
+from markupsafe import Markup
+
+from ramify.run.classes import ClassResults
 from ramify.run.readback import Answers
-from ramify.show.report.facts import Facts
-from ramify.show.report.page import Section
-from ramify.show.report.parts import missing, wide
+from ramify.show.report.facts import Facts, known
+from ramify.show.report.page import html
 from ramify.show.report.pictures import png, side
-from ramify.show.report.plot import Plot, Table, Value, downloads_html, figure, plot_html, plotly_text
+from ramify.show.report.plot import Table, Trace, Value, downloads, plot, plotly_text
 from ramify.show.words import count, percent
 
 SHOWN = 12
@@ -24,158 +25,112 @@ SHADES = [[0, "rgba(58,111,216,0)"], [0.02, "rgba(58,111,216,0.14)"], [1, "rgba(
 """From no picture of a class to all of them."""
 
 
-def classes_section(facts: Facts) -> Section:
-    """Precision, recall, confusion, mistakes."""
-    title = "Classes"
+def not_measured(facts: Facts) -> str:
+    """Why there are no figures of classes; empty where there are."""
     if facts.measured is None or facts.answers is None or not facts.measured.results:
-        return Section("classes", title, "", missing(facts.unmeasured or "The classes were not measured."))
-    results = facts.measured.results
+        return facts.unmeasured or "The classes were not measured."
+    return ""
+
+
+def classes(facts: Facts) -> tuple[str, Markup]:
+    """Precision, recall, confusion, mistakes."""
+    results = known(facts).results
+    assert facts.answers is not None
     chosen = results[-1]
-    measured = [each for each in chosen.classes if each.recall is not None]
-    hardest = min(measured, key=lambda each: each.recall or 0.0)
+    hardest = min((each for each in chosen.classes if each.recall is not None), key=lambda each: each.recall or 0.0)
     lead = (
         f"As {chosen.title} answers, the hardest class is {hardest.name}: {percent(hardest.recall or 0.0)} of its "
         f"{count(hardest.count)} pictures are found."
     )
-    body = _figures(chosen) + plot_html(_matrices(results)) + _mistakes(facts.answers, chosen)
-    return Section("classes", title, lead, body)
+    return lead, _figures(chosen) + _matrices(results) + _mistakes(facts.answers, chosen)
 
 
-def _figures(chosen: ClassResults) -> str:
-    rows = "".join(
-        f'<tr><th scope="row">{escape(each.name)}</th>'
-        + "".join(
-            f'<td class="number">{cell}</td>'
-            for cell in (count(each.count), percent(each.accuracy), _share(each.precision), _share(each.recall))
-        )
-        + "</tr>"
-        for each in chosen.classes
+def _figures(chosen: ClassResults) -> Markup:
+    columns = ("class", "pictures", "accuracy", "precision", "recall")
+    found = [(each.name, each.count, each.accuracy, each.precision, each.recall) for each in chosen.classes]
+    rows = [
+        (name, count(many), *("" if share is None else percent(share) for share in shares))
+        for name, many, *shares in found
+    ]
+    table = html("figures", columns, rows)
+    if len(rows) > NUMBERED:
+        table = html("details", f"All {len(rows)} classes", table)
+    meaning = (
+        "Precision: of what is taken for the class, the share that is. Recall: of the pictures of the class, the "
+        "share that is found."
     )
-    heads = ("pictures", "accuracy", "precision", "recall")
-    table = Table(
-        ("class", *heads),
-        tuple((each.name, each.count, each.accuracy, each.precision, each.recall) for each in chosen.classes),
-    )
-    html = (
-        '<table><thead><tr><th scope="col">class</th>'
-        + "".join(f'<th scope="col" class="number">{head}</th>' for head in heads)
-        + f"</tr></thead><tbody>{rows}</tbody></table>"
-    )
-    if len(chosen.classes) > NUMBERED:
-        html = f"<details><summary>All {len(chosen.classes)} classes</summary>{html}</details>"
     return (
-        "<p>Precision: of what is taken for the class, the share that is. Recall: of the pictures of the class, the "
-        "share that is found.</p>" + wide("Classes", html) + downloads_html("classes", table)
+        html("prose", meaning) + html("frame", "wide", "Classes", table) + downloads("classes", Table(columns, found))
     )
 
 
-def _share(value: float | None) -> str:
-    return "" if value is None else percent(value)
-
-
-def _matrices(results: tuple[ClassResults, ...]) -> Plot:
+def _matrices(results: Sequence[ClassResults]) -> Markup:
     """A heat map for each exit and the policy, of which a menu shows one."""
     names = [each.name for each in results[0].classes]
-    drawn = results
-    if len(results) * len(names) ** 2 > CELLS:
-        drawn = tuple(each for each in results if each.exit is None or each.exit + 1 == _exits(results))
-    labels = [plotly_text(name if len(name) <= 18 else f"{name[:17]}…") for name in names]
-    traces: list[dict[str, object]] = []
+    places = list(range(len(names)))
+    deepest = max(each.exit or 0 for each in results)
+    many = len(results) * len(names) ** 2 > CELLS
+    drawn = [each for each in results if not many or each.exit in (None, deepest)]
+    last = len(drawn) - 1
+    traces: list[Trace] = []
     for at, each in enumerate(drawn):
-        shares = [[number / max(sum(row), 1) for number in row] for row in each.matrix]
-        trace: dict[str, object] = {
-            "type": "heatmap",
-            "name": each.title,
-            "x": list(range(len(names))),
-            "y": list(range(len(names))),
-            "z": shares,
-            "customdata": [list(row) for row in each.matrix],
-            "zmin": 0,
-            "zmax": 1,
-            "colorscale": SHADES,
-            "showscale": False,
-            "xgap": 1,
-            "ygap": 1,
-            "visible": at == len(drawn) - 1,
-            "hovertemplate": "true %{y}, answer %{x}<br>%{customdata} pictures, %{z:.1%} of the class<extra></extra>",
-        }
+        written: Trace = {}
         if len(names) <= NUMBERED:
-            trace["text"] = [[str(number) if number else "" for number in row] for row in each.matrix]
-            trace["texttemplate"] = "%{text}"
-        traces.append(trace)
+            texts = [[str(number) if number else "" for number in row] for row in each.matrix]
+            written = {"text": texts, "texttemplate": "%{text}"}
+        traces.append(
+            {
+                "type": "heatmap",
+                "name": each.title,
+                "x": places,
+                "y": places,
+                "z": [[number / max(sum(row), 1) for number in row] for row in each.matrix],
+                "customdata": [list(row) for row in each.matrix],
+                **{"zmin": 0, "zmax": 1, "colorscale": SHADES, "showscale": False, "xgap": 1, "ygap": 1},
+                "visible": at == last,
+                "hovertemplate": "true %{y}, answer %{x}<br>%{customdata} pictures, %{z:.1%} of the class"
+                "<extra></extra>",
+                **written,
+            }
+        )
     buttons = [
-        {
-            "label": each.title,
-            "method": "restyle",
-            "args": [{"visible": [other == at for other in range(len(drawn))]}],
-        }
+        {"label": each.title, "method": "restyle", "args": [{"visible": [other == at for other in range(last + 1)]}]}
         for at, each in enumerate(drawn)
     ]
-    side_ = min(760, 150 + 34 * len(names))
+    menu = {"buttons": buttons, "active": last, "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad_b": 8}
     axis = {
-        "tickmode": "array",
-        "tickvals": list(range(len(names))),
-        "ticktext": labels,
-        "showgrid": False,
-        "zeroline": False,
+        **{"tickmode": "array", "tickvals": places, "ticktext": [plotly_text(name, 18) for name in names]},
+        **{"showgrid": False, "zeroline": False, "constrain": "domain"},
     }
     layout = {
-        "height": side_ + 70,
-        "xaxis": {**axis, "title": {"text": "answer"}, "tickangle": -40, "constrain": "domain"},
-        "yaxis": {
-            **axis,
-            "title": {"text": "true class"},
-            "autorange": "reversed",
-            "scaleanchor": "x",
-            "constrain": "domain",
-        },
+        "height": min(760, 150 + 34 * len(names)) + 70,
+        "xaxis": {**axis, "title_text": "answer", "tickangle": -40},
+        "yaxis": {**axis, "title_text": "true class", "autorange": "reversed", "scaleanchor": "x"},
         "margin": {"t": 50, "l": 120, "b": 110},
-        "updatemenus": [
-            {
-                "buttons": buttons,
-                "active": len(drawn) - 1,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.0,
-                "yanchor": "bottom",
-                "pad": {"b": 8},
-            }
-        ],
+        "updatemenus": [menu],
     }
-    rows: tuple[tuple[Value, ...], ...] = tuple(
-        (each.title, name, *row) for each in drawn for name, row in zip(names, each.matrix, strict=True)
-    )
     caption = (
         "A row is a true class, a column an answer: what is off the diagonal is confused. The menu changes the exit."
     )
-    if len(drawn) < len(results):
+    if many:
         caption += " There are too many classes to draw every exit; ramify evaluate --csv writes all of them."
-    return Plot("confusion-matrix", figure(traces, layout), Table(("answered by", "true class", *names), rows), caption)
+    rows: list[tuple[Value, ...]] = [
+        (each.title, name, *row) for each in drawn for name, row in zip(names, each.matrix, strict=True)
+    ]
+    return plot("confusion-matrix", caption, Table(("answered by", "true class", *names), rows), traces, layout)
 
 
-def _exits(results: tuple[ClassResults, ...]) -> int:
-    return max((each.exit or 0) + 1 for each in results)
-
-
-def _mistakes(answers: Answers, chosen: ClassResults) -> str:
-    title = "<h3>The surest mistakes</h3>"
+def _mistakes(answers: Answers, chosen: ClassResults) -> Markup:
+    title = html("heading", "The surest mistakes")
     if not chosen.mistakes:
-        return title + missing("There is none: every picture is answered right.")
-    cards = "".join(_card(answers, each) for each in chosen.mistakes[:SHOWN])
-    rows = tuple((m.file or m.picture, m.label, m.answer, m.confidence, m.exit + 1) for m in chosen.mistakes)
+        return title + html("missing", "There is none: every picture is answered right.")
+    cards = []
+    for each in chosen.mistakes[:SHOWN]:
+        (image,) = answers.test[each.picture : each.picture + 1].images
+        cards.append((png(image), side(image), picture_name(answers, each.picture), each))
+    rows = [(m.file or m.picture, m.label, m.answer, m.confidence, m.exit + 1) for m in chosen.mistakes]
     table = Table(("file", "class", "answer", "confidence", "exit"), rows)
-    return f'{title}<div class="mistakes">{cards}</div>{downloads_html("mistakes", table)}'
-
-
-def _card(answers: Answers, mistake: Mistake) -> str:
-    (image,) = answers.test[mistake.picture : mistake.picture + 1].images
-    width, height = side(image)
-    name = picture_name(answers, mistake.picture)
-    return (
-        f'<figure class="mistake"><img src="{png(image)}" width="{width}" height="{height}" alt="{escape(name)}">'
-        f"<figcaption><b>{escape(mistake.label)}</b>, taken for <b>{escape(mistake.answer)}</b> at exit "
-        f"{mistake.exit + 1}, {percent(mistake.confidence)} sure<br><small>{escape(name)}</small></figcaption></figure>"
-    )
+    return title + html("mistakes", cards) + downloads("mistakes", table)
 
 
 def picture_name(answers: Answers, picture: int) -> str:

@@ -1,4 +1,4 @@
-"""Everything a report tells of one run, read from its folder; the test pictures are answered once."""
+"""Everything a report says of one run, read from its folder; the test pictures are answered once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,18 @@ from ramify.nn.branching import Branching
 from ramify.ops.growing.grow import Growth
 from ramify.ops.growing.widen import Widening
 from ramify.ops.pruning.prune import Pruning
-from ramify.run.checkpoint import Card, ExitPolicy
+from ramify.run.checkpoint import Card
 from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
-from ramify.run.folder import CONFIG, EVENTS, METRICS, read_lines
-from ramify.run.readback import Answers, Measured, answer_again, describe
+from ramify.run.folder import CONFIG, EVENTS, read_lines
+from ramify.run.readback import Answers, Measured, answer_again, describe, read_epochs
 from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
-
-Change = Grew | Widened | GrowthEnded | Pruned
+from ramify.show.words import Change
 
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as it lies in its folder.
+    """A run as it is in its folder.
 
     Attributes:
         epochs: a record for each epoch that was trained.
@@ -47,21 +46,22 @@ class Facts:
     unmeasured: str
 
     @property
-    def policy(self) -> ExitPolicy | None:
-        """The calibrated exit policy."""
-        return self.card.policy
-
-    @property
     def exits(self) -> int:
         """How many exits there are."""
         return len(self.summary.exits)
+
+
+def known(facts: Facts) -> Measured:
+    """What the exits do, in a section that is made only where that is known."""
+    assert facts.measured is not None
+    return facts.measured
 
 
 def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     """The facts of the run in the folder ``run``.
 
     Where the run has not finished, its test pictures stay unread, as they are to be read once, at its end, and its
-    validation pictures are answered. Where they are not to be found any more, the facts say so.
+    validation pictures are answered. Where the pictures are gone, the facts say so.
 
     Raises:
         InputError: the run has no checkpoint yet, or a file in its folder is damaged.
@@ -74,25 +74,8 @@ def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     except RamifyError as error:
         part = "test" if summary.finished else "validation"
         unmeasured = f"The {part} pictures could not be answered again: {error.problems[0]}."
-    return Facts(
-        folder=run,
-        config=read_config([run / CONFIG]),
-        summary=summary,
-        epochs=_epochs(run / METRICS),
-        changes=_changes(run / EVENTS),
-        network=network,
-        card=card,
-        measured=measured,
-        answers=answers,
-        unmeasured=unmeasured,
-    )
-
-
-def _epochs(path: Path) -> tuple[EpochDone, ...]:
-    try:
-        return TypeAdapter(tuple[EpochDone, ...]).validate_python(read_lines(path))
-    except ValidationError as error:
-        raise _damaged(path, error) from error
+    config, epochs, changes = read_config([run / CONFIG]), read_epochs(run), _changes(run / EVENTS)
+    return Facts(run, config, summary, epochs, changes, network, card, measured, answers, unmeasured)
 
 
 def _changes(path: Path) -> tuple[Change, ...]:
@@ -100,21 +83,17 @@ def _changes(path: Path) -> tuple[Change, ...]:
     try:
         for line in read_lines(path):
             kind, epoch, reason = line["event"], int(str(line["epoch"])), str(line.get("reason", ""))
-            if kind == "grew":
-                found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
-            elif kind == "widened":
-                found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
-            elif kind == "pruned":
-                density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
-                found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
-            elif kind == "growth_ended":
-                found.append(GrowthEnded(epoch, reason))
-    except ValidationError as error:
-        raise _damaged(path, error) from error
-    except (KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: is damaged (no {error}); accepted: the file as ramify wrote it") from error
+            match kind:
+                case "grew":
+                    found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
+                case "widened":
+                    found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
+                case "pruned":
+                    density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
+                    found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
+                case "growth_ended":
+                    found.append(GrowthEnded(epoch, reason))
+    except (KeyError, ValueError) as error:  # a ValidationError is a ValueError
+        why = field_of(error) if isinstance(error, ValidationError) else f"no {error}"
+        raise CheckpointError(f"{path}: is damaged ({why}); accepted: the file as ramify wrote it") from error
     return tuple(found)
-
-
-def _damaged(path: Path, error: ValidationError) -> CheckpointError:
-    return CheckpointError(f"{path}: is damaged ({field_of(error)}); accepted: the file as ramify wrote it")

@@ -67,29 +67,18 @@ def seen_cells(network: Branching) -> list[nn.Module]:
         InputError: an exit has none.
     """
     found: list[nn.Module] = []
-    if not isinstance(network, Network):
-        return _seen_layers(network)
-    last: nn.Module | None = None
     for number, stage in enumerate(network.stages, start=1):
-        for plan, cell in zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True):
-            if plan.type != "linear":
-                last = cell
-        if last is None:
-            raise InputError(
-                f"Grad-CAM: got exit {number} of {network.config.cells} with no convolution before it; "
-                "accepted: networks with convolutional cells, as a heat map needs a map"
-            )
-        found.append(last)
-    return found
-
-
-def _seen_layers(network: Branching) -> list[nn.Module]:
-    found: list[nn.Module] = []
-    for number, stage in enumerate(network.stages, start=1):
-        body = stage.get_submodule("body")
-        found += [layer for layer in body.modules() if isinstance(layer, nn.Conv2d)][-1:] or found[-1:]
+        if isinstance(network, Network):
+            cells = zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True)
+            there = [cell for plan, cell in cells if plan.type != "linear"]
+        else:
+            there = [layer for layer in stage.get_submodule("body").modules() if isinstance(layer, nn.Conv2d)]
+        found += there[-1:] or found[-1:]
         if len(found) < number:
-            raise InputError(f"Grad-CAM: got exit {number} with no convolution before it; accepted: one that has some")
+            raise InputError(
+                f"Grad-CAM: got exit {number} with no convolution before it; accepted: networks with convolutions, as "
+                "a heat map needs a map"
+            )
     return found
 
 

@@ -25,10 +25,10 @@ def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
         return f"{size}."
     if len(summary.exits) == 1:
         return f"{size}, {percent(last.top1)} of the test pictures right at its only exit."
-    told = f"{size}, {percent(last.top1)} at the last exit"
+    known = f"{size}, {percent(last.top1)} at the last exit"
     if measured is not None and measured.outcome is not None:
         return f"{size}, {_policy(measured.outcome, measured)}; {percent(last.top1)} at the last exit alone."
-    return f"{told}; {_nearest(summary)}."
+    return f"{known}; {_nearest(summary)}."
 
 
 def _size(summary: Summary) -> str:

@@ -1,8 +1,18 @@
-"""The frame of a report: one HTML document that needs nothing else, neither beside it nor from the network."""
+"""The frame of a report: one HTML document that needs nothing else, neither beside it nor from the network.
 
-from collections.abc import Sequence
+All HTML stands in ``templates/`` beside this file, where Jinja escapes every value.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
+from typing import Generic, TypeVar
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from ramify.show import words
 
 
 @dataclass(frozen=True)
@@ -11,46 +21,83 @@ class Section:
 
     Attributes:
         anchor: unique on the page, of lower-case letters, digits and hyphens.
-        title: a few words of plain text.
-        lead: what there is to see, one or two sentences of plain text.
-        body: HTML, in which everything that is data is escaped already (:func:`html.escape`).
+        title: a few words.
+        lead: what there is to see, one or two sentences.
+        body: HTML, as :func:`html` makes it.
     """
 
     anchor: str
     title: str
     lead: str
-    body: str
+    body: Markup
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """How a section is made of what is known, ``T``.
+
+    Attributes:
+        anchor, title: of the :class:`Section`.
+        make: its lead and its body.
+        lacks: why it cannot be made, as a sentence that stands in its place; empty where it can.
+    """
+
+    anchor: str
+    title: str
+    make: Callable[[T], tuple[str, Markup]]
+    lacks: Callable[[T], str] = lambda known: ""
+
+    def section(self, known: T) -> Section:
+        """The section of what is known."""
+        why = self.lacks(known)
+        lead, body = ("", html("missing", why)) if why else self.make(known)
+        return Section(self.anchor, self.title, lead, body)
 
 
 def page(title: str, lead: str, sections: Sequence[Section]) -> str:
     """A whole HTML document, light or dark as the reader's system is, with plotly.js inside it, once.
 
     Args:
-        title: plain text, the name of a run, say.
-        lead: the most important thing, one sentence of plain text.
+        title: the name of a run, say.
+        lead: the most important thing, in one sentence.
         sections: in the order of the page; its navigation lists them.
 
     Example:
-        >>> text = page("demo", "It learned <everything>.", [Section("end", "The end", "No more.", "<p>Bye.</p>")])
+        >>> end = Section("end", "The end", "No more.", html("prose", "Bye."))
+        >>> text = page("demo", "It learned <everything>.", [end])
         >>> "It learned &lt;everything&gt;." in text, '<section id="end"' in text
         (True, True)
     """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(_part), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html").render(
-        title=title, lead=lead, sections=sections, css=_part("page.css"), js=_part("page.js"), plotly=_plotly()
-    )
-
-
-def _part(name: str) -> str:
-    return resources.files("ramify.show.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
 
-    script: str = get_plotlyjs()
-    return script
+    template = _environment().get_template("page.html")
+    return template.render(title=title, lead=lead, sections=sections, plotly=Markup(get_plotlyjs()))  # nosec B704 - plotly's own script
+
+
+def html(macro: str, *values: object) -> Markup:
+    """A piece of a page: a macro of ``templates/macros.html`` on ``values``, each of which is escaped.
+
+    Example:
+        >>> html("missing", "No policy & no curve.")
+        Markup('<p class="missing">No policy &amp; no curve.</p>')
+    """
+    made = getattr(_environment().get_template("macros.html").module, macro)(*values)
+    assert isinstance(made, Markup)
+    return made
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"percent": words.percent, "count": words.count, "short": words.short, "plural": words.plural}
+    made.globals["inline"] = lambda name: Markup(_text(name))  # nosec B704 - a file of this package
+    return made
+
+
+def _text(name: str) -> str:
+    return resources.files("ramify.show.report").joinpath("templates", name).read_text(encoding="utf-8")

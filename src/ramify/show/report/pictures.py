@@ -10,7 +10,7 @@ SIDE = 96
 """Pixels to which the longer side of a small picture is enlarged."""
 
 HEAT = torch.tensor([[255, 214, 102], [240, 120, 30], [190, 20, 60]], dtype=torch.float32)
-"""Colours of a heat map from warm to hot; where it is cold the picture shows through."""
+"""Colors of a heat map from warm to hot; where it is cold the picture shows through."""
 
 
 def png(image: Tensor) -> str:
@@ -43,7 +43,7 @@ def side(image: Tensor) -> tuple[int, int]:
 
 
 def heated(image: Tensor, heat: Tensor) -> Tensor:
-    """``image`` uint8 ``[C, H, W]`` in grey under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``."""
+    """``image`` uint8 ``[C, H, W]`` in gray under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``."""
     grey = image.float().mean(dim=0).expand(3, -1, -1)
     heat = heat.float().clamp(0, 1)
     place = heat * (len(HEAT) - 1)

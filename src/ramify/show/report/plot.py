@@ -8,70 +8,71 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from typing import Protocol, cast
+
+from markupsafe import Markup
+
+from ramify.show.report.page import html
 
 Value = str | float | int | None
+Trace = dict[str, object]
 
 ACCENT, GREY = "#3a6fd8", "#858c96"
-"""Colours of middle lightness: both stand out from white and from black, so a plot needs no second set."""
+"""Colors of middle lightness: both stand out from white and from black, so a plot needs no second set."""
 
 SHADES = ("#d58a00", "#d0603a", "#b5528f", "#8458c2", "#4460d4")
-"""From the first exit to the last: amber to blue and lighter to darker, which the colour-blind can tell apart."""
+"""From the first exit to the last: amber to blue and lighter to darker, which the color-blind can tell apart."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
-"""Marks of the exits, for those who see no colour; they repeat."""
+"""Marks of the exits, for those who see no color; they repeat."""
 
-
-class Figure(Protocol):
-    """A ``plotly.graph_objects.Figure``, which comes without types: what is asked of it here."""
-
-    def to_json(self) -> str | None:
-        """The figure as plotly.js reads it."""
-        ...
+MANY = 8
+"""With more exits than this a plot has no legend: the hover names the exit."""
 
 
 @dataclass(frozen=True)
 class Table:
     """The numbers of a plot: names of columns, and rows of as many values; None where there is none."""
 
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Value, ...], ...]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Value]]
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A plot and what it shows.
+def plot(name: str, caption: str, table: Table, traces: Sequence[Trace], layout: Mapping[str, object]) -> Markup:
+    """A figure, drawn by the script of the page, with its table and its downloads.
 
-    Attributes:
-        name: unique on a page, of lower-case letters, digits and hyphens; also the name of its downloads.
-        figure: a ``plotly.graph_objects.Figure``, see :func:`figure`; the page sets its fonts and its background.
+    Args:
+        name: unique on a page, of lower-case letters, digits and hyphens; also the name of the downloads.
+        caption: what to see in it, one or two sentences.
         table: every number of it.
-        caption: what to see in it, one or two sentences of plain text.
+        traces, layout: of plotly, which checks them. ``line_color`` is short for ``{"line": {"color": ...}}``, and so
+            on. Fonts and colors of the page come from the one template in ``templates/page.js``.
+
+    Raises:
+        ValueError: plotly knows no such property.
     """
+    from plotly.graph_objects import Figure  # type: ignore[import-untyped,unused-ignore]
 
-    name: str
-    figure: Figure
-    table: Table
-    caption: str
+    record = json.loads(Figure(data=list(traces), layout={"template": {}, **layout}).to_json())
+    record["layout"].pop("template", None)
+    # Inside a script element, nothing may look like its end.
+    text = re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(record, separators=(",", ":")))
+    record_text = Markup(text)  # nosec B704 - JSON whose signs of HTML are escaped above
+    return html("plot", name, caption, record_text, table, data_files(name, table))
 
 
-def figure(traces: Sequence[Mapping[str, object]], layout: Mapping[str, object] | None = None) -> Figure:
-    """A plotly figure of ``traces`` and ``layout``, both as plain dictionaries that plotly checks.
+def scatter(mode: str, x: Sequence[object], y: Sequence[object], hover: str | None, **more: object) -> Trace:
+    """A trace of lines or markers; without ``hover`` it does not answer the mouse."""
+    shown = {"hoverinfo": "skip"} if hover is None else {"hovertemplate": hover}
+    return {"type": "scatter", "mode": mode, "x": list(x), "y": list(y), **shown, **more}
 
-    Example:
-        >>> made = figure([{"type": "scatter", "x": [1, 2], "y": [0.5, 0.75], "name": "exit 1"}])
-        >>> '"exit 1"' in (made.to_json() or "")
-        True
-    """
-    from plotly.graph_objects import Figure as PlotlyFigure  # type: ignore[import-untyped,unused-ignore]
 
-    # The default template is 7 kB of colours that the page sets itself.
-    return cast(Figure, PlotlyFigure(data=list(traces), layout={"template": {}, **(layout or {})}))
+def bars(x: Sequence[object], y: Sequence[object], hover: str, **more: object) -> Trace:
+    """A trace of bars."""
+    return {"type": "bar", "x": list(x), "y": list(y), "hovertemplate": hover, **more}
 
 
 def exit_colour(exit_: int, exits: int) -> str:
-    """The colour of one exit, counted from 0, of ``exits``: the same in every plot and drawing.
+    """The color of one exit, counted from 0, of ``exits``: the same in every plot and drawing.
 
     Example:
         >>> exit_colour(0, 4), exit_colour(3, 4)
@@ -81,6 +82,11 @@ def exit_colour(exit_: int, exits: int) -> str:
     below = min(int(place), len(SHADES) - 2)
     pairs = zip(_channels(SHADES[below]), _channels(SHADES[below + 1]), strict=True)
     return "#" + "".join(f"{round(low + (place - below) * (high - low)):02x}" for low, high in pairs)
+
+
+def exit_symbol(exit_: int) -> str:
+    """The mark of one exit, counted from 0, in plots that have marks."""
+    return SYMBOLS[exit_ % len(SYMBOLS)]
 
 
 def faded(colour: str, opacity: float = 0.4) -> str:
@@ -93,23 +99,20 @@ def faded(colour: str, opacity: float = 0.4) -> str:
     return f"rgba({','.join(map(str, _channels(colour)))},{opacity:g})"
 
 
-def plotly_text(text: str) -> str:
-    """``text`` such that plotly, which reads some tags and entities in labels and hovers, shows it unchanged.
-
-    Example:
-        >>> plotly_text("<b> & co")
-        '&lt;b&gt; &amp; co'
-    """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
 def _channels(colour: str) -> tuple[int, ...]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def exit_symbol(exit_: int) -> str:
-    """The mark of one exit, counted from 0, in plots that have marks."""
-    return SYMBOLS[exit_ % len(SYMBOLS)]
+def plotly_text(text: str, most: int | None = None) -> str:
+    """``text`` such that plotly, which reads some tags and entities, shows it unchanged; cut to ``most`` characters.
+
+    Example:
+        >>> plotly_text("<b> & co"), plotly_text("a long name", 6)
+        ('&lt;b&gt; &amp; co', 'a lon…')
+    """
+    if most is not None and len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def csv_text(table: Table) -> str:
@@ -120,9 +123,7 @@ def csv_text(table: Table) -> str:
         'exit,accuracy\\r\\n1,0.5\\r\\n2,\\r\\n'
     """
     text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(table.columns)
-    writer.writerows(table.rows)
+    csv.writer(text).writerows([table.columns, *table.rows])
     return text.getvalue()
 
 
@@ -140,59 +141,19 @@ def _finite(value: Value) -> Value:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def plot_html(plot: Plot) -> str:
-    """``plot`` as a ``<figure>``: drawn by the script of the page, with its table and its downloads."""
-    name = escape(plot.name)
-    return (
-        f'<figure class="plot" id="plot-{name}">'
-        f'<div class="canvas" role="img" aria-label="{escape(plot.caption)}"></div>'
-        f'<script type="application/json">{_inline(plot.figure)}</script>'
-        f"<figcaption><p>{escape(plot.caption)}</p>{downloads_html(plot.name, plot.table)}"
-        f"{table_details_html(plot.table, plot.caption)}</figcaption></figure>"
-    )
+def data_uri(media: str, content: bytes) -> str:
+    """``content`` as an address that holds it."""
+    return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
 
-def downloads_html(name: str, table: Table) -> str:
-    """Links that save ``table`` as ``<name>.csv`` and ``<name>.json``; the data are in the links."""
-    links = [
-        f'<a download="{escape(name)}.{kind}" href="data:{media};base64,'
-        f'{base64.b64encode(text.encode()).decode()}">{kind.upper()}</a>'
-        for kind, media, text in (
-            ("csv", "text/csv", csv_text(table)),
-            ("json", "application/json", json_text(table)),
-        )
+def data_files(name: str, table: Table) -> list[tuple[str, str, str]]:
+    """``table`` as ``<name>.csv`` and ``<name>.json``: the file, its address, which holds the data, and its kind."""
+    return [
+        (f"{name}.csv", data_uri("text/csv", csv_text(table).encode()), "CSV"),
+        (f"{name}.json", data_uri("application/json", json_text(table).encode()), "JSON"),
     ]
-    return f'<p class="downloads"><span>Data</span> {" ".join(links)}</p>'
 
 
-def table_details_html(table: Table, caption: str) -> str:
-    """``table`` folded away behind a heading that a keyboard opens."""
-    return (
-        "<details><summary>Show as a table</summary>"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">{table_html(table)}</div>'
-        "</details>"
-    )
-
-
-def table_html(table: Table) -> str:
-    """``table`` as HTML; numbers are shortened to five digits and stand at the right."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def _cell(value: Value) -> str:
-    if value is None:
-        return "<td></td>"
-    if isinstance(value, str):
-        return f"<td>{escape(value)}</td>"
-    shown = f"{value:,}" if isinstance(value, int) else f"{value:,.5g}"
-    return f'<td class="number">{shown}</td>'
-
-
-def _inline(drawn: Figure) -> str:
-    """JSON that may stand inside a script element, whatever strings it holds."""
-    record = json.loads(drawn.to_json() or "{}")
-    layout = record.get("layout", {})
-    layout.pop("template", None)
-    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(record, separators=(",", ":")))
+def downloads(name: str, table: Table) -> Markup:
+    """Links that save ``table``; see :func:`data_files`."""
+    return html("links", "Data", data_files(name, table))

@@ -7,7 +7,9 @@ from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.saved import find_run
-from ramify.show.report.single import run_page
+from ramify.show.report.compare import comparison_page
+from ramify.show.report.facts import read_facts
+from ramify.show.report.sections import run_page
 
 REPORT, COMPARISON = "report.html", "comparison.html"
 
@@ -30,7 +32,7 @@ def report(
         out: the file to write; by default ``report.html`` in the folder of the run, ``<runs_dir>/comparison.html``
             for several.
         runs_dir: where runs are looked for by name.
-        progress: told how far a download is, where pictures must be fetched.
+        progress: called with how far a download is, where pictures must be fetched.
 
     Raises:
         InputError: there is no such run, it has no checkpoint yet, or a file in its folder is damaged.
@@ -42,11 +44,9 @@ def report(
     folders = [find_run(str(name), Path(runs_dir)) for name in names]
     if len(folders) == 1:
         target = Path(out) if out is not None else folders[0] / REPORT
-        text = run_page(folders[0], progress)
+        text = run_page(read_facts(folders[0], progress))
     else:
         target = Path(out) if out is not None else Path(runs_dir) / COMPARISON
-        from ramify.show.report.compare import comparison_page
-
         text = comparison_page(folders, progress)
     if target.is_dir():
         raise InputError(f"out: got {target}, a folder; accepted: the name of a file")

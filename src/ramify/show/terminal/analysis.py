@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ramify.ops.exits.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
+from ramify.show.terminal.table import add, bold, table, titled
 from ramify.show.words import count, percent, plural, short
 
 ROWS = 8
@@ -42,101 +42,81 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
     pictures = plural(analysis.pictures, "picture")
     worth = exit_table(analysis)
     if len(analysis.macs) == 1:
-        return Group(*_part(f"The only exit, on {pictures}", "", worth))
+        return Group(*titled(f"The only exit, on {pictures}", worth))
     last = short(analysis.macs[-1])
+    leave = "by the policy" if analysis.by_policy else "at the first right exit"
     parts = [
-        _part(f"Exits, on {pictures}", "averaged: with the probabilities of all exits before", worth),
-        _part(
+        titled(f"Exits, on {pictures}", worth, "averaged: with the probabilities of all exits before"),
+        titled(
             "Leaving early, once the highest probability reaches a threshold",
+            curve_table(analysis),
             f"means over all pictures, MACs of the last exit's {last}; exits: % leaving there\n"
             "oracle: each picture leaves at its first right exit, at the last where none is",
-            curve_table(analysis),
         ),
-        _part("Overthinking", "% of the pictures", overthinking_table(analysis)),
-        _part(
+        titled("Overthinking", overthinking_table(analysis), "% of the pictures"),
+        titled(
             "Agreement",
-            "% of the pictures answered alike; kept: of its right answers, by the last exit",
             agreement_table(analysis),
+            "% of the pictures answered alike; kept: of its right answers, by the last exit",
         ),
-        _part(
-            f"Classes, leaving {'by the policy' if analysis.by_policy else 'at the first right exit'}",
-            f"means over its pictures, MACs of the last exit's {last}; exits: % leaving there",
+        titled(
+            f"Classes, leaving {leave}",
             class_table(analysis),
+            f"means over its pictures, MACs of the last exit's {last}; exits: % leaving there",
         ),
     ]
     if analysis.confusion_score is not None:
-        told = "the earlier exits' distance from the last: does it find the last one's errors?"
-        parts.insert(3, _part("Confusion score", told, confusion_score_table(analysis.confusion_score)))
+        why = "the earlier exits' distance from the last: does it find the last one's errors?"
+        parts.insert(3, titled("Confusion score", confusion_score_table(analysis.confusion_score), why))
     return Group(*[line for part in parts for line in (*part, Text())][:-1])
-
-
-def _part(title: str, caption: str, body: RenderableType) -> tuple[RenderableType, ...]:
-    return Text(title, style="bold"), *([Text(caption, style="dim")] if caption else []), Text(), body
-
-
-def _table(*columns: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1),
-        collapse_padding=True,
-        header_style="dim",
-        border_style="dim",
-    )
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
 
 
 def _sentences(*rows: tuple[str, str]) -> Table:
     """Figures, each with what it says; the words wrap beside them."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(justify="right", no_wrap=True, style="bold", min_width=7)
-    table.add_column()
-    for figure, told in rows:
-        table.add_row(figure, told)
-    return table
+    made = Table.grid(padding=(0, 2))
+    made.add_column(justify="right", no_wrap=True, style="bold", min_width=7)
+    made.add_column()
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def exit_table(analysis: Analysis) -> Table:
     """What each exit is worth, alone and averaged with those before it, and what it costs."""
     times = analysis.milliseconds
-    latency = ["latency"] if times else []
-    table = _table("exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *latency)
-    for i, accuracy in enumerate(analysis.accuracy):
-        table.add_row(
-            str(i + 1),
-            Text(percent(accuracy), style="bold"),
-            percent(analysis.averaged[i]),
-            percent(analysis.reliability[i].error),
-            short(analysis.macs[i]),
-            percent(analysis.macs[i] / analysis.macs[-1]),
-            *_latency(times[i] if times else None),
-        )
-    return table
+    columns = ["exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *_latency_head(analysis)]
+    rows: list[list[str | Text]] = [
+        [
+            *(str(i + 1), bold(percent(accuracy)), percent(analysis.averaged[i])),
+            *(percent(analysis.reliability[i].error), short(analysis.macs[i])),
+            *(percent(analysis.macs[i] / analysis.macs[-1]), *_latency(times[i] if times else None)),
+        ]
+        for i, accuracy in enumerate(analysis.accuracy)
+    ]
+    return table(columns, rows, tight=True)
 
 
 def curve_table(analysis: Analysis) -> Table:
     """Accuracy against average cost, and where the pictures leave; the oracle, who knows the labels, closes it."""
     groups = _groups(len(analysis.macs))
-    latency = ["latency"] if analysis.milliseconds else []
-    table = _table("threshold", "accuracy", "MACs", *latency, *_headers(groups))
 
-    def add(name: str, outcome: Outcome) -> None:
-        table.add_row(
+    def row(name: str, outcome: Outcome) -> list[str | Text]:
+        share = percent(outcome.macs / analysis.macs[-1])
+        return [
             name,
-            Text(percent(outcome.accuracy), style="bold"),
-            percent(outcome.macs / analysis.macs[-1]),
+            bold(percent(outcome.accuracy)),
+            share,
             *_latency(outcome.milliseconds),
             *_shares(outcome.exits, groups),
-        )
+        ]
 
-    for point in readable_points(analysis.curve):
-        add(f"{point.threshold:g}" if point.threshold <= 1 else "above 1", point)
-    table.add_section()
-    add("oracle", analysis.oracle)
-    return table
+    points = readable_points(analysis.curve)
+    rows = [row(f"{point.threshold:g}" if point.threshold <= 1 else "above 1", point) for point in points]
+    columns = ["threshold", "accuracy", "MACs", *_latency_head(analysis), *_headers(groups)]
+    made = table(columns, rows, tight=True)
+    made.add_section()
+    add(made, *row("oracle", analysis.oracle))
+    return made
 
 
 def readable_points(curve: Sequence[CurvePoint], rows: int = ROWS) -> list[CurvePoint]:
@@ -190,11 +170,15 @@ def agreement_table(analysis: Analysis) -> Table:
     Of more than :data:`COLUMNS` exits, some that are evenly spaced, the last included.
     """
     exits = [group[-1] for group in _groups(len(analysis.macs))]
-    table = _table("exit", *(str(i + 1) for i in exits), "kept")
-    for i in exits:
-        alike = ["" if i == j else f"{100 * analysis.agreement[i][j]:.1f}" for j in exits]
-        table.add_row(str(i + 1), *alike, "" if i == exits[-1] else percent(analysis.shared[i][-1]))
-    return table
+    rows = [
+        [
+            str(i + 1),
+            *("" if i == j else f"{100 * analysis.agreement[i][j]:.1f}" for j in exits),
+            "" if i == exits[-1] else percent(analysis.shared[i][-1]),
+        ]
+        for i in exits
+    ]
+    return table(["exit", *(str(i + 1) for i in exits), "kept"], rows, tight=True)
 
 
 def class_table(analysis: Analysis) -> Table:
@@ -203,20 +187,20 @@ def class_table(analysis: Analysis) -> Table:
     Of more than :data:`CLASSES`, as many of the cheapest as of the dearest; classes without pictures are left out.
     """
     groups = _groups(len(analysis.macs))
-    table = _table("class", "pictures", "MACs", *_headers(groups))
-    table.columns[0].max_width = NAME
     ranked = sorted((each.macs, i) for i, each in enumerate(analysis.by_class) if each.macs is not None)
-    half = CLASSES // 2 if len(ranked) > CLASSES else len(ranked)
-    for place, (macs, i) in enumerate(ranked):
-        if place == half:
-            table.add_row(f"({len(ranked) - 2 * half} more)")
-        if half <= place < len(ranked) - half:
-            continue
+    rows: list[list[str]] = []
+    for macs, i in ranked:
         each = analysis.by_class[i]
-        total = sum(each.exits)
-        shares = _shares([leaving / total for leaving in each.exits], groups)
-        table.add_row(Text(each.name), count(total), percent(macs / analysis.macs[-1]), *shares)
-    return table
+        shares = _shares([leaving / sum(each.exits) for leaving in each.exits], groups)
+        rows.append([each.name, count(sum(each.exits)), percent(macs / analysis.macs[-1]), *shares])
+    if len(rows) > CLASSES:
+        half = CLASSES // 2
+        rows[half:-half] = [[f"({len(rows) - CLASSES} more)"]]
+    return table(["class", "pictures", "MACs", *_headers(groups)], rows, tight=True, widest=NAME)
+
+
+def _latency_head(analysis: Analysis) -> list[str]:
+    return ["latency"] if analysis.milliseconds else []
 
 
 def _latency(milliseconds: float | None) -> list[str]:

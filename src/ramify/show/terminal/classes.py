@@ -1,11 +1,8 @@
 """How each class does: tables for the terminal, and CSV files."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +10,8 @@ from rich.text import Text
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.classes import ClassFigures, ClassResults
-from ramify.show.words import count, percent
+from ramify.show.terminal.table import table, titled
+from ramify.show.words import count, csv_lines, percent
 
 CLASSES = 40
 """Classes that are shown: of more, those with the lowest recall."""
@@ -39,32 +37,52 @@ def chosen_results(results: Sequence[ClassResults], exit_: str | None = None) ->
 
 def class_tables(results: ClassResults, mistakes: int = 5) -> RenderableType:
     """Count, accuracy, precision and recall of each class, and the surest mistakes with their files."""
-    parts: list[RenderableType] = [
-        Text(f"Classes, as {results.title} answers", style="bold"),
-        Text("precision: of what it takes for the class; recall: of the pictures of the class", style="dim"),
-        Text(),
-        _figures_table(results.classes),
-    ]
+    caption = "precision: of what it takes for the class; recall: of the pictures of the class"
+    parts = titled(f"Classes, as {results.title} answers", _figures_table(results.classes), caption)
     if mistakes and results.mistakes:
-        parts += [Text(), Text(f"The surest mistakes of {results.title}", style="bold"), Text()]
-        parts.append(_mistakes_table(results, mistakes))
+        rows = [
+            [
+                each.file or f"picture {each.picture}",
+                each.label,
+                each.answer,
+                percent(each.confidence),
+                str(each.exit + 1),
+            ]
+            for each in results.mistakes[:mistakes]
+        ]
+        columns = ["file", "class", "answer", "confidence", "exit"]
+        parts += [Text(), *titled(f"The surest mistakes of {results.title}", table(columns, rows))]
     return Group(*parts)
+
+
+def _figures_table(classes: Sequence[ClassFigures]) -> Table:
+    shown = classes
+    if len(classes) > CLASSES:
+        ranked = sorted(classes, key=lambda each: -1.0 if each.recall is None else each.recall)
+        shown = [each for each in ranked if each.count][:CLASSES]
+    rows = [
+        [each.name, count(each.count), percent(each.accuracy), percent(each.precision), percent(each.recall)]
+        for each in shown
+    ]
+    rows += [[f"({len(classes) - len(shown)} more)"]] if len(shown) < len(classes) else []
+    return table(["class", "pictures", "accuracy", "precision", "recall"], rows, tight=True, widest=NAME)
 
 
 def matrix_table(results: ClassResults) -> RenderableType:
     """The confusion matrix, a row for each true class."""
     names = [each.name for each in results.classes]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    table.add_column("true \\ answer", no_wrap=True, max_width=NAME)
-    for name in names:
-        table.add_column(Text(name[:NAME]), justify="right", no_wrap=True)
-    for at, (name, row) in enumerate(zip(names, results.matrix, strict=True)):
-        cells = [
-            Text(str(number) if number else "·", style="bold" if at == i else "" if number else "dim")
-            for i, number in enumerate(row)
+    rows: list[list[str | Text]] = [
+        [
+            name,
+            *(
+                Text(str(number) if number else "·", style="bold" if at == i else "" if number else "dim")
+                for i, number in enumerate(row)
+            ),
         ]
-        table.add_row(Text(name), *cells)
-    return Group(Text(f"Confusion matrix of {results.title}", style="bold"), Text(), table)
+        for at, (name, row) in enumerate(zip(names, results.matrix, strict=True))
+    ]
+    made = table(["true \\ answer", *(name[:NAME] for name in names)], rows, tight=True, widest=NAME)
+    return Group(*titled(f"Confusion matrix of {results.title}", made))
 
 
 def write_csv(folder: Path, results: Sequence[ClassResults]) -> None:
@@ -84,46 +102,5 @@ def write_csv(folder: Path, results: Sequence[ClassResults]) -> None:
         _write(folder / f"mistakes-{name}.csv", ["file", "class", "answer", "confidence", "exit"], wrong)
 
 
-def _write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
-    return table
-
-
-def _figures_table(classes: Sequence[ClassFigures]) -> Table:
-    table = _table("class", "pictures", "accuracy", "precision", "recall")
-    table.columns[0].max_width = NAME
-    shown = classes
-    if len(classes) > CLASSES:
-        ranked = sorted(classes, key=lambda each: -1.0 if each.recall is None else each.recall)
-        shown = [each for each in ranked if each.count][:CLASSES]
-    for each in shown:
-        table.add_row(
-            Text(each.name),
-            count(each.count),
-            percent(each.accuracy),
-            "-" if each.precision is None else percent(each.precision),
-            "-" if each.recall is None else percent(each.recall),
-        )
-    if len(shown) < len(classes):
-        table.add_row(f"({len(classes) - len(shown)} more)")
-    return table
-
-
-def _mistakes_table(results: ClassResults, mistakes: int) -> Table:
-    table = _table("file", "class", "answer", "confidence", "exit")
-    table.columns[0].no_wrap = False
-    table.columns[0].overflow = "fold"
-    for each in results.mistakes[:mistakes]:
-        name = each.file or f"picture {each.picture}"
-        table.add_row(Text(name), Text(each.label), Text(each.answer), percent(each.confidence), str(each.exit + 1))
-    return table
+def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    write_atomic(path, csv_lines(columns, rows).encode())

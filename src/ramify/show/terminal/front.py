@@ -1,13 +1,10 @@
 """The front of a search as people look at it: tables, CSV, and a picture."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.table import Table
 
 from ramify.config.yamltext import to_text
@@ -16,12 +13,15 @@ from ramify.search.draw import as_table
 from ramify.search.front import Front
 from ramify.search.space import Space
 from ramify.search.trial import Trial
-from ramify.show.words import count, percent, plural, short
+from ramify.show.drawing import INK, axes, heading, log_axis, save
+from ramify.show.labels import key_words
+from ramify.show.terminal.table import table
+from ramify.show.words import count, csv_lines, percent, plural, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, GREY, INK = "#1f5fa8", "#b9bec6", "#2b2f36"
+BLUE, GREY = "#1f5fa8", "#b9bec6"
 NAMES = {
     "accuracy": "validation accuracy",
     "macs": "average MACs",
@@ -44,15 +44,15 @@ def figure(name: str, value: float) -> str:
 def front_table(front: Front) -> Table:
     """The best trials, by size, with what they are."""
     objectives = front.space.names
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("trial", *(NAMES.get(name, name) for name in objectives), "epochs"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("began as", justify="right", no_wrap=True)
-    table.add_column("network")
-    for trial in front.best:
-        figures = [figure(name, trial.values[name]) for name in objectives]
-        table.add_row(str(trial.number), *figures, str(trial.epochs), began_as(trial), network_of(trial, front.space))
-    return table
+    columns = ["trial", *(NAMES.get(name, name) for name in objectives), "epochs", "began as", "network"]
+    rows = [
+        [
+            *(str(trial.number), *(figure(name, trial.values[name]) for name in objectives)),
+            *(str(trial.epochs), began_as(trial), network_of(trial, front.space)),
+        ]
+        for trial in front.best
+    ]
+    return table(columns, rows, left=[len(columns) - 1])
 
 
 def began_as(trial: Trial) -> str:
@@ -63,22 +63,16 @@ def began_as(trial: Trial) -> str:
 def network_of(trial: Trial, space: Space) -> str:
     """What of a trial's configuration a reader wants first."""
     drawn = as_table(trial.overrides, space)
-    words: list[str] = []
-    kind, structure, channels = (drawn.pop(f"network.{key}", None) for key in ("kind", "structure", "channels"))
-    if kind:
-        words.append(str(kind))
-    if isinstance(structure, list):
-        words.append("".join(str(bit) for bit in structure))
-    if channels:
-        words.append(f"{channels} channels")
-    if drawn.get("prune.enabled") and "prune.keep_ratio" in drawn:
-        words.append(f"keep {to_text(drawn['prune.keep_ratio'])}")
-    return ", ".join(words)
+    structure = drawn.get("network.structure")
+    given = {**drawn, **({"network.structure": tuple(structure)} if isinstance(structure, list) else {})}
+    keys = ["network.kind", "network.structure", "network.channels"]
+    keys += ["prune.keep_ratio"] if given.get("prune.enabled") else []
+    return ", ".join(key_words(key, given) for key in keys if given.get(key))
 
 
 def front_sentences(front: Front) -> list[str]:
     """What the table does not say: how many there were, what was saved, what failed."""
-    told: list[str] = []
+    lines: list[str] = []
     counted = len(front.best) + len(front.dominated) + len(front.infeasible)
     limits = ", ".join(constraint.text for constraint in front.space.constraints)
     if counted and len(front.infeasible) == counted:
@@ -88,37 +82,33 @@ def front_sentences(front: Front) -> list[str]:
             for name in sorted(names)
             for values in [[trial.values[name] for trial in front.infeasible]]
         ]
-        told.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
+        lines.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
     elif counted:
         others = f"{plural(len(front.dominated), 'other')} dominated"
         missed = f", {len(front.infeasible)} beyond the constraints ({limits})" if front.infeasible else ""
-        told.append(f"{plural(len(front.best), 'network')} on the front, {others}{missed}")
+        lines.append(f"{plural(len(front.best), 'network')} on the front, {others}{missed}")
     else:
-        told.append("no trial has reached a rung yet")
+        lines.append("no trial has reached a rung yet")
     if front.waiting:
-        told.append(f"{plural(front.waiting, 'trial')} not finished")
+        lines.append(f"{plural(front.waiting, 'trial')} not finished")
     if front.trained:
         less = f", {percent(front.saved)} less than {count(front.full)} without halving" if front.saved > 0 else ""
-        told.append(f"{count(front.trained)} epochs trained{less}")
+        lines.append(f"{count(front.trained)} epochs trained{less}")
     devices = sorted({trial.device for trial in (*front.best, *front.dominated) if trial.device is not None})
     if len(devices) > 1:
-        told.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
+        lines.append(f"latency was measured on different devices and cannot be compared: {', '.join(devices)}")
     if front.failed:
-        told.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
-    return told
+        lines.append(f"{plural(len(front.failed), 'trial')} failed, the last because of: {front.failed[-1].failed}")
+    return lines
 
 
 def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
     """For each objective, the parameters that matter most."""
     names = list(found)
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("what mattered for")
-    for name in names:
-        table.add_column(NAMES.get(name, name), justify="right")
     total = {key: max(found[name].get(key, 0.0) for name in names) for name in names for key in found[name]}
-    for key in sorted(total, key=lambda each: -total[each])[:most]:
-        table.add_row(key, *(percent(found[name].get(key)) for name in names))
-    return table
+    most_important = sorted(total, key=lambda key: -total[key])[:most]
+    rows = [[key, *(percent(found[name].get(key)) for name in names)] for key in most_important]
+    return table(["what mattered for", *(NAMES.get(name, name) for name in names)], rows)
 
 
 def front_csv(front: Front) -> str:
@@ -131,17 +121,13 @@ def front_csv(front: Front) -> str:
             known = {"trial": trial.number, "group": group, "epochs": trial.epochs, "began_as": began_as(trial)}
             rows.append({**known, **trial.values, **drawn})
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["trial", "group", "epochs", "began_as"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_lines(names, [[row.get(name, "") for name in names] for row in rows])
 
 
 def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
     """The same for programs."""
 
-    def told(trials: Sequence[Trial]) -> list[dict[str, object]]:
+    def records(trials: Sequence[Trial]) -> list[dict[str, object]]:
         return [
             {
                 "trial": trial.number,
@@ -158,9 +144,9 @@ def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[s
         "name": front.name,
         "objectives": list(front.space.names),
         "constraints": [constraint.text for constraint in front.space.constraints],
-        "front": told(front.best),
-        "dominated": told(front.dominated),
-        "infeasible": told(front.infeasible),
+        "front": records(front.best),
+        "dominated": records(front.dominated),
+        "infeasible": records(front.infeasible),
         "failed": [{"trial": trial.number, "reason": trial.failed} for trial in front.failed],
         "unfinished": front.waiting,
         "epochs": front.trained,
@@ -176,41 +162,20 @@ def plot_front(front: Front, path: Path) -> None:
     Raises:
         InputError: matplotlib is not installed, or the file cannot be written.
     """
-    from ramify.errors import InputError
-
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("--plot: needs matplotlib, which is not installed; pip install ramify[search]") from None
-
     objectives = front.space.names
     across = objectives[1:] or ("epochs",)
-    drawing = Figure(figsize=(0.6 + 5.6 * len(across), 4.8), dpi=150, layout="constrained")
-    FigureCanvasAgg(drawing)
-    panels = drawing.subplots(1, len(across), sharey=True, squeeze=False)[0]
-    for i, (panel, name) in enumerate(zip(panels, across, strict=True)):
+    drawing, panels = axes((0.6 + 5.6 * len(across), 4.8), columns=len(across))
+    for panel, name in zip(panels[0], across, strict=True):
         _panel(panel, front, name, objectives[0])
-        if i == 0:
-            panel.set_ylabel(_label(objectives[0]), color=INK)
-    others = len(front.dominated) + len(front.infeasible)
-    heading = f"{front.name}: {plural(len(front.best), 'network')} on the front of {len(front.best) + others} trials"
-    drawing.suptitle(heading, fontsize=12, fontweight="bold", color=INK, x=0.02, ha="left")
+    panels[0][0].set_ylabel(_label(objectives[0]), color=INK)
+    trials = len(front.best) + len(front.dominated) + len(front.infeasible)
+    heading(drawing, f"{front.name}: {plural(len(front.best), 'network')} on the front of {trials} trials")
     entries = {
-        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    drawing.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=max(1, len(entries)),
-        frameon=False,
-        fontsize=9,
-    )
-    try:
-        drawing.savefig(path, facecolor="white")
-    except (OSError, ValueError) as error:
-        raise InputError(f"--plot: {path} cannot be written ({error})") from None
+    handles, columns = list(entries.values()), max(1, len(entries))
+    drawing.legend(handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    save(drawing, path)
 
 
 def _label(name: str) -> str:
@@ -223,8 +188,6 @@ def _at(trial: Trial, name: str) -> float:
 
 
 def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     for trials, marker, label in (
         (front.dominated, "o", "dominated"),
         (front.infeasible, "x", "beyond the constraints"),
@@ -235,15 +198,8 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
     best = sorted(front.best, key=lambda trial: _at(trial, x))
     if best:
         steps = _staircase(front, x, y)
-        panel.plot(
-            [_at(trial, x) for trial in steps],
-            [_at(trial, y) for trial in steps],
-            drawstyle="steps-post",
-            color=BLUE,
-            linewidth=1.2,
-            alpha=0.45,
-            zorder=3,
-        )
+        at = [_at(trial, x) for trial in steps], [_at(trial, y) for trial in steps]
+        panel.plot(*at, drawstyle="steps-post", color=BLUE, linewidth=1.2, alpha=0.45, zorder=3)
         here = {trial.number for trial in steps}
         for inside, fill, label in (
             (True, BLUE, "front (number of the trial)"),
@@ -253,26 +209,14 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
             if some:
                 points = [_at(trial, x) for trial in some], [_at(trial, y) for trial in some]
                 panel.scatter(*points, s=42, facecolor=fill, edgecolors=BLUE, linewidths=1.3, label=label, zorder=4)
+        # The line comes from below and leaves to the right: above to the left there is room.
         for trial in best:
-            # The line comes from below and leaves to the right: above to the left there is room.
-            spot = (_at(trial, x), _at(trial, y))
+            number, spot = str(trial.number), (_at(trial, x), _at(trial, y))
             panel.annotate(
-                str(trial.number),
-                spot,
-                (-4, 4),
-                textcoords="offset points",
-                ha="right",
-                fontsize=8,
-                color=BLUE,
-                zorder=5,
+                number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5
             )
     if x in NAMES and x != "accuracy":
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-        panel.xaxis.set_minor_formatter(NullFormatter())
-        panel.xaxis.set_major_formatter(
-            FuncFormatter(lambda value, _: f"{value:g}" if x == "latency" else _tick(value))
-        )
+        log_axis(panel, "" if x == "latency" else "short")
     for constraint in front.space.constraints:
         limit = constraint.limit * (100 if constraint.name == "accuracy" else 1)
         if constraint.name == x:
@@ -280,18 +224,7 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
         elif constraint.name == y:
             panel.axhline(limit, color=INK, linestyle=":", linewidth=1, zorder=1)
     panel.set_xlabel(_label(x), color=INK)
-    panel.grid(visible=True, color="#eceef1", linewidth=0.8)
-    panel.set_axisbelow(True)
     panel.margins(0.07, 0.1)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(colors=INK, labelsize=9)
-
-
-def _tick(value: float) -> str:
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit:
-            return f"{value / limit:g}{unit}"
-    return f"{value:g}"
 
 
 def _staircase(front: Front, x: str, y: str) -> list[Trial]:

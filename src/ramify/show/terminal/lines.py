@@ -4,37 +4,16 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 
-from ramify.run.events import (
-    EpochDone,
-    Event,
-    Finished,
-    Grew,
-    GrowthEnded,
-    NewBest,
-    Observer,
-    Pruned,
-    Started,
-    StepDone,
-    StoppedEarly,
-    Widened,
-)
-from ramify.show.words import (
-    duration,
-    growth_words,
-    network_words,
-    percent,
-    pruning_words,
-    regrown_words,
-    widening_words,
-)
+from ramify.run import events
+from ramify.show.words import change_words, duration, network_words, percent, regrown_words
 
 
-def plain_lines(write: Callable[[str], None]) -> Observer:
+def plain_lines(write: Callable[[str], None]) -> events.Observer:
     """An observer that writes a line an event; epochs that change nothing to speak of are left out in long runs."""
 
-    def observe(event: Event) -> None:
+    def observe(event: events.Event) -> None:
         match event:
-            case Started():
+            case events.Started():
                 config = event.config
                 trained, valid, test = event.pictures
                 write(f"run {event.folder}: {network_words(config)}")
@@ -46,25 +25,19 @@ def plain_lines(write: Callable[[str], None]) -> Observer:
                     write(f"  note: {note}")
                 if event.epoch:
                     write(f"  goes on after epoch {event.epoch}")
-            case Grew():
-                write(f"epoch {event.epoch}: {growth_words(event)}")
-            case Widened():
-                write(f"epoch {event.epoch}: {widening_words(event)}")
-            case GrowthEnded():
-                write(f"epoch {event.epoch}: growth ends; {event.reason}")
-            case Pruned():
-                write(f"epoch {event.epoch}: {pruning_words(event)}")
-            case EpochDone():
+            case events.Grew() | events.Widened() | events.GrowthEnded() | events.Pruned():
+                write(f"epoch {event.epoch}: {change_words(event)}")
+            case events.EpochDone():
                 write(_epoch_line(event))
-            case StoppedEarly():
+            case events.StoppedEarly():
                 write(f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}")
-            case NewBest() | StepDone() | Finished():
+            case events.NewBest() | events.StepDone() | events.Finished():
                 pass
 
     return observe
 
 
-def _epoch_line(event: EpochDone) -> str:
+def _epoch_line(event: events.EpochDone) -> str:
     width = len(str(event.epochs))
     label, scores = "train", [figures.train for figures in event.exits]
     if event.exits[0].valid is not None:
@@ -80,32 +53,32 @@ def _epoch_line(event: EpochDone) -> str:
     )
 
 
-def json_lines(write: Callable[[str], None]) -> Observer:
+def json_lines(write: Callable[[str], None]) -> events.Observer:
     """An observer that writes every event but the steps as one JSON object a line, with its kind as ``event``."""
     kinds = {
-        Started: "started",
-        Grew: "grew",
-        Widened: "widened",
-        GrowthEnded: "growth_ended",
-        Pruned: "pruned",
-        EpochDone: "epoch",
-        NewBest: "best",
-        StoppedEarly: "stopped_early",
-        Finished: "finished",
+        events.Started: "started",
+        events.Grew: "grew",
+        events.Widened: "widened",
+        events.GrowthEnded: "growth_ended",
+        events.Pruned: "pruned",
+        events.EpochDone: "epoch",
+        events.NewBest: "best",
+        events.StoppedEarly: "stopped_early",
+        events.Finished: "finished",
     }
 
-    def observe(event: Event) -> None:
-        if isinstance(event, StepDone):
+    def observe(event: events.Event) -> None:
+        if isinstance(event, events.StepDone):
             return
-        if isinstance(event, Started):
+        if isinstance(event, events.Started):
             fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
-        elif isinstance(event, Grew):
+        elif isinstance(event, events.Grew):
             fields = {"epoch": event.epoch, **asdict(event.growth), "reason": event.reason}
-        elif isinstance(event, Widened):
+        elif isinstance(event, events.Widened):
             fields = {"epoch": event.epoch, **asdict(event.widening), "reason": event.reason}
-        elif isinstance(event, Pruned):
+        elif isinstance(event, events.Pruned):
             fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
-        elif isinstance(event, Finished):
+        elif isinstance(event, events.Finished):
             fields = asdict(event.summary)
         else:
             fields = asdict(event)

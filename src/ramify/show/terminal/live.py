@@ -12,20 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ramify.config.rules import Config, births
-from ramify.run.events import (
-    EpochDone,
-    Event,
-    Finished,
-    Grew,
-    GrowthEnded,
-    NewBest,
-    Pruned,
-    Started,
-    StepDone,
-    StoppedEarly,
-    Widened,
-)
-from ramify.show.words import duration, growth_words, network_words, percent, pruning_words, widening_words
+from ramify.run import events
+from ramify.show.words import change_words, duration, network_words, percent
 
 BAR = 40
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -36,13 +24,13 @@ class LiveView:
     """An observer to be used in a ``with`` block; the view stays on the screen when the block ends."""
 
     def __init__(self, console: Console) -> None:
-        self._started: Started | None = None
-        self._step: StepDone | None = None
-        self._epochs: list[EpochDone] = []
+        self._started: events.Started | None = None
+        self._step: events.StepDone | None = None
+        self._epochs: list[events.EpochDone] = []
         self._loading = "loading pictures ..."
         self._note = ""
-        self._best: NewBest | None = None
-        self._moments: list[int] = []
+        self._best: events.NewBest | None = None
+        self._growth_epochs: list[int] = []
         self._ended = False
         self._clock = time.monotonic()
         # Last, since it asks for a first picture at once.
@@ -57,32 +45,26 @@ class LiveView:
     ) -> None:
         self._live.stop()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         match event:
-            case Started():
+            case events.Started():
                 self._started, self._epochs, self._step, self._best, self._note = event, [], None, None, ""
-                self._moments, self._ended = [], False
+                self._growth_epochs, self._ended = [], False
                 self._clock = time.monotonic()
-            case StepDone():
+            case events.StepDone():
                 self._step = event
-            case Grew():
-                self._moments.append(event.epoch)
-                self._note = f"epoch {event.epoch}: {growth_words(event)}"
-            case Widened():
-                self._moments.append(event.epoch)
-                self._note = f"epoch {event.epoch}: {widening_words(event)}"
-            case GrowthEnded():
-                self._ended = True
-                self._note = f"epoch {event.epoch}: growth ends; {event.reason}"
-            case Pruned():
-                self._note = f"epoch {event.epoch}: {pruning_words(event)}"
-            case EpochDone():
+            case events.Grew() | events.Widened() | events.GrowthEnded() | events.Pruned():
+                if isinstance(event, events.Grew | events.Widened):
+                    self._growth_epochs.append(event.epoch)
+                self._ended = self._ended or isinstance(event, events.GrowthEnded)
+                self._note = f"epoch {event.epoch}: {change_words(event)}"
+            case events.EpochDone():
                 self._epochs.append(event)
-            case NewBest():
+            case events.NewBest():
                 self._best = event
-            case StoppedEarly():
+            case events.StoppedEarly():
                 self._note = f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}"
-            case Finished():
+            case events.Finished():
                 self._live.refresh()
 
     def fetching(self, name: str, done: int, total: int | None, unit: str = "bytes") -> None:
@@ -102,7 +84,7 @@ class LiveView:
             return Text(self._loading, style="dim")
         return Group(self._heading(started), self._progress(started), self._exits(started), self._footer())
 
-    def _heading(self, started: Started) -> Text:
+    def _heading(self, started: events.Started) -> Text:
         trained, valid, test = started.pictures
         config = started.config
         return Text.assemble(
@@ -116,7 +98,7 @@ class LiveView:
             *((f"note: {note}\n", "yellow") for note in started.notes),
         )
 
-    def _progress(self, started: Started) -> Text:
+    def _progress(self, started: events.Started) -> Text:
         total = started.config.train.epochs
         finished = self._epochs[-1].epoch if self._epochs else started.epoch
         step = self._step
@@ -128,11 +110,11 @@ class LiveView:
         left = f"{duration(spent / here * (total - done))} left" if here >= 0.1 and done < total else ""
         return Text.assemble(
             (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
-            *growth_bar(done, total, started.config.growth.epochs or self._moments),
+            *growth_bar(done, total, started.config.growth.epochs or self._growth_epochs),
             f" {100 * done / total:3.0f} %  {duration(spent)}  {left}",
         )
 
-    def _exits(self, started: Started) -> Table:
+    def _exits(self, started: events.Started) -> Table:
         table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
         table.add_column("exit", justify="right")
         table.add_column("after")

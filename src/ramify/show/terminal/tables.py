@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -11,11 +10,12 @@ from rich.text import Text
 from ramify.ops.exits.certify import Certificate
 from ramify.ops.exits.measures import Ranking
 from ramify.ops.exits.sentences import unusual
-from ramify.run.checkpoint import ExitPolicy, Unit
+from ramify.run.checkpoint import ExitPolicy
 from ramify.run.readback import Measured
 from ramify.run.receipt import Receipt
 from ramify.run.summary import ExitSummary, Summary
-from ramify.show.words import count, duration, percent, plural, short
+from ramify.show.terminal.table import add, bold, table
+from ramify.show.words import amount, count, duration, percent, plural, short
 
 GAIN = 1.05
 """A measured ratio up to this is noise, not a gain."""
@@ -40,76 +40,73 @@ def run_table(summary: Summary) -> RenderableType:
     return Group(*parts, Text(sentence(summary), style="bold"))
 
 
-def plain_table(*columns: str) -> Table:
-    """Names at the left, figures at the right; where a terminal is narrow, cells are wrapped and never cut."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), header_style="dim", border_style="dim")
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
-    return table
-
-
 def exit_table(exits: Sequence[ExitSummary]) -> Table:
     """Accuracy and cost of each exit."""
     celled = exits[-1].cells > 0
-    cells = ["cells"] if celled else []
-    table = plain_table("exit", *cells, "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3")
-    for i, each in enumerate(exits, start=1):
-        table.add_row(
-            str(i),
-            *([str(each.cells)] if celled else []),
-            count(each.parameters),
-            count(each.kept),
-            short(each.macs),
+    columns = ["exit", "cells", "parameters", "weights", "MACs", "valid top-1", "test top-1", "test top-3"]
+    rows: list[list[str | Text]] = [
+        [
+            *(str(i), str(each.cells), count(each.parameters), count(each.kept), short(each.macs)),
             percent(each.valid.top1 if each.valid else None),
-            Text(percent(each.test.top1 if each.test else None), style="bold"),
+            bold(percent(each.test.top1 if each.test else None)),
             percent(each.test.top3 if each.test else None),
-        )
-    return table
+        ]
+        for i, each in enumerate(exits, start=1)
+    ]
+    return _with_cells(celled, columns, rows)
 
 
 def stage_table(summary: Summary) -> Table:
     """Density of each stage, and when it grew."""
+    rows = [
+        [
+            *(str(i), str(stage.cells), percent(stage.density)),
+            "from birth" if stage.grown is None else str(stage.grown),
+        ]
+        for i, stage in enumerate(summary.stages, start=1)
+    ]
     celled = any(stage.cells for stage in summary.stages)
-    table = plain_table("stage", *(["cells"] if celled else []), "density", "grown before epoch")
-    for i, stage in enumerate(summary.stages, start=1):
-        grown = "from birth" if stage.grown is None else str(stage.grown)
-        table.add_row(str(i), *([str(stage.cells)] if celled else []), percent(stage.density), grown)
-    return table
+    return _with_cells(celled, ["stage", "cells", "density", "grown before epoch"], rows)
+
+
+def _with_cells(celled: bool, columns: list[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table whose second column, of cells, is left out where a network has none."""
+    if celled:
+        return table(columns, rows)
+    return table(columns[:1] + columns[2:], [[row[0], *row[2:]] for row in rows])
 
 
 def layer_table(summary: Summary) -> Table:
     """Density of each layer."""
-    table = plain_table("layer", "weights", "kept", "density")
-    for name, (total, kept) in summary.layers.items():
-        table.add_row(name, count(total), count(kept), percent(kept / total))
-    return table
+    rows = [[name, count(total), count(kept), percent(kept / total)] for name, (total, kept) in summary.layers.items()]
+    return table(["layer", "weights", "kept", "density"], rows)
 
 
 def receipt_table(receipt: Receipt) -> Table:
     """What compaction gave, before and after."""
-    table = plain_table("compacted", "before", "after", "ratio")
     large, small = receipt.parameters
-    table.add_row("parameters", count(large), count(small), f"{large / small:.2f}")
-    table.add_row("density", percent(receipt.density[0]), percent(receipt.density[1]), "")
+    rows = [
+        ["parameters", count(large), count(small), f"{large / small:.2f}"],
+        ["density", percent(receipt.density[0]), percent(receipt.density[1]), ""],
+    ]
     for i, (more, less) in enumerate(receipt.macs, start=1):
-        table.add_row(f"MACs of exit {i}", short(more), short(less), f"{more / less:.2f}")
-    threads = plural(receipt.threads, "thread")
+        rows.append([f"MACs of exit {i}", short(more), short(less), f"{more / less:.2f}"])
     for each in receipt.latencies:
-        row = f"batch {each.batch}, {threads}"
-        table.add_row(row, f"{each.before:.2f} ms", f"{each.after:.2f} ms", f"{each.ratio:.2f}")
-    return table
+        name = f"batch {each.batch}, {plural(receipt.threads, 'thread')}"
+        rows.append([name, f"{each.before:.2f} ms", f"{each.after:.2f} ms", f"{each.ratio:.2f}"])
+    return table(["compacted", "before", "after", "ratio"], rows)
 
 
 def compaction_sentence(receipt: Receipt) -> str:
     """What compaction gave in one sentence; "faster" is said only of what was measured to be."""
     if receipt.removed == 0:
         return "nothing was taken out, as no channel is dead: masked weights alone make nothing faster here"
-    told = f"{plural(receipt.removed, 'channel')} taken out, logits differ by at most {receipt.difference:.1g}"
+    removed = f"{plural(receipt.removed, 'channel')} taken out, logits differ by at most {receipt.difference:.1g}"
     gained = [each for each in receipt.latencies if each.ratio > GAIN]
     faster = [f"{each.ratio:.2f} times as fast at batch {each.batch}" for each in gained]
     slow = [f"batch {each.batch}" for each in receipt.latencies if each.ratio <= GAIN]
     gains = "; ".join([*faster, *([f"no faster at {' and '.join(slow)}"] if slow else [])])
-    return f"{told}; {gains}"
+    return f"{removed}; {gains}"
 
 
 def sentence(summary: Summary) -> str:
@@ -133,19 +130,21 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
     groups: dict[tuple[str, int], list[Summary]] = {}
     for summary in summaries:
         groups.setdefault((summary.recipe, len(summary.exits)), []).append(summary)
-    table = plain_table("run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits)))
+    made = table(["run", "seed", "weights", "MACs", *(f"exit {i + 1}" for i in range(exits))])
     for group in groups.values():
+        # Exits stand at the right, so that last exits are in one column.
+        left = [""] * (exits - len(group[0].exits))
         for summary in group:
             last = summary.exits[-1]
-            shown = [percent(value) for value in accuracies(summary)]
             name = summary.name if summary.finished else f"{summary.name} (valid)"
-            table.add_row(name, str(summary.seed), count(last.kept), short(last.macs), *_right(shown, exits))
+            cells = [name, str(summary.seed), count(last.kept), short(last.macs)]
+            add(made, *cells, *left, *map(percent, accuracies(summary)))
         if len(group) > 1:
             pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, group), strict=True)]
             shown = [f"{100 * mean:.2f} ± {100 * deviation:.2f} %" for mean, deviation in pairs]
-            table.add_row(f"mean ± std of {len(group)}", "", "", "", *_right(shown, exits), style="bold")
-        table.add_section()
-    return table
+            add(made, f"mean ± std of {len(group)}", "", "", "", *left, *shown, bold=True)
+        made.add_section()
+    return made
 
 
 def accuracies(summary: Summary) -> list[float]:
@@ -154,23 +153,20 @@ def accuracies(summary: Summary) -> list[float]:
     return [score.top1 if score else float("nan") for score in scores]
 
 
-def _right(cells: list[str], width: int) -> list[str]:
-    """Align exits at the right, so that last exits stand in one column."""
-    return [""] * (width - len(cells)) + cells
-
-
 def policy_table(policy: ExitPolicy) -> RenderableType:
     """A calibrated exit policy: the threshold of each exit, who leaves there, and what that comes to."""
     found, rule = policy.calibration, policy.calibration.policy
-    table = plain_table("exit", "threshold", "temperature", "leaving")
     thresholds = [*("never" if each is None else f"{each:.4f}" for each in rule.thresholds), "all"]
     temperatures = rule.temperatures or (1.0,) * rule.exits
-    for i, (threshold, heat, share) in enumerate(zip(thresholds, temperatures, found.exits, strict=True), start=1):
-        table.add_row(str(i), threshold, f"{heat:.2f}", percent(share))
+    each_exit = zip(thresholds, temperatures, found.exits, strict=True)
+    rows = [
+        [str(i), threshold, f"{temperature:.2f}", percent(share)]
+        for i, (threshold, temperature, share) in enumerate(each_exit, start=1)
+    ]
     lines = [policy_sentence(policy)]
     if found.certificate is not None:
         lines.append(certificate_sentence(found.certificate))
-    return Group(Text("\n".join(lines) + "\n"), table)
+    return Group(Text("\n".join(lines) + "\n"), table(["exit", "threshold", "temperature", "leaving"], rows))
 
 
 def policy_sentence(policy: ExitPolicy) -> str:
@@ -215,11 +211,6 @@ def certificate_sentence(certificate: Certificate) -> str:
     )
 
 
-def amount(cost: float, unit: Unit) -> str:
-    """A cost with its unit."""
-    return f"{short(cost)} MACs" if unit == "MACs" else f"{cost:.2f} ms"
-
-
 def outcome_line(found: Measured) -> str:
     """What the policy kept with a network gives on the pictures it was measured on."""
     outcome, last = found.outcome, found.exits[-1]
@@ -243,17 +234,21 @@ def outcome_line(found: Measured) -> str:
 
 def ranking_table(found: Ranking) -> RenderableType:
     """How well the scores rank pictures at each exit, and what the policy comes to, with intervals of 95 %."""
-    table = plain_table("exit", "AUC of a later correction", "calibration error", "with temperatures")
-    aurocs = (*("" if each is None else f"{each:.3f}" for each in found.auroc), "")
-    for at, auroc in enumerate(aurocs):
-        table.add_row(str(at + 1), auroc, percent(found.error_before[at]), percent(found.error_after[at]))
+    areas = (*("" if each is None else f"{each:.3f}" for each in found.auroc), "")
+    rows = [
+        [str(i), area, percent(before), percent(after)]
+        for i, (area, before, after) in enumerate(
+            zip(areas, found.error_before, found.error_after, strict=True), start=1
+        )
+    ]
     best, saved = found.against_best, found.macs_saved
     line = (
         f"by {found.criterion}: {100 * best.mean:+.2f} points ({100 * best.low:+.2f} to {100 * best.high:+.2f}) "
         f"against the best exit alone, {percent(saved.mean)} ({percent(saved.low)} to {percent(saved.high)}) of the "
         f"last exit's MACs saved; area under accuracy against MACs: {found.area_macs:.4f}"
     )
-    return Group(Text(line + "\n"), table)
+    columns = ["exit", "AUC of a later correction", "calibration error", "with temperatures"]
+    return Group(Text(line + "\n"), table(columns, rows))
 
 
 def obeyed_line(obeyed: Sequence[float]) -> str:

@@ -14,12 +14,12 @@ Tell = Callable[[str], None]
 
 
 class Forgiving:
-    """An observer that calls another one, until that fails: this is told in one sentence, and the run goes on.
+    """An observer that calls another one, until that fails: then it says so in one sentence, and the run goes on.
 
     Args:
         observer: the tracker.
         name: what it is called in the sentence.
-        tell: is told the sentence, once in a run.
+        tell: called with the sentence, once in a run.
         failures: what it may fail with, as on a full disk or where the network is gone; all else is a fault, and ends
             the run.
 
@@ -74,8 +74,8 @@ def trackers(names: Sequence[str], tell: Tell, folder: Path | None = None) -> li
 
     Args:
         names: in :data:`TRACKERS`.
-        tell: is told what fails.
-        folder: of a run that goes on: what has followed it so far is added, or told where that is not possible.
+        tell: called with what fails.
+        folder: of a run that goes on: what has followed it so far is added, or what prevents it is said.
 
     Raises:
         InputError: a name is unknown, the package of a tracker is missing, or it needs a log-in.

@@ -3,11 +3,11 @@
 The names are the same for every tracker. They are made of letters, digits, ``_`` and ``/``, which all of them take.
 """
 
-from ramify.config.rules import Config, keys
+from ramify.config.rules import Config
 from ramify.config.yamltext import to_text
 from ramify.run.events import EpochDone, Event, Finished, Grew, GrowthEnded, NewBest, Pruned, Widened
 from ramify.run.summary import Summary
-from ramify.show.words import growth_words, percent, pruning_words, widening_words
+from ramify.show.words import change_words, config_values, percent
 
 PLACE = ("name", "runs_dir", "data.mirror", "train.threads")
 """Keys that say where a run is kept or computed, not what it is."""
@@ -91,14 +91,8 @@ def sentence_of(event: Event) -> str | None:
         'growth ends; the last growth paid 0.1 %'
     """
     match event:
-        case Grew():
-            return growth_words(event)
-        case Widened():
-            return widening_words(event)
-        case GrowthEnded():
-            return f"growth ends; {event.reason}"
-        case Pruned():
-            return pruning_words(event)
+        case Grew() | Widened() | GrowthEnded() | Pruned():
+            return change_words(event)
         case Finished():
             tests = [percent(each.test.top1) for each in event.summary.exits if each.test is not None]
             return f"finished; right on the test pictures, by exit: {', '.join(tests)}"
@@ -135,15 +129,8 @@ def settings(config: Config) -> dict[str, Setting]:
         >>> found["train.learning_rate"], found["network.structure"]
         (0.02, '[0, 1, 0, 1, 0, 1, 0]')
     """
-    found: dict[str, Setting] = {}
-    for key, _ in keys():
-        if key in PLACE:
-            continue
-        value: object = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        found[key] = value if isinstance(value, Setting) else to_text(value)
-    return found
+    found = {key: value for key, value in config_values(config).items() if key not in PLACE}
+    return {key: value if isinstance(value, Setting) else to_text(value) for key, value in found.items()}
 
 
 def main_settings(config: Config) -> dict[str, Setting]:

@@ -1,7 +1,7 @@
 """TensorBoard logs of a run, written while it goes on: ``tensorboard --logdir runs`` shows every run side by side.
 
 The records are written at once, in the thread of the run, and no file stays open between two events: what fails, fails
-where it can be told, and a run that is killed leaves logs that are whole up to the epoch before.
+where the run can say so, and a run that is killed leaves logs that are whole up to the epoch before.
 """
 
 import importlib
@@ -85,7 +85,7 @@ class TensorBoardLog:
         if isinstance(event, Started):
             self._begin(event)
             return
-        told: list[Proto] = []
+        summaries: list[Proto] = []
         if isinstance(event, Grew):
             self._weights += event.growth.weights
         elif isinstance(event, Widened):
@@ -93,17 +93,17 @@ class TensorBoardLog:
         elif isinstance(event, Pruned):
             self._weights += event.pruning.after - event.pruning.before
         elif isinstance(event, EpochDone):
-            told.append(_scalar("network/weights_kept", self._weights))
+            summaries += _made("scalar", "network/weights_kept", self._weights)
             if self._changed or event.epoch == event.epochs:
-                told.append(_image("network", network_picture(event, self._planned)))
+                summaries.append(_image("network", network_picture(event, self._planned)))
             self._changed = False
         elif isinstance(event, Finished):
-            told.append(_session_end())
+            summaries.append(_made("hparams", {}, {})[2])
         sentence = sentence_of(event)
         if sentence is not None:
-            told.append(_text("changes", f"epoch {_epoch(event)}: {sentence}"))
+            summaries += _made("text", "changes", f"epoch {_epoch(event)}: {sentence}")
             self._changed = True
-        self._write(_epoch(event), told, scalars(event))
+        self._write(_epoch(event), summaries, scalars(event))
 
     def _begin(self, event: Started) -> None:
         self._place = self._folder or Path(event.folder) / FOLDER
@@ -119,7 +119,7 @@ class TensorBoardLog:
         first: list[Proto] = []
         if not begun:
             configuration = to_yaml(event.config).replace("\n", "\n    ")
-            first = [*_session_start(event), _text("configuration", f"    {configuration}")]
+            first = [*_session_start(event), *_made("text", "configuration", f"    {configuration}")]
         self._write(0, first, {})
 
     def _write(self, step: int, summaries: Sequence[Proto], figures: Mapping[str, float]) -> None:
@@ -129,7 +129,7 @@ class TensorBoardLog:
             of_exit = EXIT.fullmatch(name)
             tag, run = of_exit.groups() if of_exit else (name, "")
             if math.isfinite(value):
-                found.setdefault(run, []).append(_scalar(tag, value))
+                found.setdefault(run, []).extend(_made("scalar", tag, value))
         for run, each in found.items():
             self._append(self._place / run / self._file, step, each)
 
@@ -137,17 +137,16 @@ class TensorBoardLog:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped] # has no stubs
 
         now = time.time()
-        events: list[Proto] = []
+        events: list[Proto] = [event_pb2.Event(wall_time=now, step=step, summary=each) for each in summaries]
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            events.append(event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
-        events += [event_pb2.Event(wall_time=now, step=step, summary=each) for each in summaries]
+            events.insert(0, event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
         with path.open("ab") as file:
             file.write(_records(each.SerializeToString() for each in events))
 
 
 def _records(events: Iterable[bytes]) -> bytes:
-    """Events as they lie in a file."""
+    """Events as they are in a file."""
     from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped] # no stubs
 
     content = io.BytesIO()
@@ -160,7 +159,8 @@ def _records(events: Iterable[bytes]) -> bytes:
 def _keep_up_to(path: Path, step: int) -> None:
     """Take out of a file what was logged after ``step``, and what a kill left half written.
 
-    TensorBoard has a mark for this, a new session, but gives up numbers for it and no texts.
+    ``SummaryWriter(purge_step=...)`` marks a new session, but TensorBoard drops numbers for it and no texts. It also
+    writes in a thread of its own, where a full disk would go unnoticed.
     """
     from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped] # no stubs
         RawEventFileLoader,
@@ -189,18 +189,12 @@ def _weights_at(event: Started) -> int:
     return sum(int(layer.mask.sum()) for layer in masked_layers(network).values())
 
 
-def _scalar(name: str, value: float) -> Proto:
+def _made(kind: str, *values: object) -> list[Proto]:
+    """What PyTorch makes of a scalar, a text or hyperparameters; the last are three."""
     from torch.utils.tensorboard import summary
 
-    found: Proto = summary.scalar(name, value)
-    return found
-
-
-def _text(name: str, text: str) -> Proto:
-    from torch.utils.tensorboard import summary
-
-    found: Proto = summary.text(name, text)
-    return found
+    made = getattr(summary, kind)(*values)
+    return list(made) if isinstance(made, tuple) else [made]
 
 
 def _image(name: str, png: tuple[bytes, int, int]) -> Proto:
@@ -213,17 +207,7 @@ def _image(name: str, png: tuple[bytes, int, int]) -> Proto:
 
 
 def _session_start(event: Started) -> list[Proto]:
-    from torch.utils.tensorboard import summary
-
     # As text, since what is true or false would be shown as 1.000 and 0.000.
     main = main_settings(event.config)
     chosen = {key: str(value).lower() if isinstance(value, bool) else value for key, value in main.items()}
-    experiment, start, _ = summary.hparams(chosen, {f"final/{name}": 0.0 for name in FINAL})
-    return [experiment, start]
-
-
-def _session_end() -> Proto:
-    from torch.utils.tensorboard import summary
-
-    found: Proto = summary.hparams({}, {})[2]
-    return found
+    return _made("hparams", chosen, {f"final/{name}": 0.0 for name in FINAL})[:2]

@@ -29,7 +29,7 @@ class WandbLog:
 
     Args:
         project: where W&B shows the run.
-        tell: is told the address of the run.
+        tell: called with the address of the run.
 
     Attributes:
         failures: what calling it may raise where W&B cannot be reached or the disk is full.

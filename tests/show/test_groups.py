@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.rules import Config, resolve
-from ramify.show.terminal.groups import LAST, Run, differing, flat, grouped, labels, spread
+from ramify.show.groups import LAST, Run, grouped, spread
+from ramify.show.labels import differing, flat, labels
 from tests.show.report.comparing import made, settings
 
 VALUES = st.lists(st.floats(0, 1e9), min_size=2, max_size=30)
@@ -56,8 +57,8 @@ def test_groups_do_not_depend_on_the_order_of_runs(drawn: list[tuple[str, int]],
     assert groups == grouped(draw.sample(runs, len(runs)))
     # Every run is in one group, with all runs of its recipe and no other.
     assert sorted(run.name for group in groups for run in group.runs) == sorted(run.name for run in runs)
-    assert all(len({run.recipe for run in group.runs}) == 1 for group in groups)
-    assert len(groups) == len({run.recipe for run in runs})
+    assert all(len({run.summary.recipe for run in group.runs}) == 1 for group in groups)
+    assert len(groups) == len({run.summary.recipe for run in runs})
     assert len({group.label for group in groups}) == len(groups)
 
 
@@ -80,7 +81,7 @@ def test_only_finished_runs_count_and_each_exit_for_those_that_have_it() -> None
     assert last is not None
     assert last.mean == pytest.approx(0.85)
     assert group.accuracy(3) is None
-    assert list(group.earlier) == [0, 1, 2]
+    assert group.exits == (0, 1, 2, LAST)
     # An epoch that the third has not reached is the mean of two.
     assert {epoch: each.n for epoch, each in group.epochs().items()} == {1: 3, 2: 3, 3: 2, 4: 2}
 

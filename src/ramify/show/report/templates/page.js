@@ -8,23 +8,14 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function merge(base, over) {
-    const merged = { ...base };
-    for (const [key, value] of Object.entries(over)) {
-      const both = [value, merged[key]].every((each) => each && typeof each === "object" && !Array.isArray(each));
-      merged[key] = both ? merge(merged[key], value) : value;
-    }
-    return merged;
-  }
-
-  function layout(given) {
+  // One template for all plots: what a figure does not say itself.
+  function template() {
     const ink = colour("--ink"), muted = colour("--muted"), line = colour("--line"), paper = colour("--paper");
     const axis = {
       gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: muted },
       title: { font: { color: muted, size: 13 }, standoff: 10 }, automargin: true, fixedrange: narrow.matches,
     };
-    const base = {
-      height: narrow.matches ? 320 : 400,
+    return { layout: {
       margin: { l: 56, r: 16, t: 16, b: 48 },
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
@@ -32,18 +23,12 @@
       legend: { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", font: { color: ink } },
       hoverlabel: { bgcolor: paper, bordercolor: line, font: { color: ink } },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: muted, activecolor: ink },
+      annotationdefaults: { font: { color: muted, size: 12 } },
       hovermode: "closest",
       dragmode: narrow.matches ? false : "zoom",
-    };
-    const merged = merge(base, given);
-    for (const key of ["xaxis", "yaxis", ...Object.keys(given).filter((each) => /^[xy]axis\d+$/.test(each))]) {
-      merged[key] = merge(axis, given[key] || {});
-    }
-    for (const note of merged.annotations || []) {
-      note.font = { color: muted, size: 12, ...note.font };
-      if (note.name === "change" && narrow.matches) note.text = note.text.replace(/ [^<]*/g, "");
-    }
-    return merged;
+      xaxis: axis,
+      yaxis: axis,
+    } };
   }
 
   const options = {
@@ -52,8 +37,13 @@
   };
 
   function draw(figure) {
-    const record = JSON.parse(figure.querySelector("script").textContent);
-    return Plotly.react(figure.querySelector(".canvas"), record.data, layout(record.layout || {}), options);
+    const { data, layout } = JSON.parse(figure.querySelector("script").textContent);
+    for (const note of layout.annotations || []) {
+      if (note.name === "change" && narrow.matches) note.text = note.text.replace(/ [^<]*/g, "");
+    }
+    // A height in the template would not stop plotly from sizing the plot by itself.
+    const shown = { height: narrow.matches ? 320 : 400, ...layout, template: template() };
+    return Plotly.react(figure.querySelector(".canvas"), data, shown, options);
   }
 
   const figures = [...document.querySelectorAll("figure.plot")];

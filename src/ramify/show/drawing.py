@@ -1,0 +1,74 @@
+"""Pictures for papers, through matplotlib: an empty drawing in the style that all of them share, and saving it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ramify.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, DIM, RULE = "#2b2f36", "#6b717b", "#eceef1"
+
+
+def axes(
+    size: tuple[float, float], rows: int = 1, columns: int = 1, extra: str = "search"
+) -> tuple["Figure", Sequence[Sequence["Axes"]]]:
+    """A drawing of ``size`` inches and its panels, which share their axes along rows and columns.
+
+    Args:
+        extra: of ramify, that brings matplotlib; for the error.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError(f"plot: needs matplotlib, which is not installed; pip install 'ramify[{extra}]'") from None
+    drawing = Figure(figsize=size, dpi=150, layout="constrained")
+    FigureCanvasAgg(drawing)
+    panels = [list(row) for row in drawing.subplots(rows, columns, sharex="col", sharey=True, squeeze=False)]
+    for panel in (panel for row in panels for panel in row):
+        panel.grid(visible=True, color=RULE, linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(colors=INK, labelsize=9)
+    return drawing, panels
+
+
+def heading(drawing: "Figure", text: str) -> None:
+    """The title of a drawing, at its left."""
+    drawing.suptitle(text, fontsize=12, fontweight="bold", color=INK, x=0.012, ha="left")
+
+
+def log_axis(panel: "Axes", unit: str = "") -> None:
+    """Across, a logarithmic scale with ticks at 1, 2 and 5; large numbers are short where ``unit`` is ``short``."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value) if unit == "short" else f"{value:g}"))
+
+
+def _tick(value: float) -> str:
+    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= limit:
+            return f"{value / limit:g}{unit}"
+    return f"{value:g}"
+
+
+def save(drawing: "Figure", path: Path) -> None:
+    """Write a drawing as SVG, PDF or PNG, by the ending of the file.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        drawing.savefig(path, facecolor="white")
+    except (OSError, ValueError) as error:
+        raise InputError(f"plot: {path} cannot be written ({error})") from None

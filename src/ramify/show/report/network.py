@@ -1,0 +1,229 @@
+"""The network as a drawing: what is computed from top to bottom, stage by stage; drawn by ``templates/macros.html``.
+
+A bar is a cell, as wide as it has channels, and filled as far as it is dense. Exits branch off below. In dense wiring a
+line goes down on the left from every output, and a tick crosses the lines that a cell reads.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from markupsafe import Markup
+
+from ramify.nn.attached import Attached
+from ramify.nn.cells import CellPlan
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network, architecture
+from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
+from ramify.run.receipt import Receipt
+from ramify.show.report.facts import Facts
+from ramify.show.report.page import html
+from ramify.show.report.plot import Table, data_files, exit_colour
+from ramify.show.words import count, network_words, percent, plural, short
+
+MANY = 12
+"""With more cells than this, equal cells in a row are drawn as one bar."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One or several equal cells in a row: which of the network's, from 0, its channels, and how dense it is."""
+
+    first: int
+    last: int
+    plan: CellPlan
+    density: float | None
+
+    @property
+    def words(self) -> str:
+        """``'8 cells, 16 → 16 channels'``; with inner channels of their own in the middle."""
+        plan = self.plan
+        many = f"{self.last - self.first + 1} cells, " if self.last > self.first else ""
+        inner = "" if plan.inner_channels in (plan.in_channels, plan.out_channels) else f" → {plan.inner_channels}"
+        halves = ", half the size" if plan.stride == 2 or plan.pooled else ""
+        return f"{many}{plan.in_channels}{inner} → {plan.out_channels} channels{halves}"
+
+    @property
+    def hint(self) -> str:
+        """What the mouse shows."""
+        which = f"cell {self.first + 1}" if self.first == self.last else f"cells {self.first + 1} to {self.last + 1}"
+        share = "" if self.density is None else f", {percent(self.density)} of the weights kept"
+        return f"{which}, {self.plan.type}: {self.words}{share}"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage: its bars, what happened to it, and the accuracy and the MACs of its exit, as words."""
+
+    stage: int
+    bars: tuple[Bar, ...]
+    exists: bool
+    final: bool
+    story: str
+    exit_words: tuple[str, str]
+
+
+def network(facts: Facts) -> tuple[str, Markup]:
+    """The network, drawn."""
+    levels = levels_of(facts)
+    channels, height, width = facts.network.input_shape
+    colour = {1: "gray", 3: "color"}.get(channels, f"{channels} channels")
+    lead = (
+        f"A network of kind {network_words(facts.config)}, on pictures of {width} x {height} pixels ({colour}), "
+        f"{len(facts.card.classes):,} classes."
+    )
+    how = "Computed from top to bottom. "
+    if isinstance(facts.network, Network):
+        how += "A bar is a cell, as wide as it has channels and filled as far as it is dense; "
+    else:
+        how += "The layers of a stage are those up to the named place; "
+    how += "each stage ends in an exit on the right."
+    if facts.config.network.kind == "dense":
+        how += " Lines on the left: every cell reads the outputs of the stem and of all cells before it side by side."
+    table = _table(facts, levels)
+    body = html("network", _drawing(facts, levels), how, table, data_files("network", table))
+    if facts.summary.receipt is not None:
+        body += html("prose", _compacted(facts.summary.receipt))
+    return lead, body
+
+
+def _drawing(facts: Facts, levels: Sequence[Level]) -> dict[str, object]:
+    """What the macro ``drawing`` draws; ``reads`` of a row is how many outputs go on past it, in dense wiring."""
+    network = facts.network
+    built = architecture(network.config) if isinstance(network, Network) else None
+    channels = 0 if built is None or built.stem == "none" else built.width
+    most = max([bar.plan.out_channels for level in levels for bar in level.bars], default=1)
+    reads = itertools.count(1)
+    stages = [
+        {
+            "level": level,
+            "colour": exit_colour(level.stage, len(levels)),
+            "final": level.final and len(levels) > 1,
+            "cells": [
+                {"bar": bar, "width": _width(bar.plan.out_channels, most), "reads": next(reads)} for bar in level.bars
+            ],
+        }
+        for level in levels
+    ]
+    return {
+        "label": f"The network: {network_words(facts.config)}",
+        "stem": f"stem, {plural(channels, 'channel')}" if channels else "the picture",
+        "width": _width(max(1, min(channels, most)), most),
+        "dense": facts.config.network.kind == "dense",
+        "outputs": next(reads),
+        "stages": stages,
+    }
+
+
+def _width(channels: int, most: int) -> float:
+    """The width of a bar, in percent: by less than its channels, so that narrow cells can be seen."""
+    return max(8.0, 100 * float((channels / most) ** 0.75))
+
+
+def _compacted(found: Receipt) -> str:
+    if found.removed == 0:
+        return "Compaction found no dead channel to take out."
+    (before, after), (large, small) = found.parameters, found.macs[-1]
+    return (
+        f"Compaction took {plural(found.removed, 'dead channel')} out: {count(before)} parameters became "
+        f"{count(after)}, {short(large)} MACs of the last exit became {short(small)}; "
+        f"logits differ by at most {found.difference:.1g}."
+    )
+
+
+def _table(facts: Facts, levels: Sequence[Level]) -> Table:
+    """The drawing in words, one row a stage."""
+    summary = facts.summary
+    added = [after - before for before, after in itertools.pairwise([0, *(each.kept for each in summary.exits)])]
+    rows = []
+    for level in levels:
+        stage, cells = level.stage, "; ".join(bar.words for bar in level.bars)
+        figures = (summary.stages[stage].density, added[stage], summary.exits[stage].macs) if level.exists else ()
+        rows.append((stage + 1, cells, *(figures or (None, None, None)), level.story))
+    return Table(("stage", "cells", "density", "weights kept", "MACs to its exit", "history"), rows)
+
+
+def levels_of(facts: Facts) -> tuple[Level, ...]:
+    """Every stage of the network, those that have not grown included."""
+    network, summary = facts.network, facts.summary
+    plans = network.plans if isinstance(network, Network) else ()
+    joins = sum(len(stage.cells) for stage in plans) > MANY and facts.config.network.kind != "dense"
+    levels: list[Level] = []
+    at = itertools.count()
+    for stage in range(len(plans) or len(network.stages)):
+        exists = stage < len(network.stages)
+        cells = enumerate(plans[stage].cells if plans else ())
+        bars = [Bar(n := next(at), n, cell, _density(facts, stage, i) if exists else None) for i, cell in cells]
+        final = plans[stage].final if plans else stage == len(network.stages) - 1
+        words = ("", "")
+        if exists:
+            each = summary.exits[stage]
+            score = each.test or each.valid
+            on = "test" if each.test else "validation"
+            words = (f"{percent(score.top1)} {on}" if score else "not measured", f"{short(each.macs)} MACs")
+        joined = tuple(_joined(bars) if joins else bars)
+        levels.append(Level(stage, joined, exists, final, _story(facts, stage, exists), words))
+    return tuple(levels)
+
+
+def _density(facts: Facts, stage: int, cell: int) -> float:
+    masks = [layer.mask for layer in masked_layers(facts.network.stages[stage].get_submodule(f"cells.{cell}")).values()]
+    total = sum(mask.numel() for mask in masks)
+    return sum(int(mask.sum()) for mask in masks) / total if total else 1.0
+
+
+def _joined(bars: Sequence[Bar]) -> list[Bar]:
+    """Equal cells that follow each other as one bar; they have equally many weights, so densities are averaged."""
+    runs = (list(run) for _, run in itertools.groupby(bars, key=lambda bar: bar.plan))
+    return [
+        replace(
+            run[0],
+            last=run[-1].last,
+            density=None if run[0].density is None else sum(bar.density or 0.0 for bar in run) / len(run),
+        )
+        for run in runs
+    ]
+
+
+def _story(facts: Facts, stage: int, exists: bool) -> str:
+    """When a stage came, and what was done to it."""
+    if not exists:
+        return "not grown" if facts.summary.finished else "not grown yet"
+    grown = facts.summary.stages[stage].grown
+    # A run with a parent has its parent's growths; its own epochs count from 1 again.
+    whose = f" of {Path(facts.config.parent).name}" if facts.config.parent else ""
+    parts = ["there from the start" if grown is None else f"grew before epoch {grown}{whose}"]
+    if isinstance(facts.network, Attached) and stage < len(facts.network.points):
+        parts.insert(0, f"up to {facts.network.points[stage].name}")
+    wider = [each.epoch for each in facts.changes if isinstance(each, Widened) and each.widening.stage == stage]
+    pruned = [each.epoch for each in facts.changes if isinstance(each, Pruned) and stage in each.pruning.stages]
+    parts.append(_frozen(facts, stage))
+    parts.append(f"widened before {_epochs(wider)}" if wider else "")
+    parts.append(f"pruned before {_epochs(pruned)}" if pruned else "")
+    return ", ".join(filter(None, parts))
+
+
+def _frozen(facts: Facts, stage: int) -> str:
+    growth = facts.config.growth
+    if facts.config.train.exits_only:
+        return "cells frozen, only its exit learned" if stage < len(facts.network.stages) - 1 else "frozen"
+    later = [each.epoch for each in facts.changes if isinstance(each, Grew) and each.growth.stage == stage + 1]
+    if growth.freeze == "none" or not later:
+        return ""
+    changed = [each.epoch for each in facts.changes if isinstance(each, Grew | Widened)]
+    over = [each.epoch for each in facts.changes if isinstance(each, GrowthEnded)]
+    if not over and len(changed) >= facts.config.growths:
+        over = changed[-1:]
+    if growth.freeze == "before" or not over:
+        return f"frozen from epoch {later[0]}"
+    return f"frozen from epoch {later[0]} to {over[0] - 1}" if over[0] > later[0] else ""
+
+
+def _epochs(epochs: Sequence[int]) -> str:
+    """``'epoch 6'``, ``'epochs 6 and 9'``, ``'epochs 3, 6 and 9'``; of many, the first, how many, and the last."""
+    if len(epochs) == 1:
+        return f"epoch {epochs[0]}"
+    if len(epochs) > 5:
+        return f"epochs {epochs[0]} to {epochs[-1]}, {len(epochs)} times"
+    return f"epochs {', '.join(map(str, epochs[:-1]))} and {epochs[-1]}"

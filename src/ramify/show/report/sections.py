@@ -1,0 +1,74 @@
+"""The report of one run: its sections, in their order."""
+
+import json
+from dataclasses import asdict
+
+from markupsafe import Markup
+
+from ramify.config.read import to_yaml
+from ramify.show.report.classes import classes, not_measured
+from ramify.show.report.epochs import accuracy, density, effort, not_trained
+from ramify.show.report.exits import cost, leaving, reliability
+from ramify.show.report.facts import Facts
+from ramify.show.report.network import network
+from ramify.show.report.outcome import outcome_sentence
+from ramify.show.report.page import Part, html, page
+from ramify.show.report.plot import Table, data_uri
+from ramify.show.report.thinking import thinking
+from ramify.show.words import count, duration
+
+
+def _unmeasured(facts: Facts) -> str:
+    return facts.unmeasured if facts.measured is None else ""
+
+
+def setup(facts: Facts) -> tuple[str, Markup]:
+    """Configuration and versions: what made a run, and how to make it again."""
+    summary = facts.summary
+    pictures = summary.source
+    if summary.pictures is not None:
+        parts = zip(summary.pictures, ("training", "validation", "test"), strict=True)
+        pictures += ": " + ", ".join(f"{count(many)} {part}" for many, part in parts)
+    rows = [
+        ("run", summary.name),
+        ("folder", str(facts.folder)),
+        *([("made from", summary.parent)] if summary.parent else []),
+        ("pictures", pictures),
+        ("seed", str(summary.seed)),
+        ("epochs", f"{summary.epochs} of {summary.planned_epochs}, the network is that of {summary.epoch}"),
+        ("recipe", summary.recipe),
+        *([("time", f"{duration(summary.seconds)} of training and validation")] if summary.seconds else []),
+        *((name, str(value)) for name, value in (*summary.versions.items(), *summary.machine.items())),
+    ]
+    text = to_yaml(facts.config)
+    files = (
+        ("config.yaml", "text/yaml", text, "YAML"),
+        ("config.json", "application/json", json.dumps(facts.config.model_dump(mode="json"), indent=2), "JSON"),
+        ("summary.json", "application/json", json.dumps(asdict(summary), indent=2), "summary"),
+    )
+    body = html("frame", "wide", "What made this run", html("table", Table(("what", "value"), rows)))
+    body += html("configuration", text)
+    links = [(file, data_uri(media, content.encode()), shown) for file, media, content, shown in files]
+    lead = "The same configuration and seed on the same machine give the same network again."
+    return lead, body + html("links", "Configuration", links)
+
+
+SECTIONS: tuple[Part[Facts], ...] = (
+    Part("network", "The network", network),
+    Part("epochs", "Accuracy by epoch", accuracy, not_trained),
+    Part("cost", "Accuracy and cost", cost, _unmeasured),
+    Part("classes", "Classes", classes, not_measured),
+    Part("leaving", "Who leaves where", leaving, _unmeasured),
+    Part("overthinking", "Overthinking", thinking, _unmeasured),
+    Part("reliability", "Confidence", reliability, _unmeasured),
+    Part("density", "Density by layer", density),
+    Part("effort", "Time and memory", effort, not_trained),
+    Part("setup", "Configuration and versions", setup),
+)
+"""In the order of the page. A new section is a function of the facts and an entry here."""
+
+
+def run_page(facts: Facts) -> str:
+    """The report of a run, a whole HTML document."""
+    lead = outcome_sentence(facts.summary, facts.measured)
+    return page(facts.summary.name, lead, [part.section(facts) for part in SECTIONS])
