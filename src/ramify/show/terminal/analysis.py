@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ramify.ops.exits.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
+from ramify.ops.exits.analysis import Analysis, CurvePoint, Outcome
+from ramify.ops.exits.confusion import ConfusionScore
 from ramify.show.words import count, percent, plural, short
 
 ROWS = 8
