@@ -16,7 +16,6 @@ from ramify.answer.answerer import answerer
 from ramify.answer.runtime import Runtime
 from ramify.answer.samples import png_of
 from ramify.config.read import read_config
-from ramify.data.digits import load_digits
 from ramify.exporting import write
 from ramify.exporting.check import runner
 from ramify.exporting.modelcard import model_card
@@ -26,8 +25,9 @@ from ramify.ops.exits.policy import CRITERIA, Criterion, Policy, Seen, answers, 
 from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import read_model
 from ramify.run.evaluate import to_float
+from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe
-from ramify.run.saved import checkpoint_of, load, load_policy
+from ramify.run.saved import checkpoint_of, config_of, load, load_policy
 from ramify.serve.server import app
 from tests.conftest import CommandLine
 from tests.serve.serving import FORM, form
@@ -87,9 +87,10 @@ def test_a_criterion_is_added_in_one_place(
 
 
 @pytest.fixture(scope="module")
-def all_test_pictures() -> Tensor:
-    """Every test picture of the embedded digits, float32 ``[N, 1, 8, 8]``."""
-    return to_float(load_digits().test.images).contiguous()
+def all_test_pictures(demo: Path) -> Tensor:
+    """Every test picture of the run, float32 ``[N, 1, 8, 8]``."""
+    parts, _ = parts_of_run(demo, config_of(demo), None, (1, 8, 8))
+    return to_float(parts.test.images).contiguous()
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +113,14 @@ def test_everything_that_answers_gives_the_same_class_and_exit(
     criterion: str, demo: Path, tmp_path: Path, all_test_pictures: Tensor, traced: None
 ) -> None:
     run = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("onnx")))
-    calibrate_run(run, max_macs=0.7, criterion=criterion)
+    calibrate_run(run, max_macs=0.5, criterion=criterion)
     policy, network = load_policy(run), load(run)
     assert policy is not None
     folder = Path(write.export(run).folder)
     with torch.inference_mode():
         logits = network(all_test_pictures)
     expected = follow(policy, logits)
+    assert len(all_test_pictures) > 256
     assert len(expected.exits.unique()) > 1
     near = at_a_threshold(policy, logits)
     assert near.sum() <= 1
