@@ -327,7 +327,7 @@ def test_help_does_not_wait_for_torch() -> None:
     [
         ((), True),
         (("name=x", "seed=3", "train.threads=1"), True),
-        (("train.epochs=2",), False),
+        (("train.epochs=20",), False),
         (("cpu-cifar",), False),
     ],
 )
