@@ -4,8 +4,8 @@
     python bench/exits.py runs NAME_OR_FOLDER ... --name cifar10 [--data_source ARCHIVE]
     python bench/exits.py certificates [--draws 500]
 
-``digits`` trains a network for each seed in three ways: as usual, its heads on the pictures that come to them
-(``train.exit_focus=1``), and with the first as a teacher with exits (``train.teacher_exits``). ``runs`` measures
+``digits`` trains the preset of that name for each seed in three ways: as usual, its heads on the pictures that come to
+them (``train.exit_focus=1``), and with the first as a teacher with exits (``train.teacher_exits``). ``runs`` measures
 networks that are trained already, one for each seed, on their own validation and test pictures.
 
 For each network the logits of all exits are computed once. Each criterion is then calibrated on the validation pictures
@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import ramify
+from ramify.config.presets import presets
 from ramify.errors import InputError
 from ramify.ops.cost import cost
 from ramify.ops.exits.calibrate import calibrate
@@ -43,7 +44,6 @@ RESULTS = Path(__file__).parent / "results"
 DROPS = (0.0, 0.005, 0.01)
 CONFIDENCE = 0.95
 DRAWS = 1000
-DIGITS = ("data.valid_fraction=0.4", "data.test_fraction=0.25", "train.epochs=12", "train.threads=1")
 TRAININGS: dict[str, tuple[str, ...]] = {
     "as usual": (),
     "focus": ("train.exit_focus=1",),
@@ -162,9 +162,9 @@ def digits(seeds: int, runs_dir: Path) -> dict[str, list[Stored]]:
         for name, more in TRAININGS.items():
             run = f"{name.replace(' ', '-')}-{seed}"
             taught = (f"train.teacher={runs_dir / f'as-usual-{seed}'}",) if "teacher" in name else ()
-            wishes = [*DIGITS, *more, *taught, f"seed={seed}", f"name={run}", f"runs_dir={runs_dir}"]
+            wishes = ["train.threads=1", *more, *taught, f"seed={seed}", f"name={run}", f"runs_dir={runs_dir}"]
             if not (runs_dir / run / "summary.json").exists():
-                ramify.train(ramify.read_config(overrides=wishes), overwrite=True)
+                ramify.train(ramify.read_config([presets()["digits"]], wishes), overwrite=True)
             found[name].append(stored(runs_dir / run))
             print(f"{run} is there", flush=True)
     return found
@@ -203,35 +203,49 @@ def show(row: dict[str, object]) -> None:
 
 
 def certificates(draws: int) -> list[dict[str, object]]:
-    """How often a certified policy loses more than 5 points on a population of 20,000, from draws of 400 pictures."""
+    """How often a certified policy loses more than 5 points on a population of 5,000, from draws of 400 pictures."""
     from tests.ops.exits.test_calibrate import simulated
 
-    population, labels = simulated(20_000, seed=1)
-    rows: list[dict[str, object]] = []
+    population, labels = simulated(5_000, seed=1)
     alone = (population.argmax(dim=-1) == labels).double().mean(dim=1)
-    for criterion, about in CRITERIA.items():
-        for survivors in (False, True) if about.targets is not None else (False,):
-            broken, saved = 0, 0.0
-            for seed in range(draws):
-                picked = torch.randint(len(labels), (400,), generator=torch.Generator().manual_seed(seed))
-                found = calibrate(
-                    population[:, picked],
-                    labels[picked],
-                    (1.0, 2.0, 3.0, 4.0),
-                    max_drop=0.05,
-                    confidence=CONFIDENCE,
-                    criterion=criterion,
-                    seed=seed,
-                    survivors=survivors,
-                    against="last",
-                    combine="last",
-                )
-                right = follow(found.policy, population).classes == labels
-                broken += float(alone[-1] - right.double().mean()) > 0.05
-                saved += (1 - found.cost / found.last_cost) / draws
-            row: dict[str, object] = {"criterion": criterion, "survivors": survivors, "draws": draws}
-            rows.append({**row, "lost_more": broken, "macs_saved": saved})
-            print(rows[-1], flush=True)
+    kinds = [
+        (criterion, survivors)
+        for criterion, about in CRITERIA.items()
+        for survivors in ((False, True) if about.targets is not None else (False,))
+    ]
+    broken, saved = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0.0)
+    rows: list[dict[str, object]] = []
+    for seed in range(draws):
+        picked = torch.randint(len(labels), (400,), generator=torch.Generator().manual_seed(seed))
+        for criterion, survivors in kinds:
+            found = calibrate(
+                population[:, picked],
+                labels[picked],
+                (1.0, 2.0, 3.0, 4.0),
+                max_drop=0.05,
+                confidence=CONFIDENCE,
+                criterion=criterion,
+                seed=seed,
+                survivors=survivors,
+                against="last",
+                combine="last",
+            )
+            right = follow(found.policy, population).classes == labels
+            broken[criterion, survivors] += float(alone[-1] - right.double().mean()) > 0.05
+            saved[criterion, survivors] += 1 - found.cost / found.last_cost
+        if (seed + 1) % 50 == 0 or seed + 1 == draws:
+            rows = [
+                {
+                    "criterion": criterion,
+                    "survivors": survivors,
+                    "draws": seed + 1,
+                    "lost_more": broken[criterion, survivors],
+                    "macs_saved": saved[criterion, survivors] / (seed + 1),
+                }
+                for criterion, survivors in kinds
+            ]
+            for row in rows:
+                print(row, flush=True)
     return rows
 
 
@@ -257,7 +271,11 @@ def main() -> None:
     name = given.name or given.what
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, 1 thread"
     path = RESULTS / f"exits-{name}.json"
-    document = {"command": f"python bench/exits.py {given.what}", "machine": machine, "rows": rows}
+    document = {
+        "command": f"python bench/exits.py {' '.join([given.what, *given.runs])}",
+        "machine": machine,
+        "rows": rows,
+    }
     path.write_text(json.dumps(document, indent=1) + "\n")
     print(f"written: {path}")
 

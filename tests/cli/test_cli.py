@@ -8,6 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ramify.config.presets import presets
+from ramify.config.read import read_config
+from ramify.config.rules import Config
+from ramify.errors import RunError
 from ramify.run.folder import locked
 from tests.conftest import TINY, CommandLine
 
@@ -335,3 +339,27 @@ def test_help_does_not_wait_for_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "demo"),
+    [
+        ((), True),
+        (("name=x", "seed=3", "train.threads=1"), True),
+        (("train.epochs=20",), False),
+        (("cpu-cifar",), False),
+    ],
+)
+def test_the_demo_is_trained_where_nothing_says_what_to_train(
+    given: tuple[str, ...], demo: bool, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Config] = []
+
+    def stop(config: Config, *_: object, **__: object) -> None:
+        asked.append(config)
+        raise RunError("enough")
+
+    monkeypatch.setattr("ramify.training.loop.train", stop)
+    assert ramify("train", *given).code == 1
+    network = read_config([presets()["digits"]]).network
+    assert (asked[0].network == network) is demo

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,15 +16,24 @@ from ramify.answer.answerer import answerer
 from ramify.answer.runtime import Runtime
 from ramify.answer.samples import png_of
 from ramify.config.read import read_config
+from ramify.exporting import write
 from ramify.exporting.check import runner
 from ramify.exporting.modelcard import model_card
-from ramify.ops.exits.policy import CRITERIA, Criterion, Seen
+from ramify.exporting.onnx import to_stages
+from ramify.nn.branching import Branching
+from ramify.ops.exits.policy import CRITERIA, Criterion, Policy, Seen, answers, follow
+from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import read_model
+from ramify.run.evaluate import to_float
+from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe
-from ramify.run.saved import checkpoint_of, load, load_policy
+from ramify.run.saved import checkpoint_of, config_of, load, load_policy
 from ramify.serve.server import app
 from tests.conftest import CommandLine
 from tests.serve.serving import FORM, form
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +84,82 @@ def test_a_criterion_is_added_in_one_place(
         assert reply["exit"] == int(expected.exits[0]) + 1
     summary, card = describe(run), read_model(checkpoint_of(run))[1]
     assert "1 less the second chance" in model_card(summary, card, read_config([run / "config.yaml"]))
+
+
+@pytest.fixture(scope="module")
+def all_test_pictures(demo: Path) -> Tensor:
+    """Every test picture of the run, float32 ``[N, 1, 8, 8]``."""
+    parts, _ = parts_of_run(demo, config_of(demo), None, (1, 8, 8))
+    return to_float(parts.test.images).contiguous()
+
+
+@pytest.fixture(scope="module")
+def traced() -> Iterator[None]:
+    """An export traces the stages, which no policy changes, once for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        kept: list[tuple[ModelProto, ...]] = []
+
+        def once(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
+            if not kept:
+                kept.append(to_stages(network, input_shape))
+            return kept[0]
+
+        patch.setattr(write, "to_stages", once)
+        yield
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_everything_that_answers_gives_the_same_class_and_exit(
+    criterion: str, demo: Path, tmp_path: Path, all_test_pictures: Tensor, traced: None
+) -> None:
+    run = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("onnx")))
+    counting = criterion == "patience"  # what every picture has at the first exit is the same
+    calibrate_run(run, max_macs=0.99 if counting else 0.5, criterion=criterion)
+    policy, network = load_policy(run), load(run)
+    assert policy is not None
+    folder = Path(write.export(run).folder)
+    with torch.inference_mode():
+        logits = network(all_test_pictures)
+    expected = follow(policy, logits)
+    assert len(all_test_pictures) > 256
+    assert counting or len(expected.exits.unique()) > 1
+    near = at_a_threshold(policy, logits)
+    assert near.sum() <= 1
+
+    runtime, one = Runtime(folder), answerer(folder)
+    early, whole = (runner((folder / name).read_bytes()) for name in ("early_exit.onnx", "all_exits.onnx"))
+    for size in (1, 256):
+        batches = all_test_pictures.split(size)
+        found = {
+            "PyTorch": [(each.classes, each.exits) for each in (network.predict(some, policy) for some in batches)],
+            "early_exit.onnx": [(each[0], each[2]) for each in map(early, batches)],
+            "all_exits.onnx": [
+                (each.classes, each.exits) for each in (follow(policy, whole(some)[0]) for some in batches)
+            ],
+            "stages": [
+                (torch.from_numpy(each.classes), torch.from_numpy(each.exits))
+                for each in (runtime.predict(some.numpy()) for some in batches)
+            ],
+        }
+        for who, answered in found.items():
+            classes, exits = (torch.cat(each) for each in zip(*answered, strict=True))
+            same = (classes == expected.classes) & (exits == expected.exits)
+            assert same[~near].all(), f"{who} at batch {size}"
+
+    client = TestClient(app(one), base_url="http://127.0.0.1")
+    for at in range(0, len(all_test_pictures), 4):  # a request takes a while
+        picture = png_of(all_test_pictures[at].numpy())
+        reply = client.post("/api/predict", content=form(picture), headers=FORM).json()
+        wanted = one.classes[int(expected.classes[at])], int(expected.exits[at]) + 1
+        assert near[at] or (reply["class"], reply["exit"]) == wanted
+
+
+def at_a_threshold(policy: Policy, logits: Tensor) -> Tensor:
+    """The pictures whose confidence is at a threshold to within rounding, bool ``[N]``."""
+    sure = answers(policy, logits)[1]
+    close = [
+        (sure[at] - threshold).abs() < 1e-5
+        for at, threshold in enumerate(policy.thresholds)
+        if threshold is not None and CRITERIA[policy.criterion].scaled
+    ]
+    return torch.stack(close).any(dim=0) if close else torch.zeros(logits.shape[1], dtype=torch.bool)

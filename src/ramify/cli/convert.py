@@ -36,7 +36,7 @@ def convert(
     - `ramify convert digits-full --to sdn network.exits_at=[0.3,0.6]`
     - `ramify convert digits-iterative --to cnn`
     - `ramify convert digits-iterative --cut 2`
-    - `ramify convert digits-iterative --to extend network.structure=[0,0,1,0,0,1,0,1,0,0,1,0]`
+    - `ramify convert digits-iterative --to extend network.structure=[1,0,1,0,1,0,0,0]`
     """
     if (to is None) == (cut is None):
         raise ConfigError("convert: got " + ("neither" if to is None else "both") + "; accepted: --to or --cut")

@@ -23,9 +23,16 @@ from ramify.cli.common import (
     warn,
 )
 from ramify.cli.report import report_of
+from ramify.config.presets import presets
 from ramify.errors import ConfigError, RamifyError, RunError
 from ramify.shortage import refusal
 from ramify.training.allocator import bound_memory, keep_freed_memory
+
+DEMO = "digits"
+"""The preset that is trained where no argument says what to train."""
+
+OF_THE_PLACE = frozenset({"name", "seed", "runs_dir", "train.device", "train.threads"})
+"""Keys that say nothing of what is trained."""
 
 Track = Annotated[
     list[str] | None,
@@ -73,8 +80,8 @@ def train(
 ) -> None:
     """Grow and train a network, keep it, and measure it.
 
-    Without arguments it trains on the embedded handwritten digits. `ramify config --presets` lists the presets. A YAML
-    file with several documents (---) is several runs in turn.
+    Where no argument says what to train, it is the preset `digits`, the embedded handwritten digits. `ramify config
+    --presets` lists the presets. A YAML file with several documents (---) is several runs in turn.
 
     Examples:
 
@@ -118,6 +125,8 @@ def train(
     if (from_search is None) != (trial is None):
         raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
     if from_search is None or trial is None:
+        if not files and OF_THE_PLACE.issuperset(text.partition("=")[0] for text in overrides):
+            files = [presets()[DEMO]]
         found = read_configs(files, overrides)
         if not trust:
             _no_code_of_runs(files)

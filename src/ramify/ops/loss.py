@@ -51,8 +51,8 @@ def arrival_weights(logits: Tensor, focus: float) -> Tensor:
 
     ``w_i = 1 - f + f r_i / mean(r_i)`` with ``r_i = prod_{j < i} (1 - max softmax(z_j))``: an exit learns above all
     from the pictures of which the exits before it are not sure, which are those that will reach it. The weights are
-    continuous, in place of a choice of survivors (after Boosted Training of Early Exits, arXiv:2509.08318); their mean
-    at an exit is 1, and no gradient goes into them.
+    continuous, in place of a choice of survivors (after Boosted Training of Lightweight Early Exits, arXiv:2509.08318);
+    their mean at an exit is 1, and no gradient goes into them.
 
     Args:
         logits: of every exit.

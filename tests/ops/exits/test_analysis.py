@@ -15,15 +15,13 @@ from ramify.errors import InputError
 from ramify.ops.exits.analysis import (
     BINS,
     CASES,
-    CONFUSION_EDGES,
     LEVELS,
     Analysis,
     CurvePoint,
     analyse,
-    auroc,
-    confusion_scores,
     reliability,
 )
+from ramify.ops.exits.confusion import CONFUSION_EDGES, auroc, confusion_scores
 
 # The probabilities of classes a, b, c that three exits give to six pictures; the answers to the right.
 PROBABILITIES = torch.tensor(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
-from ramify.ops.exits.analysis import auroc
+from ramify.ops.exits.confusion import auroc
 from ramify.ops.exits.fit import crossed, mixture, scores, temperature
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, confidences, follow, leaving
 

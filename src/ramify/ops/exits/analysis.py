@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ramify.errors import InputError
+from ramify.ops.exits.confusion import ConfusionScore, confusion_score
 
 LEVELS = (
     *(i / 20 for i in range(17)),
@@ -24,9 +25,6 @@ the last. They are finer towards 1, where the probabilities of trained networks 
 
 BINS = 15
 """Bins of equal width over [0, 1] in which calibration is measured, as in arXiv:1706.04599."""
-
-CONFUSION_EDGES = tuple(i / 4 for i in range(-8, 17))
-"""Edges of the bins in which confusion scores are counted; the outermost bins take what lies beyond, too."""
 
 CASES = 20
 """Pictures named of each kind."""
@@ -127,30 +125,6 @@ class Overthinking:
 
 
 @dataclass(frozen=True)
-class ConfusionScore:
-    """How :func:`confusion_scores` tell the pictures that the last exit gets right from those it gets wrong.
-
-    Attributes:
-        auroc: of the scores, see :func:`auroc`; None where nothing or everything is wrong.
-        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: do
-            the scores tell more?
-        right: mean score of the pictures that the last exit gets right; None where there are none.
-        wrong: mean score of those it gets wrong; None where there are none.
-        edges: of the bins of both histograms, :data:`CONFUSION_EDGES`.
-        right_counts: right pictures in each bin; the outermost bins take what lies beyond, too.
-        wrong_counts: wrong pictures in each bin.
-    """
-
-    auroc: float | None
-    confidence_auroc: float | None
-    right: float | None
-    wrong: float | None
-    edges: tuple[float, ...]
-    right_counts: tuple[int, ...]
-    wrong_counts: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class ClassExits:
     """The pictures of one true class: how many leave at each exit, and their average MACs (None without any)."""
 
@@ -246,7 +220,7 @@ def analyse(
         oracle=Outcome(*outcome_fields(_first(right), right, macs, milliseconds)),
         curve=_curve(confidence, right, macs, milliseconds),
         overthinking=_overthinking(confidence, answers, labels, macs, classes),
-        confusion_score=_confusion_score(probabilities, right[-1]) if len(logits) > 1 else None,
+        confusion_score=confusion_score(probabilities, right[-1]) if len(logits) > 1 else None,
         agreement=tuple(_floats((answers == each).double().mean(dim=1)) for each in answers),
         shared=tuple(_shared(each, right) for each in right),
         by_policy=exits is not None,
@@ -279,52 +253,6 @@ def reliability(confidence: Tensor, right: Tensor) -> Reliability:
     )
     gaps = sum(abs(hit - total) for hit, total in zip(hits, sure, strict=True))
     return Reliability(gaps / len(confidence), bins)
-
-
-def confusion_scores(probabilities: Tensor) -> Tensor:
-    """How much the internal classifiers disagree with the last exit (arXiv:1810.07052), ``[E, N, C] -> [N]``.
-
-    ``D = sum_i ||F_last - F_i||_1`` over the internal classifiers i, from which the mean over the pictures is taken,
-    divided by their standard deviation (of N, not N - 1). The paper takes both from the training pictures, which
-    moves and stretches the scores but orders them alike. All scores are 0 where all D are the same.
-
-    Args:
-        probabilities: softmax of every exit, float ``[E, N, C]``, E >= 1.
-
-    Example:
-        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
-        >>> confusion_scores(torch.tensor([first, last])).tolist()
-        [1.0, -1.0]
-    """
-    distance = (probabilities[:-1] - probabilities[-1]).abs().sum(dim=(0, 2)).double()
-    deviation = distance.std(correction=0)
-    return (distance - distance.mean()) / deviation if deviation > 1e-9 else torch.zeros_like(distance)
-
-
-def auroc(scores: Tensor, positive: Tensor) -> float | None:
-    """The chance that a positive scores higher than a negative, ties counting half: the area under the ROC curve.
-
-    Exact, by ranks: ``(sum of the positives' ranks - P (P + 1) / 2) / (P Q)`` for P positives and Q negatives.
-
-    Args:
-        scores: float ``[N]``.
-        positive: bool ``[N]``.
-
-    Returns:
-        A number in [0, 1], 0.5 being chance; None where there is no positive or no negative.
-
-    Example:
-        >>> auroc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, True, False, True]))
-        0.875
-    """
-    positives = int(positive.sum())
-    negatives = len(positive) - positives
-    if not positives or not negatives:
-        return None
-    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
-    ranks = counts.cumsum(dim=0) - (counts.double() - 1) / 2  # from 1; those that tie share their mean rank
-    above = float(ranks[place][positive].sum()) - positives * (positives + 1) / 2
-    return above / (positives * negatives)
 
 
 def _problems(
@@ -435,28 +363,6 @@ def _overthinking(
         wasteful_cases=cases(wasteful, first, sure - 2 * first),  # no confidence makes up for a later exit
         destructive_cases=cases(destructive, first, sure),
         late_cases=cases(late, torch.zeros_like(first), confidence[0]) if len(right) > 1 else (),
-    )
-
-
-def _confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
-    scores = confusion_scores(probabilities)
-    inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)
-
-    def mean(which: Tensor) -> float | None:
-        return float(scores[which].mean()) if which.any() else None
-
-    def counts(which: Tensor) -> tuple[int, ...]:
-        places = torch.bucketize(scores[which], inner, right=True)
-        return tuple(int(each) for each in torch.bincount(places, minlength=len(inner) + 1).tolist())
-
-    return ConfusionScore(
-        auroc=auroc(scores, ~right),
-        confidence_auroc=auroc(-probabilities[-1].amax(dim=1), ~right),
-        right=mean(right),
-        wrong=mean(~right),
-        edges=CONFUSION_EDGES,
-        right_counts=counts(right),
-        wrong_counts=counts(~right),
     )
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramify.ops.exits.analysis import auroc, reliability
+from ramify.ops.exits.analysis import reliability
+from ramify.ops.exits.confusion import auroc
 from ramify.ops.exits.policy import Policy, answers, leaving
 from ramify.seeds import generator
 

@@ -6,7 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ramify.ops.exits.analysis import Analysis, ConfusionScore, CurvePoint, Outcome
+from ramify.ops.exits.analysis import Analysis, CurvePoint, Outcome
+from ramify.ops.exits.confusion import ConfusionScore
 from ramify.show.terminal.table import add, bold, table, titled
 from ramify.show.words import count, percent, plural, short
 

@@ -1,0 +1,112 @@
+"""The confusion score of Shallow-Deep Networks (arXiv:1810.07052): exits that disagree point to errors of the last."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CONFUSION_EDGES = tuple(i / 4 for i in range(-8, 17))
+"""Edges of the bins in which confusion scores are counted; the outermost bins take what lies beyond, too."""
+
+
+@dataclass(frozen=True)
+class ConfusionScore:
+    """How :func:`confusion_scores` separate the pictures that the last exit gets right from those it gets wrong.
+
+    Attributes:
+        auroc: of the scores, see :func:`auroc`; None where nothing or everything is wrong.
+        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: do
+            the scores tell more?
+        right: mean score of the pictures that the last exit gets right; None where there are none.
+        wrong: mean score of those it gets wrong; None where there are none.
+        edges: of the bins of both histograms, :data:`CONFUSION_EDGES`.
+        right_counts: right pictures in each bin; the outermost bins take what lies beyond, too.
+        wrong_counts: wrong pictures in each bin.
+    """
+
+    auroc: float | None
+    confidence_auroc: float | None
+    right: float | None
+    wrong: float | None
+    edges: tuple[float, ...]
+    right_counts: tuple[int, ...]
+    wrong_counts: tuple[int, ...]
+
+
+def confusion_scores(probabilities: Tensor) -> Tensor:
+    """How much the internal classifiers disagree with the last exit (arXiv:1810.07052), ``[E, N, C] -> [N]``.
+
+    ``D = sum_i ||F_last - F_i||_1`` over the internal classifiers i, from which the mean over the pictures is taken,
+    divided by their standard deviation (of N, not N - 1). The paper takes both from the training pictures, which
+    moves and stretches the scores but orders them alike. All scores are 0 where all D are the same.
+
+    Args:
+        probabilities: softmax of every exit, float ``[E, N, C]``, E >= 1.
+
+    Example:
+        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
+        >>> confusion_scores(torch.tensor([first, last])).tolist()
+        [1.0, -1.0]
+    """
+    distance = (probabilities[:-1] - probabilities[-1]).abs().sum(dim=(0, 2)).double()
+    deviation = distance.std(correction=0)
+    return (distance - distance.mean()) / deviation if deviation > 1e-9 else torch.zeros_like(distance)
+
+
+def auroc(scores: Tensor, positive: Tensor) -> float | None:
+    """The chance that a positive scores higher than a negative, ties counting half: the area under the ROC curve.
+
+    Exact, by ranks: ``(sum of the positives' ranks - P (P + 1) / 2) / (P Q)`` for P positives and Q negatives.
+
+    Args:
+        scores: float ``[N]``.
+        positive: bool ``[N]``.
+
+    Returns:
+        A number in [0, 1], 0.5 being chance; None where there is no positive or no negative.
+
+    Example:
+        >>> auroc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, True, False, True]))
+        0.875
+    """
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives:
+        return None
+    _, place, counts = scores.unique(return_inverse=True, return_counts=True)
+    ranks = counts.cumsum(dim=0) - (counts.double() - 1) / 2  # from 1; those that tie share their mean rank
+    above = float(ranks[place][positive].sum()) - positives * (positives + 1) / 2
+    return above / (positives * negatives)
+
+
+def confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
+    """How well the disagreement of the exits finds the last one's errors.
+
+    Args:
+        probabilities: softmax of every exit, float ``[E, N, C]``, E >= 2.
+        right: whether the last exit is right, bool ``[N]``.
+
+    Example:
+        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
+        >>> confusion_score(torch.tensor([first, last]), torch.tensor([False, True])).auroc
+        1.0
+    """
+    scores = confusion_scores(probabilities)
+    inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)
+
+    def mean(which: Tensor) -> float | None:
+        return float(scores[which].mean()) if which.any() else None
+
+    def counts(which: Tensor) -> tuple[int, ...]:
+        places = torch.bucketize(scores[which], inner, right=True)
+        return tuple(int(each) for each in torch.bincount(places, minlength=len(inner) + 1).tolist())
+
+    return ConfusionScore(
+        auroc=auroc(scores, ~right),
+        confidence_auroc=auroc(-probabilities[-1].amax(dim=1), ~right),
+        right=mean(right),
+        wrong=mean(~right),
+        edges=CONFUSION_EDGES,
+        right_counts=counts(right),
+        wrong_counts=counts(~right),
+    )
