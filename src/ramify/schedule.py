@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.config.keys import TrainConfig
+from ramify.config.train import TrainConfig
 from ramify.ops.pruning.policies import POLICIES, Due
 
 

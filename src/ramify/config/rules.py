@@ -1,6 +1,6 @@
 """The whole configuration: its sections together, what they must agree on, and what is filled in.
 
-A configuration is an immutable tree of sections (:mod:`ramify.config.keys`), checked once where it enters. It is read
+A configuration is an immutable tree of sections (:mod:`ramify.config.types`), checked once where it enters. It is read
 from files and the command line by :mod:`ramify.config.read`, which tells everything that is wrong at once.
 """
 
@@ -11,15 +11,16 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from ramify.config.keys import BACKBONE_EXITS as BACKBONE_EXITS
-from ramify.config.keys import DENSITIES, Key, Section, Whole
-from ramify.config.keys import EXITS_AT as EXITS_AT
-from ramify.config.keys import PUBLISHED as PUBLISHED
-from ramify.config.keys import DataConfig as DataConfig
-from ramify.config.keys import GrowthConfig as GrowthConfig
-from ramify.config.keys import NetworkConfig as NetworkConfig
-from ramify.config.keys import PruneConfig as PruneConfig
-from ramify.config.keys import TrainConfig as TrainConfig
+from ramify.config.data import DataConfig as DataConfig
+from ramify.config.growth import GrowthConfig as GrowthConfig
+from ramify.config.network import BACKBONE_EXITS as BACKBONE_EXITS
+from ramify.config.network import EXITS_AT as EXITS_AT
+from ramify.config.network import PUBLISHED as PUBLISHED
+from ramify.config.network import NetworkConfig as NetworkConfig
+from ramify.config.prune import DENSITIES
+from ramify.config.prune import PruneConfig as PruneConfig
+from ramify.config.train import TrainConfig as TrainConfig
+from ramify.config.types import Key, Section, Whole
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 from ramify.ops.pruning.policies import DYNAMIC

@@ -36,9 +36,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from ramify.config.keys import Key, Number, Section, Whole
 from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config, describe
+from ramify.config.types import Key, Number, Section, Whole
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint

@@ -1,0 +1,270 @@
+"""``network.*``: what the network is."""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+
+from ramify.config.types import (
+    Argument,
+    Bit,
+    Key,
+    Number,
+    Positive,
+    Ratio,
+    Section,
+    Size,
+    Whole,
+    Width,
+    as_pairs,
+    listed,
+)
+
+BASIC = "basic"
+"""The default of ``network.cell``; no registry has to be asked for it."""
+
+EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
+"""Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
+
+BACKBONE_EXITS = (0.25, 0.5, 0.75)
+"""Where a backbone gets internal classifiers that nobody placed, as fractions of its MACs."""
+
+PUBLISHED = {
+    "vgg16": (0,) * 12,
+    "resnet56": (0,) * 27,
+    "wideresnet32_4": (0,) * 15,
+    "mobilenet": (0,) * 13,
+    "lenet5": (1, 1, 0),
+    "lenet300": (1, 0),
+}
+"""A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
+
+
+def _heads() -> Iterable[str]:
+    from ramify.nn.exit import EXITS
+
+    return EXITS
+
+
+def _offered() -> dict[str, str]:
+    """The values of ``network.cell``, and what each is. The registry of cells is imported when it is asked."""
+    from ramify.nn.cells import offered
+
+    return {name: cell.summary for name, cell in offered().items()}
+
+
+class NetworkConfig(Section):
+    """``network.*``: what the network is when it has fully grown."""
+
+    kind: Annotated[
+        Literal["dense", "iterative", "full_ic", "full"],
+        Key(
+            "dense, iterative, full_ic, full",
+            "full: a chain of cells; full_ic: with internal classifiers; iterative: the same, grown; "
+            "dense: grown, every cell reads all earlier ones",
+        ),
+    ] = "iterative"
+    cells: Annotated[
+        Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"],
+        Key(
+            "seed, vgg16, resnet56, wideresnet32_4, mobilenet, lenet5, lenet300",
+            "seed: cells of network.channels, as many as network.structure says; or those of a published architecture",
+        ),
+    ] = "seed"
+    structure: Annotated[
+        tuple[Bit, ...],
+        Field(min_length=1),
+        Key(
+            "a list of 0 and 1, at least one",
+            "a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture",
+        ),
+    ] = (0, 1, 0, 1, 0, 1, 0)
+    exits_at: Annotated[
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...]
+        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+        | None,
+        Key(
+            "a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules",
+            "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
+            "of the network's MACs; those of a backbone behind its layers, null being 0.25, 0.5 and 0.75",
+        ),
+    ] = None
+    backbone: Annotated[
+        Annotated[str, Field(pattern=r"^timm/[A-Za-z0-9_.]+$")] | None,
+        Key("timm/NAME, or null", "a network of the package timm in place of cells; exits stand at network.exits_at"),
+    ] = None
+    module: Annotated[
+        Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None,
+        Key(
+            "package.file:function, or null",
+            "a network of your own in place of cells: the function, called with network.module_args, gives a "
+            "torch.nn.Module that makes logits of pictures; exits stand at network.exits_at",
+        ),
+    ] = None
+    module_args: Annotated[
+        tuple[tuple[str, Argument], ...],
+        BeforeValidator(as_pairs),
+        PlainSerializer(dict),
+        Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
+    ] = ()
+    weights: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Key(
+            "the path of a .safetensors file, or of a state dict that torch.save wrote, or null",
+            "trained weights for the backbone or module; its last layer is drawn where it is for other classes",
+        ),
+    ] = None
+    pretrained: Annotated[
+        bool | None,
+        Key(
+            "true, false, or null: true for network.backbone without network.weights",
+            "whether timm fetches the trained weights of the backbone",
+        ),
+    ] = None
+    normalization: Annotated[
+        Literal["data", "imagenet", "none"] | tuple[tuple[Number, ...], tuple[Positive, ...]] | None,
+        Key(
+            "data, imagenet, none, [[means], [deviations]] with a number for each channel, or null",
+            "of a backbone or module: by what pictures in [0, 1] are normalized; null: by what it names itself "
+            "(timm's settings, or attributes mean and std of the module), else by the training pictures'",
+        ),
+    ] = None
+    channels: Annotated[
+        Width | Annotated[tuple[Width, ...], Field(min_length=1)],
+        Key(
+            "a whole number from 1 to 65536, or a list of them, such as [16, 32, 64]",
+            "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell "
+            "that strides moves on to the next",
+        ),
+    ] = 16
+    strides: Annotated[
+        tuple[Bit, ...] | None,
+        Key(
+            "a list of 0 and 1, one for each number of network.structure, or null",
+            "1 = this seed cell halves the map and moves on to the next of network.channels; null spreads the widths "
+            "evenly over the cells",
+        ),
+    ] = None
+    stem: Annotated[
+        Literal["block", "whitened"],
+        Key(
+            "block, whitened",
+            "of seed cells: 3x3 convolution, batch norm and ReLU, which learn; or a 2x2 convolution and GELU that "
+            "whiten the pictures and do not learn (arXiv:2404.00498), with 8 channels for each color",
+        ),
+    ] = "block"
+    cell: Annotated[
+        str,
+        listed(_offered, BASIC),
+        Key(lambda: ", ".join(_offered()), lambda: f"of seed cells: {'; '.join(_offered().values())}"),
+    ] = BASIC
+    squeeze: Annotated[
+        Ratio | None,
+        Key(
+            "a number in (0, 1], or null",
+            "squeeze-and-excitation in cells that have a place for it, with this share of their inner channels as "
+            "hidden units",
+        ),
+    ] = None
+    exit: Annotated[
+        str,
+        listed(_heads, "mixed"),
+        Key(
+            lambda: ", ".join(_heads()),
+            "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
+            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both reads the "
+            "mean and the maximum of the map; scaled a ninth of what its maximum gives",
+        ),
+    ] = "mixed"
+    exit_reads: Annotated[
+        Literal["activation", "sum"],
+        Key(
+            "activation, sum",
+            "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
+            "last ReLU, where a cell ends in one",
+        ),
+    ] = "activation"
+    final: Annotated[
+        Annotated[str, listed(_heads, "average")] | None,
+        Key(
+            lambda: f"{', '.join(_heads())}, or null",
+            "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
+            "is identity without network.cascade",
+        ),
+    ] = None
+    cascade: Annotated[
+        bool, Key("true, false", "each exit adds its logits to those of the exit before it, and answers with the sum")
+    ] = False
+    input_shape: Annotated[
+        tuple[Width, Size, Size] | None,
+        Key("[channels, height, width] with sides from 8 to 16384, or null for the data's", "shape of one picture"),
+    ] = None
+    classes: Annotated[
+        Annotated[Whole, Field(ge=2)] | None,
+        Key("a whole number >= 2, or null for the data's", "number of classes"),
+    ] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, given: object) -> object:
+        """A published architecture brings its number of cells, and the places of its exits, where none are given.
+
+        A backbone has all of its exits from the start.
+        """
+        if not isinstance(given, dict):
+            return given
+        if given.get("backbone") is not None or given.get("module") is not None:
+            return {**given, "kind": given.get("kind", "full_ic")}
+        if given.get("structure") is not None:
+            return given
+        exits = PUBLISHED.get(str(given.get("cells")))
+        if exits is None:
+            return given
+        found = {**given, "structure": exits}
+        if not any(exits) and given.get("exits_at") is None:
+            found["exits_at"] = EXITS_AT
+        return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The widths of the seed's cells, first to last; the stem has the first."""
+        return self.channels if isinstance(self.channels, tuple) else (self.channels,)
+
+    @property
+    def strided(self) -> tuple[int, ...]:
+        """For each seed cell 1 if it halves the map, else 0.
+
+        Example:
+            >>> NetworkConfig(structure=(0, 0, 1, 0, 1), channels=(16, 32)).strided
+            (0, 0, 0, 1, 0)
+        """
+        if self.strides is not None:
+            return self.strides
+        cells, groups = len(self.structure), len(self.widths)
+        # Earlier groups get what is left over: their cells are the cheaper ones.
+        starts = {-(-group * cells // groups) for group in range(1, groups)}
+        return tuple(int(cell in starts) for cell in range(cells))
+
+    @property
+    def has_backbone(self) -> bool:
+        """Whether it is a backbone or module, not made of cells."""
+        return self.backbone is not None or self.module is not None
+
+    @property
+    def exits(self) -> int:
+        """Exits of the grown network, the final classifier included; also its number of stages."""
+        if self.kind == "full":
+            return 1
+        if self.has_backbone:
+            return len(BACKBONE_EXITS if self.exits_at is None else self.exits_at) + 1
+        return (sum(self.structure) if self.exits_at is None else len(self.exits_at)) + 1
+
+    @property
+    def first_stages(self) -> int:
+        """Stages the network starts with: all of them unless its kind grows."""
+        return 1 if self.kind in ("iterative", "dense") else self.exits
+
+    @property
+    def growths(self) -> int:
+        """How often the network grows until it is complete."""
+        return self.exits - self.first_stages
