@@ -40,7 +40,7 @@ VALUES = 2**28
 NEVER = 2.0
 """A threshold that no confidence reaches, for the graphs, which know no null."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 Shape = Literal["folder", "all_exits", "early_exit", "stage"]
 Precision = Literal["float32", "int8"]
@@ -266,7 +266,7 @@ def _check(card: ExportCard) -> None:
             raise ValueError(f"{name[:60]!r} leads out of its folder")
 
 
-def decoded(kind: type[T], value: object, at: str) -> T:
+def decoded(kind: type[_T], value: object, at: str) -> _T:
     """``value``, as JSON gives it, as the dataclass, tuple or plain value ``kind`` says; unknown fields are left out.
 
     Raises:
@@ -299,7 +299,7 @@ def decoded(kind: type[T], value: object, at: str) -> T:
     return found  # type: ignore[return-value]  # each branch saw to it
 
 
-def _object(kind: type[T], value: object, at: str) -> T:
+def _object(kind: type[_T], value: object, at: str) -> _T:
     if not isinstance(value, dict):
         raise _not(at, value)
     hints, given = get_type_hints(kind), {}

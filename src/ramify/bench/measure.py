@@ -29,18 +29,18 @@ from ramify.seeds import generator
 from ramify.show.words import plural
 from ramify.version import __version__
 
-BATCHES = (1, 16, 256)
+_BATCHES = (1, 16, 256)
 THREADS = (1, 2)
 AT_LEAST = 32
 """Pictures that a timed call answers at least, in as many batches as that takes: different ones leave elsewhere."""
 
-PAUSE = 0.005
+_PAUSE = 0.005
 """Seconds between two calls. Threads that wait for work spin a while, and would take the next contestant's core."""
 
 BUSY = 0.25
 """Load for each core from which on the machine counts as busy."""
 
-Progress = Callable[[str], None]
+_Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,11 @@ def benchmark(
     runs_dir: str | Path = "runs",
     *,
     engines: Sequence[str] | None = None,
-    batches: Sequence[int] = BATCHES,
+    batches: Sequence[int] = _BATCHES,
     threads: Sequence[int] | None = None,
     rounds: int = PAIRS,
     threshold: float | None = None,
-    progress: Progress | None = None,
+    progress: _Progress | None = None,
 ) -> Bench:
     """Time every exit and the policy of a saved network, in every engine, on the processor.
 
@@ -298,7 +298,7 @@ def _measure(
                 calls.append(call if exit_ is None else partial(_logits, engine, batches, exit_))
                 alike.append(_alike(found, expected[at]))
     times = (
-        np.array(times_in_turn(calls, torch.device("cpu"), rounds + 1, PAUSE))[:, 1:] / number
+        np.array(times_in_turn(calls, torch.device("cpu"), rounds + 1, _PAUSE))[:, 1:] / number
     )  # [contestants, rounds]
     whole = times[exits - 1]
     timings: list[Timing] = []

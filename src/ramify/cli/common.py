@@ -31,7 +31,7 @@ Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table 
 Latex = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of groups as LaTeX (booktabs).")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the groups: SVG, PDF or PNG.")]
 RUNS_DIR = Path("runs")
-MANY = 5_000
+_MANY = 5_000
 """Pictures whose decoding takes long enough to be shown."""
 
 
@@ -120,7 +120,7 @@ def download_lines(write: Callable[[str], None]) -> "Progress":
     def observe(name: str, done: int, total: int | None, unit: str = "bytes") -> None:
         tenth = 10 * done // total if total else done // 10_000_000
         if unit == "pictures":
-            if total is not None and total >= MANY and told.get(name) != tenth:
+            if total is not None and total >= _MANY and told.get(name) != tenth:
                 told[name] = tenth
                 write(f"decoding {printable(name)}: {done:,} of {total:,} pictures")
         elif told.get(name) != tenth:

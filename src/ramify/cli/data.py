@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ramify.data.duplicates import Copy
     from ramify.data.pictures import Files, PictureSet
 
-LISTED = 20
+_LISTED = 20
 """Files and copies that are named on a terminal; ``--json`` names all."""
 
 
@@ -118,10 +118,10 @@ def _tell_skipped(files: "Files") -> None:
     line = passed_over_line(files)
     if line is not None:
         say(line)
-        for each in files.skipped[:LISTED]:
+        for each in files.skipped[:_LISTED]:
             say(f"  {each.name}: {each.reason}")
-        if len(files.skipped) > LISTED:
-            say(f"  and {len(files.skipped) - LISTED:,} more: ramify data --json names all")
+        if len(files.skipped) > _LISTED:
+            say(f"  and {len(files.skipped) - _LISTED:,} more: ramify data --json names all")
 
 
 def _tell_copies(kind: str, found: "tuple[Copy, ...]") -> None:
@@ -130,8 +130,8 @@ def _tell_copies(kind: str, found: "tuple[Copy, ...]") -> None:
     line = copies_line(found, kind)
     if line is not None:
         say(f"note: {line}")
-        for copy in found[:LISTED]:
+        for copy in found[:_LISTED]:
             named = zip(copy.files, copy.parts, copy.classes, strict=True)
             say("  " + " = ".join(f"{file} ({part}, {label})" for file, part, label in named))
-        if len(found) > LISTED:
-            say(f"  and {len(found) - LISTED:,} more: ramify data --json names all")
+        if len(found) > _LISTED:
+            say(f"  and {len(found) - _LISTED:,} more: ramify data --json names all")

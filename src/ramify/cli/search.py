@@ -26,7 +26,7 @@ app = typer.Typer(
 SEARCHES = Path("searches")
 STORAGE = "RAMIFY_STORAGE"
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the search.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the search.")]
 Storage = Annotated[
     str | None,
     typer.Option(envvar=STORAGE, metavar="ADDRESS", help="Database for many machines: postgresql://user@host/database"),
@@ -46,7 +46,7 @@ EngineOptions = Annotated[
 
 @app.command()
 def start(
-    name: Name,
+    name: _Name,
     given: Annotated[
         list[str] | None,
         typer.Argument(
@@ -133,7 +133,7 @@ def start(
 
 
 @app.command()
-def status(name: Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
+def status(name: _Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
     """Show how far a search is, and what is being trained."""
     from ramify.search.front import front_of
     from ramify.search.measure import epochs_done
@@ -168,7 +168,7 @@ def status(name: Name, storage: Storage = None, as_json: AsJson = False, searche
 
 
 @app.command()
-def stop(name: Name, storage: Storage = None, searches_dir: SearchesDir = None) -> None:
+def stop(name: _Name, storage: Storage = None, searches_dir: SearchesDir = None) -> None:
     """Ask a search to leave off; `ramify search start NAME` goes on with it."""
     from ramify.files import write_atomic
     from ramify.search.study import STOP, open_search
@@ -180,7 +180,7 @@ def stop(name: Name, storage: Storage = None, searches_dir: SearchesDir = None) 
 
 @app.command()
 def front(
-    name: Name,
+    name: _Name,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write every trial as CSV.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.svg", help="Draw the front: SVG, PDF or PNG.")] = None,
     storage: Storage = None,

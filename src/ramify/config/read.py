@@ -28,7 +28,7 @@ OPEN = frozenset({"network.module_args"})
 
 
 @dataclass(frozen=True)
-class Entry:
+class _Entry:
     """A value somebody gave for a key, and where."""
 
     value: object
@@ -69,7 +69,7 @@ def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> l
         raise ConfigError(*problems)
     configs: list[Config] = []
     for layers in itertools.product(*documents):
-        entries: dict[str, Entry] = {}
+        entries: dict[str, _Entry] = {}
         for layer in (*layers, given):
             entries.update(layer)
         configs.append(_build(entries, problems))
@@ -83,7 +83,7 @@ def to_yaml(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
-def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
+def _read_documents(path: Path, problems: list[str]) -> list[dict[str, _Entry]]:
     try:
         content = path.read_bytes()
         check_text(content, str(path))
@@ -97,11 +97,11 @@ def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
     except (OSError, UnicodeDecodeError) as error:
         problems.append(f"{path}: cannot be read as a text file ({error})")
         return []
-    documents: list[dict[str, Entry]] = []
+    documents: list[dict[str, _Entry]] = []
     try:
         loader = Loader(text)
         while loader.check_node():
-            entries: dict[str, Entry] = {}
+            entries: dict[str, _Entry] = {}
             _collect(loader, loader.get_node(), "", path, entries, problems)
             documents.append(entries)
     except RecursionError:
@@ -113,7 +113,7 @@ def _read_documents(path: Path, problems: list[str]) -> list[dict[str, Entry]]:
 
 
 def _collect(
-    loader: Loader, node: yaml.Node | None, prefix: str, path: Path, entries: dict[str, Entry], problems: list[str]
+    loader: Loader, node: yaml.Node | None, prefix: str, path: Path, entries: dict[str, _Entry], problems: list[str]
 ) -> None:
     """Flatten a YAML mapping to dotted keys, remembering the line of each."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
@@ -132,24 +132,24 @@ def _collect(
             continue
         if key in entries:
             problems.append(f"{path}:{line}: {key} is given twice; accepted: once")
-        entries[key] = Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
+        entries[key] = _Entry(loader.construct_object(value_node, deep=True), f"{path}:{line}")
 
 
-def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, Entry]:
-    entries: dict[str, Entry] = {}
+def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key:
             problems.append(f"got {text!r}; accepted: key=value, such as train.epochs=40")
             continue
         try:
-            entries[key] = Entry(yaml.load(value, Loader=Loader), "command line")
+            entries[key] = _Entry(yaml.load(value, Loader=Loader), "command line")
         except (yaml.YAMLError, ValueError, RecursionError):
             problems.append(f"{key}: got {value[:80]!r}, which is not YAML; accepted: {accepted(key)} (command line)")
     return entries
 
 
-def _build(entries: Mapping[str, Entry], problems: list[str]) -> Config:
+def _build(entries: Mapping[str, _Entry], problems: list[str]) -> Config:
     """The typed configuration of ``entries``; what is wrong goes into ``problems``."""
     tree: dict[str, object] = {}
     wrong: list[str] = []

@@ -14,11 +14,11 @@ NEVER_MIRRORED = frozenset({"digits", "mnist"})
 Augmentation = Literal["none", "crop", "crop_flip"]
 Border = Literal["zeros", "reflect", "edge"]
 
-Change = Callable[[torch.Tensor, Sequence[int], torch.Generator], torch.Tensor]
+_Change = Callable[[torch.Tensor, Sequence[int], torch.Generator], torch.Tensor]
 """Changes pictures uint8 ``[N, C, H, W]`` of several batches, of so many each, by numbers drawn batch by batch."""
 
-CHANGES: dict[str, Change] = {"strong": strong_batches}
-"""What ``data.augment`` may add to ``auto``, by name; see :data:`Change`."""
+CHANGES: dict[str, _Change] = {"strong": strong_batches}
+"""What ``data.augment`` may add to ``auto``, by name; see :data:`_Change`."""
 
 
 def offered() -> list[str]:
@@ -149,10 +149,10 @@ def everyone(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.arange(len(labels))
 
 
-Sampler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+_Sampler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """Which pictures an epoch takes, from the labels of all (int64 ``[N]``, on the CPU): N of their numbers, int64."""
 
-SAMPLERS: dict[str, Sampler] = {"shuffle": everyone, "balanced": balanced}
+SAMPLERS: dict[str, _Sampler] = {"shuffle": everyone, "balanced": balanced}
 """Every sampler by the name that ``data.sampler`` takes."""
 
 

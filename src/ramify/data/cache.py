@@ -33,7 +33,7 @@ YOUNG = 600
 """Seconds in which a file that is being written changes."""
 
 # Raise it when the meaning of a cached file changes: how pictures are decoded, scaled or laid out.
-FORMAT = 2
+_FORMAT = 2
 
 
 def cache_folder() -> Path:
@@ -53,7 +53,7 @@ def digest(*parts: object) -> str:
         >>> digest("a", 1) == digest("a", 1), digest("a", 1) == digest("a", 2)
         (True, False)
     """
-    return hashlib.sha256(json.dumps([FORMAT, *parts]).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps([_FORMAT, *parts]).encode()).hexdigest()[:32]
 
 
 def cached(identity: str, state: str, build: Callable[[], PictureSet]) -> PictureSet:

@@ -12,7 +12,7 @@ from ramify.data.pictures import Files, Part
 from ramify.data.recolor import recolour
 
 HASH_SIDE = 8
-NEAR = 3
+_NEAR = 3
 """Bits of 64 in which the hashes of near-duplicates differ at most."""
 
 
@@ -44,7 +44,7 @@ def copies(files: Files, classes: Sequence[str], parts: dict[str, Part]) -> tupl
     return _named(files, classes, list(parts), ids.numpy(), of, group, count)
 
 
-def near_copies(files: Files, classes: Sequence[str], parts: dict[str, Part], near: int = NEAR) -> tuple[Copy, ...]:
+def near_copies(files: Files, classes: Sequence[str], parts: dict[str, Part], near: int = _NEAR) -> tuple[Copy, ...]:
     """Pictures in several parts or classes that look alike: whose :func:`looks` differ in ``near`` bits at most.
 
     Pictures that are alike through others are one group. With 64 bits in ``near + 1`` pieces, two that are alike have

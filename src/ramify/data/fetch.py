@@ -56,10 +56,10 @@ _FASHION = (
 )
 _STANFORD = ("http://cs231n.stanford.edu/",)
 
-Files = dict[str, tuple[RemoteFile, ...]]
+_Files = dict[str, tuple[RemoteFile, ...]]
 
 # The files of each named source, in the order in which its parser takes them.
-FILES: Files = {
+FILES: _Files = {
     "cifar10": (RemoteFile("cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530", _TORONTO),),
     "cifar100": (RemoteFile("cifar-100-binary.tar.gz", "md5:03b5dce01913d631647c71ecec9e9cb8", _TORONTO),),
     "mnist": (

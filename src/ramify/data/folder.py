@@ -188,8 +188,8 @@ class _Source:
         if found.problems and self.config.broken == "stop":
             # To go on without them is a way for each of them.
             sentences = [f"{found.problems[row]}, or data.broken=skip" for row in sorted(found.problems)]
-            more = [f"and {len(sentences) - NAMED:,} more like these"] if len(sentences) > NAMED else []
-            raise DataError(*sentences[:NAMED], *more)
+            more = [f"and {len(sentences) - _NAMED:,} more like these"] if len(sentences) > _NAMED else []
+            raise DataError(*sentences[:_NAMED], *more)
         return [Skipped(names[row], f"{BROKEN}: {_reason(found.problems[row])}") for row in sorted(found.problems)]
 
     def _groups(self, names: Sequence[str], kept: Sequence[bool], listed: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -214,7 +214,7 @@ class _Source:
         return tuple(listed.get(name, f"/{name}") for name in chosen) if listed else None
 
 
-NAMED = 1000
+_NAMED = 1000
 """Broken pictures that an error names."""
 
 

@@ -22,7 +22,7 @@ from ramify.errors import DataError
 CIFAR_SHAPE = (3, 32, 32)
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # unsigned bytes in 3 dimensions and in 1
-DIGITS = tuple(str(digit) for digit in range(10))
+_DIGITS = tuple(str(digit) for digit in range(10))
 FASHION = (
     "T-shirt/top",
     "Trouser",
@@ -100,7 +100,7 @@ def read_mnist(paths: Sequence[Path]) -> PictureSet:
     Raises:
         DataError: a file is damaged or of another kind, or images and labels differ in number.
     """
-    return _read_idx(paths, DIGITS)
+    return _read_idx(paths, _DIGITS)
 
 
 def read_fashion_mnist(paths: Sequence[Path]) -> PictureSet:

@@ -14,7 +14,7 @@ from ramify.data.decode import DIGEST_BYTES, VANISHED, WIDE, Decoded, Pixels, ch
 from ramify.data.store import Store
 from ramify.errors import DataError
 
-Shape = tuple[int, int, int, int]
+_Shape = tuple[int, int, int, int]
 NewFile = Callable[[int], AbstractContextManager[Path]]
 """Gives a new file for so many bytes, which is removed if its block ends with an error."""
 
@@ -66,7 +66,7 @@ class Gatherer:
     def __init__(self, count: int, memory: float, new_file: NewFile, stack: ExitStack) -> None:
         self.found = Gathered(np.zeros((count, DIGEST_BYTES), np.uint8), np.zeros(count, np.bool_))
         self._memory, self._new_file, self._stack = memory, new_file, stack
-        self._shape: Shape = (count, 0, 0, 0)
+        self._shape: _Shape = (count, 0, 0, 0)
         self._array: npt.NDArray[np.uint8] | None = None
         self._path: Path | None = None
         self._file: BinaryIO | None = None
@@ -125,7 +125,7 @@ class Gatherer:
     def _stride(self) -> int:
         return self._shape[1] * self._shape[2] * self._shape[3]
 
-    def _open(self, shape: Shape) -> None:
+    def _open(self, shape: _Shape) -> None:
         self._shape = shape
         size = shape[0] * self._stride
         if size <= self._memory:

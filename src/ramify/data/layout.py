@@ -8,19 +8,19 @@ from ramify.data.listing import DEEPER, OTHER_PART, OUTSIDE, Skipped
 from ramify.data.names import class_name
 from ramify.errors import DataError
 
-PARTS: Mapping[str, frozenset[str]] = {
+_PARTS: Mapping[str, frozenset[str]] = {
     "train": frozenset({"train", "training"}),
     "valid": frozenset({"val", "valid", "validation", "validate", "dev", "development"}),
     "test": frozenset({"test", "testing", "eval", "evaluation"}),
 }
 """The names of the folders of each part, without what may follow: ``training_set``, ``Test Data``."""
 
-PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "jpg", "jpeg", "png"})
+_PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "jpg", "jpeg", "png"})
 """Names of the folder inside a class that holds its pictures, where there are several."""
 
 _BEHIND = re.compile(r"[ _.-]*(set|data|dataset|images?|split|folder)?$")
 
-Name = tuple[str, ...]
+_Name = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def part_of(folder: str) -> str | None:
         ('train', 'test', 'valid', None)
     """
     stem = _BEHIND.sub("", folder.lower())
-    return next((part for part, names in PARTS.items() if stem in names), None)
+    return next((part for part, names in _PARTS.items() if stem in names), None)
 
 
 def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
     """Find the parts and classes of a tree.
 
     The tree holds ``train/<class>/*``, and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``,
-    inside any number of enclosing folders; the names of the parts are those of :data:`PARTS`. The pictures of a class
+    inside any number of enclosing folders; the names of the parts are those of :data:`_PARTS`. The pictures of a class
     lie in its folder, or else in the folders below it. Everything else is passed over, and named.
 
     Args:
@@ -107,9 +107,9 @@ class _Tree:
     """Pictures, and for each folder the folders and the pictures directly inside."""
 
     def __init__(self, files: Iterable[str], folders: Iterable[str]) -> None:
-        self.pictures: list[Name] = [tuple(name.split("/")) for name in files]
-        self.below: dict[Name, set[str]] = {}
-        self.inside: dict[Name, list[Name]] = {}
+        self.pictures: list[_Name] = [tuple(name.split("/")) for name in files]
+        self.below: dict[_Name, set[str]] = {}
+        self.inside: dict[_Name, list[_Name]] = {}
         for name in self.pictures:
             self.inside.setdefault(name[:-1], []).append(name)
         for folder in {*self.inside, *(tuple(name.split("/")) for name in folders)}:
@@ -119,13 +119,13 @@ class _Tree:
                     break
                 others.add(folder[depth - 1])
 
-    def folders(self, at: Name) -> set[str]:
+    def folders(self, at: _Name) -> set[str]:
         return self.below.get(at, set())
 
 
-def _root(tree: _Tree) -> Name:
+def _root(tree: _Tree) -> _Name:
     """The folder that holds the parts or classes: down through folders that hold one folder of folders alone."""
-    root: Name = ()
+    root: _Name = ()
     while True:
         below = tree.folders(root)
         if len(below) != 1 or any(_is_part(tree, root, name, "train") for name in below):
@@ -137,13 +137,13 @@ def _root(tree: _Tree) -> Name:
         root = inner
 
 
-def _is_part(tree: _Tree, root: Name, name: str, part: str | None = None) -> bool:
+def _is_part(tree: _Tree, root: _Name, name: str, part: str | None = None) -> bool:
     """Whether the folder ``name`` in ``root`` is a part, and not a class that is called like one."""
     kind = part_of(name)
     return kind is not None and part in (None, kind) and bool(tree.folders((*root, name)))
 
 
-def _parts(tree: _Tree, root: Name, where: str) -> dict[str, str]:
+def _parts(tree: _Tree, root: _Name, where: str) -> dict[str, str]:
     """The folder of each part that is there; of a tree without parts, all of it is for training, in ``root`` itself."""
     below = sorted(tree.folders(root))
     named = [name for name in below if part_of(name)]
@@ -161,10 +161,10 @@ def _parts(tree: _Tree, root: Name, where: str) -> dict[str, str]:
                 f"{where}: got the folders {found[part]} and {name}, both by their names the {part} part; accepted: one"
             )
         found[part] = name
-    return {part: found[part] for part in PARTS if part in found}
+    return {part: found[part] for part in _PARTS if part in found}
 
 
-def _by_class(tree: _Tree, part: Name, where: str) -> dict[str, list[str]]:
+def _by_class(tree: _Tree, part: _Name, where: str) -> dict[str, list[str]]:
     """The pictures of each class in the folder ``part``."""
     folders = sorted(tree.folders(part))
     _check_not_parts(tree, part, folders, where)
@@ -175,23 +175,23 @@ def _by_class(tree: _Tree, part: Name, where: str) -> dict[str, list[str]]:
     return found
 
 
-def _of_class(tree: _Tree, folder: Name) -> list[Name]:
+def _of_class(tree: _Tree, folder: _Name) -> list[_Name]:
     """The pictures in ``folder``, or where it has none those in its folders; of several, in the one for pictures."""
     if folder in tree.inside:
         return tree.inside[folder]
     below = sorted(tree.folders(folder))
-    for_pictures = [name for name in below if name.lower() in PICTURES]
+    for_pictures = [name for name in below if name.lower() in _PICTURES]
     if for_pictures and len(below) > 1:
         below = for_pictures[:1]
     return [name for each in below for name in _of_class(tree, (*folder, each))]
 
 
-def _check_not_parts(tree: _Tree, part: Name, folders: list[str], where: str) -> None:
+def _check_not_parts(tree: _Tree, part: _Name, folders: list[str], where: str) -> None:
     """Refuse what would be taken for classes and is more likely parts: folders that hold the same folders."""
     seen: dict[frozenset[str], str] = {}
     for folder in folders:
         inner = frozenset(tree.folders((*part, folder)))
-        if len(inner) < 2 or (*part, folder) in tree.inside or any(name.lower() in PICTURES for name in inner):
+        if len(inner) < 2 or (*part, folder) in tree.inside or any(name.lower() in _PICTURES for name in inner):
             continue
         other = seen.setdefault(inner, folder)
         if other != folder:
@@ -224,7 +224,7 @@ def _check(
         raise DataError(*problems)
 
 
-def _why_unused(name: Name, root: Name, parts: list[str]) -> str:
+def _why_unused(name: _Name, root: _Name, parts: list[str]) -> str:
     depth = len(root)
     if name[:depth] != root or len(name) == depth + 1:
         return OUTSIDE

@@ -25,7 +25,7 @@ ASPECT = 4 / 3
 COLOR = 0.2
 """Brightness, contrast and saturation change by a factor within 1 - COLOR and 1 + COLOR."""
 
-LUMA = (0.299, 0.587, 0.114)
+_LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in gray (ITU-R 601)."""
 
 
@@ -115,4 +115,4 @@ def _colored(pixels: Tensor, brightness: Tensor, contrast: Tensor, saturation: T
 def _gray(pixels: Tensor) -> Tensor:
     if pixels.shape[1] != 3:
         return pixels.mean(dim=1, keepdim=True)
-    return (pixels * pixels.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)
+    return (pixels * pixels.new_tensor(_LUMA)[:, None, None]).sum(dim=1, keepdim=True)

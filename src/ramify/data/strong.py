@@ -17,8 +17,8 @@ SHEAR, TURN, SHIFT, COLOUR = 0.3, math.radians(30), 0.3, 0.9
 BITS = 4
 """Bits of eight that posterising takes at most."""
 
-DIGITS = 14
-UNIT = 2**DIGITS
+_DIGITS = 14
+UNIT = 2**_DIGITS
 """A matrix entry of 1, in the fixed-point numbers in which places are computed."""
 
 FACTOR = 2**8
@@ -114,8 +114,8 @@ def _moved(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Tens
     rows = torch.arange(1 - height, height, 2, dtype=torch.int32, device=images.device)[:, None]
     columns = torch.arange(1 - width, width, 2, dtype=torch.int32, device=images.device)
     # To the nearest pixel: floor((place + size) / 2), as places are twice their distance from the centre.
-    down = (fixed[0] * rows + fixed[1] * columns + (fixed[2] + height * UNIT)) >> (DIGITS + 1)
-    right = (fixed[3] * rows + fixed[4] * columns + (fixed[5] + width * UNIT)) >> (DIGITS + 1)
+    down = (fixed[0] * rows + fixed[1] * columns + (fixed[2] + height * UNIT)) >> (_DIGITS + 1)
+    right = (fixed[3] * rows + fixed[4] * columns + (fixed[5] + width * UNIT)) >> (_DIGITS + 1)
     inside = (down >= 0) & (down < height) & (right >= 0) & (right < width)
     places = (down.clamp(0, height - 1) * width + right.clamp(0, width - 1)).long().view(count, 1, -1)
     read = images.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)

@@ -11,7 +11,7 @@ from ramify.data.listing import UNLISTED, Skipped
 from ramify.data.names import class_name, shown
 from ramify.errors import DataError
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("file", "filename", "file_name", "path", "filepath", "image", "image_path", "name", "id", "image_id"),
     "label": ("label", "class", "category", "target", "class_name"),
     "part": ("part", "split", "set", "subset", "fold_part"),
@@ -19,7 +19,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 }
 """What each column may be called, in any case."""
 
-NAMED = 20
+_NAMED = 20
 """Problems that are written out."""
 
 
@@ -60,14 +60,14 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
     except csv.Error as error:
         raise DataError(f"{where}: cannot be read as CSV ({error}); accepted: file,label lines") from error
     header = [name.strip().lower() for name in lines[0]] if lines else []
-    places = {kind: _place(header, names) for kind, names in COLUMNS.items()}
+    places = {kind: _place(header, names) for kind, names in _COLUMNS.items()}
     if group is not None and group.lower() in header:
         places["group"] = header.index(group.lower())
     for kind in ("file", "label"):
         if places[kind] is None:
             raise DataError(
                 f"{where}: got the columns {', '.join(header) or 'of an empty file'}; accepted: a first line with "
-                f"{kind} ({', '.join(COLUMNS[kind])}), such as file,label"
+                f"{kind} ({', '.join(_COLUMNS[kind])}), such as file,label"
             )
     rows, problems = [], []
     for number, cells in enumerate(lines[1:], start=2):
@@ -158,5 +158,5 @@ def _fitting(asked: str, by_stem: Mapping[str, list[str]]) -> list[str]:
 
 def _raise(problems: Sequence[str]) -> None:
     if problems:
-        more = [f"and {len(problems) - NAMED:,} more like these"] if len(problems) > NAMED else []
-        raise DataError(*problems[:NAMED], *more)
+        more = [f"and {len(problems) - _NAMED:,} more like these"] if len(problems) > _NAMED else []
+        raise DataError(*problems[:_NAMED], *more)

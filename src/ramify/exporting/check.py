@@ -29,7 +29,7 @@ BATCH = 64
 ALONE = 64
 """Pictures that are also given one by one, where it shows for each which stages were executed."""
 
-Run = Callable[[Tensor], list[Tensor]]
+_Run = Callable[[Tensor], list[Tensor]]
 """Outputs of one graph for a batch of pictures, or of what the stage before gave."""
 
 EarlyRun = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
@@ -61,7 +61,7 @@ def session(content: bytes, threads: int | None = None) -> Session:
     return opened(content, "graph", torch.get_num_threads() if threads is None else threads)
 
 
-def runner(content: bytes, name: str = "images") -> Run:
+def runner(content: bytes, name: str = "images") -> _Run:
     """A graph in ONNX Runtime, as a function of its input ``name``."""
     graph = session(content)
     return lambda given: [torch.from_numpy(found) for found in graph.run(None, {name: given.contiguous().numpy()})]

@@ -9,7 +9,7 @@ from ramify.exporting.quantize import quantize_stages
 from ramify.nn.branching import Branching
 from ramify.run.evaluate import to_float
 
-PICTURES = 64
+_PICTURES = 64
 """From which the ranges of the activations are taken; the size does not depend on them."""
 
 
@@ -25,6 +25,6 @@ def int8_bytes(network: Branching, valid: Part) -> float:
     """
     need("onnx", "onnxscript", "onnxruntime")
     shape = network.input_shape
-    pictures = to_float(valid.images[:PICTURES].cpu()).contiguous()
+    pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
     stages = quantize_stages(to_stages(plain(network), shape), pictures)
     return float(all_exits(stages).ByteSize())

@@ -52,14 +52,14 @@ _OPERATORS = (
 METHODS = frozenset(_METHODS.split())
 """Methods of tensors that a description may call."""
 
-FUNCTIONS: Mapping[str, object] = {
+_FUNCTIONS: Mapping[str, object] = {
     "torch": torch,
     "torch.nn.functional": F,
     "_operator": operator,
     "builtins": {"getattr": getattr},
 }
 
-NAMES: Mapping[str, frozenset[str]] = {
+_NAMES: Mapping[str, frozenset[str]] = {
     "torch": METHODS | frozenset(_TORCH.split()),
     "torch.nn.functional": frozenset(_FUNCTIONAL.split()),
     "_operator": frozenset(_OPERATORS.split()),
@@ -177,7 +177,7 @@ def _constant(body: nn.Module, target: str, value: Tensor) -> Json:
 def _function_name(node: fx.Node) -> str:
     function = node.target
     name = str(getattr(function, "__name__", function))
-    for module, names in NAMES.items():
+    for module, names in _NAMES.items():
         if name in names and _function(module, name) is function:
             if module == "builtins" and node.args[1] not in ATTRIBUTES:
                 raise _not_held(f"the attribute {node.args[1]} of a tensor")
@@ -186,7 +186,7 @@ def _function_name(node: fx.Node) -> str:
 
 
 def _function(module: str, name: str) -> Callable[..., object] | None:
-    home = FUNCTIONS[module]
+    home = _FUNCTIONS[module]
     found = home.get(name) if isinstance(home, dict) else getattr(home, name, None)
     return cast("Callable[..., object] | None", found)
 
@@ -265,7 +265,7 @@ def _read_stage(data: Mapping[str, Json]) -> AttachedStage:
         function: Callable[..., object] | str = text
         if op == "call_function":
             module, _, last = text.rpartition(".")
-            found = _function(module, last) if last in NAMES.get(module, ()) else None
+            found = _function(module, last) if last in _NAMES.get(module, ()) else None
             asked = _items(args)[1] if module == "builtins" else "shape"
             if found is None or asked not in ATTRIBUTES:
                 raise InputError(f"graph: got the function {text}; accepted: those of a description")

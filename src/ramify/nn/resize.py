@@ -12,7 +12,7 @@ from ramify.nn.graph import ChannelGroup
 from ramify.nn.recording import Recorder
 from ramify.nn.widths import cuts
 
-RESHAPES = ("view", "reshape", "expand")
+_RESHAPES = ("view", "reshape", "expand")
 """Operations of a graph whose arguments are the sizes of what they give."""
 
 
@@ -112,7 +112,7 @@ def _left(lacking: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], dim: int) ->
 def _refit(node: fx.Node, old: tuple[int, ...], new: tuple[int, ...]) -> None:
     """Let a reshape give its new shape."""
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
-    if name not in RESHAPES:
+    if name not in _RESHAPES:
         return
     wrapped = len(node.args) == 2 and isinstance(node.args[1], list | tuple)
     sizes = list(node.args[1]) if wrapped else list(node.args[1:])  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import torch
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
 
-Shapes = Mapping[str, torch.Size]
+_Shapes = Mapping[str, torch.Size]
 """Of parameters and buffers, by name."""
 
 
@@ -32,7 +32,7 @@ class CellGroups:
     own: bool = False
 
 
-def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: Shapes) -> dict[str, CellGroups]:
+def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: _Shapes) -> dict[str, CellGroups]:
     """For each cell by name the groups that its plan can lose.
 
     Args:
@@ -48,7 +48,7 @@ def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: Shap
     return {name: _sorted(name, plan, made[name], shapes) for name, plan in plans.items()}
 
 
-def _sorted(cell: str, plan: CellPlan, groups: Sequence[ChannelGroup], shapes: Shapes) -> CellGroups:
+def _sorted(cell: str, plan: CellPlan, groups: Sequence[ChannelGroup], shapes: _Shapes) -> CellGroups:
     inner: list[ChannelGroup] = []
     outputs: list[ChannelGroup] = []
     for group in groups:
@@ -64,7 +64,7 @@ def _can_go(group: ChannelGroup) -> bool:
     return not group.carried and all(len(place.at) == 1 for place in group.makers)
 
 
-def _is_inner(name: str, plan: CellPlan, group: ChannelGroup, shapes: Shapes) -> bool:
+def _is_inner(name: str, plan: CellPlan, group: ChannelGroup, shapes: _Shapes) -> bool:
     """Whether the cell of a plan with one inner channel more has one more of the channels of ``group``."""
     wider = {key: list(shape) for key, shape in shapes.items() if key.startswith(f"{name}.")}
     for (tensor, dim), places in cuts([group]).items():

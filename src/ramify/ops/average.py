@@ -28,11 +28,11 @@ def average_decay(decay: float, updates: int) -> float:
     return min(decay, (1 + updates) / (10 + updates))
 
 
-N = TypeVar("N", bound=Branching)
+_N = TypeVar("_N", bound=Branching)
 
 
 @dataclass
-class Average(Generic[N]):
+class Average(Generic[_N]):
     """An exponential average of a network's weights and batch norm statistics.
 
     Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of
@@ -50,12 +50,12 @@ class Average(Generic[N]):
         updates: how often each stage has been averaged since it came, or began anew.
     """
 
-    network: N
+    network: _N
     decay: float
     updates: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, network: N, decay: float) -> "Average[N]":
+    def of(cls, network: _N, decay: float) -> "Average[_N]":
         """An average that begins as a copy of ``network``."""
         return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
 

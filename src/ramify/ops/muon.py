@@ -21,7 +21,7 @@ STEPS = 5
 LIKE_ADAMW = 0.2
 """Root mean square of an AdamW step in units of the rate, to which arXiv:2502.16982 scales Muon's."""
 
-SMALL = 1e-7
+_SMALL = 1e-7
 
 FEW_STEPS = 3
 REST_MOMENTUM = 0.85
@@ -163,7 +163,7 @@ class NormedMuon(Muon):
         if convolutions:
             steps = _orthogonal_steps(self._ahead(convolutions, group["momentum"]), FEW_STEPS)
             norms = torch._foreach_norm(convolutions)
-            scales = [len(each) ** 0.5 / norm.clamp(min=SMALL) for each, norm in zip(convolutions, norms, strict=True)]
+            scales = [len(each) ** 0.5 / norm.clamp(min=_SMALL) for each, norm in zip(convolutions, norms, strict=True)]
             torch._foreach_mul_(convolutions, scales)
             torch._foreach_mul_(steps, group["lr"])
             torch._foreach_sub_(convolutions, steps)
@@ -242,7 +242,7 @@ def orthogonal(matrices: Tensor, count: int = STEPS) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = (matrices.mT if tall else matrices).float()
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=SMALL)
+    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=_SMALL)
     for _ in range(count):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

@@ -11,7 +11,7 @@ from ramify.nn.branching import Branching
 from ramify.ops.loss import exit_losses
 from ramify.run.distributed import ALONE, Team
 
-BATCH = 512
+_BATCH = 512
 """Pictures in a batch of an evaluation; it does not change the figures."""
 
 
@@ -62,7 +62,7 @@ def all_logits(network: Branching, images: Tensor | Part, precision: str = "floa
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        batches = images.split(BATCH) if isinstance(images, Tensor) else (some.images for some in images.split(BATCH))
+        batches = images.split(_BATCH) if isinstance(images, Tensor) else (some.images for some in images.split(_BATCH))
         found = [network(to_float(batch.to(device))).float().cpu() for batch in batches]
     network.train(training)
     return torch.cat(found, dim=1)
@@ -91,7 +91,7 @@ def evaluate(
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        at_once = BATCH if device.type == "cpu" else 4 * BATCH  # a GPU has room, and minds the calls
+        at_once = _BATCH if device.type == "cpu" else 4 * _BATCH  # a GPU has room, and minds the calls
         for start in range(0, count, at_once):
             batch, mine = slice(start, min(start + at_once, count)), team.share(at_once)
             some = part[batch][mine]
@@ -110,7 +110,7 @@ def score(logits: Tensor, labels: Tensor) -> list[Score]:
         >>> score(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
         0.5
     """
-    parts = zip(logits.split(BATCH, dim=1), labels.split(BATCH), strict=True)
+    parts = zip(logits.split(_BATCH, dim=1), labels.split(_BATCH), strict=True)
     total = torch.stack([_sums(some, named).double() for some, named in parts]).sum(dim=0)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / len(labels)).T.tolist()]
 

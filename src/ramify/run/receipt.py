@@ -8,7 +8,7 @@ from ramify.nn.branching import Branching
 from ramify.ops.pruning.compact import Compaction
 from ramify.run.latency import Latency, paired_latency
 
-BATCHES = (1, 64)
+_BATCHES = (1, 64)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,6 @@ def receipt(masked: Branching, compacted: Branching, compaction: Compaction) -> 
         removed=compaction.removed,
         flushed=compaction.flushed,
         difference=compaction.difference,
-        latencies=tuple(paired_latency(masked, compacted, batch) for batch in BATCHES),
+        latencies=tuple(paired_latency(masked, compacted, batch) for batch in _BATCHES),
         threads=torch.get_num_threads(),
     )

@@ -15,7 +15,7 @@ from ramify.ops.growing.extend import overlap
 from ramify.run.derive import STAYS
 from ramify.run.folder import CONFIG, is_run
 
-FREE = ("batch_size", "augment")
+_FREE = ("batch_size", "augment")
 """Keys of the section ``data`` that change neither the pictures nor how they are dealt out."""
 
 
@@ -62,7 +62,9 @@ def _stages_at(config: Config, rung: int) -> int:
 
 
 def _same_pictures(one: Config, other: Config) -> bool:
-    return one.seed == other.seed and one.data.model_dump(exclude=set(FREE)) == other.data.model_dump(exclude=set(FREE))
+    return one.seed == other.seed and one.data.model_dump(exclude=set(_FREE)) == other.data.model_dump(
+        exclude=set(_FREE)
+    )
 
 
 def _other_widths(config: Config) -> bool:

@@ -22,7 +22,7 @@ from ramify.search.trial import Trial
 
 HOPELESS = 5
 """So many failures without one success are no accident."""
-PAUSE = 1.0
+_PAUSE = 1.0
 """Seconds after which the coordinator looks around while no step ends."""
 
 
@@ -85,7 +85,7 @@ def coordinate(
         search.owner.check()
         if not _hand_out(search, tasks, notify, step):
             return
-        for (number, rung), outcome in tasks.ended(PAUSE):
+        for (number, rung), outcome in tasks.ended(_PAUSE):
             _take_in(search, number, rung, outcome, notify)
     with contextlib.suppress(OSError):
         # Steps on other machines leave with the epoch that they are in.

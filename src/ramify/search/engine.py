@@ -44,7 +44,7 @@ class Cluster(Protocol):
 
 K = TypeVar("K")
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Processes(Executor):
         self._pools = [self._pool(i) for i in range(count)]
         self._free: list[Callable[[], bool]] = [lambda: True] * count
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    def submit(self, fn: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> Future[_T]:
         """Start ``fn`` in a process that is free; where none is, it waits for the first one."""
         at = next((i for i, is_free in enumerate(self._free) if is_free()), 0)
         try:
@@ -252,15 +252,15 @@ class TaskLostError(RunError):
 
 
 @dataclass
-class _Started(Generic[K, T]):
+class _Started(Generic[K, _T]):
     key: K
-    call: Callable[[], T]
+    call: Callable[[], _T]
     progress: Callable[[], int]
     reached: int = 0
     deaths: int = 0
 
 
-class Tasks(Generic[K, T]):
+class Tasks(Generic[K, _T]):
     """Tasks by key: each is started again where its worker dies, until it gives something or only ever kills workers.
 
     Example:
@@ -274,7 +274,7 @@ class Tasks(Generic[K, T]):
 
     def __init__(self, engine: TaskEngine) -> None:
         self.engine = engine
-        self._running: dict[Future[T], _Started[K, T]] = {}
+        self._running: dict[Future[_T], _Started[K, _T]] = {}
 
     @property
     def running(self) -> list[K]:
@@ -286,17 +286,17 @@ class Tasks(Generic[K, T]):
         """How many more tasks there are workers for."""
         return max(0, self.engine.workers() - len(self._running))
 
-    def start(self, key: K, call: Callable[[], T], progress: Callable[[], int] = lambda: 0) -> None:
+    def start(self, key: K, call: Callable[[], _T], progress: Callable[[], int] = lambda: 0) -> None:
         """Start ``call``; ``progress`` says how far it has come, so that a task that gets on is never given up."""
         self._submit(_Started(key, call, progress))
 
-    def ended(self, seconds: float) -> list[tuple[K, T | TaskLostError]]:
+    def ended(self, seconds: float) -> list[tuple[K, _T | TaskLostError]]:
         """Wait up to ``seconds`` for tasks that end, and give what they came to.
 
         Raises:
             RunError: the engine is gone.
         """
-        found: list[tuple[K, T | TaskLostError]] = []
+        found: list[tuple[K, _T | TaskLostError]] = []
         for future in wait(list(self._running), seconds, FIRST_COMPLETED).done:
             started = self._running.pop(future)
             try:
@@ -314,7 +314,7 @@ class Tasks(Generic[K, T]):
                 raise RunError(f"{self.engine.words}: its scheduler is gone") from None
         return found
 
-    def _submit(self, started: _Started[K, T]) -> None:
+    def _submit(self, started: _Started[K, _T]) -> None:
         try:
             self._running[self.engine.executor.submit(started.call)] = started
         except (RuntimeError, OSError) as error:

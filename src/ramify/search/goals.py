@@ -23,7 +23,7 @@ OBJECTIVES = {
 }
 """What may be an objective besides a function of the user's; accuracy is to be high, all others low."""
 
-FUNCTIONS = {"int8_bytes": "ramify.exporting.size:int8_bytes"}
+_FUNCTIONS = {"int8_bytes": "ramify.exporting.size:int8_bytes"}
 """Objectives that are found as the functions of users are."""
 
 OwnObjective = Callable[[Branching, Part], float]
@@ -41,7 +41,7 @@ class Objective:
 
 def builtin(name: str) -> Objective:
     """The objective of :data:`OBJECTIVES` with this name."""
-    return Objective(name, "high" if name == "accuracy" else "low", FUNCTIONS.get(name))
+    return Objective(name, "high" if name == "accuracy" else "low", _FUNCTIONS.get(name))
 
 
 def load_function(address: str) -> OwnObjective:

@@ -7,10 +7,10 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
-Limits = Callable[["FrozenTrial"], Sequence[float]] | None
+_Limits = Callable[["FrozenTrial"], Sequence[float]] | None
 """By how much a trial breaks each constraint; None where trials carry that themselves."""
 
-Sampler = Callable[[int, Limits], "BaseSampler"]
+_Sampler = Callable[[int, _Limits], "BaseSampler"]
 """A sampler from its seed and the constraints."""
 
 POPULATION = 10
@@ -19,7 +19,7 @@ STARTUP = 8
 """Random trials before a model of the record draws."""
 
 
-def tpe(seed: int, limits: Limits) -> "BaseSampler":
+def tpe(seed: int, limits: _Limits) -> "BaseSampler":
     """Tree-structured Parzen estimators of all keys together."""
     from optuna.samplers import TPESampler
 
@@ -33,26 +33,26 @@ def tpe(seed: int, limits: Limits) -> "BaseSampler":
     )
 
 
-def nsgaii(seed: int, limits: Limits) -> "BaseSampler":
+def nsgaii(seed: int, limits: _Limits) -> "BaseSampler":
     """NSGA-II."""
     from optuna.samplers import NSGAIISampler
 
     return NSGAIISampler(population_size=POPULATION, seed=seed, constraints_func=limits)
 
 
-def gp(seed: int, limits: Limits) -> "BaseSampler":
+def gp(seed: int, limits: _Limits) -> "BaseSampler":
     """A Gaussian process."""
     from optuna.samplers import GPSampler
 
     return GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
 
 
-def random(seed: int, limits: Limits) -> "BaseSampler":
+def random(seed: int, limits: _Limits) -> "BaseSampler":
     """Draws that do not look at the record."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
+SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
 """Every sampler by the name that ``sampler`` of a space takes."""

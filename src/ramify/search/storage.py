@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 JOURNAL, SEARCH = "journal.log", "search.json"
 END = "journal_lines"
 """The field of ``search.json`` that says how many lines the journal has, while nobody works on the search."""
-PATIENCE = 600.0
+_PATIENCE = 600.0
 """Seconds for which a database may be away before the coordinator gives up."""
 ANSWER_SECONDS = 5
 """Seconds in which a database must answer when a search is opened."""
@@ -311,7 +311,7 @@ def _reason(error: BaseException) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def patiently(call: Callable[[], Result], patience: float = PATIENCE) -> Result:
+def patiently(call: Callable[[], Result], patience: float = _PATIENCE) -> Result:
     """What ``call`` gives; while the database is away, it is tried again, with growing pauses.
 
     ``call`` must do no harm when it is done twice: a connection may break after the work and before the answer.

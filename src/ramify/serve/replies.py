@@ -12,7 +12,7 @@ from ramify.answer.runtime import Answers
 from ramify.answer.samples import Sample, png_of
 from ramify.version import __version__
 
-Share = Annotated[float, Field(ge=0, le=1)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 ClassName = Annotated[str, Field(serialization_alias="class", description="Name of a class.")]
 
 
@@ -33,8 +33,8 @@ class ExitCard(BaseModel):
 
     exit: int = Field(description="Counted from 1.", ge=1)
     macs: int = Field(description="Multiply-accumulates of answering here, the exit heads before counted.", ge=0)
-    share: Share = Field(description="`macs` as a share of those of the last exit.")
-    threshold: Share | None = Field(
+    share: _Share = Field(description="`macs` as a share of those of the last exit.")
+    threshold: _Share | None = Field(
         description="The confidence at which a picture leaves here; null: none does, or at the last exit all do."
     )
 
@@ -71,7 +71,7 @@ class Chance(BaseModel):
     """A class and how likely an exit holds it."""
 
     label: ClassName
-    probability: Share
+    probability: _Share
 
 
 class ExitOpinion(BaseModel):
@@ -79,8 +79,8 @@ class ExitOpinion(BaseModel):
 
     exit: int = Field(description="Counted from 1.", ge=1)
     label: ClassName
-    confidence: Share = Field(description="By the criterion of the exit policy.")
-    threshold: Share | None = Field(description="As in `/api/model`.")
+    confidence: _Share = Field(description="By the criterion of the exit policy.")
+    threshold: _Share | None = Field(description="As in `/api/model`.")
     answered: bool = Field(description="Whether this exit gave the answer.")
     top: tuple[Chance, ...] = Field(description="Up to five classes, likeliest first.")
 
@@ -99,13 +99,13 @@ class Answer(BaseModel):
     """The answer, where it was given, and what that saved."""
 
     label: ClassName
-    confidence: Share
+    confidence: _Share
     exit: int = Field(description="Where the picture left, counted from 1.", ge=1)
     exits: int = Field(description="How many exits there are.", ge=1)
     milliseconds: float = Field(description="Of the network alone, up to its answer.", ge=0)
     macs: int = Field(description="Multiply-accumulates up to the answer.", ge=0)
     macs_last: int = Field(description="Those of the last exit.", ge=0)
-    saved: Share = Field(description="`1 - macs / macs_last`")
+    saved: _Share = Field(description="`1 - macs / macs_last`")
     opinions: tuple[ExitOpinion, ...] = Field(description="Of every exit, shallowest first.")
     picture: Picture
 

@@ -21,13 +21,13 @@ FIRST = (
 
 UNPRUNED = "unpruned"
 
-OUTSIDE = ("seed", "name", "runs_dir")
+_OUTSIDE = ("seed", "name", "runs_dir")
 """Keys in which runs of one group may differ."""
 
 
 def flat(config: Config) -> dict[str, object]:
-    """Every key of ``config`` with its value, but :data:`OUTSIDE`."""
-    return {key: value for key, value in config_values(config).items() if key not in OUTSIDE}
+    """Every key of ``config`` with its value, but :data:`_OUTSIDE`."""
+    return {key: value for key, value in config_values(config).items() if key not in _OUTSIDE}
 
 
 def differing(configs: Sequence[Config]) -> list[str]:

@@ -21,7 +21,7 @@ from ramify.training.state import State
 RECORDED = {"triton.cudagraphs": True}
 """What ``mode="reduce-overhead"`` asks of the inductor backend: a step's kernels are recorded once, and replayed."""
 
-Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
+_Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
 
 
 class Step:
@@ -43,7 +43,7 @@ class Step:
     def __init__(self, state: State, guidance: Guidance, class_weights: Tensor | None = None) -> None:
         self.compilations = 0
         self._state, self._guidance, self._class_weights = state, guidance, class_weights
-        self._shape: Shape = ()
+        self._shape: _Shape = ()
         self._plain: nn.Module = state.network
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._batch = state.config.data.batch_size // state.where.team.size

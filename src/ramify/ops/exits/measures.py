@@ -12,7 +12,7 @@ from ramify.ops.exits.confusion import auroc
 from ramify.ops.exits.policy import Policy, answers, leaving
 from ramify.seeds import generator
 
-LEVELS = 201
+_LEVELS = 201
 """Common thresholds that the curve of :func:`area` is drawn through."""
 DRAWS = 1000
 """Bootstrap samples of an interval."""
@@ -123,7 +123,7 @@ def area(sure: Tensor, right: Tensor, costs: Sequence[float]) -> float:
     exits = len(sure)
     if exits == 1:
         return float(right[0].double().mean())
-    levels = sure[:-1].flatten().double().quantile(torch.linspace(0, 1, LEVELS, dtype=torch.float64))
+    levels = sure[:-1].flatten().double().quantile(torch.linspace(0, 1, _LEVELS, dtype=torch.float64))
     price = torch.tensor(costs, dtype=torch.float64)
     points = {(float(price[0]), float(right[0].double().mean())), (float(price[-1]), float(right[-1].double().mean()))}
     for level in levels.unique():

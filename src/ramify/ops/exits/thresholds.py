@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ramify.errors import InputError
 
-Whole = NDArray[np.int64]
+_Whole = NDArray[np.int64]
 Real = NDArray[np.float64]
 
 Cuts = tuple[int, ...]
@@ -61,7 +61,7 @@ class Pictures:
     sure: NDArray[np.float32]
     right: Real
     costs: Real
-    entry: Whole
+    entry: _Whole
     cuts: tuple[int, ...]
 
     @property
@@ -117,9 +117,9 @@ def bound(right: Real, costs: Real, goal: Goal) -> float:
     return float((right[0].sum() + affordable) / total)
 
 
-def _ends(pictures: Pictures, cuts: Sequence[int]) -> Whole:
+def _ends(pictures: Pictures, cuts: Sequence[int]) -> _Whole:
     """At which exit each picture leaves."""
-    ends: Whole = (pictures.entry > np.array(cuts)[:, None]).argmin(axis=0)
+    ends: _Whole = (pictures.entry > np.array(cuts)[:, None]).argmin(axis=0)
     return ends
 
 
@@ -227,7 +227,7 @@ def _scan(pictures: Pictures, goal: Goal, cuts: Cuts, i: int, j: int) -> tuple[i
     return cut_i, cut_j
 
 
-def _tables(row: Whole, column: Whole, gain: Real, shape: tuple[int, int]) -> Iterator[tuple[slice, Real]]:
+def _tables(row: _Whole, column: _Whole, gain: Real, shape: tuple[int, int]) -> Iterator[tuple[slice, Real]]:
     """At ``[a, b]`` the sum of ``gain`` where ``row > a`` and ``column <= b``: blocks of rows, the last first."""
     rows, columns = shape
     height = max(1, BLOCK // columns)
@@ -244,7 +244,7 @@ def _tables(row: Whole, column: Whole, gain: Real, shape: tuple[int, int]) -> It
         yield slice(start, stop), table[:, :-1].cumsum(axis=1)
 
 
-def _tried(cuts: int, now: int, exact: bool) -> Whole:
+def _tried(cuts: int, now: int, exact: bool) -> _Whole:
     if exact or cuts <= COARSE:
         return np.arange(cuts)
     return np.unique(np.append(np.linspace(0, cuts - 1, COARSE).astype(np.int64), max(now, 0)))

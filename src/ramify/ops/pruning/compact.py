@@ -24,12 +24,12 @@ from ramify.ops.pruning.channels import channels, without
 from ramify.ops.surgery import replace_parameter
 from ramify.seeds import generator
 
-N = TypeVar("N", bound=Branching)
+_N = TypeVar("_N", bound=Branching)
 
-TOLERANCE = 1e-5
+_TOLERANCE = 1e-5
 """How far logits may differ, as a part of the largest of them or of 1."""
 
-PICTURES = 32
+_PICTURES = 32
 
 _Cuts = Mapping[tuple[str, int], Sequence[int]]
 """Which places of a tensor go, by its name and a dimension."""
@@ -62,7 +62,7 @@ class Compaction:
         return self.removed > 0 or self.flushed > 0
 
 
-def compact(network: N, optimizer: torch.optim.Optimizer | None = None) -> tuple[N, Compaction]:
+def compact(network: _N, optimizer: torch.optim.Optimizer | None = None) -> tuple[_N, Compaction]:
     """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
 
     Of the groups of channels that it can lose (:func:`ramify.ops.pruning.channels.channels`) one goes if each layer
@@ -166,7 +166,7 @@ def _removable(
     return found
 
 
-def _rebuilt(network: N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[N, int]:
+def _rebuilt(network: _N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[_N, int]:
     """``network`` without the channels in ``lost``, and how many of its numbers were flushed."""
     state: dict[str, Tensor] = {}
     flushed = 0
@@ -210,7 +210,7 @@ def _flushed(value: Tensor) -> tuple[Tensor, int]:
     return value.masked_fill(tiny, 0), int(tiny.sum())
 
 
-def _precise(network: N) -> N:
+def _precise(network: _N) -> _N:
     """A copy in float64 and evaluation mode."""
     device = network.mean.device
     # MPS has no float64.
@@ -224,12 +224,12 @@ def _difference(large: Branching, small: Branching) -> float:
         RunError: it is too large.
     """
     draw = generator(0, "compact")
-    pictures = torch.rand(PICTURES, *large.input_shape, generator=draw, dtype=torch.float64)
+    pictures = torch.rand(_PICTURES, *large.input_shape, generator=draw, dtype=torch.float64)
     with torch.no_grad():
         pictures = pictures.to(large.mean.device)
         expected, given = large(pictures), small(pictures)
     difference = float((given - expected).abs().max())
-    accepted = TOLERANCE * max(1.0, float(expected.abs().max()))
+    accepted = _TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= accepted:  # also where it is not a number
         raise RunError(
             f"compact: the logits of the compacted network differ by {difference:.3g} from those of the masked one; "

@@ -7,7 +7,7 @@ from ramify.config.rules import Config
 from ramify.show.groups import LAST, Difference, Figure, Group, accuracy_of, difference, exit_words
 from ramify.show.labels import flat
 
-FREE = ("network.kind", "train.device", "train.threads", "train.compile", "train.record")
+_FREE = ("network.kind", "train.device", "train.threads", "train.compile", "train.record")
 """Keys that a baseline may have otherwise, besides those of ``growth``; without exits also their weights."""
 
 
@@ -76,7 +76,7 @@ def _is_static(config: Config, kind: str) -> bool:
 
 def _twin(config: Config, kind: str) -> dict[str, object]:
     """What a baseline of ``kind`` must share."""
-    free = (*FREE, "train.tau_max") if kind == "full" else FREE
+    free = (*_FREE, "train.tau_max") if kind == "full" else _FREE
     kept = {key: value for key, value in flat(config).items() if key not in free and not key.startswith("growth.")}
     kept["network.final"] = config.network.final or "average"
     return kept

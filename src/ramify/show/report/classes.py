@@ -12,16 +12,16 @@ from ramify.show.report.pictures import png, side
 from ramify.show.report.plot import Table, Trace, Value, downloads, plot, plotly_text
 from ramify.show.words import count, percent
 
-SHOWN = 12
+_SHOWN = 12
 """Mistakes that are shown as pictures."""
 
 NUMBERED = 20
 """Classes up to which the matrix has its numbers written in."""
 
-CELLS = 40_000
+_CELLS = 40_000
 """Cells of all matrices up to which every exit has its own; of more, the last exit and the policy have one."""
 
-SHADES = [[0, "rgba(58,111,216,0)"], [0.02, "rgba(58,111,216,0.14)"], [1, "rgba(58,111,216,1)"]]
+_SHADES = [[0, "rgba(58,111,216,0)"], [0.02, "rgba(58,111,216,0.14)"], [1, "rgba(58,111,216,1)"]]
 """From no picture of a class to all of them."""
 
 
@@ -69,7 +69,7 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
     names = [each.name for each in results[0].classes]
     places = list(range(len(names)))
     deepest = max(each.exit or 0 for each in results)
-    many = len(results) * len(names) ** 2 > CELLS
+    many = len(results) * len(names) ** 2 > _CELLS
     drawn = [each for each in results if not many or each.exit in (None, deepest)]
     last = len(drawn) - 1
     traces: list[Trace] = []
@@ -86,7 +86,7 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
                 "y": places,
                 "z": [[number / max(sum(row), 1) for number in row] for row in each.matrix],
                 "customdata": [list(row) for row in each.matrix],
-                **{"zmin": 0, "zmax": 1, "colorscale": SHADES, "showscale": False, "xgap": 1, "ygap": 1},
+                **{"zmin": 0, "zmax": 1, "colorscale": _SHADES, "showscale": False, "xgap": 1, "ygap": 1},
                 "visible": at == last,
                 "hovertemplate": "true %{y}, answer %{x}<br>%{customdata} pictures, %{z:.1%} of the class"
                 "<extra></extra>",
@@ -125,7 +125,7 @@ def _mistakes(answers: Answers, chosen: ClassResults) -> Markup:
     if not chosen.mistakes:
         return title + html("missing", "There is none: every picture is answered right.")
     cards = []
-    for each in chosen.mistakes[:SHOWN]:
+    for each in chosen.mistakes[:_SHOWN]:
         (image,) = answers.test[each.picture : each.picture + 1].images
         cards.append((png(image), side(image), picture_name(answers, each.picture), each))
     rows = [(m.file or m.picture, m.label, m.answer, m.confidence, m.exit + 1) for m in chosen.mistakes]

@@ -26,7 +26,7 @@ from ramify.show.report.page import Part, html, page
 from ramify.show.report.plot import Table, Value, downloads
 from ramify.show.words import count, duration, percent, plural
 
-NAMED = 4
+_NAMED = 4
 """Groups that the first sentence names one by one."""
 
 GREY_BARS = "Grey lines: one standard deviation, where there is any."
@@ -65,7 +65,7 @@ def comparison_html(groups: Groups, absent: Sequence[str] = ()) -> str:
     """The page of ``groups``; ``absent`` are names of runs that have not trained for an epoch."""
     title = f"{plural(len(_runs(groups)), 'run')} in {plural(len(groups), 'group')}"
     first: Part[Groups] = Part("groups", "Groups", lambda groups: _groups(groups, absent))
-    return page(title, lead_sentence(groups), [part.section(groups) for part in (first, *PARTS)])
+    return page(title, lead_sentence(groups), [part.section(groups) for part in (first, *_PARTS)])
 
 
 def lead_sentence(groups: Groups) -> str:
@@ -82,7 +82,7 @@ def lead_sentence(groups: Groups) -> str:
     ]
     deviations = any(each.deviation is not None for _, each in known)
     meaning = " (mean ± one standard deviation over the seeds)" if deviations else ""
-    if len(known) <= NAMED:
+    if len(known) <= _NAMED:
         *most, last = [f"{label} {figure}" for label, figure in figures]
         listed = f"{', '.join(most)} and {last}" if most else last
         return f"Test pictures right at the last exit: {listed}{meaning}."
@@ -364,7 +364,7 @@ def _none_grown(groups: Groups) -> str:
 
 
 UNTESTED = "No run has finished; the test pictures are read once, at the end of a run."
-PARTS: tuple[Part[Groups], ...] = (
+_PARTS: tuple[Part[Groups], ...] = (
     Part("exits", "Accuracy of each exit", _exits, _unfinished(UNTESTED)),
     Part("work", "Accuracy against work", _tradeoff, _unfinished(UNTESTED)),
     Part("epochs", "Accuracy by epoch", _epochs, _no_epochs),

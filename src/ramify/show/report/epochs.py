@@ -22,7 +22,7 @@ from ramify.show.report.plot import (
 )
 from ramify.show.words import Change, change_words, duration, percent
 
-LISTED = 12
+_LISTED = 12
 """Changes that are listed at once; of more, the list is folded away."""
 
 
@@ -84,7 +84,7 @@ def _changes(changes: Sequence[Change]) -> Markup:
         return html("prose", "Nothing was grown, widened or pruned in this run.")
     rows = [(change.epoch, change_words(change)) for change in changes]
     table = html("frame", "wide", "What happened", html("table", Table(("before epoch", "change"), rows)))
-    if len(rows) > LISTED:
+    if len(rows) > _LISTED:
         table = html("details", f"{len(rows)} changes", table)
     return html("heading", "What happened") + table
 

@@ -23,7 +23,7 @@ from ramify.show.report.plot import (
 )
 from ramify.show.words import count, percent, short
 
-CLASSES = 40
+_CLASSES = 40
 """Classes that are drawn; the table has all of them."""
 
 
@@ -147,11 +147,11 @@ def leaving(facts: Facts) -> tuple[str, Markup]:
             "Without a calibrated policy: the first exit that is right about each test picture; the last one also "
             "takes what no exit gets right."
         )
-    if len(analysis.by_class) > CLASSES:
-        lead += f" The {CLASSES} classes that leave latest are drawn; the table has all {len(analysis.by_class)}."
+    if len(analysis.by_class) > _CLASSES:
+        lead += f" The {_CLASSES} classes that leave latest are drawn; the table has all {len(analysis.by_class)}."
     # A class without pictures leaves nowhere.
     ordered = sorted(analysis.by_class, key=lambda each: each.macs or 0.0, reverse=True)
-    drawn = ordered[:CLASSES]
+    drawn = ordered[:_CLASSES]
     places = list(range(len(drawn)))
     traces = [
         bars(

@@ -22,7 +22,7 @@ from ramify.show.report.page import html
 from ramify.show.report.plot import Table, data_files, exit_colour
 from ramify.show.words import count, network_words, percent, plural, short
 
-MANY = 12
+_MANY = 12
 """With more cells than this, equal cells in a row are drawn as one bar."""
 
 
@@ -148,7 +148,7 @@ def levels_of(facts: Facts) -> tuple[Level, ...]:
     """Every stage of the network, those that have not grown included."""
     network, summary = facts.network, facts.summary
     plans = network.plans if isinstance(network, Network) else ()
-    joins = sum(len(stage.cells) for stage in plans) > MANY and facts.config.network.kind != "dense"
+    joins = sum(len(stage.cells) for stage in plans) > _MANY and facts.config.network.kind != "dense"
     levels: list[Level] = []
     at = itertools.count()
     for stage in range(len(plans) or len(network.stages)):

@@ -5,7 +5,7 @@ from ramify.run.readback import Measured
 from ramify.run.summary import Summary
 from ramify.show.words import count, percent, plural
 
-NEAR = 0.01
+_NEAR = 0.01
 """Accuracy within which an early exit is said to come near the last one."""
 
 
@@ -62,7 +62,7 @@ def _nearest(summary: Summary) -> str:
     """The first exit that comes near the last one."""
     tops = [each.test.top1 for each in summary.exits if each.test is not None]
     for exit_, (top, each) in enumerate(zip(tops[:-1], summary.exits, strict=False), start=1):
-        if top >= tops[-1] - NEAR:
+        if top >= tops[-1] - _NEAR:
             work = percent(each.macs / summary.exits[-1].macs)
             return f"exit {exit_} alone gets {percent(top)} for {work} of the work"
-    return f"no earlier exit comes within {100 * NEAR:g} point of it"
+    return f"no earlier exit comes within {100 * _NEAR:g} point of it"

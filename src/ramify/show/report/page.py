@@ -32,11 +32,11 @@ class Section:
     body: Markup
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Part(Generic[T]):
+class Part(Generic[_T]):
     """How a section is made of what is known, ``T``.
 
     Attributes:
@@ -47,10 +47,10 @@ class Part(Generic[T]):
 
     anchor: str
     title: str
-    make: Callable[[T], tuple[str, Markup]]
-    lacks: Callable[[T], str] = lambda known: ""
+    make: Callable[[_T], tuple[str, Markup]]
+    lacks: Callable[[_T], str] = lambda known: ""
 
-    def section(self, known: T) -> Section:
+    def section(self, known: _T) -> Section:
         """The section of what is known."""
         why = self.lacks(known)
         lead, body = ("", html("missing", why)) if why else self.make(known)

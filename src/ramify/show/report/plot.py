@@ -19,7 +19,7 @@ Trace = dict[str, object]
 ACCENT, GREY = "#3a6fd8", "#858c96"
 """Colors of middle lightness: both stand out from white and from black, so a plot needs no second set."""
 
-SHADES = ("#d58a00", "#d0603a", "#b5528f", "#8458c2", "#4460d4")
+_SHADES = ("#d58a00", "#d0603a", "#b5528f", "#8458c2", "#4460d4")
 """From the first exit to the last: amber to blue and lighter to darker, which the color-blind can tell apart."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
@@ -78,9 +78,9 @@ def exit_colour(exit_: int, exits: int) -> str:
         >>> exit_colour(0, 4), exit_colour(3, 4)
         ('#d58a00', '#4460d4')
     """
-    place = (len(SHADES) - 1) * (exit_ / (exits - 1) if exits > 1 else 1.0)
-    below = min(int(place), len(SHADES) - 2)
-    pairs = zip(_channels(SHADES[below]), _channels(SHADES[below + 1]), strict=True)
+    place = (len(_SHADES) - 1) * (exit_ / (exits - 1) if exits > 1 else 1.0)
+    below = min(int(place), len(_SHADES) - 2)
+    pairs = zip(_channels(_SHADES[below]), _channels(_SHADES[below + 1]), strict=True)
     return "#" + "".join(f"{round(low + (place - below) * (high - low)):02x}" for low, high in pairs)
 
 

@@ -17,10 +17,10 @@ from ramify.show.report.pictures import heated, png, side
 from ramify.show.report.plot import Table, downloads, exit_colour
 from ramify.show.words import percent, short
 
-SHOWN = 6
+_SHOWN = 6
 """Pictures shown of each kind."""
 
-COLUMNS = 6
+_COLUMNS = 6
 """Exits shown of each picture; of more, those spread evenly from the first to the last."""
 
 LEGEND = (
@@ -106,7 +106,7 @@ def _heat(answers: Answers, chosen: Sequence[int]) -> tuple[Tensor | None, str]:
         return None, f"Where each exit looked is not shown: {error.problems[0]}."
 
 
-def shown_cases(cases: Sequence[Case], most: int = SHOWN) -> tuple[Case, ...]:
+def shown_cases(cases: Sequence[Case], most: int = _SHOWN) -> tuple[Case, ...]:
     """At most ``most`` of ``cases``, in their order: first the first of each class, as one class says little."""
     firsts = {case.label: case for case in reversed(cases)}.values()
     ranked = sorted(cases, key=lambda case: case not in firsts)
@@ -114,15 +114,15 @@ def shown_cases(cases: Sequence[Case], most: int = SHOWN) -> tuple[Case, ...]:
 
 
 def shown_exits(exits: int) -> tuple[int, ...]:
-    """At most :data:`COLUMNS` of ``exits``, from 0, spread evenly with the first and the last.
+    """At most :data:`_COLUMNS` of ``exits``, from 0, spread evenly with the first and the last.
 
     Example:
         >>> shown_exits(3), shown_exits(27)
         ((0, 1, 2), (0, 5, 10, 16, 21, 26))
     """
-    if exits <= COLUMNS:
+    if exits <= _COLUMNS:
         return tuple(range(exits))
-    return tuple(round(i * (exits - 1) / (COLUMNS - 1)) for i in range(COLUMNS))
+    return tuple(round(i * (exits - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS))
 
 
 def _card(answers: Answers, case: Case, looked: Tensor | None) -> dict[str, object]:

@@ -14,7 +14,7 @@ from ramify.show.words import count, percent, plural, short
 ROWS = 8
 """Points of the curve that are shown."""
 
-COLUMNS = 8
+_COLUMNS = 8
 """Exits that have a column each; of more, neighbours share one of :data:`SHARED`."""
 
 SHARED = 6
@@ -23,7 +23,7 @@ SHARED = 6
 CLASSES = 20
 """Classes that are shown."""
 
-NAME = 18
+_NAME = 18
 """Characters of a class's name that are shown."""
 
 
@@ -168,7 +168,7 @@ def confusion_score_table(score: ConfusionScore) -> Table:
 def agreement_table(analysis: Analysis) -> Table:
     """How often two exits answer alike, and how much of what an exit gets right the last exit gets right, too.
 
-    Of more than :data:`COLUMNS` exits, some that are evenly spaced, the last included.
+    Of more than :data:`_COLUMNS` exits, some that are evenly spaced, the last included.
     """
     exits = [group[-1] for group in _groups(len(analysis.macs))]
     rows = [
@@ -197,7 +197,7 @@ def class_table(analysis: Analysis) -> Table:
     if len(rows) > CLASSES:
         half = CLASSES // 2
         rows[half:-half] = [[f"({len(rows) - CLASSES} more)"]]
-    return table(["class", "pictures", "MACs", *_headers(groups)], rows, tight=True, widest=NAME)
+    return table(["class", "pictures", "MACs", *_headers(groups)], rows, tight=True, widest=_NAME)
 
 
 def _latency_head(analysis: Analysis) -> list[str]:
@@ -211,7 +211,7 @@ def _latency(milliseconds: float | None) -> list[str]:
 
 def _groups(exits: int) -> list[range]:
     """The exits of each column: one, or several neighbours."""
-    size = 1 if exits <= COLUMNS else -(-exits // SHARED)
+    size = 1 if exits <= _COLUMNS else -(-exits // SHARED)
     return [range(start, min(start + size, exits)) for start in range(0, exits, size)]
 
 

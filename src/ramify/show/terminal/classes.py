@@ -13,10 +13,10 @@ from ramify.run.classes import ClassFigures, ClassResults
 from ramify.show.terminal.table import table, titled
 from ramify.show.words import count, csv_lines, percent
 
-CLASSES = 40
+_CLASSES = 40
 """Classes that are shown: of more, those with the lowest recall."""
 
-NAME = 18
+_NAME = 18
 """Characters of a class's name that are shown."""
 
 
@@ -57,15 +57,15 @@ def class_tables(results: ClassResults, mistakes: int = 5) -> RenderableType:
 
 def _figures_table(classes: Sequence[ClassFigures]) -> Table:
     shown = classes
-    if len(classes) > CLASSES:
+    if len(classes) > _CLASSES:
         ranked = sorted(classes, key=lambda each: -1.0 if each.recall is None else each.recall)
-        shown = [each for each in ranked if each.count][:CLASSES]
+        shown = [each for each in ranked if each.count][:_CLASSES]
     rows = [
         [each.name, count(each.count), percent(each.accuracy), percent(each.precision), percent(each.recall)]
         for each in shown
     ]
     rows += [[f"({len(classes) - len(shown)} more)"]] if len(shown) < len(classes) else []
-    return table(["class", "pictures", "accuracy", "precision", "recall"], rows, tight=True, widest=NAME)
+    return table(["class", "pictures", "accuracy", "precision", "recall"], rows, tight=True, widest=_NAME)
 
 
 def matrix_table(results: ClassResults) -> RenderableType:
@@ -81,7 +81,7 @@ def matrix_table(results: ClassResults) -> RenderableType:
         ]
         for at, (name, row) in enumerate(zip(names, results.matrix, strict=True))
     ]
-    made = table(["true \\ answer", *(name[:NAME] for name in names)], rows, tight=True, widest=NAME)
+    made = table(["true \\ answer", *(name[:_NAME] for name in names)], rows, tight=True, widest=_NAME)
     return Group(*titled(f"Confusion matrix of {results.title}", made))
 
 

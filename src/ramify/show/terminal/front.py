@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, GREY = "#1f5fa8", "#b9bec6"
-NAMES = {
+_NAMES = {
     "accuracy": "validation accuracy",
     "macs": "average MACs",
     "weights": "weights",
@@ -36,7 +36,7 @@ def figure(name: str, value: float) -> str:
     """A value of an objective as it is written in a table."""
     if name == "accuracy":
         return percent(value)
-    if name in NAMES and name != "latency":
+    if name in _NAMES and name != "latency":
         return short(value)
     return f"{value:.2f} ms" if name == "latency" else f"{value:.4g}"
 
@@ -44,7 +44,7 @@ def figure(name: str, value: float) -> str:
 def front_table(front: Front) -> Table:
     """The best trials, by size, with what they are."""
     objectives = front.space.names
-    columns = ["trial", *(NAMES.get(name, name) for name in objectives), "epochs", "began as", "network"]
+    columns = ["trial", *(_NAMES.get(name, name) for name in objectives), "epochs", "began as", "network"]
     rows = [
         [
             *(str(trial.number), *(figure(name, trial.values[name]) for name in objectives)),
@@ -108,7 +108,7 @@ def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) ->
     total = {key: max(found[name].get(key, 0.0) for name in names) for name in names for key in found[name]}
     most_important = sorted(total, key=lambda key: -total[key])[:most]
     rows = [[key, *(percent(found[name].get(key)) for name in names)] for key in most_important]
-    return table(["what mattered for", *(NAMES.get(name, name) for name in names)], rows)
+    return table(["what mattered for", *(_NAMES.get(name, name) for name in names)], rows)
 
 
 def front_csv(front: Front) -> str:
@@ -179,7 +179,7 @@ def plot_front(front: Front, path: Path) -> None:
 
 
 def _label(name: str) -> str:
-    return NAMES.get(name, name) + (" (%)" if name == "accuracy" else "")
+    return _NAMES.get(name, name) + (" (%)" if name == "accuracy" else "")
 
 
 def _at(trial: Trial, name: str) -> float:
@@ -215,7 +215,7 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
             panel.annotate(
                 number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5
             )
-    if x in NAMES and x != "accuracy":
+    if x in _NAMES and x != "accuracy":
         log_axis(panel, "" if x == "latency" else "short")
     for constraint in front.space.constraints:
         limit = constraint.limit * (100 if constraint.name == "accuracy" else 1)

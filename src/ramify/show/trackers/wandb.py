@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FOLDER = "wandb"
 """Where W&B keeps its files of a run, in the run's folder."""
 
-PATIENCE = 30
+_PATIENCE = 30
 """Seconds that W&B may take to begin."""
 
 
@@ -93,7 +93,7 @@ class WandbLog:
             name.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
         self._changes = []
         # What the terminal shows is ramify's own.
-        quietly = wandb.Settings(console="off", silent=True, init_timeout=PATIENCE)
+        quietly = wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE)
         self._run = wandb.init(
             project=self._project,
             name=event.name,
