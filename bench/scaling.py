@@ -29,7 +29,7 @@ from ramify.config.rules import Config
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.run.device import place
 from ramify.run.evaluate import computing
-from ramify.training.state import lay_out
+from ramify.training.state import to_channels_last
 
 HERE = Path(__file__).parent
 RESULTS, PICTURE = HERE / "results" / "scaling.json", HERE.parent / "docs" / "images" / "scaling.png"
@@ -73,7 +73,7 @@ def prepared(case: Case, kind: str) -> tuple[Callable[[], None], int]:
         input_shape=(3, case.side, case.side),
         classes=10,
     )
-    network = lay_out(ramify.Network(settings, stages=settings.exits, seed=0), torch.device("cpu")).train()
+    network = to_channels_last(ramify.Network(settings, stages=settings.exits, seed=0), torch.device("cpu")).train()
     where = place(Config(network=settings))
     images = torch.rand(case.batch, 3, case.side, case.side).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (case.batch,))

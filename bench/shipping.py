@@ -32,7 +32,7 @@ import ramify
 from ramify.answer.runtime import Floats, Runtime
 from ramify.data.sources import load_pictures
 from ramify.exporting.check import session
-from ramify.exporting.write import export, spread
+from ramify.exporting.write import evenly, export
 from ramify.run.evaluate import to_float
 
 RESULTS = Path(__file__).parent / "results" / "shipping.json"
@@ -61,7 +61,7 @@ def noise(folder: Path) -> Path:
 def test_pictures(run: Path) -> Floats:
     """Some test pictures of a run, float32 ``[N, C, H, W]``."""
     test = load_pictures(ramify.read_config([run / "config.yaml"]).data).test
-    found: Floats = to_float(spread(test, 200).images).contiguous().numpy()
+    found: Floats = to_float(evenly(test, 200).images).contiguous().numpy()
     return found
 
 

@@ -17,10 +17,21 @@ from ramify.nn.exit import EXITS
 from ramify.ops.exits.policy import CRITERIA
 from ramify.ops.pruning.policies import POLICIES
 from ramify.ops.pruning.saliency import SALIENCIES
-from ramify.search.samplers import SAMPLERS as SEARCH_SAMPLERS
+from ramify.search.samplers import SEARCH_SAMPLERS
 from tests.conftest import TINY, CommandLine
 
-REGISTRIES = (CELLS, EXITS, SALIENCIES, POLICIES, CRITERIA, SOURCES, CHANGES, SAMPLERS, SEARCH_SAMPLERS, EXPORTERS)
+REGISTRIES = (
+    CELLS,
+    EXITS,
+    SALIENCIES,
+    POLICIES,
+    CRITERIA,
+    SOURCES,
+    CHANGES,
+    SAMPLERS,
+    SEARCH_SAMPLERS,
+    EXPORTERS,
+)
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text().partition("## Adding things")[2]
 ENTRIES = re.findall(r"\*\*([\w ]+)\*\*.*?```python\n(.*?)```\n\n    ramify ([^\n]+)\n", GUIDE, flags=re.DOTALL)
 

@@ -14,7 +14,7 @@ from ramify.config.rules import Config
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.device import place
 from ramify.shortage import refusal, refusals_in_words, usable_threads
-from ramify.training.feeding import Fed
+from ramify.training.feeding import Batch
 from ramify.training.preflight import needs_what_is_there, unread
 from ramify.training.regrowing import Moves
 from ramify.training.step import Step
@@ -90,7 +90,7 @@ def test_memory_that_ends_in_mid_training_is_told_and_the_checkpoint_stays(
 ) -> None:
     taken, take = 0, Step.take
 
-    def full(step: Step, fed: Fed, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
+    def full(step: Step, fed: Batch, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
         nonlocal taken
         taken += 1
         if taken == 5:  # in the second epoch of three steps

@@ -116,14 +116,14 @@ class LossRule:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GrowthVerdict:
     """What is to happen before the next epoch, and the figures that say so."""
 
     action: Literal["wait", "grow", "stop"]
     reason: str
 
 
-def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRule) -> Verdict:
+def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRule) -> GrowthVerdict:
     """Whether to grow before the next epoch, or never again.
 
     The epochs since the last growth are looked at. The validation loss *stalls* when for ``patience`` epochs it has
@@ -151,11 +151,11 @@ def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRu
     """
     coming = len(losses) + 1
     if coming > rule.until:
-        return Verdict("stop", f"after epoch {rule.until} the network does not grow any more")
+        return GrowthVerdict("stop", f"after epoch {rule.until} the network does not grow any more")
     first = growths[-1] if growths else 1
     since = losses[first - 1 :]
     if len(since) < rule.min_epochs:
-        return Verdict("wait", f"{len(since)} epochs since the last growth")
+        return GrowthVerdict("wait", f"{len(since)} epochs since the last growth")
     counted, at = since[0], first
     for epoch, loss in enumerate(since[1:], start=first + 1):
         if loss < (1 - rule.min_improvement) * counted:
@@ -167,13 +167,15 @@ def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRu
     elif rule.max_epochs is not None and len(since) >= rule.max_epochs:
         reason = f"{len(since)} epochs have passed since the last growth"
     else:
-        return Verdict("wait", f"the loss {counted:.3g} of epoch {at} is {stale} epochs old")
+        return GrowthVerdict("wait", f"the loss {counted:.3g} of epoch {at} is {stale} epochs old")
     if growths:
         before = min(losses[(growths[-2] if len(growths) > 1 else 1) - 1 : first - 1])
         best = min(since)
         if best >= (1 - rule.min_improvement) * before:
-            return Verdict("stop", f"growth no longer pays: loss {before:.3g} before the last growth, {best:.3g} since")
-    return Verdict("grow", reason)
+            return GrowthVerdict(
+                "stop", f"growth no longer pays: loss {before:.3g} before the last growth, {best:.3g} since"
+            )
+    return GrowthVerdict("grow", reason)
 
 
 TAU_START = 0.01

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from ramify.answer.card import (
     CARD,
-    FORMAT,
+    CARD_FORMAT,
     ExportCard,
     ExportedExit,
+    ExportedFiles,
     ExportedPolicy,
-    Files,
     Precision,
     Quantization,
     card_text,
@@ -50,7 +50,7 @@ def cards(draw: st.DrawFn) -> ExportCard:
     precisions: list[Precision] = ["float32", "int8"]
     precision = draw(st.sampled_from(precisions))
     return ExportCard(
-        format=FORMAT,
+        format=CARD_FORMAT,
         ramify="0.1.0",
         name=draw(names),
         shape="folder",
@@ -62,7 +62,7 @@ def cards(draw: st.DrawFn) -> ExportCard:
         classes=tuple(draw(st.lists(names, min_size=2, max_size=5))),
         exits=tuple(exits),
         policy=policy,
-        files=Files("all_exits.onnx", "early_exit.onnx", tuple(f"stages/{at}.onnx" for at in range(count))),
+        files=ExportedFiles("all_exits.onnx", "early_exit.onnx", tuple(f"stages/{at}.onnx" for at in range(count))),
         epoch=draw(st.integers(0, 1000)),
         opset=20,
         quantization=Quantization(512, 359, draw(of_exits), draw(of_exits)) if precision == "int8" else None,
@@ -139,7 +139,7 @@ def test_a_folder_without_a_card_and_other_files_are_refused(tmp_path: Path) -> 
 
 GOOD = card_text(
     ExportCard(
-        format=FORMAT,
+        format=CARD_FORMAT,
         ramify="0",
         name="demo",
         shape="folder",
@@ -151,7 +151,7 @@ GOOD = card_text(
         classes=("0", "1"),
         exits=(ExportedExit(1, 10, 1, None, 0.5), ExportedExit(2, 20, 2, None, 0.5)),
         policy=ExportedPolicy((0.9,), "margin", None, calibrated=False, told="policy", certificate=None),
-        files=Files("all_exits.onnx", "early_exit.onnx", ("stages/0.onnx", "stages/1.onnx")),
+        files=ExportedFiles("all_exits.onnx", "early_exit.onnx", ("stages/0.onnx", "stages/1.onnx")),
         epoch=1,
     )
 )

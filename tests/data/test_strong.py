@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ramify.data.strong import CHANGES, changed, strong
+from ramify.data.strong import STRONG_CHANGES, changed, strong
 
 DIRECTED = {"shear_x", "shear_y", "shift_x", "shift_y", "turn", "brightness", "contrast", "colour", "sharpness"}
 
@@ -21,7 +21,7 @@ def pictures(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def one(images: torch.Tensor, name: str, strength: float, sign: int = 1) -> torch.Tensor:
     count = len(images)
-    what = torch.full((count,), CHANGES.index(name))
+    what = torch.full((count,), STRONG_CHANGES.index(name))
     return changed(images, what, torch.full((count,), strength), torch.full((count,), sign))
 
 
@@ -46,7 +46,7 @@ def test_a_picture_does_not_depend_on_its_neighbours() -> None:
     together = changed(images[:14], what, strength, sign)
     for i in range(14):
         alone = changed(images[i : i + 1], what[i : i + 1], strength[i : i + 1], sign[i : i + 1])
-        assert torch.equal(alone[0], together[i]), CHANGES[i]
+        assert torch.equal(alone[0], together[i]), STRONG_CHANGES[i]
 
 
 @pytest.mark.parametrize("name", sorted(DIRECTED | {"posterise", "nothing"}))
@@ -55,7 +55,7 @@ def test_no_strength_is_no_change(name: str) -> None:
     assert torch.equal(one(images, name, 0.0), images)
 
 
-@pytest.mark.parametrize("name", [name for name in CHANGES if name != "nothing"])
+@pytest.mark.parametrize("name", [name for name in STRONG_CHANGES if name != "nothing"])
 def test_each_change_changes_and_both_directions_differ(name: str) -> None:
     images = pictures(5, 3, 16, 16) // 2 + 40
     found = one(images, name, 0.9)
@@ -65,7 +65,7 @@ def test_each_change_changes_and_both_directions_differ(name: str) -> None:
 
 def test_every_change_is_drawn_as_often() -> None:
     """Pictures on which each kind of change leaves another trace are not needed: the draw itself is counted."""
-    drawn = torch.randint(len(CHANGES), (14_000,), generator=seeded(0)).bincount(minlength=14)
+    drawn = torch.randint(len(STRONG_CHANGES), (14_000,), generator=seeded(0)).bincount(minlength=14)
     assert drawn.min() > 850
     same = strong(pictures(1, 3, 16, 16).expand(700, -1, -1, -1), seeded(3)) == pictures(1, 3, 16, 16)
     share = float(same.flatten(1).all(dim=1).double().mean())

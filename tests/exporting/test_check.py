@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ramify.config.rules import NetworkConfig
 from ramify.errors import RunError
-from ramify.exporting.check import ALONE, TOLERANCE, accuracies, check_early, compare_logits, logits_of
+from ramify.exporting.check import SINGLES, TOLERANCE, accuracies, check_early, compare_logits, logits_of
 from ramify.nn.network import Network
 from ramify.ops.exits.policy import Policy
 
@@ -34,10 +34,10 @@ def test_the_network_is_equal_to_itself(network: Network, pictures: Tensor) -> N
     logits = logits_of(network, pictures)
     assert compare_logits("it", logits.clone(), logits) == 0
     found = check_early("it", lambda images: run(network, images), pictures, logits, POLICY, network)
-    left = network.predict(pictures[:ALONE], POLICY).exits
-    assert (found.pictures, found.alone, found.ties, found.difference) == (100, ALONE, 0, 0)
-    assert found.executed == (ALONE, int((left > 0).sum()), int((left > 0).sum()))
-    assert 0 < found.executed[1] < ALONE
+    left = network.predict(pictures[:SINGLES], POLICY).exits
+    assert (found.pictures, found.alone, found.ties, found.difference) == (100, SINGLES, 0, 0)
+    assert found.executed == (SINGLES, int((left > 0).sum()), int((left > 0).sum()))
+    assert 0 < found.executed[1] < SINGLES
 
 
 def test_logits_that_differ_are_refused(network: Network, pictures: Tensor) -> None:

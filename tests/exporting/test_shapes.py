@@ -5,7 +5,7 @@ import torch
 
 from ramify.exporting.check import Staged, compare_logits, logits_of, runner
 from ramify.exporting.graphs import EarlyExit, OneStage, plain
-from ramify.exporting.join import join
+from ramify.exporting.join import join_stages
 from ramify.exporting.onnx import to_stages
 from ramify.exporting.quantize import quantize_stages
 from ramify.ops.exits.policy import Policy
@@ -41,7 +41,7 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
     policy = Policy(thresholds=tuple(middle.tolist()))
     ready = plain(network)
     raw = to_stages(ready, images.shape[1:])
-    graphs = join(raw, policy)
+    graphs = join_stages(raw, policy)
     contents = [stage.SerializeToString() for stage in raw]
     all_exits = runner(graphs.all_exits.SerializeToString())
     compare_logits("all exits", logits_of(lambda given: all_exits(given)[0], images), wanted)
@@ -54,7 +54,7 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
         assert torch.equal(classes, expected.classes)
         assert torch.equal(exits, expected.exits)
     quantized = quantize_stages(raw, images)
-    whole = join(quantized, policy)
+    whole = join_stages(quantized, policy)
     small = logits_of(Staged([stage.SerializeToString() for stage in quantized]), images)
     int8 = runner(whole.all_exits.SerializeToString())
     compare_logits("int8", logits_of(lambda given: int8(given)[0], images), small)

@@ -16,7 +16,7 @@ from ramify.data.pictures import Part
 from ramify.errors import RunError
 from ramify.exporting import check
 from ramify.exporting.graphs import plain
-from ramify.exporting.write import Export, export, spread
+from ramify.exporting.write import Export, evenly, export
 from ramify.ops.exits.policy import follow
 from ramify.run.saved import load, load_policy
 from ramify.training.run import train
@@ -138,8 +138,8 @@ def test_a_missing_package_is_told_in_a_sentence(
 
 def test_pictures_are_taken_at_even_distances() -> None:
     part = Part(torch.zeros(1000, 1, 1, 1), torch.arange(1000))
-    assert spread(part, 500).labels.diff().unique().tolist() in ([2], [2, 3])
-    assert spread(part[:3], 500).labels.tolist() == [0, 1, 2]
+    assert evenly(part, 500).labels.diff().unique().tolist() in ([2], [2, 3])
+    assert evenly(part[:3], 500).labels.tolist() == [0, 1, 2]
 
 
 def test_a_damaged_card_is_told_where_the_folder_is_used(ramify: CommandLine, exported: Export, png: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from ramify.config.rules import NetworkConfig, describe
-from ramify.nn.exit import EXITS, HIDDEN, ONE_PIXEL, GlobalHead, Grid, PooledHead, hidden_channels
+from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, GlobalHead, Grid, PooledHead, hidden_channels
 
 
 def test_the_keys_offer_every_exit() -> None:
@@ -31,7 +31,7 @@ def test_an_exit_reads_each_place_of_its_grid_in_each_channel(name: str, grid: G
     if name in ONE_PIXEL:
         own = {
             "global": 5 * 7 + 7 + 1,
-            "conv": 5 * HIDDEN + 2 * HIDDEN + HIDDEN * 7 + 7 + 1,
+            "conv": 5 * HIDDEN_CHANNELS + 2 * HIDDEN_CHANNELS + HIDDEN_CHANNELS * 7 + 7 + 1,
             "both": 2 * 5 * 7 + 7,
             "scaled": 5 * 7 + 7,
         }

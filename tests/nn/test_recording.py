@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ramify.nn.recording import Operation, Recorder, flat, run
+from ramify.nn.recording import Operation, OperationRecorder, flat_tensors, run
 
 
 def recorded(compute: nn.Module, *given: Tensor) -> list[Operation]:
     found: list[Operation] = []
-    with torch.inference_mode(), Recorder(found.append):
+    with torch.inference_mode(), OperationRecorder(found.append):
         compute(*given)
     return found
 
@@ -28,7 +28,7 @@ def test_arguments_are_found_by_name_wherever_they_were_given() -> None:
     (operation,) = recorded(layer, torch.rand(1, 2, 5, 5))
     assert operation.tensor("weight") is layer.weight
     assert operation.number("groups") == 2
-    assert list(flat(operation.argument("bias"))) == [layer.bias]
+    assert list(flat_tensors(operation.argument("bias"))) == [layer.bias]
     assert operation.argument("dilation") == [1, 1]  # by default
     assert operation.argument("nothing of that name") is None
     assert len(operation.tensors) == 3
@@ -53,7 +53,7 @@ def test_outputs_are_those_of_the_function_that_computes_them() -> None:
         return -output if operation.name == "relu" and isinstance(output, Tensor) else output
 
     found: list[Operation] = []
-    with torch.inference_mode(), Recorder(found.append, compute):
+    with torch.inference_mode(), OperationRecorder(found.append, compute):
         value = F.relu(torch.tensor([1.0, -1.0])) + 1
     assert value.tolist() == [0, 1]
     assert [operation.name for operation in found][-2:] == ["relu", "add"]

@@ -19,7 +19,7 @@ import torch
 from ramify.config.read import read_config
 from ramify.errors import ConfigError
 from ramify.nn.network import Network
-from ramify.run.distributed import ALONE, checksum, together
+from ramify.run.distributed import ALONE, shared_checksum, together
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
@@ -191,10 +191,10 @@ def test_alone_nothing_is_shared() -> None:
 
 def test_a_checksum_sees_every_bit() -> None:
     module = torch.nn.BatchNorm2d(3)
-    before = checksum(module)
-    assert checksum(module) == before
+    before = shared_checksum(module)
+    assert shared_checksum(module) == before
     module.running_mean[1] = 1e-30  # type: ignore[index]
-    assert checksum(module) != before
+    assert shared_checksum(module) != before
 
 
 def test_the_processes_are_compared_after_every_change_and_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

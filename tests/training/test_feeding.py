@@ -9,7 +9,7 @@ from ramify.data.augment import augment
 from ramify.data.pictures import Part
 from ramify.run.evaluate import to_float
 from ramify.seeds import generator
-from ramify.training.feeding import Fed, Feeder
+from ramify.training.feeding import Batch, Feeder
 
 ALL = slice(None)
 MEAN = torch.tensor([0.2, 0.4, 0.6])
@@ -27,7 +27,7 @@ def batch(count: int = 10) -> Part:
     return Part(images, torch.randint(4, (count,), generator=draw))
 
 
-def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -> Fed:
+def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -> Batch:
     return Feeder(chosen, epoch, MEAN, batch(), [torch.arange(10)]).feed(mine, share)
 
 
@@ -80,12 +80,12 @@ def test_batches_changed_together_are_those_changed_one_by_one(
 ) -> None:
     dealt = torch.randperm(30, generator=torch.Generator().manual_seed(1)).split(8)
 
-    def batches() -> list[Fed]:
+    def batches() -> list[Batch]:
         feeder = Feeder(config(*overrides), 3, MEAN, batch(30), dealt)
         return [feeder.feed(ALL, 0.5) for _ in dealt]
 
     alone = batches()
-    monkeypatch.setattr("ramify.training.feeding.helping", lambda device: 3)
+    monkeypatch.setattr("ramify.training.feeding.batches_per_call", lambda device: 3)
     for one, other, index in zip(alone, batches(), dealt, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.targets, other.targets)

@@ -17,7 +17,7 @@ from ramify.run.events import Event, StepDone
 from ramify.training.distillation import Guidance
 from ramify.training.prepare import prepare
 from ramify.training.run import train
-from ramify.training.state import begin, lay_out
+from ramify.training.state import begin, to_channels_last
 from ramify.training.step import Step, records
 from tests.conftest import tiny
 
@@ -47,7 +47,7 @@ def kernels_of_a_step(kind: str, cells: int) -> Counter[str]:
     """Forward and backward of a whole network in bfloat16, as a run computes them."""
     structure = tuple(int(i % 2 == 1) for i in range(cells))
     config = NetworkConfig(kind=kind, structure=structure, channels=4, input_shape=(3, 16, 16), classes=5)
-    network = lay_out(Network(config, stages=config.exits), torch.device("cpu")).train()
+    network = to_channels_last(Network(config, stages=config.exits), torch.device("cpu")).train()
     images = torch.rand(8, 3, 16, 16).contiguous(memory_format=torch.channels_last)
     kernels = Kernels()
     with kernels:

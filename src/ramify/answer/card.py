@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KEY = "ramify"
 """The name of the card in the metadata of an ONNX file."""
 
-FORMAT = 2
+CARD_FORMAT = 2
 """Version of the card; a reader refuses those of a later one, and of an earlier one, whose graphs decide nothing."""
 
 CARD = "ramify.json"
@@ -95,7 +95,7 @@ class ExportedPolicy:
 
 
 @dataclass(frozen=True)
-class Files:
+class ExportedFiles:
     """The files of the folder, relative to it; ``stages`` is empty where there are none."""
 
     all_exits: str
@@ -153,7 +153,7 @@ class ExportCard:
     classes: tuple[str, ...]
     exits: tuple[ExportedExit, ...]
     policy: ExportedPolicy
-    files: Files
+    files: ExportedFiles
     epoch: int
     opset: int | None = None
     quantization: Quantization | None = None
@@ -222,11 +222,11 @@ def parse_card(text: str | bytes, where: str) -> ExportCard:
     if "format" not in document:
         raise CheckpointError(f"{where}: is damaged (format is missing); {whole}")
     version = document["format"]
-    if type(version) is not int or version > FORMAT:
+    if type(version) is not int or version > CARD_FORMAT:
         got = f"{where}: got format {version!r:.40}"
-        raise CheckpointError(f"{got}; accepted: up to {FORMAT}; upgrade ramify to read it")
-    if version < FORMAT:
-        raise CheckpointError(f"{where}: got format {version}; accepted: {FORMAT}; export the network again")
+        raise CheckpointError(f"{got}; accepted: up to {CARD_FORMAT}; upgrade ramify to read it")
+    if version < CARD_FORMAT:
+        raise CheckpointError(f"{where}: got format {version}; accepted: {CARD_FORMAT}; export the network again")
     try:
         card = decoded(ExportCard, check_seal(document, where), "")
         _check(card)

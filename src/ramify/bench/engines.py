@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from ramify.answer.card import (
     CARD,
-    FORMAT,
+    CARD_FORMAT,
     ExportCard,
     ExportedExit,
-    Files,
+    ExportedFiles,
     Precision,
     card_text,
     exported_policy,
@@ -117,7 +117,7 @@ def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
 
 
 @dataclass(frozen=True)
-class Subject:
+class BenchSubject:
     """What is measured: a saved network and the policy that it answers by, or an exported folder.
 
     Attributes:
@@ -141,7 +141,7 @@ class Subject:
     threshold: float | None = None
 
 
-def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: float | None) -> Subject:
+def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: float | None) -> BenchSubject:
     """The network called ``name_or_folder``; arguments and errors as :func:`ramify.answer.answerer.answerer`."""
     folder = Path(name_or_folder)
     if is_exported(folder):
@@ -149,12 +149,12 @@ def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: fl
         known = runtime.card
         macs = tuple(each.macs for each in known.exits)
         engines = ("int8",) if known.precision == "int8" else ("onnx",)
-        return Subject(known.name, known.input_shape, macs, runtime.told, None, folder, engines, threshold)
+        return BenchSubject(known.name, known.input_shape, macs, runtime.told, None, folder, engines, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
     macs = tuple(each.macs for each in cost(network))
-    return Subject(folder.resolve().name, card.network.input_shape, macs, chosen.told, (network, chosen.policy))
+    return BenchSubject(folder.resolve().name, card.network.input_shape, macs, chosen.told, (network, chosen.policy))
 
 
 Openers = Mapping[str, Callable[[int], Engine]]
@@ -162,7 +162,9 @@ Openers = Mapping[str, Callable[[int], Engine]]
 
 
 @contextmanager
-def prepare(subject: Subject, names: Sequence[str], calibration: Tensor) -> Iterator[tuple[Openers, dict[str, str]]]:
+def prepare(
+    subject: BenchSubject, names: Sequence[str], calibration: Tensor
+) -> Iterator[tuple[Openers, dict[str, str]]]:
     """Make ready the engines called ``names``: openers, and why the others are left out, as their packages are missing.
 
     Args:
@@ -243,7 +245,7 @@ def compiling() -> Iterator[None]:
         yield
 
 
-def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
+def _exports(subject: BenchSubject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
     """The folders of the exported networks of the engines in ``names`` that compute one."""
     wanted = [name for name in names if name in ("onnx", "int8")]
     if subject.folder is not None:
@@ -257,7 +259,7 @@ def _exports(subject: Subject, names: Sequence[str], calibration: Tensor, folder
     return {name: folder / name for name in wanted}
 
 
-def write_stages(folder: Path, subject: Subject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
+def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
     """Write what :class:`ramify.answer.runtime.Runtime` reads: the stages with the policy in them, and their card."""
     assert subject.network is not None
     network, policy = subject.network
@@ -266,7 +268,7 @@ def write_stages(folder: Path, subject: Subject, stages: "Sequence[ModelProto]",
     for file, graph in zip(files, graphs, strict=True):
         write_atomic(folder / file, graph.SerializeToString())
     card = ExportCard(
-        format=FORMAT,
+        format=CARD_FORMAT,
         ramify=__version__,
         name=subject.name,
         shape="folder",
@@ -278,13 +280,13 @@ def write_stages(folder: Path, subject: Subject, stages: "Sequence[ModelProto]",
         classes=tuple(map(str, range(network.classes))),
         exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
         policy=exported_policy(policy, calibrated=False, told=subject.told),
-        files=Files("", "", files),
+        files=ExportedFiles("", "", files),
         epoch=0,
     )
     write_atomic(folder / CARD, card_text(card).encode())
 
 
-def _what_is_missing(name: str, subject: Subject) -> str | None:
+def _what_is_missing(name: str, subject: BenchSubject) -> str | None:
     """Why an engine cannot be made ready here, as far as that shows without trying; None: it can."""
     needed: tuple[str, ...] = ()
     if name in ("onnx", "int8"):

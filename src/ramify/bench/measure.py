@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ramify.answer.samples import pictures_at_hand
-from ramify.bench.engines import ENGINES, Engine, Found, Subject, compiling, find_subject, open_engines, prepare
+from ramify.bench.engines import ENGINES, BenchSubject, Engine, Found, compiling, find_subject, open_engines, prepare
 from ramify.errors import InputError
 from ramify.exporting.quantize import CALIBRATION
 from ramify.run.evaluate import to_float
@@ -246,7 +246,7 @@ def _check(
         raise InputError(*problems)
 
 
-def _engines_of(subject: Subject, asked: Sequence[str] | None) -> tuple[str, ...]:
+def _engines_of(subject: BenchSubject, asked: Sequence[str] | None) -> tuple[str, ...]:
     """Those that are to take part, in the order of :data:`ENGINES`."""
     if asked is None:
         return subject.engines
@@ -259,7 +259,7 @@ def _engines_of(subject: Subject, asked: Sequence[str] | None) -> tuple[str, ...
     return tuple(name for name in ENGINES if name in asked)
 
 
-def _pictures(name: str, runs_dir: str | Path, subject: Subject) -> tuple[Tensor, Tensor, str, bool]:
+def _pictures(name: str, runs_dir: str | Path, subject: BenchSubject) -> tuple[Tensor, Tensor, str, bool]:
     """Pictures to answer, pictures to calibrate int8 with, which they are, and whether they are real."""
     run = run_behind(name, runs_dir)
     found = None if run is None else pictures_at_hand(run, subject.input_shape)

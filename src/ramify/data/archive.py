@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, REPLACED, SNIFFED, Entry, Limits, Listing, too_large
+from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, REPLACED, SNIFFED, Entry, Listing, SourceLimits, too_large
 from ramify.data.names import is_hidden, shown
 from ramify.errors import DataError
 
@@ -39,7 +39,7 @@ _DAMAGE = (
 )
 
 
-def list_archive(path: Path, limits: Limits, wanted: Callable[[str], bool] | None = None) -> Listing:
+def list_archive(path: Path, limits: SourceLimits, wanted: Callable[[str], bool] | None = None) -> Listing:
     """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip; what kind of archive it is shows in its content.
 
     Of several members of one name the last counts, as when they are unpacked; a hard link is the file that it stands
@@ -83,7 +83,9 @@ def read_archive(path: Path, wanted: Container[int]) -> Iterator[tuple[int, byte
                     yield number, content.read()
 
 
-def members(path: Path, wanted: Callable[[str], bool], limits: Limits | None = None) -> Iterator[tuple[str, bytes]]:
+def members(
+    path: Path, wanted: Callable[[str], bool], limits: SourceLimits | None = None
+) -> Iterator[tuple[str, bytes]]:
     """The name and content of each regular file whose name is ``wanted``, as they come: for the known data sets.
 
     Hidden files are passed over.
@@ -93,14 +95,14 @@ def members(path: Path, wanted: Callable[[str], bool], limits: Limits | None = N
     """
     names = {
         entry.place: entry.name
-        for entry in list_archive(path, limits or Limits(), wanted).entries.values()
+        for entry in list_archive(path, limits or SourceLimits(), wanted).entries.values()
         if isinstance(entry.place, int)
     }
     for number, content in read_archive(path, names):
         yield names[number], content
 
 
-def _check_directory(path: Path, limits: Limits) -> None:
+def _check_directory(path: Path, limits: SourceLimits) -> None:
     """Refuse a zip with too many members before :mod:`zipfile` makes an object of each."""
     try:
         with path.open("rb") as file:

@@ -24,7 +24,7 @@ SMALLEST_SIDE = 8
 # What a file holds is told by its content, and Pillow knows formats that start other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
-Size = tuple[int, int]
+PictureSize = tuple[int, int]
 Pixels = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.float64] | npt.NDArray[np.int32] | npt.NDArray[np.uint16]
 Color = tuple[int, int, int]
@@ -70,7 +70,7 @@ class Reading:
         max_pixels: of one picture.
     """
 
-    size: Size | None = None
+    size: PictureSize | None = None
     background: Color = WHITE
     range: tuple[float, float] | None = None
     max_pixels: int = 89_000_000
@@ -100,7 +100,7 @@ class Decoded:
     odd: str = ""
 
 
-def decode(content: bytes, name: str, size: Size | None = None, reading: Reading | None = None) -> Pixels:
+def decode(content: bytes, name: str, size: PictureSize | None = None, reading: Reading | None = None) -> Pixels:
     """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, turned upright as its EXIF data say.
 
     Transparent pictures are laid on the background, and of an animation the first frame counts. Pictures of 16 or 32

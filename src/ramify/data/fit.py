@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from ramify.data.decode import Size
+from ramify.data.decode import PictureSize
 from ramify.data.pictures import Part, PictureSet
 from ramify.data.recolor import by_chunks
 from ramify.data.recolor import recolour as recolour
@@ -36,7 +36,7 @@ def fit(part: Part, shape: tuple[int, int, int]) -> Part:
     return Part(resize(recolour(part.images, shape[0]), shape[1:]), part.labels, part.ids)
 
 
-def resize(images: torch.Tensor, size: Size) -> torch.Tensor:
+def resize(images: torch.Tensor, size: PictureSize) -> torch.Tensor:
     """uint8 ``[N, C, h, w]`` scaled to cover ``size`` (H, W) and cropped to it at the centre."""
     if tuple(images.shape[2:]) == size:
         return images

@@ -13,11 +13,11 @@ import torch
 from ramify.config.rules import DataConfig
 from ramify.data.archive import list_archive, members, read_archive
 from ramify.data.cache import cached, digest, pixel_file
-from ramify.data.decode import File, Reading, Size, content_digest, decoding
+from ramify.data.decode import File, PictureSize, Reading, content_digest, decoding
 from ramify.data.fetch import Progress
 from ramify.data.gather import Gathered, Gatherer, check_sizes, oddities
 from ramify.data.layout import Layout, arrange
-from ramify.data.listing import BROKEN, Limits, Listing, Skipped, list_folder
+from ramify.data.listing import BROKEN, Listing, Skipped, SourceLimits, list_folder
 from ramify.data.pictures import Files, Part, PictureSet
 from ramify.data.store import Rows, Store
 from ramify.data.table import arrange_table, read_table
@@ -25,7 +25,7 @@ from ramify.errors import DataError
 
 
 def load_path(
-    path: Path, size: Size | None = None, config: DataConfig | None = None, progress: Progress | None = None
+    path: Path, size: PictureSize | None = None, config: DataConfig | None = None, progress: Progress | None = None
 ) -> PictureSet:
     """The pictures of an image folder, or of a .tar, .tar.gz, .tgz, .tar.xz or .zip of one, through the cache.
 
@@ -73,9 +73,11 @@ def load_path(
     return cached(identity, state, build)
 
 
-def limits_of(config: DataConfig) -> Limits:
+def limits_of(config: DataConfig) -> SourceLimits:
     """What a source may hold."""
-    return Limits(config.max_pixels, config.max_file_mb, config.max_archive_gb, config.max_depth, config.max_entries)
+    return SourceLimits(
+        config.max_pixels, config.max_file_mb, config.max_archive_gb, config.max_depth, config.max_entries
+    )
 
 
 def reading_of(config: DataConfig) -> Reading:

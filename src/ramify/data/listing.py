@@ -36,7 +36,7 @@ SNIFFED = 32
 
 
 @dataclass(frozen=True)
-class Limits:
+class SourceLimits:
     """What a source may hold; the keys of the section ``data`` of the same names.
 
     Attributes:
@@ -90,7 +90,7 @@ class Listing:
     """
 
     where: str
-    limits: Limits
+    limits: SourceLimits
     wanted: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -202,7 +202,7 @@ def reads_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def list_folder(root: Path, limits: Limits) -> Listing:
+def list_folder(root: Path, limits: SourceLimits) -> Listing:
     """Everything below ``root``.
 
     Links are followed, as people link classes together; a folder inside itself is not entered again.
@@ -242,7 +242,7 @@ def list_folder(root: Path, limits: Limits) -> Listing:
     return found
 
 
-def too_large(name: str, size: int, limits: Limits) -> DataError:
+def too_large(name: str, size: int, limits: SourceLimits) -> DataError:
     """The sentence for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ramify.data.decode import Size
+from ramify.data.decode import PictureSize
 
 MARGIN = 1.15
 """How much larger than the network's size photographs are kept."""
@@ -53,7 +53,7 @@ def draw_photo(count: int, mirror: bool, generator: torch.Generator) -> PhotoCha
     return PhotoChanges(drawn[:7], (drawn[7] < 0.5) & mirror)
 
 
-def larger(size: Size) -> Size:
+def larger(size: PictureSize) -> PictureSize:
     """Height and width at which pictures of ``size`` are kept for their crops.
 
     Example:
@@ -63,7 +63,7 @@ def larger(size: Size) -> Size:
     return math.ceil(MARGIN * size[0]), math.ceil(MARGIN * size[1])
 
 
-def photo(images: Tensor, size: Size, changes: PhotoChanges) -> Tensor:
+def photo(images: Tensor, size: PictureSize, changes: PhotoChanges) -> Tensor:
     """Crop, scale, mirror and color each picture of a batch by its own numbers.
 
     Args:

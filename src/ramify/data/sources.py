@@ -8,7 +8,7 @@ import torch
 
 from ramify.config.rules import DataConfig
 from ramify.data.cache import cache_folder, cached, digest
-from ramify.data.decode import Size, content_digest
+from ramify.data.decode import PictureSize, content_digest
 from ramify.data.digits import load_digits
 from ramify.data.fetch import FILES, Progress, RemoteFile, fetch
 from ramify.data.fit import fit_set
@@ -78,7 +78,7 @@ def load_source(
     files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
 ) -> PictureSet:
     """All pictures of ``config.source``, in the parts that the source itself has; else as :func:`load_pictures`."""
-    size: Size | None = (config.size, config.size) if isinstance(config.size, int) else config.size
+    size: PictureSize | None = (config.size, config.size) if isinstance(config.size, int) else config.size
     if shape is not None:
         size = shape[1:]
     if config.source in SOURCES:
@@ -96,7 +96,7 @@ def load_source(
 
 
 def _load_named(
-    name: str, size: Size | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
+    name: str, size: PictureSize | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
 ) -> PictureSet:
     def build() -> PictureSet:
         # Sets share file names, so each has a folder of its own.

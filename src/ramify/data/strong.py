@@ -26,7 +26,7 @@ FACTOR = 2**8
 
 _MOVES = ("shear_x", "shear_y", "shift_x", "shift_y", "turn")
 _CURVES = ("brightness", "contrast", "posterise", "solarise", "autocontrast", "equalise")
-CHANGES = ("nothing", *_MOVES, *_CURVES, "colour", "sharpness")
+STRONG_CHANGES = ("nothing", *_MOVES, *_CURVES, "colour", "sharpness")
 """What may happen to a picture."""
 
 
@@ -50,7 +50,7 @@ def strong(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def draw_strong(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`changed` is told of ``count`` pictures, drawn on the CPU."""
-    what = torch.randint(len(CHANGES), (count,), generator=generator)
+    what = torch.randint(len(STRONG_CHANGES), (count,), generator=generator)
     strength = torch.rand(count, generator=generator)
     sign = torch.randint(2, (count,), generator=generator) * 2 - 1
     return what, strength, sign
@@ -68,7 +68,8 @@ def strong_batches(images: Tensor, sizes: Sequence[int], generator: torch.Genera
 
 
 def changed(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """Change each picture as told: ``what`` is an index into :data:`CHANGES`, ``strength`` in [0, 1], ``sign`` +-1.
+    """Change each picture as told: ``what`` is an index into :data:`STRONG_CHANGES`, ``strength`` in [0, 1], ``sign``
+    +-1.
 
     All three are ``[B]`` on the CPU. Changes without a direction pass over ``sign``, autocontrast and equalise over
     ``strength`` too.
@@ -81,7 +82,7 @@ def changed(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Ten
         (("sharpness",), _sharpened),
     )
     for names, change in families:
-        first = CHANGES.index(names[0])
+        first = STRONG_CHANGES.index(names[0])
         chosen = ((what >= first) & (what < first + len(names))).nonzero()[:, 0]
         if len(chosen):
             there = chosen.to(images.device, non_blocking=True)
@@ -96,7 +97,7 @@ def _moved(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Tens
     amount = (strength * sign).double()
 
     def where(name: str, value: Tensor) -> Tensor:
-        return torch.where(what == CHANGES.index(name), value, 0.0)
+        return torch.where(what == STRONG_CHANGES.index(name), value, 0.0)
 
     angle = where("turn", amount * TURN)
     # From the centre of the picture, in units of half a pixel.
@@ -149,7 +150,7 @@ def _curved(images: Tensor, what: Tensor, strength: Tensor, sign: Tensor) -> Ten
 
     def put(name: str, make: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
         """Set the curves of the pictures that get this change, from their values, strengths and factors."""
-        chosen = (what == CHANGES.index(name)).nonzero()[:, 0]
+        chosen = (what == STRONG_CHANGES.index(name)).nonzero()[:, 0]
         if len(chosen):
             there = chosen.to(device, non_blocking=True)
             factors = _factors(strength[chosen], sign[chosen], device)

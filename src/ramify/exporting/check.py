@@ -26,7 +26,7 @@ INT8_SLACK = 0.02
 the other way."""
 
 BATCH = 64
-ALONE = 64
+SINGLES = 64
 """Pictures that are also given one by one, where it shows for each which stages were executed."""
 
 _Run = Callable[[Tensor], list[Tensor]]
@@ -170,13 +170,13 @@ def check_early(
         worst, tied = _compare(what, run(pictures[batch]), expected, ambiguous[batch], slack)
         difference, ties = max(difference, worst), ties + tied
     executed = torch.zeros(policy.exits, dtype=torch.int64)
-    for at in range(min(ALONE, len(pictures))):
+    for at in range(min(SINGLES, len(pictures))):
         found = run(pictures[at : at + 1])
         expected = network.predict(pictures[at : at + 1], policy)
         worst, _ = _compare(what, found, expected, ambiguous[at : at + 1], slack)
         difference = max(difference, worst)
         executed += found[3]
-    return EarlyCheck(len(pictures), min(ALONE, len(pictures)), difference, ties, tuple(executed.tolist()))
+    return EarlyCheck(len(pictures), min(SINGLES, len(pictures)), difference, ties, tuple(executed.tolist()))
 
 
 def _compare(

@@ -49,7 +49,7 @@ class _Body:
             self.weights.append(twin)
 
 
-def join(stages: "Sequence[ModelProto]", policy: Policy) -> Graphs:
+def join_stages(stages: "Sequence[ModelProto]", policy: Policy) -> Graphs:
     """All three shapes, from the graphs of the stages alone; see :class:`ramify.exporting.onnx.Graphs`."""
     judged = judged_stages(stages, policy)
     return Graphs(all_exits(stages), _early_exit(stages, judged, policy), judged)

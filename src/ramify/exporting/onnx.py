@@ -72,7 +72,8 @@ def example(input_shape: Sequence[int]) -> Tensor:
 def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
     """The graphs of the stages of ``network``, which :func:`ramify.exporting.graphs.plain` has made.
 
-    As in :class:`Graphs`, but without what the policy makes of them: :func:`ramify.exporting.join.join` adds that.
+    As in :class:`Graphs`, but without what the policy makes of them: :func:`ramify.exporting.join.join_stages` adds
+    that.
 
     Raises:
         InputError: onnx or onnxscript is not installed.

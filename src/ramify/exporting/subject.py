@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ramify.answer.card import (
-    FORMAT,
+    CARD_FORMAT,
     ExportCard,
     ExportedExit,
+    ExportedFiles,
     ExportedPolicy,
-    Files,
     Precision,
     exported_policy,
 )
@@ -75,10 +75,10 @@ class Subject:
         """(C, H, W)."""
         return input_shape(self.card.network)
 
-    def card_for(self, files: Files, precision: Precision, opset: int | None) -> ExportCard:
+    def card_for(self, files: ExportedFiles, precision: Precision, opset: int | None) -> ExportCard:
         """The card of the folder."""
         return ExportCard(
-            format=FORMAT,
+            format=CARD_FORMAT,
             ramify=__version__,
             name=self.name,
             shape="folder",

@@ -18,7 +18,7 @@ from ramify.answer.card import (
     CARD,
     KEY,
     ExportCard,
-    Files,
+    ExportedFiles,
     Quantization,
     Shape,
     card_text,
@@ -44,7 +44,7 @@ from ramify.exporting.check import (
     runner,
 )
 from ramify.exporting.graphs import AllExits, EarlyExit, plain
-from ramify.exporting.join import join
+from ramify.exporting.join import join_stages
 from ramify.exporting.onnx import (
     ALL_EXITS,
     EARLY_EXIT,
@@ -161,7 +161,7 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     test = relabel(parts.test, parts.classes, card, config.data.source)
     if not len(test):
         raise InputError(f"{config.data.source}: got none of the test pictures of {run.name}; accepted: some of them")
-    some = spread(test, CHECKED).images
+    some = evenly(test, CHECKED).images
     return Subject(
         name=run.name,
         network=network,
@@ -176,7 +176,7 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     )
 
 
-def spread(part: Part, count: int) -> Part:
+def evenly(part: Part, count: int) -> Part:
     """Up to ``count`` pictures of ``part``, at even distances: sources may be in the order of their classes.
 
     Example:
@@ -187,7 +187,7 @@ def spread(part: Part, count: int) -> Part:
 
 
 def _float_graphs(subject: Subject) -> Written:
-    graphs = join(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
+    graphs = join_stages(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
     card = subject.card_for(_onnx_files(graphs), "float32", OPSET)
     contents = _with_cards(graphs, card)
     return contents, card, _check_graphs(contents, card, subject, subject.network, subject.logits)
@@ -198,9 +198,9 @@ def _int8_graphs(subject: Subject) -> Written:
     before = Staged([stage.SerializeToString() for stage in stages])
     # What int8 does to the accuracy is only known if this is the network.
     compare_logits("the stages", logits_of(before, subject.images), subject.logits)
-    training = to_float(spread(subject.train, CALIBRATION).images).contiguous()
+    training = to_float(evenly(subject.train, CALIBRATION).images).contiguous()
     small = quantize_stages(stages, training)
-    graphs = join(small, subject.chosen.policy)
+    graphs = join_stages(small, subject.chosen.policy)
     after = Staged([stage.SerializeToString() for stage in small])
     right = [accuracies(_uint8_logits(each, subject.test.images), subject.test.labels) for each in (before, after)]
     quantization = Quantization(len(training), len(subject.test), right[0], right[1])
@@ -211,7 +211,7 @@ def _int8_graphs(subject: Subject) -> Written:
 
 
 def _programs(subject: Subject) -> Written:
-    card = subject.card_for(Files(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
+    card = subject.card_for(ExportedFiles(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
     policy, given = subject.chosen.policy, (example(subject.input_shape),)
     shapes: dict[str, tuple[torch.nn.Module, Shape]] = {
         ALL_PROGRAM: (AllExits(subject.twin), "all_exits"),
@@ -264,8 +264,8 @@ def _packed(program: torch.export.ExportedProgram, text: str) -> bytes:
     return file.getvalue()
 
 
-def _onnx_files(graphs: Graphs) -> Files:
-    return Files(ALL_EXITS, EARLY_EXIT, tuple(stage_file(at) for at in range(len(graphs.stages))))
+def _onnx_files(graphs: Graphs) -> ExportedFiles:
+    return ExportedFiles(ALL_EXITS, EARLY_EXIT, tuple(stage_file(at) for at in range(len(graphs.stages))))
 
 
 def _with_cards(graphs: Graphs, card: ExportCard) -> dict[str, bytes]:

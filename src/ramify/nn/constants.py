@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.nn.masked import masked_layers
-from ramify.nn.recording import Operation, Recorder, flat, run
+from ramify.nn.recording import Operation, OperationRecorder, flat_tensors, run
 
 
 class LayerInput(NamedTuple):
@@ -79,7 +79,7 @@ def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], 
         found[name] = LayerInput(now.constant & before.constant, now.zero & before.zero)
         return _layer(operation, weight, layers[name].mask)
 
-    with torch.inference_mode(), Recorder(follow, compute):
+    with torch.inference_mode(), OperationRecorder(follow, compute):
         output: Tensor = (forward or network)(torch.full_like(pictures, torch.nan))
     return Constants(found, output)
 
@@ -109,7 +109,7 @@ def _computed(operation: Operation, decided: dict[int, Tensor]) -> object:
     zero = [value == 0 for value in values] if operation.name == "mul" else []
     lost = any(id(value) in decided for value in operation.tensors)
     output = run(operation)
-    for value in flat(output):
+    for value in flat_tensors(output):
         if value.is_floating_point() and lost:
             value.fill_(torch.nan)
         elif value.is_floating_point() and operation.pointwise:

@@ -11,7 +11,7 @@ from ramify.nn.masked import MaskedConv2d, MaskedLinear
 GRID = 4
 """Largest side of the pooled map that a head reads."""
 
-HIDDEN = 32
+HIDDEN_CHANNELS = 32
 """Least channels of the block in a ``conv`` exit."""
 
 FUSED_FROM = 64
@@ -113,8 +113,8 @@ def convolved(channels: int, classes: int, grid: Grid) -> PooledHead:
 
 
 def hidden_channels(classes: int) -> int:
-    """Channels of the block in a ``conv`` exit: at least :data:`HIDDEN`, and no fewer than there are classes."""
-    return max(HIDDEN, classes)
+    """Channels of the block in a ``conv`` exit: :data:`HIDDEN_CHANNELS`, or as many as there are classes."""
+    return max(HIDDEN_CHANNELS, classes)
 
 
 class GlobalHead(nn.Module):

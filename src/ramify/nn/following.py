@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ramify.nn.recording import Operation, flat
+from ramify.nn.recording import Operation, flat_tensors
 
 Numbers = npt.NDArray[np.int64]
 """Labels of channels, one after the other."""
@@ -91,13 +91,13 @@ class Trail:
 
     def follow(self, operation: Operation) -> None:
         """Take note of one operation."""
-        self._alive += flat(operation.output)  # so that no id is given twice
+        self._alive += flat_tensors(operation.output)  # so that no id is given twice
         labeled = [value for value in operation.tensors if id(value) in self.labels]
         rule = RULES.get(operation.name, _pointwise if operation.pointwise else None)
         if labeled or rule in (_convolve, _multiply_linearly):
             if rule is None:
                 self.pin(labeled, f"{operation.name}, which ramify does not know")
-                for value in flat(operation.output):
+                for value in flat_tensors(operation.output):
                     self.give(value, torch.zeros(value.shape, dtype=torch.int64, device="cpu"))
             else:
                 rule(self, operation)
@@ -111,7 +111,7 @@ class Trail:
             self.slots[id(operation.output)] = first
         elif operation.name in MOVES and len(operation.tensors) == 1:
             moved = operation.on(lambda value: self.slots[id(value)].places.contiguous())
-            for value, index in zip(flat(operation.output), flat(moved), strict=True):
+            for value, index in zip(flat_tensors(operation.output), flat_tensors(moved), strict=True):
                 self.slots[id(value)] = Slots(first.name, index)
 
     # Small steps that the rules are made of.
@@ -184,16 +184,16 @@ Rule = Callable[[Trail, Operation], None]
 
 def _pass(trail: Trail, operation: Operation) -> None:
     """The output is labeled as the first input, whatever else is read."""
-    trail.give(next(flat(operation.output)), trail.of_input(operation.tensors[0]))
+    trail.give(next(flat_tensors(operation.output)), trail.of_input(operation.tensors[0]))
 
 
 def _move(trail: Trail, operation: Operation) -> None:
     """Labels move as the elements do."""
     moved = operation.on(lambda value: trail.of_input(value).contiguous())
-    for value, labels in zip(flat(operation.output), flat(moved), strict=True):
+    for value, labels in zip(flat_tensors(operation.output), flat_tensors(moved), strict=True):
         trail.labels[id(value)] = labels
     if operation.name in RESHAPES:
-        trail.reshaped += flat(moved)
+        trail.reshaped += flat_tensors(moved)
 
 
 def _take(trail: Trail, operation: Operation) -> None:
@@ -207,14 +207,14 @@ def _take(trail: Trail, operation: Operation) -> None:
 
 def _takes_all(operation: Operation) -> bool:
     """Whether it is a slice from the first to the last."""
-    outputs = list(flat(operation.output))
+    outputs = list(flat_tensors(operation.output))
     return len(outputs) == 1 and outputs[0].shape == operation.tensors[0].shape
 
 
 def _chunk(trail: Trail, operation: Operation) -> None:
     """Parts of one size stay so: what stands at one place of all of them is tied."""
     _move(trail, operation)
-    first, *others = flat(operation.output)
+    first, *others = flat_tensors(operation.output)
     for other in others:
         if other.shape != first.shape:
             trail.pin(operation.tensors, f"{operation.name} into parts that are not of one size")
@@ -289,7 +289,7 @@ def _normalize(trail: Trail, operation: Operation) -> None:
     channels = trail.along(labels, 1, "a batch norm over what is no channel")
     for name in ("weight", "bias", "running_mean", "running_var"):
         trail.vector(operation.argument(name), channels)
-    trail.give(next(flat(operation.output)), labels)
+    trail.give(next(flat_tensors(operation.output)), labels)
 
 
 def _normalize_together(trail: Trail, operation: Operation) -> None:
@@ -345,7 +345,7 @@ def _multiply_linearly(trail: Trail, operation: Operation) -> None:
 def _pool(trail: Trail, operation: Operation) -> None:
     """Poolings and resizings of the map: channels are those of dimension 1."""
     channels = trail.along(trail.of_input(operation.tensors[0]), 1, "a pooling over channels")
-    output = next(flat(operation.output))
+    output = next(flat_tensors(operation.output))
     trail.give(output, torch.from_numpy(channels).view(1, -1, *[1] * (output.dim() - 2)))
 
 
@@ -360,7 +360,7 @@ def _reduce(trail: Trail, operation: Operation) -> None:
     if mixed.any():
         trail.pin_labels(labels[mixed.expand(labels.shape)], f"{operation.name} over channels")
         least = least.masked_fill(mixed, 0)
-    output = next(flat(operation.output))
+    output = next(flat_tensors(operation.output))
     trail.give(output, least.reshape(output.shape))
 
 

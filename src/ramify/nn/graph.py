@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ramify.errors import InputError
 from ramify.nn.following import Numbers, Trail
-from ramify.nn.recording import Operation, Recorder, flat
+from ramify.nn.recording import Operation, OperationRecorder, flat_tensors
 
 SECONDS = 120.0
 """How long a network may take to be read."""
@@ -105,13 +105,13 @@ def channel_graph(network: nn.Module, images: Tensor, seconds: float = SECONDS) 
     try:
         network.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # one fused operation would hide what attention does
-        with torch.inference_mode(), Recorder(follow):
+        with torch.inference_mode(), OperationRecorder(follow):
             output: object = network(images)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
         for module, mode in modes.items():
             module.training = mode
-    trail.pin(list(flat(output)), "the answers of the network")
+    trail.pin(list(flat_tensors(output)), "the answers of the network")
     return _graph(trail)
 
 

@@ -42,7 +42,7 @@ class Operation:
     @functools.cached_property
     def tensors(self) -> list[Tensor]:
         """The tensors that it reads, in order."""
-        return list(flat((self.args, tuple(self.kwargs.values()))))
+        return list(flat_tensors((self.args, tuple(self.kwargs.values()))))
 
     def argument(self, name: str) -> object:
         """What was given for the argument ``name``, or its default; None where there is no such argument."""
@@ -79,7 +79,7 @@ def run(operation: Operation) -> object:
     return operation.on(lambda value: value)
 
 
-class Recorder(TorchDispatchMode):
+class OperationRecorder(TorchDispatchMode):
     """Inside ``with Recorder(follow):`` each operation is computed, then handed to ``follow``.
 
     ``compute`` is what computes it; by default PyTorch itself.
@@ -106,13 +106,13 @@ class Recorder(TorchDispatchMode):
         return operation.output
 
 
-def flat(value: object) -> Iterator[Tensor]:
+def flat_tensors(value: object) -> Iterator[Tensor]:
     """The tensors in nested lists and tuples, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from flat(each)
+            yield from flat_tensors(each)
 
 
 def _mapped(value: object, replaced: Callable[[Tensor], Tensor]) -> object:

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 from ramify.nn.branching import Branching
 from ramify.nn.following import Numbers, Trail
 from ramify.nn.graph import ChannelGroup
-from ramify.nn.recording import Recorder
+from ramify.nn.recording import OperationRecorder
 from ramify.nn.widths import cuts
 
 _RESHAPES = ("view", "reshape", "expand")
@@ -72,7 +72,7 @@ def _new_sizes(network: Branching, bodies: Sequence[fx.GraphModule], lost: Seque
     training = network.training
     try:
         network.eval()
-        with torch.inference_mode(), Recorder(trail.follow):
+        with torch.inference_mode(), OperationRecorder(trail.follow):
             trunk = network.enter(network.blank(2))
             for body in bodies:
                 runner = fx.Interpreter(body, garbage_collect_values=False)

@@ -11,7 +11,7 @@ from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.nn.recording import Operation, Recorder
+from ramify.nn.recording import Operation, OperationRecorder
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def stage_macs(network: Branching) -> list[int]:
     return found
 
 
-class MacCounter(Recorder):
+class MacCounter(OperationRecorder):
     """Counts the multiply-accumulates of convolutions, linear layers and products of matrices inside a ``with`` block.
 
     Example:

@@ -39,7 +39,7 @@ HUB_CONFIG = "config.json"
 """What ``model.json`` is called in a model folder."""
 
 
-Unit = Literal["MACs", "milliseconds"]
+CostUnit = Literal["MACs", "milliseconds"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ExitPolicy:
     """The exit policy that is kept with a network: how it was found, and in what its costs are counted."""
 
     calibration: Calibration
-    unit: Unit
+    unit: CostUnit
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ramify.run.pictures import Parts as Parts
 from ramify.run.pictures import deal as deal
 from ramify.run.saved import read_saved
 
-STAYS = (
+NO_GROWTH = (
     "growth.mode=scheduled",
     "growth.epochs=null",
     "growth.every=null",
@@ -58,7 +58,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         f"runs_dir={parent.parent}",
         f"parent={parent}",
         "convert=null",
-        *STAYS,
+        *NO_GROWTH,
         *fresh,
         "prune.enabled=true",
         "prune.epochs=[1]",
@@ -167,7 +167,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         f"runs_dir={parent.parent}",
         f"parent={parent}",
         f"convert={'cut' if isinstance(to, int) else to}",
-        *STAYS,
+        *NO_GROWTH,
         "prune.enabled=false",
         "prune.epochs=[]",
         "prune.keep_ratio=0.5",

@@ -93,7 +93,7 @@ class Team:
         """
         if self.size == 1:
             return
-        mine = checksum(network)
+        mine = shared_checksum(network)
         found: list[str] = [""] * self.size
         dist.all_gather_object(found, mine)
         if len(set(found)) > 1:
@@ -106,7 +106,7 @@ class Team:
 ALONE = Team()
 
 
-def checksum(network: nn.Module) -> str:
+def shared_checksum(network: nn.Module) -> str:
     """A fingerprint of every parameter and buffer."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():

@@ -112,7 +112,7 @@ def _ranked(
 
 
 @dataclass(frozen=True)
-class Answers:
+class TestAnswers:
     """What stands behind a :class:`Measured`.
 
     Attributes:
@@ -149,7 +149,7 @@ def answer_again(
     trigger: bool = False,
     only_new: bool = False,
     progress: Progress | None = None,
-) -> tuple[Measured, Answers]:
+) -> tuple[Measured, TestAnswers]:
     """Measure the network of a run again on its test pictures, or on those of another source.
 
     A run that has not finished is measured on its validation pictures.
@@ -211,7 +211,7 @@ def answer_again(
         outcome=outcome,
         obeyed=_obeyed(logits, test.labels, card, config) if trigger else None,
     )
-    return measured, Answers(network, card, test, logits, found.names)
+    return measured, TestAnswers(network, card, test, logits, found.names)
 
 
 def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple[float, ...] | None:

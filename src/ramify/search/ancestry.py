@@ -12,7 +12,7 @@ from ramify.config.read import read_config
 from ramify.config.rules import Config, births, resolve
 from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.growing.extend import overlap
-from ramify.run.derive import STAYS
+from ramify.run.derive import NO_GROWTH
 from ramify.run.folder import CONFIG, is_run
 
 _FREE = ("batch_size", "augment")
@@ -80,7 +80,9 @@ def heir_config(overrides: Sequence[str], parent: Path) -> Config:
     """
     config = read_config(overrides=overrides)
     final = config.network.final or config.network.exit
-    return read_config(overrides=[*overrides, *STAYS, f"parent='{parent}'", "convert=extend", f"network.final={final}"])
+    return read_config(
+        overrides=[*overrides, *NO_GROWTH, f"parent='{parent}'", "convert=extend", f"network.final={final}"]
+    )
 
 
 def rung_folder(run: Path, rung: int) -> Path:

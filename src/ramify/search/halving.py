@@ -13,7 +13,7 @@ from typing import Literal
 from ramify.search.goals import dominates
 from ramify.search.space import Space
 
-Verdict = Literal["train", "wait", "finish"]
+NextStep = Literal["train", "wait", "finish"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def best(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[
     return sorted(chosen[:count])
 
 
-def verdicts(space: Space, trials: Sequence[Standing], wanted: int) -> dict[int, tuple[Verdict, int]]:
+def verdicts(space: Space, trials: Sequence[Standing], wanted: int) -> dict[int, tuple[NextStep, int]]:
     """What is to be done with each trial that is not out: train up to a rung, wait there, or finish there.
 
     Args:
@@ -90,7 +90,7 @@ def verdicts(space: Space, trials: Sequence[Standing], wanted: int) -> dict[int,
         trials: all there are, by number.
         wanted: how many trials the search is to have: the last cohort may be smaller, and is complete with it.
     """
-    found: dict[int, tuple[Verdict, int]] = {}
+    found: dict[int, tuple[NextStep, int]] = {}
     for start in range(0, len(trials), space.cohort):
         members = trials[start : start + space.cohort]
         complete = len(members) == space.cohort or start + len(members) >= wanted

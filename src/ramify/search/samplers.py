@@ -54,5 +54,5 @@ def random(seed: int, limits: _Limits) -> "BaseSampler":
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
+SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
 """Every sampler by the name that ``sampler`` of a space takes."""

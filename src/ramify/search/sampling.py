@@ -7,7 +7,7 @@ from ramify.config.read import read_config
 from ramify.errors import ConfigError, RunError
 from ramify.search.draw import suggest
 from ramify.search.goals import directions
-from ramify.search.samplers import SAMPLERS
+from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.space import Space
 from ramify.search.storage import need_optuna, quiet_optuna
 from ramify.seeds import derive
@@ -82,4 +82,4 @@ def _sampler(space: Space, seed: int) -> "BaseSampler":
         found: Sequence[float] = trial.system_attrs.get("constraints", ())
         return found
 
-    return SAMPLERS[space.sampler](seed, kept if old else None)
+    return SEARCH_SAMPLERS[space.sampler](seed, kept if old else None)

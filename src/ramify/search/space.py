@@ -42,12 +42,12 @@ from ramify.config.types import Key, Number, Section, Whole
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
-from ramify.search.samplers import SAMPLERS
+from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.vary import KNOWN, OWNED, SPECIAL, Vary, as_lists, as_tuples, dotted, own_faults, unknown, wrong
 
 
 def _sampler(name: str) -> str:
-    if name not in SAMPLERS:
+    if name not in SEARCH_SAMPLERS:
         raise ValueError("an unknown sampler")
     return name
 
@@ -115,7 +115,7 @@ class Space(Section):
     max_drop: Annotated[
         Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "accuracy that the exit policy may lose")
     ] = 0.01
-    sampler: Annotated[str, AfterValidator(_sampler), Key(lambda: ", ".join(SAMPLERS), "what draws")] = "tpe"
+    sampler: Annotated[str, AfterValidator(_sampler), Key(lambda: ", ".join(SEARCH_SAMPLERS), "what draws")] = "tpe"
     inherit: Annotated[StrictBool, Key("true, false", "whether trials begin as earlier ones")] = True
     seed: Annotated[Whole, Field(ge=0), Key("a whole number >= 0", "of the sampler")] = 0
 

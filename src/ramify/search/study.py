@@ -31,7 +31,7 @@ from ramify.run.folder import is_run
 from ramify.sealed import check_seal, check_text, parse_object, sealed_json, sealed_text
 from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
 from ramify.search.goals import costs, directions, feasible
-from ramify.search.halving import Standing, Verdict, verdicts
+from ramify.search.halving import NextStep, Standing, verdicts
 from ramify.search.mend import mend_journal
 from ramify.search.sampling import propose
 from ramify.search.space import Space, parse_space, read_space, space_yaml
@@ -349,10 +349,10 @@ def _as_begun(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
     return heir_config(overrides, Path(trial_name(ancestor.trial)))
 
 
-def verdicts_of(search: Search) -> dict[int, tuple[Verdict, int]]:
+def verdicts_of(search: Search) -> dict[int, tuple[NextStep, int]]:
     """What is to be done with each trial that is not finished."""
     space, trials, wanted = search.space, search.trials(), search.wanted
-    found: dict[int, tuple[Verdict, int]] = {}
+    found: dict[int, tuple[NextStep, int]] = {}
     # A cohort of which all are finished has nothing more to say.
     for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
         members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]

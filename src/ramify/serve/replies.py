@@ -39,7 +39,7 @@ class ExitCard(BaseModel):
     )
 
 
-class Limits(BaseModel):
+class LimitsReply(BaseModel):
     """What is accepted."""
 
     upload_bytes: int = Field(description="Bytes of a picture file.")
@@ -63,7 +63,7 @@ class Model(BaseModel):
     input_shape: tuple[int, int, int] = Field(description="Channels, height, width that it reads.")
     exits: tuple[ExitCard, ...]
     policy: str = Field(description="One sentence: when a picture leaves.")
-    limits: Limits
+    limits: LimitsReply
     samples: tuple[SampleCard, ...]
 
 
@@ -110,7 +110,9 @@ class Answer(BaseModel):
     picture: Picture
 
 
-def model_reply(network: Answerer, opinions: Sequence[Opinion], limits: Limits, samples: Sequence[Sample]) -> Model:
+def model_reply(
+    network: Answerer, opinions: Sequence[Opinion], limits: LimitsReply, samples: Sequence[Sample]
+) -> Model:
     """What there is to know of ``network``; its thresholds are taken from ``opinions`` of any picture."""
     macs = network.macs
     return Model(

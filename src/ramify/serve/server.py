@@ -120,7 +120,7 @@ def app(
         served.add_api_route(path, _file(name, kind), include_in_schema=False)
     # Asking every exit once tells the thresholds, and the first visitor does not wait for what is set up only once.
     first = network.opinions(np.zeros(network.input_shape, np.float32))
-    accepted = replies.Limits(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS)
+    accepted = replies.LimitsReply(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS)
     _add_facts(served, replies.model_reply(network, first, accepted, samples), samples)
     _add_answers(served, desk, limits)
     return served

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Sequence
 
 from ramify.config.rules import Config, keys
-from ramify.run.checkpoint import Unit
+from ramify.run.checkpoint import CostUnit
 from ramify.run.events import Grew, GrowthEnded, Pruned, Regrown, Widened
 
 
@@ -28,7 +28,7 @@ def short(number: float) -> str:
     return count(number)
 
 
-def amount(cost: float, unit: Unit) -> str:
+def amount(cost: float, unit: CostUnit) -> str:
     """A cost with its unit: ``(43_712_000, 'MACs') -> '43.7 M MACs'``."""
     return f"{short(cost)} MACs" if unit == "MACs" else f"{cost:.2f} ms"
 

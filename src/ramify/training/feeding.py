@@ -12,7 +12,7 @@ from torch import Tensor
 from ramify.config.rules import Config
 from ramify.data.augment import CHANGES, augmentation, changed, draw_changes
 from ramify.data.cutout import cutout
-from ramify.data.decode import Size
+from ramify.data.decode import PictureSize
 from ramify.data.mix import draw_mix, mixed, mixed_labels
 from ramify.data.photo import draw_photo, photo
 from ramify.data.pictures import Part
@@ -23,7 +23,7 @@ from ramify.seeds import generator
 
 
 @dataclass(frozen=True)
-class Fed:
+class Batch:
     """What one step is fed.
 
     Attributes:
@@ -68,7 +68,7 @@ class Feeder:
         how = augmentation(config.data.augment, config.data.source)
         device, data = part.device, config.data
         reach = max(1, part.shape[1] // 8) if data.shift is None else data.shift
-        at_once = helping(device)
+        at_once = batches_per_call(device)
         sizes = [len(index) for index in dealt]
         moving = generator(config.seed, "augment", self._epoch)
         changing = generator(config.seed, config.data.augment, self._epoch)
@@ -93,7 +93,7 @@ class Feeder:
     def _crop(self, config: Config, part: Part, dealt: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
         """The batches as ``data.augment`` photo changes them, of the size that the network reads."""
         assert config.network.input_shape is not None
-        size: Size = config.network.input_shape[1:]
+        size: PictureSize = config.network.input_shape[1:]
         device, mirror = part.images.device, augmentation("auto", config.data.source) == "crop_flip"
         changes = draw_photo(sum(map(len, dealt)), mirror, generator(config.seed, "photo", self._epoch)).to(device)
         start = 0
@@ -102,7 +102,7 @@ class Feeder:
             start = here.stop
             yield Part(photo(batch.images, size, changes[here]), batch.labels), index.to(device)
 
-    def feed(self, mine: slice, share: float) -> Fed:
+    def feed(self, mine: slice, share: float) -> Batch:
         """Change the next batch, whole, when a ``share`` of the epoch is done; gives what is ``mine`` of it."""
         data = self._data
         batch, index = next(self._moved)
@@ -116,11 +116,11 @@ class Feeder:
             probability = mixing_at(self._epoch, share, self._epochs, data.mix_ramp)
             mix = draw_mix(size, data.mixup, data.cutmix, probability, self._mixing)
         if mix is None:
-            return Fed(scaled(to_float(images[mine]), side), labels[mine], labels[mine], index)
+            return Batch(scaled(to_float(images[mine]), side), labels[mine], labels[mine], index)
         targets = mixed_labels(labels, mix, self._classes)[mine]
-        return Fed(mixed(scaled(to_float(images), side), mix)[mine], targets, targets.argmax(dim=1), index)
+        return Batch(mixed(scaled(to_float(images), side), mix)[mine], targets, targets.argmax(dim=1), index)
 
 
-def helping(device: torch.device) -> int:
+def batches_per_call(device: torch.device) -> int:
     """How many batches are moved and changed at once: many where a call costs more than what it does."""
     return 16 if device.type == "cuda" else 1

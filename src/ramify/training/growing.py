@@ -15,12 +15,12 @@ from ramify.ops.freeze import freeze, freeze_backbone, freeze_trunk, unfreeze
 from ramify.ops.growing.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.growing.widen import Widening, widen
 from ramify.ops.surgery import stage_parameters
-from ramify.schedule import LossRule, Verdict, growth_by_loss, growth_due, trunk_alone
-from ramify.training.state import State, lay_out
+from ramify.schedule import GrowthVerdict, LossRule, growth_by_loss, growth_due, trunk_alone
+from ramify.training.state import State, to_channels_last
 
 
 @dataclass(frozen=True)
-class Due:
+class GrowthDue:
     """A growth that is due: ``deeper``, ``wider`` or ``wider:<stage>``, and why now."""
 
     action: str
@@ -40,7 +40,7 @@ def growing_is_over(state: State) -> bool:
     return state.stopped is not None or len(state.moments) >= state.config.growths
 
 
-def what_is_due(state: State, epoch: int) -> Due | Verdict | None:
+def due_growth(state: State, epoch: int) -> GrowthDue | GrowthVerdict | None:
     """The growth that is due before ``epoch``, the verdict that ends growth, or None."""
     config = state.config
     if growing_is_over(state):
@@ -48,24 +48,26 @@ def what_is_due(state: State, epoch: int) -> Due | Verdict | None:
     assert config.growth.plan is not None
     action = config.growth.plan[len(state.moments)]
     if config.growth.mode == "scheduled":
-        return Due(action, f"growth.epochs has {epoch}") if growth_due(epoch, config.growth.epochs or ()) else None
+        return (
+            GrowthDue(action, f"growth.epochs has {epoch}") if growth_due(epoch, config.growth.epochs or ()) else None
+        )
     verdict = growth_by_loss(state.losses, state.moments, loss_rule(config))
     if verdict.action == "grow":
-        return Due(action, verdict.reason)
+        return GrowthDue(action, verdict.reason)
     return verdict if verdict.action == "stop" else None
 
 
-def carry_out(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Widening:
+def grow_network(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Growth | Widening:
     """Grow as ``due`` says, before the first step of ``epoch``; ``images`` are training pictures in [0, 1]."""
     change = _change(state, due, epoch, images)
-    lay_out(state.network, state.where.device)
+    to_channels_last(state.network, state.where.device)
     if state.average is not None:
-        lay_out(state.average.network, state.where.device)
+        to_channels_last(state.average.network, state.where.device)
         state.average.renew(state.network, [change.stage])
     return change
 
 
-def _change(state: State, due: Due, epoch: int, images: Tensor) -> Growth | Widening:
+def _change(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Growth | Widening:
     config, network = state.config, state.network
     state.moments = (*state.moments, epoch)
     if due.action == "deeper":

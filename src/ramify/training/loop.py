@@ -40,17 +40,17 @@ from ramify.run.folder import (
 )
 from ramify.run.pictures import Parts
 from ramify.run.summary import Summary
-from ramify.schedule import Verdict, ready_for_best
+from ramify.schedule import GrowthVerdict, ready_for_best
 from ramify.training.distillation import Guidance
 from ramify.training.epoch import stop_if_broken, train_epoch, with_valid
 from ramify.training.growing import (
-    Due,
-    carry_out,
+    GrowthDue,
+    due_growth,
     freeze_what_rests,
     gradient_sharing,
+    grow_network,
     growing_is_over,
     trunk_trains_alone,
-    what_is_due,
 )
 from ramify.training.outcome import finish
 from ramify.training.pruning import prune_if_due, pruned_line, some_pictures
@@ -137,14 +137,14 @@ def _started(state: State, folder: Path, parts: Parts) -> Started:
 def _change_network(state: State, part: Part, epoch: int, record: _Record) -> bool:
     """Grow, widen or prune before the first step of ``epoch``, if that is due; whether anything changed."""
     known = weight_shapes(state.network)
-    due = state.where.team.decided(partial(what_is_due, state, epoch))
-    if isinstance(due, Verdict):
+    due = state.where.team.decided(partial(due_growth, state, epoch))
+    if isinstance(due, GrowthVerdict):
         state.stopped = due.reason
         record.note(EVENTS, {"event": "growth_ended", "epoch": epoch, "reason": due.reason})
         record.tell(GrowthEnded(epoch, due.reason))
-    elif isinstance(due, Due):
+    elif isinstance(due, GrowthDue):
         images = to_float(some_pictures(state, part, "grow", epoch, PICTURES).images)
-        change = carry_out(state, due, epoch, images)
+        change = grow_network(state, due, epoch, images)
         kind = "grew" if isinstance(change, Growth) else "widened"
         record.note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
         record.tell(
@@ -155,7 +155,7 @@ def _change_network(state: State, part: Part, epoch: int, record: _Record) -> bo
         density = tuple(stage_density(state.network))
         record.note(EVENTS, pruned_line(epoch, pruning, density))
         record.tell(Pruned(epoch, pruning, density))
-    return isinstance(due, Due) or pruning is not None
+    return isinstance(due, GrowthDue) or pruning is not None
 
 
 def _keep_epoch(state: State, figures: EpochDone, record: _Record) -> None:

@@ -113,7 +113,7 @@ def begin(config: Config, where: Place, parts: Parts) -> State:
     if not normalized:
         _normalize(network, parts.train)
     _whiten(network, config, parts.train)
-    lay_out(network, where.device)
+    to_channels_last(network, where.device)
     return _averaged(State(config, where, network, _optimizer(config, network), parts.classes))
 
 
@@ -152,7 +152,7 @@ def _averaged(state: State) -> State:
     return state if decay is None else replace(state, average=Average[Branching].of(state.network, decay))
 
 
-def lay_out(network: Branching, device: torch.device) -> Branching:
+def to_channels_last(network: Branching, device: torch.device) -> Branching:
     """``network`` on ``device``, channels last: so convolutions are faster, and most so in bfloat16.
 
     It changes the order of sums, so a run does it from its first step on, and after each growth.
@@ -177,7 +177,7 @@ def _taken_over(config: Config, where: Place, parts: Parts, parent: Path) -> Sta
     elif not network.complete and read_summary(parent) is None:
         raise InputError(f"parent: got {parent}, whose network has not fully grown; accepted: one that has")
     _same_network(built, card.classes, config, parts, parent)
-    lay_out(network, where.device)
+    to_channels_last(network, where.device)
     return State(config, where, network, _optimizer(config, network), parts.classes, grown=grown, valid=valid)
 
 
@@ -188,7 +188,7 @@ def _extended(config: Config, where: Place, parts: Parts, parent: Path) -> State
         raise InputError(f"{parent}: got a network of other classes; accepted: {len(parts.classes)} of the same names")
     order = torch.randperm(len(parts.train), generator=generator(config.seed, "extend"))[:PICTURES]
     found = extend(_of_cells(old, config), config.network, config.seed, to_float(parts.train[order].images))
-    network = lay_out(found.network, where.device)
+    network = to_channels_last(found.network, where.device)
     optimizer = _optimizer(config, network)
     before = read_config([parent / CONFIG])
     if before.train.optimizer == config.train.optimizer:
@@ -260,7 +260,7 @@ def restore(config: Config, where: Place, parts: Parts, folder: Path) -> State:
     """The run as ``folder`` saved it after its last epoch."""
     network, card = read_model(folder / "last")
     _same_network(card.network, card.classes, config, parts, folder / "last")
-    lay_out(network, where.device)
+    to_channels_last(network, where.device)
     # The saved model is the average, if there is one; what was trained is among the trainer's files.
     average = None if config.train.ema is None else Average[Branching].of(network, config.train.ema)
     optimizer = _optimizer(config, network)

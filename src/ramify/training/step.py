@@ -13,7 +13,7 @@ from ramify.ops.surgery import optimizer_state, set_learning_rate
 from ramify.run.evaluate import computing
 from ramify.training.cuda_graph import Recorder, as_graph
 from ramify.training.distillation import Guidance
-from ramify.training.feeding import Fed
+from ramify.training.feeding import Batch
 from ramify.training.preflight import BACKEND, records_whole
 from ramify.training.regrowing import Moves
 from ramify.training.state import State
@@ -76,7 +76,7 @@ class Step:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
 
-    def take(self, fed: Fed, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
+    def take(self, fed: Batch, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
         """Learn from a batch: forward, backward, what is due to move, and the optimizer.
 
         Args:

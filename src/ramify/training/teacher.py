@@ -14,12 +14,12 @@ from ramify.nn.branching import Branching
 from ramify.run.checkpoint import Card, pack_model, read_model
 from ramify.run.derive import TEACHER
 from ramify.run.device import Place
-from ramify.run.distributed import checksum
+from ramify.run.distributed import shared_checksum
 from ramify.run.evaluate import computing
 from ramify.run.pictures import Parts
 from ramify.run.saved import find_checkpoint
 from ramify.training.answers import rounded
-from ramify.training.state import lay_out
+from ramify.training.state import to_channels_last
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Teacher:
         """The same for two teachers that answer alike on the same machine."""
         config = self.card.network.model_dump(mode="json")
         where = (self.where.device.type, self.where.precision, torch.get_num_threads(), torch.__version__)
-        return digest(checksum(self.network), config, *where)
+        return digest(shared_checksum(self.network), config, *where)
 
     def ask(self, images: Tensor, exits: bool = False) -> Tensor:
         """The logits of its last exit, float16 ``[B, C]``, for ``images`` in [0, 1], ``[B, channels, H, W]``.
@@ -75,7 +75,7 @@ def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None
             f"train.teacher: got {named}, which knows {theirs}; accepted: a network of the same classes, {ours}"
         )
     network.requires_grad_(False)
-    return Teacher(lay_out(network, where.device), card, where)
+    return Teacher(to_channels_last(network, where.device), card, where)
 
 
 def keep_teacher(teacher: Teacher | None, folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ramify.config.rules import Config, resolve
 from ramify.show.groups import LAST, Difference, Group, Run, grouped
-from ramify.show.report.baseline import Match, compared, matches
+from ramify.show.report.baseline import PairedRuns, compared, matches
 from tests.show.report.comparing import made, settings
 
 
@@ -18,12 +18,12 @@ def resolved(*overrides: str) -> Config:
 GROWN, STATIC, PLAIN = resolved(), resolved("network.kind=full_ic"), resolved("network.kind=full")
 
 
-def at(match: Match, words: str = "last exit") -> Difference | None:
+def at(match: PairedRuns, words: str = "last exit") -> Difference | None:
     """Grown less static in the figure that is called so."""
     return next((each.difference for each in compared(match) if each.words == words), None)
 
 
-def match(grown: list[Run], static: list[Run]) -> Match:
+def match(grown: list[Run], static: list[Run]) -> PairedRuns:
     (found,) = matches(grouped([*grown, *static]))
     return found
 
@@ -132,10 +132,10 @@ def test_one_run_on_either_side_has_a_difference_without_deviation() -> None:
 def test_runs_that_stopped_growing_or_training_are_left_out() -> None:
     stopped = made(GROWN, 1, (0.7, 0.8))
     static = [made(STATIC, 1)]
-    whole = Match(Group("a", (stopped,)), Group("b", tuple(static)), "", (0, LAST))
+    whole = PairedRuns(Group("a", (stopped,)), Group("b", tuple(static)), "", (0, LAST))
     assert at(whole) is None
     first = at(whole, "exit 1")
     assert first is not None
     assert math.isclose(first.mean.mean, -0.1)
-    under_way = Match(Group("a", (made(GROWN, 1, finished=False),)), Group("b", tuple(static)), "", (0, LAST))
+    under_way = PairedRuns(Group("a", (made(GROWN, 1, finished=False),)), Group("b", tuple(static)), "", (0, LAST))
     assert compared(under_way) == []

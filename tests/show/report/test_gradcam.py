@@ -14,7 +14,7 @@ from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.network import Network, Stage
 from ramify.ops.pruning.compact import compact
-from ramify.ops.pruning.prune import Unit, prune
+from ramify.ops.pruning.prune import PruneUnit, prune
 from ramify.show.report.gradcam import heat_maps
 
 SEED_CONFIG = NetworkConfig(structure=(1, 0, 1, 0), channels=4, input_shape=(3, 12, 10), classes=5)
@@ -111,7 +111,7 @@ def test_a_network_that_still_grows_has_the_exits_that_exist() -> None:
 
 
 @pytest.mark.parametrize("unit", ["weight", "channel"])
-def test_pruned_and_compacted_networks_have_maps(unit: Unit) -> None:
+def test_pruned_and_compacted_networks_have_maps(unit: PruneUnit) -> None:
     network = built(SEED_CONFIG)
     labels = torch.zeros(8, dtype=torch.int64)
     prune(network, 0.5, batches=[(drawn(SEED_CONFIG, 8), labels)], unit=unit)

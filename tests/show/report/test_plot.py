@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.show.report.page import Section, html, page
+from ramify.show.report.page import ReportSection, html, page
 from ramify.show.report.plot import Table, Value, csv_text, exit_colour, json_text, plot, plotly_text, scatter
 
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=20) | st.sampled_from(
@@ -72,7 +72,7 @@ def test_no_string_breaks_out_of_a_plot(text: str, table: Table) -> None:
 @settings(max_examples=20)  # each writes megabytes
 @given(TEXTS, TEXTS)
 def test_no_string_breaks_out_of_a_page(title: str, lead: str) -> None:
-    made = page(title, lead, [Section("one", title, lead, html("prose", lead))])
+    made = page(title, lead, [ReportSection("one", title, lead, html("prose", lead))])
     made = made.replace(made[made.index("<script>") : made.rindex("</script>")], "<script>")  # megabytes of plotly.js
     read = Reader(made)
     assert read.tags.count("section") == read.tags.count("h1") == 1

@@ -20,7 +20,7 @@ from ramify.run.folder import METRICS, read_lines
 from ramify.show.report.facts import Facts, read_facts
 from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
-from ramify.show.report.sections import SECTIONS, run_page
+from ramify.show.report.sections import REPORT_SECTIONS, run_page
 from ramify.show.report.thinking import shown_cases, shown_exits
 from ramify.show.report.write import report
 from ramify.training.run import train
@@ -113,7 +113,7 @@ def test_an_odd_run_has_its_page(runs: Path, plain: Path, make: Callable[[Path, 
     text = unescape(path.read_text())
     for sentence in told:
         assert sentence in text
-    assert text.count("<section ") == len(SECTIONS)
+    assert text.count("<section ") == len(REPORT_SECTIONS)
     assert "None" not in re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
 
 

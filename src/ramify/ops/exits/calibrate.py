@@ -20,8 +20,8 @@ from ramify.ops.exits.fit import check_labelled, crossed, mixture, scores, tempe
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, criterion_problems, leaving
 from ramify.ops.exits.thresholds import (
     EXACT,
+    ExitOutcomes,
     Goal,
-    Pictures,
     bound,
     cheapest,
     most_accurate,
@@ -101,7 +101,7 @@ class _Candidate:
     """One way to combine answers: the policy but for its thresholds, and what a search knows of the pictures."""
 
     rule: Policy
-    pictures: Pictures
+    pictures: ExitOutcomes
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,7 @@ def _alone(found: Calibration, logits: Tensor, labels: Tensor) -> Calibration:
     return replace(found, alone=alone, last_accuracy=alone[-1])
 
 
-def _goal(pictures: Pictures, reference: _Reference, max_drop: float | None, max_cost: float | None) -> Goal:
+def _goal(pictures: ExitOutcomes, reference: _Reference, max_drop: float | None, max_cost: float | None) -> Goal:
     if max_drop is not None:
         return cheapest(reference.right, max_drop, pictures.total)
     assert max_cost is not None  # _check saw to it
@@ -395,7 +395,7 @@ def _check(
         raise InputError(f"costs: got {', '.join(f'{cost:g}' for cost in costs)}; accepted: rising numbers > 0")
 
 
-def _measured(policy: Policy, pictures: Pictures, goal: Goal, reference: _Reference) -> Calibration:
+def _measured(policy: Policy, pictures: ExitOutcomes, goal: Goal, reference: _Reference) -> Calibration:
     """What a policy does on pictures, as yet without its goal and certificate."""
     sure = torch.from_numpy(pictures.sure)
     exits = leaving(policy, sure).numpy()

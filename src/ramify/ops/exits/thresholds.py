@@ -52,7 +52,7 @@ class Goal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ExitOutcomes:
     """What a search knows of pictures at exits: how sure, float32 ``[E, N]``, and whether right, 0 or 1 ``[E, N]``.
 
     A picture leaves at exit i from cut ``entry[i]`` on, of ``cuts[i]``.
@@ -70,7 +70,7 @@ class Pictures:
         return int(self.right.shape[1])
 
 
-def of_pictures(sure: Tensor, right: Tensor, costs: Sequence[float]) -> Pictures:
+def of_pictures(sure: Tensor, right: Tensor, costs: Sequence[float]) -> ExitOutcomes:
     """From the confidence and the answers of each exit, ``sure`` float32 and ``right`` bool ``[E, N]``."""
     deeper = right.flip(0).cummax(dim=0).values.flip(0)
     entry = np.zeros(right.shape, dtype=np.int64)
@@ -81,7 +81,7 @@ def of_pictures(sure: Tensor, right: Tensor, costs: Sequence[float]) -> Pictures
         risky = np.unique(confidence[i][(~right[i] & deeper[i + 1]).numpy()])
         entry[i] = len(risky) - np.searchsorted(risky, confidence[i])
         cuts[i] = len(risky) + 1
-    return Pictures(confidence, right.double().numpy(), np.array(costs, dtype=np.float64), entry, tuple(cuts))
+    return ExitOutcomes(confidence, right.double().numpy(), np.array(costs, dtype=np.float64), entry, tuple(cuts))
 
 
 def cheapest(reference: float, max_drop: float, total: int) -> Goal:
@@ -90,7 +90,7 @@ def cheapest(reference: float, max_drop: float, total: int) -> Goal:
     return Goal(correct=lowest, cost=math.inf, weight=1, price=0)
 
 
-def most_accurate(pictures: Pictures, max_cost: float = math.inf) -> Goal:
+def most_accurate(pictures: ExitOutcomes, max_cost: float = math.inf) -> Goal:
     """The most right answers at an average cost of at most ``max_cost``."""
     least, total = float(pictures.costs[0]), pictures.total
     if not max_cost >= least:
@@ -117,13 +117,13 @@ def bound(right: Real, costs: Real, goal: Goal) -> float:
     return float((right[0].sum() + affordable) / total)
 
 
-def _ends(pictures: Pictures, cuts: Sequence[int]) -> _Whole:
+def _ends(pictures: ExitOutcomes, cuts: Sequence[int]) -> _Whole:
     """At which exit each picture leaves."""
     ends: _Whole = (pictures.entry > np.array(cuts)[:, None]).argmin(axis=0)
     return ends
 
 
-def thresholds_of(pictures: Pictures, cuts: Cuts, share: float = 1.0) -> tuple[float | None, ...]:
+def thresholds_of(pictures: ExitOutcomes, cuts: Cuts, share: float = 1.0) -> tuple[float | None, ...]:
     """The thresholds of ``cuts``; or of those who leave at an exit, only the most sure ``share`` are let go there.
 
     A threshold lies midway between the confidences it parts, so that a rounding on another batch size flips nothing.
@@ -144,7 +144,7 @@ def thresholds_of(pictures: Pictures, cuts: Cuts, share: float = 1.0) -> tuple[f
     return tuple(thresholds)
 
 
-def search(pictures: Pictures, goal: Goal) -> Cuts:
+def search(pictures: ExitOutcomes, goal: Goal) -> Cuts:
     """The best cuts found; with up to :data:`EXACT` exits, the best there are."""
     last = len(pictures.right) - 1
     if last < EXACT:
@@ -154,7 +154,7 @@ def search(pictures: Pictures, goal: Goal) -> Cuts:
     return min(found, key=lambda cuts: _rank(pictures, goal, cuts))
 
 
-def _starts(pictures: Pictures, goal: Goal) -> list[Cuts]:
+def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
     """Cuts on either side of the limit: the best known at a price of a right answer, which is bisected.
 
     At a price no exit uses up what the others need, as each would in a search that has a limit.
@@ -175,7 +175,7 @@ def _starts(pictures: Pictures, goal: Goal) -> list[Cuts]:
     return list(sides.values())
 
 
-def _descended(pictures: Pictures, goal: Goal, cuts: Cuts, pairs: Sequence[tuple[int, int]]) -> Cuts:
+def _descended(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, pairs: Sequence[tuple[int, int]]) -> Cuts:
     """``cuts`` after the best of each pair of exits were taken in turn, until none of them is better."""
     rank = _rank(pictures, goal, cuts)
     since = turn = 0
@@ -190,7 +190,7 @@ def _descended(pictures: Pictures, goal: Goal, cuts: Cuts, pairs: Sequence[tuple
     return cuts
 
 
-def _scan(pictures: Pictures, goal: Goal, cuts: Cuts, i: int, j: int) -> tuple[int, int]:
+def _scan(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, i: int, j: int) -> tuple[int, int]:
     """The best cuts of exits i < j, the others held. With the last exit for j, it is that of one exit.
 
     Sums over pictures are counted from those at which neither i nor j lets any go: what is gained at i by the pictures
@@ -258,18 +258,18 @@ def _least(ranks: tuple[Real, ...]) -> int:
     return int(left[0])
 
 
-def score(pictures: Pictures, cuts: Sequence[int]) -> tuple[float, float]:
+def score(pictures: ExitOutcomes, cuts: Sequence[int]) -> tuple[float, float]:
     """Right answers, and cost, summed over the pictures in an order that does not change."""
     ends = _ends(pictures, cuts)
     left = np.bincount(ends, minlength=len(pictures.costs))
     return float(np.take_along_axis(pictures.right, ends[None], 0).sum()), float(left @ pictures.costs)
 
 
-def _rank(pictures: Pictures, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
+def _rank(pictures: ExitOutcomes, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
     correct, cost = score(pictures, cuts)
     return tuple(float(rank[0]) for rank in goal.ranks(np.array([correct]), np.array([cost])))
 
 
-def never_leaving(pictures: Pictures) -> Cuts:
+def never_leaving(pictures: ExitOutcomes) -> Cuts:
     """At which every picture goes to the last exit."""
     return (-1,) * (len(pictures.costs) - 1) + (0,)

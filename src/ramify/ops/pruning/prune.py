@@ -18,7 +18,7 @@ from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
-Unit = Literal["weight", "channel"]
+PruneUnit = Literal["weight", "channel"]
 Control = Literal["none", "shuffle", "reinit", "invert"]
 
 
@@ -37,7 +37,7 @@ class Pruning:
     """What one pruning did: for each layer it could have changed, by name."""
 
     criterion: str
-    unit: Unit
+    unit: PruneUnit
     control: Control
     reinit: bool
     layers: dict[str, LayerPruning]
@@ -69,7 +69,7 @@ class PruningPlan:
     """What a pruning is going to do: the mask of every layer, and the stages that it takes."""
 
     criterion: str
-    unit: Unit
+    unit: PruneUnit
     control: Control
     reinit: bool
     seed: int
@@ -84,7 +84,7 @@ def prune(
     batches: Sequence[Batch] = (),
     optimizer: torch.optim.Optimizer | None = None,
     *,
-    unit: Unit = "weight",
+    unit: PruneUnit = "weight",
     rounds: int = 1,
     floor: int = 1,
     control: Control = "none",
@@ -155,7 +155,7 @@ def plan_pruning(
     criterion: str = "snip",
     batches: Sequence[Batch] = (),
     *,
-    unit: Unit = "weight",
+    unit: PruneUnit = "weight",
     rounds: int = 1,
     floor: int = 1,
     control: Control = "none",
@@ -232,7 +232,7 @@ def _decide(
     groups: Sequence[tuple[tuple[int, ...], float]],
     criterion: str,
     batches: Sequence[Batch],
-    unit: Unit,
+    unit: PruneUnit,
     rounds: int,
     floor: int,
     control: Control,

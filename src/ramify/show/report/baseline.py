@@ -12,7 +12,7 @@ _FREE = ("network.kind", "train.device", "train.threads", "train.compile", "trai
 
 
 @dataclass(frozen=True)
-class Match:
+class PairedRuns:
     """A grown group and a group that it may be held against.
 
     Attributes:
@@ -41,7 +41,7 @@ def is_grown(config: Config) -> bool:
     return config.growths > 0
 
 
-def matches(groups: Sequence[Group]) -> tuple[Match, ...]:
+def matches(groups: Sequence[Group]) -> tuple[PairedRuns, ...]:
     """For each grown group the group of ``groups`` that it may be held against, where there is one.
 
     That is the same network, not grown: a group that trained it from scratch with all of its stages there from the
@@ -49,7 +49,7 @@ def matches(groups: Sequence[Group]) -> tuple[Match, ...]:
     a group that did so without internal classifiers (``full``) stands in, for the last exit alone. A ``dense`` network
     exists only grown, so the same cells in a chain stand in, and the match says that the wiring differs, too.
     """
-    found: list[Match] = []
+    found: list[PairedRuns] = []
     for grown in groups:
         if not is_grown(grown.config) or widens(grown.config):
             continue
@@ -60,7 +60,7 @@ def matches(groups: Sequence[Group]) -> tuple[Match, ...]:
             ]
             if twins:
                 exits = (LAST,) if kind == "full" else (*range(grown.config.network.exits - 1), LAST)
-                found.append(Match(grown, twins[0], _why(grown.config, kind), exits))
+                found.append(PairedRuns(grown, twins[0], _why(grown.config, kind), exits))
                 break
     return tuple(found)
 
@@ -97,7 +97,7 @@ def fully_grown(figure: Figure) -> Figure:
     return lambda run: figure(run) if len(run.macs) == run.summary.exits_planned else None
 
 
-def compared(match: Match) -> list[Compared]:
+def compared(match: PairedRuns) -> list[Compared]:
     """Every figure that both sides of ``match`` have, grown less static."""
     kinds: list[tuple[str, str, Figure]] = [
         (exit_words(at), "%", fully_grown(accuracy_of(at)) if at == LAST else accuracy_of(at)) for at in match.exits

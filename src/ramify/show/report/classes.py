@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from ramify.run.classes import ClassResults
-from ramify.run.readback import Answers
+from ramify.run.readback import TestAnswers
 from ramify.show.report.facts import Facts, known
 from ramify.show.report.page import html
 from ramify.show.report.pictures import png, side
@@ -120,7 +120,7 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
     return plot("confusion-matrix", caption, Table(("answered by", "true class", *names), rows), traces, layout)
 
 
-def _mistakes(answers: Answers, chosen: ClassResults) -> Markup:
+def _mistakes(answers: TestAnswers, chosen: ClassResults) -> Markup:
     title = html("heading", "The surest mistakes")
     if not chosen.mistakes:
         return title + html("missing", "There is none: every picture is answered right.")
@@ -133,6 +133,6 @@ def _mistakes(answers: Answers, chosen: ClassResults) -> Markup:
     return title + html("mistakes", cards) + downloads("mistakes", table)
 
 
-def picture_name(answers: Answers, picture: int) -> str:
+def picture_name(answers: TestAnswers, picture: int) -> str:
     """The file of a picture; its number where that is not known."""
     return answers.names[picture] if answers.names else f"picture {picture}"

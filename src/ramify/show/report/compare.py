@@ -11,7 +11,7 @@ from ramify.errors import InputError
 from ramify.run.saved import checkpoint_of
 from ramify.show.groups import LAST, Group, Run, Spread, grouped, read_run, varied_keys
 from ramify.show.labels import differing, flat
-from ramify.show.report.baseline import Compared, Match, compared, is_grown, matches, widens
+from ramify.show.report.baseline import Compared, PairedRuns, compared, is_grown, matches, widens
 from ramify.show.report.compare_plots import (
     amount_plot,
     difference_plot,
@@ -22,7 +22,7 @@ from ramify.show.report.compare_plots import (
     reach,
     tradeoff_plot,
 )
-from ramify.show.report.page import Part, html, page
+from ramify.show.report.page import ReportPart, html, page
 from ramify.show.report.plot import Table, Value, downloads
 from ramify.show.words import count, duration, percent, plural
 
@@ -64,7 +64,7 @@ def comparison_page(runs: Sequence[Path], progress: Progress | None = None) -> s
 def comparison_html(groups: Groups, absent: Sequence[str] = ()) -> str:
     """The page of ``groups``; ``absent`` are names of runs that have not trained for an epoch."""
     title = f"{plural(len(_runs(groups)), 'run')} in {plural(len(groups), 'group')}"
-    first: Part[Groups] = Part("groups", "Groups", lambda groups: _groups(groups, absent))
+    first: ReportPart[Groups] = ReportPart("groups", "Groups", lambda groups: _groups(groups, absent))
     return page(title, lead_sentence(groups), [part.section(groups) for part in (first, *_PARTS)])
 
 
@@ -289,7 +289,7 @@ def _static(groups: Groups) -> tuple[str, Markup]:
     return lead, body + Markup("").join(html("missing", _why_none(group)) for group in alone)
 
 
-def _differences(match: Match, rows: Sequence[Compared]) -> Table:
+def _differences(match: PairedRuns, rows: Sequence[Compared]) -> Table:
     lines: list[tuple[Value, ...]] = []
     for row in rows:
         found, mean = row.difference, row.difference.mean
@@ -364,13 +364,13 @@ def _none_grown(groups: Groups) -> str:
 
 
 UNTESTED = "No run has finished; the test pictures are read once, at the end of a run."
-_PARTS: tuple[Part[Groups], ...] = (
-    Part("exits", "Accuracy of each exit", _exits, _unfinished(UNTESTED)),
-    Part("work", "Accuracy against work", _tradeoff, _unfinished(UNTESTED)),
-    Part("epochs", "Accuracy by epoch", _epochs, _no_epochs),
-    Part("weights", "Weights", _weights, _unfinished("No run has finished, so no network has its final size.")),
-    Part("time", "Time", _time, _unfinished("No run has finished, so there is no time to show.")),
-    Part("static", "Grown against static", _static, _none_grown),
-    Part("configurations", "Configurations", _configurations),
+_PARTS: tuple[ReportPart[Groups], ...] = (
+    ReportPart("exits", "Accuracy of each exit", _exits, _unfinished(UNTESTED)),
+    ReportPart("work", "Accuracy against work", _tradeoff, _unfinished(UNTESTED)),
+    ReportPart("epochs", "Accuracy by epoch", _epochs, _no_epochs),
+    ReportPart("weights", "Weights", _weights, _unfinished("No run has finished, so no network has its final size.")),
+    ReportPart("time", "Time", _time, _unfinished("No run has finished, so there is no time to show.")),
+    ReportPart("static", "Grown against static", _static, _none_grown),
+    ReportPart("configurations", "Configurations", _configurations),
 )
 """After the groups, in the order of the page."""

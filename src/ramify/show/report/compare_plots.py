@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ramify.show.groups import Figure, Group, Spread, exit_words, exits_of
-from ramify.show.report.baseline import Compared, Match
+from ramify.show.report.baseline import Compared, PairedRuns
 from ramify.show.report.plot import GREY, Table, Trace, Value, bars, faded, plot, plotly_text, scatter
 from ramify.show.words import short
 
@@ -252,7 +252,7 @@ def reach(rows: Sequence[Compared]) -> float:
     return 100 * max([*ends, *singles, 0.0])
 
 
-def difference_plot(match: Match, rows: Sequence[Compared], group: int, limit: float, name: str) -> Markup:
+def difference_plot(match: PairedRuns, rows: Sequence[Compared], group: int, limit: float, name: str) -> Markup:
     """Grown less static, in points of accuracy: a row for each exit, on an axis that goes to ``limit`` both ways."""
     style = mark(group)
     spreads = [row.difference.mean for row in rows]

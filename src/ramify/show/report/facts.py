@@ -16,7 +16,7 @@ from ramify.ops.pruning.prune import Pruning
 from ramify.run.checkpoint import Card
 from ramify.run.events import EpochDone, Grew, GrowthEnded, Pruned, Widened
 from ramify.run.folder import CONFIG, EVENTS, read_lines
-from ramify.run.readback import Answers, Measured, answer_again, describe, read_epochs
+from ramify.run.readback import Measured, TestAnswers, answer_again, describe, read_epochs
 from ramify.run.saved import read_saved
 from ramify.run.summary import Summary
 from ramify.show.words import Change
@@ -42,7 +42,7 @@ class Facts:
     network: Branching
     card: Card
     measured: Measured | None
-    answers: Answers | None
+    answers: TestAnswers | None
     unmeasured: str
 
     @property

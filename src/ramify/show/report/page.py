@@ -16,7 +16,7 @@ from ramify.show import words
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """One section of a page.
 
     Attributes:
@@ -36,11 +36,11 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Part(Generic[_T]):
+class ReportPart(Generic[_T]):
     """How a section is made of what is known, ``T``.
 
     Attributes:
-        anchor, title: of the :class:`Section`.
+        anchor, title: of the :class:`ReportSection`.
         make: its lead and its body.
         lacks: why it cannot be made, as a sentence that stands in its place; empty where it can.
     """
@@ -50,14 +50,14 @@ class Part(Generic[_T]):
     make: Callable[[_T], tuple[str, Markup]]
     lacks: Callable[[_T], str] = lambda known: ""
 
-    def section(self, known: _T) -> Section:
+    def section(self, known: _T) -> ReportSection:
         """The section of what is known."""
         why = self.lacks(known)
         lead, body = ("", html("missing", why)) if why else self.make(known)
-        return Section(self.anchor, self.title, lead, body)
+        return ReportSection(self.anchor, self.title, lead, body)
 
 
-def page(title: str, lead: str, sections: Sequence[Section]) -> str:
+def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     """A whole HTML document, light or dark as the reader's system is, with plotly.js inside it, once.
 
     Args:

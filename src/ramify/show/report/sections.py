@@ -12,7 +12,7 @@ from ramify.show.report.exits import cost, leaving, reliability
 from ramify.show.report.facts import Facts
 from ramify.show.report.network import network
 from ramify.show.report.outcome import outcome_sentence
-from ramify.show.report.page import Part, html, page
+from ramify.show.report.page import ReportPart, html, page
 from ramify.show.report.plot import Table, data_uri
 from ramify.show.report.thinking import thinking
 from ramify.show.words import count, duration
@@ -53,17 +53,17 @@ def setup(facts: Facts) -> tuple[str, Markup]:
     return lead, body + html("links", "Configuration", links)
 
 
-SECTIONS: tuple[Part[Facts], ...] = (
-    Part("network", "The network", network),
-    Part("epochs", "Accuracy by epoch", accuracy, not_trained),
-    Part("cost", "Accuracy and cost", cost, _unmeasured),
-    Part("classes", "Classes", classes, not_measured),
-    Part("leaving", "Who leaves where", leaving, _unmeasured),
-    Part("overthinking", "Overthinking", thinking, _unmeasured),
-    Part("reliability", "Confidence", reliability, _unmeasured),
-    Part("density", "Density by layer", density),
-    Part("effort", "Time and memory", effort, not_trained),
-    Part("setup", "Configuration and versions", setup),
+REPORT_SECTIONS: tuple[ReportPart[Facts], ...] = (
+    ReportPart("network", "The network", network),
+    ReportPart("epochs", "Accuracy by epoch", accuracy, not_trained),
+    ReportPart("cost", "Accuracy and cost", cost, _unmeasured),
+    ReportPart("classes", "Classes", classes, not_measured),
+    ReportPart("leaving", "Who leaves where", leaving, _unmeasured),
+    ReportPart("overthinking", "Overthinking", thinking, _unmeasured),
+    ReportPart("reliability", "Confidence", reliability, _unmeasured),
+    ReportPart("density", "Density by layer", density),
+    ReportPart("effort", "Time and memory", effort, not_trained),
+    ReportPart("setup", "Configuration and versions", setup),
 )
 """In the order of the page. A new section is a function of the facts and an entry here."""
 
@@ -71,4 +71,4 @@ SECTIONS: tuple[Part[Facts], ...] = (
 def run_page(facts: Facts) -> str:
     """The report of a run, a whole HTML document."""
     lead = outcome_sentence(facts.summary, facts.measured)
-    return page(facts.summary.name, lead, [part.section(facts) for part in SECTIONS])
+    return page(facts.summary.name, lead, [part.section(facts) for part in REPORT_SECTIONS])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ramify.errors import InputError
 from ramify.ops.exits.analysis import Case
-from ramify.run.readback import Answers
+from ramify.run.readback import TestAnswers
 from ramify.show.report.classes import picture_name
 from ramify.show.report.facts import Facts, known
 from ramify.show.report.gradcam import heat_maps
@@ -93,7 +93,7 @@ def thinking(facts: Facts) -> tuple[str, Markup]:
     return lead, body + downloads("overthinking-cases", Table(columns, rows))
 
 
-def _heat(answers: Answers, chosen: Sequence[int]) -> tuple[Tensor | None, str]:
+def _heat(answers: TestAnswers, chosen: Sequence[int]) -> tuple[Tensor | None, str]:
     """Where each exit looked, ``[E, B, H, W]``, for the class that the exit answers; or why there is no such map."""
     if not chosen:
         return None, "There are no such pictures to look at."
@@ -125,7 +125,7 @@ def shown_exits(exits: int) -> tuple[int, ...]:
     return tuple(round(i * (exits - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS))
 
 
-def _card(answers: Answers, case: Case, looked: Tensor | None) -> dict[str, object]:
+def _card(answers: TestAnswers, case: Case, looked: Tensor | None) -> dict[str, object]:
     """What the macro ``cases`` shows of a picture."""
     (image,) = answers.test[case.picture : case.picture + 1].images
     sure, said = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
