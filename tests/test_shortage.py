@@ -102,3 +102,13 @@ def test_memory_that_ends_in_mid_training_is_told_and_the_checkpoint_stays(
         answer = ramify("train", *TINY, "name=mine")
     assert (answer.code, "got 155 GB at once" in answer.err, answer.err.count("\n")) == (1, True, 1), answer.err
     assert ramify("train", "--resume", "mine", "--quiet").code == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_limit_of_a_shell_counts_as_memory() -> None:
+    code = (
+        "import resource; from ramify.shortage import free_memory; "
+        "resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)); print(free_memory())"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(found.stdout) < 2**30

@@ -3,11 +3,15 @@
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ramify.errors import InputError, RamifyError, RunError
+
+if sys.platform != "win32":
+    import resource
 
 _OF_THE_USER = frozenset(
     getattr(errno, name)
@@ -88,7 +92,19 @@ def free_memory() -> int | None:
         # What a container has read from files counts as taken, and is given back when it is needed.
         cached = re.search(r"^inactive_file (\d+)", _text(_MEMORY_FILES[1].with_name("memory.stat")), re.MULTILINE)
         free = min(free, int(limit) - int(current) + (int(cached[1]) if cached else 0))
-    return max(0, free)
+    allowed = _address_space()
+    return max(0, free if allowed is None else min(free, allowed))
+
+
+def _address_space() -> int | None:
+    """Bytes of addresses that the process may still take under ``ulimit -v``; None where there is no limit."""
+    if sys.platform == "win32":
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    pages = _text(Path("/proc/self/statm")).split()
+    if limit == resource.RLIM_INFINITY or not pages:
+        return None
+    return limit - int(pages[0]) * resource.getpagesize()
 
 
 def usable_threads(asked: int) -> tuple[int, str | None]:

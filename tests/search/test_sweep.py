@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ramify.errors import ConfigError, InputError
+from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.run.folder import METRICS, read_lines
 from ramify.search.sweep import RunBegan, SweepEvent, opened, read_sweep, run_sweep
-from ramify.search.task import train_run
-from tests.conftest import TINY, CommandLine
+from ramify.search.task import ASKED, is_same, train_run, train_up_to
+from tests.conftest import TINY, CommandLine, tiny
 from tests.search.test_search import HERE
 
 BASE = [text for text in TINY if not text.startswith(("network.structure", "growth.epochs", "train.epochs"))]
@@ -118,3 +118,15 @@ def test_one_command_from_values_to_tables(ramify: CommandLine) -> None:
     assert Path("i.csv").read_text() == Path("t.csv").read_text()
     assert ramify("report", *runs, "--latex", "r.tex").code == 0
     assert Path("r.tex").read_text() == Path("t.tex").read_text()
+
+
+def test_a_run_whose_request_is_damaged_is_not_replaced(tmp_path: Path) -> None:
+    config = tiny("name=mine", f"runs_dir={tmp_path}", "train.epochs=3")
+    folder = train_up_to(config)
+    assert is_same(folder, config)
+    asked = folder / ASKED
+    asked.write_bytes(asked.read_bytes()[:100])
+    before = (folder / "summary.json").read_bytes()
+    with pytest.raises(CheckpointError, match=ASKED):
+        train_up_to(config)
+    assert (folder / "summary.json").read_bytes() == before

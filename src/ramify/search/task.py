@@ -14,6 +14,7 @@ from ramify.run.device import place
 from ramify.run.events import EpochDone, Event, Observer, Started
 from ramify.run.folder import is_run, locked, read_summary
 from ramify.run.summary import describe_machine
+from ramify.sealed import check_seal, parse_object, sealed_json
 from ramify.search.ancestry import keep_rung
 from ramify.search.goals import Objective
 from ramify.search.measure import epochs_done, measure
@@ -62,7 +63,7 @@ def train_up_to(
 
     def watch(event: Event) -> None:
         if isinstance(event, Started):
-            write_atomic(folder / ASKED, _asked(config))
+            write_atomic(folder / ASKED, sealed_json(_asked(config)))
         elif isinstance(event, EpochDone) and (event.epoch == epoch or (stop is not None and stop.exists())):
             raise _LeavingError
 
@@ -85,13 +86,20 @@ def train_up_to(
         return folder
 
 
-def _asked(config: Config) -> bytes:
-    return config.model_dump_json(exclude={"runs_dir", "parent"}).encode()
+def _asked(config: Config) -> dict[str, object]:
+    return config.model_dump(mode="json", exclude={"runs_dir", "parent"})
 
 
 def is_same(folder: Path, config: Config) -> bool:
-    """Whether the run in ``folder`` is that of ``config``."""
-    return is_run(folder) and (folder / ASKED).is_file() and (folder / ASKED).read_bytes() == _asked(config)
+    """Whether the run in ``folder`` is that of ``config``.
+
+    Raises:
+        CheckpointError: what was asked for is damaged, so that nobody can tell; a run is not replaced for that.
+    """
+    path = folder / ASKED
+    if not (is_run(folder) and path.is_file()):
+        return False
+    return check_seal(parse_object(path.read_bytes(), str(path)), str(path), needed=True) == _asked(config)
 
 
 def in_use(folder: Path) -> bool:
