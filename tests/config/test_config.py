@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 
 from ramify.config.read import read_config, read_configs, to_yaml
 from ramify.config.rescaling import rescale
-from ramify.config.rules import EXITS_AT, PUBLISHED, Config, NetworkConfig, TrainConfig, describe, keys, resolve, spread
+from ramify.config.rules import (
+    EXITS_AT,
+    PUBLISHED,
+    Config,
+    NetworkConfig,
+    TrainConfig,
+    describe,
+    keys,
+    resolve,
+    spread_epochs,
+)
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 
@@ -435,7 +445,7 @@ def test_resolving_twice_changes_nothing(config: Config) -> None:
 @given(growths=st.integers(0, 12), epochs=st.integers(1, 400))
 def test_growth_is_spread_in_rising_order_from_the_second_epoch(growths: int, epochs: int) -> None:
     epochs = max(epochs, growths + 1)
-    found = spread(growths, epochs)
+    found = spread_epochs(growths, epochs)
     assert len(found) == growths
     assert all(2 <= epoch <= epochs for epoch in found)
     assert all(a < b for a, b in itertools.pairwise(found))

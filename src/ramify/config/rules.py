@@ -154,10 +154,10 @@ def growth_epochs(config: Config) -> tuple[int, ...]:
         return growth.epochs
     if growth.every is not None:
         return tuple(1 + growth.every * i for i in range(1, config.growths + 1))
-    return spread(config.growths, config.train.epochs)
+    return spread_epochs(config.growths, config.train.epochs)
 
 
-def spread(growths: int, epochs: int) -> tuple[int, ...]:
+def spread_epochs(growths: int, epochs: int) -> tuple[int, ...]:
     """Growth epochs, evenly over the first 40 % of ``epochs``, later where that is too short.
 
     Example:

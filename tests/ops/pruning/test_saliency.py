@@ -24,8 +24,8 @@ from ramify.ops.loss import exit_losses
 from ramify.ops.pruning.saliency import (
     NEEDS_DATA,
     SALIENCIES,
-    Batch,
     Scores,
+    ScoringBatch,
     erk,
     grasp,
     magnitude,
@@ -91,12 +91,12 @@ def mask_some(network: Network, share: float = 0.3) -> None:
             layer.weight.mul_(layer.mask)
 
 
-def batch(number: int = 12, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 1) -> Batch:
+def batch(number: int = 12, shape: tuple[int, int, int] = (1, 8, 8), seed: int = 1) -> ScoringBatch:
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(number, *shape, generator=generator), torch.arange(number) % 3
 
 
-def doubled(pictures: Batch) -> Batch:
+def doubled(pictures: ScoringBatch) -> ScoringBatch:
     return pictures[0].double(), pictures[1]
 
 
@@ -300,7 +300,7 @@ def test_the_layer_that_is_not_finite_is_named() -> None:
 # SNIP
 
 
-def masks_gradient(network: Network, pictures: Batch) -> Scores:
+def masks_gradient(network: Network, pictures: ScoringBatch) -> Scores:
     """|dL/dm| for a mask m of ones, with the loss of ops.loss taken for each exit in float64."""
     names = list(masked_layers(network))
     state = {name: value.detach().clone() for name, value in network.state_dict().items()}

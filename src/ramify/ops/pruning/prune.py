@@ -13,7 +13,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
 from ramify.ops.pruning.channels import channels, mask_channels, owner, rank_channels, silence, stage_of, which_live
-from ramify.ops.pruning.saliency import SALIENCIES, Batch, Scores
+from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
 from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
 
@@ -81,7 +81,7 @@ def prune(
     network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
-    batches: Sequence[Batch] = (),
+    batches: Sequence[ScoringBatch] = (),
     optimizer: torch.optim.Optimizer | None = None,
     *,
     unit: PruneUnit = "weight",
@@ -153,7 +153,7 @@ def plan_pruning(
     network: Branching,
     keep: float | Mapping[int, float],
     criterion: str = "snip",
-    batches: Sequence[Batch] = (),
+    batches: Sequence[ScoringBatch] = (),
     *,
     unit: PruneUnit = "weight",
     rounds: int = 1,
@@ -231,7 +231,7 @@ def _decide(
     network: Branching,
     groups: Sequence[tuple[tuple[int, ...], float]],
     criterion: str,
-    batches: Sequence[Batch],
+    batches: Sequence[ScoringBatch],
     unit: PruneUnit,
     rounds: int,
     floor: int,

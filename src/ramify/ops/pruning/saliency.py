@@ -22,20 +22,20 @@ from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.seeds import generator
 
-Batch = tuple[Tensor, Tensor]
+ScoringBatch = tuple[Tensor, Tensor]
 """Images ``[B, C, H, W]`` in [0, 1] and labels, int64 ``[B]``."""
 
 Scores = dict[str, Tensor]
 """A float tensor for each masked layer, by its name and in the shape of its weight; higher is kept first."""
 
-Saliency = Callable[[Branching, Sequence[Batch], int], Scores]
+Saliency = Callable[[Branching, Sequence[ScoringBatch], int], Scores]
 """Scores a network from labelled batches and a seed; most criteria need only one of them or neither."""
 
 GRASP_TEMPERATURE = 200.0
 """What GraSP divides the logits by, as its authors do."""
 
 
-def snip(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def snip(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Connection sensitivity (SNIP, arXiv:1810.02340): ``|w * dL/dw|``, in [0, inf), mean over the batches.
 
     It equals ``|dL/dm|`` for a mask ``m`` of ones on the weights. ``L`` is the cross-entropy, mean over the
@@ -62,7 +62,7 @@ def snip(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     return _mean_over_batches("snip", network, batches, score, temperature=1.0)
 
 
-def grasp(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def grasp(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Gradient signal preservation (GraSP, arXiv:2002.07376): ``w * (H g)``, of either sign, mean over the batches.
 
     ``g`` and ``H`` are gradient and Hessian of the loss ``L`` of :func:`snip` in the convolution and linear
@@ -84,7 +84,7 @@ def grasp(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     return _mean_over_batches("grasp", network, batches, score, temperature=GRASP_TEMPERATURE)
 
 
-def synflow(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def synflow(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Synaptic flow (SynFlow, arXiv:2006.05467): ``|w| * dR/d|w|``, in [0, inf), without pictures, in float64.
 
     ``R`` is the sum of the logits of all exits for one picture of ones, in the network that has every weight in
@@ -131,7 +131,7 @@ def synflow(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
         return _finite("synflow", names, [(w * g).detach() for w, g in zip(weights, gradients, strict=True)])
 
 
-def magnitude(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def magnitude(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """``|w|``, in [0, inf). ``batches`` and ``seed`` are not used.
 
     Raises:
@@ -142,7 +142,7 @@ def magnitude(network: Branching, batches: Sequence[Batch], seed: int) -> Scores
         return _finite("magnitude", list(layers), [(layer.weight * layer.mask).abs() for layer in layers.values()])
 
 
-def random(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def random(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Uniform in [0, 1), in float64, from ``seed`` and the layer's name. ``batches`` is not used.
 
     A layer draws the same scores whatever the other layers are, on every device.
@@ -155,7 +155,7 @@ def random(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     }
 
 
-def erk(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def erk(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Random weights at Erdős-Rényi-kernel densities (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
     RigL keeps ``min(1, eps * p)`` of a layer, where ``p`` is the sum over the product of the weight's dimensions
@@ -178,7 +178,7 @@ def erk(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
     return _at_densities("erk", network, seed)
 
 
-def uniform(network: Branching, batches: Sequence[Batch], seed: int) -> Scores:
+def uniform(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Random weights at the same density in every layer (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
     As :func:`erk` with ``p = 1``: a layer of ``N`` weights keeps ``eps * N`` of them to within one, or all that it
@@ -231,7 +231,7 @@ NEEDS_DATA: frozenset[str] = frozenset({"snip", "grasp"})
 def _mean_over_batches(
     criterion: str,
     network: Branching,
-    batches: Sequence[Batch],
+    batches: Sequence[ScoringBatch],
     score: Callable[[list[Tensor], Tensor], list[Tensor]],
     temperature: float,
 ) -> Scores:

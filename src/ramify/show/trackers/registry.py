@@ -52,7 +52,7 @@ class Forgiving:
             self._tell(f"{self._name}: logs no more ({first}); the training goes on")
 
 
-FOLDERS = {"tensorboard": tensorboard.FOLDER, "wandb": wandb.FOLDER}
+FOLDERS = {"tensorboard": tensorboard.FOLDER, "wandb": wandb.WANDB_FOLDER}
 """Where each tracker keeps its files, in the folder of a run."""
 
 

@@ -13,7 +13,7 @@ from ramify.show.trackers.scalars import scalars, sentence_of, settings
 if TYPE_CHECKING:
     import wandb
 
-FOLDER = "wandb"
+WANDB_FOLDER = "wandb"
 """Where W&B keeps its files of a run, in the run's folder."""
 
 _PATIENCE = 30
@@ -87,7 +87,7 @@ class WandbLog:
         if self._run is not None:  # of a run that failed
             self._run.finish(exit_code=1)
         folder = Path(event.folder)
-        name = folder / FOLDER / "id"
+        name = folder / WANDB_FOLDER / "id"
         if not name.exists():
             name.parent.mkdir(exist_ok=True)
             name.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
