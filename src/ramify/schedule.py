@@ -143,11 +143,11 @@ def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRu
         >>> growth_by_loss([2.0, 1.0, 0.5], (), rule).action
         'wait'
         >>> growth_by_loss([2.0, 1.0, 0.999, 0.998], (), rule)
-        Verdict(action='grow', reason='no improvement by 1 % on the loss 1 of epoch 2 for 2 epochs')
+        GrowthVerdict(action='grow', reason='no improvement by 1 % on the loss 1 of epoch 2 for 2 epochs')
         >>> growth_by_loss([2.0, 1.0, 0.999, 0.998, 1.2, 0.997, 0.996], (5,), rule).action
         'wait'
         >>> growth_by_loss([2.0, 1.0, 0.999, 0.998, 1.2, 0.997, 0.996, 0.995], (5,), rule)
-        Verdict(action='stop', reason='growth no longer pays: loss 0.998 before the last growth, 0.995 since')
+        GrowthVerdict(action='stop', reason='growth no longer pays: loss 0.998 before the last growth, 0.995 since')
     """
     coming = len(losses) + 1
     if coming > rule.until:

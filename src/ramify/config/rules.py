@@ -161,7 +161,7 @@ def spread_epochs(growths: int, epochs: int) -> tuple[int, ...]:
     """Growth epochs, evenly over the first 40 % of ``epochs``, later where that is too short.
 
     Example:
-        >>> spread(3, 40), spread(3, 4)
+        >>> spread_epochs(3, 40), spread_epochs(3, 4)
         ((6, 11, 16), (2, 3, 4))
     """
     last = max(growths + 1, round(0.4 * epochs))

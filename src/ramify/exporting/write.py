@@ -180,7 +180,7 @@ def evenly(part: Part, count: int) -> Part:
     """Up to ``count`` pictures of ``part``, at even distances: sources may be in the order of their classes.
 
     Example:
-        >>> spread(Part(torch.zeros(10, 1, 8, 8), torch.arange(10)), 4).labels.tolist()
+        >>> evenly(Part(torch.zeros(10, 1, 8, 8), torch.arange(10)), 4).labels.tolist()
         [0, 3, 6, 9]
     """
     return part[torch.linspace(0, len(part) - 1, min(count, len(part))).round().long()]

@@ -66,7 +66,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
         sections: in the order of the page; its navigation lists them.
 
     Example:
-        >>> end = Section("end", "The end", "No more.", html("prose", "Bye."))
+        >>> end = ReportSection("end", "The end", "No more.", html("prose", "Bye."))
         >>> text = page("demo", "It learned <everything>.", [end])
         >>> "It learned &lt;everything&gt;." in text, '<section id="end"' in text
         (True, True)
