@@ -1,0 +1,221 @@
+"""CIFAR-10 against the clock: presets beside plain residual networks, on the same machine with the same minutes.
+
+    python bench/race.py ARCHIVE [--minutes 2 5 10] [--presets cpu-10min] [--plain resnet20 resnet8] [--seeds 1]
+
+Each contestant trains once for each budget, since its schedule ends with it. Everything counts, from reading the
+archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
+Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
+pictures, float32, channels last. The test set is read once, at the end. Written to ``bench/results/race.json`` and,
+with ``--plot FILE``, as a picture.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import ramify
+from ramify.config.presets import presets
+from ramify.config.read import read_config
+from ramify.config.rules import resolve
+from ramify.data.augment import augment, batches
+from ramify.data.sources import load_pictures
+from ramify.run.evaluate import to_float
+from ramify.run.pictures import Parts, deal
+from ramify.seeds import generator
+
+RESULTS = Path(__file__).parent / "results" / "race.json"
+SPARE = 0.96
+"""Of the budget is planned with; the rest is for what a probe does not see."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one training came to; accuracies on the test set, in [0, 1], shallowest exit first."""
+
+    name: str
+    minutes: float
+    seed: int
+    weights: int
+    epochs: int
+    seconds: float
+    exits: tuple[float, ...]
+
+
+class Block(nn.Module):
+    """Two 3x3 layers and a shortcut, the basic block of arXiv:1512.03385."""
+
+    def __init__(self, reads: int, gives: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(reads, gives, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(gives, gives, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(gives), nn.BatchNorm2d(gives)
+        same = reads == gives and stride == 1
+        conv = nn.Conv2d(reads, gives, 1, stride, bias=False)
+        self.shortcut: nn.Module = nn.Identity() if same else nn.Sequential(conv, nn.BatchNorm2d(gives))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(self.norm2(self.conv2(inner)) + self.shortcut(x))
+
+
+def residual(blocks: int) -> nn.Sequential:
+    """A ResNet for 32x32 pictures with ``6 * blocks + 2`` layers: ResNet-20 has 3 blocks a width, ResNet-8 one."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
+    reads = 16
+    for width in (16, 32, 64):
+        for place in range(blocks):
+            layers.append(Block(reads, width, 2 if width != 16 and place == 0 else 1))
+            reads = width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+
+
+PLAIN: dict[str, Callable[[], nn.Sequential]] = {"resnet20": lambda: residual(3), "resnet8": lambda: residual(1)}
+
+
+def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
+    """Train one of :data:`PLAIN` by the plain loop."""
+    start = time.perf_counter()
+    parts = pictures(archive, seed, limit)
+    torch.manual_seed(seed)
+    network = PLAIN[name]()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
+    mean = to_float(parts.train.images).mean(dim=(0, 2, 3))[:, None, None]
+    deviation = to_float(parts.train.images).std(dim=(0, 2, 3))[:, None, None]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
+
+    def step(index: Tensor, draw: torch.Generator) -> None:
+        images = to_float(augment(parts.train.images[index], "crop_flip", draw))
+        logits = network((images - mean) / deviation)
+        loss = F.cross_entropy(logits, parts.train.labels[index], label_smoothing=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    draw = generator(seed, "race")
+    probe = time.perf_counter()
+    for index in list(batches(len(parts.train), 128, draw))[:10]:
+        step(index, draw)
+    took = (time.perf_counter() - probe) / 10
+    left = 60 * minutes * SPARE - (time.perf_counter() - start)
+    steps = max(1, int(left / took))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps + 1, pct_start=0.25)
+    done = epochs = 0
+    while done < steps:
+        epochs += 1
+        for index in batches(len(parts.train), 128, draw):
+            step(index, draw)
+            schedule.step()
+            done += 1
+            if done == steps:
+                break
+    network.eval()
+    with torch.inference_mode():
+        images = ((to_float(some.images) - mean) / deviation for some in parts.test.split(512))
+        answers = torch.cat([network(some).argmax(dim=1) for some in images])
+    right = float((answers == parts.test.labels).float().mean())
+    weights = sum(each.numel() for each in network.parameters() if each.dim() > 1)
+    return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (right,))
+
+
+def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
+    """Train a preset for as many epochs as fit."""
+    start = time.perf_counter()
+    common = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
+    with tempfile.TemporaryDirectory() as folder:
+        count = len(pictures(archive, seed, limit).train)
+        few = min(count, 2560)
+        stages = read_config([presets()[name]]).growths + 1
+        probe = read_config(
+            [presets()[name]],
+            [*common, f"data.limit={few}", f"train.epochs={max(2, stages)}", f"runs_dir={folder}", "name=probe"],
+        )
+        seen: list[float] = []
+        ramify.train(probe, [lambda event: seen.append(getattr(event, "pictures_per_second", 0.0))])
+        speed = max(seen)
+        left = 60 * minutes * SPARE - (time.perf_counter() - start)
+        epochs = max(stages, int(left / (count / speed * 1.06)))
+        config = read_config([presets()[name]], [*common, f"train.epochs={epochs}", f"runs_dir={folder}", "name=race"])
+        summary = ramify.train(config)
+    tests = [each.test.top1 for each in summary.exits if each.test is not None]
+    return Result(name, minutes, seed, summary.exits[-1].weights, epochs, time.perf_counter() - start, tuple(tests))
+
+
+def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
+    """The pictures of the race, dealt out by ``seed``."""
+    wishes = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
+    config = resolve(read_config(overrides=wishes))
+    return deal(config, load_pictures(config.data))
+
+
+def table(results: list[Result]) -> str:
+    """Accuracies by contestant and minutes, means over the seeds."""
+    budgets = sorted({each.minutes for each in results})
+    lines = ["| network | weights | " + " | ".join(f"{each:g} min" for each in budgets) + " |"]
+    lines.append("|---|---|" + "---|" * len(budgets))
+    for name in dict.fromkeys(each.name for each in results):
+        own = [each for each in results if each.name == name]
+        cells = []
+        for budget in budgets:
+            found = [each.exits for each in own if each.minutes == budget]
+            means = [sum(values) / len(values) for values in zip(*found, strict=True)]
+            cells.append(" / ".join(f"{100 * mean:.1f}" for mean in means) or "-")
+        lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(results: list[Result], path: Path) -> None:
+    """The last exit's accuracy against the minutes."""
+    from ramify.show.drawing import axes, save
+
+    drawing, [[panel]] = axes((6.4, 4.0))
+    for name in dict.fromkeys(each.name for each in results):
+        own = sorted((each.minutes, 100 * each.exits[-1]) for each in results if each.name == name)
+        panel.plot(*zip(*own, strict=True), marker="o", label=name)
+    panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
+    panel.legend(frameon=False)
+    save(drawing, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("archive", type=Path)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
+    parser.add_argument("--presets", nargs="*", default=["cpu-10min"])
+    parser.add_argument("--plain", nargs="*", choices=[*PLAIN], default=[*PLAIN])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--limit", type=int, help="so many pictures, to try the race itself")
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    results: list[Result] = []
+    for minutes in given.minutes:
+        for seed in range(given.seeds):
+            jobs = [(preset, name) for name in given.presets] + [(plain, name) for name in given.plain]
+            for train, name in jobs:
+                results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
+                print(json.dumps(asdict(results[-1])), flush=True)
+    machine = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": given.threads,
+        "torch": torch.__version__,
+    }
+    if given.limit is None:
+        RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
+    print(table(results))
+    if given.plot:
+        plot(results, given.plot)
+
+
+if __name__ == "__main__":
+    main()
