@@ -359,7 +359,7 @@ def test_the_demo_is_trained_where_nothing_says_what_to_train(
         asked.append(config)
         raise RunError("enough")
 
-    monkeypatch.setattr("ramify.training.loop.train", stop)
+    monkeypatch.setattr("ramify.training.run.train", stop)
     assert ramify("train", *given).code == 1
     network = read_config([presets()["digits"]]).network
     assert (asked[0].network == network) is demo
