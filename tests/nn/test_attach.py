@@ -545,7 +545,9 @@ def test_what_does_not_fit_the_module_is_refused() -> None:
         attach_exits(module, ["3"], example=PICTURES[:1, :1])
     with pytest.raises(InputError, match=r"^classes: got 7; accepted: 5"):
         attach_exits(module, ["3"], example=PICTURES[:1], classes=7)
-    with pytest.raises(InputError, match=r"^exit: got 'best'; accepted: average, conv, global, max, mixed, normed"):
+    with pytest.raises(
+        InputError, match=r"^exit: got 'best'; accepted: average, both, conv, global, max, mixed, normed, scaled"
+    ):
         attach_exits(module, ["3"], example=PICTURES[:1], exit="best")
 
 

@@ -264,6 +264,8 @@ def filtered(group: ChannelGroup) -> bool:
 def rectified(network: Network, group: ChannelGroup) -> bool:
     """Whether a channel passes a ReLU before anything reads it."""
     types = {name: cell.type for _, name, cell in existing_cells(network)}
+    if types[owner(group)] == "pooling":  # GELU throughout
+        return False
     return kind_of(group) == "inner" or types[owner(group)] not in ("preactivation", "compact")
 
 

@@ -140,7 +140,7 @@ def test_sigterm_says_how_to_go_on(tmp_path: Path, ramify: CommandLine, monkeypa
     def ended(*given: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(module, "_stop_if_broken", ended)
+    monkeypatch.setattr(module, "stop_if_broken", ended)
     before = signal.getsignal(signal.SIGTERM)
     answer = ramify("train", *SMALL, f"runs_dir={tmp_path}", "--quiet")
     assert answer.code == 1

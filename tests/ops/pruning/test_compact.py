@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -654,7 +654,11 @@ def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Ne
     optimizer: torch.optim.Optimizer | None = None
     while True:
         if unit == "weight" or channels(network):
-            prune(network, 0.6, "random", optimizer=optimizer, unit=unit, seed=len(network.stages))
+            try:
+                prune(network, 0.6, "random", optimizer=optimizer, unit=unit, seed=len(network.stages))
+            except InputError:  # so few channels that a layer would die
+                assert unit == "channel"
+                reject()
         small, receipt = compact(network.eval())
         same_answers(network, small)
         if unit == "channel":
