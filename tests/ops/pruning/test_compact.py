@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ramify.config.rules import NetworkConfig
-from ramify.errors import RunError
+from ramify.errors import InputError, RunError
 from ramify.nn.cells import CELLS
 from ramify.nn.constants import Constants, LayerInput, constants
 from ramify.nn.exit import EXITS
