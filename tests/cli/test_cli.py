@@ -114,6 +114,12 @@ def test_an_unfinished_run_is_measured_on_its_validation_pictures(
     assert "validation pictures" in Path("runs/mine/report.html").read_text()
 
 
+def test_a_shift_beyond_the_picture_is_refused(ramify: CommandLine) -> None:
+    answer = ramify("train", *TINY, "data.augment=crop", "data.shift=8", "data.border=reflect", "name=far")
+    assert (answer.code, "data.shift: got 8; accepted: less than 8" in answer.err) == (2, True), answer.err
+    assert not Path("runs/far").exists()
+
+
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "--quiet")
     answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")

@@ -337,6 +337,20 @@ def test_everything_that_contradicts_an_architecture_is_told_at_once() -> None:
             "train.nesterov: got true; accepted: false, as train.optimizer adam has no momentum of that kind",
         ),
         (
+            ("train.nesterov=true", "train.optimizer=normed_muon"),
+            "train.nesterov: got true; accepted: false, as train.optimizer normed_muon always has it",
+        ),
+        (
+            ("data.flip=alternating",),
+            "data.flip: got 'alternating'; accepted: random, as data.augment=auto does not mirror",
+        ),
+        (
+            ("data.augment=none", "data.shift=2"),
+            "data.shift: got 2; accepted: null, as data.augment=none does not shift",
+        ),
+        (("data.source=mine", "data.augment=photo", "data.border=edge"), "data.border: got 'edge'; accepted: zeros"),
+        (("network.cells=resnet56", "network.stem=whitened"), "network.stem: got 'whitened'; accepted: block"),
+        (
             ("train.nesterov=true", "train.optimizer=muon"),
             "train.nesterov: got true; accepted: false, as train.optimizer muon always has it",
         ),

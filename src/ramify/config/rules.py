@@ -229,7 +229,7 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
     if train.warmup and train.warmup >= train.epochs:
         yield "train.warmup", train.warmup, f"less than train.epochs = {train.epochs}"
     if train.nesterov and train.optimizer != "sgd":
-        why = "always has it" if train.optimizer == "muon" else "has no momentum of that kind"
+        why = "always has it" if train.optimizer in ("muon", "normed_muon") else "has no momentum of that kind"
         yield "train.nesterov", True, f"false, as train.optimizer {train.optimizer} {why}"
     elif train.nesterov and train.momentum == 0:
         yield "train.nesterov", True, "false, as train.momentum is 0"
@@ -238,6 +238,7 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
 
         if data.source in NEVER_MIRRORED:
             yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
+    yield from _move_contradictions(data)
     if data.sizes is not None:
         yield from _size_contradictions(config, data.sizes)
     if data.fold is not None and data.fold[0] > data.fold[1]:
@@ -250,6 +251,18 @@ def _recipe_contradictions(config: Config) -> Iterator[tuple[str, object, str]]:
         yield "train.patience", train.patience, "null, as there is no validation score with data.valid_fraction = 0"
     if train.patience is not None and train.keep == "last":
         yield "train.patience", train.patience, "null, as train.keep = last asks for no best epoch"
+
+
+def _move_contradictions(data: DataConfig) -> Iterator[tuple[str, object, str]]:
+    """Of shifting and mirroring: keys that ``data.augment`` would not read."""
+    from ramify.data.augment import augmentation
+
+    moves = "none" if data.augment == "photo" else augmentation(data.augment, data.source)
+    for leaf, needed in (("shift", ("crop", "crop_flip")), ("border", ("crop", "crop_flip")), ("flip", ("crop_flip",))):
+        given, default = getattr(data, leaf), DataConfig.model_fields[leaf].default
+        if given != default and moves not in needed:
+            why = f"as data.augment={data.augment} does not {'mirror' if leaf == 'flip' else 'shift'} {data.source}"
+            yield f"data.{leaf}", given, f"{to_text(default)}, {why}"
 
 
 def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:
@@ -406,7 +419,7 @@ def _backbone_contradictions(config: Config) -> Iterator[tuple[str, object, str]
             yield "train.freeze_epochs", train.freeze_epochs, f"0 with prune.policy {config.prune.policy}, as {still}"
 
 
-_OF_CELLS = ("cells", "structure", "channels", "strides", "cell", "squeeze", "exit_reads", "final", "cascade")
+_OF_CELLS = ("cells", "structure", "channels", "strides", "stem", "cell", "squeeze", "exit_reads", "final", "cascade")
 """Keys of ``network`` that say nothing of a backbone."""
 
 
@@ -462,7 +475,7 @@ def _network_contradictions(network: NetworkConfig) -> Iterator[tuple[str, objec
         yield "network.structure", network.structure, f"up to {cells} numbers, the cells of {network.cells}, or none"
     if network.kind == "dense":
         yield "network.kind", "dense", f"iterative, full_ic, full, as the cells of {network.cells} form a chain"
-    for key in ("cell", "channels", "strides", "squeeze"):
+    for key in ("stem", "cell", "channels", "strides", "squeeze"):
         given, default = getattr(network, key), NetworkConfig.model_fields[key].default
         if given != default:
             left = "null" if default is None else default

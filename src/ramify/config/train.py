@@ -56,7 +56,9 @@ class TrainConfig(Section):
         Positive | tuple[Positive, ...],
         Key("a number > 0, or a list with one for each milestone", "factor of the learning rate at each milestone"),
     ] = 0.2
-    momentum: Annotated[Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of sgd and muon")] = 0.9
+    momentum: Annotated[
+        Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of sgd, muon and normed_muon")
+    ] = 0.9
     weight_decay: Annotated[
         Number,
         Field(ge=0),

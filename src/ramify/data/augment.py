@@ -67,8 +67,13 @@ def augment(
         >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
         torch.Size([2, 1, 8, 8])
     """
-    reach = max(1, images.shape[2] // 8) if shift is None else shift
+    reach = farthest(images.shape[2], shift)
     return changed(images, how, draw_changes(len(images), how, generator, reach).to(images.device), reach, border)
+
+
+def farthest(height: int, shift: int | None) -> int:
+    """By how many pixels pictures of ``height`` are shifted at most: ``shift``, or an eighth of the height."""
+    return max(1, height // 8) if shift is None else shift
 
 
 def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reach: int) -> torch.Tensor:

@@ -124,6 +124,8 @@ def _too_large_or_small(config: Config, side: int) -> list[str]:
     data, problems = config.data, []
     if data.cutout is not None and data.cutout >= side:
         problems.append(f"data.cutout: got {data.cutout}; accepted: less than {side}, the side of the pictures")
+    if data.shift is not None and data.shift >= side:
+        problems.append(f"data.shift: got {data.shift}; accepted: less than {side}, the side of the pictures")
     if data.sizes is not None:
         first, last = data.sizes[0][1], data.sizes[-1][1]
         if config.network.has_backbone:

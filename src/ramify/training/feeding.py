@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ramify.config.rules import Config
-from ramify.data.augment import CHANGES, augmentation, changed, draw_changes
+from ramify.data.augment import CHANGES, augmentation, changed, draw_changes, farthest
 from ramify.data.cutout import cutout
 from ramify.data.decode import PictureSize
 from ramify.data.mix import draw_mix, mixed, mixed_labels
@@ -67,7 +67,7 @@ class Feeder:
         """The batches, moved and changed, and which pictures they are made of."""
         how = augmentation(config.data.augment, config.data.source)
         device, data = part.device, config.data
-        reach = max(1, part.shape[1] // 8) if data.shift is None else data.shift
+        reach = farthest(part.shape[1], data.shift)
         at_once = batches_per_call(device)
         sizes = [len(index) for index in dealt]
         moving = generator(config.seed, "augment", self._epoch)

@@ -130,11 +130,10 @@ def _normalize(network: Branching, part: Part) -> None:
 
 def _whiten(network: Branching, config: Config, part: Part) -> None:
     """Give a whitened stem its filters, from training pictures."""
-    stem = getattr(network, "stem", None)
-    if isinstance(stem, WhitenedStem):
+    if isinstance(network, Network) and isinstance(network.stem, WhitenedStem):
         some = torch.randperm(len(part), generator=generator(config.seed, "whiten"))[:WHITENED]
         images = to_float(part[some.to(part.device)].images).cpu()
-        stem.whiten((images - network.mean[:, None, None]) / network.std[:, None, None])
+        network.stem.whiten((images - network.mean[:, None, None]) / network.std[:, None, None])
 
 
 def value_counts(part: Part) -> torch.Tensor:
