@@ -262,7 +262,7 @@ def _move_contradictions(data: DataConfig) -> Iterator[tuple[str, object, str]]:
         given, default = getattr(data, leaf), DataConfig.model_fields[leaf].default
         if given != default and moves not in needed:
             why = f"as data.augment={data.augment} does not {'mirror' if leaf == 'flip' else 'shift'} {data.source}"
-            yield f"data.{leaf}", given, f"{to_text(default)}, {why}"
+            yield f"data.{leaf}", given, f"{default or 'null'}, {why}"
 
 
 def _size_contradictions(config: Config, sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[str, object, str]]:
