@@ -22,9 +22,9 @@ def both(demo: Path, exported: Export) -> tuple[Answerer, Answerer]:
 def test_both_say_the_same_of_the_network(both: tuple[Answerer, Answerer]) -> None:
     torch_, onnx = both
     assert (torch_.engine, onnx.engine) == ("PyTorch", "ONNX Runtime")
-    for name in ("name", "classes", "input_shape", "told", "macs"):
+    for name in ("name", "classes", "input_shape", "description", "macs"):
         assert getattr(torch_, name) == getattr(onnx, name)
-    assert torch_.told.startswith("policy: calibrated (max probability")
+    assert torch_.description.startswith("policy: calibrated (max probability")
 
 
 def test_both_give_the_same_answers_and_opinions(both: tuple[Answerer, Answerer], digits: Tensor) -> None:
@@ -56,7 +56,9 @@ def test_pictures_of_another_shape_are_refused(both: tuple[Answerer, Answerer]) 
 
 def test_what_is_asked_for_is_checked(demo: Path, exported: Export) -> None:
     for name in (demo, exported.folder):
-        assert answerer(name, threshold=0.5).told.startswith("policy: leave where the highest probability reaches 0.5")
+        assert answerer(name, threshold=0.5).description.startswith(
+            "policy: leave where the highest probability reaches 0.5"
+        )
         with pytest.raises(InputError, match="threshold: got 2"):
             answerer(name, threshold=2)
         with pytest.raises(InputError, match="threads: got 0"):

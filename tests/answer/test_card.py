@@ -44,7 +44,7 @@ def cards(draw: st.DrawFn) -> ExportCard:
         criterion=draw(st.sampled_from(["max_probability", "margin", "entropy", "patience"])),
         temperatures=draw(st.none() | st.tuples(*[st.floats(0.05, 20)] * count)),
         calibrated=draw(st.booleans()),
-        told=draw(names),
+        description=draw(names),
         certificate=draw(st.none() | st.builds(Certificate, shares, shares, counts, counts, counts, shares, counts)),
     )
     precisions: list[Precision] = ["float32", "int8"]
@@ -150,7 +150,7 @@ GOOD = card_text(
         std=(0.25,),
         classes=("0", "1"),
         exits=(ExportedExit(1, 10, 1, None, 0.5), ExportedExit(2, 20, 2, None, 0.5)),
-        policy=ExportedPolicy((0.9,), "margin", None, calibrated=False, told="policy", certificate=None),
+        policy=ExportedPolicy((0.9,), "margin", None, calibrated=False, description="policy", certificate=None),
         files=ExportedFiles("all_exits.onnx", "early_exit.onnx", ("stages/0.onnx", "stages/1.onnx")),
         epoch=1,
     )

@@ -75,7 +75,7 @@ def test_a_threshold_takes_the_place_of_the_policy(exported: Export, digits: Ten
     first, last = Runtime(exported.folder, threshold=0.0), Runtime(exported.folder, threshold=1.0)
     assert not first.predict(digits.numpy()).exits.any()
     assert last.predict(digits.numpy()).ran[1] > 400
-    assert first.told.endswith("as asked for; not calibrated")
+    assert first.description.endswith("as asked for; not calibrated")
 
 
 @pytest.mark.parametrize(

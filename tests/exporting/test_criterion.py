@@ -77,7 +77,7 @@ def test_a_criterion_is_added_in_one_place(
 
     for folder in (run, run / "onnx"):
         network = answerer(folder)
-        assert "runner up" in network.told
+        assert "runner up" in network.description
         client = TestClient(app(network), base_url="http://127.0.0.1")
         assert "runner up" in client.get("/api/model").json()["policy"]
         reply = client.post("/api/predict", content=form(png_of(digits[0].numpy())), headers=FORM).json()

@@ -80,7 +80,9 @@ def test_a_compacted_dense_network_of_colour_pictures(tmp_path: Path) -> None:
     assert (run / "compact").is_dir()
     found = export(run, tmp_path / "out")
     assert (found.card.input_shape, found.card.classes) == ((3, 12, 9), ("blue", "red"))
-    assert found.card.policy.told.startswith("policy: none was calibrated, so every picture goes to the last exit")
+    assert found.card.policy.description.startswith(
+        "policy: none was calibrated, so every picture goes to the last exit"
+    )
     assert found.early.executed == (found.early.alone,) * 2
     assert all(each.difference <= check.TOLERANCE for each in found.files)
     answers = Runtime(tmp_path / "out").predict(random.random((5, 3, 12, 9), np.float32))

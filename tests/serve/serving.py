@@ -3,7 +3,11 @@
 import contextlib
 import io
 import json
+import os
+import re
+import select
 import struct
+import subprocess
 import threading
 import time
 import zlib
@@ -75,3 +79,21 @@ def ask(connection: HTTPConnection, body: bytes) -> tuple[int, Reply]:
     reply = connection.getresponse()
     found: Reply = json.loads(reply.read())
     return reply.status, found
+
+
+@contextlib.contextmanager
+def started(*command: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
+    """A command that serves, in a process of its own, and its port once it says it."""
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 120)[0], "the server said nothing"
+        said = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)/", said)
+        assert found is not None, said
+        yield process, int(found[1])

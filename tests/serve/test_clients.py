@@ -1,9 +1,6 @@
 """The command `ramify serve` under slow and many clients."""
 
 import json
-import os
-import re
-import select
 import signal
 import socket
 import subprocess
@@ -27,7 +24,7 @@ from ramify.serve.guard import Origins
 from ramify.serve.server import app
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
-from tests.serve.serving import BOUNDARY, ask, form, picture, running
+from tests.serve.serving import BOUNDARY, ask, form, picture, running, started
 
 pytestmark = pytest.mark.slow
 
@@ -51,20 +48,9 @@ def served(run: Path) -> FastAPI:
 def command(run: Path, descriptors: int) -> "Iterator[tuple[subprocess.Popen[str], int]]":
     """``ramify serve`` in a process of its own with so many descriptors, and its port."""
     served = [sys.executable, "-m", "ramify", "serve", str(run), "--port", "0", "--samples", "0"]
-    with subprocess.Popen(
-        ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *served],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 120)[0], "the server said nothing"
-        said = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", said)
-        assert found is not None, said
+    with started("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *served) as (process, port):
         try:
-            yield process, int(found[1])
+            yield process, port
         finally:
             process.kill()
 

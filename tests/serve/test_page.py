@@ -1,11 +1,8 @@
 """The page of a running server, as a person meets it in a browser."""
 
 import base64
-import os
 import re
-import select
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -14,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from ramify.training.run import train
 from tests.conftest import tiny
-from tests.serve.serving import picture
+from tests.serve.serving import picture, started
 from tests.show.report.browser import chromium, needs_chromium
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -26,19 +23,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("runs")
     train(tiny(f"runs_dir={folder}", "name=served"))
     command = [sys.executable, "-m", "ramify", "serve", "served", "--port", "0", "--threshold", "0.2"]
-    with subprocess.Popen(
-        [*command, "--runs_dir", str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 120)[0], "the server said nothing"
-        said = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:\d+/", said)
-        assert found is not None, said
-        yield found[0]
+    with started(*command, "--runs_dir", str(folder)) as (process, port):
+        yield f"http://127.0.0.1:{port}/"
         process.send_signal(signal.SIGINT)
         rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0

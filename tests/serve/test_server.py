@@ -418,7 +418,7 @@ class Slow:
 
     name = "slow"
     engine = "PyTorch"
-    told = "policy: none"
+    description = "policy: none"
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Answerer(Protocol):
         ...
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """By which policy it answers, in one sentence."""
         ...
 
@@ -108,7 +108,7 @@ class TorchAnswerer:
         self.classes = card.classes
         self.input_shape = card.network.input_shape
         self.reading = Reading(background=card.background, range=card.range)
-        self.told = chosen.told
+        self.description = chosen.description
         self.macs = tuple(each.macs for each in cost(network))
         self._network = network.eval()
         self._policy = chosen.policy
@@ -148,7 +148,7 @@ class OnnxAnswerer:
         self.classes = card.classes
         self.input_shape = card.input_shape
         self.reading = runtime.reading
-        self.told = runtime.told
+        self.description = runtime.description
         self.macs = tuple(each.macs for each in card.exits)
         self._runtime = runtime
 

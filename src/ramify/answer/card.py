@@ -66,7 +66,7 @@ class ExportedPolicy:
 
     Attributes:
         calibrated: whether it was calibrated for the network.
-        told: where it comes from, as a sentence.
+        description: where it comes from, as a sentence.
         certificate: what it was certified for.
     """
 
@@ -74,7 +74,7 @@ class ExportedPolicy:
     criterion: str
     temperatures: tuple[float, ...] | None
     calibrated: bool
-    told: str
+    description: str
     certificate: Certificate | None
     combine: str = "last"
     weights: tuple[tuple[float, ...], ...] | None = None
@@ -173,15 +173,17 @@ class ExportCard:
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold: got {threshold:g}; accepted: a number in [0, 1]")
         thresholds = (threshold,) * len(self.policy.thresholds)
-        told = asked_for(self.policy.criterion, threshold)
-        return replace(self, policy=replace(self.policy, thresholds=thresholds, told=told, calibrated=False))
+        description = asked_for(self.policy.criterion, threshold)
+        return replace(
+            self, policy=replace(self.policy, thresholds=thresholds, description=description, calibrated=False)
+        )
 
 
 def exported_policy(
-    rule: "Policy", calibrated: bool, told: str, certificate: Certificate | None = None
+    rule: "Policy", calibrated: bool, description: str, certificate: Certificate | None = None
 ) -> ExportedPolicy:
     """``rule`` as it travels."""
-    return ExportedPolicy(**vars(rule), calibrated=calibrated, told=told, certificate=certificate)
+    return ExportedPolicy(**vars(rule), calibrated=calibrated, description=description, certificate=certificate)
 
 
 def card_text(card: ExportCard) -> str:

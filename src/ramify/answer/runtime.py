@@ -75,7 +75,7 @@ class Runtime:
 
     Attributes:
         card: what the folder says of the network.
-        told: by which policy it answers, in one sentence.
+        description: by which policy it answers, in one sentence.
 
     Raises:
         InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
@@ -96,7 +96,7 @@ class Runtime:
         if not card.files.stages:
             raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
         self.card = card if threshold is None else card.at_threshold(threshold)
-        self.told = self.card.policy.told
+        self.description = self.card.policy.description
         self._paths = [Path(folder, name) for name in card.files.stages]
         self._stages = [_open(path, threads) for path in self._paths]
         self._inputs = [tuple(each.name for each in stage.get_inputs()) for stage in self._stages]

@@ -124,7 +124,7 @@ class BenchSubject:
         name: of the run, or of the folder.
         input_shape: (C, H, W) of the pictures that it reads.
         macs: multiply-accumulates of answering at each exit.
-        told: which policy, in one sentence.
+        description: which policy, in one sentence.
         network: the network and its policy as PyTorch has them; None of an exported folder.
         folder: the exported one.
         engines: those that can compute it: of an exported folder only the one that it was exported for.
@@ -134,7 +134,7 @@ class BenchSubject:
     name: str
     input_shape: tuple[int, int, int]
     macs: tuple[int, ...]
-    told: str
+    description: str
     network: tuple[Branching, Policy] | None = None
     folder: Path | None = None
     engines: tuple[str, ...] = tuple(ENGINES)
@@ -149,12 +149,14 @@ def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: fl
         known = runtime.card
         macs = tuple(each.macs for each in known.exits)
         engines = ("int8",) if known.precision == "int8" else ("onnx",)
-        return BenchSubject(known.name, known.input_shape, macs, runtime.told, None, folder, engines, threshold)
+        return BenchSubject(known.name, known.input_shape, macs, runtime.description, None, folder, engines, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     assert card.network.input_shape is not None
     macs = tuple(each.macs for each in cost(network))
-    return BenchSubject(folder.resolve().name, card.network.input_shape, macs, chosen.told, (network, chosen.policy))
+    return BenchSubject(
+        folder.resolve().name, card.network.input_shape, macs, chosen.description, (network, chosen.policy)
+    )
 
 
 Openers = Mapping[str, Callable[[int], Engine]]
@@ -279,7 +281,7 @@ def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelPro
         std=tuple(network.std.tolist()),
         classes=tuple(map(str, range(network.classes))),
         exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
-        policy=exported_policy(policy, calibrated=False, told=subject.told),
+        policy=exported_policy(policy, calibrated=False, description=subject.description),
         files=ExportedFiles("", "", files),
         epoch=0,
     )

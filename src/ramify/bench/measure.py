@@ -198,7 +198,7 @@ def benchmark(
     load = None if before is None or after is None else (before, after)
     return Bench(
         name=subject.name,
-        policy=subject.told,
+        policy=subject.description,
         pictures=which,
         macs=subject.macs,
         engines=able,

@@ -91,7 +91,7 @@ def export(
         say_json(asdict(found))
         return
     show(export_table(found))
-    say(found.card.policy.told)
+    say(found.card.policy.description)
     say(
         f"written to {found.folder}"
         + ("" if to == "torch" else f"; try it with: ramify predict {found.folder} PICTURE")

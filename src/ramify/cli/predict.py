@@ -45,14 +45,14 @@ def predict(
             {
                 "name": network.name,
                 "engine": network.engine,
-                "policy": network.told,
+                "policy": network.description,
                 "exits": [{"macs": macs} for macs in network.macs],
                 "pictures": [asdict(each) for each in answers],
                 "problems": problems,
             }
         )
     elif answers:
-        say(network.told)
+        say(network.description)
         say(f"{work_line(answers, network.macs)} ({network.engine})")
         show(prediction_table(answers, len(network.macs)))
     if problems:

@@ -56,10 +56,12 @@ def serve(
 
     def ready(address: str) -> None:
         if as_json:
-            say_json({"name": network.name, "engine": network.engine, "policy": network.told, "address": address})
+            say_json(
+                {"name": network.name, "engine": network.engine, "policy": network.description, "address": address}
+            )
             return
         say(f"{network.name} answers at {address} (Ctrl-C ends it)")
-        say(network.told)
+        say(network.description)
 
     limits = Limits(upload_bytes=round(upload_mb * 1_000_000))
     serve(network, host, port, limits=limits, samples=offered, origins=origins, ready=ready)

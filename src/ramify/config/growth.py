@@ -51,7 +51,8 @@ class GrowthConfig(Section):
         Literal["random", "identity", "copy"],
         Key(
             "random, identity, copy",
-            "how newcomers start: drawn, so that the network's function stays, or as copies of those before them",
+            "how new stages and channels start: drawn, so that the network's function stays, or as copies of those "
+            "before them",
         ),
     ] = "random"
     learning_rate: Annotated[

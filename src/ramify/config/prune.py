@@ -93,11 +93,11 @@ class PruneConfig(Section):
         Literal["none", "shuffle", "reinit", "invert"],
         Key(
             "none, shuffle, reinit, invert",
-            "whether the criterion did anything: shuffle the mask inside each layer, draw the survivors anew, "
+            "whether the criterion did anything: shuffle the mask inside each layer, redraw the survivors, "
             "or keep the lowest scores",
         ),
     ] = "none"
-    reinit: Annotated[bool, Key("true, false", "draw the surviving weights of a pruned stage anew")] = False
+    reinit: Annotated[bool, Key("true, false", "redraw the surviving weights of a pruned stage")] = False
     max_parameters: Annotated[
         Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
         Key(

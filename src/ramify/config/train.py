@@ -214,7 +214,7 @@ class TrainConfig(Section):
         Key("a number > 0, or null", "largest norm of the gradient of all weights; more is scaled down"),
     ] = None
     compile: Annotated[
-        bool, Key("true, false", "compile the training step with torch.compile, anew after each growth")
+        bool, Key("true, false", "compile the training step with torch.compile, again after each growth")
     ] = False
     record: Annotated[
         bool | None,

@@ -63,7 +63,9 @@ def model_card(
     channels, height, width = card.network.input_shape
     given: dict[str, object] = {}
     if card.policy is None:
-        reason = choose_policy(card).told.removeprefix("policy: ").replace(" (ramify calibrate NAME finds one)", "")
+        reason = (
+            choose_policy(card).description.removeprefix("policy: ").replace(" (ramify calibrate NAME finds one)", "")
+        )
         given["no_policy"] = f"{reason[:1].upper()}{reason[1:]}"
     else:
         rule, certificate = card.policy.calibration.policy, card.policy.calibration.certificate

@@ -68,7 +68,7 @@ class Subject:
         """The policy as it travels."""
         kept = self.card.policy
         certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
-        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.told, certificate)
+        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.description, certificate)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -17,7 +17,7 @@ class _Context(Protocol):
 
 
 class _Join(torch.autograd.Function):
-    """Concatenation of channels, in whose backward pass the newcomer gets a gradient of its own.
+    """Concatenation of channels, in whose backward pass the new output gets a gradient of its own.
 
     PyTorch's own gives it a view of a few channels of the whole gradient, and all that reads such a view in bfloat16
     is several times slower than a copy.
@@ -33,8 +33,8 @@ class _Join(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        newcomer = gradient[:, ctx.width :].contiguous(memory_format=torch.channels_last)
-        return gradient[:, : ctx.width], newcomer
+        onto_new = gradient[:, ctx.width :].contiguous(memory_format=torch.channels_last)
+        return gradient[:, : ctx.width], onto_new
 
 
 def join(trunk: Tensor, output: Tensor) -> Tensor:

@@ -40,14 +40,14 @@ class Average(Generic[_N]):
     forgets the weights it was born with as fast as the first one did.
 
     The statistics of batch norm are averaged like the weights, with the same decay: they are then those of the
-    activations that the averaged weights saw, over the same steps. Measuring them anew on training pictures, as
+    activations that the averaged weights saw, over the same steps. Measuring them again on training pictures, as
     arXiv:1803.05407 does for averages over many epochs, would cost a pass before each validation and say little more,
     as an exponential average spans few epochs.
 
     Attributes:
         network: the average, with the same stages, widths and masks as the network it follows.
         decay: in (0, 1).
-        updates: how often each stage has been averaged since it came, or began anew.
+        updates: how often each stage has been averaged since it came, or began again.
     """
 
     network: _N
@@ -60,9 +60,9 @@ class Average(Generic[_N]):
         return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
 
     def renew(self, network: Branching, stages: Iterable[int]) -> None:
-        """Begin anew in ``stages`` (counted from 0, the stem in the first), as what ``network`` is there now.
+        """Begin again in ``stages`` (counted from 0, the stem in the first), as what ``network`` is there now.
 
-        For stages that came, were widened, or were drawn anew. Their batch norms are copied too.
+        For stages that came, were widened, or were redrawn. Their batch norms are copied too.
         """
         chosen = {*stages}
         self.updates += [0] * (len(network.stages) - len(self.updates))

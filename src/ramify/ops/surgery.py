@@ -225,7 +225,7 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 def reinitialise(
     network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
 ) -> None:
-    """Draw the weights of ``stages`` anew, reset their batch norm, and forget what the optimizer knew of them.
+    """Redraw the weights of ``stages``, reset their batch norm, and forget what the optimizer knew of them.
 
     Masks stay: a masked weight is zero before and after.
     """

@@ -1,1 +1,1 @@
-"""How a run unfolds: events, its folder, checkpoints, evaluation and the training loop."""
+"""The record of a run: its folder, checkpoints, events and summary, and measuring its network again."""

@@ -15,12 +15,12 @@ class ChosenPolicy:
     Attributes:
         policy: for as many exits as the network has.
         calibrated: whether it is the one that was calibrated for the network.
-        told: the same as one sentence for the user.
+        description: the same as one sentence for the user.
     """
 
     policy: Policy
     calibrated: bool
-    told: str
+    description: str
 
 
 def choose_policy(card: Card, threshold: float | None = None) -> ChosenPolicy:
@@ -47,5 +47,7 @@ def choose_policy(card: Card, threshold: float | None = None) -> ChosenPolicy:
     if card.policy is not None:
         policy = card.policy.calibration.policy
         return ChosenPolicy(policy, True, calibrated(policy.criterion, policy.combine, policy.fallback))
-    told = "policy: none was calibrated, so every picture goes to the last exit (ramify calibrate NAME finds one)"
-    return ChosenPolicy(Policy((None,) * inner), False, told)
+    description = (
+        "policy: none was calibrated, so every picture goes to the last exit (ramify calibrate NAME finds one)"
+    )
+    return ChosenPolicy(Policy((None,) * inner), False, description)

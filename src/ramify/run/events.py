@@ -1,4 +1,4 @@
-"""What happens in a run, told to whoever watches.
+"""What happens in a run, as its observers see it.
 
 A run calls each observer with one event after another, in this order::
 

@@ -125,7 +125,7 @@ def model_reply(
             ExitCard(exit=at + 1, macs=macs[at], share=macs[at] / macs[-1], threshold=opinions[at].threshold)
             for at in range(len(macs))
         ),
-        policy=network.told,
+        policy=network.description,
         limits=limits,
         samples=tuple(SampleCard(url=f"api/samples/{at}", label=each.label) for at, each in enumerate(samples)),
     )

@@ -1,7 +1,7 @@
 """The memory of a process: kept for the next training step, and no more of it than the machine has.
 
 A step allocates and frees the same large tensors as the one before. The GNU C library hands each of them back to the
-system, which then has to give, zero and map its pages anew; on two cores this takes a fifth of the time of training on
+system, which then has to give, zero and map its pages again; on two cores this takes a fifth of the time of training on
 32x32 pictures. It can be told to keep them.
 """
 

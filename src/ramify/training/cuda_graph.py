@@ -2,7 +2,7 @@
 
 A small network's step is hundreds of short kernels. Handed to a GPU one by one they cost the processor more time than
 the GPU; a recording is handed over at once. It holds addresses, not values: weights, masks, momentum and rate are read
-anew at each replay, so prunings and moves of connections, which change them where they lie, leave it valid. Growth
+again at each replay, so prunings and moves of connections, which change them where they lie, leave it valid. Growth
 makes new tensors, and needs a new recording.
 """
 

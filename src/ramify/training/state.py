@@ -28,7 +28,7 @@ from ramify.run.saved import read_saved
 from ramify.seeds import generator
 
 PICTURES = 128
-"""How many training pictures the batch norms of newcomers are fitted to."""
+"""How many training pictures the batch norms of new stages are fitted to."""
 
 WHITENED = 1000
 """How many training pictures a whitened stem is made from."""

@@ -28,7 +28,7 @@ class Step:
     """The training step of a run.
 
     DistributedDataParallel does not see parameters that come later, nor does a compiled network see that others are
-    frozen; so both are made anew whenever the parameters, their shapes, or what of them learns have changed. On a CUDA
+    frozen; so both are made again whenever the parameters, their shapes, or what of them learns have changed. On a CUDA
     device the whole step is recorded, where :func:`records_whole` says so; else the compiled network is.
 
     Args:
@@ -49,7 +49,7 @@ class Step:
         self._batch = state.config.data.batch_size // state.where.team.size
         self._recorder: Recorder | None = None
         if records_whole(state.config, state.where):
-            # A number would be recorded as it is; a tensor is read anew.
+            # A number would be recorded as it is; a tensor is read again.
             rates: dict[float, Tensor] = {}
             for group in state.optimizer.param_groups:
                 zero = torch.zeros((), device=state.where.device)
@@ -58,7 +58,7 @@ class Step:
         self._recorded = self._recorder is None and records(state.where.device)
 
     def renew(self, state: State, sharing: Sharing | None = None) -> None:
-        """Wrap the network of ``state`` anew if it has changed, or if ``sharing`` has (see :class:`Balanced`)."""
+        """Wrap the network of ``state`` again if it has changed, or if ``sharing`` has (see :class:`Balanced`)."""
         network = state.network if sharing is None else Balanced(state.network, sharing)
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape != self._shape:

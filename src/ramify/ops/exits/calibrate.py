@@ -341,7 +341,7 @@ def _ladder(candidate: _Candidate, at: int, max_drop: float) -> list[Policy]:
     """Policies from cautious to bold, ever cheaper; by the first, exit ``at`` answers every picture.
 
     They are one policy that is a little too bold, of which rising shares are let go. This fits the pictures less
-    than thresholds that are searched anew for each rung do, and loses less on others at the same cost. All end at
+    than thresholds that are searched again for each rung do, and loses less on others at the same cost. All end at
     exit ``at``, which is the reference.
     """
     whole = candidate.pictures

@@ -60,7 +60,7 @@ def grow(
     where they would read a channel that pruning has taken away, and take the options of the optimizer's groups, so
     they learn at the same rate as the rest. A stage starts
 
-    - ``random``: with weights drawn anew (He normal);
+    - ``random``: with weights redrawn (He normal);
     - ``identity``: so that its exit answers what the exit before it answers, in evaluation mode; see
       :mod:`ramify.ops.growing.inherit`. Batch norms that end a residual branch start with a scale of zero
       (arXiv:1706.02677), and convolutions without a shortcut as a selection, as in Net2Net (arXiv:1511.05641). All

@@ -30,7 +30,7 @@ class Widening:
         cells: the inner channels of each of its cells before and after, by the cell's name.
         parameters: how many parameters it added, batch norm included.
         weights: how many convolution weights it added, masked ones left out.
-        init: how the newcomers started.
+        init: how the new channels started.
     """
 
     stage: int
@@ -72,14 +72,14 @@ def widen(
 
     Newcomers start
 
-    - ``random``: with weights drawn anew (He normal), which the next layer reads with weights of zero, so it learns
+    - ``random``: with weights redrawn (He normal), which the next layer reads with weights of zero, so it learns
       first. They are masked where they would read a channel that pruning has taken away;
     - ``copy``: as copies of channels that matter, masks included, no channel twice before each was taken once
       (Net2WiderNet, arXiv:1511.05641). A copy takes over between a quarter and three quarters of its source's weights
       in the next layer, so that the two do not stay twins.
 
     The weights that the next layer has for them are masked where it gives nothing at all. Optimizers go on: what they
-    keep about the weights that were there stays, bit for bit, and is zero for newcomers. ``network.plans`` has the
+    keep about the weights that were there stays, bit for bit, and is zero for new channels. ``network.plans`` has the
     new widths, so that the network is saved and rebuilt with them.
 
     Args:
@@ -88,9 +88,9 @@ def widen(
             ``depthwise`` and ``compact``.
         channels: how many each of its cells gains.
         optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
-        init: how newcomers start.
+        init: how new channels start.
         seed: seed of the new weights, or of which channels are copied; None draws from PyTorch's generator.
-        images: for ``random``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of the newcomers' batch
+        images: for ``random``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of the new channels' batch
             norms are measured. Without, they start at 0 and 1.
         followers: networks with the same stages, such as the ``module`` of a
             ``torch.optim.swa_utils.AveragedModel``, that are widened alike; their functions stay as well.
@@ -270,7 +270,7 @@ def _widen_space(network: Branching, space: _Space, new: _Newcomers, optimizer: 
 def _add_rows(
     module: nn.Module, new: _Newcomers, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
 ) -> None:
-    """Let a layer make, filter or gate newcomers as well, or a batch norm pass them."""
+    """Let a layer make, filter or gate new channels as well, or a batch norm pass them."""
     sources = new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -296,7 +296,7 @@ def _add_rows(
 
 
 def _add_columns(layer: Masked, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
-    """Let a layer read newcomers, so that it gives what it gave."""
+    """Let a layer read new channels, so that it gives what it gave."""
     weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
     kernel = weight.shape[2:]
     ones = (1,) * len(kernel)
@@ -318,7 +318,7 @@ def _add_columns(layer: Masked, new: _Newcomers, optimizer: torch.optim.Optimize
 
 
 def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
-    """Set a parameter or buffer that has grown along ``dim``; what ``optimizer`` keeps of newcomers is zero."""
+    """Set a parameter or buffer that has grown along ``dim``; what ``optimizer`` keeps of new channels is zero."""
     old = getattr(module, key)
     if not isinstance(old, nn.Parameter):
         setattr(module, key, value)
@@ -352,7 +352,7 @@ def _settle(
             set_masks(each, masks)
     if images is None:
         return
-    # What a second norm reads of a newcomer depends on the statistics of the first.
+    # What a second norm reads of a new channel depends on the statistics of the first.
     for depth in range(max(len(space.norms) for space in spaces)):
         norms = {_norm(network, space.norms[depth]): space.norms[depth] for space in spaces if depth < len(space.norms)}
         statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}

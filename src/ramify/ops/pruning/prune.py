@@ -56,7 +56,7 @@ class Pruning:
 
     @property
     def changed(self) -> bool:
-        """Whether any weight was masked, or drawn anew."""
+        """Whether any weight was masked, or redrawn."""
         return self.after < self.before or self.reinit
 
     @property
@@ -109,11 +109,11 @@ def prune(
         unit: ``channel`` sums the scores over every group of channels that the network can lose and masks whole
             groups; ``keep`` is then the fraction of these groups, and of those that the same layers make one is kept.
         rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
-            are taken anew at each (SynFlow, arXiv:2006.05467).
+            are taken again at each (SynFlow, arXiv:2006.05467).
         floor: weights that every layer keeps.
         control: ``invert`` keeps the lowest scores, ``shuffle`` moves each layer's mask to random places,
-            ``reinit`` draws the survivors anew: does the criterion do better than that?
-        reinit: draw the surviving weights of the pruned stages anew, reset their batch norm and optimizer state.
+            ``reinit`` redraws the survivors: does the criterion do better than that?
+        reinit: redraw the surviving weights of the pruned stages, reset their batch norm and optimizer state.
         seed: of random criteria, shuffling and reinitialisation.
         budget: with unit ``channel``, in place of ``keep``: so many groups are kept as fit, see
             :class:`ramify.ops.pruning.budget.Budget`.

@@ -94,7 +94,7 @@ def regrow(
     A connection that is dropped and chosen again stays as it was. One that comes back starts at zero; momentum and
     moments of those that went and those that came are cleared; whatever else the network and the optimizer hold stays
     as it is, bit for bit. The gradients of what is masked then are zero, so that ``optimizer.step()`` may follow at
-    once, and gives the newcomers their first step.
+    once, and gives the new connections their first step.
 
     Layers that do not learn now are left alone: those that are frozen, and those whose gradient is missing or zero.
 

@@ -51,7 +51,7 @@ def plan_start(
       that the network's function stays, keeps as much of that as it can;
     - of a layer that is ``known``, the largest magnitudes: it may have learned. Should it have fewer than asked for,
       others come back, at zero;
-    - with ``widened``, what a known layer has stays, and the density is made up among the newcomers.
+    - with ``widened``, what a known layer has stays, and the density is made up among the new weights.
 
     Args:
         network: any network; its own masks are respected where they leave enough.
