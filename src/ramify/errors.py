@@ -4,6 +4,8 @@ Every error is one of two kinds. An :class:`InputError` says that something give
 (the command line exits with 2); a :class:`RunError` says that the work failed underway (it exits with 1).
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,3 +65,16 @@ def field_of(error: "ValidationError") -> str:
     where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))[:80]
     more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"wrong value of {where or 'the whole'}{more}"
+
+
+def unknown_name(where: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for a ``name`` that is none of the ``known`` ones, with the nearest of them.
+
+    Example:
+        >>> unknown_name("engines", "onix", ["onnx", "eager"])
+        "engines: got 'onix' (nearest: onnx); accepted: onnx, eager"
+    """
+    names = [*known]
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f" (nearest: {near[0]})" if near else ""
+    return f"{where}: got {name!r}{hint}; accepted: {', '.join(names)}"

@@ -4,7 +4,6 @@ Contestants take turns in one process, so that whatever else the machine does me
 within a round.
 """
 
-import difflib
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ramify.answer.samples import pictures_at_hand
 from ramify.bench.engines import ENGINES, BenchSubject, Engine, Found, compiling, find_subject, open_engines, prepare
-from ramify.errors import InputError
+from ramify.errors import InputError, unknown_name
 from ramify.exporting.quantize import CALIBRATION
 from ramify.run.evaluate import to_float
 from ramify.run.latency import PAIRS, times_in_turn
@@ -225,12 +224,7 @@ def available_cores() -> int:
 def _check(
     engines: Sequence[str] | None, batches: Sequence[int], threads: Sequence[int], rounds: int, cores: int
 ) -> None:
-    problems: list[str] = []
-    for name in engines or ():
-        if name not in ENGINES:
-            near = difflib.get_close_matches(name, ENGINES, n=1, cutoff=0.4)
-            hint = f" (nearest: {near[0]})" if near else ""
-            problems.append(f"engines: got {name!r}{hint}; accepted: {', '.join(ENGINES)}")
+    problems = [unknown_name("engines", name, ENGINES) for name in engines or () if name not in ENGINES]
     for what, given in (("engines", engines), ("batches", batches), ("threads", threads)):
         if given is not None and not given:
             problems.append(f"{what}: got none; accepted: at least one")

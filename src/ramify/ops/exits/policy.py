@@ -5,7 +5,6 @@ This is the one place where logits become an answer, a confidence and a decision
 card take what stands there.
 """
 
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from ramify.errors import InputError
+from ramify.errors import InputError, unknown_name
 from ramify.nn.branching import Judgement, Prediction
 
 Combine = Literal["last", "mean", "weighted"]
@@ -426,9 +425,7 @@ def criterion_problems(where: str, criterion: str) -> list[str]:
     """A sentence if ``criterion`` is none of :data:`CRITERIA`."""
     if criterion in CRITERIA:
         return []
-    near = difflib.get_close_matches(criterion, CRITERIA, n=1, cutoff=0.4)
-    hint = f" (nearest: {near[0]})" if near else ""
-    return [f"{where}: got {criterion!r}{hint}; accepted: {', '.join(CRITERIA)}"]
+    return [unknown_name(where, criterion, CRITERIA)]
 
 
 def _temperature_problems(where: str, temperatures: tuple[float, ...], exits: int) -> list[str]:

@@ -1,10 +1,9 @@
 """Trackers: TensorBoard and W&B, switched on by name; what fails in one never ends a training."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ramify.errors import InputError
+from ramify.errors import InputError, unknown_name
 from ramify.run.events import Event, Observer, Started
 from ramify.show.trackers import tensorboard, wandb
 from ramify.show.trackers.tensorboard import TensorBoardLog
@@ -82,9 +81,7 @@ def trackers(names: Sequence[str], tell: Tell, folder: Path | None = None) -> li
     """
     unknown = [name for name in names if name not in TRACKERS]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], TRACKERS, n=1)
-        hint = f" (nearest: {near[0]})" if near else ""
-        raise InputError(f"--track: got {unknown[0]!r}{hint}; accepted: {', '.join(TRACKERS)}")
+        raise InputError(unknown_name("--track", unknown[0], TRACKERS))
     found = [TRACKERS[name](tell) for name in dict.fromkeys(names)]
     for name, place in FOLDERS.items():
         if folder is not None and (folder / place).is_dir() and name not in names:
