@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from ramify.ops.cost import cost as cost
     from ramify.ops.cost import place_exits as place_exits
     from ramify.ops.exits.analysis import Analysis as Analysis
-    from ramify.ops.exits.analysis import analyse as analyse
+    from ramify.ops.exits.analysis import analyze as analyze
     from ramify.ops.exits.calibrate import Calibration as Calibration
     from ramify.ops.exits.calibrate import calibrate as calibrate
     from ramify.ops.exits.policy import Policy as Policy
@@ -109,7 +109,7 @@ _HOME = {
     "ramify.ops.surgery": ("parameter_groups",),
     "ramify.ops.growing.widen": ("widen",),
     "ramify.opened": ("Opened", "open"),
-    "ramify.ops.exits.analysis": ("Analysis", "analyse"),
+    "ramify.ops.exits.analysis": ("Analysis", "analyze"),
     "ramify.config.rescaling": ("rescale",),
     "ramify.run.calibrate": ("calibrate_run",),
     "ramify.run.evaluate": ("all_logits", "evaluate"),

@@ -17,8 +17,8 @@ from ramify.ops.pruning.channels import alive, channels, owner
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import (
+    align_state,
     check_followers,
-    lay_state,
     optimizer_state,
     parameter_groups,
     replace_parameter,
@@ -325,7 +325,7 @@ def test_a_fused_step_is_the_step_whatever_the_layout_of_its_momentum() -> None:
         weights = [nn.Parameter(each.contiguous(memory_format=torch.channels_last)) for each in drawn[:2]]
         optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=0.01, fused=fused)
         optimizer.state[weights[0]]["momentum_buffer"] = drawn[2].clone()
-        lay_state(optimizer)
+        align_state(optimizer)
         for _ in range(2):
             for weight, gradient in zip(weights, drawn[4:], strict=True):
                 weight.grad = gradient.contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,7 @@
-"""The average of a network's weights while it trains, through growth, widening and pruning.
+"""The average of a network's weights in training, through growth, widening and pruning.
 
-Averages of the weights along the way answer better than the last ones (Polyak and Juditsky 1992; arXiv:1803.05407
-averages evenly, here older weights fade). The average is a network of its own: operations take it as a follower, so it
-gets each new stage, width and mask when the network does.
+Averaged weights are more accurate than the last ones (Polyak and Juditsky 1992; arXiv:1803.05407). The average is a
+network that operations take as a follower, so it gets each new stage, width and mask.
 """
 
 import copy
@@ -17,9 +16,7 @@ from ramify.nn.branching import Branching
 
 
 def average_decay(decay: float, updates: int) -> float:
-    """Decay of an average of the weights that has been updated so often: ``min(decay, (1 + t) / (10 + t))``.
-
-    Early the average is short, so that it forgets the weights it began with.
+    """The decay at update t: ``min(decay, (1 + t) / (10 + t))``, so that the average forgets its first weights.
 
     Example:
         >>> [round(average_decay(0.99, updates), 3) for updates in (0, 10, 100, 10_000)]
@@ -35,19 +32,15 @@ _N = TypeVar("_N", bound=Branching)
 class Average(Generic[_N]):
     """An exponential average of a network's weights and batch norm statistics.
 
-    Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of
-    :func:`average_decay`. Each stage counts its own updates, so the average of a stage that comes late
-    forgets the weights it was born with as fast as the first one did.
-
-    The statistics of batch norm are averaged like the weights, with the same decay: they are then those of the
-    activations that the averaged weights saw, over the same steps. Measuring them again on training pictures, as
-    arXiv:1803.05407 does for averages over many epochs, would cost a pass before each validation and say little more,
-    as an exponential average spans few epochs.
+    Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of :func:`average_decay`. Each stage counts
+    its own updates, so a late stage forgets its first weights as fast as the first one did. The statistics of batch
+    norm are averaged alike; measuring them again, as arXiv:1803.05407 does, would cost a pass before each validation
+    and change little, as an exponential average spans few epochs.
 
     Attributes:
         network: the average, with the same stages, widths and masks as the network it follows.
         decay: in (0, 1).
-        updates: how often each stage has been averaged since it came, or began again.
+        updates: how often each stage has been averaged since it was added or renewed.
     """
 
     network: _N
@@ -60,22 +53,22 @@ class Average(Generic[_N]):
         return cls(copy.deepcopy(network), decay, [0] * len(network.stages))
 
     def renew(self, network: Branching, stages: Iterable[int]) -> None:
-        """Begin again in ``stages`` (counted from 0, the stem in the first), as what ``network`` is there now.
+        """Copy ``stages`` (counted from 0, the stem in the first) of ``network`` and restart their averages.
 
-        For stages that came, were widened, or were redrawn. Their batch norms are copied too.
+        For stages that were added, widened or redrawn.
         """
         chosen = {*stages}
         self.updates += [0] * (len(network.stages) - len(self.updates))
-        ours = self.network.state_dict()
+        averages = self.network.state_dict()
         with torch.no_grad():
             for name, value in network.state_dict().items():
                 if _stage(name) in chosen:
-                    ours[name].copy_(value)
+                    averages[name].copy_(value)
         for stage in chosen:
             self.updates[stage] = 0
 
     def following(self, network: Branching) -> Callable[[], None]:
-        """What to call after each training step of ``network``, until a parameter of it is replaced.
+        """A function to call after each training step of ``network``, until a parameter of it is replaced.
 
         Example:
             >>> from ramify.config.rules import NetworkConfig
@@ -92,14 +85,14 @@ class Average(Generic[_N]):
         """
         stages: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in network.stages]
         counters: tuple[list[Tensor], list[Tensor]] = ([], [])
-        ours = self.network.state_dict()
+        averages = self.network.state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():
                 averaged, live = stages[_stage(name)]
-                averaged.append(ours[name])
+                averaged.append(averages[name])
                 live.append(value)
-            elif value.dtype != torch.bool:  # masks move between steps, and followers get them then
-                counters[0].append(ours[name])
+            elif value.dtype != torch.bool:  # masks change between steps, also those of followers
+                counters[0].append(averages[name])
                 counters[1].append(value)
 
         @torch.no_grad()
@@ -115,6 +108,6 @@ class Average(Generic[_N]):
 
 
 def _stage(name: str) -> int:
-    """The stage that a tensor of a network belongs to; what stands before them all goes with the first."""
+    """The stage that a tensor of a network belongs to; the stem belongs to the first."""
     first, _, rest = name.partition(".")
     return int(rest.partition(".")[0]) if first == "stages" else 0

@@ -21,9 +21,8 @@ class Cost:
     Attributes:
         parameters: every parameter, biases, batch norm and pooling shares included.
         weights: convolution and linear weights.
-        kept: those of them that no mask removes.
-        macs: multiply-accumulates of convolutions, linear layers and attention for one picture. A masked weight is
-            multiplied like any other, so pruning weights leaves them as they are.
+        kept: weights that are not masked.
+        macs: multiply-accumulates of convolutions, linear layers and attention for one picture; masked weights count.
     """
 
     parameters: int
@@ -47,23 +46,35 @@ def cost(network: Branching) -> list[Cost]:
         >>> cost(Network(config))[-1].weights
         44464
     """
+    training = network.training
+    counter = MacCounter()
+    macs: list[int] = []
+    try:
+        network.eval()
+        with torch.inference_mode(), counter:
+            trunk, logits = network.enter(network.blank()), None
+            for stage in range(len(network.stages)):
+                trunk, logits = network.run_stage(stage, trunk, logits)
+                macs.append(counter.macs)
+    finally:
+        network.train(training)
     costs: list[Cost] = []
     parameters = weights = kept = 0
-    for stage, macs in enumerate(stage_macs(network)):
+    for stage, so_far in enumerate(macs):
         for module in network.stage_modules(stage).values():
             parameters += sum(parameter.numel() for parameter in module.parameters())
             for layer in masked_layers(module).values():
                 weights += layer.weight.numel()
                 kept += int(layer.mask.sum())
-        costs.append(Cost(parameters, weights, kept, macs))
+        costs.append(Cost(parameters, weights, kept, so_far))
     return costs
 
 
 def place_exits(config: NetworkConfig) -> NetworkConfig:
-    """``config`` with the internal classifiers where ``exits_at`` wants them; as it is where that is null.
+    """``config`` with the internal classifiers where ``exits_at`` asks for them; unchanged where that is null.
 
-    Each stands behind another cell, not the last, chosen so that the fractions of its MACs that the network without
-    internal classifiers has computed by then are nearest, their distances summed.
+    Each fraction gets a cell of its own, not the last, so that the distances to the fractions of MACs computed by then
+    have the smallest sum.
 
     Raises:
         ConfigError: there are more fractions than cells for them.
@@ -87,11 +98,11 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
     with torch.inference_mode(), counter:
         network.eval()(network.blank())
     shares = [done / counter.macs for done in at[:-1]]
-    # For each cell the best places of the exits so far of which the last is behind it: (distance, cells).
+    # By the cell of the last exit so far: the least distance and its cells.
     best: dict[int, tuple[float, tuple[int, ...]]] = {-1: (0.0, ())}
-    for asked in config.exits_at:
+    for fraction in config.exits_at:
         best = {
-            i: min((far + abs(share - float(asked)), (*chosen, i)) for j, (far, chosen) in best.items() if j < i)
+            i: min((far + abs(share - float(fraction)), (*chosen, i)) for j, (far, chosen) in best.items() if j < i)
             for i, share in enumerate(shares)
             if i > min(best, default=cells)
         }
@@ -111,23 +122,6 @@ def stage_density(network: Branching) -> list[float]:
         masks = [layer.mask for module in modules for layer in masked_layers(module).values()]
         densities.append(sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks))
     return densities
-
-
-def stage_macs(network: Branching) -> list[int]:
-    """For each exit that exists the multiply-accumulates of one picture that is answered there."""
-    training = network.training
-    counter = MacCounter()
-    found: list[int] = []
-    try:
-        network.eval()
-        with torch.inference_mode(), counter:
-            trunk, logits = network.enter(network.blank()), None
-            for stage in range(len(network.stages)):
-                trunk, logits = network.run_stage(stage, trunk, logits)
-                found.append(counter.macs)
-    finally:
-        network.train(training)
-    return found
 
 
 class MacCounter(OperationRecorder):

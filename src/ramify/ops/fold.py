@@ -1,4 +1,4 @@
-"""A network made ready to answer: batch norms are folded into the layers before them, and masks multiplied in.
+"""Folding: a copy of a network that only answers, with batch norms and masks folded into its layers.
 
 Each stage is traced by torch.fx and its operations are rewritten (:mod:`ramify.ops.rewrite`). Nothing is approximated.
 """
@@ -14,22 +14,21 @@ from ramify.nn.branching import Branching, Judge, Prediction
 from ramify.ops.rewrite import rewritten
 
 TRUNK_BYTES = 2 * 2**20
-"""About as much of a trunk as a processor keeps near itself; larger batches are answered in pieces of this size."""
+"""How much of a trunk fits the cache of a processor; larger batches are answered in pieces of this size."""
 
 FEWEST = 32
-"""Pictures in a piece at least: in fewer the weights, read again for each piece, are no longer shared by enough."""
+"""The fewest pictures in a piece, since the weights are read again for each."""
 
 
 def fold(network: Branching) -> "Folded":
-    """A copy of ``network`` that only answers, faster: the same logits, to the rounding of its precision.
+    """A faster copy of ``network`` that gives the same logits, to the rounding of its precision.
 
     A layer, the batch norm behind it and constant factors before it become one layer with a bias, in channels-last
-    layout, with additions and activations in place; masks are multiplied in; heads pool with one kernel for each kind
-    of pooling, or none where there is nothing to pool. Numbers too small for a normal float32 become 0, for they slow
-    processors down. A module that torch.fx cannot follow, or that is not known, stays as it is.
+    layout, with additions and activations in place; masks are multiplied in. Numbers too small for a normal float32
+    become 0, as they slow processors down. A module that torch.fx cannot trace, or that is not known, stays as it is.
 
     Args:
-        network: any network, in any mode; it stays as it is, and the copy stands on its device in its precision.
+        network: any network, in any mode; it stays as it is. The copy has its device and precision.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -44,7 +43,7 @@ def fold(network: Branching) -> "Folded":
 
 
 class _Enter(nn.Module):
-    """What a network does with pictures before its first stage, to be traced."""
+    """The part of a network before its first stage, to be traced."""
 
     def __init__(self, network: Branching) -> None:
         super().__init__()
@@ -62,20 +61,17 @@ class _OneStage(nn.Module):
         self.enter = _Enter(network) if at == 0 else nn.Identity()
         self.stage = network.stages[at]
 
-    def forward(self, given: Tensor) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.stage(self.enter(given))
-        return found
+    def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
+        outputs: tuple[Tensor, Tensor] = self.stage(self.enter(trunk))
+        return outputs
 
 
 class Folded(Branching):
-    """What :func:`fold` makes: ``images [B, channels, H, W] in [0, 1] -> logits [E, B, C]``, without gradients.
-
-    On a processor a batch is answered in pieces of :attr:`piece` pictures, so that what flows between two layers
-    stays in the cache; it also bounds the memory that a batch needs.
+    """The result of :func:`fold`: ``images [B, channels, H, W] in [0, 1] -> logits [E, B, C]``, without gradients.
 
     Attributes:
-        stages: those of the network, the first one with all that comes before it.
-        piece: how many pictures a processor answers at once.
+        stages: those of the network; the first includes the stem.
+        piece: how many pictures a CPU answers at once, so that activations stay in its cache.
     """
 
     def __init__(self, network: Branching) -> None:
@@ -96,25 +92,25 @@ class Folded(Branching):
         """The pictures, channels last.
 
         Raises:
-            InputError: they are of another shape than those that the network was folded for.
+            InputError: they have another shape than the network's pictures.
         """
         if images.shape[1:] != self.input_shape:
-            wanted = ", ".join(map(str, ("B", *self.input_shape)))
-            raise InputError(f"images: got {list(images.shape)}; accepted: [{wanted}], as the network was folded for")
+            shape = ", ".join(map(str, ("B", *self.input_shape)))
+            raise InputError(f"images: got {list(images.shape)}; accepted: [{shape}], as the network was folded for")
         return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
     def forward(self, images: Tensor) -> Tensor:
         """The logits of every exit, ``[E, B, C]``."""
         with torch.no_grad():
-            found = [super(Folded, self).forward(some) for some in self._pieces(images)]
-            return found[0] if len(found) == 1 else torch.cat(found, dim=1)
+            logits = [super(Folded, self).forward(piece) for piece in self._pieces(images)]
+            return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
 
     def predict(self, images: Tensor, policy: Judge) -> Prediction:
         """See :meth:`ramify.nn.branching.Branching.predict`."""
-        found = [super(Folded, self).predict(some, policy) for some in self._pieces(images)]
-        if len(found) == 1:
-            return found[0]
-        classes, exits, confidence, ran = zip(*found, strict=True)
+        predictions = [super(Folded, self).predict(piece, policy) for piece in self._pieces(images)]
+        if len(predictions) == 1:
+            return predictions[0]
+        classes, exits, confidence, ran = zip(*predictions, strict=True)
         counts = tuple(map(sum, zip(*ran, strict=True)))
         return Prediction(torch.cat(classes), torch.cat(exits), torch.cat(confidence), counts)
 

@@ -1,4 +1,4 @@
-"""Freezing: a part of a network stays as it is, bit for bit, while the rest learns."""
+"""Freezing: a part of a network does not learn."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,13 @@ from ramify.nn.stem import WhitenedStem
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
-    """Take the gradients of all parameters in ``modules``; see :func:`train_what_learns` for their batch norm."""
+    """Freeze all parameters in ``modules``; see :func:`train_what_learns` for their batch norm."""
     for module in modules:
         module.requires_grad_(False)
 
 
 def unfreeze(network: Branching) -> None:
-    """Let everything learn but a whitened stem, which never does."""
+    """Unfreeze everything but a whitened stem, which never learns."""
     network.requires_grad_(True)
     freeze(module for module in network.modules() if isinstance(module, WhitenedStem))
 

@@ -1,8 +1,7 @@
-"""Muon: weights move by steps whose directions all weigh alike; the rest moves as AdamW does.
+"""Muon: orthogonal steps for weights, AdamW for the rest.
 
 ``torch.optim.Muon`` takes matrices alone. Here a convolution counts as the matrix ``[out, in * height * width]``, one
-optimizer has every parameter, so that growth, widening and compaction find them where those of any other are, and
-what is masked stays where it is.
+optimizer has every parameter, as growth, widening and compaction expect, and masked weights stay zero.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,12 +13,12 @@ from torch.nn import functional as F
 from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic iteration; they make it steep at zero, and leave singular values between about 0.7 and 1.2."""
+"""Of the quintic iteration: steep at zero, with singular values between about 0.7 and 1.2 in the end."""
 
 STEPS = 5
 
 LIKE_ADAMW = 0.2
-"""Root mean square of an AdamW step in units of the rate, to which arXiv:2502.16982 scales Muon's."""
+"""Root mean square of an AdamW step in units of the rate, to which arXiv:2502.16982 scales Muon's steps."""
 
 _SMALL = 1e-7
 
@@ -39,14 +38,14 @@ class Muon(torch.optim.Optimizer):
         W <- W - r d W - 0.2 r sqrt(max(A, B)) O
 
     as in "Muon is Scalable for LLM Training" (arXiv:2502.16982), whose factor gives the step the size of AdamW's, so
-    that one rate and one decay serve both. ``orthogonal`` is :func:`orthogonal`. Its step is dense; an entry whose
-    gradient and momentum are both exactly zero does not move, which is what keeps masked weights at zero.
+    that one rate and one decay serve both. An entry whose gradient and momentum are both exactly zero, as of a masked
+    weight, does not move.
 
     Args:
         params: parameters or groups, as for any ``torch.optim`` optimizer.
         lr: rate, > 0.
         momentum: ``mu``, in [0, 1).
-        weight_decay: ``d``, >= 0, of the groups that do not say.
+        weight_decay: ``d``, >= 0, of groups without their own.
         betas: of AdamW.
 
     Example:
@@ -82,9 +81,9 @@ class Muon(torch.optim.Optimizer):
                 loss = closure()
         with torch.no_grad():
             for group in self.param_groups:
-                with_gradient = [each for each in group["params"] if each.grad is not None]
-                self._step_matrices(group, [each for each in with_gradient if each.dim() > 1])
-                self._step_vectors(group, [each for each in with_gradient if each.dim() <= 1])
+                with_gradient = [p for p in group["params"] if p.grad is not None]
+                self._step_matrices(group, [p for p in with_gradient if p.dim() > 1])
+                self._step_vectors(group, [p for p in with_gradient if p.dim() <= 1])
         return loss
 
     def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
@@ -93,21 +92,21 @@ class Muon(torch.optim.Optimizer):
         momentum, rate = group["momentum"], group["lr"]
         ahead = self._ahead(parameters, momentum)
         steps = _orthogonal_steps(ahead, STEPS)
-        sizes = [LIKE_ADAMW * max(len(each), each[0].numel()) ** 0.5 for each in ahead]
+        sizes = [LIKE_ADAMW * max(len(step), step[0].numel()) ** 0.5 for step in ahead]
         torch._foreach_mul_(steps, sizes)
         torch._foreach_mul_(steps, rate)
         torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
         torch._foreach_sub_(parameters, steps)
 
     def _ahead(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
-        """Gradients with Nesterov momentum, which is kept as a mean."""
+        """Gradients with Nesterov momentum, which is a mean and not a sum."""
         for parameter in parameters:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        moments = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        momenta = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        torch._foreach_lerp_(moments, gradients, 1 - momentum)
-        return [*torch._foreach_lerp(gradients, moments, momentum)]
+        torch._foreach_lerp_(momenta, gradients, 1 - momentum)
+        return [*torch._foreach_lerp(gradients, momenta, momentum)]
 
     def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
         if not parameters:
@@ -123,7 +122,7 @@ class Muon(torch.optim.Optimizer):
         assert isinstance(betas, tuple)
         adamw(
             parameters,
-            [each.grad for each in parameters if each.grad is not None],
+            [p.grad for p in parameters if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
             [],
@@ -131,7 +130,7 @@ class Muon(torch.optim.Optimizer):
             amsgrad=False,
             beta1=betas[0],
             beta2=betas[1],
-            lr=_rate(group["lr"]),
+            lr=group["lr"] if isinstance(group["lr"], Tensor) else _number(group["lr"]),
             weight_decay=_number(group["weight_decay"]),
             eps=1e-8,
             maximize=False,
@@ -147,7 +146,7 @@ class NormedMuon(Muon):
         W <- sqrt(A) W / |W| - r orthogonal((1 - mu) G + mu M)
 
     with :data:`FEW_STEPS` iterations (arXiv:2404.00498). The rest has the momentum :data:`REST_MOMENTUM` and the rate
-    ``r``; linear layers :data:`LINEAR_RATE` times that and the decay. What is masked stays where it is.
+    ``r``; linear layers have :data:`LINEAR_RATE` times that rate, and the decay.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.eye(2).view(2, 2, 1, 1))
@@ -159,15 +158,15 @@ class NormedMuon(Muon):
     """
 
     def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
-        convolutions = [each for each in parameters if each.dim() > 2]
+        convolutions = [p for p in parameters if p.dim() > 2]
         if convolutions:
             steps = _orthogonal_steps(self._ahead(convolutions, group["momentum"]), FEW_STEPS)
             norms = torch._foreach_norm(convolutions)
-            scales = [len(each) ** 0.5 / norm.clamp(min=_SMALL) for each, norm in zip(convolutions, norms, strict=True)]
+            scales = [len(p) ** 0.5 / norm.clamp(min=_SMALL) for p, norm in zip(convolutions, norms, strict=True)]
             torch._foreach_mul_(convolutions, scales)
             torch._foreach_mul_(steps, group["lr"])
             torch._foreach_sub_(convolutions, steps)
-        linear = [each for each in parameters if each.dim() == 2]
+        linear = [p for p in parameters if p.dim() == 2]
         if linear:
             torch._foreach_mul_(linear, 1 - LINEAR_RATE * group["lr"] * group["weight_decay"])
             self._descend(linear, LINEAR_RATE * group["lr"])
@@ -177,49 +176,36 @@ class NormedMuon(Muon):
             self._descend(parameters, _number(group["lr"]))
 
     def _descend(self, parameters: list[Tensor], rate: float) -> None:
-        # The momentum is kept as a mean, where SGD keeps a sum, which is 1 / (1 - mu) times as large.
+        # The momentum of SGD is a sum, 1 / (1 - mu) times as large as this mean.
         steps = self._ahead(parameters, REST_MOMENTUM)
         torch._foreach_sub_(parameters, steps, alpha=rate / (1 - REST_MOMENTUM))
 
 
 def _orthogonal_steps(ahead: list[Tensor], count: int) -> list[Tensor]:
-    """Each tensor as a matrix, made orthogonal by ``count`` iterations; what is 0 stays so."""
-    # Matrices of about one shape are made orthogonal together, so that a small network costs few kernels.
-    alike: dict[tuple[int, int], list[int]] = {}
-    for at, each in enumerate(ahead):
-        alike.setdefault(_bounds(len(each), each[0].numel()), []).append(at)
+    """Each tensor as a matrix, made orthogonal by ``count`` iterations; zeros stay."""
+    # Matrices of similar shapes are batched, so that a small network costs few kernels.
+    batches: dict[tuple[int, int], list[int]] = {}
+    for at, tensor in enumerate(ahead):
+        short, long = sorted((len(tensor), tensor[0].numel()))
+        bounds = 1 << (short - 1).bit_length(), 1 << (long - 1).bit_length()  # the next powers of two
+        batches.setdefault(bounds, []).append(at)
     steps = [*ahead]
-    for bounds, found in alike.items():
-        matrices = torch.stack([_framed(ahead[at], bounds) for at in found])
-        made = orthogonal(matrices, count).masked_fill_(matrices == 0, 0)
-        for at, step in zip(found, made, strict=True):
+    for bounds, indices in batches.items():
+        matrices = torch.stack([_padded(ahead[at], bounds) for at in indices])
+        results = orthogonal(matrices, count).masked_fill_(matrices == 0, 0)
+        for at, step in zip(indices, results, strict=True):
             rows, columns = len(ahead[at]), ahead[at][0].numel()
-            short = step.mT if rows > columns else step
-            steps[at] = short[:rows, :columns].reshape(ahead[at].shape)
+            matrix = step.mT if rows > columns else step
+            steps[at] = matrix[:rows, :columns].reshape(ahead[at].shape)
     return steps
 
 
-def _bounds(rows: int, columns: int) -> tuple[int, int]:
-    """The next powers of two of the shorter and the longer side of a matrix."""
-    short, long = sorted((rows, columns))
-    return 1 << (short - 1).bit_length(), 1 << (long - 1).bit_length()
-
-
-def _framed(tensor: Tensor, bounds: tuple[int, int]) -> Tensor:
-    """A tensor as a matrix no taller than wide, with zeros around it up to ``bounds``; they change no singular vector.
-
-    Example:
-        >>> _framed(torch.ones(3, 1), (1, 4))
-        tensor([[1., 1., 1., 0.]])
-    """
+def _padded(tensor: Tensor, bounds: tuple[int, int]) -> Tensor:
+    """A tensor as a matrix no taller than wide, padded to ``bounds`` with zeros, which change no singular vector."""
     matrix = tensor.flatten(1)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.mT
     return F.pad(matrix, (0, bounds[1] - matrix.shape[1], 0, bounds[0] - matrix.shape[0]))
-
-
-def _rate(value: object) -> float | Tensor:
-    return value if isinstance(value, Tensor) else _number(value)
 
 
 def _number(value: object) -> float:
@@ -230,12 +216,12 @@ def _number(value: object) -> float:
 def orthogonal(matrices: Tensor, count: int = STEPS) -> Tensor:
     """Matrices with the singular vectors of ``matrices`` and singular values near 1, ``[N, A, B] -> [N, A, B]``.
 
-    ``count`` steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. A matrix
-    of zeros stays one.
+    ``count`` steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. Zero
+    matrices stay zero.
 
     Example:
-        >>> found = orthogonal(torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0)))
-        >>> values = torch.linalg.svdvals(found)
+        >>> matrices = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))
+        >>> values = torch.linalg.svdvals(orthogonal(matrices))
         >>> bool((values > 0.6).all() and (values < 1.3).all())
         True
     """

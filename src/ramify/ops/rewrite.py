@@ -1,8 +1,8 @@
-"""What a module computes in evaluation mode, written as fewer operations.
+"""Rewriting of a module in evaluation mode as fewer operations.
 
-Convolution, linear layer and batch norm in evaluation mode are all affine, so one layer with a bias computes two of
-them in a row (``w * s`` and ``shift - mean * s``, with ``s = scale / sqrt(variance + eps)``), and a factor for each
-channel before them as well. Nothing is approximated: what is combined is combined in float64 and rounded once.
+Convolution, linear layer and batch norm in evaluation mode are affine, so one layer with a bias computes two of them
+in a row (``w * s`` and ``shift - mean * s``, with ``s = scale / sqrt(variance + eps)``), and a factor for each channel
+before them. Factors are combined in float64 and rounded once.
 """
 
 import operator
@@ -36,20 +36,20 @@ _BINARY: dict[object, str] = {
     torch.div: "div_",
     torch.lerp: "lerp_",
 }
-"""Operations, and what does the same in the memory of the first operand."""
+"""Operations, and their form that writes into the first operand."""
 
 _NEUTRAL = {"add_": 0.0, "sub_": 0.0, "mul_": 1.0, "div_": 1.0}
 _POOLS = (F.avg_pool2d, F.max_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d)
 _PRODUCTS = (F.linear, torch.matmul, operator.matmul)
 _NORMS = (F.batch_norm, F.layer_norm)
 _FRESH = {*CONVOLUTIONS, *_UNARY, *_BINARY, *_FLAGGED, *_POOLS, *_PRODUCTS, *_NORMS, F.gelu, torch.cat, "mean"}
-"""What always gives memory of its own. What anything else gives may be that of one of its inputs."""
+"""Operations whose output has memory of its own. That of any other may be a view of an input."""
 
 
 def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
-    """A module that computes what ``root``, in evaluation mode, computes of tensors like ``example``.
+    """A faster module that computes what ``root`` computes in evaluation mode, for tensors like ``example``.
 
-    The batch may be of another size. A module that torch.fx cannot follow, or that is not known here, stays as it is.
+    The batch size may differ. A module that torch.fx cannot trace, or that is not known here, stays as it is.
 
     Args:
         root: takes one tensor.
@@ -71,7 +71,7 @@ def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
 
 
 def _drop_idle(traced: Traced) -> None:
-    """Drop what changes nothing: dropout, a mean of 0 that is taken off, a factor of 1."""
+    """Drop operations that change nothing: dropout, subtracting 0, multiplying by 1."""
     for node in traced.nodes:
         if node in traced.constants or node.op != "call_function" or not node.args:
             continue
@@ -95,12 +95,12 @@ def _layer(traced: Traced, node: object) -> dict[str, Argument] | None:
     """The arguments of a convolution or linear layer whose weights are constants; None of anything else."""
     if not isinstance(node, fx.Node) or (node.target not in CONVOLUTIONS and node.target is not F.linear):
         return None
-    found: dict[str, Argument] = {"bias": None}
+    layer: dict[str, Argument] = {"bias": None}
     if node.target is not F.linear:
-        found |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-    found |= _arguments(node, _LAYER)
-    bias = found["bias"] is None or traced.known(found["bias"]) is not None
-    return found if bias and traced.known(found["weight"]) is not None else None
+        layer |= {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+    layer |= _arguments(node, _LAYER)
+    bias = layer["bias"] is None or traced.known(layer["bias"]) is not None
+    return layer if bias and traced.known(layer["weight"]) is not None else None
 
 
 def _set_layer(traced: Traced, node: fx.Node, layer: dict[str, Argument], weight: Tensor, bias: Tensor | None) -> None:
@@ -114,7 +114,7 @@ def _set_layer(traced: Traced, node: fx.Node, layer: dict[str, Argument], weight
 
 
 def _fold_norms(traced: Traced) -> None:
-    """Put one layer in the place of each that only a batch norm reads, and that batch norm."""
+    """Fold each batch norm into the layer before it, if nothing else reads that."""
     for node in traced.nodes:
         if node.target is not F.batch_norm:
             continue
@@ -127,11 +127,11 @@ def _fold_norms(traced: Traced) -> None:
         weight, eps = traced.exact(layer["weight"]), norm["eps"]
         if mean is None or variance is None or weight is None or not isinstance(eps, float):
             continue
-        # Behind a linear layer of tokens a batch norm is one of tokens.
+        # Behind a linear layer of tokens a batch norm scales tokens, not features.
         if before.target is F.linear and len(traced.shape(before)) != 2:
             continue
         factor = (variance + eps).sqrt().reciprocal()
-        scale, shift, bias = (traced.exact(each) for each in (norm["weight"], norm["bias"], layer["bias"]))
+        scale, shift, bias = (traced.exact(argument) for argument in (norm["weight"], norm["bias"], layer["bias"]))
         if scale is not None:
             factor = scale / (variance + eps).sqrt()
         offset = -mean * factor if bias is None else (bias - mean) * factor
@@ -141,21 +141,21 @@ def _fold_norms(traced: Traced) -> None:
 
 
 def _fold_factors(traced: Traced) -> None:
-    """Take into each layer the constant factors, one for each of its channels, of what only it reads."""
+    """Fold constant factors, one for each channel of what only a layer reads, into that layer."""
     for node in traced.nodes:
         divides = node.target in _DIV
         if not (divides or node.target in _MUL) or len(node.args) != 2 or len(node.users) != 1:
             continue
-        given, by = node.args
-        if not divides and traced.known(given) is not None:
-            given, by = by, given
+        value, other = node.args
+        if not divides and traced.known(value) is not None:
+            value, other = other, value
         [user] = node.users
         layer = _layer(traced, user)
-        if layer is None or layer["input"] is not node or traced.known(given) is not None:
+        if layer is None or layer["input"] is not node or traced.known(value) is not None:
             continue
-        if not traced.alike(given, node):
+        if not traced.alike(value, node):
             continue
-        factor = torch.tensor(by, dtype=torch.float64) if isinstance(by, int | float) else traced.exact(by)
+        factor = torch.tensor(other, dtype=torch.float64) if isinstance(other, int | float) else traced.exact(other)
         weight, groups = traced.exact(layer["weight"]), layer.get("groups", 1)
         if factor is None or weight is None or not isinstance(groups, int):
             continue
@@ -165,24 +165,23 @@ def _fold_factors(traced: Traced) -> None:
             factor = factor.flatten().expand(channels)
         elif tuple(factor.shape) not in ((channels, *sides), (1, channels, *sides)):
             continue
-        each = factor.reshape(groups, 1, -1).expand(groups, len(weight) // groups, -1)
-        each = each.reshape(*weight.shape[:2], *sides)
-        _set_layer(traced, user, layer, weight / each if divides else weight * each, traced.exact(layer["bias"]))
-        traced.replace(node, given)
+        scale = factor.reshape(groups, 1, -1).expand(groups, len(weight) // groups, -1)
+        scale = scale.reshape(*weight.shape[:2], *sides)
+        _set_layer(traced, user, layer, weight / scale if divides else weight * scale, traced.exact(layer["bias"]))
+        traced.replace(node, value)
 
 
 def _lower_pools(traced: Traced) -> None:
-    """Pool in windows of one size where these are, not at all where the map is the grid, and mix by a number."""
+    """Replace adaptive pools by pools with windows of one size, which are faster, or by nothing; mix by a number."""
     for node in traced.nodes:
         if node.target in (F.adaptive_avg_pool2d, F.adaptive_max_pool2d) and not node.kwargs.get("return_indices"):
-            given = node.args[0]
-            (height, width), (rows, columns) = traced.shape(given)[-2:], traced.shape(node)[-2:]
+            maps = node.args[0]
+            (height, width), (rows, columns) = traced.shape(maps)[-2:], traced.shape(node)[-2:]
             if (height, width) == (rows, columns):
-                traced.replace(node, given)
+                traced.replace(node, maps)
             elif not (height % rows or width % columns):
-                # Windows of one size have faster kernels.
                 pool: Function = F.avg_pool2d if node.target is F.adaptive_avg_pool2d else F.max_pool2d
-                traced.call(node, pool, (given, (height // rows, width // columns)))
+                traced.call(node, pool, (maps, (height // rows, width // columns)))
         elif node.target is torch.lerp and len(node.args) == 3:
             first, second, share = node.args
             value = traced.known(share)
@@ -193,7 +192,7 @@ def _lower_pools(traced: Traced) -> None:
 
 
 def _read_as_it_lies(traced: Traced) -> None:
-    """Order the columns of linear layers as maps lie in memory, channels last, so that flattening copies nothing."""
+    """Order the columns of linear layers channels last, as maps lie in memory, so that flattening copies nothing."""
     for node in traced.nodes:
         layer = _layer(traced, node) if node.target is F.linear else None
         flat = layer["input"] if layer is not None else None
@@ -214,25 +213,25 @@ def _read_as_it_lies(traced: Traced) -> None:
 
 
 def _work_in_place(traced: Traced) -> None:
-    """Let activations, sums and products take the memory of an operand that nothing else reads any more."""
+    """Let activations, sums and products write into an operand that nothing else reads later."""
     places = {node: place for place, node in enumerate(traced.nodes)}
-    memory: dict[fx.Node, set[fx.Node]] = {}  # which nodes may lie in the same
+    memory: dict[fx.Node, set[fx.Node]] = {}  # the nodes that may share the memory of each
 
     def share(nodes: Iterable[fx.Node]) -> None:
         together: set[fx.Node] = set().union(*(memory[node] for node in nodes))
         memory.update(dict.fromkeys(together, together))
 
     def free(node: Argument, reader: fx.Node) -> bool:
-        """Whether ``reader`` may write where ``node`` lies."""
+        """Whether ``reader`` may write into the memory of ``node``."""
         if not isinstance(node, fx.Node) or not traced.alike(node, reader):
             return False
-        others = [each for each in reader.all_input_nodes if each is not node]
+        others = [operand for operand in reader.all_input_nodes if operand is not node]
         return not any(
-            each.op in ("placeholder", "get_attr", "call_module")
-            or each in traced.constants
-            or each in others
-            or any(places[user] > places[reader] for user in each.users)
-            for each in memory[node]
+            sharer.op in ("placeholder", "get_attr", "call_module")
+            or sharer in traced.constants
+            or sharer in others
+            or any(places[user] > places[reader] for user in sharer.users)
+            for sharer in memory[node]
         )
 
     for node in traced.nodes:
@@ -240,7 +239,7 @@ def _work_in_place(traced: Traced) -> None:
         if node in traced.constants or node.op in ("placeholder", "get_attr", "output"):
             continue
         if node.target not in _FRESH or traced.mutates(node):
-            share([node, *(each for each in node.all_input_nodes if each not in traced.constants)])
+            share([node, *(operand for operand in node.all_input_nodes if operand not in traced.constants)])
             continue
         target = _in_place(node, free)
         if target is None:
@@ -255,7 +254,7 @@ def _work_in_place(traced: Traced) -> None:
 def _in_place(
     node: fx.Node, free: Callable[[Argument, fx.Node], bool]
 ) -> tuple[Function | str, dict[str, Argument]] | None:
-    """What computes ``node`` in the memory of its first operand, or of its second if only that is free."""
+    """The call that computes ``node`` in the memory of its first operand, or of its second if only that is free."""
     first = free(node.args[0], node)
     if node.target in _UNARY:
         return (_UNARY[node.target], {}) if first else None

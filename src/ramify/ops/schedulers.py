@@ -1,7 +1,7 @@
-"""Learning rate schedulers of PyTorch, where an optimizer gains parameter groups.
+"""Learning rate schedulers of PyTorch whose optimizer gains parameter groups.
 
-Most of them keep lists with an entry for each group there was when they were made. Some fail once there are more
-groups, others pass over the new ones. Here each list gets the entry of the group that a new one is modeled on.
+Most of them keep lists with an entry for each group, and fail or ignore new groups. Here each list gets a copy of the
+entry of the group that a new one is modeled on.
 """
 
 import gc
@@ -20,10 +20,10 @@ OTHER = frozenset({"_schedulers", "_milestones", "total_iters", "milestones"})
 """Lists that have none."""
 
 
-def schedulers_of(optimizer: torch.optim.Optimizer, given: Iterable[LRScheduler] = ()) -> list[LRScheduler]:
-    """The schedulers that change the rates of ``optimizer``: those ``given``, and any other that is alive.
+def schedulers_of(optimizer: torch.optim.Optimizer, known: Iterable[LRScheduler] = ()) -> list[LRScheduler]:
+    """The schedulers of ``optimizer``: those in ``known``, and any other object that the garbage collector lists.
 
-    An optimizer does not know its schedulers, but bears a mark of having some; only then they are looked for.
+    An optimizer does not know its schedulers, but PyTorch marks one that has some; only then is the list searched.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
@@ -31,24 +31,24 @@ def schedulers_of(optimizer: torch.optim.Optimizer, given: Iterable[LRScheduler]
         >>> schedulers_of(optimizer) == [scheduler]
         True
     """
-    found: dict[int, LRScheduler] = {}
-    todo = list(given)
+    schedulers: dict[int, LRScheduler] = {}
+    todo = list(known)
     if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
-        # The type alone is asked: objects that stand in for others must not be woken up.
-        todo += [each for each in gc.get_objects() if issubclass(type(each), LRScheduler)]
+        # isinstance would call __class__ of proxies.
+        todo += [candidate for candidate in gc.get_objects() if issubclass(type(candidate), LRScheduler)]
     while todo:
         scheduler = todo.pop(0)
-        if id(scheduler) not in found and getattr(scheduler, "optimizer", None) is optimizer:
-            found[id(scheduler)] = scheduler
-        todo += [each for each in getattr(scheduler, "_schedulers", ()) if id(each) not in found]
-    return list(found.values())
+        if id(scheduler) not in schedulers and getattr(scheduler, "optimizer", None) is optimizer:
+            schedulers[id(scheduler)] = scheduler
+        todo += [inner for inner in getattr(scheduler, "_schedulers", ()) if id(inner) not in schedulers]
+    return list(schedulers.values())
 
 
 def check_schedulers(optimizer: torch.optim.Optimizer, schedulers: Iterable[LRScheduler]) -> None:
-    """See that :func:`extend_schedulers` can extend all of them.
+    """Check that :func:`extend_schedulers` can extend all of ``schedulers``.
 
     Raises:
-        InputError: one of them drives another optimizer, or keeps an unknown list with an entry for each group.
+        InputError: one belongs to another optimizer, or may keep an unknown list with an entry for each group.
     """
     groups = len(optimizer.param_groups)
     for scheduler in schedulers:

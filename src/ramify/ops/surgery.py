@@ -1,6 +1,6 @@
-"""The one place where the parameters under an optimizer change: nothing here touches what it need not.
+"""Surgery: the one place where parameters under an optimizer are added, replaced or masked.
 
-Optimizers have parameter groups for each stage, which carry the keys ``stage`` and ``decay``.
+Optimizers have parameter groups for each stage, with the keys ``stage`` and ``decay``.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,17 +21,14 @@ from ramify.seeds import drawing
 
 @dataclass(frozen=True)
 class StageParameters:
-    """The parameters that belong to one stage, by name: those that weight decay touches and those it spares.
-
-    ``decay`` holds convolution and linear weights, ``spared`` the biases, batch norm and pooling shares.
-    """
+    """The parameters of one stage by name: ``decay`` has convolution and linear weights, ``spared`` all others."""
 
     decay: dict[str, nn.Parameter]
     spared: dict[str, nn.Parameter]
 
 
 def stage_parameters(network: Branching, stage: int) -> StageParameters:
-    """The parameters of one stage, each under its name in ``network.state_dict()``."""
+    """The parameters of one stage, by their names in ``network.state_dict()``."""
     decay: dict[str, nn.Parameter] = {}
     spared: dict[str, nn.Parameter] = {}
     for prefix, module in network.stage_modules(stage).items():
@@ -49,9 +46,9 @@ def parameter_groups(
     slow: Collection[str] = (),
     slow_rate: float = 1.0,
 ) -> list[dict[str, object]]:
-    """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all else.
+    """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all other parameters.
 
-    Parameters that learn at another rate form groups of their own, with the key ``rate_factor``.
+    Parameters in ``slow`` form groups of their own, with the key ``rate_factor``.
 
     Args:
         network: any network.
@@ -70,43 +67,39 @@ def parameter_groups(
     """
     groups: list[dict[str, object]] = []
     for stage in range(len(network.stages)):
-        found = stage_parameters(network, stage)
-        for decay, parameters, amount in ((True, found.decay, weight_decay), (False, found.spared, spared)):
-            own = {name: each for name, each in parameters.items() if name not in slow}
-            rest = {name: each for name, each in parameters.items() if name in slow}
-            if own or not slow:
-                groups.append(_group(own, stage=stage, decay=decay, weight_decay=amount))
+        own = stage_parameters(network, stage)
+        for decay, parameters, amount in ((True, own.decay, weight_decay), (False, own.spared, spared)):
+            options: dict[str, object] = {"stage": stage, "decay": decay, "weight_decay": amount}
+            fast = [parameter for name, parameter in parameters.items() if name not in slow]
+            rest = [parameter for name, parameter in parameters.items() if name in slow]
+            if fast or not slow:
+                groups.append({"params": fast, **options})
             if rest:
-                options = {"stage": stage, "decay": decay, "weight_decay": amount, "rate_factor": slow_rate}
-                groups.append(_group(rest, **options))
+                groups.append({"params": rest, **options, "rate_factor": slow_rate})
     return groups
-
-
-def _group(parameters: dict[str, nn.Parameter], **options: object) -> dict[str, object]:
-    return {"params": list(parameters.values()), **options}
 
 
 def add_stage(
     optimizer: torch.optim.Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()
 ) -> None:
-    """Give ``optimizer`` the parameters of a new stage, with the options of the groups it has.
+    """Give ``optimizer`` the parameters of a new stage, with the options of its existing groups.
 
-    The groups and the state of everything that was there are untouched. In groups made by
-    :func:`parameter_groups` the new ones follow those of the stage before, decayed and spared apart; in any
-    other optimizer they form one group with the options of the last one. The ``schedulers`` of the optimizer get
-    entries for them (:mod:`ramify.ops.schedulers`).
+    Beside groups of :func:`parameter_groups` these are one group of weights and one of the rest; in any other optimizer
+    they are one group with the options of the last. Its ``schedulers`` get entries for them
+    (:mod:`ramify.ops.schedulers`). Existing groups and state do not change.
     """
-    found = stage_parameters(network, stage)
+    new = stage_parameters(network, stage)
     groups = optimizer.param_groups
     known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
-        optimizer.add_param_group({**_options(groups[-1]), **_group({**found.decay, **found.spared})})
+        options = _options(groups[-1])
+        optimizer.add_param_group({**options, "params": [*new.decay.values(), *new.spared.values()]})
     else:
         like = []
-        for decay, parameters in ((True, found.decay), (False, found.spared)):
+        for decay, parameters in ((True, new.decay), (False, new.spared)):
             like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
             options = _options(groups[like[-1]])
-            optimizer.add_param_group({**options, **_group(parameters, stage=stage, decay=decay)})
+            optimizer.add_param_group({**options, "params": [*parameters.values()], "stage": stage, "decay": decay})
     extend_schedulers(schedulers, known, like)
 
 
@@ -118,17 +111,16 @@ def _options(group: dict[str, object]) -> dict[str, object]:
 def replace_parameter(
     optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
 ) -> None:
-    """Let ``optimizer`` go on with ``new`` where it had ``old``: in the same group, at the same place.
+    """Replace ``old`` by ``new`` in its parameter group, at the same place.
 
-    What it keeps in the shape of the parameter (momentum, moments) is resized likewise, and scalars such as a step
-    counter stay. Should the shape change and it keep anything in a third shape, as Adafactor does, all that it keeps
-    of this parameter is forgotten. An optimizer that does not have ``old`` stays as it is.
+    State in the shape of the parameter (momentum) is resized, and scalars such as a step counter stay. If the shape
+    changes and there is state in a third shape, as of Adafactor, all state of this parameter is dropped.
 
     Args:
         optimizer: any ``torch.optim`` optimizer that knows its parameters by its groups and its state alone.
-        old: a parameter.
-        new: what takes its place.
-        resize: makes of a tensor in the shape of ``old`` one in the shape of ``new``.
+        old: a parameter; nothing changes if ``optimizer`` does not have it.
+        new: its replacement.
+        resize: converts a tensor in the shape of ``old`` to the shape of ``new``.
 
     Example:
         >>> old, new = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
@@ -154,10 +146,9 @@ def replace_parameter(
 
 
 def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Mask the layers named in ``masks``: weights that a mask removes become zero, and so does all kept about them.
+    """Mask the layers named in ``masks``; masked weights, their gradients and their optimizer state become zero.
 
-    Masks only shrink: a weight that was masked stays so, whatever ``masks`` says. The optimizer's tensors of a masked
-    weight (momentum, moments) are cleared, so that nothing can move it again; those of survivors are untouched.
+    Masks only shrink: a masked weight stays masked, whatever ``masks`` says.
 
     Args:
         module: a network, or a copy that follows it, such as the ``module`` of a
@@ -179,10 +170,9 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
 def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
     """Give the layers named in ``masks`` exactly these masks: the one operation by which a mask may grow.
 
-    A connection that comes back starts at zero, and so does one that goes. The optimizer's tensors of both (momentum,
-    moments) are cleared, and the gradients of all that is masked then. What a connection keeps through it (weight,
-    gradient, momentum) is untouched, bit for bit; a connection that comes back keeps its gradient too, so that the
-    next step may start it. Masks, weights and optimizer state change in place: nothing that holds them goes stale.
+    The weight and optimizer state of connections that change become zero, and so do the gradients of masked weights. A
+    connection that comes back keeps its gradient, for the next step. All others stay, bit for bit. Masks, weights and
+    state change in place.
 
     Args:
         module, optimizer: as in :func:`set_masks`.
@@ -209,7 +199,7 @@ def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.opti
 
 
 def _kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
-    """The tensors that ``optimizer`` keeps of a parameter."""
+    """The tensors in the optimizer state of a parameter."""
     if optimizer is None or parameter not in optimizer.state:
         return []
     return [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
@@ -222,13 +212,10 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
             tensor.masked_fill_(places, 0)
 
 
-def reinitialise(
+def reinitialize(
     network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
 ) -> None:
-    """Redraw the weights of ``stages``, reset their batch norm, and forget what the optimizer knew of them.
-
-    Masks stay: a masked weight is zero before and after.
-    """
+    """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks stay."""
     for stage in stages:
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
@@ -237,8 +224,8 @@ def reinitialise(
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
         if optimizer is not None:
-            found = stage_parameters(network, stage)
-            for parameter in (*found.decay.values(), *found.spared.values()):
+            own = stage_parameters(network, stage)
+            for parameter in (*own.decay.values(), *own.spared.values()):
                 optimizer.state.pop(parameter, None)
 
 
@@ -246,9 +233,9 @@ def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[
     """The ``followers`` of ``network``, as networks.
 
     Raises:
-        InputError: one of them is none, or one of other stages.
+        InputError: one is no network, or has other stages.
     """
-    found: list[Branching] = []
+    networks: list[Branching] = []
     for follower in followers:
         if not isinstance(follower, Branching):
             kind = type(follower).__name__
@@ -257,8 +244,8 @@ def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[
             )
         if _shapes(follower) != _shapes(network):
             raise InputError("followers: got a network of other stages; accepted: those of the network they follow")
-        found.append(follower)
-    return found
+        networks.append(follower)
+    return networks
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
@@ -266,45 +253,40 @@ def _shapes(network: nn.Module) -> dict[str, torch.Size]:
 
 
 def revived(network: nn.Module) -> int:
-    """How many masked weights are not zero. It must be 0, always."""
-    layers = masked_layers(network).values()
-    return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in layers)
+    """How many masked weights are not zero; always 0."""
+    return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in masked_layers(network).values())
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
-    """Set the learning rate of every group, so that new ones follow the schedule of the others.
-
-    A group with a ``rate_factor`` gets so much of it. A rate that is a tensor, as a recorded step needs it, is changed
-    where it lies.
+    """Set the learning rate of every group, times its ``rate_factor``; a rate that is a tensor changes in place.
 
     Args:
         optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
         rate: the rate.
-        first: the first stage that it is of, counted from 0.
+        first: the first stage whose groups get it, counted from 0.
     """
     filled: set[int] = set()
     for group in optimizer.param_groups:
         if first and group["stage"] < first:
             continue
-        own, known = rate * group.get("rate_factor", 1.0), group["lr"]
-        if not isinstance(known, Tensor):
+        own, current = rate * group.get("rate_factor", 1.0), group["lr"]
+        if not isinstance(current, Tensor):
             group["lr"] = own
-        elif id(known) not in filled:
-            filled.add(id(known.fill_(own)))
+        elif id(current) not in filled:
+            filled.add(id(current.fill_(own)))
 
 
-def lay_state(optimizer: torch.optim.Optimizer) -> None:
-    """Let what ``optimizer`` keeps lie in memory as its parameters do, and no momentum be missing beside others.
+def align_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give optimizer state the memory layout of its parameters, and add missing momentum, at zero, for a fused step.
 
-    A fused step walks through the memory of parameter, gradient and momentum alike, and through whole groups. Growth,
-    pruning and loading leave momentum in other layouts, or for a part of a group; what is missing starts at zero, which
-    is what the first step of SGD computes with. To be called after surgery, before the next step.
+    A fused step needs one layout for parameter, gradient and momentum, and momentum for all of a group or none; growth,
+    pruning and loading may break both. Call it after surgery, before the next step.
 
     Example:
         >>> weight = nn.Parameter(torch.rand(4, 3, 3, 3).contiguous(memory_format=torch.channels_last))
         >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
         >>> optimizer.state[weight]["momentum_buffer"] = torch.rand(4, 3, 3, 3)
-        >>> lay_state(optimizer)
+        >>> align_state(optimizer)
         >>> optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
         True
     """
@@ -330,10 +312,7 @@ def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> 
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
-    """The tensors that ``optimizer`` keeps for each parameter, by the parameter's name.
-
-    Names outlive surgery; the positions that ``optimizer.state_dict()`` uses do not.
-    """
+    """The tensors in the optimizer state, by the parameter's name, which survives surgery, and key."""
     return {
         name: {key: value for key, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
         for name, parameter in network.named_parameters()
@@ -342,9 +321,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dic
 
 
 def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
-    """Tensors like those that ``optimizer`` keeps of ``parameter`` once it has moved it, on no device.
-
-    None for an optimizer that ramify does not train with.
+    """Meta tensors like the state that ``optimizer`` keeps of ``parameter``; None for an unknown optimizer.
 
     Example:
         >>> weight = nn.Parameter(torch.zeros(2, 3))
@@ -353,14 +330,14 @@ def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> d
     """
     like = torch.empty_like(parameter, device="meta")
     count = torch.empty((), dtype=torch.float32, device="meta")
-    moments = {"step": count, "exp_avg": like, "exp_avg_sq": like}
+    adam = {"step": count, "exp_avg": like, "exp_avg_sq": like}
     match optimizer:
         case torch.optim.SGD():
             return {"momentum_buffer": like}
         case torch.optim.Adam():  # AdamW is one
-            return moments
+            return adam
         case Muon():
-            return {"momentum_buffer": like} if parameter.dim() > 1 else moments
+            return {"momentum_buffer": like} if parameter.dim() > 1 else adam
     return None
 
 

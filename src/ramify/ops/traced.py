@@ -1,4 +1,4 @@
-"""A module in evaluation mode as a graph of operations of torch.fx, to be changed and made a module again."""
+"""A module in evaluation mode as a graph of torch.fx that can be changed and made a module again."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ramify.nn.attached import as_map
 Function = Callable[..., object]
 
 CONVOLUTIONS: dict[object, int] = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
-"""Convolutions by their dimensions. What stands for a layer is a call of one of these, or of ``F.linear``."""
+"""Convolutions by their dimensions; a layer is a call of one of these or of ``F.linear``."""
 
 _AUGMENTED = (operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.setitem)
 _ACTIVATIONS: dict[type[nn.Module], Function] = {
@@ -27,14 +27,14 @@ _ACTIVATIONS: dict[type[nn.Module], Function] = {
 
 @dataclass
 class Traced:
-    """A graph, and what is known of its nodes.
+    """A graph and what is known of its nodes.
 
     Attributes:
-        root: what the graph was traced of, in evaluation mode.
+        root: the traced module, in evaluation mode.
         graph: its operations.
-        values: what each gave for an example.
+        values: the output of each for an example.
         constants: the tensors that do not depend on the input.
-        origins: for those that were computed here, in float64 on the processor, the tensor in whose place each stands.
+        origins: for constants computed here, in float64 on the CPU, the tensor that each replaces.
     """
 
     root: nn.Module
@@ -45,18 +45,18 @@ class Traced:
 
     @property
     def nodes(self) -> list[fx.Node]:
-        """Every node that there is now, in order."""
+        """All nodes, in order."""
         return list(self.graph.nodes)
 
     def value(self, node: object) -> Tensor | None:
-        """What a node gave; None of anything but a tensor."""
-        found = self.values.get(node) if isinstance(node, fx.Node) else None
-        return found if isinstance(found, Tensor) else None
+        """The tensor that a node gave; None for anything else."""
+        value = self.values.get(node) if isinstance(node, fx.Node) else None
+        return value if isinstance(value, Tensor) else None
 
     def shape(self, node: object) -> tuple[int, ...]:
-        """The shape of what a node gave; empty of anything but a tensor."""
-        found = self.value(node)
-        return () if found is None else tuple(found.shape)
+        """The shape of the tensor that a node gave; empty for anything else."""
+        value = self.value(node)
+        return () if value is None else tuple(value.shape)
 
     def alike(self, node: object, other: object) -> bool:
         """Whether two nodes gave tensors of one shape and type."""
@@ -64,16 +64,16 @@ class Traced:
         return one is not None and two is not None and (one.shape, one.dtype) == (two.shape, two.dtype)
 
     def known(self, node: object) -> Tensor | None:
-        """The constant that a node is; None of anything else."""
+        """The constant that a node is; None for anything else."""
         return self.constants.get(node) if isinstance(node, fx.Node) else None
 
     def exact(self, node: object) -> Tensor | None:
-        """The constant that a node is, in float64 on the processor, as not every device has that."""
-        found = self.known(node)
-        return None if found is None else found.cpu().double()
+        """The constant that a node is, in float64 on the CPU, as not every device has float64."""
+        value = self.known(node)
+        return None if value is None else value.cpu().double()
 
     def constant(self, value: Tensor, origin: Tensor, before: fx.Node) -> fx.Node:
-        """A new constant, which in the end has the type and the device of ``origin``."""
+        """A new constant; :meth:`module` gives it the type and device of ``origin``."""
         with self.graph.inserting_before(before):
             node = self.graph.create_node("get_attr", f"new{len(self.constants)}")
         self.values[node] = self.constants[node] = value
@@ -81,14 +81,14 @@ class Traced:
         return node
 
     def replace(self, node: fx.Node, by: Argument) -> None:
-        """Let all that reads ``node`` read ``by``, a node or a number, and drop it."""
+        """Replace ``node`` by another node or a number."""
         for user in list(node.users):
-            user.args = fx.map_arg(user.args, lambda each: by if each is node else each)
-            user.kwargs = fx.map_arg(user.kwargs, lambda each: by if each is node else each)
+            user.args = fx.map_arg(user.args, lambda argument: by if argument is node else argument)
+            user.kwargs = fx.map_arg(user.kwargs, lambda argument: by if argument is node else argument)
         self.graph.erase_node(node)
 
     def call(self, node: fx.Node, target: Function | str, args: Sequence[Argument], **kwargs: Argument) -> fx.Node:
-        """Put another call, which gives the same, in the place of ``node``."""
+        """Replace ``node`` by another call that gives the same."""
         kind = "call_method" if isinstance(target, str) else "call_function"
         with self.graph.inserting_before(node):
             new = self.graph.create_node(kind, target, tuple(args), kwargs)
@@ -105,14 +105,14 @@ class Traced:
         return in_place or node.kwargs.get("inplace") is True or node.target in _AUGMENTED
 
     def drop_unread(self) -> None:
-        """Drop what nothing reads and what changes nothing."""
+        """Drop nodes that nothing reads and that change nothing."""
         for node in reversed(self.nodes):
             computes = node.op in ("call_function", "call_method") and not (node.is_impure() or self.mutates(node))
             if not node.users and (node.op == "get_attr" or computes):
                 self.graph.erase_node(node)
 
     def module(self) -> fx.GraphModule:
-        """The graph as a module, with the constants that it reads, and the modules that it calls."""
+        """The graph as a module, with the constants that it reads and the modules that it calls."""
         content: dict[str, Tensor | nn.Module] = {}
         names: dict[int, str] = {}
         weights = [node.args[1] for node in self.nodes if node.target is F.conv2d]
@@ -135,7 +135,7 @@ class Traced:
 
 
 def _fixed(value: Tensor, origin: Tensor, weight: bool) -> nn.Parameter:
-    """A copy that does not train, without numbers too small for a normal float32; weights lie channels last."""
+    """A copy that does not train, without numbers too small for a normal float32; weights in channels-last layout."""
     value = value.to(origin.device, origin.dtype, copy=True)
     if value.is_floating_point():
         value = value.masked_fill(value.abs() < torch.finfo(torch.float32).tiny, 0)
@@ -145,7 +145,7 @@ def _fixed(value: Tensor, origin: Tensor, weight: bool) -> nn.Parameter:
 
 
 class _Tracer(fx.Tracer):
-    """Takes a module whose forward it cannot follow for one operation."""
+    """Records a module whose forward it cannot trace as one operation."""
 
     def __init__(self) -> None:
         super().__init__(autowrap_functions=(as_map,))
@@ -164,9 +164,9 @@ class _Tracer(fx.Tracer):
 
 
 def trace(root: nn.Module, example: Tensor) -> Traced | None:
-    """The graph of ``root``, in evaluation mode, in which layers are functions of constants.
+    """The graph of ``root`` in evaluation mode, with layers as functions of constants; None if it cannot be traced.
 
-    Modules that are not known here stay calls of modules. None where torch.fx cannot trace ``root`` itself.
+    Modules that are not known here stay calls of modules.
     """
     try:
         graph = _Tracer().trace(root)
@@ -187,11 +187,13 @@ def trace(root: nn.Module, example: Tensor) -> Traced | None:
 
 
 def _find_constants(traced: Traced) -> None:
-    """Note what does not depend on the input, and write flags and numbers of modules where they are read."""
+    """Record constants, and inline flags and numbers that are attributes of modules."""
     for node in traced.nodes:
         computes = node.op in ("call_function", "call_method") and not traced.mutates(node)
         inputs = node.all_input_nodes
-        if node.op != "get_attr" and not (computes and inputs and all(each in traced.constants for each in inputs)):
+        if node.op != "get_attr" and not (
+            computes and inputs and all(operand in traced.constants for operand in inputs)
+        ):
             continue
         value = traced.values[node]
         if isinstance(value, Tensor):
@@ -201,12 +203,12 @@ def _find_constants(traced: Traced) -> None:
 
 
 def _lower(traced: Traced, node: fx.Node, module: nn.Module) -> None:
-    """Write a call of a module that is known as one of a function."""
-    [given] = node.args
+    """Replace the call of a known module by one of a function."""
+    [value] = node.args
 
     def constants(*names: str) -> list[fx.Node | None]:
-        found = [getattr(module, name) for name in names]
-        return [None if value is None else traced.constant(value.detach(), value.detach(), node) for value in found]
+        tensors = [getattr(module, name) for name in names]
+        return [None if t is None else traced.constant(t.detach(), t.detach(), node) for t in tensors]
 
     match module:
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
@@ -214,35 +216,35 @@ def _lower(traced: Traced, node: fx.Node, module: nn.Module) -> None:
             if module.padding_mode != "zeros":
                 with traced.graph.inserting_before(node):
                     sides = [side for pair in reversed(_sides(module)) for side in pair]
-                    given = traced.graph.call_function(F.pad, (given, sides), {"mode": module.padding_mode})
+                    value = traced.graph.call_function(F.pad, (value, sides), {"mode": module.padding_mode})
                 padding = 0
             function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(module.kernel_size)]
             layout = (module.stride, padding, module.dilation, module.groups)
-            traced.call(node, function, (given, *constants("weight", "bias"), *layout))
+            traced.call(node, function, (value, *constants("weight", "bias"), *layout))
         case nn.Linear():
-            traced.call(node, F.linear, (given, *constants("weight", "bias")))
+            traced.call(node, F.linear, (value, *constants("weight", "bias")))
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d() if module.running_mean is not None:
             tensors = constants("running_mean", "running_var", "weight", "bias")
-            traced.call(node, F.batch_norm, (given, *tensors, False, 0.0, module.eps))
+            traced.call(node, F.batch_norm, (value, *tensors, False, 0.0, module.eps))
         case nn.ReLU():
-            traced.call(node, torch.relu_ if module.inplace else F.relu, (given,))
+            traced.call(node, torch.relu_ if module.inplace else F.relu, (value,))
         case nn.Sigmoid():
-            traced.call(node, torch.sigmoid, (given,))
+            traced.call(node, torch.sigmoid, (value,))
         case nn.SiLU() | nn.Hardswish() | nn.Hardsigmoid() | nn.ReLU6():
-            traced.call(node, _ACTIVATIONS[type(module)], (given,), inplace=module.inplace)
+            traced.call(node, _ACTIVATIONS[type(module)], (value,), inplace=module.inplace)
         case nn.AdaptiveAvgPool2d():
-            traced.call(node, F.adaptive_avg_pool2d, (given, traced.shape(node)[-2:]))
+            traced.call(node, F.adaptive_avg_pool2d, (value, traced.shape(node)[-2:]))
         case nn.Flatten():
-            traced.call(node, "flatten", (given, module.start_dim, module.end_dim))
+            traced.call(node, "flatten", (value, module.start_dim, module.end_dim))
         case nn.Identity() | nn.Dropout() | nn.Dropout1d() | nn.Dropout2d():
-            traced.replace(node, given)
+            traced.replace(node, value)
 
 
 def _sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:
-    """Padding before and behind each dimension."""
+    """Padding before and after each dimension."""
     if conv.padding == "valid":
         return [(0, 0)] * len(conv.kernel_size)
     if conv.padding == "same":
         total = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
-        return [(each // 2, each - each // 2) for each in total]
-    return [(int(each), int(each)) for each in conv.padding]
+        return [(size // 2, size - size // 2) for size in total]
+    return [(int(size), int(size)) for size in conv.padding]

@@ -14,7 +14,7 @@ from ramify.data.pictures import Part
 from ramify.data.trigger import stamp
 from ramify.errors import CheckpointError, ConfigError, InputError, field_of
 from ramify.nn.branching import Branching
-from ramify.ops.exits.analysis import Analysis, Outcome, analyse, outcome_fields
+from ramify.ops.exits.analysis import Analysis, Outcome, analyze, outcome_fields
 from ramify.ops.exits.measures import Ranking, rank
 from ramify.ops.exits.policy import Policy, follow
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
@@ -200,7 +200,7 @@ def answer_again(
         source=config.data.source,
         pictures=len(test),
         exits=exits,
-        analysis=analyse(logits, test.labels, macs, card.classes, milliseconds, chosen and chosen.exits),
+        analysis=analyze(logits, test.labels, macs, card.classes, milliseconds, chosen and chosen.exits),
         results=class_results(
             logits, test.labels, card.classes, chosen and chosen.exits, found.names, chosen and chosen.classes
         ),

@@ -18,7 +18,7 @@ from ramify.ops.cost import stage_density
 from ramify.ops.growing.grow import Growth
 from ramify.ops.loss import class_weights
 from ramify.ops.pruning.sparse import weight_shapes
-from ramify.ops.surgery import lay_state
+from ramify.ops.surgery import align_state
 from ramify.run.evaluate import Score, evaluate, to_float
 from ramify.run.events import (
     EpochDone,
@@ -96,7 +96,7 @@ def run_epochs(
             break
         changed = _change_network(state, train_part, epoch, record)
         freeze_what_rests(state, epoch)
-        lay_state(state.optimizer)
+        align_state(state.optimizer)
         step.renew(state, gradient_sharing(state, epoch))
         if changed:
             where.team.compare(state.network, f"epoch {epoch}, before its first step")

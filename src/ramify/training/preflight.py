@@ -7,7 +7,7 @@ from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
 from ramify.ops.pruning.policies import DYNAMIC
-from ramify.ops.pruning.prune import layer_names, named, upward
+from ramify.ops.pruning.prune import layer_names, rounded_up, stages_text
 from ramify.run.device import Place
 from ramify.schedule import prune_targets
 
@@ -94,8 +94,8 @@ def _deaths(config: Config) -> Iterator[str]:
             if round(ratio * total) < reserved:
                 yield (
                     f"prune.keep_ratio: got {ratio:g} for the pruning at epoch {epoch}, {round(ratio * total):,} of "
-                    f"{total:,} weights in {named(group)}, fewer than the {prune.floor} of each layer that "
-                    f"prune.floor keeps; accepted: at least {upward(reserved / total)}, or prune.floor=0"
+                    f"{total:,} weights in {stages_text(group)}, fewer than the {prune.floor} of each layer that "
+                    f"prune.floor keeps; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
                 )
                 return
 

@@ -236,7 +236,7 @@ def _optimizer(config: Config, network: Branching) -> torch.optim.Optimizer:
     slow = trunk_of(network) if train.backbone_rate != 1 else ()
     groups = parameter_groups(network, train.weight_decay, spared, slow=slow, slow_rate=train.backbone_rate)
     if train.optimizer == "sgd":
-        # One pass over a group in place of several over each tensor; see ramify.ops.surgery.lay_state.
+        # One pass over a group in place of several over each tensor; see ramify.ops.surgery.align_state.
         return torch.optim.SGD(
             groups,
             lr=train.learning_rate,

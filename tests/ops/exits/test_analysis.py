@@ -18,7 +18,7 @@ from ramify.ops.exits.analysis import (
     LEVELS,
     Analysis,
     CurvePoint,
-    analyse,
+    analyze,
     reliability,
 )
 from ramify.ops.exits.confusion import CONFUSION_EDGES, auroc, confusion_scores
@@ -58,7 +58,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 def by_hand(exits: Tensor | None = None) -> Analysis:
-    return analyse(PROBABILITIES.log(), LABELS, [10, 20, 40], "abc", [1.0, 2.0, 4.0], exits)
+    return analyze(PROBABILITIES.log(), LABELS, [10, 20, 40], "abc", [1.0, 2.0, 4.0], exits)
 
 
 def at(analysis: Analysis, threshold: float) -> CurvePoint:
@@ -82,7 +82,7 @@ def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor, list[int]]:
 
 def analysed(given: tuple[Tensor, Tensor, list[int]]) -> Analysis:
     logits, labels, macs = given
-    return analyse(logits, labels, macs, [str(i) for i in range(logits.shape[2])])
+    return analyze(logits, labels, macs, [str(i) for i in range(logits.shape[2])])
 
 
 def test_accuracy_alone_and_averaged_by_hand() -> None:
@@ -109,7 +109,7 @@ def test_the_curve_by_hand() -> None:
 
 def test_a_picture_leaves_where_its_probability_is_the_threshold() -> None:
     logits = torch.zeros(2, 1, 2)  # each class has probability 0.5, exactly
-    found = analyse(logits, torch.tensor([0]), [1, 2], ["a", "b"])
+    found = analyze(logits, torch.tensor([0]), [1, 2], ["a", "b"])
     assert at(found, 0.5).exits == (1.0, 0.0)
     assert at(found, 0.55).exits == (0.0, 1.0)
 
@@ -130,10 +130,10 @@ def test_cases_are_the_surest_and_of_equal_ones_the_first() -> None:
     logits = torch.zeros(2, 30, 2)
     logits[0, :, 0] = sure
     logits[1, :, 1] = 1
-    found = analyse(logits, torch.zeros(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
+    found = analyze(logits, torch.zeros(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
     surest = [*range(2, 30, 3), *range(1, 30, 3)]
     assert [case.picture for case in found.destructive_cases] == surest[:CASES]
-    found = analyse(logits, torch.ones(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
+    found = analyze(logits, torch.ones(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
     assert [case.picture for case in found.late_cases] == surest[:CASES]
 
 
@@ -154,7 +154,7 @@ def test_confusion_by_hand() -> None:
 
 def test_confusion_is_undefined_where_nothing_is_wrong() -> None:
     logits = PROBABILITIES.log()
-    found = analyse(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion_score
+    found = analyze(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion_score
     assert found is not None
     assert (found.auroc, found.confidence_auroc, found.wrong) == (None, None, None)
     assert found.right == pytest.approx(0)
@@ -164,7 +164,7 @@ def test_confusion_is_undefined_where_nothing_is_wrong() -> None:
 def test_outlying_scores_are_counted_in_the_outermost_bins() -> None:
     logits = torch.zeros(2, 101, 2)
     logits[1, 0, 0] = 9  # one picture alone is ten standard deviations from the mean
-    found = analyse(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion_score
+    found = analyze(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion_score
     assert found is not None
     assert found.right_counts[-1] == 1
     assert sum(found.right_counts) == 101
@@ -180,7 +180,7 @@ def test_agreement_by_hand() -> None:
 
 
 def test_an_exit_that_gets_nothing_right_shares_nothing() -> None:
-    found = analyse(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([1]), [1, 2], ["a", "b"])
+    found = analyze(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([1]), [1, 2], ["a", "b"])
     assert found.shared == ((None, None), (0.0, 1.0))
 
 
@@ -202,7 +202,7 @@ def test_exits_of_each_class_by_hand() -> None:
 
 
 def test_a_class_without_pictures_costs_nothing_known() -> None:
-    found = analyse(PROBABILITIES.log(), torch.zeros_like(LABELS), [1, 2, 3], "abc")
+    found = analyze(PROBABILITIES.log(), torch.zeros_like(LABELS), [1, 2, 3], "abc")
     assert (found.by_class[2].exits, found.by_class[2].macs) == ((0, 0, 0), None)
 
 
@@ -288,7 +288,7 @@ def test_an_analysis_is_json(given: tuple[Tensor, Tensor, list[int]]) -> None:
 
 
 def test_one_exit_has_no_early_answer() -> None:
-    found = analyse(PROBABILITIES[:1].log(), LABELS, [10], "abc")
+    found = analyze(PROBABILITIES[:1].log(), LABELS, [10], "abc")
     assert found.confusion_score is None
     assert found.agreement == ((1.0,),)
     assert found.averaged == found.accuracy
@@ -299,7 +299,7 @@ def test_one_exit_has_no_early_answer() -> None:
 
 
 def test_half_precision_and_small_integers_are_taken() -> None:
-    found = analyse(PROBABILITIES.log().bfloat16(), LABELS.to(torch.uint8), [10, 20, 40], "abc")
+    found = analyze(PROBABILITIES.log().bfloat16(), LABELS.to(torch.uint8), [10, 20, 40], "abc")
     assert found.accuracy == by_hand().accuracy
 
 
@@ -326,7 +326,7 @@ WRONG: dict[str, tuple[Tensor, Tensor, list[int], str, list[float] | None, Tenso
 @pytest.mark.parametrize("told", WRONG)
 def test_what_does_not_fit_is_told(told: str) -> None:
     with pytest.raises(InputError) as caught:
-        analyse(*WRONG[told])
+        analyze(*WRONG[told])
     (problem,) = caught.value.problems
     assert problem.startswith(f"analysis.{told}")
     assert "accepted: " in problem
@@ -334,5 +334,5 @@ def test_what_does_not_fit_is_told(told: str) -> None:
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        analyse(LOGITS, LABELS[:5], [1, 2], "ab")
+        analyze(LOGITS, LABELS[:5], [1, 2], "ab")
     assert len(caught.value.problems) == 3

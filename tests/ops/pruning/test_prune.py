@@ -22,7 +22,7 @@ from ramify.ops.pruning.channels import alive, channels, owner
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
 from ramify.ops.pruning.saliency import SALIENCIES
-from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialise, revived
+from ramify.ops.surgery import optimizer_state, parameter_groups, reinitialize, revived
 from ramify.schedule import prune_targets
 from tests.ops.networks import chain, every_narrow, kind_of, norms, pictures_for
 
@@ -486,7 +486,7 @@ def test_weights_drawn_anew_forget_everything(name: str) -> None:
     network = chain(name)
     fresh = Network(network.config, stages=len(network.stages), plans=network.plans)
     before = copy.deepcopy(network.state_dict())
-    reinitialise(network, range(len(network.stages)), seed=1)
+    reinitialize(network, range(len(network.stages)), seed=1)
     for key, value in network.state_dict().items():
         if key.endswith(".weight") and value.dim() > 1:
             assert (value != before[key]).all(), key

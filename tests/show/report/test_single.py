@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
-from ramify.ops.exits.analysis import analyse
+from ramify.ops.exits.analysis import analyze
 from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
@@ -172,7 +172,7 @@ def renamed(facts: Facts, classes: tuple[str, ...], name: str) -> Facts:
     assert facts.answers is not None
     answers = replace(facts.answers, card=replace(facts.answers.card, classes=classes))
     found = facts.measured.analysis
-    analysis = analyse(answers.logits, answers.test.labels, found.macs, classes, found.milliseconds)
+    analysis = analyze(answers.logits, answers.test.labels, found.macs, classes, found.milliseconds)
     config = facts.config.model_copy(update={"data": facts.config.data.model_copy(update={"source": name})})
     return replace(
         facts,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from rich.console import Console, RenderableType
 
-from ramify.ops.exits.analysis import Analysis, CurvePoint, analyse
+from ramify.ops.exits.analysis import Analysis, CurvePoint, analyze
 from ramify.show.terminal.analysis import (
     CLASSES,
     ROWS,
@@ -32,7 +32,7 @@ def made(exits: int = 3, classes: int = 10, pictures: int = 400, timed: bool = F
     ease = 4 * torch.rand(pictures, generator=draw)
     for i in range(exits):
         logits[i, torch.arange(pictures), labels] += ease * (i + 1) / exits + 1
-    return analyse(
+    return analyze(
         2 * logits,
         labels,
         [9_000_000 * (i + 1) for i in range(exits)],
@@ -127,7 +127,7 @@ def test_what_is_wasted_and_destroyed_is_said() -> None:
 @pytest.mark.parametrize(("label", "word"), [(0, "wrong"), (1, "right")])
 def test_nothing_to_tell_apart_is_said(label: int, word: str) -> None:
     logits = torch.tensor([[[1.0, 0.0]], [[2.0, 0.0]]])
-    shown = text(analysis_tables(analyse(logits, torch.tensor([label]), [1, 2], ["a", "b"])))
+    shown = text(analysis_tables(analyze(logits, torch.tensor([label]), [1, 2], ["a", "b"])))
     assert f"the last exit gets nothing {word}" in shown
     assert "None" not in shown
     assert "nan" not in shown
@@ -161,7 +161,7 @@ def test_of_many_classes_the_extremes_are_shown() -> None:
 
 def test_a_class_without_pictures_is_left_out_and_names_are_taken_as_they_are() -> None:
     names = ["[red]box[/red]", "a name that is far too long for a table", "nobody"]
-    analysis = analyse(torch.eye(3)[:2].expand(2, 2, 3), torch.tensor([0, 1]), [1, 2], names)
+    analysis = analyze(torch.eye(3)[:2].expand(2, 2, 3), torch.tensor([0, 1]), [1, 2], names)
     shown = text(class_table(analysis))
     assert "[red]box[/red]" in shown
     assert "a name that is fa…" in shown

@@ -1,7 +1,6 @@
-"""Understanding early exits from the logits that every exit gave: what they are worth, waste and destroy.
+"""What early exits are worth, waste and destroy, from the logits that every exit gave.
 
-After Shallow-Deep Networks (arXiv:1810.07052), whose words are used here: every exit but the last is an internal
-classifier. Exits and pictures are counted from 0, as in :class:`ramify.nn.branching.Prediction`.
+After Shallow-Deep Networks (arXiv:1810.07052). Exits and pictures are counted from 0.
 """
 
 import math
@@ -20,24 +19,24 @@ LEVELS = (
     *(i / 1000 for i in range(991, 1000)),
     *(0.9995, 0.9999, 0.99995, 0.99999, 1.0, 1.01),
 )
-"""Thresholds of the curve: 0, at which everything leaves at the first exit, to above 1, at which everything stays to
-the last. They are finer towards 1, where the probabilities of trained networks crowd."""
+"""Thresholds of the curve, from 0 (all pictures leave at the first exit) to above 1 (all reach the last); finer towards
+1, where the probabilities of trained networks crowd."""
 
 BINS = 15
-"""Bins of equal width over [0, 1] in which calibration is measured, as in arXiv:1706.04599."""
+"""Bins of equal width over [0, 1] for the calibration error, as in arXiv:1706.04599."""
 
 CASES = 20
-"""Pictures named of each kind."""
+"""Most example pictures listed of each kind."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What it gives when every picture leaves at an exit of its own.
+    """Averages over pictures that each leave at one exit.
 
     Attributes:
-        accuracy: in [0, 1], of the exits at which the pictures left.
-        macs: average multiply-accumulates for a picture.
-        milliseconds: average measured latency for a picture; None where none was measured.
+        accuracy: in [0, 1].
+        macs: multiply-accumulates.
+        milliseconds: measured latency; None where none was measured.
         exits: the share of the pictures that leave at each exit.
     """
 
@@ -75,7 +74,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture on which an early exit and the last tell something.
+    """One picture that an early exit and the last one answer.
 
     Attributes:
         picture: its index among the pictures.
@@ -96,22 +95,17 @@ class Case:
 
 @dataclass(frozen=True)
 class Overthinking:
-    """Four shares of all pictures that sum to 1, by where a picture is first answered right.
+    """Four shares of all pictures that sum to 1, by where a picture is first answered right, and examples.
 
     Attributes:
-        wasteful: right at an internal classifier and right at the last exit. What is computed after the first right
-            exit is wasted.
-        wasted_macs: ``macs[last] - macs[first right exit]`` of the wasteful pictures, 0 of the others, averaged over
-            all pictures.
-        destructive: right at some internal classifier but wrong at the last exit; the oracle's accuracy less that of
-            the last exit.
+        wasteful: right at an internal classifier and right at the last exit.
+        wasted_macs: ``macs[last] - macs[first right exit]`` of the wasteful pictures, averaged over all pictures.
+        destructive: right at some internal classifier but wrong at the last exit.
         late: right at the last exit only.
         never: wrong at every exit.
-        wasteful_cases: at most :data:`CASES`. The earlier exit is the first right one; the earliest come first, then
-            the surest there.
-        destructive_cases: the earlier exit is the first right one; the surest there come first.
-        late_cases: the earlier exit is the first of all; the surest there, of a wrong answer, come first. Empty where
-            there is no internal classifier.
+        wasteful_cases: at most :data:`CASES`, at their first right exit; the earliest first, then the surest.
+        destructive_cases: likewise; the surest first.
+        late_cases: at exit 0; the surest first. Empty without internal classifiers.
     """
 
     wasteful: float
@@ -135,23 +129,22 @@ class ClassExits:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What :func:`analyse` found, in plain values: ``json.dumps(dataclasses.asdict(analysis))`` writes it.
+    """The result of :func:`analyze`, in plain values: ``json.dumps(dataclasses.asdict(analysis))`` writes it.
 
     Attributes:
         pictures: how many there are.
-        macs: multiply-accumulates of answering at each exit.
-        milliseconds: measured latency of answering at each exit; None where it was not measured.
+        macs, milliseconds: cost of answering at each exit.
         accuracy: of each exit, in [0, 1].
-        averaged: for each exit, the accuracy when the probabilities of it and all before it are averaged.
+        averaged: for each exit, the accuracy of the average of its probabilities and those of all exits before it.
         reliability: of each exit.
-        oracle: if every picture left at its first right exit; those never right pay the last exit.
+        oracle: every picture leaves at its first right exit, or at the last where none is right.
         curve: one point for each of :data:`LEVELS`, dominated ones included.
         overthinking: what is wasted and destroyed after the first right answer.
         confusion_score: None where there is no internal classifier.
         agreement: ``[i][j]``: the share of the pictures on which exits i and j answer the same class.
-        shared: ``[i][j]``: the share of what exit i gets right that exit j gets right, too; None where exit i gets
+        shared: ``[i][j]``: the share of what exit i gets right that exit j gets right too; None where exit i gets
             nothing right.
-        by_policy: whether ``by_class`` follows the exits that were given, or the first right exit.
+        by_policy: whether ``by_class`` counts the exits of a policy, or the first right exits.
         by_class: for each class.
     """
 
@@ -171,7 +164,7 @@ class Analysis:
     by_class: tuple[ClassExits, ...]
 
 
-def analyse(
+def analyze(
     logits: Tensor,
     labels: Tensor,
     macs: Sequence[int],
@@ -179,26 +172,26 @@ def analyse(
     milliseconds: Sequence[float] | None = None,
     exits: Tensor | None = None,
 ) -> Analysis:
-    """Analyse the exits of a network by what they answered to the same pictures.
+    """Analyze the exits of a network by their answers to the same pictures.
 
     Args:
         logits: float ``[E, N, C]`` of E exits, the shallowest first, for N pictures and C classes.
         labels: true classes, whole numbers ``[N]`` in 0 to C - 1.
-        macs: multiply-accumulates of answering one picture at each exit, heads on the way included; they never fall.
+        macs: multiply-accumulates of answering one picture at each exit, heads included; they never fall.
         classes: C names.
         milliseconds: measured latency of answering one picture at each exit.
-        exits: whole numbers ``[N]`` in 0 to E - 1: where a policy let each picture leave, for the figures of each
-            class; without them a picture leaves at its first right exit.
+        exits: whole numbers ``[N]`` in 0 to E - 1: the exit of each picture for ``by_class``; None takes the first
+            right exit.
 
     Raises:
         InputError: shapes that do not fit, no pictures, logits that are not finite, or numbers out of range.
 
     Example:
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])  # 2 exits, 2 pictures
-        >>> found = analyse(logits, torch.tensor([0, 1]), macs=[100, 300], classes=["cat", "dog"])
-        >>> found.accuracy, found.oracle.accuracy, found.oracle.macs
+        >>> analysis = analyze(logits, torch.tensor([0, 1]), macs=[100, 300], classes=["cat", "dog"])
+        >>> analysis.accuracy, analysis.oracle.accuracy, analysis.oracle.macs
         ((0.5, 1.0), 1.0, 200.0)
-        >>> found.overthinking.wasteful, found.overthinking.wasted_macs
+        >>> analysis.overthinking.wasteful, analysis.overthinking.wasted_macs
         (0.5, 100.0)
     """
     problems = list(_problems(logits, labels, macs, classes, milliseconds, exits))
@@ -209,33 +202,38 @@ def analyse(
     confidence, answers = probabilities.max(dim=2)  # [E, N]
     right = answers == labels
     averaged = probabilities.cumsum(dim=0).argmax(dim=2) == labels
-    leaving = _first(right) if exits is None else exits.cpu().long()
+    first = _first(right)
     return Analysis(
         pictures=len(labels),
-        macs=tuple(int(each) for each in macs),
-        milliseconds=None if milliseconds is None else tuple(float(each) for each in milliseconds),
+        macs=tuple(map(int, macs)),
+        milliseconds=None if milliseconds is None else tuple(map(float, milliseconds)),
         accuracy=_floats(right.double().mean(dim=1)),
         averaged=_floats(averaged.double().mean(dim=1)),
-        reliability=tuple(reliability(*each) for each in zip(confidence, right, strict=True)),
-        oracle=Outcome(*outcome_fields(_first(right), right, macs, milliseconds)),
-        curve=_curve(confidence, right, macs, milliseconds),
+        reliability=tuple(map(reliability, confidence, right)),
+        oracle=Outcome(*outcome_fields(first, right, macs, milliseconds)),
+        curve=tuple(
+            CurvePoint(*outcome_fields(_first(confidence >= level), right, macs, milliseconds), level)
+            for level in LEVELS
+        ),
         overthinking=_overthinking(confidence, answers, labels, macs, classes),
         confusion_score=confusion_score(probabilities, right[-1]) if len(logits) > 1 else None,
-        agreement=tuple(_floats((answers == each).double().mean(dim=1)) for each in answers),
-        shared=tuple(_shared(each, right) for each in right),
+        agreement=tuple(_floats((answers == row).double().mean(dim=1)) for row in answers),
+        shared=tuple(
+            _floats(right[:, row].double().mean(dim=1)) if row.any() else (None,) * len(right) for row in right
+        ),
         by_policy=exits is not None,
-        by_class=_by_class(leaving, labels, macs, classes),
+        by_class=_by_class(first if exits is None else exits.cpu().long(), labels, macs, classes),
     )
 
 
 def reliability(confidence: Tensor, right: Tensor) -> Reliability:
     """The expected calibration error, ``sum_b |b| / N * |accuracy(b) - confidence(b)|``, and its bins b.
 
-    There are :data:`BINS` bins of equal width; each holds its upper edge (arXiv:1706.04599).
+    There are :data:`BINS` bins of equal width, each with its upper edge (arXiv:1706.04599).
 
     Args:
         confidence: highest probability of each picture, float ``[N]`` in [0, 1], N >= 1.
-        right: whether it is answered right, bool ``[N]``.
+        right: whether its answer is right, bool ``[N]``.
 
     Example:
         >>> reliability(torch.tensor([0.875, 0.875, 0.875, 0.875]), torch.tensor([True, True, True, False])).error
@@ -263,7 +261,6 @@ def _problems(
     milliseconds: Sequence[float] | None,
     exits: Tensor | None,
 ) -> Iterator[str]:
-    """A sentence for everything that is wrong."""
     if logits.dim() != 3 or 0 in logits.shape:
         yield f"analysis.logits: got shape {list(logits.shape)}; accepted: [exits, pictures, classes], each at least 1"
         return  # nothing else can be measured against it
@@ -277,9 +274,7 @@ def _problems(
         yield from _index_problems("exits", exits, pictures, count)
     if len(macs) != count or min(macs) <= 0 or list(macs) != sorted(macs):
         yield f"analysis.macs: got {list(macs)}; accepted: {count} numbers above 0, one for each exit, never falling"
-    if milliseconds is not None and (
-        len(milliseconds) != count or not all(0 < each < math.inf for each in milliseconds)
-    ):
+    if milliseconds is not None and (len(milliseconds) != count or not all(0 < ms < math.inf for ms in milliseconds)):
         yield f"analysis.milliseconds: got {list(milliseconds)}; accepted: {count} numbers above 0, one for each exit"
     if len(classes) != width:
         yield f"analysis.classes: got {len(classes)} names; accepted: {width}, as many as the logits have classes"
@@ -299,7 +294,7 @@ def _floats(values: Tensor) -> tuple[float, ...]:
 
 
 def _first(marks: Tensor) -> Tensor:
-    """The first exit that is marked for each picture, the last where none is, ``bool [E, N] -> int64 [N]``."""
+    """The first marked exit of each picture, the last where none is, ``bool [E, N] -> int64 [N]``."""
     last = torch.ones_like(marks[:1])
     return torch.cat((marks[:-1], last)).int().argmax(dim=0)
 
@@ -317,14 +312,6 @@ def _mean(shares: Sequence[float], costs: Sequence[float]) -> float:
     return sum(share * cost for share, cost in zip(shares, costs, strict=True))
 
 
-def _curve(
-    confidence: Tensor, right: Tensor, macs: Sequence[int], milliseconds: Sequence[float] | None
-) -> tuple[CurvePoint, ...]:
-    return tuple(
-        CurvePoint(*outcome_fields(_first(confidence >= level), right, macs, milliseconds), level) for level in LEVELS
-    )
-
-
 def _overthinking(
     confidence: Tensor, answers: Tensor, labels: Tensor, macs: Sequence[int], classes: Sequence[str]
 ) -> Overthinking:
@@ -332,12 +319,12 @@ def _overthinking(
     early, last = right[:-1].any(dim=0), right[-1]
     first = _first(right)
     sure = confidence.gather(0, first[None])[0]
-    spared = torch.tensor([macs[-1] - each for each in macs], dtype=torch.float64)[first]
+    spared = torch.tensor([macs[-1] - cost for cost in macs], dtype=torch.float64)[first]
 
-    def cases(which: Tensor, exits: Tensor, worth: Tensor) -> tuple[Case, ...]:
-        """The pictures of highest worth; of equal ones, those that come first."""
-        found = which.nonzero()[:, 0]
-        chosen = found[worth[found].argsort(descending=True, stable=True)[:CASES]].tolist()
+    def cases(which: Tensor, exits: Tensor, rank: Tensor) -> tuple[Case, ...]:
+        """The pictures of highest rank; of equal ones, those that come first."""
+        pictures = which.nonzero()[:, 0]
+        chosen = pictures[rank[pictures].argsort(descending=True, stable=True)[:CASES]].tolist()
         return tuple(
             Case(
                 picture=picture,
@@ -364,13 +351,6 @@ def _overthinking(
         destructive_cases=cases(destructive, first, sure),
         late_cases=cases(late, torch.zeros_like(first), confidence[0]) if len(right) > 1 else (),
     )
-
-
-def _shared(mine: Tensor, right: Tensor) -> tuple[float | None, ...]:
-    """Of the pictures that are ``mine [N]``, the share that each exit gets right, ``[E, N] -> [E]``."""
-    if not mine.any():
-        return (None,) * len(right)
-    return _floats(right[:, mine].double().mean(dim=1))
 
 
 def _by_class(exits: Tensor, labels: Tensor, macs: Sequence[int], classes: Sequence[str]) -> tuple[ClassExits, ...]:

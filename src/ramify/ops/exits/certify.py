@@ -1,4 +1,4 @@
-"""Whether a policy may be trusted beyond the pictures it was chosen on: a test that bounds what it loses."""
+"""A statistical test that bounds the accuracy that a policy loses on other pictures."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ EXACT_SHARE = 2 / 3
 class Certificate:
     """With ``confidence``, a policy loses at most ``max_drop`` of accuracy against the reference.
 
-    On pictures drawn like those it was tested on. The confidence is in the whole procedure: of all the sets of
-    pictures that could have been drawn, at most a share of ``1 - confidence`` leads to a policy that loses more.
+    This holds on pictures drawn like those it was tested on. The confidence is in the whole procedure: at most a share
+    of ``1 - confidence`` of the sets of pictures that could have been drawn leads to a policy that loses more.
 
     Attributes:
         max_drop: the accuracy that may be lost, in (0, 1).
@@ -27,8 +27,8 @@ class Certificate:
         lost: of these, how many the reference gets right and the policy does not.
         gained: how many the policy gets right and the reference does not.
         p_value: of the policy, at most ``1 - confidence``; see :func:`p_value`.
-        passed: how many policies passed, each bolder than the one before; the last is the one certified. With 0,
-            none did, and the reference answers every picture, which certainly loses nothing.
+        passed: how many policies passed, each bolder than the one before; the last is the one certified. With 0, the
+            reference answers every picture.
         reference: what the drop is measured against, in words.
     """
 
@@ -43,21 +43,18 @@ class Certificate:
 
 
 def p_value(lost: int, gained: int, pictures: int, max_drop: float) -> float:
-    """How likely, at most, is so small a loss on the pictures where the true one is above ``max_drop``; in [0, 1].
+    """An upper bound on the probability of so small a loss if the true loss is above ``max_drop``; in [0, 1].
 
     On one picture the loss L is 1 where only the reference is right, -1 where only the policy is, else 0. Two tests
     share the risk; the smaller of their p-values, each divided by its share, is one too (Bonferroni).
 
-    With two thirds, the exact binomial test of the lost pictures alone: where the mean of L is above m, so is the
-    chance that L is 1, and ``p = P(Binomial(N, m) <= lost)``. Nothing needs fewer pictures where none is lost, but it
-    does not count what is gained.
+    - Two thirds: the exact binomial test of the lost pictures, ``p = P(Binomial(N, m) <= lost)``, which does not count
+      what is gained.
+    - One third: the betting bound of arXiv:2010.09686, ``p = 1 / K``, where ``K`` is the mean of
+      ``K_b = prod_i (1 + b (m - L_i))`` over a fixed grid of b in (0, 1 / (1 - m)). Where the mean of L is above m, the
+      mean of ``K`` is below 1, and by Markov's inequality ``K >= 1 / alpha`` has a probability of at most alpha.
 
-    With one third, a bet: a gambler stakes the share b against "the mean of L is above m", and after all pictures he
-    holds ``K_b = prod_i (1 + b (m - L_i))`` of what he had. Where b is in (0, 1 / (1 - m)), no factor is negative;
-    where the mean of L is above m, each has a mean below 1, so that of their product, the pictures being independent,
-    is below 1 too, and so is that of ``K``, the mean of ``K_b`` over a grid of b that is fixed beforehand. By Markov's
-    inequality ``K >= 1 / alpha`` has a probability of at most alpha, whence ``p = 1 / K`` (the betting bound of
-    arXiv:2010.09686). Both hold for any number of pictures, without a limit theorem.
+    Both hold for any number of pictures, without a limit theorem.
 
     Args:
         lost: pictures with L = 1.
@@ -111,7 +108,7 @@ def _bet(lost: int, gained: int, pictures: int, max_drop: float) -> float:
 
 
 def pictures_needed(max_drop: float, confidence: float) -> int:
-    """How many pictures a certificate takes at least: so many that half of them, none lost, would do.
+    """The fewest pictures for a certificate: half of them suffice if none is lost.
 
     Raises:
         InputError: ``max_drop`` or ``confidence`` is not in (0, 1).

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 CONFUSION_EDGES = tuple(i / 4 for i in range(-8, 17))
-"""Edges of the bins in which confusion scores are counted; the outermost bins take what lies beyond, too."""
+"""Edges of the bins in which confusion scores are counted; the outermost bins take what lies beyond them."""
 
 
 @dataclass(frozen=True)
@@ -14,14 +14,11 @@ class ConfusionScore:
     """How :func:`confusion_scores` separate the pictures that the last exit gets right from those it gets wrong.
 
     Attributes:
-        auroc: of the scores, see :func:`auroc`; None where nothing or everything is wrong.
-        confidence_auroc: the same of ``1 - highest probability`` of the last exit, which costs nothing: do
-            the scores tell more?
-        right: mean score of the pictures that the last exit gets right; None where there are none.
-        wrong: mean score of those it gets wrong; None where there are none.
+        auroc: of the scores, see :func:`auroc`.
+        confidence_auroc: of ``1 - highest probability`` of the last exit, to compare.
+        right, wrong: mean score of the pictures that the last exit gets right, or wrong; None where there are none.
         edges: of the bins of both histograms, :data:`CONFUSION_EDGES`.
-        right_counts: right pictures in each bin; the outermost bins take what lies beyond, too.
-        wrong_counts: wrong pictures in each bin.
+        right_counts, wrong_counts: right and wrong pictures in each bin.
     """
 
     auroc: float | None
@@ -36,9 +33,9 @@ class ConfusionScore:
 def confusion_scores(probabilities: Tensor) -> Tensor:
     """How much the internal classifiers disagree with the last exit (arXiv:1810.07052), ``[E, N, C] -> [N]``.
 
-    ``D = sum_i ||F_last - F_i||_1`` over the internal classifiers i, from which the mean over the pictures is taken,
-    divided by their standard deviation (of N, not N - 1). The paper takes both from the training pictures, which
-    moves and stretches the scores but orders them alike. All scores are 0 where all D are the same.
+    ``D = sum_i ||F_last - F_i||_1`` over the internal classifiers i, less its mean over the pictures, divided by its
+    standard deviation (of N, not N - 1). The paper takes both from the training pictures, which keeps the order. All
+    scores are 0 where all D are the same.
 
     Args:
         probabilities: softmax of every exit, float ``[E, N, C]``, E >= 1.
@@ -80,7 +77,7 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
 
 
 def confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
-    """How well the disagreement of the exits finds the last one's errors.
+    """How well the disagreement of the exits predicts the errors of the last one.
 
     Args:
         probabilities: softmax of every exit, float ``[E, N, C]``, E >= 2.
@@ -99,7 +96,7 @@ def confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
 
     def counts(which: Tensor) -> tuple[int, ...]:
         places = torch.bucketize(scores[which], inner, right=True)
-        return tuple(int(each) for each in torch.bincount(places, minlength=len(inner) + 1).tolist())
+        return tuple(torch.bincount(places, minlength=len(inner) + 1).tolist())
 
     return ConfusionScore(
         auroc=auroc(scores, ~right),

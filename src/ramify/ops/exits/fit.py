@@ -1,4 +1,4 @@
-"""What a policy is fitted with before its thresholds are chosen: temperatures, shares of exits, learned scores."""
+"""What is fitted before thresholds are chosen: temperatures, weights of exits, learned scores."""
 
 import math
 from dataclasses import replace
@@ -11,22 +11,21 @@ from ramify.ops.exits.policy import CRITERIA, Coefficients, Policy, answers, fea
 from ramify.seeds import generator
 
 LOWEST, HIGHEST = 0.05, 20.0
-"""The temperatures between which :func:`temperature` looks."""
+"""The range of temperatures."""
 
 FOLDS = 5
-"""Parts of the pictures, each of which is scored by what was fitted on the others."""
+"""Parts of the pictures in cross-fitting."""
 
 RIDGE = 1.0
-"""The penalty on a weight of a learned score, in pictures: as of a normal prior of variance 1."""
+"""The penalty on a weight of a learned score: a normal prior of variance 1."""
 
 
 def temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature that makes the probabilities of one exit most likely (arXiv:1706.04599).
 
-    It minimises the mean of ``-sum_c t_c log softmax(logits / T)_c`` over T in [0.05, 20], where ``t`` is 1 at the
-    label, but for ``1 / (N + 1)`` shared by all classes: as in Platt's scaling, one picture's worth of doubt keeps an
-    exit that is right on all N from being sure beyond them. In ``1 / T`` this is convex, and a bracketed Newton
-    search finds the minimum. Logits that say nothing give 1. Computed in float64 on the CPU; nothing is drawn.
+    It minimizes the mean of ``-sum_c t_c log softmax(logits / T)_c`` over T in [0.05, 20], where ``t`` is 1 at the
+    label, less ``1 / (N + 1)`` that all classes share, as in Platt's scaling: an exit that is right on all N is not
+    certain. In ``1 / T`` this is convex; a bracketed Newton search in float64 finds the minimum. Equal logits give 1.
 
     Args:
         logits: finite, ``[N, C]``.
@@ -46,18 +45,18 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     z = logits.detach().cpu().double()
     z = z - z.amax(dim=1, keepdim=True)
     doubt = 1 / (len(z) + 1)
-    mine = (1 - doubt) * z.gather(1, labels.cpu().long()[:, None])[:, 0] + doubt * z.mean(dim=1)
+    target = (1 - doubt) * z.gather(1, labels.cpu().long()[:, None])[:, 0] + doubt * z.mean(dim=1)
     low, high, sharpness = 1 / HIGHEST, 1 / LOWEST, 1.0  # of 1 / T
     for _ in range(100):
         p = (sharpness * z).softmax(dim=1)
         mean = (p * z).sum(dim=1)
-        slope = float((mean - mine).mean())
+        slope = float((mean - target).mean())
         bend = float((p * (z - mean[:, None]).square()).sum(dim=1).mean())
         if slope == 0:
             break
         low, high = (sharpness, high) if slope < 0 else (low, sharpness)
         step = sharpness - slope / bend if bend > 0 else math.inf
-        # Where Newton leaves the bracket, the geometric middle is next: temperatures are a matter of scale.
+        # Where Newton leaves the bracket, the geometric middle is next.
         following = step if low < step < high else math.sqrt(low * high)
         done = abs(following - sharpness) <= 1e-12 * sharpness
         sharpness = following
@@ -67,10 +66,10 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
 
 
 def check_labelled(logits: Tensor, labels: Tensor) -> None:
-    """Refuse logits ``[E, N, C]`` that are not finite or empty, and labels ``[N]`` that do not fit them.
+    """Check logits ``[E, N, C]`` and labels ``[N]``.
 
     Raises:
-        InputError: as said.
+        InputError: logits are empty or not finite, or labels do not fit them.
     """
     if logits.dim() != 3 or logits.shape[0] < 1 or logits.shape[1] < 1 or logits.shape[2] < 2:
         raise InputError(
@@ -97,8 +96,8 @@ def mixture(
 ) -> tuple[tuple[float, ...], ...]:
     """The weights of ``combine="weighted"`` that make the labels most likely.
 
-    For each exit i they maximise the mean of ``log sum_{j <= i} w_j p_j(label)`` over all shares, by 100 steps of
-    expectation maximisation, ``w_j <- mean of w_j p_j / sum_k w_k p_k``, in float64; this is concave.
+    For each exit i they maximize the mean of ``log sum_{j <= i} w_j p_j(label)``, which is concave, by 100 steps of
+    expectation maximization in float64, ``w_j <- mean of w_j p_j / sum_k w_k p_k``.
 
     Args:
         logits: finite, ``[E, N, C]``.
@@ -111,18 +110,17 @@ def mixture(
         [[1.0], [0.0, 1.0]]
     """
     policy = Policy((None,) * (len(logits) - 1), temperatures=temperatures)
-    given = (
-        torch.stack(policy.probabilities(logits)).double().gather(2, labels[None, :, None].expand(len(logits), -1, 1))
-    )
-    found = []
+    index = labels[None, :, None].expand(len(logits), -1, 1)
+    of_label = torch.stack(policy.probabilities(logits)).double().gather(2, index)
+    weights = []
     for at in range(len(logits)):
-        p = given[: at + 1, :, 0].clamp(min=1e-30)
+        p = of_label[: at + 1, :, 0].clamp(min=1e-30)
         w = torch.full((at + 1,), 1 / (at + 1), dtype=torch.float64)
         for _ in range(100):
             share = w[:, None] * p
             w = (share / share.sum(dim=0)).mean(dim=1)
-        found.append(tuple((w / w.sum()).tolist()))
-    return tuple(found)
+        weights.append(tuple((w / w.sum()).tolist()))
+    return tuple(weights)
 
 
 def scores(
@@ -132,37 +130,37 @@ def scores(
 
     Logistic regression of each target ``t`` on :func:`ramify.ops.exits.policy.features` ``x``: the maximum over w, b of
     ``sum_n r_n (t'_n log P_n + (1 - t'_n) log(1 - P_n)) - RIDGE / 2 |w|^2``, ``P_n = sigmoid(w x_n + b)``, by Newton
-    steps in float64. As in Platt's scaling, ``t'`` is ``(n_1 + 1) / (n_1 + 2)`` where ``t`` holds, which it does for
-    n_1 pictures, and ``1 / (n_0 + 2)`` where it does not, so that what never happened is not held for impossible.
+    steps in float64. As in Platt's scaling, ``t'`` is ``(n_1 + 1) / (n_1 + 2)`` for the n_1 pictures where ``t`` holds
+    and ``1 / (n_0 + 2)`` for the n_0 others.
 
     Args:
         base: the policy that answers, with its temperatures, ``combine`` and weights.
         criterion: a name in :data:`ramify.ops.exits.policy.CRITERIA`; one that is not learned needs none.
         logits: finite, ``[E, N, C]``.
         labels: int64 ``[N]``.
-        reached: r, float ``[E, N]``: 1 where a picture comes so far, 0 elsewhere, to fit on survivors; None: all count.
+        reached: r, float ``[E, N]``: 1 where a picture reaches the exit, else 0; None: all count.
 
     Example:
         >>> logits = torch.randn(2, 100, 3, generator=torch.Generator().manual_seed(0))
-        >>> found = scores(Policy((None,)), "correctable", logits, logits[1].argmax(dim=1))
-        >>> len(found), len(found[0][0]), len(found[1][0])
+        >>> coefficients = scores(Policy((None,)), "correctable", logits, logits[1].argmax(dim=1))
+        >>> len(coefficients), len(coefficients[0][0]), len(coefficients[1][0])
         (2, 6, 9)
     """
     targets = CRITERIA[criterion].targets
     if targets is None:
         return ()
     seen = base.seen(logits)
-    right = torch.stack([each.classes[-1] for each in seen]) == labels
-    found: list[Coefficients] = []
-    for at, each in enumerate(seen):
-        x = torch.stack([torch.ones(len(labels)), *features(each)], dim=1).double()
+    right = torch.stack([view.classes[-1] for view in seen]) == labels
+    coefficients: list[Coefficients] = []
+    for at, view in enumerate(seen):
+        x = torch.stack([torch.ones(len(labels)), *features(view)], dim=1).double()
         counts = torch.ones(len(labels), dtype=torch.float64) if reached is None else reached[at].double()
-        found.append(tuple(_logistic(x, target.double(), counts) for target in targets(right, at)))
-    return tuple(found)
+        coefficients.append(tuple(_logistic(x, target.double(), counts) for target in targets(right, at)))
+    return tuple(coefficients)
 
 
 def _logistic(x: Tensor, target: Tensor, counts: Tensor) -> tuple[float, ...]:
-    """The intercept and weights of one target; see :func:`scores`. The first column of ``x [N, F]`` is 1."""
+    """The intercept and weights of one target; the first column of ``x [N, F]`` is 1."""
     high, low = float(counts @ target), float(counts @ (1 - target))
     aim = torch.where(target > 0.5, (high + 1) / (high + 2), 1 / (low + 2))
     penalty = torch.full((x.shape[1],), RIDGE, dtype=torch.float64)
@@ -173,32 +171,31 @@ def _logistic(x: Tensor, target: Tensor, counts: Tensor) -> tuple[float, ...]:
         z = x @ w
         return float(counts @ (torch.nn.functional.softplus(z) - aim * z) + (penalty * w * w).sum() / 2)
 
-    now = loss(w)
+    before = loss(w)
     for _ in range(50):
         p = (x @ w).sigmoid()
-        slope = x.T @ (counts * (p - aim)) + penalty * w
-        bend = x.T @ ((counts * p * (1 - p))[:, None] * x) + torch.diag(penalty + 1e-9)
-        step = torch.linalg.solve(bend, slope)
+        gradient = x.T @ (counts * (p - aim)) + penalty * w
+        hessian = x.T @ ((counts * p * (1 - p))[:, None] * x) + torch.diag(penalty + 1e-9)
+        step = torch.linalg.solve(hessian, gradient)
         size = 1.0
-        while (then := loss(w - size * step)) > now and size > 1e-6:
+        while (after := loss(w - size * step)) > before and size > 1e-6:
             size /= 2
-        if now - then <= 1e-10 * (1 + abs(now)):
+        if before - after <= 1e-10 * (1 + abs(before)):
             break
-        w, now = w - size * step, then
+        w, before = w - size * step, after
     return tuple(w.tolist())
 
 
 def crossed(
     base: Policy, criterion: str, logits: Tensor, labels: Tensor, seed: int, reached: Tensor | None = None
 ) -> Tensor:
-    """The confidence of a learned criterion where no picture had a part in fitting its own: float32 ``[E, N]``.
+    """The cross-fitted confidence of a learned criterion (arXiv:1608.00060): float32 ``[E, N]``.
 
-    The pictures are dealt into :data:`FOLDS` parts, drawn with ``seed``; each is scored by what the others gave
-    (cross-fitting, arXiv:1608.00060). Thresholds chosen on such scores do not trust a fit to its own pictures.
-    Arguments as of :func:`scores`.
+    The pictures are split at random, by ``seed``, into :data:`FOLDS` parts; each is scored by a fit on the others.
+    Other arguments as of :func:`scores`.
     """
     order = torch.randperm(len(labels), generator=generator(seed, "cross-fitting"))
-    found = torch.zeros(len(logits), len(labels))
+    confidence = torch.zeros(len(logits), len(labels))
     parts = order.tensor_split(min(FOLDS, len(order)))
     for part in parts:
         others = torch.ones(len(labels), dtype=torch.bool)
@@ -206,5 +203,5 @@ def crossed(
         counts = None if reached is None else reached[:, others]
         coefficients = scores(base, criterion, logits[:, others], labels[others], counts)
         rule = replace(base, criterion=criterion, coefficients=coefficients)
-        found[:, part] = answers(rule, logits[:, part])[1]
-    return found
+        confidence[:, part] = answers(rule, logits[:, part])[1]
+    return confidence

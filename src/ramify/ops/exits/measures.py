@@ -1,4 +1,4 @@
-"""How well a policy ranks pictures by whether waiting helps, and what its trade-off is worth, with intervals."""
+"""How well a policy ranks pictures by whether a deeper exit helps, and what its trade-off is worth."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,14 +13,14 @@ from ramify.ops.exits.policy import Policy, answers, leaving
 from ramify.seeds import generator
 
 _LEVELS = 201
-"""Common thresholds that the curve of :func:`area` is drawn through."""
+"""Thresholds on the curve of :func:`area`."""
 DRAWS = 1000
 """Bootstrap samples of an interval."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean difference over pictures, and the range in which 95 % of the bootstrap samples have it."""
+    """A mean difference over pictures, with its 95 % bootstrap interval."""
 
     mean: float
     low: float
@@ -34,11 +34,10 @@ class Ranking:
     Attributes:
         criterion: of the policy.
         auroc: for each exit but the last, how well ``1 - confidence`` separates the pictures that a deeper exit would
-            correct (wrong here, right at one behind) from the rest; 0.5 is chance, None where there are none of either.
-        error_before: expected calibration error of the highest probability of each exit, without temperatures.
-        error_after: the same with the policy's temperatures; the same again where it has none.
-        area_macs: see :func:`area`, over average MACs.
-        area_milliseconds: over average measured milliseconds; None where these were not measured.
+            correct from the rest; 0.5 is chance, None where there are none of either.
+        error_before, error_after: expected calibration error of the highest probability of each exit, without and with
+            the policy's temperatures.
+        area_macs, area_milliseconds: see :func:`area`; over average MACs, and over milliseconds where measured.
         against_best: accuracy of the policy minus that of the exit that is best alone on these pictures.
         macs_saved: of the last exit's MACs, the share that the policy saves.
     """
@@ -73,43 +72,42 @@ def rank(
 
     Example:
         >>> logits = torch.tensor([[[0.1, 0.0], [4.0, 0.0]], [[0.0, 4.0], [4.0, 0.0]]])
-        >>> found = rank(Policy((0.9,)), logits, torch.tensor([1, 0]), (1.0, 2.0))
-        >>> found.auroc, found.area_macs, found.macs_saved.mean
+        >>> ranking = rank(Policy((0.9,)), logits, torch.tensor([1, 0]), (1.0, 2.0))
+        >>> ranking.auroc, ranking.area_macs, ranking.macs_saved.mean
         ((1.0,), 0.875, 0.25)
     """
     logits, labels = logits.detach().cpu(), labels.cpu()
     classes, sure = answers(policy, logits)
     right = classes == labels
     corrected = [~right[at] & right[at + 1 :].any(dim=0) for at in range(len(right) - 1)]
-    plain = replace(policy, temperatures=None, combine="last", weights=None)
     scaled = replace(policy, combine="last", weights=None)
     exits = leaving(policy, sure)
-    mine = right.gather(0, exits[None])[0]
+    policy_right = right.gather(0, exits[None])[0]
     alone = logits.argmax(dim=-1) == labels
     best = int(alone.sum(dim=1).argmax())
     costs = torch.tensor(macs, dtype=torch.float64)
     return Ranking(
         criterion=policy.criterion,
-        auroc=tuple(auroc(1 - sure[at], each) for at, each in enumerate(corrected)),
-        error_before=_errors(plain, logits, labels),
+        auroc=tuple(auroc(1 - sure[at], positive) for at, positive in enumerate(corrected)),
+        error_before=_errors(replace(scaled, temperatures=None), logits, labels),
         error_after=_errors(scaled, logits, labels),
         area_macs=area(sure, right, macs),
         area_milliseconds=None if milliseconds is None else area(sure, right, milliseconds),
-        against_best=paired(mine.double(), alone[best].double(), seed),
+        against_best=paired(policy_right.double(), alone[best].double(), seed),
         macs_saved=paired(torch.ones(len(labels), dtype=torch.float64), costs[exits] / costs[-1], seed),
     )
 
 
 def _errors(policy: Policy, logits: Tensor, labels: Tensor) -> tuple[float, ...]:
-    found = [each.max(dim=-1) for each in policy.probabilities(logits)]
-    return tuple(reliability(each.values, each.indices == labels).error for each in found)
+    highest = [p.max(dim=-1) for p in policy.probabilities(logits)]
+    return tuple(reliability(top.values, top.indices == labels).error for top in highest)
 
 
 def area(sure: Tensor, right: Tensor, costs: Sequence[float]) -> float:
     """The area under accuracy against average cost as one threshold for all exits goes from 0 to above 1.
 
-    As a share of the area under 100 %: the mean accuracy over all average costs from the first exit's to the last's, in
-    [0, 1]. The thresholds are quantiles of the confidences, so that their scale does not matter, only how they rank.
+    It is the mean accuracy over all average costs from the first exit's to the last's, in [0, 1]. The thresholds are
+    quantiles of the confidences, so only their ranks matter.
 
     Args:
         sure: the confidence of each exit, ``[E, N]``.
@@ -133,17 +131,17 @@ def area(sure: Tensor, right: Tensor, costs: Sequence[float]) -> float:
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
 
 
-def paired(mine: Tensor, theirs: Tensor, seed: int = 0) -> Interval:
-    """The mean of ``mine - theirs``, float64 ``[N]`` of the same pictures, with a paired bootstrap interval of 95 %.
-
-    Pictures are drawn with replacement, both values of a picture together (percentile bootstrap, Efron 1979).
+def paired(first: Tensor, second: Tensor, seed: int = 0) -> Interval:
+    """The mean of ``first - second``, float64 ``[N]`` of the same pictures, with its percentile bootstrap interval.
 
     Example:
         >>> paired(torch.ones(10).double(), torch.zeros(10).double())
         Interval(mean=1.0, low=1.0, high=1.0)
     """
-    apart = (mine - theirs).double()
+    difference = (first - second).double()
     draw = generator(seed, "bootstrap")
-    means = torch.stack([apart[torch.randint(len(apart), (len(apart),), generator=draw)].mean() for _ in range(DRAWS)])
+    means = torch.stack(
+        [difference[torch.randint(len(difference), (len(difference),), generator=draw)].mean() for _ in range(DRAWS)]
+    )
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Interval(float(apart.mean()), low, high)
+    return Interval(float(difference.mean()), low, high)

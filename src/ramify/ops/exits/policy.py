@@ -1,8 +1,7 @@
-"""When a picture leaves: how sure each exit is of its answer, and the thresholds at which that is enough.
+"""When a picture leaves: the confidence of each exit in its answer, and the thresholds that it must reach.
 
 This is the one place where logits become an answer, a confidence and a decision. A criterion is one entry of
-:data:`CRITERIA`: the command line, the walk over the stages, the exported graphs, the runtime, the server and the model
-card take what stands there.
+:data:`CRITERIA`.
 """
 
 import math
@@ -23,15 +22,15 @@ Fallback = Literal["last", "most_confident"]
 """Who answers where no exit is sure: the last one, or the most confident (Shallow-Deep Networks, arXiv:1810.07052)."""
 
 Coefficients = tuple[tuple[float, ...], ...]
-"""Of the learned score of one exit: for each target an intercept and a weight for each of :func:`features`."""
+"""A learned score of one exit: for each target an intercept and a weight for each of :func:`features`."""
 
 
 class Seen(NamedTuple):
     """What a criterion sees of B pictures at one exit.
 
     Attributes:
-        probabilities: of this exit's answer and of those before it, each float32 ``[B, C]``, this one last; only this
-            one for a criterion that does not look at earlier exits.
+        probabilities: of this exit, last, and of those before it, float32 ``[B, C]`` each; of this one alone for a
+            criterion that does not look at earlier exits.
         classes: the answers, int64 ``[B]`` each.
         exits: how many exits the network has.
         coefficients: of a learned criterion at this exit, else empty.
@@ -49,11 +48,11 @@ class Criterion:
 
     Attributes:
         words: what it is, for people.
-        score: the confidence ``[B]``, float32 in [0, 1]; operations that ONNX has. Not a number counts as 0.
+        score: the confidence ``[B]``, float32 in [0, 1], with operations that ONNX has. Not a number counts as 0.
         scaled: whether temperatures change it.
         earlier: whether it looks at earlier exits.
-        targets: of a learned criterion: the events whose chances it estimates at exit ``at``, bool ``[N]`` each, from
-            which exits are right, bool ``[E, N]``; see :func:`ramify.ops.exits.fit.scores`.
+        targets: of a learned criterion, ``(right [E, N], at) -> bool [N]`` of each event whose chance it estimates at
+            exit ``at``; see :func:`ramify.ops.exits.fit.scores`.
     """
 
     words: str
@@ -77,39 +76,33 @@ def margin(seen: Seen) -> Tensor:
 def entropy(seen: Seen) -> Tensor:
     """``1 - H(p) / log C``, where ``H(p) = -sum p log p``."""
     p = seen.probabilities[-1]
-    found: Tensor = 1 - torch.special.entr(p).sum(dim=-1) / math.log(p.shape[-1])
-    return found
+    confidence: Tensor = 1 - torch.special.entr(p).sum(dim=-1) / math.log(p.shape[-1])
+    return confidence
 
 
 def patience(seen: Seen) -> Tensor:
-    """``run / E``, where ``run`` counts the consecutive exits, this one last, that answer with the same class.
-
-    PABEE, arXiv:2006.04152, whose counter is ``run - 1``.
-    """
+    """``run / E`` of the ``run`` consecutive exits, this one last, that answer the same class (arXiv:2006.04152)."""
     return _streak(seen).float() / seen.exits
 
 
 def features(seen: Seen) -> list[Tensor]:
-    """What a learned score reads at an exit, float64 ``[B]`` each; numbers that need no training data to be scaled.
+    """The inputs of a learned score at an exit, float64 ``[B]`` each.
 
     With ``p`` sorted, ``p1`` the highest: ``log p1``, ``log p2`` and, of three classes or more, ``log p3`` (none below
-    -16), the margin ``p1 - p2``, the entropy as a share of its maximum, and beside earlier exits the share
-    of them that answer with this class, how many in a row do, and the mean probability that they give it. In float64,
-    as in float32 the last bit of a logarithm depends on the size of the batch.
+    -16), the margin ``p1 - p2`` and the entropy as a share of its maximum; behind earlier exits also the share of them
+    that answer this class, how many in a row do, and the mean probability that they give it. In float32 the last bit of
+    a logarithm would depend on the size of the batch.
     """
     p = seen.probabilities[-1]
     top = p.topk(min(3, p.shape[-1]), dim=-1).values.double().unbind(dim=-1)
-    logs = [each.clamp(min=1e-7).log() for each in top]
-    found = [*logs, top[0] - top[1]]
-    found.append(1 - entropy(seen).double())
+    inputs = [*(value.clamp(min=1e-7).log() for value in top), top[0] - top[1], 1 - entropy(seen).double()]
     before = len(seen.classes) - 1
     if before:
-        mine = seen.classes[-1]
-        found.append(_summed([(each == mine).double() for each in seen.classes[:-1]]) / before)
-        found.append(_streak(seen).double() / seen.exits)
-        given = [each.gather(-1, mine[..., None])[..., 0].double() for each in seen.probabilities[:-1]]
-        found.append(_summed(given) / before)
-    return found
+        answer = seen.classes[-1]
+        agreeing = [(earlier == answer).double() for earlier in seen.classes[:-1]]
+        of_answer = [p.gather(-1, answer[..., None])[..., 0].double() for p in seen.probabilities[:-1]]
+        inputs += [_summed(agreeing) / before, _streak(seen).double() / seen.exits, _summed(of_answer) / before]
+    return inputs
 
 
 def failure(seen: Seen) -> Tensor:
@@ -118,29 +111,22 @@ def failure(seen: Seen) -> Tensor:
 
 
 def correctable(seen: Seen) -> Tensor:
-    """``1 - P(this answer is wrong and some deeper exit is right)``, a learned score: waiting pays only then.
-
-    After Early-Exit Failure Prediction (arXiv:2508.21495): what counts is to rank pictures by whether waiting helps.
-    """
+    """``1 - P(this answer is wrong and some deeper exit is right)``, a learned score (after arXiv:2508.21495)."""
     return 1 - _chances(seen)[0]
 
 
 def gain(seen: Seen) -> Tensor:
     """``(1 - g) / 2`` with ``g = P(wrong here, right at the last exit) - P(right here, wrong at the last exit)``.
 
-    The learned expected gain of going on, answers that a deeper exit spoils counted against it ("overthinking",
-    arXiv:1810.07052). What going on costs is the same for all pictures at an exit, and so is part of its threshold.
+    The learned expected gain of going on; answers that the last exit spoils ("overthinking", arXiv:1810.07052) count
+    against it.
     """
     corrected, *spoiled = _chances(seen)
     return (1 - corrected + spoiled[0]) / 2 if spoiled else 1 - corrected
 
 
-def _wrong(right: Tensor, at: int) -> tuple[Tensor, ...]:
-    return (~right[at],)
-
-
+# Nothing is deeper than the last exit: there the target of both is that its answer is wrong.
 def _corrected(right: Tensor, at: int) -> tuple[Tensor, ...]:
-    # Nothing is deeper than the last exit: there the score is the chance that its answer is wrong.
     return (~right[at] & right[at + 1 :].any(dim=0) if at + 1 < len(right) else ~right[at],)
 
 
@@ -155,7 +141,9 @@ CRITERIA: dict[str, Criterion] = {
     "margin": Criterion("the highest probability less the second highest", margin),
     "entropy": Criterion("how far the entropy is below its maximum", entropy),
     "patience": Criterion("how many exits in a row agree", patience, scaled=False, earlier=True),
-    "failure": Criterion("the learned chance that the answer is right", failure, earlier=True, targets=_wrong),
+    "failure": Criterion(
+        "the learned chance that the answer is right", failure, earlier=True, targets=lambda right, at: (~right[at],)
+    ),
     "correctable": Criterion(
         "the learned chance that no deeper exit corrects the answer", correctable, earlier=True, targets=_corrected
     ),
@@ -166,14 +154,13 @@ CRITERIA: dict[str, Criterion] = {
 
 @dataclass(frozen=True)
 class Policy:
-    """A picture leaves at the first exit whose confidence reaches its threshold; the last exit lets all go.
+    """A picture leaves at the first exit whose confidence reaches its threshold, or at the last.
 
-    It keeps no state: one policy may judge any number of batches at once. Like every rule of this kind it compares
-    in float32.
+    It keeps no state. Confidences are compared in float32.
 
     Args:
-        thresholds: one for each exit but the last, in [0, 1]: 0 lets every picture go, and None lets none go, not
-            even one whose confidence is exactly 1.
+        thresholds: one for each exit but the last, in [0, 1]: at 0 every picture leaves, at None none does, not even
+            one whose confidence is exactly 1.
         criterion: what the confidence is, a name in :data:`CRITERIA`.
         temperatures: one for each exit, the last included, each > 0; logits are divided by them first (temperature
             scaling, arXiv:1706.04599). None: all are 1.
@@ -210,7 +197,7 @@ class Policy:
         ]
         problems += criterion_problems("policy.criterion", self.criterion)
         if self.temperatures is not None:
-            problems += _temperature_problems("policy.temperatures", self.temperatures, self.exits)
+            problems += _temperature_problems(self.temperatures, self.exits)
         for name, value, kind in (("combine", self.combine, Combine), ("fallback", self.fallback, Fallback)):
             if value not in get_args(kind):
                 problems.append(f"policy.{name}: got {value!r}; accepted: {', '.join(get_args(kind))}")
@@ -230,25 +217,25 @@ class Policy:
 
     @property
     def exits(self) -> int:
-        """For how many exits it is made: one more than it has thresholds."""
+        """How many exits it is for: one more than it has thresholds."""
         return len(self.thresholds) + 1
 
     @property
     def remembers(self) -> bool:
-        """Whether it asks at an exit what the exits before it have answered."""
+        """Whether it needs the answers of earlier exits at an exit."""
         return self.combine != "last" or self.fallback != "last" or CRITERIA[self.criterion].earlier
 
     def judge(self, logits: Tensor) -> Judgement:
-        """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far, on their device."""
+        """Judge the last exit of ``logits [i + 1, B, C]``, those of the exits so far, on their device."""
         return self.judge_at(len(logits) - 1, logits if self.remembers else logits[-1:])
 
     def judge_at(self, at: int, logits: Tensor) -> Judgement:
-        """Judge exit ``at``, from 0, by its ``logits`` ``[1, B, C]``; with those before it if it :attr:`remembers`."""
+        """Judge exit ``at``, from 0, by its ``logits [1, B, C]``, with those before it if it :attr:`remembers`."""
         classes, confidence = self._answers(at, logits)
         return Judgement(classes, confidence, self.leaves(at, confidence))
 
     def known(self, at: int) -> bool | None:
-        """Whether all leave at exit ``at``, from 0, or none, whatever its logits are; None where it depends on them.
+        """Whether all pictures leave at exit ``at``, from 0, or none do; None where it depends on the logits.
 
         Example:
             >>> [Policy((0.0, 0.5, None)).known(at) for at in range(4)]
@@ -269,19 +256,18 @@ class Policy:
         return confidence >= threshold
 
     def probabilities(self, logits: Tensor) -> list[Tensor]:
-        """What each exit answers with, float32 ``[B, C]``: softmax of ``logits [E', B, C]``, scaled and combined."""
+        """The answer of each exit, float32 ``[B, C]``: softmax of ``logits [E', B, C]``, scaled and combined."""
         temperatures = (1.0,) * self.exits if self.temperatures is None else self.temperatures
-        own = [_softmax(each, temperatures[at]) for at, each in enumerate(logits.unbind(0))]
+        own = [_softmax(z, temperatures[at]) for at, z in enumerate(logits.unbind(0))]
         if self.combine == "last":
             return own
         weights = self.weights or tuple((1 / (at + 1),) * (at + 1) for at in range(len(own)))
         return [_summed([w * p for w, p in zip(weights[at], own, strict=False)]) for at in range(len(own))]
 
     def seen(self, logits: Tensor) -> list[Seen]:
-        """What the criterion sees at each exit of ``logits [E', B, C]``, those of the first E' exits."""
+        """The input of the criterion at each exit of ``logits [E', B, C]``, those of the first E' exits."""
         p = self.probabilities(logits)
-        asked = logits.unbind(0) if self.combine == "last" else p
-        classes = [each.argmax(dim=-1) for each in asked]
+        classes = [values.argmax(dim=-1) for values in (logits.unbind(0) if self.combine == "last" else p)]
         return [
             Seen(p[: at + 1], classes[: at + 1], self.exits, self.coefficients[at] if self.coefficients else ())
             for at in range(len(p))
@@ -297,27 +283,27 @@ class Policy:
         seen = self.seen(logits)
         if self.fallback == "last" or at + 1 < self.exits:
             return seen[-1].classes[-1], _scored(self.criterion, seen[-1])
-        return _most_confident([(each.classes[-1], _scored(self.criterion, each)) for each in seen])
+        return _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in seen])
 
 
 def answers(policy: Policy, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The classes that each exit would answer with and its confidence, from ``logits [E, N, C]``: both ``[E, N]``.
+    """The answer of each exit and its confidence, from ``logits [E, N, C]``: both ``[E, N]``.
 
     Raises:
-        InputError: ``policy`` is made for another number of exits.
+        InputError: ``policy`` is for another number of exits.
     """
     if policy.exits != len(logits):
         raise InputError(f"policy: got one for {policy.exits} exits; accepted: {len(logits)}, as many as logits has")
-    found = [(each.classes[-1], _scored(policy.criterion, each)) for each in policy.seen(logits)]
+    judged = [(view.classes[-1], _scored(policy.criterion, view)) for view in policy.seen(logits)]
     if policy.fallback == "most_confident":
-        found[-1] = _most_confident(found)
-    return torch.stack([classes for classes, _ in found]), torch.stack([confidence for _, confidence in found])
+        judged[-1] = _most_confident(judged)
+    return torch.stack([classes for classes, _ in judged]), torch.stack([confidence for _, confidence in judged])
 
 
-def _most_confident(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _most_confident(judged: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Of the classes and confidences of exits, the surest for each picture; of equals, the deepest."""
-    classes, confidence = found[0]
-    for other, sure in found[1:]:
+    classes, confidence = judged[0]
+    for other, sure in judged[1:]:
         classes = torch.where(sure >= confidence, other, classes)
         confidence = torch.where(sure >= confidence, sure, confidence)
     return classes, confidence
@@ -326,18 +312,18 @@ def _most_confident(found: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
 def confidences(
     logits: Tensor, criterion: str = "max_probability", temperatures: tuple[float, ...] | None = None
 ) -> Tensor:
-    """How sure each exit is of each picture: ``logits [E, B, C] -> [E, B]``, float32 in [0, 1], on their device.
+    """The confidence of each exit in each picture: ``logits [E, B, C] -> [E, B]``, float32 in [0, 1], on their device.
 
-    With ``p = softmax(logits / T)``, computed in float32, see :data:`CRITERIA`. A picture has the same bits here as
-    when :meth:`Policy.judge` sees it, in whatever batch. Where logits are not finite the confidence is 0.
+    It is that of :data:`CRITERIA` for ``p = softmax(logits / T)``, with the same bits as in :meth:`Policy.judge`,
+    whatever the batch. Where logits are not finite the confidence is 0.
 
     Args:
         logits: of all E exits, shallowest first, of at least two classes; any floating dtype.
-        criterion: a name in :data:`CRITERIA` of one that is not learned.
+        criterion: a name in :data:`CRITERIA`, not of a learned one.
         temperatures: T of each exit, > 0; None: all are 1.
 
     Raises:
-        InputError: unknown criterion, temperatures out of range or not E, or logits of another shape.
+        InputError: an unknown criterion, or temperatures or logits out of range.
 
     Example:
         >>> logits = torch.tensor([[[2.0, 0.0, 0.0]], [[4.0, 0.0, 0.0]]])
@@ -352,17 +338,17 @@ def confidences(
 
 
 def follow(policy: Policy, logits: Tensor) -> Prediction:
-    """What ``policy`` makes of stored logits ``[E, N, C]``: who leaves where, and with which answer.
+    """The prediction of ``policy`` on stored logits ``[E, N, C]``.
 
-    The same as :meth:`ramify.nn.branching.Branching.predict` on a network with these logits, ``ran`` included.
+    It equals :meth:`ramify.nn.branching.Branching.predict` on a network with these logits, ``ran`` included.
 
     Raises:
-        InputError: ``policy`` is made for another number of exits, or logits of another shape.
+        InputError: ``policy`` is for another number of exits, or logits have another shape.
 
     Example:
         >>> logits = torch.tensor([[[9.0, 0.0], [1.0, 0.0]], [[9.0, 0.0], [0.0, 9.0]]])
-        >>> answer = follow(Policy((0.9,)), logits)
-        >>> answer.classes.tolist(), answer.exits.tolist(), answer.ran
+        >>> prediction = follow(Policy((0.9,)), logits)
+        >>> prediction.classes.tolist(), prediction.exits.tolist(), prediction.ran
         ([0, 1], [0, 1], (2, 1))
     """
     classes, confidence = answers(policy, logits)
@@ -372,7 +358,7 @@ def follow(policy: Policy, logits: Tensor) -> Prediction:
 
 
 def leaving(policy: Policy, confidence: Tensor) -> Tensor:
-    """At which exit each picture leaves, int64 ``[N]`` from 0, by its ``confidence`` at all of them, ``[E, N]``.
+    """The exit of each picture, int64 ``[N]`` from 0, by its ``confidence`` at every exit, ``[E, N]``.
 
     Example:
         >>> leaving(Policy((0.9,)), torch.tensor([[0.95, 0.5], [0.6, 0.6]])).tolist()
@@ -385,7 +371,7 @@ def leaving(policy: Policy, confidence: Tensor) -> Tensor:
 def _softmax(logits: Tensor, temperature: float) -> Tensor:
     z = logits.float()
     if temperature != 1.0:
-        # The highest logit is taken off before dividing, so that low temperatures do not overflow.
+        # Less the highest logit, so that low temperatures do not overflow.
         z = (z - z.amax(dim=-1, keepdim=True)) / temperature
     return z.softmax(dim=-1)
 
@@ -396,45 +382,44 @@ def _scored(criterion: str, seen: Seen) -> Tensor:
 
 def _streak(seen: Seen) -> Tensor:
     """How many exits in a row, this one last, give the same class: int64 ``[B]``."""
-    mine = seen.classes[-1]
-    agree = run = torch.ones_like(mine)
-    for each in reversed(seen.classes[:-1]):
-        agree = agree * (each == mine)
+    answer = seen.classes[-1]
+    agree = run = torch.ones_like(answer)
+    for earlier in reversed(seen.classes[:-1]):
+        agree = agree * (earlier == answer)
         run = run + agree
     return run
 
 
 def _summed(values: Sequence[Tensor]) -> Tensor:
-    """From the first to the last: the order of a sum decides its bits."""
+    """The sum from first to last, in an order that is the same everywhere, as it decides the bits."""
     total = values[0]
-    for each in values[1:]:
-        total = total + each
+    for value in values[1:]:
+        total = total + value
     return total
 
 
 def _chances(seen: Seen) -> list[Tensor]:
     """The estimated chance of each target."""
-    read = features(seen)
+    inputs = features(seen)
     return [
-        _summed([weight * each for weight, each in zip(weights, read, strict=True)]).add(intercept).sigmoid()
+        _summed([weight * value for weight, value in zip(weights, inputs, strict=True)]).add(intercept).sigmoid()
         for intercept, *weights in seen.coefficients
     ]
 
 
 def criterion_problems(where: str, criterion: str) -> list[str]:
-    """A sentence if ``criterion`` is none of :data:`CRITERIA`."""
-    if criterion in CRITERIA:
-        return []
-    return [unknown_name(where, criterion, CRITERIA)]
+    """An error message if ``criterion`` is none of :data:`CRITERIA`."""
+    return [] if criterion in CRITERIA else [unknown_name(where, criterion, CRITERIA)]
 
 
-def _temperature_problems(where: str, temperatures: tuple[float, ...], exits: int) -> list[str]:
+def _temperature_problems(temperatures: tuple[float, ...], exits: int) -> list[str]:
+    key = "policy.temperatures"
     if len(temperatures) != exits:
-        return [f"{where}: got {len(temperatures)}; accepted: {exits}, one for each exit, the last included"]
+        return [f"{key}: got {len(temperatures)}; accepted: {exits}, one for each exit, the last included"]
     return [
-        f"{where}: got {each} for exit {position}; accepted: a finite number > 0"
-        for position, each in enumerate(temperatures, start=1)
-        if not 0 < each < math.inf
+        f"{key}: got {temperature} for exit {position}; accepted: a finite number > 0"
+        for position, temperature in enumerate(temperatures, start=1)
+        if not 0 < temperature < math.inf
     ]
 
 

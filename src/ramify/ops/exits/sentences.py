@@ -1,8 +1,8 @@
-"""What is said of a policy, the same wherever it is said; without torch, as the runtime says it too."""
+"""Sentences that describe a policy; without torch, as the runtime prints them too."""
 
 
 def asked_for(criterion: str, threshold: float) -> str:
-    """What is said of a policy whose thresholds the user gave.
+    """The description of a policy whose threshold the user gave.
 
     Example:
         >>> asked_for("margin", 0.9)
@@ -13,7 +13,7 @@ def asked_for(criterion: str, threshold: float) -> str:
 
 
 def calibrated(criterion: str, combine: str, fallback: str) -> str:
-    """What is said of a calibrated policy: its criterion, and what is not as usual.
+    """The description of a calibrated policy: its criterion, and what is not the default.
 
     Example:
         >>> calibrated("margin", "mean", "last")
@@ -23,7 +23,7 @@ def calibrated(criterion: str, combine: str, fallback: str) -> str:
 
 
 def unusual(combine: str, fallback: str) -> tuple[str, ...]:
-    """What a policy does otherwise than to answer with the exit where a picture leaves, in words."""
+    """In words, how a policy answers otherwise than with the exit where a picture leaves."""
     ways = {"mean": "answers averaged over the exits passed", "weighted": "answers averaged by weight"}
-    said = (ways[combine],) if combine in ways else ()
-    return said if fallback == "last" else (*said, "the most confident exit where none is sure")
+    words = (ways[combine],) if combine in ways else ()
+    return words if fallback == "last" else (*words, "the most confident exit where none is sure")

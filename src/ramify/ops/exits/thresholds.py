@@ -1,8 +1,8 @@
 """The best thresholds of a policy on pictures whose confidences are known, as a search over cuts.
 
-Of one exit, or of two, the best thresholds are found exactly, all others being held: sums over the sorted confidences
-give every choice at once. Only few places need a look. Where a picture leaves earlier, it costs less; so a threshold
-is worth stopping at only above a confidence at which some picture is wrong here and would be right deeper.
+The best thresholds of one or two exits are exact, the others held: sums over the sorted confidences give every choice
+at once. A picture that leaves earlier costs less, so a threshold need only be tried just above a confidence at which
+some picture is wrong here and would be right deeper.
 """
 
 import math
@@ -20,7 +20,7 @@ _Whole = NDArray[np.int64]
 Real = NDArray[np.float64]
 
 Cuts = tuple[int, ...]
-"""For each exit, at which of its cuts it lets pictures go: -1 is never, a higher one is bolder; the last has 0."""
+"""For each exit the cut from which pictures leave: -1 is never, a higher one is bolder; the last exit has 0."""
 
 EXACT = 3
 """Up to how many exits a search finds the best thresholds there are."""
@@ -31,13 +31,13 @@ COARSE = 256
 BLOCK = 1 << 16
 """How many pairs of cuts are scored at once."""
 SLACK = 1e-9
-"""By how much a limit is widened, since sums of floats round: a cost in proportion, a number of answers as it is."""
+"""By how much a limit is widened, since sums of floats round: relative for a cost, absolute for right answers."""
 
 
 class Goal(NamedTuple):
-    """Sums over pictures: at least ``correct`` right answers at a ``cost`` of at most so much are allowed.
+    """The lowest ``weight * cost - price * correct``, with at least ``correct`` right answers and at most ``cost``.
 
-    Of what is allowed, the best has the lowest ``weight * cost - price * right answers``.
+    Both are sums over pictures.
     """
 
     correct: float
@@ -46,14 +46,14 @@ class Goal(NamedTuple):
     price: float
 
     def ranks(self, correct: Real, cost: Real) -> tuple[Real, Real, Real]:
-        """What the best has least of: how far it is from what is allowed; then the aim; then, of equals, the rest."""
+        """Lower is better: the distance from what is allowed, then the aim, then, of equals, cost and right answers."""
         far = np.maximum(self.correct - correct, 0) + np.maximum(cost - self.cost, 0)
         return far, self.weight * cost - self.price * correct, cost - correct
 
 
 @dataclass(frozen=True)
 class ExitOutcomes:
-    """What a search knows of pictures at exits: how sure, float32 ``[E, N]``, and whether right, 0 or 1 ``[E, N]``.
+    """Confidence, float32 ``[E, N]``, and correctness, 0 or 1 ``[E, N]``, of each picture at each exit.
 
     A picture leaves at exit i from cut ``entry[i]`` on, of ``cuts[i]``.
     """
@@ -70,8 +70,8 @@ class ExitOutcomes:
         return int(self.right.shape[1])
 
 
-def of_pictures(sure: Tensor, right: Tensor, costs: Sequence[float]) -> ExitOutcomes:
-    """From the confidence and the answers of each exit, ``sure`` float32 and ``right`` bool ``[E, N]``."""
+def exit_outcomes(sure: Tensor, right: Tensor, costs: Sequence[float]) -> ExitOutcomes:
+    """The outcomes of exits with confidence ``sure`` float32 and correctness ``right`` bool, both ``[E, N]``."""
     deeper = right.flip(0).cummax(dim=0).values.flip(0)
     entry = np.zeros(right.shape, dtype=np.int64)
     cuts = [1] * len(right)
@@ -104,8 +104,7 @@ def most_accurate(pictures: ExitOutcomes, max_cost: float = math.inf) -> Goal:
 def bound(right: Real, costs: Real, goal: Goal) -> float:
     """The lowest average cost, or the highest accuracy, if each picture could choose its exit on its own.
 
-    All leave at the first exit, but for those that are first right at a deeper one: they cost more and are one right
-    answer each, so that taking the cheapest first is best.
+    All leave at the first exit, but for the cheapest of those that are first right at a deeper one.
     """
     total = right.shape[1]
     first = right.argmax(axis=0)
@@ -124,9 +123,9 @@ def _ends(pictures: ExitOutcomes, cuts: Sequence[int]) -> _Whole:
 
 
 def thresholds_of(pictures: ExitOutcomes, cuts: Cuts, share: float = 1.0) -> tuple[float | None, ...]:
-    """The thresholds of ``cuts``; or of those who leave at an exit, only the most sure ``share`` are let go there.
+    """The thresholds of ``cuts``, or those that let only the most sure ``share`` of them leave at each exit.
 
-    A threshold lies midway between the confidences it parts, so that a rounding on another batch size flips nothing.
+    A threshold lies midway between two confidences, so that rounding in another batch size changes nothing.
     """
     ends = _ends(pictures, cuts)
     thresholds: list[float | None] = []
@@ -145,24 +144,24 @@ def thresholds_of(pictures: ExitOutcomes, cuts: Cuts, share: float = 1.0) -> tup
 
 
 def search(pictures: ExitOutcomes, goal: Goal) -> Cuts:
-    """The best cuts found; with up to :data:`EXACT` exits, the best there are."""
+    """Good cuts; with up to :data:`EXACT` exits, optimal ones."""
     last = len(pictures.right) - 1
     if last < EXACT:
-        return _descended(pictures, goal, never_leaving(pictures), [(0, 1)][:last])
+        return _descended(pictures, goal, (*(-1,) * last, 0), [(0, 1)][:last])
     pairs = [(i, j) for i in range(last) for j in range(i + 1, last + 1)]
-    found = [_descended(pictures, goal, start, pairs) for start in _starts(pictures, goal)]
-    return min(found, key=lambda cuts: _rank(pictures, goal, cuts))
+    results = [_descended(pictures, goal, start, pairs) for start in _starts(pictures, goal)]
+    return min(results, key=lambda cuts: rank_of(pictures, goal, cuts))
 
 
 def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
-    """Cuts on either side of the limit: the best known at a price of a right answer, which is bisected.
+    """Cuts on either side of the limit, by bisecting the price of a right answer.
 
-    At a price no exit uses up what the others need, as each would in a search that has a limit.
+    With a price in place of the limit, no exit uses up what the others need.
     """
     last = len(pictures.right) - 1
     lines = [(i, last) for i in range(last)]
     low, high = 0.01, float(pictures.right.shape[1])
-    cuts = never_leaving(pictures)
+    cuts: Cuts = (*(-1,) * last, 0)
     sides = {False: cuts}
     for _ in range(PRICES):
         price = math.sqrt(low * high)
@@ -176,26 +175,26 @@ def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
 
 
 def _descended(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, pairs: Sequence[tuple[int, int]]) -> Cuts:
-    """``cuts`` after the best of each pair of exits were taken in turn, until none of them is better."""
-    rank = _rank(pictures, goal, cuts)
+    """``cuts`` after coordinate descent over ``pairs`` of exits, until no pair improves."""
+    rank = rank_of(pictures, goal, cuts)
     since = turn = 0
     while since < len(pairs):
         i, j = pairs[turn % len(pairs)]
         tried = list(cuts)
         tried[i], tried[j] = _scan(pictures, goal, cuts, i, j)
-        found = _rank(pictures, goal, tried)
-        since = 1 if found < rank else since + 1
-        cuts, rank = (tuple(tried), found) if found < rank else (cuts, rank)
+        tried_rank = rank_of(pictures, goal, tried)
+        since = 1 if tried_rank < rank else since + 1
+        cuts, rank = (tuple(tried), tried_rank) if tried_rank < rank else (cuts, rank)
         turn += 1
     return cuts
 
 
 def _scan(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, i: int, j: int) -> tuple[int, int]:
-    """The best cuts of exits i < j, the others held. With the last exit for j, it is that of one exit.
+    """The best cuts of exits i < j, the others held; with the last exit for j, the best cut of i alone.
 
-    Sums over pictures are counted from those at which neither i nor j lets any go: what is gained at i by the pictures
-    that reach it and leave, and at j by those that stay at i, reach j and leave there. The second is a table over both
-    cuts, of which a block of rows is held at a time, the boldest first.
+    Sums over pictures are those where nobody leaves at i or j, plus what changes for the pictures that leave at i, plus
+    what changes for those that pass i and leave at j. The last is a table over both cuts, held in blocks of rows, the
+    boldest first.
     """
     right, costs, last = pictures.right, pictures.costs, len(pictures.right) - 1
     exact = last < EXACT or j == last
@@ -206,12 +205,12 @@ def _scan(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, i: int, j: int) -> tup
     column = np.searchsorted(tried_j, pictures.entry[j])
     at_i, at_j = ends >= i, ends > j
 
-    def totals(now: Real, leaving_i: Real, leaving_j: Real) -> Iterator[Real]:
-        alone = np.bincount(row[at_i], (leaving_i - now)[at_i], shape[0] + 1)[: shape[0], None].cumsum(axis=0)
-        for rows, table in _tables(row[at_j], column[at_j], (leaving_j - now)[at_j], shape):
-            yield now.sum() + alone[rows] + table
+    def totals(staying: Real, leaving_i: Real, leaving_j: Real) -> Iterator[Real]:
+        alone = np.bincount(row[at_i], (leaving_i - staying)[at_i], shape[0] + 1)[: shape[0], None].cumsum(axis=0)
+        for rows, table in _tables(row[at_j], column[at_j], (leaving_j - staying)[at_j], shape):
+            yield staying.sum() + alone[rows] + table
 
-    found = []
+    blocks = []
     bottom = shape[0]
     for correct, cost in zip(
         totals(np.take_along_axis(right, ends[None], 0)[0], right[i], right[j]),
@@ -222,36 +221,36 @@ def _scan(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, i: int, j: int) -> tup
         ranks = goal.ranks(correct.ravel(), cost.ravel())
         at = _least(ranks)
         y, x = divmod(at, shape[1])
-        found.append((tuple(float(rank[at]) for rank in ranks), int(tried_i[bottom + y]), int(tried_j[x])))
-    _, cut_i, cut_j = min(found)
+        blocks.append((tuple(float(rank[at]) for rank in ranks), int(tried_i[bottom + y]), int(tried_j[x])))
+    _, cut_i, cut_j = min(blocks)
     return cut_i, cut_j
 
 
 def _tables(row: _Whole, column: _Whole, gain: Real, shape: tuple[int, int]) -> Iterator[tuple[slice, Real]]:
-    """At ``[a, b]`` the sum of ``gain`` where ``row > a`` and ``column <= b``: blocks of rows, the last first."""
+    """Blocks of rows, the last first, of the sums at ``[a, b]`` of ``gain`` where ``row > a`` and ``column <= b``."""
     rows, columns = shape
     height = max(1, BLOCK // columns)
     carried = np.zeros(columns + 1)
     for stop in range(rows, 0, -height):
         start = max(0, stop - height)
-        here = (row > start) & (row <= stop)
-        place = (row[here] - start - 1) * (columns + 1) + column[here]
-        table = np.zeros((stop - start, columns + 1))
-        table += np.bincount(place, gain[here], table.size).reshape(table.shape)
+        inside = (row > start) & (row <= stop)
+        place = (row[inside] - start - 1) * (columns + 1) + column[inside]
+        table = np.zeros((stop - start, columns + 1))  # bincount of no pictures has integers
+        table += np.bincount(place, gain[inside], table.size).reshape(table.shape)
         table[-1] += carried
         table = table[::-1].cumsum(axis=0)[::-1]
         carried = table[0]
         yield slice(start, stop), table[:, :-1].cumsum(axis=1)
 
 
-def _tried(cuts: int, now: int, exact: bool) -> _Whole:
+def _tried(cuts: int, current: int, exact: bool) -> _Whole:
     if exact or cuts <= COARSE:
         return np.arange(cuts)
-    return np.unique(np.append(np.linspace(0, cuts - 1, COARSE).astype(np.int64), max(now, 0)))
+    return np.unique(np.append(np.linspace(0, cuts - 1, COARSE).astype(np.int64), max(current, 0)))
 
 
 def _least(ranks: tuple[Real, ...]) -> int:
-    """The position of the lowest by the first rank, of equals by the second, and so on."""
+    """The position of the lowest by the first rank, of equals by the second, and so on; faster than a sort."""
     left = np.flatnonzero(ranks[0] <= ranks[0].min())
     for rank in ranks[1:]:
         left = left[rank[left] <= rank[left].min()]
@@ -265,11 +264,7 @@ def score(pictures: ExitOutcomes, cuts: Sequence[int]) -> tuple[float, float]:
     return float(np.take_along_axis(pictures.right, ends[None], 0).sum()), float(left @ pictures.costs)
 
 
-def _rank(pictures: ExitOutcomes, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
+def rank_of(pictures: ExitOutcomes, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
+    """:meth:`Goal.ranks` of ``cuts``."""
     correct, cost = score(pictures, cuts)
     return tuple(float(rank[0]) for rank in goal.ranks(np.array([correct]), np.array([cost])))
-
-
-def never_leaving(pictures: ExitOutcomes) -> Cuts:
-    """At which every picture goes to the last exit."""
-    return (-1,) * (len(pictures.costs) - 1) + (0,)

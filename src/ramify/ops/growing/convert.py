@@ -1,49 +1,48 @@
-"""Conversion: the cells of a network stay as they are, and its exits come and go.
+"""Conversion: a copy of a network with other exits and the same cells."""
 
-Every function returns a new network with copies of the tensors; the one it is given stays as it is.
-"""
-
+import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
+from torch import Tensor, fx, nn
+
 from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
-from ramify.nn.attached import Attached
+from ramify.nn.attached import Attached, AttachedStage
 from ramify.nn.branching import Branching
-from ramify.nn.cells import CellPlan
 from ramify.nn.network import Network, StagePlan, existing_cells, plan
 from ramify.ops.cost import place_exits
-from ramify.ops.growing.trim import first_exits, last_exit
 
 
 def to_sdn(network: Network, config: NetworkConfig, seed: int | None = None) -> Network:
     """``network`` with internal classifiers where ``config`` has them: a Shallow-Deep Network (arXiv:1810.07052).
 
-    A classifier that stands at the same cell already is kept; the others start with fresh weights. The answer of the
-    last exit does not change by a bit.
+    A classifier at the same cell is kept; the others start with new weights. The answer of the last exit stays, to the
+    last bit.
 
     Args:
         network: with all its stages.
         config: of the same cells, with another ``structure`` or ``exits_at``; its kind is ``full_ic``, or ``dense``
             as that of ``network``.
-        seed: seed of the fresh weights.
+        seed: seed of the new weights.
 
     Raises:
         InputError: ``network`` is not complete, or its cells are not those of ``config``.
 
     Example:
         >>> bare = Network(NetworkConfig(kind="full", structure=(0,) * 4, input_shape=(1, 8, 8), classes=10))
-        >>> wanted = bare.config.model_copy(update={"kind": "full_ic", "structure": (0, 1, 1, 0)})
-        >>> len(to_sdn(bare, wanted).stages)
+        >>> config = bare.config.model_copy(update={"kind": "full_ic", "structure": (0, 1, 1, 0)})
+        >>> len(to_sdn(bare, config).stages)
         3
     """
     config = place_exits(config)
     if config.cascade or (network.cascade and len(network.stages) > 1):
         raise InputError("network.cascade: got true; accepted: false, as an exit put in would add to those behind it")
     _same_cells(network, config)
-    at = {cells: exit_ for exit_, cells in enumerate(_exit_cells(network)[:-1])}
+    ends = itertools.accumulate(len(stage.cells) for stage in network.plans[: len(network.stages) - 1])
+    at = {cells: exit_ for exit_, cells in enumerate(ends)}
     kept = [at.get(cells) for cells, carries in enumerate(config.structure, start=1) if carries]
     return with_exits(network, config, [*kept, len(network.stages) - 1], seed)
 
@@ -55,7 +54,7 @@ def to_cnn(network: Branching) -> Branching: ...
 
 
 def to_cnn(network: Branching) -> Branching:
-    """``network`` without internal classifiers; it answers what the last exit answered, to the last bit.
+    """``network`` without internal classifiers; the answer of the last exit stays, to the last bit.
 
     Raises:
         InputError: ``network`` is not complete.
@@ -66,7 +65,7 @@ def to_cnn(network: Branching) -> Branching:
         1
     """
     if isinstance(network, Attached):
-        return last_exit(network)
+        return _last_exit(network)
     if not isinstance(network, Network):
         raise _unknown(network)
     config = bare_config(network.config)
@@ -82,7 +81,7 @@ def cut(network: Network, exit: int) -> Network: ...
 def cut(network: Branching, exit: int) -> Branching: ...
 
 
-def cut(network: Branching, exit: int) -> Branching:  # noqa: A002 - the word for it
+def cut(network: Branching, exit: int) -> Branching:  # noqa: A002
     """``network`` up to its ``exit``-th exit, counted from 1, which becomes the final classifier.
 
     Raises:
@@ -94,7 +93,11 @@ def cut(network: Branching, exit: int) -> Branching:  # noqa: A002 - the word fo
         (0, 0)
     """
     if isinstance(network, Attached):
-        return first_exits(network, exit)
+        if not 1 <= exit <= len(network.stages):
+            raise InputError(f"cut: got exit {exit}; accepted: 1 to {len(network.stages)}, the exits of this network")
+        small = copy.deepcopy(network)
+        small.stages, small.points, small.pending = small.stages[:exit], small.points[: exit - 1], ()
+        return small
     if not isinstance(network, Network):
         raise _unknown(network)
     return with_exits(network, cut_config(network.config, exit, len(network.stages)), list(range(exit)), None)
@@ -126,41 +129,36 @@ def cut_config(config: NetworkConfig, exit: int, exits: int) -> NetworkConfig:  
     ends = [cells for cells, carries in enumerate(config.structure, start=1) if carries]
     structure = (*config.structure[: ends[exit - 1] - 1], 0)
     kind = "full" if exit == 1 and config.kind != "dense" else config.kind
-    found: dict[str, object] = {"structure": structure, "exits_at": None, "kind": kind}
+    changes: dict[str, object] = {"structure": structure, "exits_at": None, "kind": kind}
     if config.cells == "seed" and any(config.strided):
         strides = config.strided[: len(structure)]
-        found["strides"] = strides
+        changes["strides"] = strides
         if isinstance(config.channels, tuple):
-            found["channels"] = config.channels[: 1 + sum(strides)]
-    return config.model_copy(update=found)
+            changes["channels"] = config.channels[: 1 + sum(strides)]
+    return config.model_copy(update=changes)
 
 
 def _same_cells(network: Network, config: NetworkConfig) -> None:
     if not network.complete:
         exits = network.config.exits
         raise InputError(f"convert: got a network with {len(network.stages)} of its {exits} stages; accepted: all")
-    told = network.config
-    if len(told.structure) != len(config.structure):
+    current = network.config
+    if len(current.structure) != len(config.structure):
         raise InputError(
-            f"network.structure: got {len(config.structure)} cells; accepted: {len(told.structure)}, as the network "
+            f"network.structure: got {len(config.structure)} cells; accepted: {len(current.structure)}, as the network "
             "to convert has them"
         )
     for key in ("cells", "cell", "channels", "strided", "squeeze", "input_shape", "classes"):
-        if getattr(told, key) != getattr(config, key):
-            found, wanted = getattr(config, key), getattr(told, key)
+        value, accepted = getattr(config, key), getattr(current, key)
+        if value != accepted:
             name = "strides" if key == "strided" else key
-            raise InputError(f"network.{name}: got {found}; accepted: {wanted}, as the network to convert has it")
-    if (told.kind == "dense") != (config.kind == "dense"):
-        raise InputError(f"network.kind: got {config.kind}; accepted: one with the wiring of {told.kind}")
-
-
-def _exit_cells(network: Network) -> list[int]:
-    """For each exit that exists, how many cells stand before it."""
-    return list(itertools.accumulate(len(stage.cells) for stage in network.plans[: len(network.stages)]))
+            raise InputError(f"network.{name}: got {value}; accepted: {accepted}, as the network to convert has it")
+    if (current.kind == "dense") != (config.kind == "dense"):
+        raise InputError(f"network.kind: got {config.kind}; accepted: one with the wiring of {current.kind}")
 
 
 def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | None], seed: int | None) -> Network:
-    """A network of ``config`` with the cells of ``network``; each exit is one of its own, by index, or fresh (None)."""
+    """A network of ``config`` with the cells of ``network``; each exit is one of its exits, by index, or new (None)."""
     cells = [cell for stage in network.plans for cell in stage.cells]
     plans: list[StagePlan] = []
     done = 0
@@ -170,10 +168,12 @@ def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | 
         reads = (stage if source is None else network.plans[source]).cells[-1:]
         if own:
             sums = (*(False,) * (len(own) - 1), any(cell.gives_sum for cell in reads))
-            own = tuple(replace(cell, gives_sum=each) for cell, each in zip(own, sums, strict=True))
+            own = tuple(replace(cell, gives_sum=gives) for cell, gives in zip(own, sums, strict=True))
         default = stage.head or ("average" if stage.final else config.exit)
         if source is None:
-            plans.append(replace(stage, cells=own, exit_channels=_outputs(cells[:done], stage)))
+            # What the last cell gives, as compaction left it.
+            channels = cells[done - 1].out_channels if done else stage.exit_channels
+            plans.append(replace(stage, cells=own, exit_channels=channels))
             continue
         old = network.plans[source]
         head = old.head or ("average" if old.final else network.config.exit)
@@ -182,20 +182,60 @@ def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | 
     prefixes = {"stem": "stem", "mean": "mean", "std": "std"}
     prefixes |= dict(zip(cell_names(converted), cell_names(network), strict=False))
     prefixes |= {f"stages.{i}.exit": f"stages.{source}.exit" for i, source in enumerate(sources) if source is not None}
-    state, given = converted.state_dict(), network.state_dict()
-    for new, old_name in prefixes.items():
-        for key in state:
-            if key == new or key.startswith(f"{new}."):
-                state[key] = given[old_name + key.removeprefix(new)]
-    converted.load_state_dict(state, strict=True)
+    copy_parts(network, converted, prefixes)
     return converted.train(network.training)
 
 
-def _outputs(cells: Sequence[CellPlan], stage: StagePlan) -> int:
-    """Channels that a fresh internal classifier reads: the outputs of the last cell, as compaction left them."""
-    return cells[-1].out_channels if cells else stage.exit_channels
+def copy_parts(source: nn.Module, target: nn.Module, prefixes: Mapping[str, str]) -> None:
+    """Copy tensors of ``source`` to ``target``, by the prefix of their names in ``target`` and that in ``source``."""
+    state: dict[str, Tensor] = target.state_dict()
+    tensors = source.state_dict()
+    for new, old in prefixes.items():
+        for key in state:
+            if key == new or key.startswith(f"{new}."):
+                state[key] = tensors[old + key.removeprefix(new)]
+    target.load_state_dict(state, strict=True)
 
 
 def cell_names(network: Network) -> list[str]:
     """The names of the cells that exist, first to last."""
     return [name for _, name, _ in existing_cells(network)]
+
+
+def _last_exit(network: Attached) -> Attached:
+    """A copy of ``network`` with its layers in one stage, and the last exit alone."""
+    if not network.complete:
+        raise InputError(f"cut: got a network of {len(network.stages)} stages, to which others are to come")
+    small = copy.deepcopy(network)
+    stages = [stage for stage in small.stages if isinstance(stage, AttachedStage)]
+    joined = AttachedStage(_joined([stage.body for stage in stages]), stages[-1].exit)
+    small.stages = nn.ModuleList([joined.train(network.training)])
+    small.points = ()
+    return small.train(network.training)
+
+
+def _joined(bodies: list[fx.GraphModule]) -> fx.GraphModule:
+    """One graph of several in sequence, with the same layers under the same names."""
+    root, graph = nn.Module(), fx.Graph()
+    trunk = graph.placeholder("trunk")
+    for body in bodies:
+        _graft(root, body)
+        [entry] = [node for node in body.graph.nodes if node.op == "placeholder"]
+        output = graph.graph_copy(body.graph, {entry: trunk})
+        assert isinstance(output, fx.Node)
+        trunk = output
+    graph.output(trunk)
+    return fx.GraphModule(root, graph, "Body")
+
+
+def _graft(root: nn.Module, body: nn.Module) -> None:
+    """Put the modules, parameters and buffers of ``body`` into ``root``, under the same names."""
+    for name, child in body.named_children():
+        if hasattr(root, name) and not list(child.parameters(recurse=False)):
+            _graft(root.get_submodule(name), child)
+        else:
+            root.add_module(name, child)
+    for name, parameter in body.named_parameters(recurse=False):
+        root.register_parameter(name, parameter)
+    for name, buffer in body.named_buffers(recurse=False):
+        root.register_buffer(name, buffer)

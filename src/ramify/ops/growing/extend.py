@@ -1,9 +1,5 @@
-"""Extension: a deeper network that begins as a shallower one that has learned already.
+"""Extension: a deeper network that starts from a trained shallower one, as in Net2Net (arXiv:1511.05641)."""
 
-Net2Net (arXiv:1511.05641) starts a network from another one in this way; here the two have exits.
-"""
-
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +10,21 @@ from ramify.errors import InputError
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, architecture, plan
-from ramify.ops.growing.convert import cell_names, with_exits
+from ramify.ops.growing.convert import cell_names, copy_parts, with_exits
 from ramify.ops.growing.grow import can_keep, grow
 
 POOLING_SHARE = {"average": 0.0, "max": 1.0}
-"""What a mixed exit's share of max pooling must be for it to do what these do."""
+"""The share of max pooling with which a mixed exit equals these."""
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a network can take over from another one.
+    """The part of a network that another one can start from.
 
     Attributes:
         cells: how many of the first cells.
         exits: how many of the first exits.
-        whole: whether these are all cells of the other network, whose final classifier then answers behind them.
+        whole: whether these are all its cells; its final classifier is then an exit behind them.
     """
 
     cells: int
@@ -38,12 +34,12 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Extension:
-    """A network that began as another one.
+    """A network that starts from another one.
 
     Attributes:
         network: the deeper network, with all its stages.
-        overlap: what it took over.
-        names: the prefix of the names of each part that was taken over, and that of the same part in the other network.
+        overlap: the copied part.
+        names: by the prefix of the names of each copied part, its prefix in the other network.
     """
 
     network: Network
@@ -51,17 +47,16 @@ class Extension:
     names: dict[str, str]
 
 
-def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = None) -> Overlap | None:
-    """What a network of ``wanted`` can take over from one of ``network``; None if its structure does not extend it.
+def overlap(network: NetworkConfig, target: NetworkConfig, stages: int | None = None) -> Overlap | None:
+    """The part of a network of ``network`` that one of ``target`` can start from; None if there is none.
 
-    Both are made of cells of the seed, alike in type, wiring and internal classifiers, and so far as their widths and
-    strides are the same. ``wanted`` extends
-    ``network`` as a whole if it has the same exits before the last cell of ``network``, and more cells; else it may
-    extend it up to one of its exits, the last one at which both carry the same exits.
+    Both need the same kind of cells, wiring, internal classifiers and, in the common part, widths and strides.
+    ``target`` extends ``network`` as a whole if it has more cells and the same exits before the last cell of
+    ``network``; else up to the last exit before which both have the same exits.
 
     Args:
         network: of the shallower network.
-        wanted: of the deeper one.
+        target: of the deeper one.
         stages: how many stages of the shallower exist; None for all.
 
     Example:
@@ -74,33 +69,35 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
         True
     """
     same = ("cell", "squeeze", "exit", "exit_reads", "cascade")
-    if any(getattr(network, key) != getattr(wanted, key) for key in same):
+    if any(getattr(network, key) != getattr(target, key) for key in same):
         return None
     for key in ("input_shape", "classes"):
-        if None not in (here := (getattr(network, key), getattr(wanted, key))) and here[0] != here[1]:
+        values = getattr(network, key), getattr(target, key)
+        if None not in values and values[0] != values[1]:
             return None
-    odd = [each for each in (network, wanted) if each.cells != "seed" or each.exits_at is not None]
-    dense = [each.kind == "dense" for each in (network, wanted)]
-    if odd or dense[0] != dense[1] or wanted.kind == "full":
+    dense = network.kind == "dense"
+    if dense != (target.kind == "dense") or target.kind == "full":
         return None
-    built, deeper = architecture(network), architecture(wanted)
+    if any(config.cells != "seed" or config.exits_at is not None for config in (network, target)):
+        return None
+    built, deeper = architecture(network), architecture(target)
     if built.width != deeper.width:
         return None
     pairs = zip(built.cells, deeper.cells, strict=False)
     alike = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(built.cells), len(deeper.cells)))
-    ends, there = _ends(network), _ends(wanted)
+    ends, target_ends = _ends(network), _ends(target)
     cells = len(network.structure)
     grown = stages is None or stages > len(ends)
     head = network.final or "average"
-    reads = head == wanted.exit or (wanted.exit == "mixed" and head in POOLING_SHARE)
-    reads = reads and wanted.exit_reads == "activation"  # as every final classifier does
-    longer = len(wanted.structure) > cells and cells not in ends and alike == cells
+    reads = head == target.exit or (target.exit == "mixed" and head in POOLING_SHARE)
+    reads = reads and target.exit_reads == "activation"  # as every final classifier does
+    longer = len(target.structure) > cells and cells not in ends and alike == cells
     # In a cascade the last exit adds to the others, and could not be dropped.
-    chain = not dense[0] and not network.cascade
-    if grown and reads and longer and chain and [end for end in there if end < cells] == ends:
+    chain = not dense and not network.cascade
+    if grown and reads and longer and chain and [end for end in target_ends if end < cells] == ends:
         return Overlap(cells, len(ends), True)
     exits = 0
-    for one, other in zip(ends if grown else ends[:stages], there, strict=False):
+    for one, other in zip(ends if grown else ends[:stages], target_ends, strict=False):
         if one != other or one > alike:
             break
         exits += 1
@@ -108,17 +105,16 @@ def overlap(network: NetworkConfig, wanted: NetworkConfig, stages: int | None = 
 
 
 def extend(network: Network, config: NetworkConfig, seed: int | None = None, images: Tensor | None = None) -> Extension:
-    """A network of ``config``, with all its stages, that begins as ``network``, which stays as it is.
+    """A network of ``config``, with all its stages, that starts from ``network``, which stays as it is.
 
-    It takes over weights and batch norms of the cells and exits that :func:`overlap` tells. The rest grows on them,
-    each stage as an identity where it can be one (:func:`ramify.ops.growing.grow.can_keep`), else with random weights:
-    the exits behind the last one taken over answer what that one answers. Pruning is undone: weights that were masked
-    start at zero and may learn.
+    It copies the weights and batch norms of the cells and exits in :func:`overlap`. Each further stage grows as an
+    identity where it can (:func:`ramify.ops.growing.grow.can_keep`), so that its exit answers what the one before it
+    answers, else with random weights. Masks are dropped: masked weights start at zero and may learn.
 
     Args:
         network: one whose widths are those of its configuration.
         config: of the deeper network.
-        seed: seed of the fresh weights.
+        seed: seed of the new weights.
         images: pictures ``[B, C, H, W]`` in [0, 1], as for :func:`ramify.ops.growing.grow.grow`.
 
     Raises:
@@ -131,42 +127,40 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
         >>> torch.equal(large(pictures)[-1], small(pictures)[-1])
         True
     """
-    found = overlap(network.config, config, len(network.stages))
-    if found is None:
-        told = list(network.config.structure)
+    common = overlap(network.config, config, len(network.stages))
+    if common is None:
         raise InputError(
-            f"network.structure: got {list(config.structure)}; accepted: one that extends {told} up to an exit, with "
-            "the same kind of cells, as many channels and the same internal classifiers"
+            f"network.structure: got {list(config.structure)}; accepted: one that extends "
+            f"{list(network.config.structure)} up to an exit, with the same kind of cells, as many channels and the "
+            "same internal classifiers"
         )
     if network.plans != plan(network.config):
         raise InputError("extend: got a network that was compacted or widened; accepted: widths as configured")
     structure = list(config.structure)
-    if found.whole:
-        structure[found.cells - 1] = 1  # the final classifier of the other network, as an exit for now
+    if common.whole:
+        structure[common.cells - 1] = 1  # the final classifier of the other network, as an exit at first
     kind = "dense" if config.kind == "dense" else "iterative"
     deeper = Network(
         config.model_copy(update={"structure": tuple(structure), "kind": kind}),
-        stages=found.exits + found.whole,
+        stages=common.exits + common.whole,
         seed=seed,
     )
-    cells = cell_names(network)[: found.cells]
-    exits = {f"stages.{i}.exit": f"stages.{i}.exit" for i in range(found.exits)}
-    _copy(network, deeper, {"mean": "mean", "std": "std", "stem": "stem", **_named(deeper, cells), **exits})
-    if found.whole:
-        _copy_last_exit(network.stages[found.exits], deeper.stages[found.exits])
+    cells = cell_names(network)[: common.cells]
+    exits = {name: name for name in (f"stages.{i}.exit" for i in range(common.exits))}
+    own_cells = dict(zip(cell_names(deeper), cells, strict=False))
+    copy_parts(network, deeper, {"mean": "mean", "std": "std", "stem": "stem", **own_cells, **exits})
+    for layer in masked_layers(deeper).values():
+        layer.mask.fill_(True)
+    if common.whole:
+        _copy_last_exit(network.stages[common.exits], deeper.stages[common.exits])
     deeper.to(network.mean.device).train(network.training)
     while not deeper.complete:
         grow(deeper, init="random" if can_keep(deeper) else "identity", seed=seed, images=images)
-    dropped = found.exits if found.whole and not config.structure[found.cells - 1] else None
+    dropped = common.exits if common.whole and not config.structure[common.cells - 1] else None
     whole = with_exits(deeper, config, [i for i in range(len(deeper.stages)) if i != dropped], seed)
-    if found.whole and dropped is None:
-        exits[f"stages.{found.exits}.exit"] = f"stages.{found.exits}.exit"
-    return Extension(whole, found, {"stem": "stem", **_named(whole, cells), **exits})
-
-
-def _named(network: Network, cells: Sequence[str]) -> dict[str, str]:
-    """The first cells of ``network`` by name, and which of ``cells`` each of them is."""
-    return dict(zip(cell_names(network), cells, strict=False))
+    if common.whole and dropped is None:
+        exits[f"stages.{common.exits}.exit"] = f"stages.{common.exits}.exit"
+    return Extension(whole, common, {"stem": "stem", **dict(zip(cell_names(whole), cells, strict=False)), **exits})
 
 
 def _ends(config: NetworkConfig) -> list[int]:
@@ -176,25 +170,14 @@ def _ends(config: NetworkConfig) -> list[int]:
     return [cells for cells, carries in enumerate(config.structure, start=1) if carries]
 
 
-def _copy(old: Network, new: Network, names: dict[str, str]) -> None:
-    state, given = new.state_dict(), old.state_dict()
-    for prefix, source in names.items():
-        for key in state:
-            if key == prefix or key.startswith(f"{prefix}."):
-                state[key] = given[source + key.removeprefix(prefix)]
-    new.load_state_dict(state, strict=True)
-    for layer in masked_layers(new).values():
-        layer.mask.fill_(True)
-
-
 def _copy_last_exit(old: nn.Module, new: nn.Module) -> None:
     before, after = old.get_submodule("exit"), new.get_submodule("exit")
     assert isinstance(before, PooledHead)
     assert isinstance(after, PooledHead)
     with torch.no_grad():
-        given = before.state_dict()
+        state = before.state_dict()
         for key, value in after.state_dict().items():
             if key != "share" and not key.endswith("mask"):
-                value.copy_(given[key])
+                value.copy_(state[key])
         if after.fixed is None:
             after.share.copy_(before.share if before.fixed is None else torch.tensor(before.fixed))

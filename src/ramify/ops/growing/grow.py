@@ -25,14 +25,14 @@ Init = Literal["random", "identity", "copy"]
 
 @dataclass(frozen=True)
 class Growth:
-    """What one growth did.
+    """The report of one growth.
 
     Attributes:
         stage: index of the new stage, from 0; also of its exit.
         cells: how many cells it has.
         final: whether its exit is the final classifier.
         parameters: how many parameters it added, biases and batch norm included.
-        weights: how many convolution and linear weights it added, masked ones left out.
+        weights: how many unmasked convolution and linear weights it added.
         init: how it started.
     """
 
@@ -54,37 +54,31 @@ def grow(
     followers: Sequence[nn.Module] = (),
     schedulers: Sequence[LRScheduler] = (),
 ) -> Growth:
-    """Append the next stage to ``network`` and hand its parameters to ``optimizer``.
+    """Append the next stage to ``network`` and add its parameters to ``optimizer``.
 
-    Weights, batch norm and optimizer state of what was there stay as they are, bit for bit. Newcomers are masked
-    where they would read a channel that pruning has taken away, and take the options of the optimizer's groups, so
-    they learn at the same rate as the rest. A stage starts
+    Existing weights, batch norm and optimizer state stay, bit for bit. New weights that would read a pruned channel are
+    masked; new parameters take the options of the optimizer's groups. A stage starts
 
-    - ``random``: with weights redrawn (He normal);
-    - ``identity``: so that its exit answers what the exit before it answers, in evaluation mode; see
-      :mod:`ramify.ops.growing.inherit`. Batch norms that end a residual branch start with a scale of zero
-      (arXiv:1706.02677), and convolutions without a shortcut as a selection, as in Net2Net (arXiv:1511.05641). All
-      that lies behind a zero starts to learn one step after it. In dense wiring only the last cell of the stage
-      passes on what that exit read, and the final classifier ignores new cells until it has learned to read them. In a
-      cascade cells start as drawn, of any kind, and the exit adds nothing to the one before it;
-    - ``copy``: each of its cells with the weights and batch norms of the last cell before it, and its exit with those
-      of the exit before it, as in progressive stacking (ICML 2019). Layers of another shape stay random.
+    - ``random``: with He normal weights;
+    - ``identity``: so that in evaluation mode its exit answers what the exit before it answers, see
+      :mod:`ramify.ops.growing.inherit`. In a cascade the cells are random and the exit adds nothing at first;
+    - ``copy``: each cell with the weights and batch norms of the last cell before it, and its exit with those of the
+      exit before it, as in progressive stacking (ICML 2019). Layers of another shape stay random.
 
     Args:
         network: a network that is not complete.
         optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
         init: how the stage starts.
         seed: seed of the new weights, as in :class:`~ramify.nn.network.Network`.
-        images: for ``identity``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of its batch norms are
+        images: for ``identity``, pictures ``[B, C, H, W]`` in [0, 1] on which the statistics of its batch norms are
             measured, so that training mode changes little either. Without, they start at 0 and 1.
         followers: networks with the same stages, such as the ``module`` of a
             ``torch.optim.swa_utils.AveragedModel``, that get a copy of the new stage.
-        schedulers: of ``optimizer``, which go on with the new parameters as with the rest. Those that are left out are
-            looked for.
+        schedulers: of ``optimizer``; others are looked up, see :mod:`ramify.ops.schedulers`.
 
     Raises:
-        InputError: the network is complete, a stage that cannot keep the function (:func:`can_keep`) or copy
-            (:func:`can_copy`) is asked to, or ``images``, ``followers`` or ``schedulers`` do not fit.
+        InputError: the network is complete, the stage cannot start in this way (:func:`can_keep`, :func:`can_copy`), or
+            ``images``, ``followers`` or ``schedulers`` do not fit.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig

@@ -1,10 +1,11 @@
-"""Inheritance: how a stage that grows starts from what is there, so that nothing that was learned is lost.
+"""How a new stage starts as an identity, or as a copy of the last cell.
 
-In a cascade a new exit adds to the one before it: with weights of zero it answers the same, whatever its cells give.
-
-A cell passes channels on unchanged where an identity shortcut carries them and what its layers add is zeroed, or
-where a convolution selects them (one weight of 1 for each, the rest 0) and its batch norm is an identity:
-``scale = sqrt(running_var + eps)``, ``shift = running_mean``. ReLUs do no harm, since what passes is not negative.
+A cell passes channels on unchanged where an identity shortcut carries them and its layers add zero (batch norms that
+end a residual branch have a scale of zero, arXiv:1706.02677), or where a convolution selects them with weights of 1, as
+in Net2Net (arXiv:1511.05641), and its batch norm is an identity: ``scale = sqrt(running_var + eps)``,
+``shift = running_mean``. ReLUs change nothing, since these channels are not negative. In dense wiring only the last
+cell of the stage passes channels on, and the final classifier ignores new cells at first. In a cascade an exit with
+weights of zero is enough.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -49,9 +50,13 @@ def can_keep(network: Network) -> str:
     if any(cell.gives_sum for cell in network.plans[index - 1].cells):
         return "the exit before it reads a sum before its ReLU, which no cell passes on (see network.exit_reads)"
     for i in _relays(network, index):
-        told = _why_not_passed(network, network.plans[index].cells[i], count)
-        if told:
-            return told
+        cell = network.plans[index].cells[i]
+        kind = CELLS[cell.type]
+        obstacle = kind.why_not_passed(cell, count)
+        if not obstacle and kind.rectified is not False and _may_be_negative(network):
+            obstacle = f"its {cell.type} cells end in a ReLU and the exit before it reads what may be negative"
+        if obstacle:
+            return obstacle
     return _why_heads_differ(network, index)
 
 
@@ -71,7 +76,7 @@ def _why_heads_differ(network: Network, index: int) -> str:
 
 
 def _head(network: Network, index: int) -> str:
-    """Name of the exit of stage ``index``."""
+    """The kind of exit of stage ``index``."""
     stage = network.plans[index]
     return stage.head or ("average" if stage.final else network.config.exit)
 
@@ -79,8 +84,7 @@ def _head(network: Network, index: int) -> str:
 def _relays(network: Network, index: int) -> Sequence[int]:
     """The cells of stage ``index`` that have to pass on what the exit before it reads.
 
-    In dense wiring all of it stays in the trunk: a final classifier reads it there, any other exit reads but the
-    outputs of the last cell.
+    In dense wiring the trunk keeps it: a final classifier reads it there, any other exit only what the last cell gives.
     """
     old, new = network.plans[index - 1], network.plans[index]
     cells = range(len(new.cells))
@@ -90,31 +94,20 @@ def _relays(network: Network, index: int) -> Sequence[int]:
     return () if new.exit_channels >= added + old.exit_channels else cells[-1:]
 
 
-def _why_not_passed(network: Network, cell: CellPlan, count: int) -> str:
-    """Why a cell to come cannot pass on the ``count`` channels that the last exit reads; empty if it can."""
-    kind = CELLS[cell.type]
-    why = kind.why_not_passed(cell, count)
-    if not why and kind.rectified is not False and _may_be_negative(network):
-        return f"its {cell.type} cells end in a ReLU and the exit before it reads what may be negative"
-    return why
-
-
 def _may_be_negative(network: Network) -> bool:
-    """Whether what the last exit reads comes from neither a ReLU nor a maximum over one."""
+    """Whether the last exit reads neither a ReLU nor a maximum over one."""
     cells = existing_cells(network)
     return not CELLS[cells[-1][2].type].rectified if cells else architecture(network.config).stem != "block"
 
 
 def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) -> None:
-    """Let the newest stage, which is fresh, answer what the exit before it answers, in evaluation mode.
+    """Let the newest stage answer, in evaluation mode, what the exit before it answers.
 
     Args:
-        network: one for which :func:`can_keep` told no reason before the stage came.
-        dead: which channels of the trunk were dead then (:func:`ramify.ops.pruning.channels.dead_trunk`); those that
-        the
-            exit does not read either are not passed on.
-        images: ``[B, C, H, W]`` in [0, 1]; the running statistics of batch norms that are identities are measured
-            on these, so that they nearly are in training mode as well. Without, they are 0 and 1.
+        network: one for which :func:`can_keep` gave no reason before the stage was added.
+        dead: the dead channels of the trunk then (:func:`ramify.ops.pruning.channels.dead_trunk`); those that the exit
+            does not read either are not passed on.
+        images: see :func:`ramify.ops.growing.grow.grow`.
     """
     index = len(network.stages) - 1
     old, new, stage = network.plans[index - 1], network.plans[index], network.stages[index]
@@ -122,7 +115,7 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
     assert isinstance(before, PooledHead)
     assert isinstance(after, PooledHead)
     if network.cascade:
-        # The layer before it stays as drawn, so that these get a gradient at once, and then all that lies before.
+        # A convolution before it stays random, so that these weights get a gradient at once.
         nn.init.zeros_(after.linear.weight)
         nn.init.zeros_(after.linear.bias)
         return
@@ -141,7 +134,7 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
                 places = trunk + outputs if dense else outputs
             trunk = trunk + plan.out_channels if dense else plan.out_channels
         _copy_head(before, after, passing, places - (trunk - new.exit_channels))
-        # Of a dead channel a constant is left, which the exit reads: what passes it on must not be masked.
+        # A dead channel is a constant that the exit may read: the weights that read it must not be masked.
         reader = after.linear if after.conv is None else after.conv
         reader.mask |= reader.weight != 0
         _make_identities(norms)
@@ -156,12 +149,12 @@ def _read_channels(head: PooledHead) -> Tensor:
     if head.conv is not None:
         return ((head.conv.weight != 0) & head.conv.mask).flatten(1).any(dim=0)
     reads = (head.linear.weight != 0) & head.linear.mask
-    found: Tensor = reads.unflatten(1, (-1, head.grid[0] * head.grid[1])).any(dim=2).any(dim=0)
-    return found
+    channels: Tensor = reads.unflatten(1, (-1, head.grid[0] * head.grid[1])).any(dim=2).any(dim=0)
+    return channels
 
 
 def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tensor) -> None:
-    """Let ``new`` do with the channels at ``places`` what ``old`` does with ``channels``, and ignore all others."""
+    """Let ``new`` do with the channels at ``places`` what ``old`` does with ``channels``, and ignore the others."""
     if old.conv is not None and new.conv is not None:
         new.conv.weight.zero_()
         new.conv.weight[:, places] = (old.conv.weight * old.conv.mask)[:, channels]
@@ -171,7 +164,7 @@ def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tenso
         new.share.copy_(old.share)
         return
     pixels = old.grid[0] * old.grid[1]
-    # Into the old storage, by a view: an optimizer must find the same parameter.
+    # In place, through a view: an optimizer must find the same parameter.
     new.linear.weight.zero_()
     weight = (old.linear.weight * old.linear.mask).unflatten(1, (-1, pixels))
     new.linear.weight.unflatten(1, (-1, pixels))[:, places] = weight[:, channels]
@@ -196,31 +189,24 @@ def _make_identities(norms: Identities) -> None:
 
 
 def check_pictures(network: Branching, images: Tensor | None) -> None:
-    """Refuse ``images`` that ``network`` cannot read.
+    """Check that ``network`` can read ``images``.
 
     Raises:
-        InputError: they are no pictures of its shape, or there are none.
+        InputError: they have another shape, or there are none.
     """
     if images is not None and (images.shape[1:] != network.input_shape or len(images) == 0):
-        wanted = ", ".join(map(str, ("B", *network.input_shape)))
-        raise InputError(f"images: got {list(images.shape)}; accepted: pictures [{wanted}] in [0, 1], B > 0")
+        shape = ", ".join(map(str, ("B", *network.input_shape)))
+        raise InputError(f"images: got {list(images.shape)}; accepted: pictures [{shape}] in [0, 1], B > 0")
 
 
 def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]) -> Statistics:
-    """Mean and variance of what each of ``norms`` reads of ``images``, in evaluation mode.
-
-    The network stays as it is, statistics and modes included.
-
-    Args:
-        images: ``[B, C, H, W]`` in [0, 1].
-        norms: batch norms of ``network``.
-    """
-    found: Statistics = {}
+    """Mean and variance of the inputs of ``norms`` of ``network``, for ``images`` in evaluation mode."""
+    statistics: Statistics = {}
 
     def note(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
-        # Of the pictures that were measured, exactly: training mode divides by this one too.
-        found[norm] = (inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3), correction=0))
+        # The variance by which training mode divides.
+        statistics[norm] = (inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3), correction=0))
 
     modes = {module: module.training for module in network.modules()}
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
@@ -232,7 +218,7 @@ def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]
             hook.remove()
         for module, training in modes.items():
             module.training = training
-    return found
+    return statistics
 
 
 def set_statistics(norm: nn.BatchNorm2d, places: Tensor, mean: Tensor, variance: Tensor) -> None:
@@ -262,17 +248,17 @@ def can_copy(network: Network) -> str:
     source = existing[-1][2]
     if any(mixes for cell in cells for mixes in _alike(source, cell).values()):
         return ""
-    here = " and ".join(dict.fromkeys(cell.type for cell in cells))
-    if source.type not in [cell.type for cell in cells]:
-        return f"its cells are {here} and the last one before it is {source.type}"
-    return f"no layer of its {here} cells has the shape of one in the last cell before it"
+    types = dict.fromkeys(cell.type for cell in cells)
+    if source.type not in types:
+        return f"its cells are {' and '.join(types)} and the last one before it is {source.type}"
+    return f"no layer of its {' and '.join(types)} cells has the shape of one in the last cell before it"
 
 
 def copy_previous(network: Network) -> None:
-    """Let each cell of the newest stage, which is fresh, start as the last cell before it, and its exit likewise.
+    """Let each cell of the newest stage start as the last cell before it, and its exit as the exit before it.
 
-    A layer of another shape stays as it was drawn. Where it reads more of the trunk, the newest channels are those
-    that were read before, and the others start with weights of zero. Masks are not copied.
+    A layer of another shape stays random. One that reads more of the trunk gets its weights for the newest channels and
+    zeros for the others. Masks are not copied.
     """
     index = len(network.stages) - 1
     new, stage = network.plans[index], network.stages[index]
@@ -291,18 +277,18 @@ def copy_previous(network: Network) -> None:
             channels = torch.arange(count, device=network.mean.device)
             _copy_head(before, after, channels, new.exit_channels - count + channels)
         for layer in masked_layers(stage).values():
-            layer.weight.mul_(layer.mask)  # dead channels are not read, whatever was copied
+            layer.weight.mul_(layer.mask)
 
 
 def _alike(source: CellPlan, cell: CellPlan) -> dict[str, bool]:
-    """The modules of ``cell`` that can start as those of ``source``, by name: whether each mixes channels.
+    """The modules of ``cell`` that can start as those of ``source``, of the same type, and whether each mixes channels.
 
-    Both are of one type. A layer that reads the trunk may read more of it than the one in ``source``.
+    A layer that reads the trunk may read more of it than the one in ``source``.
     """
     if cell.type != source.type or cell.squeeze != source.squeeze:
         return {}
     build: Callable[[CellPlan], Cell] = CELLS[cell.type]
-    here, there = _parts(build, cell), _parts(build, source)
+    parts, source_parts = _parts(build, cell), _parts(build, source)
 
     def fits(new: _Size, old: _Size | None) -> bool:
         if old is None or new.columns != old.columns:
@@ -312,8 +298,9 @@ def _alike(source: CellPlan, cell: CellPlan) -> dict[str, bool]:
 
     return {
         name: part.mixes
-        for name, part in here.items()
-        if name in there and all(fits(size, there[name].sizes.get(key)) for key, size in part.sizes.items())
+        for name, part in parts.items()
+        if name in source_parts
+        and all(fits(size, source_parts[name].sizes.get(key)) for key, size in part.sizes.items())
     }
 
 
@@ -333,10 +320,10 @@ class _Part(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _parts(build: Callable[[CellPlan], Cell], plan: CellPlan) -> dict[str, _Part]:
-    # What depends on the width of the trunk shows where it is doubled.
+    # Twice the width shows which shapes depend on the trunk.
     cell, wider = sized(plan), sized(replace(plan, in_channels=2 * plan.in_channels))
     parameters = dict(wider.named_parameters())
-    found: dict[str, _Part] = {}
+    parts: dict[str, _Part] = {}
     for name, module in cell.named_modules():
         mixes = isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
         sizes: dict[str, _Size] = {}
@@ -345,22 +332,22 @@ def _parts(build: Callable[[CellPlan], Cell], plan: CellPlan) -> dict[str, _Part
             columns = (wide.shape[1] - value.shape[1]) // plan.in_channels if value.dim() > 1 else 0
             sizes[key] = _Size(tuple(value.shape), columns)
         if sizes:
-            found[name] = _Part(mixes, sizes)
-    return found
+            parts[name] = _Part(mixes, sizes)
+    return parts
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
-    """The tensors of ``module`` itself, but for masks."""
-    found = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
-    return {key: value for key, value in found.items() if key != "mask"}
+    """The tensors of ``module`` itself, except masks."""
+    tensors = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+    return {key: value for key, value in tensors.items() if key != "mask"}
 
 
 def _copy_part(old: nn.Module, new: nn.Module) -> None:
-    """Copy the tensors of ``old``, but for masks; where ``new`` has more columns they go to the last ones."""
-    given = _tensors(old)
+    """Copy the tensors of ``old``, except masks; where ``new`` has more columns they go to the last ones."""
+    tensors = _tensors(old)
     for key, value in _tensors(new).items():
-        if value.shape == given[key].shape:
-            value.copy_(given[key])
+        if value.shape == tensors[key].shape:
+            value.copy_(tensors[key])
         else:
             value.zero_()
-            value[:, -given[key].shape[1] :] = given[key]
+            value[:, -tensors[key].shape[1] :] = tensors[key]

@@ -1,4 +1,4 @@
-"""Widening: the cells of a stage gain inner channels while the network trains, and its function stays."""
+"""Widening: the cells of a stage gain inner channels in training, and the function of the network stays."""
 
 import copy
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ WideningInit = Literal["random", "copy"]
 
 @dataclass(frozen=True)
 class Widening:
-    """What one widening did.
+    """The report of one widening.
 
     Attributes:
         stage: index of the stage, from 0.
         cells: the inner channels of each of its cells before and after, by the cell's name.
         parameters: how many parameters it added, batch norm included.
-        weights: how many convolution weights it added, masked ones left out.
+        weights: how many unmasked convolution weights it added.
         init: how the new channels started.
     """
 
@@ -41,14 +41,14 @@ class Widening:
 
 
 @dataclass(frozen=True)
-class _Newcomers:
+class _NewChannels:
     """The inner channels that one cell gains.
 
     Attributes:
         count: how many.
-        drawn: for random ones, the weights that make them, by the name of the layer in the cell.
+        drawn: for random ones, the weights that make them, by the name of the layer.
         sources: for copies, the inner channel that each copies.
-        shares: for copies, what part of its source's weights in the next layer each takes over.
+        shares: for copies, the share of its source's weights in the next layer that each takes.
     """
 
     count: int
@@ -68,19 +68,19 @@ def widen(
     images: Tensor | None = None,
     followers: Sequence[nn.Module] = (),
 ) -> Widening:
-    """Add inner channels to every cell of a stage; what the network answers stays, but for rounding.
+    """Add inner channels to every cell of a stage; the network's answers stay, but for rounding.
 
-    Newcomers start
+    New channels start
 
-    - ``random``: with weights redrawn (He normal), which the next layer reads with weights of zero, so it learns
-      first. They are masked where they would read a channel that pruning has taken away;
-    - ``copy``: as copies of channels that matter, masks included, no channel twice before each was taken once
-      (Net2WiderNet, arXiv:1511.05641). A copy takes over between a quarter and three quarters of its source's weights
-      in the next layer, so that the two do not stay twins.
+    - ``random``: with He normal weights, and weights of zero in the next layer, which learns first. Weights that would
+      read a pruned channel are masked;
+    - ``copy``: as copies of live channels, masks included (Net2WiderNet, arXiv:1511.05641), each once before any is
+      taken twice. A copy takes between a quarter and three quarters of its source's weights in the next layer, so that
+      the two do not stay equal.
 
-    The weights that the next layer has for them are masked where it gives nothing at all. Optimizers go on: what they
-    keep about the weights that were there stays, bit for bit, and is zero for new channels. ``network.plans`` has the
-    new widths, so that the network is saved and rebuilt with them.
+    Rows of the next layer that are masked altogether stay so. The optimizer state of old weights stays, bit for bit,
+    and is zero for new channels. ``network.plans`` gets the new widths, so that the network is saved and rebuilt with
+    them.
 
     Args:
         network: in any stage of growth.
@@ -90,10 +90,10 @@ def widen(
         optimizer: any ``torch.optim`` optimizer over the network's parameters, or None.
         init: how new channels start.
         seed: seed of the new weights, or of which channels are copied; None draws from PyTorch's generator.
-        images: for ``random``, pictures ``[B, C, H, W]`` in [0, 1], on which the statistics of the new channels' batch
+        images: for ``random``, pictures ``[B, C, H, W]`` in [0, 1] on which the statistics of the new channels' batch
             norms are measured. Without, they start at 0 and 1.
         followers: networks with the same stages, such as the ``module`` of a
-            ``torch.optim.swa_utils.AveragedModel``, that are widened alike; their functions stay as well.
+            ``torch.optim.swa_utils.AveragedModel``, that are widened alike.
 
     Raises:
         InputError: there is no such stage, its cells have no inner channels of their own, none to copy, or
@@ -115,10 +115,10 @@ def widen(
     with drawing(seed, "widen", stage, *(space.width for space in spaces)):
         for space in spaces:
             new = choose(network, space, channels)
-            for each in (network, *following):
-                _widen_space(each, space, new, optimizer if each is network else None)
-    for each in (network, *following):
-        each.note_widths(stage, channels)
+            for module in (network, *following):
+                _widen_space(module, space, new, optimizer if module is network else None)
+    for module in (network, *following):
+        module.note_widths(stage, channels)
     if init == "random":
         _settle(network, stage, channels, spaces, images, following)
     after = _size(network.stages[stage])
@@ -133,12 +133,12 @@ def widen(
 
 @dataclass(frozen=True)
 class _Space:
-    """Channels that lie side by side in the same layers.
+    """Channels side by side in the same layers.
 
     Attributes:
-        name: of the module that holds these layers, such as a cell.
+        name: of the module with these layers, such as a cell.
         width: how many there are.
-        makers, filters, gates, readers, norms: names of the layers that make, pass, gate and read them, and of the
+        makers, filters, gates, readers, norms: names of the layers that make, filter, gate and read them, and of the
             batch norms on the way.
     """
 
@@ -157,36 +157,35 @@ class _Space:
 
 
 def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_Space]:
-    """What can be widened in a stage.
+    """The spaces of a stage that can be widened.
 
     Raises:
-        InputError: nothing can be.
+        InputError: there are none, or an argument is out of range.
     """
-    there = len(network.stages)
-    if stage not in range(there):
-        raise InputError(f"widen: got stage {stage + 1}; accepted: stages 1 to {there}, which exist")
+    if stage not in range(len(network.stages)):
+        raise InputError(f"widen: got stage {stage + 1}; accepted: stages 1 to {len(network.stages)}, which exist")
     if channels < 1:
         raise InputError(f"widen: got {channels} channels; accepted: a whole number >= 1")
     if init not in get_args(WideningInit):
         raise InputError(f"widen: got init {init}; accepted: {', '.join(get_args(WideningInit))}")
     obstacle = network.why_not_widened(stage)
-    found: dict[tuple[str, ...], list[ChannelGroup]] = {}
+    by_space: dict[tuple[str, ...], list[ChannelGroup]] = {}
     for group in network.inner_groups(stage):
         if _is_inner(network, stage, group):
-            found.setdefault(group.space, []).append(group)
-    # Of layers that nothing else shares: channels are added behind the last row and column.
-    found = {space: groups for space, groups in found.items() if _fills(network, groups)}
-    if obstacle or not found:
+            by_space.setdefault(group.space, []).append(group)
+    # Channels are added behind the last row and column, so layers must have no others.
+    spaces = [_space(network, groups) for groups in by_space.values() if _fills(network, groups)]
+    if obstacle or not spaces:
         reason = obstacle or "in which no channels lie between two layers alone"
         raise InputError(
             f"widen: got stage {stage + 1}, {reason}; accepted: one with channels that only its own layers make and "
             "read, such as a stage of basic, preactivation, depthwise or compact cells"
         )
-    return [_space(network, groups) for groups in found.values()]
+    return spaces
 
 
 def _is_inner(network: Branching, stage: int, group: ChannelGroup) -> bool:
-    """Whether a group is one channel between layers of a stage, and nothing else knows of it."""
+    """Whether a group is one channel between layers of a stage, which nothing else reads or makes."""
     layers = {place.name for place in (*group.makers, *group.filters, *group.gates, *group.readers)}
     scales = {vector.name.rpartition(".")[0] for vector in group.vectors} - layers
     places = (*group.makers, *group.filters, *group.gates, *group.readers, *group.vectors)
@@ -199,7 +198,7 @@ def _is_inner(network: Branching, stage: int, group: ChannelGroup) -> bool:
 
 
 def _fills(network: Branching, groups: Sequence[ChannelGroup]) -> bool:
-    """Whether channels are all rows and columns of the layers that make and read them."""
+    """Whether the channels are all rows and columns of the layers that make and read them."""
     first, count = groups[0], len(groups)
     rows = (*first.makers, *first.filters, *first.gates)
     layers = masked_layers(network)
@@ -222,8 +221,8 @@ def _layer(network: nn.Module, name: str) -> Masked:
     return masked_layers(network)[name]
 
 
-def _draw(network: Branching, space: _Space, count: int) -> _Newcomers:
-    """New rows for the layers that make, filter or gate the channels, as those of a layer of the new width start."""
+def _draw(network: Branching, space: _Space, count: int) -> _NewChannels:
+    """New rows for the layers that make, filter or gate the channels, drawn as for a layer of the new width."""
     drawn: dict[str, Tensor] = {}
     for name in space.rows:
         old = _layer(network, name)
@@ -236,11 +235,11 @@ def _draw(network: Branching, space: _Space, count: int) -> _Newcomers:
         else:
             fresh = MaskedLinear(old.in_features, old.out_features + count)
         drawn[name] = fresh.weight.detach()[-count:]
-    return _Newcomers(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    return _NewChannels(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
 
-def _choose_copies(network: Branching, space: _Space, count: int) -> _Newcomers:
-    """Which channels are copied, and what part of their weights in the next layer the copies take over."""
+def _choose_copies(network: Branching, space: _Space, count: int) -> _NewChannels:
+    """The channels to copy, and the shares of their weights in the next layer that the copies take."""
     made, read = (torch.zeros(space.width, dtype=torch.bool) for _ in range(2))
     for name in space.makers:
         made |= _layer(network, name).mask.cpu().flatten(1).any(dim=1)
@@ -257,10 +256,10 @@ def _choose_copies(network: Branching, space: _Space, count: int) -> _Newcomers:
     for source, fraction in zip(sources.tolist(), fractions, strict=True):
         shares.append(left[source] * fraction)
         left[source] -= shares[-1]
-    return _Newcomers(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
+    return _NewChannels(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
 
 
-def _widen_space(network: Branching, space: _Space, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
+def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
     for name in (*space.rows, *space.norms):
         _add_rows(network.get_submodule(name), new, new.drawn.get(name), optimizer)
     for name in space.readers:
@@ -268,13 +267,13 @@ def _widen_space(network: Branching, space: _Space, new: _Newcomers, optimizer: 
 
 
 def _add_rows(
-    module: nn.Module, new: _Newcomers, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
+    module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
 ) -> None:
-    """Let a layer make, filter or gate new channels as well, or a batch norm pass them."""
+    """Add new channels to a layer that makes, filters or gates them, or to a batch norm."""
     sources = new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-        if value.dim() == 0:  # how many batches it has seen
+        if value.dim() == 0:  # num_batches_tracked
             continue
         if len(sources):
             rows = value.detach()[sources]
@@ -295,19 +294,19 @@ def _add_rows(
             module.groups += new.count
 
 
-def _add_columns(layer: Masked, new: _Newcomers, optimizer: torch.optim.Optimizer | None) -> None:
-    """Let a layer read new channels, so that it gives what it gave."""
+def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
+    """Let a layer read new channels without changing its output."""
     weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
     kernel = weight.shape[2:]
     ones = (1,) * len(kernel)
     if len(sources):
         columns = weight[:, sources] * new.shares.to(weight.dtype).to(weight.device).view(-1, *ones)
-        # What is left to a source is a difference, so that its sum with the copies' is the old weight but for rounding.
+        # The source keeps the difference, so that the sum is the old weight but for rounding.
         weight = weight.index_add(1, sources, columns, alpha=-1)
         masks = mask[:, sources]
     else:
         columns = torch.zeros_like(weight[:, :1]).expand(-1, new.count, *kernel)
-        # A row that is pruned away stays so.
+        # A row that is masked altogether stays so.
         masks = mask.flatten(1).any(dim=1).view(-1, 1, *ones).expand_as(columns)
     _set(layer, "weight", torch.cat((weight, columns), dim=1), 1, optimizer)
     _set(layer, "mask", torch.cat((mask, masks), dim=1), 1, optimizer)
@@ -318,7 +317,7 @@ def _add_columns(layer: Masked, new: _Newcomers, optimizer: torch.optim.Optimize
 
 
 def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
-    """Set a parameter or buffer that has grown along ``dim``; what ``optimizer`` keeps of new channels is zero."""
+    """Set a parameter or buffer that has grown along ``dim``; the optimizer state of new channels is zero."""
     old = getattr(module, key)
     if not isinstance(old, nn.Parameter):
         setattr(module, key, value)
@@ -339,26 +338,26 @@ def _settle(
     images: Tensor | None,
     following: Sequence[Branching],
 ) -> None:
-    """Mask what random new channels read of dead ones, and measure what they give on ``images``."""
+    """Mask weights of new channels that read dead ones, and measure the statistics of new channels on ``images``."""
     if any(not layer.mask.all() for layer in masked_layers(network).values()):
-        # Weights that were there may read a dead channel's constant: only those of new channels are masked.
+        # Old weights may use the constant of a dead channel, so only new ones are masked.
         draft = copy.deepcopy(network)
         mask_dead_inputs(draft, stage)
         masks: dict[str, Tensor] = {}
         for name in (name for space in spaces for name in space.rows):
             masks[name] = _layer(network, name).mask.clone()
             masks[name][-channels:] = _layer(draft, name).mask[-channels:]
-        for each in (network, *following):
-            set_masks(each, masks)
+        for module in (network, *following):
+            set_masks(module, masks)
     if images is None:
         return
-    # What a second norm reads of a new channel depends on the statistics of the first.
+    # The input of a second norm depends on the statistics of the first.
     for depth in range(max(len(space.norms) for space in spaces)):
         norms = {_norm(network, space.norms[depth]): space.norms[depth] for space in spaces if depth < len(space.norms)}
-        statistics = {norms[norm]: found for norm, found in measured(network, images, norms).items()}
-        for each in (network, *following):
+        statistics = {norms[norm]: values for norm, values in measured(network, images, norms).items()}
+        for module in (network, *following):
             for name, (mean, variance) in statistics.items():
-                norm = _norm(each, name)
+                norm = _norm(module, name)
                 places = torch.arange(norm.num_features - channels, norm.num_features)
                 set_statistics(norm, places, mean[-channels:], variance[-channels:])
 

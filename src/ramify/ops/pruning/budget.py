@@ -1,4 +1,4 @@
-"""A budget for a whole network: how many channels may stay for it to have so many parameters or MACs once compacted."""
+"""A budget for a whole network: the most channels with which it has so many parameters or MACs once compacted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ramify.ops.pruning.channels import channels, rank_channels
 
 @dataclass(frozen=True)
 class Budget:
-    """What a network may cost at its last exit after channel pruning and compaction.
+    """The most that a network may cost at its last exit after channel pruning and compaction.
 
     Attributes:
         parameters, macs: a whole number, or a share in (0, 1) of what the network has before; None for no limit.
@@ -22,9 +22,9 @@ class Budget:
     parameters: int | float | None = None
     macs: int | float | None = None
 
-    def fits(self, now: Cost, before: Cost) -> bool:
-        """Whether ``now`` is within the budget of a network that cost ``before``."""
-        limits = ((self.parameters, now.parameters, before.parameters), (self.macs, now.macs, before.macs))
+    def fits(self, after: Cost, before: Cost) -> bool:
+        """Whether ``after`` is within the budget of a network that cost ``before``."""
+        limits = ((self.parameters, after.parameters, before.parameters), (self.macs, after.macs, before.macs))
         return all(limit is None or value <= (limit if limit >= 1 else limit * whole) for limit, value, whole in limits)
 
 
@@ -37,20 +37,20 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
         budget: of the compacted network.
 
     Raises:
-        InputError: it is not even with one group in each space.
+        InputError: even one group in each space is too much, or there are no groups.
     """
     groups = channels(network)
+    if not groups:
+        raise InputError("prune.max_macs, prune.max_parameters: got a network without channels to lose")
     rank, spaces = rank_channels(network, groups, scores)
     order = rank.argsort(descending=True, stable=True).tolist()
     before = cost(network)[-1]
 
-    def left(count: int) -> Cost:
+    def cost_with(count: int) -> Cost:
         return cost(network.smaller([groups[i] for i in sorted(order[count:])]))[-1]
 
-    if not groups:
-        raise InputError("prune.max_macs, prune.max_parameters: got a network without channels to lose")
     fewest, most = len(spaces), len(groups)
-    least = left(fewest)
+    least = cost_with(fewest)
     if not budget.fits(least, before):
         raise InputError(
             f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: at least "
@@ -58,7 +58,7 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
         )
     while fewest < most:  # the largest count that fits
         middle = (fewest + most + 1) // 2
-        if budget.fits(left(middle), before):
+        if budget.fits(cost_with(middle), before):
             fewest = middle
         else:
             most = middle - 1

@@ -1,15 +1,12 @@
-"""Channels that a network can lose: what they score together, how they are masked, and how they go silent.
+"""Channel groups that a network can lose (:mod:`ramify.nn.graph`): their scores, masks and silencing."""
 
-Which ones there are the network tells itself, see :mod:`ramify.nn.graph`.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ramify.nn.branching import Branching
-from ramify.nn.constants import constants
+from ramify.nn.constants import Constants, constants
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
 from ramify.ops.surgery import set_masks
@@ -18,17 +15,17 @@ from ramify.ops.surgery import set_masks
 def channels(network: Branching) -> tuple[ChannelGroup, ...]:
     """Every group of channels that ``network`` can lose, in the order in which it makes them.
 
-    A network from a configuration never loses what an identity shortcut carries, be it in a cell to come, nor outputs
-    of its stem, nor inner channels that come in groups. Readers are layers that exist, so growth adds to them.
+    A network from a configuration never loses what an identity shortcut carries, also in later cells, nor outputs of
+    its stem, nor inner channels of grouped convolutions. Readers are layers that exist, so growth adds to them.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
         >>> from ramify.nn.network import Network
         >>> config = NetworkConfig(kind="dense", structure=(0, 1), channels=4, input_shape=(1, 8, 8), classes=2)
-        >>> found = channels(Network(config))
-        >>> len(found), found[0].space
+        >>> groups = channels(Network(config))
+        >>> len(groups), groups[0].space
         (12, ('stages.0.cells.0.conv1',))
-        >>> found[-1].space, found[-1].readers[0].name, found[-1].readers[0].at[:2]
+        >>> groups[-1].space, groups[-1].readers[0].name, groups[-1].readers[0].at[:2]
         (('stages.0.cells.1.shortcut.0', 'stages.0.cells.1.conv2'), 'stages.0.exit.linear', (48, 49))
     """
     return network.channel_groups()
@@ -56,14 +53,11 @@ def alive(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
 
 
 def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]) -> Tensor:
-    """What the weights that make each group score together, float64 ``[groups]`` on the CPU.
+    """The sum of ``scores`` over the weights that make each group, float64 ``[groups]`` on the CPU.
 
     Args:
         groups: of :func:`channels`.
         scores: a tensor in the shape of the weight for each masked layer, by its name.
-
-    Raises:
-        KeyError: ``scores`` lacks a layer that makes a channel.
     """
     names = dict.fromkeys(name for group in groups for name in group.space)
     # To the CPU first: not every device has float64.
@@ -75,11 +69,10 @@ def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor])
 def rank_channels(
     network: nn.Module, groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]
 ) -> tuple[Tensor, dict[tuple[str, ...], list[int]]]:
-    """By what ``groups`` are kept, and which of them lie side by side in the same layers, dead ones left out.
+    """The ranks of ``groups``, and the indices of those that are alive by :attr:`ChannelGroup.space`.
 
-    Returns:
-        float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
-        ``-inf`` where all that makes a group is masked already; and their indices by :attr:`ChannelGroup.space`.
+    Ranks are float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
+    ``-inf`` for a group that is masked already.
     """
     living = torch.tensor(alive(network, groups), dtype=torch.bool)
     rank = channel_scores(groups, scores).masked_fill(~living, -torch.inf)
@@ -93,9 +86,9 @@ def rank_channels(
 
 
 def mask_channels(network: nn.Module, lost: Sequence[ChannelGroup]) -> dict[str, Tensor]:
-    """The masks of all layers without the weights that make, pass or read the channels in ``lost``, by layer name.
+    """Masks of all layers, by name, without the weights that make, pass or read the channels in ``lost``.
 
-    Nothing is applied; see :func:`ramify.ops.surgery.set_masks`.
+    They are for :func:`ramify.ops.surgery.set_masks`; the network does not change.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -126,15 +119,14 @@ def without(masks: Mapping[str, Tensor], lost: Sequence[ChannelGroup]) -> dict[s
 
 
 def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Let each group in ``lost``, whose makers are masked, give exactly 0 in training and evaluation.
+    """Make each group in ``lost``, masked as :func:`mask_channels` says, give exactly 0 in training and evaluation.
 
-    Scales, shifts and biases along the way become 0, running means 0 and running variances 1. Nothing gives them a
-    gradient any more, as the readers are masked too. What ``optimizer`` keeps about them is cleared, so that no
-    momentum moves them either. Biases of gates stay: what they open is 0.
+    Scales, shifts and biases along the way become 0, running means 0 and running variances 1; they get no gradient, as
+    the readers are masked, and no momentum, as their state in ``optimizer`` is cleared. Biases of gates stay.
 
     Args:
         network: the network that the channels are of, or a copy of it.
-        *lost: groups of :func:`channels`, masked as :func:`mask_channels` says.
+        *lost: groups of :func:`channels`.
         optimizer: over the parameters of ``network``.
     """
     places: dict[str, list[int]] = {}
@@ -158,11 +150,17 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
                         kept.index_fill_(dims[name], torch.tensor(indices, device=kept.device), 0.0)
 
 
-def dead_trunk(network: Branching) -> Tensor:
-    """Which channels of the trunk so far are the same for every picture, bool ``[channels]``.
+def _of_constants(network: Branching, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
+    """What is the same for every picture in evaluation mode; the mode of ``network`` stays."""
+    training = network.training
+    try:
+        return constants(network.eval(), network.blank(), forward)
+    finally:
+        network.train(training)
 
-    Pruning leaves them behind, and a stage that grows has nothing to read there.
-    """
+
+def dead_trunk(network: Branching) -> Tensor:
+    """Which channels of the trunk are the same for every picture, bool ``[channels]``, as pruning leaves them."""
 
     def trunk(images: Tensor) -> Tensor:
         value, logits = network.enter(images), None
@@ -170,18 +168,12 @@ def dead_trunk(network: Branching) -> Tensor:
             value, logits = network.run_stage(stage, value, logits)
         return value
 
-    training = network.training
-    try:
-        value = constants(network.eval(), network.blank(), trunk).output
-    finally:
-        network.train(training)
+    value = _of_constants(network, trunk).output
     return ~value.movedim(1, 0).flatten(1).isnan().any(dim=1)
 
 
 def mask_dead_inputs(network: Branching, stage: int) -> int:
-    """Mask the weights of ``stage``, newly grown, that read what is the same for every picture.
-
-    Pruning leaves such channels behind, and there is nothing to read in them.
+    """Mask the weights of ``stage``, newly grown, that read channels that are the same for every picture.
 
     Returns:
         How many weights it masked; they become zero.
@@ -200,24 +192,15 @@ def mask_dead_inputs(network: Branching, stage: int) -> int:
     """
     layers = masked_layers(network)
     masked = 0
-    for name, read in constant_inputs(network).items():
+    for name, inputs in _of_constants(network).inputs.items():
         if not name.startswith(f"stages.{stage}."):
             continue
-        layer = layers[name]
+        layer, dead = layers[name], inputs.constant
         new = layer.mask.clone()
-        if new.shape[1] == len(read):
-            new[:, read] = False
+        if new.shape[1] == len(dead):
+            new[:, dead] = False
         elif new.shape[1] == 1:  # each channel is filtered by itself
-            new[read.repeat_interleave(len(new) // len(read))] = False
+            new[dead.repeat_interleave(len(new) // len(dead))] = False
         masked += int((layer.mask & ~new).sum())
         set_masks(network, {name: new})
     return masked
-
-
-def constant_inputs(network: Branching) -> dict[str, Tensor]:
-    """For each layer which of the channels or features that it reads are the same for every picture, bool."""
-    training = network.training
-    try:
-        return {name: read.constant for name, read in constants(network.eval(), network.blank()).inputs.items()}
-    finally:
-        network.train(training)

@@ -1,17 +1,17 @@
-"""Compaction: channels that provably do not matter are taken out, and the network is smaller in fact.
+"""Compaction: a smaller network without the channels that provably do not matter.
 
-A masked weight still costs a multiplication; a channel that is gone costs nothing. Nothing is folded or
-approximated: what stays are slices of the same tensors.
+A masked weight still costs a multiplication; a removed channel costs nothing. The rest are slices of the same tensors.
 """
 
 import copy
+import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramify.errors import RunError
 from ramify.nn.branching import Branching
@@ -27,26 +27,25 @@ from ramify.seeds import generator
 _N = TypeVar("_N", bound=Branching)
 
 _TOLERANCE = 1e-5
-"""How far logits may differ, as a part of the largest of them or of 1."""
+"""How far logits may differ, relative to the largest of them or to 1."""
 
 _PICTURES = 32
 
 _Cuts = Mapping[tuple[str, int], Sequence[int]]
-"""Which places of a tensor go, by its name and a dimension."""
+"""The places of a tensor that are removed, by its name and a dimension."""
 
 
 @dataclass(frozen=True)
 class Compaction:
-    """The receipt of one compaction.
+    """The report of one compaction.
 
     Attributes:
         before, after: cost of each exit, shallowest first.
         layers: outputs before and after of each layer that lost some, by name.
-        removed: how many groups of channels were taken out.
-        flushed: numbers too small for a normal float32 that became 0; they slow processors down and change nothing.
-        difference: largest absolute difference between the logits of the two networks in evaluation mode on a
-            seeded batch of 32 random pictures. It is taken in float64, where a fault of the proof shows and the
-            rounding of float32, which depends on the sizes of the layers, does not.
+        removed: how many groups of channels were removed.
+        flushed: numbers too small for a normal float32 that became 0, as they slow processors down.
+        difference: largest absolute difference between the logits of the two networks in evaluation mode, in float64,
+            on a seeded batch of 32 random pictures.
     """
 
     before: tuple[Cost, ...]
@@ -58,30 +57,27 @@ class Compaction:
 
     @property
     def changed(self) -> bool:
-        """Whether the compacted network is another one: a channel was taken out, or a number flushed."""
+        """Whether a channel was removed or a number flushed."""
         return self.removed > 0 or self.flushed > 0
 
 
 def compact(network: _N, optimizer: torch.optim.Optimizer | None = None) -> tuple[_N, Compaction]:
-    """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and the receipt.
+    """A copy of ``network`` without the channels that provably do not matter in evaluation mode, and a report.
 
-    Of the groups of channels that it can lose (:func:`ramify.ops.pruning.channels.channels`) one goes if each layer
-    that reads it has all those weights masked, or gets exactly 0 there, whatever the picture: see
-    :mod:`ramify.nn.constants`.
+    A group of :func:`ramify.ops.pruning.channels.channels` is removed if each layer that reads it has those weights
+    masked, or reads exactly 0 there for every picture (:mod:`ramify.nn.constants`). This repeats until nothing changes,
+    since a channel's last reader may be removed itself; of channels that the same layers make, one stays.
 
-    This repeats until nothing more goes, since a channel's last reader may go itself; of channels that the same layers
-    make, one stays. The copy has the masks, device, precision and mode of ``network``, which stays as it is;
-    it can be saved, trained, grown and compacted again. A channel that gave 0 in evaluation mode alone may be missed
-    in training mode.
+    The copy has the masks, device, precision and mode of ``network``, and can be saved, trained, grown and compacted
+    again. In training mode a removed channel may have mattered.
 
     Args:
-        network: any branching network; its parameters stay its own.
-        optimizer: over the parameters of ``network``; it then has those of the copy in their place, in the same
-            groups, and keeps of their momentum and moments what belongs to the weights that stay, bit for bit. It
-            trains ``network`` no more. Without it, the copy needs an optimizer of its own.
+        network: any branching network; it stays as it is.
+        optimizer: over the parameters of ``network``; it gets those of the copy in their place, in the same groups, and
+            keeps the state of the weights that stay, bit for bit. It no longer trains ``network``.
 
     Raises:
-        RunError: the logits of the copy are not those of ``network``; this would be a fault of ramify.
+        RunError: the logits of the copy differ; this would be a fault of ramify.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -92,8 +88,8 @@ def compact(network: _N, optimizer: torch.optim.Optimizer | None = None) -> tupl
         >>> lost = channels(network)[:3]
         >>> set_masks(network, mask_channels(network, lost))
         >>> silence(network, *lost)
-        >>> small, receipt = compact(network)
-        >>> receipt.layers, receipt.before[-1].kept == receipt.after[-1].weights
+        >>> small, report = compact(network)
+        >>> report.layers, report.before[-1].kept == report.after[-1].weights
         ({'stages.0.cells.0.conv1': (4, 1)}, True)
         >>> compact(small)[1].changed
         False
@@ -102,41 +98,43 @@ def compact(network: _N, optimizer: torch.optim.Optimizer | None = None) -> tupl
     gone = cuts(lost)
     small, flushed = _rebuilt(network, lost, gone)
     large_twin, small_twin = _precise(network), _precise(small)
-    layers, left = masked_layers(network), masked_layers(small)
-    receipt = Compaction(
+    layers, remaining = masked_layers(network), masked_layers(small)
+    report = Compaction(
         before=tuple(cost(large_twin)),
         after=tuple(cost(small_twin)),
         layers={
-            name: (len(layer.weight), len(left[name].weight))
+            name: (len(layer.weight), len(remaining[name].weight))
             for name, layer in layers.items()
-            if len(layer.weight) != len(left[name].weight)
+            if len(layer.weight) != len(remaining[name].weight)
         },
         removed=len(lost),
         flushed=flushed,
         difference=_difference(large_twin, small_twin),
     )
     if optimizer is not None:
-        _hand_over(optimizer, network, small, gone)
-    return small, receipt
+        for name, parameter in network.named_parameters():
+            resize = functools.partial(_sliced, key=name, gone=gone)
+            replace_parameter(optimizer, parameter, small.get_parameter(name), resize)
+    return small, report
 
 
 def _lost(network: Branching) -> list[ChannelGroup]:
-    """The groups that go when everything removable is gone."""
+    """All groups that can be removed."""
     left = list(channels(network))
-    read = _inputs(network)
+    inputs = _inputs(network)
     masks = {name: layer.mask for name, layer in masked_layers(network).items()}
     lost: list[ChannelGroup] = []
-    while going := _removable(left, masks, read):
-        lost += going
-        # What a channel that is gone made and read is gone too, so others may follow it.
-        masks = without(masks, going)
-        gone = {id(group) for group in going}
+    while removable := _removable(left, masks, inputs):
+        lost += removable
+        # Their readers and makers lose weights, so that others may follow.
+        masks = without(masks, removable)
+        gone = {id(group) for group in removable}
         left = [group for group in left if id(group) not in gone]
     return lost
 
 
 def _inputs(network: Branching) -> dict[str, LayerInput]:
-    """What the layers read whatever the picture, once the numbers of ``network`` are flushed."""
+    """What the layers read of every picture, once the numbers of ``network`` are flushed."""
     twin = copy.deepcopy(network).eval()
     with torch.no_grad():
         for value in [*twin.parameters(), *twin.buffers()]:
@@ -145,25 +143,25 @@ def _inputs(network: Branching) -> dict[str, LayerInput]:
 
 
 def _removable(
-    left: Sequence[ChannelGroup], masks: Mapping[str, Tensor], read: Mapping[str, LayerInput]
+    groups: Sequence[ChannelGroup], masks: Mapping[str, Tensor], inputs: Mapping[str, LayerInput]
 ) -> list[ChannelGroup]:
-    """Those of the groups ``left`` that do not matter, but for the first of a space that would lose its last."""
-    names = {place.name for group in left for place in group.readers}
-    # What a layer gets of each of its inputs: nothing where its weights are masked, or where it reads 0.
-    gets = {
-        name: (masks[name].transpose(0, 1).flatten(1).any(dim=1) & ~read[name].zero.to(masks[name].device)).tolist()
+    """Those of ``groups`` that do not matter, but for the first of a space that would lose its last."""
+    names = {place.name for group in groups for place in group.readers}
+    # Which inputs a layer uses: nothing where its weights are masked, or where it reads 0.
+    uses = {
+        name: (masks[name].transpose(0, 1).flatten(1).any(dim=1) & ~inputs[name].zero.to(masks[name].device)).tolist()
         for name in names
     }
-    going = [group for group in left if not any(gets[name][place] for name, at, _ in group.readers for place in at)]
-    spare = Counter(group.space for group in left)
-    spare.subtract(group.space for group in going)
-    found: list[ChannelGroup] = []
-    for group in going:
-        if spare[group.space] == 0:
-            spare[group.space] = 1
+    unused = [group for group in groups if not any(uses[name][place] for name, at, _ in group.readers for place in at)]
+    remaining = Counter(group.space for group in groups)
+    remaining.subtract(group.space for group in unused)
+    removable: list[ChannelGroup] = []
+    for group in unused:
+        if remaining[group.space] == 0:
+            remaining[group.space] = 1
         else:
-            found.append(group)
-    return found
+            removable.append(group)
+    return removable
 
 
 def _rebuilt(network: _N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[_N, int]:
@@ -183,23 +181,13 @@ def _rebuilt(network: _N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[_N
 
 
 def _sliced(value: Tensor, key: str, gone: _Cuts) -> Tensor:
-    """What stays of a tensor that belongs to the parameter or buffer ``key``."""
+    """The rest of a tensor that belongs to the parameter or buffer ``key``."""
     for dim in (0, 1):
         if places := gone.get((key, dim)):
             stays = torch.ones(value.shape[dim], dtype=torch.bool, device=value.device)
             stays[list(places)] = False
             value = value.index_select(dim, stays.nonzero()[:, 0])
     return value
-
-
-def _hand_over(optimizer: torch.optim.Optimizer, network: nn.Module, small: nn.Module, gone: _Cuts) -> None:
-    """Give ``optimizer`` the parameters of ``small`` for those of ``network``, with what it keeps about them."""
-    for name, parameter in network.named_parameters():
-
-        def cut(tensor: Tensor, name: str = name) -> Tensor:
-            return _sliced(tensor, name, gone)
-
-        replace_parameter(optimizer, parameter, small.get_parameter(name), cut)
 
 
 def _flushed(value: Tensor) -> tuple[Tensor, int]:
@@ -227,8 +215,8 @@ def _difference(large: Branching, small: Branching) -> float:
     pictures = torch.rand(_PICTURES, *large.input_shape, generator=draw, dtype=torch.float64)
     with torch.no_grad():
         pictures = pictures.to(large.mean.device)
-        expected, given = large(pictures), small(pictures)
-    difference = float((given - expected).abs().max())
+        expected, logits = large(pictures), small(pictures)
+    difference = float((logits - expected).abs().max())
     accepted = _TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= accepted:  # also where it is not a number
         raise RunError(

@@ -1,4 +1,4 @@
-"""What a pruning of a run is to keep, by ``prune.policy``: a function of the schedule alone, in :data:`POLICIES`."""
+"""Pruning policies: what each pruning of a run keeps, a function of the schedule alone, in :data:`POLICIES`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Due:
         epoch: one of ``epochs``.
         epochs: of all prunings (``prune.epochs``).
         births: the epoch from which each stage exists.
-        keep: the ratio to keep of each stage, in (0, 1] (``prune.keep_ratio``).
-        least: the ratio under which no stage falls, in [0, 1] (``prune.min_ratio``).
+        keep: of each stage, in (0, 1] (``prune.keep_ratio``).
+        least: of each stage, in [0, 1] (``prune.min_ratio``).
     """
 
     epoch: int
@@ -30,7 +30,7 @@ class Due:
 
 
 Targets = Callable[[Due], float | dict[int, float]]
-"""The ratio to keep of the whole network, ranked at once, or of each stage that is pruned, ranked inside itself."""
+"""The keep ratio of the whole network, ranked at once, or of each stage that is pruned, ranked inside itself."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class PruningPolicy:
     Attributes:
         targets: what a pruning keeps.
         summary: what it does, for ``ramify config --keys``.
-        regrows: None, or where masked connections regrow while the network learns: the stages are then sparse from
-            their birth.
+        regrows: None, or where masked connections regrow in training; stages are then sparse from their birth.
     """
 
     targets: Targets

@@ -1,4 +1,4 @@
-"""Pruning: weights are ranked by a saliency, and exactly as many are kept as were asked for."""
+"""Pruning: weights are ranked by a saliency, and exactly the requested number is kept."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
 from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
 from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
-from ramify.ops.surgery import reinitialise, set_masks
+from ramify.ops.surgery import reinitialize, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
@@ -34,7 +34,7 @@ class LayerPruning:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What one pruning did: for each layer it could have changed, by name."""
+    """The report of one pruning: each layer that it could have changed, by name."""
 
     criterion: str
     unit: PruneUnit
@@ -66,7 +66,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """What a pruning is going to do: the mask of every layer, and the stages that it takes."""
+    """A pruning to apply: the mask of every layer, and the stages that are pruned."""
 
     criterion: str
     unit: PruneUnit
@@ -105,23 +105,22 @@ def prune(
         criterion: a name in :data:`ramify.ops.pruning.saliency.SALIENCIES`.
         batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
             are averaged.
-        optimizer: its state of masked weights is cleared, of survivors untouched.
-        unit: ``channel`` sums the scores over every group of channels that the network can lose and masks whole
-            groups; ``keep`` is then the fraction of these groups, and of those that the same layers make one is kept.
-        rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and the scores
-            are taken again at each (SynFlow, arXiv:2006.05467).
+        optimizer: its state of masked weights is cleared.
+        unit: ``channel`` sums the scores over channel groups and masks whole groups; ``keep`` is then the fraction of
+            these groups, and at least one in each space is kept.
+        rounds: steps of this pruning; the density falls exponentially, ``(N kept) ** (r / rounds)``, and scores are
+            computed again at each (SynFlow, arXiv:2006.05467).
         floor: weights that every layer keeps.
-        control: ``invert`` keeps the lowest scores, ``shuffle`` moves each layer's mask to random places,
-            ``reinit`` redraws the survivors: does the criterion do better than that?
+        control: a baseline for the criterion: ``invert`` keeps the lowest scores, ``shuffle`` moves each layer's mask
+            to random places, ``reinit`` redraws the survivors.
         reinit: redraw the surviving weights of the pruned stages, reset their batch norm and optimizer state.
-        seed: of random criteria, shuffling and reinitialisation.
-        budget: with unit ``channel``, in place of ``keep``: so many groups are kept as fit, see
-            :class:`ramify.ops.pruning.budget.Budget`.
+        seed: of random criteria, shuffling and redrawing.
+        budget: with unit ``channel``, in place of ``keep``: as many groups are kept as fit.
         followers: modules with the same layers, such as an average of the weights, that take the same masks.
 
     Raises:
-        InputError: an unknown criterion, a fraction out of range, a stage that does not exist, a criterion that
-            needs pictures without any, or a layer that would die.
+        InputError: an argument is unknown or out of range, a stage does not exist, a criterion needs pictures, or a
+            layer would lose its last weight.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -163,7 +162,7 @@ def plan_pruning(
     seed: int = 0,
     budget: Budget | None = None,
 ) -> PruningPlan:
-    """Decide what :func:`prune` would mask, and change nothing; arguments and errors are the same.
+    """What :func:`prune` would mask, with the same arguments and errors; nothing changes.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -207,7 +206,7 @@ def apply_pruning(
     living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
     masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
     if plan.reinit:
-        reinitialise(network, plan.stages, optimizer, plan.seed)
+        reinitialize(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
     gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
     silence(network, *gone, optimizer=optimizer)
@@ -238,7 +237,7 @@ def _decide(
     control: Control,
     seed: int,
 ) -> Masks:
-    """The masks of every layer after a pruning. The network stays as it is: rounds mask and score a copy."""
+    """The masks of every layer after a pruning; rounds mask and score a copy."""
     draft = copy.deepcopy(network)
     before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
     for step in range(1, rounds + 1):
@@ -260,14 +259,14 @@ def _decide(
 
 def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
     """Stages that are ranked together, and the fraction they keep."""
-    there = range(len(network.stages))
+    existing = range(len(network.stages))
     if isinstance(keep, Mapping):
-        absent = [stage for stage in keep if stage not in there]
+        absent = [stage for stage in keep if stage not in existing]
         if absent:
-            raise InputError(f"prune: got stage {absent[0] + 1}; accepted: stages 1 to {len(there)}, which exist")
+            raise InputError(f"prune: got stage {absent[0] + 1}; accepted: stages 1 to {len(existing)}, which exist")
         groups: list[tuple[tuple[int, ...], float]] = [((stage,), fraction) for stage, fraction in sorted(keep.items())]
     else:
-        groups = [(tuple(there), keep)]
+        groups = [(tuple(existing), keep)]
     for _, fraction in groups:
         if not 0 < fraction <= 1:
             raise InputError(f"prune.keep_ratio: got {fraction}; accepted: a number in (0, 1]")
@@ -289,7 +288,7 @@ def _keep_weights(
     before: Masks,
     floor: int,
 ) -> Masks:
-    """The masks of the layers of ``stages`` when the best of their weights are kept, ``share`` of the way there."""
+    """The masks of the layers of ``stages`` that keep the best weights, at ``share`` of the way to ``fraction``."""
     names = [name for stage in stages for name in layer_names(network, stage)]
     layers = masked_layers(network)
     total = sum(layers[name].weight.numel() for name in names)
@@ -301,17 +300,17 @@ def _keep_weights(
     if count < reserved:
         kept = best({name: _ranked(scores[name], layers[name].mask, 0) for name in names}, count)
         dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
-        told = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
+        layers_text = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {named(stages)}, with which "
-            f"{told} would die; accepted: at least {upward(reserved / total)}, or prune.floor=0"
+            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {stages_text(stages)}, with which "
+            f"{layers_text} would die; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
         )
     return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in best(ranks, count).items()}
 
 
 def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
-    """Scores with masked weights last, and the ``floor`` best of the others before everything."""
-    # Not every device has float64, and scores that lie channels last have no flat view.
+    """Scores with masked weights last, and the ``floor`` best of the others first."""
+    # Not every device has float64, and scores in channels-last layout have no flat view.
     rank = scores.cpu().double().masked_fill(~mask.cpu(), -torch.inf).contiguous()
     best = rank.flatten().argsort(descending=True, stable=True)[: min(floor, int(mask.sum()))]
     rank.view(-1)[best] = torch.inf
@@ -319,7 +318,7 @@ def _ranked(scores: Tensor, mask: Tensor, floor: int) -> Tensor:
 
 
 def best(ranks: Scores, count: int) -> Masks:
-    """Where the ``count`` highest ranks are, over all layers; of equal ones, those that come first."""
+    """Masks of the ``count`` highest ranks over all layers; of equal ones, those that come first."""
     flat = torch.cat([rank.flatten() for rank in ranks.values()])
     kept = torch.zeros(len(flat), dtype=torch.bool)
     kept[flat.argsort(descending=True, stable=True)[:count]] = True
@@ -327,46 +326,43 @@ def best(ranks: Scores, count: int) -> Masks:
     return {name: piece.view_as(rank) for (name, rank), piece in zip(ranks.items(), pieces, strict=True)}
 
 
-def upward(ratio: float) -> str:
-    """A ratio written with four digits, rounded so that it suffices."""
+def rounded_up(ratio: float) -> str:
+    """A ratio with four digits, rounded up."""
     return f"{-(-ratio * 10_000 // 1) / 10_000:g}"
 
 
-def named(stages: tuple[int, ...]) -> str:
+def stages_text(stages: tuple[int, ...]) -> str:
     return f"stage {stages[0] + 1}" if len(stages) == 1 else f"stages {stages[0] + 1} to {stages[-1] + 1}"
 
 
 def _keep_channels(
     network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
 ) -> Masks:
-    """The masks when the best of the channels that the cells of ``stages`` can lose are kept, ``share`` of the way.
-
-    With a seed ``shuffling``, each cell keeps as many, but at random.
-    """
-    ours = [group for group in channels(network) if stage_of(group) in stages]
-    if not ours:
-        raise InputError(f"prune.unit: got channel, but {named(stages)} has no channel to lose; accepted: weight")
-    rank, spaces = rank_channels(network, ours, scores)
-    start, target = len(ours), round(fraction * len(ours))
+    """The masks that keep the best channel groups of ``stages``; with a seed ``shuffling`` as many, at random."""
+    groups = [group for group in channels(network) if stage_of(group) in stages]
+    if not groups:
+        raise InputError(f"prune.unit: got channel, but {stages_text(stages)} has no channel to lose; accepted: weight")
+    rank, spaces = rank_channels(network, groups, scores)
+    start, target = len(groups), round(fraction * len(groups))
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
     if count < len(spaces):
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target} of {len(ours)} channels in {named(stages)}, with which a "
-            f"layer would die; accepted: at least {upward(len(spaces) / len(ours))}"
+            f"prune.keep_ratio: got {fraction:g}, {target} of {len(groups)} channels in {stages_text(stages)}, with "
+            f"which a layer would die; accepted: at least {rounded_up(len(spaces) / len(groups))}"
         )
     if shuffling is not None:
         for positions in spaces.values():
-            order = torch.randperm(len(positions), generator=generator(shuffling, owner(ours[positions[0]])))
+            order = torch.randperm(len(positions), generator=generator(shuffling, owner(groups[positions[0]])))
             rank[positions] = rank[positions][order]
     kept = set(rank.argsort(descending=True, stable=True)[:count].tolist())
-    return mask_channels(network, [group for position, group in enumerate(ours) if position not in kept])
+    return mask_channels(network, [group for position, group in enumerate(groups) if position not in kept])
 
 
 def _shuffled(mask: Tensor, before: Tensor, seed: int) -> Tensor:
-    """As many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
+    """A mask of as many weights as ``mask`` keeps, at random places among those that ``before`` kept."""
     places = before.flatten().nonzero()[:, 0]
     order = torch.randperm(len(places), generator=generator(seed, "places"))[: int(mask.sum())]
-    # Flat, and in the mask's own layout only then: a mask that lies channels last has no flat view.
+    # A mask in channels-last layout has no flat view.
     moved = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
     moved[places[order.to(places.device)]] = True
     return moved.view(mask.shape)

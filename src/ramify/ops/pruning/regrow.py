@@ -1,8 +1,8 @@
-"""Dynamic sparse training: the connections of a sparse network move while it learns, and its density stays.
+"""Dynamic sparse training: connections move in training, and the density stays.
 
 RigL (arXiv:1911.11134) drops the connections of smallest magnitude and regrows as many where the gradient is largest;
-SET (arXiv:1707.04780) regrows at random. Masked weights get no gradient, so the one training step at which connections
-move goes through :func:`dense_forward`.
+SET (arXiv:1707.04780) regrows at random. Masked weights get no gradient, so the training step at which connections move
+uses :func:`dense_forward`.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ How = Literal["gradient", "random"]
 
 @dataclass(frozen=True)
 class LayerRegrowth:
-    """One layer in a regrowth: its weights, how many it keeps (before as after), and how many of them are others."""
+    """One layer in a regrowth: its weights, how many it keeps, and how many of these are new."""
 
     weights: int
     kept: int
@@ -33,7 +33,7 @@ class LayerRegrowth:
 
 @dataclass(frozen=True)
 class Regrowth:
-    """What one regrowth did, for each layer that learns, by name."""
+    """The report of one regrowth: each layer that learns, by name."""
 
     how: How
     fraction: float
@@ -49,11 +49,11 @@ class Regrowth:
 
 
 def dense_forward(network: nn.Module, images: Tensor) -> Tensor:
-    """What ``network(images)`` gives, to the last bit; but on the way back masked weights get their gradient too.
+    """``network(images)`` to the last bit, but in the backward pass masked weights get their gradient too.
 
-    Every mask is taken for one of ones during the call, which changes no answer as a masked weight is zero. So
-    ``weight.grad`` becomes the gradient that a dense network with these weights has. :func:`regrow` reads it, and
-    takes from it what an optimizer must not see; do not let one step before that.
+    Every mask is replaced by ones, which changes no answer, as masked weights are zero. ``weight.grad`` becomes the
+    gradient of a dense network with these weights. :func:`regrow` reads it and zeroes it where weights are masked then;
+    no optimizer may step before that.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -86,17 +86,13 @@ def regrow(
 ) -> Regrowth:
     """Drop connections of small magnitude and regrow as many elsewhere in the same layer, between backward and step.
 
-    Of the ``K`` connections of a layer the ``K - round(fraction * K)`` of largest ``|w|`` stay. Of all others, those
-    just dropped included, as many come back as were dropped: the ones of largest ``|dL/dw|`` (RigL, arXiv:1911.11134),
-    or any (SET, arXiv:1707.04780). Ties go to what was there, then to the weight that comes first. So every layer keeps
-    exactly ``K``, and what has no gradient does not come back for it.
+    Of the ``K`` connections of a layer the ``K - round(fraction * K)`` of largest ``|w|`` stay. Of all others, dropped
+    ones included, as many come back as were dropped: those of largest ``|dL/dw|`` (RigL, arXiv:1911.11134), or any
+    (SET, arXiv:1707.04780). Ties go to the dropped ones, then to the weight that comes first.
 
-    A connection that is dropped and chosen again stays as it was. One that comes back starts at zero; momentum and
-    moments of those that went and those that came are cleared; whatever else the network and the optimizer hold stays
-    as it is, bit for bit. The gradients of what is masked then are zero, so that ``optimizer.step()`` may follow at
-    once, and gives the new connections their first step.
-
-    Layers that do not learn now are left alone: those that are frozen, and those whose gradient is missing or zero.
+    A connection that is dropped and chosen again stays as it was. A new one starts at zero, without optimizer state.
+    The rest of network and optimizer stays as it is, bit for bit. Gradients of masked weights are zero then, so that
+    ``optimizer.step()`` may follow. Frozen layers, and those whose gradient is missing or zero, do not change.
 
     Args:
         network: one with masked layers, after the backward pass of a loss of :func:`dense_forward`.
@@ -104,13 +100,11 @@ def regrow(
         fraction: the share of each layer's connections that is dropped, in [0, 1]. In the papers it falls as a cosine
             from 0.3, or stays 0.3.
         how: ``gradient`` or ``random``. For ``random`` the gradients may be those of ``network(images)``.
-        seed: of random regrowth; another one at each call.
-        followers: modules with the same layers, such as an average of the weights, that take the same masks; what
-            comes back starts at zero in them as well.
+        seed: of random regrowth; use another at each call.
+        followers: modules with the same layers, such as an average of the weights, that take the same masks.
 
     Raises:
-        InputError: ``fraction`` is out of range, ``how`` is unknown, the network has no gradients, or none that tell
-            where to regrow.
+        InputError: ``fraction`` or ``how`` is not accepted, or the gradients are missing or not dense.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -142,7 +136,12 @@ def regrow(
             "regrow: got a network whose masked layers have no gradients; accepted: one after loss.backward()"
         )
     if how == "gradient":
-        _check_dense(learning)
+        masked = [layer.weight.grad[~layer.mask] for layer in learning if layer.weight.grad is not None]
+        if sum(map(len, masked)) and not any(bool(gradient.any()) for gradient in masked):
+            raise InputError(
+                "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
+                "ramify.dense_forward(network, images), or how='random'"
+            )
     return move_connections(network, optimizer, fraction, how, seed=seed, followers=followers)
 
 
@@ -155,7 +154,7 @@ def move_connections(
     seed: int,
     followers: Sequence[nn.Module] = (),
 ) -> Regrowth:
-    """What :func:`regrow` does, for a caller who knows that the gradients are those of :func:`dense_forward`."""
+    """:func:`regrow` without its checks, for gradients that are known to be those of :func:`dense_forward`."""
     layers = masked_layers(network)
     masks = {name: _moved(name, layer, fraction, how, seed) for name, layer in layers.items() if _learns(layer)}
     report = Regrowth(
@@ -166,7 +165,7 @@ def move_connections(
             for name, mask in masks.items()
         },
     )
-    # The layers that are left alone, too: an optimizer must not see the gradients of what they mask.
+    # All layers: an optimizer must not see the gradients of masked weights.
     rewire(network, {name: layer.mask for name, layer in layers.items()} | masks, optimizer)
     for follower in followers:
         rewire(follower, masks)
@@ -178,16 +177,6 @@ def _learns(layer: Masked) -> bool:
     return layer.weight.requires_grad and gradient is not None and bool(gradient.any())
 
 
-def _check_dense(layers: Sequence[Masked]) -> None:
-    """Refuse gradients in which no masked weight has any, where some weight is masked."""
-    found = [layer.weight.grad[~layer.mask] for layer in layers if layer.weight.grad is not None]
-    if sum(each.numel() for each in found) and not any(bool(each.any()) for each in found):
-        raise InputError(
-            "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
-            "ramify.dense_forward(network, images), or how='random'"
-        )
-
-
 def _moved(name: str, layer: Masked, fraction: float, how: How, seed: int) -> Tensor:
     """The mask of a layer once ``fraction`` of its connections have moved."""
     mask = layer.mask.flatten()
@@ -195,16 +184,16 @@ def _moved(name: str, layer: Masked, fraction: float, how: How, seed: int) -> Te
     dropped = round(fraction * kept)
     if dropped == 0 or kept == len(mask):
         return layer.mask.clone()
-    # Higher is better in both rankings, and a stable order lets the first of equals win.
-    stays = layer.weight.detach().flatten().abs().masked_fill(~mask, -1).argsort(descending=True, stable=True)
+    # Higher is better in both rankings; of equals, the first wins.
+    by_size = layer.weight.detach().flatten().abs().masked_fill(~mask, -1).argsort(descending=True, stable=True)
     new = torch.zeros_like(mask)
-    new[stays[: kept - dropped]] = True
+    new[by_size[: kept - dropped]] = True
     if how == "random":
         score = torch.rand(len(mask), generator=generator(seed, "regrow", name)).to(mask.device)
     else:
         assert layer.weight.grad is not None
         score = layer.weight.grad.flatten().abs()
-    first = mask.byte().argsort(descending=True, stable=True)  # of equals: what was there, then by position
-    comes = first[score.masked_fill(new, -1)[first].argsort(descending=True, stable=True)]
-    new[comes[:dropped]] = True
+    order = mask.byte().argsort(descending=True, stable=True)  # of equals, connections first, then by position
+    by_score = order[score.masked_fill(new, -1)[order].argsort(descending=True, stable=True)]
+    new[by_score[:dropped]] = True
     return new.view_as(layer.mask)

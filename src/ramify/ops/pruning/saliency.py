@@ -1,11 +1,10 @@
 """Saliencies: a score for each weight, by which pruning decides what to keep.
 
-Each criterion is a plain function ``(network, batches, seed) -> scores`` in :data:`SALIENCIES`. It works for a
-network in any stage of growth and leaves it untouched: weights, batch norm statistics, gradients, modes and
-PyTorch's random numbers stay as they were, since everything is computed on copies.
+Each criterion is a function ``(network, batches, seed) -> scores`` in :data:`SALIENCIES`, for a network in any stage of
+growth. It computes on copies: weights, batch norm statistics, gradients, modes and PyTorch's random state stay.
 
-What holds for all of them: higher is kept first; scores are finite; they lie on the network's device (those in
-float64 stay on the CPU where the device is MPS, which has no float64); a weight that is masked already scores 0.
+Higher scores are kept first; scores are finite and lie on the network's device (float64 ones on the CPU beside MPS,
+which has no float64); a masked weight scores 0.
 """
 
 import contextlib
@@ -29,19 +28,17 @@ Scores = dict[str, Tensor]
 """A float tensor for each masked layer, by its name and in the shape of its weight; higher is kept first."""
 
 Saliency = Callable[[Branching, Sequence[ScoringBatch], int], Scores]
-"""Scores a network from labelled batches and a seed; most criteria need only one of them or neither."""
+"""``(network, batches, seed) -> scores``; most criteria use one of batches and seed, or neither."""
 
 GRASP_TEMPERATURE = 200.0
-"""What GraSP divides the logits by, as its authors do."""
+"""GraSP divides the logits by this, as its authors do."""
 
 
 def snip(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Connection sensitivity (SNIP, arXiv:1810.02340): ``|w * dL/dw|``, in [0, inf), mean over the batches.
 
-    It equals ``|dL/dm|`` for a mask ``m`` of ones on the weights. ``L`` is the cross-entropy, mean over the
-    pictures and over the exits that exist: every exit counts alike, so no head starves. Batch norm computes as
-    it does in training, with the statistics of the batch. The order of the pictures is of no account; ``seed``
-    is not used.
+    It equals ``|dL/dm|`` for a mask ``m`` of ones on the weights. ``L`` is the cross-entropy, mean over the pictures
+    and over the exits that exist. Batch norm uses the statistics of the batch, as in training.
 
     Raises:
         InputError: there are no pictures.
@@ -65,10 +62,9 @@ def snip(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scor
 def grasp(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Gradient signal preservation (GraSP, arXiv:2002.07376): ``w * (H g)``, of either sign, mean over the batches.
 
-    ``g`` and ``H`` are gradient and Hessian of the loss ``L`` of :func:`snip` in the convolution and linear
-    weights, with the logits divided by :data:`GRASP_TEMPERATURE`. To remove a weight changes ``|g|^2`` by
-    ``-2 w H g`` to first order, so the highest scores are those whose loss would cost most of the gradient. (The
-    paper scores ``-w * (H g)`` and removes the highest: the same order.) ``seed`` is not used.
+    ``g`` and ``H`` are gradient and Hessian of the loss ``L`` of :func:`snip` in the convolution and linear weights,
+    with the logits divided by :data:`GRASP_TEMPERATURE`. Removing a weight changes ``|g|^2`` by ``-2 w H g`` to first
+    order. (The paper scores ``-w * (H g)`` and removes the highest: the same order.)
 
     Raises:
         InputError: there are no pictures.
@@ -87,13 +83,11 @@ def grasp(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Sco
 def synflow(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Synaptic flow (SynFlow, arXiv:2006.05467): ``|w| * dR/d|w|``, in [0, inf), without pictures, in float64.
 
-    ``R`` is the sum of the logits of all exits for one picture of ones, in the network that has every weight in
-    absolute value and is linear along each path: batch norm only scales, by ``|gamma| / sqrt(running_var + eps)``,
-    no bias or mean is added, a learned share of max pooling is clamped to [0, 1] and pictures are not normalised.
-    So flow is conserved: what the scores of the first layer sum to is ``R``, and so is what those of all heads sum to.
-    The gates of squeeze-and-excitation are the exception: they are not linear, and what opens them counts besides.
-    A batch norm scale of zero blocks the flow, and the weights before it score 0. ``batches`` and ``seed`` are
-    not used.
+    ``R`` is the sum of the logits of all exits for one picture of ones, in the network with every weight in absolute
+    value and linear along each path: batch norm only scales, by ``|gamma| / sqrt(running_var + eps)``, no bias or mean
+    is added, a learned share of max pooling is clamped to [0, 1] and pictures are not normalized. So the scores of the
+    first layer sum to ``R``, and so do those of all heads; gates of squeeze-and-excitation are not linear and break
+    this. Weights before a batch norm scale of zero score 0.
 
     Raises:
         RunError: the flow is too large for float64, or a weight is not finite.
@@ -106,7 +100,7 @@ def synflow(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> S
         >>> torch.allclose(scores["stem.conv"].sum(), scores["stages.0.exit.linear"].sum())
         True
     """
-    with _apart(network, training=False):
+    with _isolated(network, training=False):
         tensors: dict[str, Tensor] = {}
         for name, value in _copies(network, torch.float64).items():
             kind = name.rpartition(".")[2]
@@ -143,10 +137,7 @@ def magnitude(network: Branching, batches: Sequence[ScoringBatch], seed: int) ->
 
 
 def random(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
-    """Uniform in [0, 1), in float64, from ``seed`` and the layer's name. ``batches`` is not used.
-
-    A layer draws the same scores whatever the other layers are, on every device.
-    """
+    """Uniform in [0, 1), in float64, from ``seed`` and the layer's name alone, on every device."""
     device = _double_device(network)
     return {
         name: torch.rand(layer.weight.shape, dtype=torch.float64, generator=generator(seed, "random", name)).to(device)
@@ -158,13 +149,12 @@ def random(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Sc
 def erk(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Random weights at Erdős-Rényi-kernel densities (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
-    RigL keeps ``min(1, eps * p)`` of a layer, where ``p`` is the sum over the product of the weight's dimensions
-    (``(in + out) / (in * out)`` for a linear layer, ``(in / groups + out + kh + kw) / (in / groups * out * kh * kw)``
-    for a convolution), with one ``eps`` for all layers that makes up the keep ratio. Scores give just that to
-    whatever threshold a ranking finds: the ``K`` weights that a layer of ``N`` still keeps get the ranks
-    ``u = (0.5, 1.5, ..., K - 0.5) / N`` in random order, and the score ``p / u``. A score reaches the threshold
-    ``1 / eps`` where ``u <= eps * p``, and ``round(eps * p * N)`` of the ranks do, or all ``K``. So the layer keeps
-    ``min(1, eps * p) * N`` weights to within one, whichever ``eps`` it is. ``batches`` is not used.
+    RigL keeps ``min(1, eps * p)`` of a layer, with one ``eps`` for all layers that makes up the keep ratio; ``p`` is
+    the sum over the product of the weight's dimensions (``(in + out) / (in * out)`` for a linear layer,
+    ``(in / groups + out + kh + kw) / (in / groups * out * kh * kw)`` for a convolution). The ``K`` weights that a layer
+    of ``N`` still keeps get the ranks ``u = (0.5, 1.5, ..., K - 0.5) / N`` in random order and the score ``p / u``. A
+    score reaches the threshold ``1 / eps`` where ``u <= eps * p``: the layer keeps ``min(1, eps * p) * N`` weights to
+    within one, for any ``eps``.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -181,8 +171,7 @@ def erk(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Score
 def uniform(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Random weights at the same density in every layer (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
-    As :func:`erk` with ``p = 1``: a layer of ``N`` weights keeps ``eps * N`` of them to within one, or all that it
-    has. ``batches`` is not used.
+    As :func:`erk` with ``p = 1``.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -195,11 +184,11 @@ def uniform(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> S
 
 
 DISTRIBUTIONS: dict[str, Callable[[Sequence[int]], float]] = {"erk": sum, "uniform": math.prod}
-"""``p * N`` of a layer, of the shape of its weight: layers keep shares in proportion to ``p``; see :func:`erk`."""
+"""``p * N`` of a layer from the shape of its weight; see :func:`erk`."""
 
 
 def _at_densities(distribution: str, network: Branching, seed: int) -> Scores:
-    """``p / u`` for the weights that are there, ``u`` their ranks in random order; 0 for the others."""
+    """``p / u`` for the weights that are kept, ``u`` their ranks in random order; 0 for the others."""
     scores: Scores = {}
     device = _double_device(network)
     for name, layer in masked_layers(network).items():
@@ -225,7 +214,7 @@ SALIENCIES: dict[str, Saliency] = {
 """Every criterion by the name that ``prune.criterion`` takes."""
 
 NEEDS_DATA: frozenset[str] = frozenset({"snip", "grasp"})
-"""Those that look at pictures; the others take an empty list of batches."""
+"""Criteria that need pictures."""
 
 
 def _mean_over_batches(
@@ -245,24 +234,23 @@ def _mean_over_batches(
     names = list(masked_layers(network))
     device = network.mean.device
     totals: list[Tensor] = []
-    with _apart(network, training=True):
+    with _isolated(network, training=True):
         for images, labels in batches:
             tensors = _copies(network, torch.float32)
             weights = [tensors[f"{name}.weight"].requires_grad_() for name in names]
-            # A copy, as a tensor made under inference_mode cannot be saved for the way back.
+            # A copy, as a tensor made under inference_mode cannot be saved for the backward pass.
             pictures = images.to(device, tensors["mean"].dtype, copy=True)
             logits = functional_call(network, tensors, (pictures,), strict=True) / temperature  # [E, B, C]
-            # The mean of ops.loss.exit_losses, but in the network's own precision and not in float32: every exit
-            # has the same pictures, so one mean over all rows is the mean of the means.
+            # The mean of ops.loss.exit_losses, but in the network's own precision.
             loss = F.cross_entropy(logits.flatten(0, 1), labels.to(device).repeat(len(logits)))
-            found = [each.detach() for each in score(weights, loss)]
-            totals = [total + each for total, each in zip(totals, found, strict=True)] if totals else found
+            scores = [tensor.detach() for tensor in score(weights, loss)]
+            totals = [total + tensor for total, tensor in zip(totals, scores, strict=True)] if totals else scores
     return _finite(criterion, names, [total / len(batches) for total in totals])
 
 
 @contextlib.contextmanager
-def _apart(network: Branching, training: bool) -> Iterator[None]:
-    """Gradients on, autocast off and every module in one mode inside the block, whatever the caller's are."""
+def _isolated(network: Branching, training: bool) -> Iterator[None]:
+    """Gradients on, autocast off and every module in one mode inside the block."""
     modes = {module: module.training for module in network.modules()}
     try:
         for module in modes:
@@ -285,13 +273,13 @@ def _copies(network: nn.Module, at_least: torch.dtype) -> dict[str, Tensor]:
 
 
 def _double_device(network: Branching) -> torch.device:
-    """Where float64 is computed: the network's device, or the CPU beside MPS, which has no float64."""
+    """The network's device, or the CPU beside MPS, which has no float64."""
     device = network.mean.device
     return torch.device("cpu") if device.type == "mps" else device
 
 
 def _finite(criterion: str, names: Sequence[str], scores: Sequence[Tensor]) -> Scores:
-    """``scores`` by name, once all of them are known to be finite."""
+    """``scores`` by name, or an error where one is not finite."""
     bad = [name for name, score in zip(names, scores, strict=True) if not score.isfinite().all()]
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""

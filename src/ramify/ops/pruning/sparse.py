@@ -1,4 +1,4 @@
-"""Sparse starts: stages get their masks at birth, or as they are, at exact densities that differ by layer."""
+"""Sparse starts: masks of stages, new or not, at exact densities that differ by layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import Masked, masked_layers
-from ramify.ops.pruning.prune import LayerPruning, Masks, Pruning, best, layer_names, named, upward
+from ramify.ops.pruning.prune import LayerPruning, Masks, Pruning, best, layer_names, rounded_up, stages_text
 from ramify.ops.pruning.saliency import DISTRIBUTIONS, Scores
 from ramify.ops.surgery import rewire
 from ramify.seeds import generator
@@ -20,7 +20,7 @@ Shapes = Mapping[str, torch.Size]
 
 @dataclass(frozen=True)
 class SparseStart:
-    """The masks that stages are to get, see :func:`plan_start`."""
+    """The masks that :func:`plan_start` gives to stages."""
 
     distribution: str
     stages: tuple[int, ...]
@@ -28,7 +28,7 @@ class SparseStart:
 
 
 def weight_shapes(network: nn.Module) -> dict[str, torch.Size]:
-    """The shape of every masked layer's weight, by its name."""
+    """The shape of every masked layer's weight, by name."""
     return {name: layer.weight.shape for name, layer in masked_layers(network).items()}
 
 
@@ -45,26 +45,23 @@ def plan_start(
     """Masks with which each stage in ``keep`` has exactly ``round(keep * N)`` of its N connections; nothing changes.
 
     Layers keep ``min(1, eps * p)`` of theirs, with one ``eps`` for the stage; ``p`` is that of ``distribution`` in
-    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. Which connections of a layer they are:
+    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. They are:
 
-    - of a layer that is new, random ones, but what is not zero comes first: so a stage that starts as a copy, or so
-      that the network's function stays, keeps as much of that as it can;
-    - of a layer that is ``known``, the largest magnitudes: it may have learned. Should it have fewer than asked for,
-      others come back, at zero;
-    - with ``widened``, what a known layer has stays, and the density is made up among the new weights.
+    - in a new layer, random ones, but those that are not zero first, as a stage may start as a copy or an identity;
+    - in a ``known`` layer, those of largest magnitude; if too few are left, others come back at zero;
+    - with ``widened``, a known layer keeps all of its connections, and new weights make up the density.
 
     Args:
         network: any network; its own masks are respected where they leave enough.
         keep: fractions in (0, 1], by stage, counted from 0.
         distribution: ``erk`` or ``uniform``.
-        known: shapes of the layers that are not new, as they were (:func:`weight_shapes`); what of a weight lies
-            beyond them is new.
-        widened: whether nothing may happen to what is known.
+        known: former shapes of the layers that are not new (:func:`weight_shapes`); weights beyond them are new.
+        widened: whether the connections of known layers stay.
         floor: connections that every layer keeps.
-        seed: of what is random.
+        seed: of the random order.
 
     Raises:
-        InputError: with so few connections a layer would die.
+        InputError: with so few connections a layer would lose its last.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -84,22 +81,25 @@ def plan_start(
         reserved = 0
         for name in names:
             layer, shape = layers[name], known.get(name)
-            old = _known_places(layer, shape)
-            stays = old & layer.mask.flatten().cpu() if widened else torch.zeros_like(old)
-            leaves = old & ~stays if widened else torch.zeros_like(old)
-            order = _order(layer, stays, leaves, old, generator(seed, distribution, name))
-            first = max(int(stays.sum()), min(floor, len(order)))
-            # p / u, u being the rank among those that are not there already.
+            old = torch.zeros(layer.weight.shape, dtype=torch.bool)
+            if shape is not None:
+                old[tuple(map(slice, shape))] = True
+            old = old.flatten()
+            fixed = old & layer.mask.flatten().cpu() if widened else torch.zeros_like(old)
+            barred = old & ~fixed if widened else torch.zeros_like(old)
+            order = _order(layer, fixed, barred, old, generator(seed, distribution, name))
+            first = max(int(fixed.sum()), min(floor, len(order)))
+            # p / u, where u is the rank among those that are not fixed.
             rank = torch.full((len(order),), torch.inf, dtype=torch.float64)
-            places = torch.arange(len(order), dtype=torch.float64) - int(stays.sum()) + 0.5
+            places = torch.arange(len(order), dtype=torch.float64) - int(fixed.sum()) + 0.5
             rank[order[first:]] = DISTRIBUTIONS[distribution](layer.weight.shape) / places[first:]
-            rank[leaves] = 0
+            rank[barred] = 0
             ranks[name] = rank.view(layer.weight.shape)
             reserved += first
         if count < reserved and not widened:
             raise InputError(
-                f"prune.keep_ratio: got {fraction:g}, {count:,} of {total:,} weights in {named((stage,))}, too few for "
-                f"its {len(names)} layers; accepted: at least {upward(reserved / total)}, or prune.floor=0"
+                f"prune.keep_ratio: got {fraction:g}, {count:,} of {total:,} weights in {stages_text((stage,))}, too "
+                f"few for its {len(names)} layers; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
             )
         masks |= best(ranks, max(count, reserved))
     return SparseStart(distribution, tuple(sorted(keep)), masks)
@@ -114,12 +114,13 @@ def apply_start(
 ) -> Pruning:
     """Give ``network`` the masks of ``plan``, in place, and likewise ``followers``, modules with the same layers.
 
-    What ``optimizer`` keeps of connections that go or come is cleared, of the others untouched.
+    The optimizer state of connections that change is cleared.
     """
     layers = masked_layers(network)
     before = {name: int(layers[name].mask.sum()) for name in plan.masks}
-    for module, its in ((network, optimizer), *((follower, None) for follower in followers)):
-        rewire(module, plan.masks, its)
+    rewire(network, plan.masks, optimizer)
+    for follower in followers:
+        rewire(follower, plan.masks)
     return Pruning(
         plan.distribution,
         "weight",
@@ -133,23 +134,15 @@ def apply_start(
     )
 
 
-def _known_places(layer: Masked, shape: torch.Size | None) -> Tensor:
-    """Which weights of a layer lie within ``shape``, bool ``[N]``; none without one."""
-    places = torch.zeros(layer.weight.shape, dtype=torch.bool)
-    if shape is not None:
-        places[tuple(slice(size) for size in shape)] = True
-    return places.flatten()
+def _order(layer: Masked, fixed: Tensor, barred: Tensor, old: Tensor, draws: torch.Generator) -> Tensor:
+    """The weights of a layer, the first to be kept first: fixed, then connected, then not zero; barred ones last.
 
-
-def _order(layer: Masked, stays: Tensor, leaves: Tensor, old: Tensor, draws: torch.Generator) -> Tensor:
-    """The weights of a layer from the first to be kept to the last: what stays, what is there, what is not zero.
-
-    Among equals the largest of the ``old`` come first, then the order is random; what ``leaves`` comes last.
+    Of equals the largest of the ``old`` come first, then the order is random.
     """
     order = torch.randperm(len(old), generator=draws)
     size = layer.weight.detach().flatten().abs().cpu()
-    there = layer.mask.flatten().cpu()
+    connected = layer.mask.flatten().cpu()
     # From the least to the most important, each stable.
-    for key in (torch.where(old, size, 0), size != 0, there, ~leaves, stays):
+    for key in (torch.where(old, size, 0), size != 0, connected, ~barred, fixed):
         order = order[key[order].double().argsort(descending=True, stable=True)]
     return order

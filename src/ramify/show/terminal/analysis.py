@@ -33,9 +33,9 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
     Example:
         >>> import torch
         >>> from rich.console import Console
-        >>> from ramify.ops.exits.analysis import analyse
+        >>> from ramify.ops.exits.analysis import analyze
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])
-        >>> found = analyse(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
+        >>> found = analyze(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
         >>> Console(color_system=None).print(analysis_tables(found))  # doctest: +ELLIPSIS
         Exits, on 2 pictures
         ...
