@@ -16,12 +16,7 @@ from ramify.nn.branching import Branching
 
 
 def average_decay(decay: float, updates: int) -> float:
-    """The decay at update t: ``min(decay, (1 + t) / (10 + t))``, so that the average forgets its first weights.
-
-    Example:
-        >>> [round(average_decay(0.99, updates), 3) for updates in (0, 10, 100, 10_000)]
-        [0.1, 0.55, 0.918, 0.99]
-    """
+    """The decay at update t: ``min(decay, (1 + t) / (10 + t))``, so that the average forgets its first weights."""
     return min(decay, (1 + updates) / (10 + updates))
 
 
@@ -68,21 +63,7 @@ class Average(Generic[_N]):
             self.updates[stage] = 0
 
     def following(self, network: Branching) -> Callable[[], None]:
-        """A function to call after each training step of ``network``, until a parameter of it is replaced.
-
-        Example:
-            >>> from ramify.config.rules import NetworkConfig
-            >>> from ramify.nn.network import Network
-            >>> network = Network(NetworkConfig(kind="full", structure=(0,), input_shape=(1, 8, 8), classes=2))
-            >>> average = Average.of(network, decay=0.5)
-            >>> follow = average.following(network)
-            >>> before = network.stem.conv.weight.detach().clone()
-            >>> with torch.no_grad():
-            ...     _ = network.stem.conv.weight.add_(1.0)
-            >>> follow()  # the first decay is 1 / 10
-            >>> bool(((average.network.stem.conv.weight - before - 0.9).abs() < 1e-6).all())
-            True
-        """
+        """A function to call after each training step of ``network``, until a parameter of it is replaced."""
         stages: list[tuple[list[Tensor], list[Tensor]]] = [([], []) for _ in network.stages]
         counters: tuple[list[Tensor], list[Tensor]] = ([], [])
         averages = self.network.state_dict()

@@ -23,16 +23,7 @@ def unfreeze(network: Branching) -> None:
 
 
 def freeze_trunk(network: Branching) -> None:
-    """Freeze everything but the internal classifiers.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(kind="full_ic", structure=(1, 0), input_shape=(1, 8, 8), classes=2))
-        >>> freeze_trunk(network)
-        >>> [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-        ['stages.0.exit.share', 'stages.0.exit.linear.weight', 'stages.0.exit.linear.bias']
-    """
+    """Freeze everything but the internal classifiers."""
     network.requires_grad_(False)
     for head in network.internal_classifiers():
         head.requires_grad_(True)

@@ -64,12 +64,6 @@ def arrival_weights(logits: Tensor, focus: float) -> Tensor:
     Args:
         logits: of every exit.
         focus: f in [0, 1]; at 0 all weights are 1.
-
-    Example:
-        >>> import torch
-        >>> logits = torch.tensor([[[9.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]])
-        >>> [[round(w, 2) for w in row] for row in arrival_weights(logits, 1.0).tolist()]
-        [[1.0, 1.0], [0.0, 2.0]]
     """
     unsure = 1 - logits.detach().float().softmax(dim=2).amax(dim=2)  # [E, B]
     arrive = torch.cat((torch.ones_like(unsure[:1]), unsure[:-1].cumprod(dim=0)))
@@ -134,13 +128,6 @@ def exit_distillation_losses(logits: Tensor, target: Tensor, labels: Tensor, tem
         target: logits of every exit of the teacher.
         labels: int64 ``[B]``.
         temperature: T > 0.
-
-    Example:
-        >>> import torch
-        >>> logits = torch.tensor([[[2.0, 0.0]]])
-        >>> right, wrong = (exit_distillation_losses(logits, logits, torch.tensor([c]), 1.0) for c in (0, 1))
-        >>> round(right.item(), 3), round(wrong.item(), 3)
-        (0.0, 0.328)
     """
     last = len(target) - 1
     teacher = target.detach().float()[[min(at, last) for at in range(len(logits))]]

@@ -218,12 +218,6 @@ def orthogonal(matrices: Tensor, count: int = STEPS) -> Tensor:
 
     ``count`` steps of ``X <- a X + (b X X' + c (X X')^2) X`` from ``X = M / |M|`` (Newton-Schulz), in float32. Zero
     matrices stay zero.
-
-    Example:
-        >>> matrices = torch.randn(1, 4, 9, generator=torch.Generator().manual_seed(0))
-        >>> values = torch.linalg.svdvals(orthogonal(matrices))
-        >>> bool((values > 0.6).all() and (values < 1.3).all())
-        True
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]

@@ -54,12 +54,6 @@ def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
     Args:
         root: takes one tensor.
         example: ``[B, ...]``.
-
-    Example:
-        >>> two = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
-        >>> one, images = rewritten(two, torch.rand(2, 1, 8, 8)), torch.rand(5, 1, 8, 8)
-        >>> torch.allclose(one(images), two(images), atol=1e-5), len(list(one.parameters()))
-        (True, 2)
     """
     traced = trace(root, example)
     if traced is None:

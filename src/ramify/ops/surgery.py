@@ -121,15 +121,6 @@ def replace_parameter(
         old: a parameter; nothing changes if ``optimizer`` does not have it.
         new: its replacement.
         resize: converts a tensor in the shape of ``old`` to the shape of ``new``.
-
-    Example:
-        >>> old, new = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2))
-        >>> optimizer = torch.optim.SGD([old], lr=0.1, momentum=0.9)
-        >>> (old * torch.arange(3)).sum().backward()
-        >>> optimizer.step()
-        >>> replace_parameter(optimizer, old, new, lambda tensor: tensor[1:])
-        >>> optimizer.state[new]["momentum_buffer"]
-        tensor([1., 2.])
     """
     for group in optimizer.param_groups:
         group["params"] = [new if parameter is old else parameter for parameter in group["params"]]
@@ -281,14 +272,6 @@ def align_state(optimizer: torch.optim.Optimizer) -> None:
 
     A fused step needs one layout for parameter, gradient and momentum, and momentum for all of a group or none; growth,
     pruning and loading may break both. Call it after surgery, before the next step.
-
-    Example:
-        >>> weight = nn.Parameter(torch.rand(4, 3, 3, 3).contiguous(memory_format=torch.channels_last))
-        >>> optimizer = torch.optim.SGD([weight], lr=0.1, momentum=0.9, fused=True)
-        >>> optimizer.state[weight]["momentum_buffer"] = torch.rand(4, 3, 3, 3)
-        >>> align_state(optimizer)
-        >>> optimizer.state[weight]["momentum_buffer"].stride() == weight.stride()
-        True
     """
     for group in optimizer.param_groups:
         learning = [parameter for parameter in group["params"] if parameter.requires_grad]

@@ -44,6 +44,13 @@ from tests.ops.networks import (
     without_makers,
 )
 
+NAMES = [*KINDS, *NARROW]
+"""Networks of cells of the seed, by wiring, and chains of cells of any type."""
+
+
+def network_of(name: str, stages: int | None = None) -> Network:
+    return build(name, stages=None if name == "full" else stages) if name in KINDS else chain(name, stages)
+
 
 def outputs(network: Network) -> dict[str, Tensor]:
     """Every channel that a cell gives, by the cell's name and kind, for random pictures, ``[B, channels, H, W]``."""
@@ -90,20 +97,11 @@ def test_a_skip_second_cell_can_lose_none(wiring: str) -> None:
     assert channels(build(wiring, cell="skip_second")) == ()
 
 
-@pytest.mark.parametrize("wiring", KINDS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stages", [1, None])
-def test_readers_are_all_that_reads_a_channel_and_nothing_else(wiring: str, stages: int | None) -> None:
-    check_readers(build(wiring, stages=None if wiring == "full" else stages))
-
-
-@every_narrow
-@pytest.mark.parametrize("stages", [1, None])
-def test_readers_are_all_that_reads_a_channel_of_any_cell(name: str, stages: int | None) -> None:
-    check_readers(chain(name, stages))
-
-
-def check_readers(network: Network) -> None:
+def test_readers_are_all_that_reads_a_channel_and_nothing_else(name: str, stages: int | None) -> None:
     """With its readers masked a channel may give anything; with one of them left, something changes."""
+    network = network_of(name, stages)
     pictures = pictures_for(network)
     before = copy.deepcopy(network.state_dict())
     twin = copy.deepcopy(network)
@@ -138,17 +136,9 @@ def reader_masks(network: nn.Module, readers: Sequence[Places]) -> dict[str, Ten
     return masks
 
 
-@pytest.mark.parametrize("wiring", KINDS)
-def test_makers_are_all_that_makes_a_channel_and_nothing_else(wiring: str) -> None:
-    check_makers(build(wiring))
-
-
-@every_narrow
-def test_makers_are_all_that_makes_a_channel_of_any_cell(name: str) -> None:
-    check_makers(chain(name))
-
-
-def check_makers(network: Network) -> None:
+@pytest.mark.parametrize("name", NAMES)
+def test_makers_are_all_that_makes_a_channel_and_nothing_else(name: str) -> None:
+    network = network_of(name)
     before = outputs(network)
     whole = copy.deepcopy(network.state_dict())
     twin = copy.deepcopy(network)
@@ -194,19 +184,10 @@ def test_scores_are_sums_over_the_makers(wiring: str, structure: tuple[int, ...]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
-@given(wiring=st.sampled_from(KINDS), data=st.data())
-@settings(max_examples=12)
-def test_masks_of_lost_channels_only_take(wiring: str, data: st.DataObject) -> None:
-    check_masks(build(wiring), data)
-
-
-@given(name=st.sampled_from(list(NARROW)), data=st.data())
-@settings(max_examples=12)
-def test_masks_of_lost_channels_of_any_cell_only_take(name: str, data: st.DataObject) -> None:
-    check_masks(chain(name), data)
-
-
-def check_masks(network: Network, data: st.DataObject) -> None:
+@given(name=st.sampled_from(NAMES), data=st.data())
+@settings(max_examples=24)
+def test_masks_of_lost_channels_only_take(name: str, data: st.DataObject) -> None:
+    network = network_of(name)
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     current = {n: torch.rand(layer.mask.shape, generator=draw) < 0.9 for n, layer in masked_layers(network).items()}
     set_masks(network, current)
@@ -224,19 +205,10 @@ def check_masks(network: Network, data: st.DataObject) -> None:
     assert all(torch.equal(masks[name], mask) for name, mask in expected.items())
 
 
-@given(wiring=st.sampled_from(KINDS), data=st.data())
-@settings(max_examples=12)
-def test_a_silent_channel_gives_zero_in_both_modes_and_stays_so(wiring: str, data: st.DataObject) -> None:
-    check_silence(build(wiring), data)
-
-
-@given(name=st.sampled_from(list(NARROW)), data=st.data())
-@settings(max_examples=16)
-def test_a_silent_channel_of_any_cell_gives_zero_in_both_modes_and_stays_so(name: str, data: st.DataObject) -> None:
-    check_silence(chain(name), data)
-
-
-def check_silence(network: Network, data: st.DataObject) -> None:
+@given(name=st.sampled_from(NAMES), data=st.data())
+@settings(max_examples=24)
+def test_a_silent_channel_gives_zero_in_both_modes_and_stays_so(name: str, data: st.DataObject) -> None:
+    network = network_of(name)
     lost = data.draw(st.lists(st.sampled_from(channels(network)), unique=True, min_size=1, max_size=8))
     untouched = copy.deepcopy(network.state_dict())
     read = data.draw(st.booleans())

@@ -269,7 +269,7 @@ def test_no_pictures_is_an_error(criterion: str) -> None:
         with pytest.raises(InputError) as caught:
             SALIENCIES[criterion](build(), pictures, 0)
         assert str(caught.value) == (
-            f"prune.criterion: got '{criterion}' without pictures; accepted: a batch of labelled pictures, "
+            f"prune.criterion: got '{criterion}' without pictures; accepted: a batch of labeled pictures, "
             "or one of synflow, magnitude, random, erk, uniform"
         )
 

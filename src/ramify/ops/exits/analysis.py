@@ -234,10 +234,6 @@ def reliability(confidence: Tensor, right: Tensor) -> Reliability:
     Args:
         confidence: highest probability of each picture, float ``[N]`` in [0, 1], N >= 1.
         right: whether its answer is right, bool ``[N]``.
-
-    Example:
-        >>> reliability(torch.tensor([0.875, 0.875, 0.875, 0.875]), torch.tensor([True, True, True, False])).error
-        0.125
     """
     confidence = confidence.double()
     edges = torch.arange(BINS + 1, dtype=torch.float64) / BINS

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ramify.errors import InputError
 from ramify.ops.exits.certify import Certificate, p_value, pictures_needed
-from ramify.ops.exits.fit import check_labelled, crossed, mixture, scores, temperature
+from ramify.ops.exits.fit import check_labels, crossed, mixture, scores, temperature
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, criterion_problems, leaving
 from ramify.ops.exits.thresholds import (
     EXACT,
@@ -163,7 +163,7 @@ def calibrate(
         >>> calibration.exits, calibration.cost, calibration.accuracy
         ((0.6, 0.4), 1.8, 1.0)
     """
-    check_labelled(logits, labels)
+    check_labels(logits, labels)
     _check_goal(len(logits), costs, max_drop, max_cost, confidence)
     _check_names(len(logits), criterion, against, combine)
     fits = _Fits(criterion, scale, combine, fallback, survivors, seed)

@@ -39,11 +39,6 @@ def confusion_scores(probabilities: Tensor) -> Tensor:
 
     Args:
         probabilities: softmax of every exit, float ``[E, N, C]``, E >= 1.
-
-    Example:
-        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
-        >>> confusion_scores(torch.tensor([first, last])).tolist()
-        [1.0, -1.0]
     """
     distance = (probabilities[:-1] - probabilities[-1]).abs().sum(dim=(0, 2)).double()
     deviation = distance.std(correction=0)
@@ -82,11 +77,6 @@ def confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
     Args:
         probabilities: softmax of every exit, float ``[E, N, C]``, E >= 2.
         right: whether the last exit is right, bool ``[N]``.
-
-    Example:
-        >>> first, last = [[0.5, 0.5], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0]]
-        >>> confusion_score(torch.tensor([first, last]), torch.tensor([False, True])).auroc
-        1.0
     """
     scores = confusion_scores(probabilities)
     inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)

@@ -41,7 +41,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     """
     if logits.dim() != 2:
         raise InputError(f"logits: got shape {tuple(logits.shape)}; accepted: [pictures, classes]")
-    check_labelled(logits[None], labels)
+    check_labels(logits[None], labels)
     z = logits.detach().cpu().double()
     z = z - z.amax(dim=1, keepdim=True)
     doubt = 1 / (len(z) + 1)
@@ -65,7 +65,7 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     return min(max(1 / sharpness, LOWEST), HIGHEST)
 
 
-def check_labelled(logits: Tensor, labels: Tensor) -> None:
+def check_labels(logits: Tensor, labels: Tensor) -> None:
     """Check logits ``[E, N, C]`` and labels ``[N]``.
 
     Raises:
@@ -103,11 +103,6 @@ def mixture(
         logits: finite, ``[E, N, C]``.
         labels: int64 ``[N]``.
         temperatures: of each exit.
-
-    Example:
-        >>> logits = torch.tensor([[[0.0, 0.0]], [[5.0, 0.0]]])
-        >>> [[round(w, 2) for w in row] for row in mixture(logits, torch.tensor([0]))]
-        [[1.0], [0.0, 1.0]]
     """
     policy = Policy((None,) * (len(logits) - 1), temperatures=temperatures)
     index = labels[None, :, None].expand(len(logits), -1, 1)
@@ -139,12 +134,6 @@ def scores(
         logits: finite, ``[E, N, C]``.
         labels: int64 ``[N]``.
         reached: r, float ``[E, N]``: 1 where a picture reaches the exit, else 0; None: all count.
-
-    Example:
-        >>> logits = torch.randn(2, 100, 3, generator=torch.Generator().manual_seed(0))
-        >>> coefficients = scores(Policy((None,)), "correctable", logits, logits[1].argmax(dim=1))
-        >>> len(coefficients), len(coefficients[0][0]), len(coefficients[1][0])
-        (2, 6, 9)
     """
     targets = CRITERIA[criterion].targets
     if targets is None:

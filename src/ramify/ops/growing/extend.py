@@ -58,15 +58,6 @@ def overlap(network: NetworkConfig, target: NetworkConfig, stages: int | None = 
         network: of the shallower network.
         target: of the deeper one.
         stages: how many stages of the shallower exist; None for all.
-
-    Example:
-        >>> short, long = NetworkConfig(structure=(0, 1, 0)), NetworkConfig(structure=(0, 1, 0, 0, 1, 0))
-        >>> overlap(short, long)
-        Overlap(cells=3, exits=1, whole=True)
-        >>> overlap(long, NetworkConfig(structure=(0, 1, 0, 1, 0)))
-        Overlap(cells=2, exits=1, whole=False)
-        >>> overlap(short, NetworkConfig(structure=(1, 0, 0))) is None
-        True
     """
     same = ("cell", "squeeze", "exit", "exit_reads", "cascade")
     if any(getattr(network, key) != getattr(target, key) for key in same):
@@ -119,13 +110,6 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
 
     Raises:
         InputError: ``config`` does not extend that of ``network``, or ``network`` was compacted or widened.
-
-    Example:
-        >>> short = NetworkConfig(kind="full_ic", structure=(1, 0), final="mixed", input_shape=(1, 8, 8), classes=10)
-        >>> small, pictures = Network(short).eval(), torch.rand(5, 1, 8, 8)
-        >>> large = extend(small, short.model_copy(update={"structure": (1, 0, 0, 1, 0)})).network.eval()
-        >>> torch.equal(large(pictures)[-1], small(pictures)[-1])
-        True
     """
     common = overlap(network.config, config, len(network.stages))
     if common is None:

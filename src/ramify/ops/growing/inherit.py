@@ -29,16 +29,7 @@ Statistics = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]
 
 
 def can_keep(network: Network) -> str:
-    """Why the stage that grows next cannot keep the network's function; empty if it can.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> config = NetworkConfig(structure=(1, 0), exit="mixed", input_shape=(1, 8, 8), classes=10)
-        >>> can_keep(Network(config))
-        'its exit is average and the one before it mixed (see network.final)'
-        >>> can_keep(Network(config.model_copy(update={"final": "mixed"})))
-        ''
-    """
+    """Why the stage that grows next cannot keep the network's function; empty if it can."""
     if network.complete:
         return f"the network has all its {len(network.stages)} stages"
     if network.cascade:
@@ -230,13 +221,7 @@ def set_statistics(norm: nn.BatchNorm2d, places: Tensor, mean: Tensor, variance:
 
 
 def can_copy(network: Network) -> str:
-    """Why the stage that grows next cannot copy the last cell and its exit; empty if it can copy any of it.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> can_copy(Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10)))
-        ''
-    """
+    """Why the stage that grows next cannot copy the last cell and its exit; empty if it can copy any of it."""
     if network.complete:
         return f"the network has all its {len(network.stages)} stages"
     index = len(network.stages)

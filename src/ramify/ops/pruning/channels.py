@@ -89,14 +89,6 @@ def mask_channels(network: nn.Module, lost: Sequence[ChannelGroup]) -> dict[str,
     """Masks of all layers, by name, without the weights that make, pass or read the channels in ``lost``.
 
     They are for :func:`ramify.ops.surgery.set_masks`; the network does not change.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1,), channels=4, input_shape=(1, 8, 8), classes=2))
-        >>> masks = mask_channels(network, channels(network)[:1])
-        >>> masks["stages.0.cells.0.conv1"].any(dim=(1, 2, 3)).tolist()
-        [False, True, True, True]
     """
     return without({name: layer.mask for name, layer in masked_layers(network).items()}, lost)
 
@@ -177,18 +169,6 @@ def mask_dead_inputs(network: Branching, stage: int) -> int:
 
     Returns:
         How many weights it masked; they become zero.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> config = NetworkConfig(kind="dense", structure=(1, 0), channels=4, input_shape=(1, 8, 8), classes=2)
-        >>> network = Network(config)
-        >>> stem = torch.ones(4, 1, 3, 3, dtype=torch.bool)
-        >>> stem[3] = False
-        >>> set_masks(network, {"stem.conv": stem})
-        >>> _ = network.append_stage()
-        >>> mask_dead_inputs(network, 1)  # 4 kernels of 3x3 and 4 of 1x1, and 16 weights for each of 2 classes
-        72
     """
     layers = masked_layers(network)
     masked = 0

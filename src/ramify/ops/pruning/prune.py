@@ -103,7 +103,7 @@ def prune(
         keep: the fraction to keep, in (0, 1]: one number ranks the whole network at once, a mapping from stage
             (counted from 0, stem and head included) to fraction ranks each of these stages inside itself.
         criterion: a name in :data:`ramify.ops.pruning.saliency.SALIENCIES`.
-        batches: labelled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
+        batches: labeled pictures ``(images [B, C, H, W], labels [B])``, for criteria that need them; their scores
             are averaged.
         optimizer: its state of masked weights is cleared.
         unit: ``channel`` sums the scores over channel groups and masks whole groups; ``keep`` is then the fraction of
@@ -162,16 +162,7 @@ def plan_pruning(
     seed: int = 0,
     budget: Budget | None = None,
 ) -> PruningPlan:
-    """What :func:`prune` would mask, with the same arguments and errors; nothing changes.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
-        >>> plan = plan_pruning(network, 0.25, "magnitude")
-        >>> bool(masked_layers(network)["stem.conv"].mask.all()), bool(plan.masks["stem.conv"].all())
-        (True, False)
-    """
+    """What :func:`prune` would mask, with the same arguments and errors; nothing changes."""
     if budget is not None and (unit != "channel" or rounds != 1 or isinstance(keep, Mapping)):
         raise InputError(
             f"prune.max_macs, prune.max_parameters: got them with prune.unit {unit} in {rounds} rounds; accepted: with "

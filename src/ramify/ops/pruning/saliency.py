@@ -91,14 +91,6 @@ def synflow(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> S
 
     Raises:
         RunError: the flow is too large for float64, or a weight is not finite.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
-        >>> scores = synflow(network, [], 0)
-        >>> torch.allclose(scores["stem.conv"].sum(), scores["stages.0.exit.linear"].sum())
-        True
     """
     with _isolated(network, training=False):
         tensors: dict[str, Tensor] = {}
@@ -155,15 +147,6 @@ def erk(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Score
     of ``N`` still keeps get the ranks ``u = (0.5, 1.5, ..., K - 0.5) / N`` in random order and the score ``p / u``. A
     score reaches the threshold ``1 / eps`` where ``u <= eps * p``: the layer keeps ``min(1, eps * p) * N`` weights to
     within one, for any ``eps``.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
-        >>> score = erk(network, [], 0)["stages.0.cells.0.conv1"]
-        >>> eps, p = 20, (16 + 16 + 3 + 3) / (16 * 16 * 3 * 3)
-        >>> int((score >= 1 / eps).sum()), eps * p * score.numel()
-        (760, 760.0)
     """
     return _at_densities("erk", network, seed)
 
@@ -172,13 +155,6 @@ def uniform(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> S
     """Random weights at the same density in every layer (RigL, arXiv:1911.11134), in (0, inf), in float64.
 
     As :func:`erk` with ``p = 1``.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1,), input_shape=(1, 8, 8), classes=2))
-        >>> [int((score >= 4).sum()) / score.numel() for score in uniform(network, [], 0).values()]
-        [0.25, 0.25, 0.25, 0.25]
     """
     return _at_densities("uniform", network, seed)
 
@@ -229,7 +205,7 @@ def _mean_over_batches(
         others = ", ".join(name for name in SALIENCIES if name not in NEEDS_DATA)
         raise InputError(
             f"prune.criterion: got '{criterion}' without pictures; "
-            f"accepted: a batch of labelled pictures, or one of {others}"
+            f"accepted: a batch of labeled pictures, or one of {others}"
         )
     names = list(masked_layers(network))
     device = network.mean.device

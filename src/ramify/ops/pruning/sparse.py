@@ -62,14 +62,6 @@ def plan_start(
 
     Raises:
         InputError: with so few connections a layer would lose its last.
-
-    Example:
-        >>> from ramify.config.rules import NetworkConfig
-        >>> from ramify.nn.network import Network
-        >>> network = Network(NetworkConfig(structure=(1, 0), input_shape=(1, 8, 8), classes=10), seed=0)
-        >>> report = apply_start(network, plan_start(network, {0: 0.1}))
-        >>> report.after == round(0.1 * report.weights), report.stages
-        (True, (0,))
     """
     layers, known = masked_layers(network), known or {}
     masks: Masks = {}
