@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -88,16 +88,14 @@ class Calibration:
         return min(good)[1] if good else None
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     """One way to combine answers: a policy without thresholds, and its outcomes on the pictures."""
 
     rule: Policy
     pictures: ExitOutcomes
 
 
-@dataclass(frozen=True)
-class _Reference:
+class _Reference(NamedTuple):
     """What a drop is measured against: ``right`` answers, by exit ``at`` of ``rule``, or a policy of ``candidate``."""
 
     words: str
@@ -130,8 +128,7 @@ def calibrate(
     the reference and a ladder of policies from cautious to bold; the other half tests them in this order by
     :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer.
 
-    With up to three exits the thresholds are optimal. With more they come from descents over all pairs of exits, and
-    ``bound`` limits how much better any could be.
+    With up to three exits the thresholds are optimal; with more, ``bound`` limits how much better any could be.
 
     Args:
         logits: finite, of all exits ``[E, N, C]``, shallowest first.
@@ -146,8 +143,7 @@ def calibrate(
         against: the reference. ``best``: the most accurate of each exit alone, the average over the exits up to each
             (where ``combine`` allows it) and, without a confidence, the policy without a limit. ``last``: the last
             exit. ``exit:K``: exit K alone, from 1.
-        combine: see :class:`ramify.ops.exits.policy.Policy`; None: whichever serves the goal best.
-        fallback: likewise.
+        combine, fallback: see :class:`ramify.ops.exits.policy.Policy`; combine None: whichever serves the goal best.
         survivors: fit a learned criterion again, at each exit on the pictures that a first search lets through.
 
     Raises:
@@ -173,11 +169,10 @@ def calibrate(
     candidates = fits.candidates(logits, labels, costs)
     reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
     results: list[tuple[tuple[float, ...], Calibration]] = []
-    for candidate in candidates:
-        pictures = candidate.pictures
+    for rule, pictures in candidates:
         goal = _goal(pictures, reference, max_drop, max_cost)
         cuts = search(pictures, goal)
-        policy = replace(candidate.rule, thresholds=thresholds_of(pictures, cuts))
+        policy = replace(rule, thresholds=thresholds_of(pictures, cuts))
         result = _measured(policy, pictures, goal, reference)
         if len(logits) <= EXACT:
             result = replace(result, bound=result.accuracy if max_drop is None else result.cost)
@@ -258,13 +253,12 @@ def _reference(
     if against != "best":
         return references[int(against.removeprefix("exit:")) - 1]
     for candidate in candidates:
-        rule = candidate.rule
+        rule, pictures = candidate
         if rule.combine != "last":
-            sums = candidate.pictures.right.sum(axis=1).tolist()
+            sums = pictures.right.sum(axis=1).tolist()
             references += [_Reference(_words(rule, at), right, candidate, rule, at) for at, right in enumerate(sums)]
         if unlimited:
-            correct = _unlimited(candidate.pictures)
-            references.append(_Reference("the policy without a limit", correct, candidate, rule, None))
+            references.append(_Reference("the policy without a limit", _unlimited(pictures), candidate, rule, None))
     return max(references, key=lambda reference: reference.right)
 
 
@@ -323,7 +317,7 @@ def _certified(
     policy, certificate = passed[-1]
     classes, sure = answers(policy, logits)
     tested = exit_outcomes(sure, classes == labels, costs)
-    reference = replace(reference, right=float(reference_right.sum()))
+    reference = reference._replace(right=float(reference_right.sum()))
     result = _measured(policy, tested, cheapest(reference.right, max_drop, tested.total), reference)
     certificate = replace(certificate, reference=reference.words)
     return replace(_with_exits_alone(result, logits, labels), max_drop=max_drop, certificate=certificate)

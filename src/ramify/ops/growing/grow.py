@@ -83,27 +83,19 @@ def grow(
     Example:
         >>> from ramify.config.rules import NetworkConfig
         >>> network = Network(NetworkConfig(structure=(1, 0), final="mixed", input_shape=(1, 8, 8), classes=10))
-        >>> optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-        >>> growth = grow(network, optimizer, init="identity")
-        >>> growth.stage, growth.cells, growth.final, network.complete
-        (1, 1, True, True)
+        >>> growth = grow(network, torch.optim.SGD(network.parameters(), lr=0.1), init="identity")
+        >>> growth.stage, growth.cells, growth.final
+        (1, 1, True)
         >>> logits = network.eval()(torch.rand(5, 1, 8, 8))
         >>> torch.equal(logits[0], logits[1])
         True
     """
-    if network.complete:
-        raise InputError(
-            f"grow: got a network with all its {len(network.stages)} stages; accepted: one that lacks some"
-        )
     index = len(network.stages)
+    if network.complete:
+        raise InputError(f"grow: got a network with all its {index} stages; accepted: one that lacks some")
     if init not in get_args(Init):
         raise InputError(f"grow: got init {init}; accepted: {', '.join(get_args(Init))}")
-    obstacle = ""
-    if init != "random" and isinstance(network, Network):
-        obstacle = can_keep(network) if init == "identity" else can_copy(network)
-    elif init != "random":
-        obstacle = "it is made of your own layers"
-    if obstacle:
+    if init != "random" and (obstacle := _obstacle(network, init)):
         raise InputError(f"grow: got init {init}; accepted: random for stage {index + 1}, as {obstacle}")
     check_pictures(network, images)
     following = check_followers(network, followers)
@@ -132,3 +124,10 @@ def grow(
         weights=sum(int(layer.mask.sum()) for layer in masked_layers(stage).values()),
         init=init,
     )
+
+
+def _obstacle(network: Branching, init: Init) -> str:
+    """Why the next stage cannot start with ``init``, identity or copy; empty if it can."""
+    if not isinstance(network, Network):
+        return "it is made of your own layers"
+    return can_keep(network) if init == "identity" else can_copy(network)
