@@ -119,7 +119,7 @@ def test_widening_is_followed() -> None:
     average.following(network)()
 
 
-def test_a_stage_that_is_drawn_anew_begins_anew() -> None:
+def test_a_stage_that_is_redrawn_begins_again() -> None:
     network = Network(CONFIG, stages=3, seed=0)
     average = Average.of(network, 0.9)
     move(network, 0)

@@ -43,9 +43,9 @@ CASES: list[dict[str, object]] = [
 MODULES: list[Callable[[], nn.Module]] = [vgg, Residual, Mixer]
 
 
-def learned(told: dict[str, object]) -> Network:
+def learned(keys: dict[str, object]) -> Network:
     """A network in float64, whose batch norms have seen pictures and whose scales are not 1."""
-    config = NetworkConfig.model_validate(told)
+    config = NetworkConfig.model_validate(keys)
     network = Network(config, stages=config.exits, seed=1).double().train()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -64,9 +64,9 @@ def pictures(network: Network, count: int) -> torch.Tensor:
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("told", CASES, ids=lambda told: f"{told.get('cells', 'seed')}-{told['kind']}")
-def test_it_answers_what_the_network_answers(told: dict[str, object]) -> None:
-    network = learned(told)
+@pytest.mark.parametrize("keys", CASES, ids=lambda keys: f"{keys.get('cells', 'seed')}-{keys['kind']}")
+def test_it_answers_what_the_network_answers(keys: dict[str, object]) -> None:
+    network = learned(keys)
     network.set_normalization([0.4] * network.mean.numel(), [0.2] * network.mean.numel())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = pictures(network, 5)

@@ -135,7 +135,7 @@ def test_normed_muon_keeps_the_norm_of_convolutions_and_moves_the_rest_by_sgd() 
             assert length == pytest.approx(len(layer.weight) ** 0.5, rel=0.02)
 
 
-def test_a_newcomer_gets_groups_and_state_and_the_others_keep_theirs() -> None:
+def test_a_new_stage_gets_groups_and_state_and_the_others_keep_theirs() -> None:
     network, optimizer = made()
     learn(network, optimizer, 2)
     before = optimizer_state(optimizer, network)

@@ -1,4 +1,4 @@
-"""Surgery under an optimizer: survivors keep what it knows of them, newcomers join their group, nothing leaks."""
+"""Surgery under an optimizer: survivors keep what it knows of them, new parameters join their group, nothing leaks."""
 
 import copy
 import gc
@@ -78,7 +78,7 @@ def kept_of(value: Tensor, old: Tensor, mask: Tensor | None) -> tuple[Tensor, Te
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", list(OPTIMIZERS))
 @pytest.mark.parametrize("kind", KINDS)
-def test_survivors_keep_their_moments_and_newcomers_learn_alike(kind: str, name: str, operation: str) -> None:
+def test_survivors_keep_their_moments_and_new_parameters_learn_alike(kind: str, name: str, operation: str) -> None:
     network = seed_network(kind, (0, 1, 1, 0))
     optimizer = OPTIMIZERS[name](parameter_groups(network, 1e-2))
     step(network, optimizer)
@@ -109,7 +109,7 @@ def test_survivors_keep_their_moments_and_newcomers_learn_alike(kind: str, name:
             if operation == "prune channel":  # what is silenced is cleared in batch norms too
                 expected = expected * (left != 0)
             assert torch.equal(left, expected), (key, label)
-            assert value.norm() == pytest.approx(left.norm()), "newcomers and what is masked start from zero"
+            assert value.norm() == pytest.approx(left.norm()), "new channels and masked weights start from zero"
     for group, old_group in zip(optimizer.param_groups, groups, strict=False):
         assert {key: value for key, value in group.items() if key != "params"} == old_group
     for group in optimizer.param_groups[len(groups) :]:

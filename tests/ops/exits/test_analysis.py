@@ -109,18 +109,20 @@ def test_the_curve_by_hand() -> None:
 
 def test_a_picture_leaves_where_its_probability_is_the_threshold() -> None:
     logits = torch.zeros(2, 1, 2)  # each class has probability 0.5, exactly
-    found = analyze(logits, torch.tensor([0]), [1, 2], ["a", "b"])
-    assert at(found, 0.5).exits == (1.0, 0.0)
-    assert at(found, 0.55).exits == (0.0, 1.0)
+    analysis = analyze(logits, torch.tensor([0]), [1, 2], ["a", "b"])
+    assert at(analysis, 0.5).exits == (1.0, 0.0)
+    assert at(analysis, 0.55).exits == (0.0, 1.0)
 
 
 def test_overthinking_by_hand() -> None:
-    found = by_hand().overthinking
-    assert (found.wasteful, found.destructive, found.late, found.never) == pytest.approx((2 / 6, 2 / 6, 1 / 6, 1 / 6))
-    assert found.wasted_macs == pytest.approx((30 + 20) / 6)
-    assert [(case.picture, case.exit) for case in found.wasteful_cases] == [(0, 0), (1, 1)]
-    assert [(case.picture, case.exit) for case in found.destructive_cases] == [(2, 0), (5, 1)]
-    (late,) = found.late_cases
+    thinking = by_hand().overthinking
+    assert (thinking.wasteful, thinking.destructive, thinking.late, thinking.never) == pytest.approx(
+        (2 / 6, 2 / 6, 1 / 6, 1 / 6)
+    )
+    assert thinking.wasted_macs == pytest.approx((30 + 20) / 6)
+    assert [(case.picture, case.exit) for case in thinking.wasteful_cases] == [(0, 0), (1, 1)]
+    assert [(case.picture, case.exit) for case in thinking.destructive_cases] == [(2, 0), (5, 1)]
+    (late,) = thinking.late_cases
     assert (late.picture, late.exit, late.answer, late.last, late.label) == (3, 0, "b", "a", "a")
     assert late.confidence == pytest.approx(0.6)
 
@@ -130,11 +132,11 @@ def test_cases_are_the_surest_and_of_equal_ones_the_first() -> None:
     logits = torch.zeros(2, 30, 2)
     logits[0, :, 0] = sure
     logits[1, :, 1] = 1
-    found = analyze(logits, torch.zeros(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
+    thinking = analyze(logits, torch.zeros(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
     surest = [*range(2, 30, 3), *range(1, 30, 3)]
-    assert [case.picture for case in found.destructive_cases] == surest[:CASES]
-    found = analyze(logits, torch.ones(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
-    assert [case.picture for case in found.late_cases] == surest[:CASES]
+    assert [case.picture for case in thinking.destructive_cases] == surest[:CASES]
+    thinking = analyze(logits, torch.ones(30, dtype=torch.int64), [1, 2], ["a", "b"]).overthinking
+    assert [case.picture for case in thinking.late_cases] == surest[:CASES]
 
 
 def test_confusion_by_hand() -> None:
@@ -142,59 +144,59 @@ def test_confusion_by_hand() -> None:
     mean = 7.9 / 6
     deviation = math.sqrt(sum((float(each) - mean) ** 2 for each in distance) / 6)
     torch.testing.assert_close(confusion_scores(PROBABILITIES), (distance - mean) / deviation)
-    found = by_hand().confusion_score
-    assert found is not None
-    assert found.auroc == pytest.approx(5 / 9)
-    assert found.confidence_auroc == pytest.approx(8 / 9)
-    assert found.right == pytest.approx((3.7 / 3 - mean) / deviation)
-    assert found.wrong == pytest.approx((4.2 / 3 - mean) / deviation)
-    assert [place for place, count in enumerate(found.right_counts) for _ in range(count)] == [1, 10, 10]
-    assert [place for place, count in enumerate(found.wrong_counts) for _ in range(count)] == [4, 7, 13]
+    score = by_hand().confusion_score
+    assert score is not None
+    assert score.auroc == pytest.approx(5 / 9)
+    assert score.confidence_auroc == pytest.approx(8 / 9)
+    assert score.right == pytest.approx((3.7 / 3 - mean) / deviation)
+    assert score.wrong == pytest.approx((4.2 / 3 - mean) / deviation)
+    assert [place for place, count in enumerate(score.right_counts) for _ in range(count)] == [1, 10, 10]
+    assert [place for place, count in enumerate(score.wrong_counts) for _ in range(count)] == [4, 7, 13]
 
 
 def test_confusion_is_undefined_where_nothing_is_wrong() -> None:
     logits = PROBABILITIES.log()
-    found = analyze(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion_score
-    assert found is not None
-    assert (found.auroc, found.confidence_auroc, found.wrong) == (None, None, None)
-    assert found.right == pytest.approx(0)
-    assert sum(found.wrong_counts) == 0
+    score = analyze(logits, logits[-1].argmax(dim=1), [1, 2, 3], "abc").confusion_score
+    assert score is not None
+    assert (score.auroc, score.confidence_auroc, score.wrong) == (None, None, None)
+    assert score.right == pytest.approx(0)
+    assert sum(score.wrong_counts) == 0
 
 
 def test_outlying_scores_are_counted_in_the_outermost_bins() -> None:
     logits = torch.zeros(2, 101, 2)
     logits[1, 0, 0] = 9  # one picture alone is ten standard deviations from the mean
-    found = analyze(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion_score
-    assert found is not None
-    assert found.right_counts[-1] == 1
-    assert sum(found.right_counts) == 101
+    score = analyze(logits, torch.zeros(101, dtype=torch.int64), [1, 2], ["a", "b"]).confusion_score
+    assert score is not None
+    assert score.right_counts[-1] == 1
+    assert sum(score.right_counts) == 101
 
 
 def test_agreement_by_hand() -> None:
-    found = by_hand()
-    assert found.agreement[0] == pytest.approx((1, 4 / 6, 2 / 6))
-    assert found.agreement[1] == pytest.approx((4 / 6, 1, 3 / 6))
-    assert found.shared[0] == pytest.approx((1, 1, 1 / 2))
-    assert found.shared[1] == pytest.approx((2 / 4, 1, 2 / 4))
-    assert found.shared[2] == pytest.approx((1 / 3, 2 / 3, 1))
+    analysis = by_hand()
+    assert analysis.agreement[0] == pytest.approx((1, 4 / 6, 2 / 6))
+    assert analysis.agreement[1] == pytest.approx((4 / 6, 1, 3 / 6))
+    assert analysis.shared[0] == pytest.approx((1, 1, 1 / 2))
+    assert analysis.shared[1] == pytest.approx((2 / 4, 1, 2 / 4))
+    assert analysis.shared[2] == pytest.approx((1 / 3, 2 / 3, 1))
 
 
 def test_an_exit_that_gets_nothing_right_shares_nothing() -> None:
-    found = analyze(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([1]), [1, 2], ["a", "b"])
-    assert found.shared == ((None, None), (0.0, 1.0))
+    analysis = analyze(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), torch.tensor([1]), [1, 2], ["a", "b"])
+    assert analysis.shared == ((None, None), (0.0, 1.0))
 
 
 def test_exits_of_each_class_by_hand() -> None:
-    found = by_hand()
-    assert not found.by_policy
-    assert [(each.name, each.exits, each.macs) for each in found.by_class] == [
+    analysis = by_hand()
+    assert not analysis.by_policy
+    assert [(each.name, each.exits, each.macs) for each in analysis.by_class] == [
         ("a", (1, 0, 1), 25.0),
         ("b", (0, 1, 1), 30.0),
         ("c", (1, 1, 0), 15.0),
     ]
-    found = by_hand(torch.tensor([0, 0, 1, 1, 2, 2]))
-    assert found.by_policy
-    assert [(each.exits, each.macs) for each in found.by_class] == [
+    analysis = by_hand(torch.tensor([0, 0, 1, 1, 2, 2]))
+    assert analysis.by_policy
+    assert [(each.exits, each.macs) for each in analysis.by_class] == [
         ((1, 1, 0), 15.0),
         ((1, 0, 1), 25.0),
         ((0, 1, 1), 30.0),
@@ -202,22 +204,22 @@ def test_exits_of_each_class_by_hand() -> None:
 
 
 def test_a_class_without_pictures_costs_nothing_known() -> None:
-    found = analyze(PROBABILITIES.log(), torch.zeros_like(LABELS), [1, 2, 3], "abc")
-    assert (found.by_class[2].exits, found.by_class[2].macs) == ((0, 0, 0), None)
+    analysis = analyze(PROBABILITIES.log(), torch.zeros_like(LABELS), [1, 2, 3], "abc")
+    assert (analysis.by_class[2].exits, analysis.by_class[2].macs) == ((0, 0, 0), None)
 
 
 def test_reliability_by_hand() -> None:
     assert by_hand().reliability[2].error == pytest.approx((0.2 + 0.5 + 0.3 + 0.6 + 0.8) / 6)
-    found = reliability(torch.tensor([1.0, 0.95, 0.0]), torch.tensor([True, False, True]))
-    assert [each.count for each in found.bins] == [1, *[0] * (BINS - 2), 2]
-    assert (found.bins[-1].confidence, found.bins[-1].accuracy) == pytest.approx((0.975, 0.5))
-    assert (found.bins[1].confidence, found.bins[1].accuracy) == (None, None)
-    assert found.error == pytest.approx((0.95 + 1) / 3)
+    calibration = reliability(torch.tensor([1.0, 0.95, 0.0]), torch.tensor([True, False, True]))
+    assert [each.count for each in calibration.bins] == [1, *[0] * (BINS - 2), 2]
+    assert (calibration.bins[-1].confidence, calibration.bins[-1].accuracy) == pytest.approx((0.975, 0.5))
+    assert (calibration.bins[1].confidence, calibration.bins[1].accuracy) == (None, None)
+    assert calibration.error == pytest.approx((0.95 + 1) / 3)
 
 
 def test_a_bin_holds_its_upper_edge() -> None:
-    found = reliability(torch.tensor([3 / BINS], dtype=torch.float64), torch.tensor([True]))
-    assert [each.count for each in found.bins][:4] == [0, 0, 1, 0]
+    calibration = reliability(torch.tensor([3 / BINS], dtype=torch.float64), torch.tensor([True]))
+    assert [each.count for each in calibration.bins][:4] == [0, 0, 1, 0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30))
@@ -230,55 +232,57 @@ def test_the_auroc_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) 
 
 @given(answers())
 def test_the_curve_runs_from_the_first_exit_to_the_last(given: tuple[Tensor, Tensor, list[int]]) -> None:
-    found, macs = analysed(given), given[2]
-    first, last = found.curve[0], found.curve[-1]
-    assert (first.threshold, first.accuracy, first.macs) == (0, found.accuracy[0], macs[0])
+    analysis, macs = analysed(given), given[2]
+    first, last = analysis.curve[0], analysis.curve[-1]
+    assert (first.threshold, first.accuracy, first.macs) == (0, analysis.accuracy[0], macs[0])
     assert last.threshold > 1
-    assert (last.accuracy, last.macs) == (found.accuracy[-1], macs[-1])
-    assert [point.threshold for point in found.curve] == sorted(set(LEVELS))
-    costs = [point.macs for point in found.curve]
+    assert (last.accuracy, last.macs) == (analysis.accuracy[-1], macs[-1])
+    assert [point.threshold for point in analysis.curve] == sorted(set(LEVELS))
+    costs = [point.macs for point in analysis.curve]
     assert costs == pytest.approx(sorted(costs))
-    for point in (*found.curve, found.oracle):
+    for point in (*analysis.curve, analysis.oracle):
         assert sum(point.exits) == pytest.approx(1)
         assert point.milliseconds is None
 
 
 @given(answers())
 def test_nothing_is_more_accurate_than_the_oracle(given: tuple[Tensor, Tensor, list[int]]) -> None:
-    found = analysed(given)
-    assert found.oracle.accuracy >= max(found.accuracy)
-    assert found.oracle.accuracy >= max(point.accuracy for point in found.curve)
+    analysis = analysed(given)
+    assert analysis.oracle.accuracy >= max(analysis.accuracy)
+    assert analysis.oracle.accuracy >= max(point.accuracy for point in analysis.curve)
 
 
 @given(answers())
 def test_overthinking_is_the_gap_to_the_oracle(given: tuple[Tensor, Tensor, list[int]]) -> None:
-    found = analysed(given)
-    thinking = found.overthinking
-    assert thinking.destructive == pytest.approx(found.oracle.accuracy - found.accuracy[-1])
-    assert thinking.wasteful + thinking.late == pytest.approx(found.accuracy[-1])
-    assert thinking.never == pytest.approx(1 - found.oracle.accuracy)
-    assert thinking.wasted_macs <= found.macs[-1] - found.oracle.macs + 1e-9
+    analysis = analysed(given)
+    thinking = analysis.overthinking
+    assert thinking.destructive == pytest.approx(analysis.oracle.accuracy - analysis.accuracy[-1])
+    assert thinking.wasteful + thinking.late == pytest.approx(analysis.accuracy[-1])
+    assert thinking.never == pytest.approx(1 - analysis.oracle.accuracy)
+    assert thinking.wasted_macs <= analysis.macs[-1] - analysis.oracle.macs + 1e-9
 
 
 @given(answers())
 def test_agreement_is_symmetric(given: tuple[Tensor, Tensor, list[int]]) -> None:
-    found = analysed(given)
-    matrix = torch.tensor(found.agreement)
+    analysis = analysed(given)
+    matrix = torch.tensor(analysis.agreement)
     assert (matrix == matrix.T).all()
     assert (matrix.diagonal() == 1).all()
-    assert all(row[i] in (1.0, None) for i, row in enumerate(found.shared))
+    assert all(row[i] in (1.0, None) for i, row in enumerate(analysis.shared))
 
 
 @given(answers())
 def test_every_picture_is_counted_once(given: tuple[Tensor, Tensor, list[int]]) -> None:
-    found = analysed(given)
-    assert sum(sum(each.exits) for each in found.by_class) == found.pictures == given[0].shape[1]
-    for each in found.reliability:
-        assert sum(place.count for place in each.bins) == found.pictures
+    analysis = analysed(given)
+    assert sum(sum(each.exits) for each in analysis.by_class) == analysis.pictures == given[0].shape[1]
+    for each in analysis.reliability:
+        assert sum(place.count for place in each.bins) == analysis.pictures
         assert 0 <= each.error <= 1
-    if found.confusion_score is not None:
-        assert sum(found.confusion_score.right_counts) + sum(found.confusion_score.wrong_counts) == found.pictures
-        assert len(found.confusion_score.right_counts) == len(CONFUSION_EDGES) - 1
+    if analysis.confusion_score is not None:
+        assert (
+            sum(analysis.confusion_score.right_counts) + sum(analysis.confusion_score.wrong_counts) == analysis.pictures
+        )
+        assert len(analysis.confusion_score.right_counts) == len(CONFUSION_EDGES) - 1
 
 
 @given(answers())
@@ -288,19 +292,19 @@ def test_an_analysis_is_json(given: tuple[Tensor, Tensor, list[int]]) -> None:
 
 
 def test_one_exit_has_no_early_answer() -> None:
-    found = analyze(PROBABILITIES[:1].log(), LABELS, [10], "abc")
-    assert found.confusion_score is None
-    assert found.agreement == ((1.0,),)
-    assert found.averaged == found.accuracy
-    thinking = found.overthinking
+    analysis = analyze(PROBABILITIES[:1].log(), LABELS, [10], "abc")
+    assert analysis.confusion_score is None
+    assert analysis.agreement == ((1.0,),)
+    assert analysis.averaged == analysis.accuracy
+    thinking = analysis.overthinking
     assert (thinking.wasteful, thinking.wasted_macs, thinking.destructive) == (0, 0, 0)
     assert (thinking.wasteful_cases, thinking.destructive_cases, thinking.late_cases) == ((), (), ())
-    assert {point.accuracy for point in found.curve} == set(found.accuracy)
+    assert {point.accuracy for point in analysis.curve} == set(analysis.accuracy)
 
 
 def test_half_precision_and_small_integers_are_taken() -> None:
-    found = analyze(PROBABILITIES.log().bfloat16(), LABELS.to(torch.uint8), [10, 20, 40], "abc")
-    assert found.accuracy == by_hand().accuracy
+    analysis = analyze(PROBABILITIES.log().bfloat16(), LABELS.to(torch.uint8), [10, 20, 40], "abc")
+    assert analysis.accuracy == by_hand().accuracy
 
 
 LOGITS = PROBABILITIES.log()
@@ -323,16 +327,16 @@ WRONG: dict[str, tuple[Tensor, Tensor, list[int], str, list[float] | None, Tenso
 }
 
 
-@pytest.mark.parametrize("told", WRONG)
-def test_what_does_not_fit_is_told(told: str) -> None:
+@pytest.mark.parametrize("start", WRONG)
+def test_what_does_not_fit_is_refused(start: str) -> None:
     with pytest.raises(InputError) as caught:
-        analyze(*WRONG[told])
+        analyze(*WRONG[start])
     (problem,) = caught.value.problems
-    assert problem.startswith(f"analysis.{told}")
+    assert problem.startswith(f"analysis.{start}")
     assert "accepted: " in problem
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_that_is_wrong_is_reported_at_once() -> None:
     with pytest.raises(InputError) as caught:
         analyze(LOGITS, LABELS[:5], [1, 2], "ab")
     assert len(caught.value.problems) == 3

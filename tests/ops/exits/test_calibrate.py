@@ -52,11 +52,13 @@ def outcomes(
     sure = confidences(logits, criterion)
     right = (logits.argmax(dim=-1) == labels).double()
     levels = [[*row.unique().tolist(), None] for row in sure[:-1]]
-    found = []
+    calibration = []
     for thresholds in itertools.product(*levels):
         exits = leaving(Policy(thresholds, criterion), sure)
-        found.append((right.gather(0, exits[None]).mean().item(), torch.tensor(costs).double()[exits].mean().item()))
-    return found
+        calibration.append(
+            (right.gather(0, exits[None]).mean().item(), torch.tensor(costs).double()[exits].mean().item())
+        )
+    return calibration
 
 
 cases = given(
@@ -74,15 +76,15 @@ cases = given(
 def test_no_policy_is_cheaper(pictures: int, exits: int, seed: int, coarse: bool, criterion: str, goal: float) -> None:
     logits, labels = few(pictures, exits, seed, coarse)
     costs = COSTS[:exits]
-    found = plainly(logits, labels, costs, max_drop=goal, criterion=criterion, scale=False)
+    calibration = plainly(logits, labels, costs, max_drop=goal, criterion=criterion, scale=False)
     possible = outcomes(logits, labels, costs, criterion)
-    best = min(cost for accuracy, cost in possible if accuracy >= found.last_accuracy - goal - 1e-9)
-    assert found.accuracy >= found.last_accuracy - goal - 1e-9
-    assert found.bound <= best + 1e-5
+    best = min(cost for accuracy, cost in possible if accuracy >= calibration.last_accuracy - goal - 1e-9)
+    assert calibration.accuracy >= calibration.last_accuracy - goal - 1e-9
+    assert calibration.bound <= best + 1e-5
     if exits <= 3:
-        assert found.cost == pytest.approx(best, abs=1e-5) == pytest.approx(found.bound, abs=1e-5)
+        assert calibration.cost == pytest.approx(best, abs=1e-5) == pytest.approx(calibration.bound, abs=1e-5)
     else:
-        assert found.cost >= best - 1e-5
+        assert calibration.cost >= best - 1e-5
 
 
 @settings(max_examples=150)
@@ -93,26 +95,26 @@ def test_no_policy_is_more_accurate(
     logits, labels = few(pictures, exits, seed, coarse)
     costs = COSTS[:exits]
     limit = costs[0] + goal * (costs[-1] - costs[0])
-    found = plainly(logits, labels, costs, max_cost=limit, criterion=criterion, scale=False)
+    calibration = plainly(logits, labels, costs, max_cost=limit, criterion=criterion, scale=False)
     possible = outcomes(logits, labels, costs, criterion)
     best, cheapest = max((accuracy, -cost) for accuracy, cost in possible if cost <= limit + 1e-6)
-    assert found.cost <= limit * (1 + 1e-9)
-    assert found.bound >= best - 1e-6
+    assert calibration.cost <= limit * (1 + 1e-9)
+    assert calibration.bound >= best - 1e-6
     if exits <= 3:
-        assert found.accuracy == pytest.approx(best) == pytest.approx(found.bound)
-        assert found.cost == pytest.approx(-cheapest)
+        assert calibration.accuracy == pytest.approx(best) == pytest.approx(calibration.bound)
+        assert calibration.cost == pytest.approx(-cheapest)
     else:
-        assert found.accuracy <= best + 1e-6
+        assert calibration.accuracy <= best + 1e-6
 
 
 def test_with_four_exits_hardly_a_better_policy_is_overlooked() -> None:
     missed = 0
     for seed in range(30):
         logits, labels = few(7, 4, seed, coarse=False)
-        found = plainly(logits, labels, COSTS, max_drop=0.15, scale=False)
+        calibration = plainly(logits, labels, COSTS, max_drop=0.15, scale=False)
         possible = outcomes(logits, labels, COSTS)
-        best = min(cost for accuracy, cost in possible if accuracy >= found.last_accuracy - 0.15)
-        missed += found.cost > best + 1e-9
+        best = min(cost for accuracy, cost in possible if accuracy >= calibration.last_accuracy - 0.15)
+        missed += calibration.cost > best + 1e-9
     assert missed <= 2
 
 
@@ -123,33 +125,35 @@ def test_what_is_reported_is_what_the_policy_does(criterion: str, exits: int, go
     logits, labels = simulated(600, exits)
     costs = tuple(1.5 * i + 2 for i in range(exits))
     limit = 0.02 if goal == "max_drop" else 0.5 * (costs[0] + costs[-1])
-    found = plainly(logits, labels, costs, criterion=criterion, **{goal: limit})  # type: ignore[arg-type]
-    answers = follow(found.policy, logits)
-    assert found.accuracy == pytest.approx((answers.classes == labels).float().mean().item())
-    assert found.cost == pytest.approx(torch.tensor(costs)[answers.exits].mean().item())
-    assert found.last_accuracy == pytest.approx((logits[-1].argmax(dim=-1) == labels).float().mean().item())
-    assert found.last_cost == costs[-1]
-    assert found.exits == pytest.approx((answers.exits.bincount(minlength=exits) / len(labels)).tolist())
-    assert (found.max_drop, found.max_cost) == ((limit, None) if goal == "max_drop" else (None, limit))
-    assert found.policy.criterion == criterion
-    assert (found.policy.temperatures is None) == (criterion == "patience")
+    calibration = plainly(logits, labels, costs, criterion=criterion, **{goal: limit})  # type: ignore[arg-type]
+    answers = follow(calibration.policy, logits)
+    assert calibration.accuracy == pytest.approx((answers.classes == labels).float().mean().item())
+    assert calibration.cost == pytest.approx(torch.tensor(costs)[answers.exits].mean().item())
+    assert calibration.last_accuracy == pytest.approx((logits[-1].argmax(dim=-1) == labels).float().mean().item())
+    assert calibration.last_cost == costs[-1]
+    assert calibration.exits == pytest.approx((answers.exits.bincount(minlength=exits) / len(labels)).tolist())
+    assert (calibration.max_drop, calibration.max_cost) == ((limit, None) if goal == "max_drop" else (None, limit))
+    assert calibration.policy.criterion == criterion
+    assert (calibration.policy.temperatures is None) == (criterion == "patience")
     if goal == "max_drop":
-        assert found.accuracy >= found.last_accuracy - limit
-        assert found.bound <= found.cost
-        assert exits == 1 or criterion == "patience" or found.cost < found.last_cost
+        assert calibration.accuracy >= calibration.last_accuracy - limit
+        assert calibration.bound <= calibration.cost
+        assert exits == 1 or criterion == "patience" or calibration.cost < calibration.last_cost
     else:
-        assert found.cost <= limit
-        assert found.accuracy <= found.bound
+        assert calibration.cost <= limit
+        assert calibration.accuracy <= calibration.bound
 
 
 def test_more_freedom_is_never_worse() -> None:
     logits, labels = simulated(1500, 6)
     costs = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
     drops = [plainly(logits, labels, costs, max_drop=drop) for drop in (0.0, 0.005, 0.02, 0.1, 0.3, 0.9)]
-    assert [found.cost for found in drops] == sorted((found.cost for found in drops), reverse=True)
+    assert [calibration.cost for calibration in drops] == sorted(
+        (calibration.cost for calibration in drops), reverse=True
+    )
     assert drops[-1].exits[0] == 1.0
     limits = [plainly(logits, labels, costs, max_cost=cost) for cost in (1.0, 1.5, 2.5, 4.0, 6.0)]
-    assert [found.accuracy for found in limits] == sorted(found.accuracy for found in limits)
+    assert [calibration.accuracy for calibration in limits] == sorted(calibration.accuracy for calibration in limits)
     assert limits[0].policy.thresholds[0] == 0.0
     assert limits[-1].accuracy >= limits[-1].last_accuracy
 
@@ -178,13 +182,13 @@ def test_neighbouring_floats_are_parted() -> None:
 def test_calibration_survives_json() -> None:
     adapter = TypeAdapter(Calibration)
     logits, labels = simulated(600)
-    for found in (
+    for calibration in (
         plainly(logits, labels, COSTS, max_drop=0.0),
         plainly(logits, labels, (1, 2, 3, 4), max_cost=2, criterion="patience"),
         plainly(logits, labels, COSTS, max_drop=0.05, confidence=0.9),
     ):
-        assert adapter.validate_json(adapter.dump_json(found)) == found
-        plain = adapter.dump_python(found)
+        assert adapter.validate_json(adapter.dump_json(calibration)) == calibration
+        plain = adapter.dump_python(calibration)
         assert all(type(value) in (float, int, type(None)) for key, value in plain.items() if key in {"bound", "cost"})
 
 
@@ -221,9 +225,9 @@ def sampled(seed: int, pictures: int = 400) -> tuple[Tensor, Tensor]:
 def test_a_certified_policy_loses_too_much_in_five_of_a_hundred_draws_at_most(criterion: str) -> None:
     draws, broken, saved = 25, 0, 0.0
     for seed in range(draws):
-        found = plainly(*sampled(seed), COSTS, max_drop=RISK, confidence=0.95, criterion=criterion, seed=seed)
-        broken += true_loss(found.policy) > RISK
-        saved += (1 - found.cost / found.last_cost) / draws
+        calibration = plainly(*sampled(seed), COSTS, max_drop=RISK, confidence=0.95, criterion=criterion, seed=seed)
+        broken += true_loss(calibration.policy) > RISK
+        saved += (1 - calibration.cost / calibration.last_cost) / draws
     assert broken <= 0.05 * draws + 2 * (0.05 * 0.95 * draws) ** 0.5
     assert saved >= (0.0 if criterion == "patience" else 0.1)
 
@@ -239,13 +243,13 @@ def test_without_a_certificate_far_more_draws_lose_too_much() -> None:
 def test_one_half_chooses_and_the_other_tests() -> None:
     logits, labels = simulated(1000)
     choosing, testing = torch.randperm(1000, generator=generator(3, "certify")).split(500)
-    found = plainly(logits, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
-    assert found.certificate is not None
-    answers = follow(found.policy, logits[:, testing]).classes == labels[testing]
+    calibration = plainly(logits, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
+    assert calibration.certificate is not None
+    answers = follow(calibration.policy, logits[:, testing]).classes == labels[testing]
     last = logits[-1, testing].argmax(dim=-1) == labels[testing]
-    assert found.certificate.lost == int((last & ~answers).sum()) > 0
-    assert found.certificate.gained == int((answers & ~last).sum())
-    assert (found.pictures, found.accuracy) == (500, answers.double().mean().item())
+    assert calibration.certificate.lost == int((last & ~answers).sum()) > 0
+    assert calibration.certificate.gained == int((answers & ~last).sum())
+    assert (calibration.pictures, calibration.accuracy) == (500, answers.double().mean().item())
 
     def with_early_exits_wrong_on(rows: Tensor) -> Calibration:
         changed = logits.clone()
@@ -253,44 +257,46 @@ def test_one_half_chooses_and_the_other_tests() -> None:
         return plainly(changed, labels, COSTS, max_drop=RISK, confidence=0.95, seed=3)
 
     tested_elsewhere, chosen_elsewhere = with_early_exits_wrong_on(testing), with_early_exits_wrong_on(choosing)
-    assert tested_elsewhere.policy.temperatures == found.policy.temperatures != chosen_elsewhere.policy.temperatures
+    assert (
+        tested_elsewhere.policy.temperatures == calibration.policy.temperatures != chosen_elsewhere.policy.temperatures
+    )
     assert tested_elsewhere.exits[-1] > 0.95, "what the test half refutes is not certified"
-    assert chosen_elsewhere.cost > found.cost
+    assert chosen_elsewhere.cost > calibration.cost
 
 
 def test_with_many_pictures_a_certificate_costs_little_more_than_the_best_policy() -> None:
     logits, labels = simulated(10_000, seed=2)
-    found = plainly(logits, labels, COSTS, max_drop=0.02, confidence=0.95)
-    assert found.certificate is not None
-    assert found.certificate.p_value <= 0.05
-    assert found.certificate.pictures == found.pictures == 5000
-    assert (found.certificate.lost - found.certificate.gained) / 5000 == pytest.approx(
-        found.last_accuracy - found.accuracy
+    calibration = plainly(logits, labels, COSTS, max_drop=0.02, confidence=0.95)
+    assert calibration.certificate is not None
+    assert calibration.certificate.p_value <= 0.05
+    assert calibration.certificate.pictures == calibration.pictures == 5000
+    assert (calibration.certificate.lost - calibration.certificate.gained) / 5000 == pytest.approx(
+        calibration.last_accuracy - calibration.accuracy
     )
     best = plainly(logits, labels, COSTS, max_drop=0.02)
-    assert best.cost < found.cost < best.cost + 0.1 * best.last_cost
-    assert found.certificate.passed > 10
+    assert best.cost < calibration.cost < best.cost + 0.1 * best.last_cost
+    assert calibration.certificate.passed > 10
 
 
 @pytest.mark.parametrize("criterion", PLAIN)
 def test_every_criterion_can_be_certified(criterion: str) -> None:
     costs = tuple(float(i) for i in range(1, 9))
-    found = plainly(*simulated(4000, exits=8), costs, max_drop=0.1, criterion=criterion, confidence=0.95)
-    assert found.certificate is not None
-    assert found.certificate.passed > 0
-    assert found.cost < 0.9 * found.last_cost
+    calibration = plainly(*simulated(4000, exits=8), costs, max_drop=0.1, criterion=criterion, confidence=0.95)
+    assert calibration.certificate is not None
+    assert calibration.certificate.passed > 0
+    assert calibration.cost < 0.9 * calibration.last_cost
 
 
 def test_where_nothing_can_be_certified_every_picture_goes_to_the_last_exit() -> None:
     labels = torch.arange(1000) % 2
     right = torch.nn.functional.one_hot(labels, 2).float()
     logits = torch.stack((torch.tensor([1.0, 0.0]).expand(1000, 2), right))  # the first exit knows nothing
-    found = plainly(logits, labels, (1.0, 2.0), max_drop=0.05, confidence=0.95)
-    assert found.policy.thresholds == (None,)
-    assert (found.cost, found.accuracy, found.exits) == (2.0, 1.0, (0.0, 1.0))
-    assert found.certificate is not None
-    assert (found.certificate.passed, found.certificate.lost, found.certificate.gained) == (0, 0, 0)
-    assert found.certificate.p_value <= 0.05
+    calibration = plainly(logits, labels, (1.0, 2.0), max_drop=0.05, confidence=0.95)
+    assert calibration.policy.thresholds == (None,)
+    assert (calibration.cost, calibration.accuracy, calibration.exits) == (2.0, 1.0, (0.0, 1.0))
+    assert calibration.certificate is not None
+    assert (calibration.certificate.passed, calibration.certificate.lost, calibration.certificate.gained) == (0, 0, 0)
+    assert calibration.certificate.p_value <= 0.05
 
 
 def test_too_few_pictures_for_a_certificate_are_refused_with_how_many_it_takes() -> None:
@@ -344,14 +350,14 @@ def test_a_drop_is_measured_against_the_best_answer_there_is() -> None:
     logits, labels = overthinking(2000)
     alone = [(each.argmax(dim=-1) == labels).double().mean().item() for each in logits]
     assert alone[1] > alone[2] + 0.02
-    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0)
-    assert found.reference_accuracy is not None
-    assert found.accuracy >= found.reference_accuracy >= max(alone)
-    assert found.alone == pytest.approx(alone)
+    calibration = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0)
+    assert calibration.reference_accuracy is not None
+    assert calibration.accuracy >= calibration.reference_accuracy >= max(alone)
+    assert calibration.alone == pytest.approx(alone)
     against_last = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, against="last")
     assert against_last.reference == "the last exit"
     assert against_last.reference_accuracy == pytest.approx(alone[2])
-    assert against_last.cost < found.cost
+    assert against_last.cost < calibration.cost
     middle = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.01, against="exit:2", combine="last")
     assert middle.reference == "exit 2 alone"
     assert middle.accuracy >= alone[1] - 0.01 - 1e-9
@@ -361,12 +367,12 @@ def test_a_drop_is_measured_against_the_best_answer_there_is() -> None:
 
 def test_a_certificate_is_against_the_exit_that_was_best_where_it_was_chosen() -> None:
     logits, labels = overthinking(4000)
-    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.02, confidence=0.95, combine="last")
-    assert found.certificate is not None
-    assert found.certificate.reference == found.reference == "exit 2 alone"
-    assert found.accuracy >= found.alone[1] - 0.02
-    assert found.exits[2] == 0.0
-    assert found.cost < 2.0
+    calibration = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.02, confidence=0.95, combine="last")
+    assert calibration.certificate is not None
+    assert calibration.certificate.reference == calibration.reference == "exit 2 alone"
+    assert calibration.accuracy >= calibration.alone[1] - 0.02
+    assert calibration.exits[2] == 0.0
+    assert calibration.cost < 2.0
 
 
 def test_averaged_answers_are_taken_where_they_serve_the_goal_better() -> None:
@@ -389,8 +395,13 @@ def test_an_exit_alone_that_no_policy_beats_is_named() -> None:
     blind = torch.zeros(200, 2)
     blind[:, 0] = 1
     logits = torch.stack((blind, right, blind))
-    found = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, combine="last")
-    assert (found.reference, found.cut, found.accuracy, found.cost) == ("exit 2 alone", 2, 1.0, 2.0)
+    calibration = calibrate(logits, labels, (1.0, 2.0, 3.0), max_drop=0.0, combine="last")
+    assert (calibration.reference, calibration.cut, calibration.accuracy, calibration.cost) == (
+        "exit 2 alone",
+        2,
+        1.0,
+        2.0,
+    )
     varied = calibrate(*simulated(500, exits=3), (1.0, 2.0, 3.0), max_drop=0.0, combine="last")
     assert varied.cut is None
 
@@ -399,11 +410,11 @@ def test_an_exit_alone_that_no_policy_beats_is_named() -> None:
 @pytest.mark.parametrize("survivors", [False, True])
 def test_a_learned_criterion_keeps_its_goal_on_cross_fitted_scores(criterion: str, survivors: bool) -> None:
     logits, labels = simulated(1200, exits=3)
-    found = calibrate(
+    calibration = calibrate(
         logits, labels, (1.0, 2.0, 3.0), max_drop=0.01, criterion=criterion, combine="last", survivors=survivors
     )
-    assert found.reference_accuracy is not None
-    assert found.accuracy >= found.reference_accuracy - 0.01 - 1e-9
-    assert found.cost < found.last_cost
-    fitted = (follow(found.policy, logits).classes == labels).double().mean().item()
-    assert fitted == pytest.approx(found.accuracy, abs=0.02)
+    assert calibration.reference_accuracy is not None
+    assert calibration.accuracy >= calibration.reference_accuracy - 0.01 - 1e-9
+    assert calibration.cost < calibration.last_cost
+    fitted = (follow(calibration.policy, logits).classes == labels).double().mean().item()
+    assert fitted == pytest.approx(calibration.accuracy, abs=0.02)

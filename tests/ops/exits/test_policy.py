@@ -213,7 +213,7 @@ def test_a_policy_survives_json() -> None:
     assert b'"thresholds":[0.25,null]' in adapter.dump_json(policy)
 
 
-def test_all_that_is_wrong_with_a_policy_is_told_at_once() -> None:
+def test_all_that_is_wrong_with_a_policy_is_reported_at_once() -> None:
     with pytest.raises(InputError) as caught:
         Policy((0.5, 1.5, math.nan), "max_probabilty", (1.0, 0.0, 1.0, math.inf))
     assert caught.value.problems == (

@@ -18,13 +18,13 @@ PICTURES = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
 def config(structure: tuple[int, ...], **changes: object) -> NetworkConfig:
-    told = {"kind": "full_ic", "channels": 4, "final": "mixed", "input_shape": (1, 8, 8), "classes": 10, **changes}
-    return NetworkConfig.model_validate({"structure": structure, **told})
+    keys = {"kind": "full_ic", "channels": 4, "final": "mixed", "input_shape": (1, 8, 8), "classes": 10, **changes}
+    return NetworkConfig.model_validate({"structure": structure, **keys})
 
 
-def learned(told: NetworkConfig, stages: int | None = None) -> Network:
+def learned(config: NetworkConfig, stages: int | None = None) -> Network:
     """A network whose batch norms have seen pictures."""
-    network = Network(told, stages=stages or told.exits, seed=3)
+    network = Network(config, stages=stages or config.exits, seed=3)
     network.train()
     for _ in range(3):
         network(PICTURES)

@@ -145,7 +145,7 @@ def test_a_complete_network_does_not_grow() -> None:
         grow(network)
 
 
-def test_a_start_that_is_unknown_is_told() -> None:
+def test_an_unknown_start_is_refused() -> None:
     network, _ = trained("dense")
     with pytest.raises(InputError, match="grow: got init zero; accepted: random, identity, copy"):
         grow(network, init="zero")  # type: ignore[arg-type]

@@ -207,9 +207,9 @@ def test_why_a_stage_cannot_keep_the_function(
     young = Network(network.config, stages=1, seed=0, plans=(first, network.plans[-1]))
     assert reason in can_keep(young)
     before = copy.deepcopy(young.state_dict())
-    with pytest.raises(InputError, match="grow: got init identity; accepted: random for stage 2, as") as told:
+    with pytest.raises(InputError, match="grow: got init identity; accepted: random for stage 2, as") as caught:
         grow(young, init="identity")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert before.keys() == young.state_dict().keys()
     grow(young)
     assert can_keep(young) == "the network has all its 2 stages"
@@ -312,7 +312,7 @@ def still(network: Network, before: dict[str, Tensor]) -> set[str]:
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_newcomers_learn(kind: str, cell: str) -> None:
+def test_all_new_parameters_learn(kind: str, cell: str) -> None:
     """At once what a gradient reaches, and all else in the next step."""
     network = seed_network(kind, (1, 0, 1, 0, 0), cell)
     optimizer = trainer(network)
@@ -335,7 +335,7 @@ def test_all_newcomers_learn(kind: str, cell: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(PASSING))
-def test_all_newcomers_of_any_cells_learn(name: str) -> None:
+def test_all_new_parameters_of_any_cells_learn(name: str) -> None:
     specs, heads, stem = PASSING[name]
     network = narrow(specs, heads, stem, 8, stages=1)
     optimizer = trainer(network)

@@ -1,4 +1,4 @@
-"""Widening: cells have more inner channels, answer what they answered, and newcomers learn something of their own."""
+"""Widening: cells have more inner channels, the answers stay, and new channels learn something of their own."""
 
 import copy
 from pathlib import Path
@@ -70,7 +70,7 @@ def test_the_function_stays(
         network = pruned(network, pruning, seed)
         index = seed % len(network.stages)
         if network.plans[index].cells:
-            # Where pruning left nothing to copy, newcomers are drawn.
+            # Where pruning left nothing to copy, new channels are drawn.
             how = init if all(has_live_channels(network, name) for _, name, _ in existing_cells(network)) else "random"
             widened_alike(network, index, count, how, torch.rand(8, 2, 8, 8) if fitted else None)
         if network.complete:
@@ -120,7 +120,7 @@ def test_what_was_there_stays(kind: str) -> None:
         assert (network.state_dict()[f"stages.0.cells.0.norm1.{key}"][4:] == expected).all()
 
 
-def test_statistics_of_random_newcomers_are_measured() -> None:
+def test_statistics_of_random_new_channels_are_measured() -> None:
     network = seed_network("dense", (0, 1, 0))
     images = pictures_for(network)
     before = copy.deepcopy(network.state_dict())
@@ -204,7 +204,7 @@ def test_copies_take_masks_and_only_channels_that_matter() -> None:
     widened_alike(network, 0, 1, "random")
 
 
-def test_random_newcomers_neither_read_nor_make_what_is_dead() -> None:
+def test_random_new_channels_neither_read_nor_make_what_is_dead() -> None:
     network = seed_network("dense", (0, 1, 0))
     stem = masked_layers(network)["stem.conv"].mask.clone()
     stem[1] = False
@@ -290,7 +290,7 @@ def test_seeds_decide_and_leave_pytorchs_generator_alone() -> None:
     rows = [network.state_dict()["stages.0.cells.0.conv1.weight"][4:] for network in networks]
     assert torch.equal(rows[0], rows[1])
     assert not torch.equal(rows[0], rows[2])
-    # The next newcomers are others.
+    # The next new channels are others.
     widen(networks[3], 0, 2, seed=1)
     wider = networks[3].state_dict()["stages.0.cells.0.conv1.weight"]
     assert not torch.equal(wider[6:], wider[4:6])
@@ -347,13 +347,13 @@ def test_new_channels_can_be_lost_again() -> None:
 def test_what_cannot_be_widened_is_left_as_it_is(name: str, stage: int, count: int, message: str) -> None:
     network = chain(name)
     before = copy.deepcopy(network.state_dict())
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         widen(network, stage, count)
-    assert message in str(told.value)
+    assert message in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
-def test_other_mistakes_are_told() -> None:
+def test_other_mistakes_are_refused() -> None:
     network = seed_network("iterative", (1,))
     grow(network, init="identity")
     with pytest.raises(InputError, match="got stage 2, which has no cells"):

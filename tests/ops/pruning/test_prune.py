@@ -288,7 +288,7 @@ def test_a_revived_weight_is_counted() -> None:
     assert revived(network) == int((~layer.mask).sum()) > 0
 
 
-def test_reinit_draws_survivors_anew_and_resets_their_norms_and_momentum() -> None:
+def test_reinit_redraws_survivors_and_resets_their_norms_and_momentum() -> None:
     network = build("dense")
     optimizer = optimizer_for("sgd", network)
     steps(network, optimizer, 3)
@@ -482,7 +482,7 @@ def test_lost_channels_of_any_cell_stay_lost_while_it_trains(name: str, control:
 
 
 @every_narrow
-def test_weights_drawn_anew_forget_everything(name: str) -> None:
+def test_redrawn_weights_forget_everything(name: str) -> None:
     network = chain(name)
     fresh = Network(network.config, stages=len(network.stages), plans=network.plans)
     before = copy.deepcopy(network.state_dict())

@@ -247,7 +247,7 @@ def test_another_seed_moves_other_connections_at_random() -> None:
     assert any(not torch.equal(found[0][name], found[2][name]) for name in found[0])
 
 
-def test_bad_arguments_are_told() -> None:
+def test_bad_arguments_are_refused() -> None:
     network = sparse()
     with pytest.raises(InputError, match=r"masked layers have no gradients; accepted: one after loss\.backward"):
         regrow(network)

@@ -275,7 +275,7 @@ def test_no_pictures_is_an_error(criterion: str) -> None:
 
 
 @every_criterion
-def test_a_weight_that_is_not_a_number_is_told_and_never_scored(criterion: str) -> None:
+def test_a_weight_that_is_not_a_number_is_reported_and_never_scored(criterion: str) -> None:
     network = build()
     with torch.no_grad():
         masked_layers(network)["stages.0.cells.0.conv2"].weight[0] = torch.nan

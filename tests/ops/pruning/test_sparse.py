@@ -116,7 +116,7 @@ def test_widening_touches_nothing_that_was_there(init: str) -> None:
     assert revived(network) == 0
 
 
-def test_too_few_connections_are_told() -> None:
+def test_too_few_connections_are_refused() -> None:
     network = seed_network("full", (0, 0))
     with pytest.raises(InputError, match=r"got 0\.001, 1 of 840 weights in stage 1, too few for its 6 layers"):
         plan_start(network, {0: 0.001})
