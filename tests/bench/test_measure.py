@@ -17,7 +17,7 @@ from torch import nn
 
 from ramify.bench import engines
 from ramify.bench.engines import ENGINES, write_stages
-from ramify.bench.files import PICTURE, RESULT, bench_text, home_of, keep_bench, read_bench
+from ramify.bench.files import PICTURE, RESULT, home_of, keep_bench, read_bench
 from ramify.bench.measure import AT_LEAST, Bench, Leaving, Timing, available_cores, benchmark
 from ramify.bench.plot import draw_bench
 from ramify.bench.table import bench_lines, bench_sentences, bench_tables
@@ -133,7 +133,7 @@ def test_a_result_survives_its_file(run: Path, found: Bench, tmp_path: Path) -> 
     assert (written, problems) == ([tmp_path / RESULT, tmp_path / PICTURE], [])
     assert read_bench(tmp_path) == found == read_bench(tmp_path / RESULT)
     assert (tmp_path / PICTURE).read_bytes().startswith(PNG)
-    (tmp_path / RESULT).write_text(bench_text(found)[:-20])
+    (tmp_path / RESULT).write_text((tmp_path / RESULT).read_text()[:-20])
     with pytest.raises(InputError, match="damaged"):
         read_bench(tmp_path)
     with pytest.raises(InputError, match="cannot be read"):

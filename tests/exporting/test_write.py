@@ -115,7 +115,7 @@ def test_what_cannot_be_exported_is_told(ramify: CommandLine, demo: Path, export
         ((run, "--out", "new", "--threshold", "2"), "threshold: got 2; accepted: a number in [0, 1]"),
         ((run, "--out", "new", "train.epochs=3"), "got 'train.epochs=3'; accepted: data.* here"),
         ((run, "--out", "new", "data.source=gone"), "data.source: got 'gone'"),
-        ((run, "--licence", "mit"), "export: got --licence with --to onnx, where it says nothing"),
+        ((run, "--license", "mit"), "export: got --license with --to onnx, where it says nothing"),
         ((run, "--to", "torch", "--quantize", "int8"), "export: got --quantize with --to torch"),
         (("unheard-of",), "got 'unheard-of', which is no run in runs"),
     ):

@@ -172,11 +172,11 @@ PICTURES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures_of_any_kind_are_converted_as_for_training(client: TestClient, network: Answerer, kind: str) -> None:
-    content, told = PICTURES[kind]
+    content, conversion = PICTURES[kind]
     status, found = post(client, content)
     assert status == 200
-    assert (found["picture"]["told"] or "") == told
-    assert found["picture"]["converted"] == bool(told)
+    assert (found["picture"]["conversion"] or "") == conversion
+    assert found["picture"]["converted"] == bool(conversion)
     head, _, data = found["picture"]["seen"].partition(",")
     assert head == "data:image/png;base64"
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) / 255

@@ -1,10 +1,8 @@
-"""What computes a network: PyTorch in three ways and ONNX Runtime in two, asked for each exit or for the policy alike.
+"""Engines that compute a network: PyTorch in three ways and ONNX Runtime in two.
 
-An engine is opened for a number of threads. What takes long and does not depend on them, exporting and quantizing, is
-done once, by :func:`prepare`.
+:func:`prepare` exports and quantizes once; :func:`open_engines` then opens every engine for a number of threads.
 """
 
-import importlib.util
 import os
 import shutil
 import sys
@@ -31,6 +29,7 @@ from ramify.answer.card import (
     exported_policy,
     is_exported,
 )
+from ramify.answer.needs import missing
 from ramify.answer.runtime import Runtime
 from ramify.exporting.graphs import plain
 from ramify.exporting.join import judged_stages
@@ -56,14 +55,14 @@ ENGINES: Mapping[str, str] = {
     "onnx": "ONNX Runtime, a float32 graph for each stage",
     "int8": "ONNX Runtime, an int8 graph for each stage",
 }
-"""Every engine by its name. The first that takes part is the one that others are compared to."""
+"""Every engine by its name; results are relative to the first that is timed."""
 
 _RECOMPILE_LIMIT = 256
-"""Stages share their code, and each is compiled for one picture and for several: PyTorch's 8 are soon used up."""
+"""Stages share their code, and each is compiled for one picture and for several: PyTorch's limit of 8 is too low."""
 
 
-class Found(NamedTuple):
-    """What the policy made of B pictures: ``classes`` and ``exits``, both int64 ``[B]``."""
+class Answered(NamedTuple):
+    """Answers to B pictures: ``classes`` and ``exits``, both int64 ``[B]``."""
 
     classes: Tensor
     exits: Tensor
@@ -74,29 +73,29 @@ class Engine:
     """One network in one engine.
 
     Attributes:
-        ready: gives images float32 ``[B, C, H, W]`` in [0, 1] in the memory format that this engine reads fastest.
-        at_exit: of such images and an exit, from 0, gives its logits ``[B, classes]``; no stage behind it is computed.
-        by_policy: gives the answers, each from the exit where its picture leaves.
+        ready: puts images float32 ``[B, C, H, W]`` in [0, 1] into the memory format that this engine reads fastest.
+        at_exit: logits ``[B, classes]`` of such images at an exit, from 0; no later stage is computed.
+        by_policy: answers of the exit policy.
     """
 
     ready: Callable[[Tensor], Tensor]
     at_exit: Callable[[Tensor, int], Tensor]
-    by_policy: Callable[[Tensor], Found]
+    by_policy: Callable[[Tensor], Answered]
 
 
 def torch_engine(network: Branching, policy: Policy) -> Engine:
-    """A network in PyTorch on the processor, with as many threads as the process has."""
+    """A network in PyTorch on the CPU, with the threads of the process."""
     network.eval()
 
     def at_exit(images: Tensor, exit_: int) -> Tensor:
         with torch.inference_mode():
             if not isinstance(network, Folded) or len(images) <= network.piece:
                 return up_to(network, images, exit_ + 1)
-            return torch.cat([up_to(network, some, exit_ + 1) for some in images.split(network.piece)])
+            return torch.cat([up_to(network, part, exit_ + 1) for part in images.split(network.piece)])
 
-    def by_policy(images: Tensor) -> Found:
-        found = network.predict(images, policy)
-        return Found(found.classes, found.exits)
+    def by_policy(images: Tensor) -> Answered:
+        prediction = network.predict(images, policy)
+        return Answered(prediction.classes, prediction.exits)
 
     return Engine(lambda images: images.contiguous(memory_format=torch.channels_last), at_exit, by_policy)
 
@@ -105,30 +104,29 @@ def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
     """An exported network in ONNX Runtime."""
     runtime = Runtime(folder, threads, threshold)
 
-    def by_policy(images: Tensor) -> Found:
-        found = runtime.predict(images.numpy())
-        return Found(torch.from_numpy(found.classes), torch.from_numpy(found.exits))
+    def at_exit(images: Tensor, exit_: int) -> Tensor:
+        return torch.from_numpy(runtime.logits(images.numpy(), exit_ + 1)[exit_])
 
-    return Engine(
-        Tensor.contiguous,
-        lambda images, exit_: torch.from_numpy(runtime.logits(images.numpy(), exit_ + 1)[exit_]),
-        by_policy,
-    )
+    def by_policy(images: Tensor) -> Answered:
+        answers = runtime.predict(images.numpy())
+        return Answered(torch.from_numpy(answers.classes), torch.from_numpy(answers.exits))
+
+    return Engine(Tensor.contiguous, at_exit, by_policy)
 
 
 @dataclass(frozen=True)
 class BenchSubject:
-    """What is measured: a saved network and the policy that it answers by, or an exported folder.
+    """A saved network with its policy, or an exported folder.
 
     Attributes:
         name: of the run, or of the folder.
         input_shape: (C, H, W) of the pictures that it reads.
         macs: multiply-accumulates of answering at each exit.
-        description: which policy, in one sentence.
-        network: the network and its policy as PyTorch has them; None of an exported folder.
-        folder: the exported one.
-        engines: those that can compute it: of an exported folder only the one that it was exported for.
-        threshold: in place of those that an exported folder has.
+        description: the policy, in one sentence.
+        network: the network and its policy; None for an exported folder.
+        folder: the exported folder.
+        engines: those that can compute it; an exported folder has one.
+        threshold: in place of the thresholds of an exported folder.
     """
 
     name: str
@@ -146,35 +144,40 @@ def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: fl
     folder = Path(name_or_folder)
     if is_exported(folder):
         runtime = Runtime(folder, threshold=threshold)
-        known = runtime.card
-        macs = tuple(each.macs for each in known.exits)
-        engines = ("int8",) if known.precision == "int8" else ("onnx",)
-        return BenchSubject(known.name, known.input_shape, macs, runtime.description, None, folder, engines, threshold)
+        exported = runtime.card
+        return BenchSubject(
+            exported.name,
+            exported.input_shape,
+            tuple(exit_.macs for exit_ in exported.exits),
+            runtime.description,
+            folder=folder,
+            engines=("int8" if exported.precision == "int8" else "onnx",),
+            threshold=threshold,
+        )
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
-    assert card.network.input_shape is not None
-    macs = tuple(each.macs for each in cost(network))
-    return BenchSubject(
-        folder.resolve().name, card.network.input_shape, macs, chosen.description, (network, chosen.policy)
-    )
+    channels, height, width = network.input_shape
+    macs = tuple(exit_cost.macs for exit_cost in cost(network))
+    name, shape = folder.resolve().name, (channels, height, width)
+    return BenchSubject(name, shape, macs, chosen.description, (network, chosen.policy))
 
 
 Openers = Mapping[str, Callable[[int], Engine]]
-"""Opens an engine for a number of threads; for PyTorch that number is the process's, and set already."""
+"""Opens an engine for a number of threads; PyTorch's number is set already."""
 
 
 @contextmanager
 def prepare(
     subject: BenchSubject, names: Sequence[str], calibration: Tensor
 ) -> Iterator[tuple[Openers, dict[str, str]]]:
-    """Make ready the engines called ``names``: openers, and why the others are left out, as their packages are missing.
+    """Prepare the engines called ``names``: openers, and the reasons for those that are left out.
 
     Args:
-        subject: what they compute.
-        names: of :data:`ENGINES`, all of them among ``subject.engines``.
+        subject: to compute.
+        names: among ``subject.engines``.
         calibration: pictures for int8, float32 ``[N, C, H, W]`` in [0, 1].
     """
-    left_out = {name: why for name in names if (why := _what_is_missing(name, subject)) is not None}
+    left_out = {name: reason for name in names if (reason := _obstacle(name, subject)) is not None}
     able = [name for name in names if name not in left_out]
     openers: dict[str, Callable[[int], Engine]] = {}
     with tempfile.TemporaryDirectory(prefix="ramify-bench-") as folder:
@@ -189,12 +192,9 @@ def prepare(
 
 
 def open_engines(openers: Openers, threads: int, pictures: Tensor) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Every engine with ``threads`` threads, and those that fail, with the reason; PyTorch's number is set as well.
+    """Every engine with ``threads`` threads, and the reasons of those that fail; sets PyTorch's threads as well.
 
-    Args:
-        openers: of :func:`prepare`.
-        threads: how many.
-        pictures: a few, float32 ``[N, C, H, W]`` in [0, 1], to try the compiler with.
+    ``pictures``, float32 ``[N, C, H, W]`` in [0, 1], are a few to try the compiler with.
     """
     torch.set_num_threads(threads)
     opened: dict[str, Engine] = {}
@@ -202,67 +202,59 @@ def open_engines(openers: Openers, threads: int, pictures: Tensor) -> tuple[dict
     for name, opener in openers.items():
         engine = opener(threads)
         if name == "compiled":
-            # Code that was compiled for another number of threads would be asked first at every call.
+            # Otherwise every call would first check the code compiled for other numbers of threads.
             torch.compiler.reset()
             try:
                 with compiling():
                     engine.by_policy(engine.ready(pictures))
             except RuntimeError as error:  # the base of what the compiler raises
-                failed[name] = f"torch.compile failed ({_first_line(error)})"
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                failed[name] = f"torch.compile failed ({' '.join(lines[:2])[:200] or type(error).__name__})"
                 continue
         opened[name] = engine
     return opened, failed
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:200] or type(error).__name__
-
-
 def compiled(network: Branching) -> Folded:
-    """A folded copy whose stages torch.compile makes at the first call for one picture and for several.
-
-    Those first calls are made within :func:`compiling`.
-    """
-    made = fold(network)
-    made.stages = nn.ModuleList(_to_compile(stage) for stage in made.stages)
-    return made
+    """A folded copy whose stages are compiled at their first calls, which :func:`compiling` surrounds."""
+    folded = fold(network)
+    folded.stages = nn.ModuleList(_to_compile(stage) for stage in folded.stages)
+    return folded
 
 
 def _to_compile(module: nn.Module) -> nn.Module:
-    # Without fullgraph, what cannot be compiled would be computed eagerly and still be called compiled.
-    found = torch.compile(module, dynamic=True, fullgraph=True)
-    assert isinstance(found, nn.Module)
-    return found
+    # Without fullgraph, unsupported parts would run eagerly and count as compiled.
+    compiled_module = torch.compile(module, dynamic=True, fullgraph=True)
+    assert isinstance(compiled_module, nn.Module)
+    return compiled_module
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Where first calls are made: as many stages may be compiled as there are, and in silence."""
+    """Allow as many compiled stages as there are, without the compiler's warnings."""
     import torch._dynamo
 
     with torch._dynamo.config.patch(recompile_limit=_RECOMPILE_LIMIT), warnings.catch_warnings():
-        # Of the compiler's own workings; nothing that a user of it could change.
         warnings.simplefilter("ignore")
         yield
 
 
 def _exports(subject: BenchSubject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
-    """The folders of the exported networks of the engines in ``names`` that compute one."""
-    wanted = [name for name in names if name in ("onnx", "int8")]
+    """The exported folders for the engines in ``names`` that need one."""
+    names = [name for name in names if name in ("onnx", "int8")]
     if subject.folder is not None:
-        return dict.fromkeys(wanted, subject.folder)
-    if not wanted or subject.network is None:
+        return dict.fromkeys(names, subject.folder)
+    if not names or subject.network is None:
         return {}
     stages = to_stages(plain(subject.network[0]), subject.input_shape)
-    for name in wanted:
+    for name in names:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
         write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")
-    return {name: folder / name for name in wanted}
+    return {name: folder / name for name in names}
 
 
 def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
-    """Write what :class:`ramify.answer.runtime.Runtime` reads: the stages with the policy in them, and their card."""
+    """Write stages and card for :class:`ramify.answer.runtime.Runtime`."""
     assert subject.network is not None
     network, policy = subject.network
     graphs = judged_stages(stages, policy)
@@ -288,20 +280,16 @@ def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelPro
     write_atomic(folder / CARD, card_text(card).encode())
 
 
-def _what_is_missing(name: str, subject: BenchSubject) -> str | None:
-    """Why an engine cannot be made ready here, as far as that shows without trying; None: it can."""
-    needed: tuple[str, ...] = ()
+def _obstacle(name: str, subject: BenchSubject) -> str | None:
+    """Why an engine cannot be prepared here, if that is known without trying."""
     if name in ("onnx", "int8"):
-        needed = ("onnxruntime",) if subject.folder is not None else ("onnx", "onnxscript", "onnxruntime")
-    for package in needed:
-        if importlib.util.find_spec(package) is None:
-            return f"needs the package {package}; install it with: pip install 'ramify[export]'"
+        return missing("export", *(() if subject.folder is not None else ("onnx", "onnxscript")), "onnxruntime")
     if name == "compiled" and not _compiler():
         return "needs a C++ compiler, and none was found"
     return None
 
 
 def _compiler() -> bool:
-    """Whether there is a program that torch.compile would call for the processor."""
-    usual = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
-    return shutil.which(os.environ.get("CXX") or usual) is not None
+    """Whether torch.compile finds a C++ compiler."""
+    default = {"win32": "cl", "darwin": "clang++"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX") or default) is not None
