@@ -10,11 +10,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
 
+from ramify.answer.answerer import TorchAnswerer, answerer
 from ramify.bench import engines
 from ramify.bench.engines import ENGINES, write_stages
 from ramify.bench.files import PICTURE, RESULT, home_of, keep_bench, read_bench
@@ -78,11 +80,10 @@ def made(names: tuple[str, ...] = tuple(ENGINES), exits: int = 4, threads: tuple
 
 def exported(run: Path) -> Path:
     """What of an export is read to answer, beside the run's other files: the whole one takes the exporter long."""
-    subject = engines.find_subject(run, "runs", None)
-    assert subject.network is not None
-    network, _ = subject.network
+    network = answerer(run)
+    assert isinstance(network, TorchAnswerer)
     folder = run / "onnx"
-    write_stages(folder, subject, to_stages(plain(network), subject.input_shape), "float32")
+    write_stages(folder, network, to_stages(plain(network.network), network.input_shape), "float32")
     return folder
 
 
@@ -117,13 +118,11 @@ def test_engines_agree_on_the_pictures(found: Bench) -> None:
 def test_pictures_of_the_run_leave_where_the_network_lets_them(run: Path, found: Bench) -> None:
     assert "test pictures of timed" in found.pictures
     images = to_float(load_pictures(tiny(*CONFIG).data).test.images)
-    subject = engines.find_subject(run, "runs", THRESHOLD)
-    assert subject.network is not None
-    network, policy = subject.network
+    network = answerer(run, threshold=THRESHOLD)
     for batch, left in zip(BATCHES, found.leaving, strict=True):
         count = batch * -(-AT_LEAST // batch)
         chosen = images[torch.linspace(0, len(images) - 1, count).round().long()]
-        exits = network.predict(chosen, policy).exits.bincount(minlength=2)
+        exits = np.bincount(network.answer(chosen.numpy()).exits, minlength=2)
         assert left == Leaving(batch, tuple(exits.tolist()))
 
 

@@ -85,7 +85,7 @@ class Answerer(Protocol):
 
 
 class TorchAnswerer:
-    """A saved network in PyTorch on the CPU; see :class:`Answerer`."""
+    """A saved network in PyTorch on the CPU with its exit policy; see :class:`Answerer`."""
 
     engine = "PyTorch"
 
@@ -97,14 +97,14 @@ class TorchAnswerer:
         self.reading = Reading(background=card.background, range=card.range)
         self.description = chosen.description
         self.macs = tuple(exit_cost.macs for exit_cost in cost(network))
-        self._network = network.eval()
-        self._policy = chosen.policy
+        self.network = network.eval()
+        self.policy = chosen.policy
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
         images = torch.from_numpy(check_pictures(pictures, self.input_shape))
         began = time.perf_counter()
-        prediction = self._network.predict(images, self._policy)
+        prediction = self.network.predict(images, self.policy)
         milliseconds = 1000 * (time.perf_counter() - began)
         classes: Wholes = prediction.classes.numpy()
         return Answers(classes, prediction.confidence.numpy(), prediction.exits.numpy(), milliseconds, prediction.ran)
@@ -112,16 +112,18 @@ class TorchAnswerer:
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
         with torch.inference_mode():
-            logits = self._network(torch.from_numpy(check_pictures(picture, self.input_shape)))
-            return _opinions(logits, self._policy)
+            logits = self.network(torch.from_numpy(check_pictures(picture, self.input_shape)))
+            return _opinions(logits, self.policy)
 
 
 class OnnxAnswerer:
-    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer`."""
+    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer` and :class:`Runtime`."""
 
     engine = "ONNX Runtime"
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, folder: Path, threads: int | None = None, threshold: float | None = None) -> None:
+        self.folder, self.threshold = folder, threshold
+        self.runtime = runtime = Runtime(folder, threads, threshold)
         card = runtime.card
         self.name = card.name
         self.classes = card.classes
@@ -129,15 +131,14 @@ class OnnxAnswerer:
         self.reading = runtime.reading
         self.description = runtime.description
         self.macs = tuple(exit_.macs for exit_ in card.exits)
-        self._runtime = runtime
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
-        return self._runtime.predict(pictures)
+        return self.runtime.predict(pictures)
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
-        return _opinions(torch.from_numpy(self._runtime.logits(picture)), self._runtime.card.policy.policy)
+        return _opinions(torch.from_numpy(self.runtime.logits(picture)), self.runtime.card.policy.policy)
 
 
 def answerer(
@@ -145,7 +146,7 @@ def answerer(
     runs_dir: str | Path = "runs",
     threshold: float | None = None,
     threads: int | None = None,
-) -> Answerer:
+) -> TorchAnswerer | OnnxAnswerer:
     """The network called ``name_or_folder``, ready to answer pictures.
 
     Args:
@@ -163,7 +164,7 @@ def answerer(
     if threads is not None:
         threads = check_threads(threads)
     if is_exported(Path(name_or_folder)):
-        return OnnxAnswerer(Runtime(name_or_folder, threads, threshold))
+        return OnnxAnswerer(Path(name_or_folder), threads, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     if threads is not None:

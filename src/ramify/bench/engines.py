@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ramify.answer.answerer import OnnxAnswerer, TorchAnswerer
 from ramify.answer.card import (
     CARD,
     CARD_FORMAT,
@@ -27,7 +28,6 @@ from ramify.answer.card import (
     Precision,
     card_text,
     exported_policy,
-    is_exported,
 )
 from ramify.answer.needs import missing
 from ramify.answer.runtime import Runtime
@@ -37,12 +37,9 @@ from ramify.exporting.onnx import stage_file, to_stages
 from ramify.exporting.quantize import quantize_stages
 from ramify.files import write_atomic
 from ramify.nn.branching import Branching
-from ramify.ops.cost import cost
 from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import Folded, fold
-from ramify.run.choice import choose_policy
 from ramify.run.latency import up_to
-from ramify.run.saved import read_saved
 from ramify.version import __version__
 
 if TYPE_CHECKING:
@@ -114,52 +111,15 @@ def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
     return Engine(Tensor.contiguous, at_exit, by_policy)
 
 
-@dataclass(frozen=True)
-class BenchSubject:
-    """A saved network with its policy, or an exported folder.
-
-    Attributes:
-        name: of the run, or of the folder.
-        input_shape: (C, H, W) of the pictures that it reads.
-        macs: multiply-accumulates of answering at each exit.
-        description: the policy, in one sentence.
-        network: the network and its policy; None for an exported folder.
-        folder: the exported folder.
-        engines: those that can compute it; an exported folder has one.
-        threshold: in place of the thresholds of an exported folder.
-    """
-
-    name: str
-    input_shape: tuple[int, int, int]
-    macs: tuple[int, ...]
-    description: str
-    network: tuple[Branching, Policy] | None = None
-    folder: Path | None = None
-    engines: tuple[str, ...] = tuple(ENGINES)
-    threshold: float | None = None
+Benched = TorchAnswerer | OnnxAnswerer
+"""A saved network with its policy, or an exported folder."""
 
 
-def find_subject(name_or_folder: str | Path, runs_dir: str | Path, threshold: float | None) -> BenchSubject:
-    """The network called ``name_or_folder``; arguments and errors as :func:`ramify.answer.answerer.answerer`."""
-    folder = Path(name_or_folder)
-    if is_exported(folder):
-        runtime = Runtime(folder, threshold=threshold)
-        exported = runtime.card
-        return BenchSubject(
-            exported.name,
-            exported.input_shape,
-            tuple(exit_.macs for exit_ in exported.exits),
-            runtime.description,
-            folder=folder,
-            engines=("int8" if exported.precision == "int8" else "onnx",),
-            threshold=threshold,
-        )
-    network, card = read_saved(name_or_folder, runs_dir)
-    chosen = choose_policy(card, threshold)
-    channels, height, width = network.input_shape
-    macs = tuple(exit_cost.macs for exit_cost in cost(network))
-    name, shape = folder.resolve().name, (channels, height, width)
-    return BenchSubject(name, shape, macs, chosen.description, (network, chosen.policy))
+def engines_of(subject: Benched) -> tuple[str, ...]:
+    """The engines that can compute it; an exported folder has one."""
+    if isinstance(subject, TorchAnswerer):
+        return tuple(ENGINES)
+    return ("int8",) if subject.runtime.card.precision == "int8" else ("onnx",)
 
 
 Openers = Mapping[str, Callable[[int], Engine]]
@@ -167,27 +127,26 @@ Openers = Mapping[str, Callable[[int], Engine]]
 
 
 @contextmanager
-def prepare(
-    subject: BenchSubject, names: Sequence[str], calibration: Tensor
-) -> Iterator[tuple[Openers, dict[str, str]]]:
+def prepare(subject: Benched, names: Sequence[str], calibration: Tensor) -> Iterator[tuple[Openers, dict[str, str]]]:
     """Prepare the engines called ``names``: openers, and the reasons for those that are left out.
 
     Args:
         subject: to compute.
-        names: among ``subject.engines``.
+        names: among :func:`engines_of` it.
         calibration: pictures for int8, float32 ``[N, C, H, W]`` in [0, 1].
     """
     left_out = {name: reason for name in names if (reason := _obstacle(name, subject)) is not None}
     able = [name for name in names if name not in left_out]
     openers: dict[str, Callable[[int], Engine]] = {}
+    threshold = subject.threshold if isinstance(subject, OnnxAnswerer) else None
     with tempfile.TemporaryDirectory(prefix="ramify-bench-") as folder:
-        if subject.network is not None:
-            network, policy = subject.network
+        if isinstance(subject, TorchAnswerer):
+            network, policy = subject.network, subject.policy
             openers["eager"] = lambda _: torch_engine(fold(network), policy)
             openers["plain"] = lambda _: torch_engine(network, policy)
             openers["compiled"] = lambda _: torch_engine(compiled(network), policy)
         for name, exported in _exports(subject, able, calibration, Path(folder)).items():
-            openers[name] = partial(onnx_engine, exported, subject.threshold)
+            openers[name] = partial(onnx_engine, exported, threshold)
         yield {name: openers[name] for name in able}, left_out
 
 
@@ -239,24 +198,23 @@ def compiling() -> Iterator[None]:
         yield
 
 
-def _exports(subject: BenchSubject, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
+def _exports(subject: Benched, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
     """The exported folders for the engines in ``names`` that need one."""
     names = [name for name in names if name in ("onnx", "int8")]
-    if subject.folder is not None:
+    if isinstance(subject, OnnxAnswerer):
         return dict.fromkeys(names, subject.folder)
-    if not names or subject.network is None:
+    if not names:
         return {}
-    stages = to_stages(plain(subject.network[0]), subject.input_shape)
+    stages = to_stages(plain(subject.network), subject.input_shape)
     for name in names:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
         write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")
     return {name: folder / name for name in names}
 
 
-def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelProto]", precision: Precision) -> None:
+def write_stages(folder: Path, subject: TorchAnswerer, stages: "Sequence[ModelProto]", precision: Precision) -> None:
     """Write stages and card for :class:`ramify.answer.runtime.Runtime`."""
-    assert subject.network is not None
-    network, policy = subject.network
+    network, policy = subject.network, subject.policy
     graphs = judged_stages(stages, policy)
     files = tuple(stage_file(at) for at in range(len(graphs)))
     for file, graph in zip(files, graphs, strict=True):
@@ -271,7 +229,7 @@ def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelPro
         input_shape=subject.input_shape,
         mean=tuple(network.mean.tolist()),
         std=tuple(network.std.tolist()),
-        classes=tuple(map(str, range(network.classes))),
+        classes=subject.classes,
         exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
         policy=exported_policy(policy, calibrated=False, description=subject.description),
         files=ExportedFiles("", "", files),
@@ -280,10 +238,11 @@ def write_stages(folder: Path, subject: BenchSubject, stages: "Sequence[ModelPro
     write_atomic(folder / CARD, card_text(card).encode())
 
 
-def _obstacle(name: str, subject: BenchSubject) -> str | None:
+def _obstacle(name: str, subject: Benched) -> str | None:
     """Why an engine cannot be prepared here, if that is known without trying."""
     if name in ("onnx", "int8"):
-        return missing("export", *(() if subject.folder is not None else ("onnx", "onnxscript")), "onnxruntime")
+        exporter = ("onnx", "onnxscript") if isinstance(subject, TorchAnswerer) else ()
+        return missing("export", *exporter, "onnxruntime")
     if name == "compiled" and not _compiler():
         return "needs a C++ compiler, and none was found"
     return None

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramify.answer.answerer import answerer
 from ramify.answer.samples import pictures_at_hand
 from ramify.bench.engines import (
     ENGINES,
     Answered,
-    BenchSubject,
+    Benched,
     Engine,
     compiling,
-    find_subject,
+    engines_of,
     open_engines,
     prepare,
 )
@@ -173,8 +174,8 @@ def benchmark(
     cores = available_cores()
     threads = tuple(count for count in THREADS if count <= cores) if threads is None else threads
     _check(engines, batches, threads, rounds, cores)
-    subject = find_subject(name_or_folder, runs_dir, threshold)
-    names = _engines_of(subject, engines)
+    subject = answerer(name_or_folder, runs_dir, threshold)
+    names = _selected(engines_of(subject), engines)
     before = _load()
     test, calibration, origin, real = _pictures(str(name_or_folder), runs_dir, subject)
     batches, threads = tuple(dict.fromkeys(batches)), tuple(dict.fromkeys(threads))
@@ -246,20 +247,20 @@ def _check(
         raise InputError(*problems)
 
 
-def _engines_of(subject: BenchSubject, names: Sequence[str] | None) -> tuple[str, ...]:
-    """The engines called ``names``, in the order of :data:`ENGINES`."""
+def _selected(possible: tuple[str, ...], names: Sequence[str] | None) -> tuple[str, ...]:
+    """The engines called ``names``, in the order of :data:`ENGINES`; None: all."""
     if names is None:
-        return subject.engines
-    foreign = [name for name in names if name not in subject.engines]
+        return possible
+    foreign = [name for name in names if name not in possible]
     if foreign:
         raise InputError(
-            f"engines: got {', '.join(foreign)} for an exported folder; accepted: {', '.join(subject.engines)}, which "
+            f"engines: got {', '.join(foreign)} for an exported folder; accepted: {', '.join(possible)}, which "
             "it was exported for; bench the run for the others"
         )
     return tuple(name for name in ENGINES if name in names)
 
 
-def _pictures(name: str, runs_dir: str | Path, subject: BenchSubject) -> tuple[Tensor, Tensor, str, bool]:
+def _pictures(name: str, runs_dir: str | Path, subject: Benched) -> tuple[Tensor, Tensor, str, bool]:
     """Pictures to answer and to calibrate int8 with, their origin, and whether they are real."""
     run = run_behind(name, runs_dir)
     parts = None if run is None else pictures_at_hand(run, subject.input_shape)

@@ -118,15 +118,15 @@ def all_exits(stages: "Sequence[ModelProto]") -> "ModelProto":
     body, trunk = _Body(), "images"
     for at, stage in enumerate(stages):
         # In a cascade a stage also reads the logits before it.
-        read = zip(stage.graph.input, [trunk, f"logits{at - 1}"], strict=False)
-        given = zip(stage.graph.output, [f"trunk{at}", f"logits{at}"][-len(stage.graph.output) :], strict=True)
-        body.add(stage, f"stage{at}/", {value.name: name for value, name in (*read, *given)})
+        inputs = zip(stage.graph.input, [trunk, f"logits{at - 1}"], strict=False)
+        outputs = zip(stage.graph.output, [f"trunk{at}", f"logits{at}"][-len(stage.graph.output) :], strict=True)
+        body.add(stage, f"stage{at}/", {value.name: name for value, name in (*inputs, *outputs)})
         trunk = f"trunk{at}"
         body.nodes.append(helper.make_node("Unsqueeze", [f"logits{at}", "first_axis"], [f"exit{at}"]))
     body.weights.append(numpy_helper.from_array(np.zeros(1, np.int64), "first_axis"))
     body.nodes.append(helper.make_node("Concat", [f"exit{at}" for at in range(len(stages))], ["logits"], axis=0))
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [len(stages), "batch", _classes(stages)])]
-    return _model(body, stages, [stages[0].graph.input[0]], outputs)
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [len(stages), "batch", _classes(stages)])
+    return _model(body, stages, [stages[0].graph.input[0]], [logits])
 
 
 def _from(

@@ -20,7 +20,7 @@ from ramify.answer.samples import Sample
 from ramify.errors import DataError, InputError
 from ramify.serve import replies
 from ramify.serve.guard import SECURITY_HEADERS, Guard, Hosts, Origins
-from ramify.serve.upload import FIELD, RefusedError, Upload, begins_as_picture, read_upload, received, too_large
+from ramify.serve.upload import FIELD, RefusedError, begins_as_picture, file_name, read_upload, received, too_large
 from ramify.version import __version__
 
 if TYPE_CHECKING:
@@ -160,9 +160,9 @@ def _add_errors(served: "FastAPI") -> None:
 
     @served.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        asked = f"{request.method} {request.url.path[:100]}"
+        got = f"{request.method} {request.url.path[:100]}"
         accepted = "GET /, GET /api/model, GET /api/health, POST /api/predict"
-        return problem(error.status_code, f"got {asked}; accepted: {accepted}", dict(error.headers or {}))
+        return problem(error.status_code, f"got {got}; accepted: {accepted}", dict(error.headers or {}))
 
     @served.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
@@ -267,18 +267,18 @@ class Answering:
             RefusedError: it is not a picture of at most ``most_bytes``.
         """
         async with self._slots:
-            upload = await read_upload(file, most_bytes)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, upload)
+            content, name = await read_upload(file, most_bytes), file_name(file.filename)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, content, name)
 
-    def _work(self, upload: Upload) -> replies.Answer:
-        if not begins_as_picture(upload.content):
+    def _work(self, content: bytes, name: str) -> replies.Answer:
+        if not begins_as_picture(content):
             raise RefusedError(
-                415, f"{upload.name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
+                415, f"{name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
             )
         network = self._network
         try:
-            header = read_header(upload.content, upload.name)
-            picture = read_picture(upload.content, upload.name, network.input_shape, network.reading)
+            header = read_header(content, name)
+            picture = read_picture(content, name, network.input_shape, network.reading)
         except DataError as error:
             raise RefusedError(422, " ".join(str(error).split())) from error
         with self._turn:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,14 +23,6 @@ class RefusedError(Exception):
         super().__init__(sentence)
         self.status = status
         self.sentence = sentence
-
-
-@dataclass(frozen=True)
-class Upload:
-    """A received file and its name in messages."""
-
-    content: bytes
-    name: str
 
 
 @asynccontextmanager
@@ -65,19 +56,18 @@ async def received(request: "Request", most_bytes: int) -> AsyncIterator["Upload
         await form.close()
 
 
-async def read_upload(file: "UploadFile", most_bytes: int) -> Upload:
-    """A received file in memory.
+async def read_upload(file: "UploadFile", most_bytes: int) -> bytes:
+    """The content of a received file.
 
     Raises:
         RefusedError: 413: it has more than ``most_bytes``; 422: it is empty.
     """
     content = await file.read(most_bytes + 1)
-    name = file_name(file.filename)
     if len(content) > most_bytes:
         raise RefusedError(413, too_large(most_bytes))
     if not content:
-        raise RefusedError(422, f"{name}: got an empty file; accepted: a whole picture file")
-    return Upload(content, name)
+        raise RefusedError(422, f"{file_name(file.filename)}: got an empty file; accepted: a whole picture file")
+    return content
 
 
 def too_large(most_bytes: int) -> str:
