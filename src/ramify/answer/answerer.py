@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from ramify.answer.card import is_exported
-from ramify.answer.runtime import Answers, Floats, Runtime, Wholes, check_pictures, check_threads
+from ramify.answer.runtime import Answers, Floats, Runtime, Wholes, check_batch, check_threads
 from ramify.data.decode import Reading
 from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
@@ -102,7 +102,7 @@ class TorchAnswerer:
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
-        images = torch.from_numpy(check_pictures(pictures, self.input_shape))
+        images = torch.from_numpy(check_batch(pictures, self.input_shape))
         began = time.perf_counter()
         prediction = self.network.predict(images, self.policy)
         milliseconds = 1000 * (time.perf_counter() - began)
@@ -112,7 +112,7 @@ class TorchAnswerer:
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
         with torch.inference_mode():
-            logits = self.network(torch.from_numpy(check_pictures(picture, self.input_shape)))
+            logits = self.network(torch.from_numpy(check_batch(picture, self.input_shape)))
             return _opinions(logits, self.policy)
 
 

@@ -128,7 +128,7 @@ class Runtime:
             InputError: they are not that.
             RunError: ONNX Runtime fails on them.
         """
-        batch = check_pictures(pictures, self.input_shape)
+        batch = check_batch(pictures, self.input_shape)
         began = time.perf_counter()
         count = len(batch)
         classes, exits = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -158,7 +158,7 @@ class Runtime:
 
         Other arguments and errors are as in :meth:`predict`.
         """
-        trunk = check_pictures(pictures, self.input_shape)
+        trunk = check_batch(pictures, self.input_shape)
         seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
         for at in range(len(self._stages) if exits is None else exits):
             out = self._stage(at, trunk, seen)
@@ -218,7 +218,7 @@ def check_threads(threads: int) -> int:
     return usable_threads(threads)[0]
 
 
-def check_pictures(pictures: Floats, shape: tuple[int, int, int]) -> Floats:
+def check_batch(pictures: Floats, shape: tuple[int, int, int]) -> Floats:
     """One picture or a batch as a contiguous batch ``[B, *shape]``.
 
     Raises:
