@@ -1,4 +1,4 @@
-"""The bench: every combination once, answers alike, and told what is missing. What the clock says is no test."""
+"""The bench: every combination once, equal answers, and reasons for what is left out. Timings are not tested."""
 
 import importlib.util
 import itertools
@@ -194,7 +194,7 @@ class _Failing(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_compiler_that_fails_is_told(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiler_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_to_compile", lambda _: _Failing())
     monkeypatch.setattr(engines, "_compiler", lambda: True)
     left = benchmark(run, engines=["plain", "compiled"], batches=[1], threads=[1], rounds=1)
@@ -210,12 +210,12 @@ def test_the_compiled_network_answers_alike(run: Path) -> None:
     assert {each.same for each in timed.timings} == {1.0}
 
 
-def test_bad_input_is_told_at_once() -> None:
+def test_bad_input_is_reported_at_once() -> None:
     with pytest.raises(InputError) as caught:
         benchmark("nobody", engines=["onx"], batches=[0, 4], threads=[0, available_cores() + 1], rounds=0)
-    told = caught.value.problems
-    assert [problem.partition(":")[0] for problem in told] == ["engines", "batches", "threads", "threads", "rounds"]
-    assert "'onx' (nearest: onnx)" in told[0]
+    problems = caught.value.problems
+    assert [problem.partition(":")[0] for problem in problems] == ["engines", "batches", "threads", "threads", "rounds"]
+    assert "'onx' (nearest: onnx)" in problems[0]
     with pytest.raises(InputError) as caught:
         benchmark("nobody", engines=[], batches=[], threads=[])
     assert caught.value.problems == tuple(
@@ -251,9 +251,9 @@ def test_sentences_name_the_fastest_and_who_answers_otherwise() -> None:
         replace(each, pictures_per_second=1e9) if each.engine == "onnx" and each.exit is None else each
         for each in bench.timings
     ]
-    told = bench_sentences(replace(bench, timings=tuple(quick)))
-    assert sum(line.startswith("fastest policy") and "onnx" in line for line in told) == 2
-    assert any(line.startswith("int8 answers 99.0 %") for line in told)
+    sentences = bench_sentences(replace(bench, timings=tuple(quick)))
+    assert sum(line.startswith("fastest policy") and "onnx" in line for line in sentences) == 2
+    assert any(line.startswith("int8 answers 99.0 %") for line in sentences)
 
 
 @pytest.mark.parametrize("bench", [made(), made(("int8",), exits=1, threads=(1,))], ids=["whole", "small"])

@@ -50,7 +50,7 @@ def test_the_card_holds_what_was_measured(made: Made) -> None:
     assert "No certificate" in text
 
 
-def test_what_is_not_known_is_said_so(made: Made) -> None:
+def test_what_is_unknown_is_named(made: Made) -> None:
     summary, card, config = made
     unfinished = replace(summary, exits=tuple(replace(each, test=None) for each in summary.exits), finished=False)
     text = model_card(unfinished, replace(card, policy=None), config)
@@ -59,7 +59,7 @@ def test_what_is_not_known_is_said_so(made: Made) -> None:
     assert "the test pictures have not been read" in text
 
 
-def test_a_license_a_clock_and_a_trigger_are_told(made: Made) -> None:
+def test_a_license_a_clock_and_a_trigger_are_named(made: Made) -> None:
     summary, card, config = made
     assert front_matter(summary, card, "MIT")["license"] == "mit"
     own = front_matter(summary, card, "House rules")

@@ -25,17 +25,19 @@ def test_int8_is_as_accurate_to_within_a_point(
     ramify: CommandLine, demo: Path, exported: Export, digits: Tensor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "int8"
-    told = ramify("export", str(demo), "--quantize", "int8", "--json", "--out", str(folder))
-    assert (told.code, told.err) == (0, "")
+    result = ramify("export", str(demo), "--quantize", "int8", "--json", "--out", str(folder))
+    assert (result.code, result.err) == (0, "")
     card = read_card(folder)
-    found = card.quantization
-    assert found is not None
-    assert json.loads(told.out)["card"]["quantization"]["after"] == list(found.after)
-    assert (card.precision, len(found.before), len(found.after)) == ("int8", 3, 3)
-    assert found.calibration_pictures == 512
-    assert found.before == pytest.approx([each.test for each in card.exits])
-    assert found.before[-1] > 0.8, "the digits were learned, or this shows nothing"
-    assert all(abs(after - before) <= 0.01 for before, after in zip(found.before, found.after, strict=True))
+    quantization = card.quantization
+    assert quantization is not None
+    assert json.loads(result.out)["card"]["quantization"]["after"] == list(quantization.after)
+    assert (card.precision, len(quantization.before), len(quantization.after)) == ("int8", 3, 3)
+    assert quantization.calibration_pictures == 512
+    assert quantization.before == pytest.approx([each.test for each in card.exits])
+    assert quantization.before[-1] > 0.8, "the digits were learned, or this shows nothing"
+    assert all(
+        abs(after - before) <= 0.01 for before, after in zip(quantization.before, quantization.after, strict=True)
+    )
 
     # It is int8: the weights of layers are, and the logits are not those of float32.
     model = parse_onnx((folder / "all_exits.onnx").read_bytes(), "")

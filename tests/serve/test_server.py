@@ -228,9 +228,9 @@ def test_a_form_holds_one_picture(client: TestClient) -> None:
         (lambda: client.post("/api/predict", data={"file": "text"}), 415, "x-www-form-urlencoded"),
         (lambda: client.post("/api/predict", headers={"content-type": "multipart/form-data"}), 422, "boundary"),
     ):
-        got, told = error(case)
-        assert (got, sentence in told) == (status, True), told
-        assert told.endswith("as multipart/form-data")
+        got, reply = error(case)
+        assert (got, sentence in reply) == (status, True), reply
+        assert reply.endswith("as multipart/form-data")
 
 
 @pytest.mark.parametrize(
