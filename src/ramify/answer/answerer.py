@@ -116,29 +116,24 @@ class TorchAnswerer:
             return _opinions(logits, self.policy)
 
 
-class OnnxAnswerer:
-    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer` and :class:`Runtime`."""
+class OnnxAnswerer(Runtime):
+    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer`."""
 
     engine = "ONNX Runtime"
 
     def __init__(self, folder: Path, threads: int | None = None, threshold: float | None = None) -> None:
+        super().__init__(folder, threads, threshold)
         self.folder, self.threshold = folder, threshold
-        self.runtime = runtime = Runtime(folder, threads, threshold)
-        card = runtime.card
-        self.name = card.name
-        self.classes = card.classes
-        self.input_shape = card.input_shape
-        self.reading = runtime.reading
-        self.description = runtime.description
-        self.macs = tuple(exit_.macs for exit_ in card.exits)
+        self.name = self.card.name
+        self.macs = tuple(exit_.macs for exit_ in self.card.exits)
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
-        return self.runtime.predict(pictures)
+        return self.predict(pictures)
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
-        return _opinions(torch.from_numpy(self.runtime.logits(picture)), self.runtime.card.policy.policy)
+        return _opinions(torch.from_numpy(self.logits(picture)), self.card.policy.policy)
 
 
 def answerer(

@@ -19,7 +19,7 @@ from ramify.run.evaluate import to_float
 from ramify.run.folder import CONFIG
 from ramify.run.pictures import Parts, parts_of_run
 
-_LOOKED_AT = 400
+_SEARCHED = 400
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def pictures_to_try(run: Path, network: Answerer, count: int) -> tuple[Sample, .
     parts = pictures_at_hand(run, network.input_shape) if count else None
     if parts is None or not len(parts.test):
         return ()
-    images = to_float(parts.test[:_LOOKED_AT].images).numpy()
-    labels = [parts.classes[label] for label in parts.test.labels[:_LOOKED_AT].tolist()]
+    images = to_float(parts.test[:_SEARCHED].images).numpy()
+    labels = [parts.classes[label] for label in parts.test.labels[:_SEARCHED].tolist()]
     exits = network.answer(images).exits.tolist()
     chosen = sorted(_spread(exits, labels, count), key=lambda at: (exits[at], labels[at]))
     return tuple(Sample(png_of(images[at]), labels[at]) for at in chosen)

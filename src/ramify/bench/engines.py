@@ -119,7 +119,7 @@ def engines_of(subject: Benched) -> tuple[str, ...]:
     """The engines that can compute it; an exported folder has one."""
     if isinstance(subject, TorchAnswerer):
         return tuple(ENGINES)
-    return ("int8",) if subject.runtime.card.precision == "int8" else ("onnx",)
+    return ("int8",) if subject.card.precision == "int8" else ("onnx",)
 
 
 Openers = Mapping[str, Callable[[int], Engine]]
