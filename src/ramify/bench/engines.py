@@ -31,6 +31,7 @@ from ramify.answer.card import (
 )
 from ramify.answer.needs import missing
 from ramify.answer.runtime import Runtime
+from ramify.errors import InputError
 from ramify.exporting.graphs import plain
 from ramify.exporting.join import judged_stages
 from ramify.exporting.onnx import stage_file, to_stages
@@ -150,28 +151,44 @@ def prepare(subject: Benched, names: Sequence[str], calibration: Tensor) -> Iter
         yield {name: openers[name] for name in able}, left_out
 
 
-def open_engines(openers: Openers, threads: int, pictures: Tensor) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Every engine with ``threads`` threads, and the reasons of those that fail; sets PyTorch's threads as well.
+@contextmanager
+def open_engines(
+    openers: Openers, threads: int, pictures: Tensor, left_out: dict[str, str]
+) -> Iterator[dict[str, Engine]]:
+    """Every engine, with ``threads`` threads, also as PyTorch's number within the block.
 
-    ``pictures``, float32 ``[N, C, H, W]`` in [0, 1], are a few to try the compiler with.
+    Args:
+        openers: of :func:`prepare`.
+        threads: of each engine.
+        pictures: a few to try the compiler with, float32 ``[N, C, H, W]`` in [0, 1].
+        left_out: reasons by engine; an engine that fails is added.
+
+    Raises:
+        InputError: none can be opened.
     """
+    previous = torch.get_num_threads()
     torch.set_num_threads(threads)
-    opened: dict[str, Engine] = {}
-    failed: dict[str, str] = {}
-    for name, opener in openers.items():
-        engine = opener(threads)
-        if name == "compiled":
-            # Otherwise every call would first check the code compiled for other numbers of threads.
-            torch.compiler.reset()
-            try:
-                with compiling():
-                    engine.by_policy(engine.ready(pictures))
-            except RuntimeError as error:  # the base of what the compiler raises
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                failed[name] = f"torch.compile failed ({' '.join(lines[:2])[:200] or type(error).__name__})"
-                continue
-        opened[name] = engine
-    return opened, failed
+    try:
+        opened: dict[str, Engine] = {}
+        for name, opener in openers.items():
+            engine = opener(threads)
+            if name == "compiled":
+                # Otherwise every call would first check the code compiled for other numbers of threads.
+                torch.compiler.reset()
+                try:
+                    with compiling():
+                        engine.by_policy(engine.ready(pictures))
+                except RuntimeError as error:  # the base of what the compiler raises
+                    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                    left_out[name] = f"torch.compile failed ({' '.join(lines[:2])[:200] or type(error).__name__})"
+                    continue
+            opened[name] = engine
+        if not opened:
+            reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
+            raise InputError(f"engines: got {', '.join(left_out)}, and all are left out: {reasons}")
+        yield opened
+    finally:
+        torch.set_num_threads(previous)
 
 
 def compiled(network: Branching) -> Folded:

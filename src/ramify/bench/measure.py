@@ -145,8 +145,7 @@ def benchmark(
     """Time every exit and the policy of a saved network, in every engine, on the CPU.
 
     A timed call answers at least :data:`AT_LEAST` pictures, in batches: test pictures of the run if they are on this
-    machine, else random ones. Without a calibrated policy every picture goes to the last exit. The engine ``compiled``
-    resets PyTorch's compiler (``torch.compiler.reset``).
+    machine, else random ones. The engine ``compiled`` resets PyTorch's compiler (``torch.compiler.reset``).
 
     Args:
         name_or_folder: the name of a run or the path of its folder, a checkpoint, a model folder of ``ramify export
@@ -179,27 +178,19 @@ def benchmark(
     before = _load()
     test, calibration, origin, real = _pictures(str(name_or_folder), runs_dir, subject)
     batches, threads = tuple(dict.fromkeys(batches)), tuple(dict.fromkeys(threads))
-    timings: list[Timing] = []
-    leaving: dict[int, Leaving] = {}
     log = progress or (lambda _: None)
     log(f"making ready: {', '.join(names)}")
-    previous = torch.get_num_threads()
-    try:
-        with prepare(subject, names, calibration) as (openers, left_out):
-            for count in threads:
-                log(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
-                opened, failed = open_engines(openers, count, test[:2])
-                left_out |= failed
-                if not opened:
-                    reasons = "; ".join(f"{name} {reason}" for name, reason in left_out.items())
-                    raise InputError(f"engines: got {', '.join(names)}, and all are left out: {reasons}")
+    timings: list[Timing] = []
+    leaving: dict[int, Leaving] = {}
+    with prepare(subject, names, calibration) as (openers, left_out):
+        for count in threads:
+            log(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
+            with open_engines(openers, count, test[:2], left_out) as opened:
                 for batch in batches:
                     log(f"{plural(count, 'thread')}, batch {batch}: {plural(rounds, 'round')}")
                     rows, exits = _measure(opened, count, batch, test, len(subject.macs), rounds)
                     timings += rows
                     leaving.setdefault(batch, Leaving(batch, exits))
-    finally:
-        torch.set_num_threads(previous)
     able = tuple(name for name in names if name not in left_out)
     after = _load()
     load = None if before is None or after is None else (before, after)
