@@ -33,8 +33,9 @@ import torch
 from pydantic import TypeAdapter
 
 import ramify
+from ramify.config.keys import births, keys
 from ramify.config.presets import presets
-from ramify.config.rules import Config, births, keys, resolve
+from ramify.config.rules import Config, resolve
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.nn.network import Network

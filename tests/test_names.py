@@ -10,7 +10,7 @@ COMMANDS = "cli."
 
 SHARED = frozenset(
     {
-        *("accuracies", "answers", "best", "changed", "cost", "describe", "exit_table", "leaving", "mixed", "offered"),
+        *("accuracies", "answers", "best", "changed", "cost", "exit_table", "leaving", "mixed", "offered"),
         *("opened", "place", "prepare", "random", "reliability", "save", "scaled", "score", "too_large", "trace"),
     }
 )

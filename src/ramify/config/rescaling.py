@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from ramify.config.rules import Config, longest_trunk_first
+from ramify.config.keys import longest_trunk_first
+from ramify.config.rules import Config
 from ramify.errors import ConfigError
 
 

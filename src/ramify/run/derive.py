@@ -6,8 +6,10 @@ from typing import Literal
 
 import torch
 
+from ramify.config.keys import keys
+from ramify.config.network import EXITS_AT
 from ramify.config.read import read_config
-from ramify.config.rules import EXITS_AT, Config, NetworkConfig, TrainConfig, keys
+from ramify.config.rules import Config, NetworkConfig, TrainConfig
 from ramify.config.yamltext import to_text
 from ramify.data.pictures import PictureSet
 from ramify.errors import ConfigError, InputError

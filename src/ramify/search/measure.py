@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ramify.config.keys import births
 from ramify.config.read import read_config
-from ramify.config.rules import Config, births
+from ramify.config.rules import Config
 from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from ramify.config.rules import Config, births
+from ramify.config.keys import births
+from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
