@@ -199,7 +199,7 @@ def test_the_state_is_saved_whole() -> None:
     state: State = restore(kept, where, parts, Path("runs/mine"))
     assert len(state.losses) == 6
     grew = [int(str(line["epoch"])) for line in read_lines(Path("runs/mine/events.jsonl")) if line["event"] == "grew"]
-    assert list(state.moments) == grew
+    assert list(state.growth_epochs) == grew
     assert read_trainer(Path("runs/mine/last"), state.network, state.optimizer).epoch == 6
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -87,7 +87,10 @@ def _same_teacher(parent: Path, train: TrainConfig) -> list[str]:
     return [f"train.teacher={to_text(str(kept))}"] if train.teacher is not None and kept.exists() else []
 
 
-def fit_to(config: Config, pictures: PictureSet | Parts) -> Config:
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def fit_to(config: ConfigT, pictures: PictureSet | Parts) -> ConfigT:
     """Fill in the shape, the number of classes and the range that ``pictures`` have, and the threads that suit them.
 
     Raises:

@@ -31,7 +31,7 @@ from ramify.run.summary import Summary
 from ramify.sealed import (
     Lines,
     check_seal,
-    damage_told,
+    damage,
     next_number,
     parse_lines,
     parse_object,
@@ -200,7 +200,7 @@ def read_lines(path: Path) -> list[dict[str, object]]:
     """
     lines = _lines(path)
     if lines.damaged:
-        raise CheckpointError(f"{damage_told(path, lines)}; accepted: the lines as ramify wrote them")
+        raise CheckpointError(f"{damage(path, lines)}; accepted: the lines as ramify wrote them")
     records = list(lines.records)
     if path.exists() and (lines.numbered or not records) and (path.parent / SUMMARY).exists():
         _check_end(path, records)
@@ -239,7 +239,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, object]], bool]) -> str | N
     if lines.damaged:
         aside = path.with_name(f"{path.name}.damaged")
         write_atomic(aside, path.read_bytes())
-        told = f"{damage_told(path, lines)}; the file is kept as {aside.name}, and the run goes on from its checkpoint"
+        told = f"{damage(path, lines)}; the file is kept as {aside.name}, and the run goes on from its checkpoint"
     write_atomic(path, sealed_lines([record for record in lines.records if keep(record)]))
     return told
 

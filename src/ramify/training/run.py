@@ -12,9 +12,7 @@ from ramify.errors import InputError
 from ramify.files import readable_folder
 from ramify.run.device import computing_with, place
 from ramify.run.distributed import together
-from ramify.run.events import (
-    Observer,
-)
+from ramify.run.events import Observer
 from ramify.run.folder import (
     CONFIG,
     EVENTS,
@@ -42,16 +40,16 @@ def train(
     progress: Progress | None = None,
     strict: bool = False,
 ) -> Summary:
-    """Train the network that ``config`` describes, keep it in its run folder, and tell what it came to.
+    """Train the network that ``config`` describes, and keep it in its run folder.
 
     Under ``torchrun`` its processes share each batch; see :mod:`ramify.run.distributed`.
 
     Args:
-        config: the run; what it leaves open is filled in by :func:`ramify.config.rules.resolve` and by the pictures.
+        config: the run; null keys are filled in by :func:`ramify.config.rules.resolve` and from the pictures.
         observers: called with every :data:`~ramify.run.events.Event`, in the first process alone.
         overwrite: replace a finished or broken run of the same name.
-        progress: sees how far a download or the decoding of pictures is.
-        strict: refuse pictures of which copies are in several parts or classes.
+        progress: of a download or the decoding of pictures.
+        strict: refuse copies of a picture in several parts or classes.
 
     Raises:
         InputError: the configuration does not fit the pictures or the machine, the pictures cannot be read, or
@@ -64,10 +62,7 @@ def train(
         if teacher is not None and config.train.teacher is not None:
             parts = with_teacher(parts, find_checkpoint(config.train.teacher, config.runs_dir).parent)
 
-        def open_folder() -> Path:
-            return stack.enter_context(new_run(config, overwrite))
-
-        folder = team.decided(open_folder)
+        folder = team.decided(lambda: stack.enter_context(new_run(config, overwrite)))
         stack.enter_context(computing_with(config))
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
@@ -82,17 +77,16 @@ def train(
 def resume(
     folder: Path, observers: Iterable[Observer] = (), *, trust: bool = False, progress: Progress | None = None
 ) -> Summary:
-    """Go on with the run in ``folder`` from its last checkpoint; a finished run gives its summary at once.
+    """Resume the run in ``folder`` from its last checkpoint; a finished run returns its summary at once.
 
-    On the same machine the weights end bitwise equal to those of a run that was never stopped: the run computes
-    with the number of threads it began with. The number of processes may be another one; the sums of floats are then
-    rounded differently.
+    On the same machine the weights end bitwise equal to those of an uninterrupted run. Another number of processes is
+    possible; sums of floats are then rounded differently.
 
     Args:
         folder: of the run.
         observers: as in :func:`train`.
-        trust: import what ``network.module`` of the folder names, where the run was stopped before its first epoch and
-            has no network yet. From its first epoch on, nothing is imported.
+        trust: import the ``network.module`` of the folder, where the run was stopped before its first epoch. From that
+            epoch on, nothing is imported.
         progress: as in :func:`train`.
 
     Raises:
@@ -131,7 +125,7 @@ def resume(
 
 
 def untrusted(where: str, module: str) -> str:
-    """The sentence for a folder that names code which nobody has said to trust."""
+    """The sentence for a folder that names code, without ``--trust``."""
     return (
         f"{where}: names code in network.module={module}, which would be imported to make its network; accepted: "
         "--trust (trust=True from Python), where you know that code"
