@@ -101,9 +101,10 @@ def test_another_format_is_refused_with_its_writer(tmp_path: Path, name: str, st
         (tmp_path / "last" / file).write_bytes(content)
     path = tmp_path / f"last/{name}.json"
     document = json.loads(path.read_text())
-    document.update(format=FILE_FORMATS[name] + step, ramify="9.0")
+    version = FILE_FORMATS[name] + step
+    document.update(format=version, ramify="9.0")
     path.write_text(json.dumps(document))
-    sentence = rf"got format {FILE_FORMATS[name] + step}, written by ramify 9\.0; accepted: {FILE_FORMATS[name]}; {advice}"
+    sentence = rf"got format {version}, written by ramify 9\.0; accepted: {FILE_FORMATS[name]}; {advice}"
     with pytest.raises(CheckpointError, match=sentence):
         read_model(path.parent) if name == "model" else read_trainer(path.parent, network, optimizer)
 

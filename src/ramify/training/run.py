@@ -17,7 +17,7 @@ from ramify.run.folder import (
     CONFIG,
     EVENTS,
     append_line,
-    keep_what_is_done,
+    keep_lines_until,
     locked,
     new_run,
     read_summary,
@@ -118,7 +118,7 @@ def resume(
             state = begin(config, where, parts)
             keep_beginning(state, folder)
         if team.first:
-            parts = replace(parts, notes=(*parts.notes, *keep_what_is_done(folder, state.epoch)))
+            parts = replace(parts, notes=(*parts.notes, *keep_lines_until(folder, state.epoch)))
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
         return run_epochs(state, folder, parts, teacher, tuple(observers))
