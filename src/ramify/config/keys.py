@@ -14,7 +14,7 @@ from ramify.config.growth import GrowthConfig
 from ramify.config.network import NetworkConfig
 from ramify.config.prune import PruneConfig
 from ramify.config.train import TrainConfig
-from ramify.config.types import Key, Section, Whole
+from ramify.config.types import Key, Section, Text, Whole
 
 
 class ConfigKeys(Section):
@@ -33,7 +33,7 @@ class ConfigKeys(Section):
         str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")
     ] = "runs"
     parent: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         Key("the path of a run's folder, or null", "the run starts from the network of that one, not from a fresh one"),
     ] = None
     convert: Annotated[

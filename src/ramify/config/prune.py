@@ -9,7 +9,7 @@ from ramify.config.types import Count, Key, Number, Ratio, Section, Whole, liste
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 
 DENSITIES = ("erk", "uniform")
-"""What ``prune.criterion`` may be where connections move."""
+"""Values of ``prune.criterion`` for policies that move connections."""
 
 
 def _saliencies() -> Iterable[str]:

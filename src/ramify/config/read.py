@@ -189,42 +189,22 @@ def _unknown_key(key: str, entry: _Entry, known: Mapping[str, object]) -> str:
     return f"unknown key {key}; {hint} ({entry.where})"
 
 
-GUESSES = {
-    "early_stopping": "train.patience",
-    "early_stop": "train.patience",
-    "early_stopping_patience": "train.patience",
-    "stop_after": "train.patience",
-    "class_weight": "train.class_weights",
-    "weights": "train.class_weights",
-    "balanced": "data.sampler",
-    "weighted_sampler": "data.sampler",
-    "oversample": "data.sampler",
-    "oversampling": "data.sampler",
-    "folds": "data.fold",
-    "kfold": "data.fold",
-    "k_fold": "data.fold",
-    "cross_validation": "data.fold",
-    "groups": "data.group",
-    "labels_file": "data.labels",
-    "csv": "data.labels",
-    "image_size": "data.size",
-    "img_size": "data.size",
-    "img_sz": "data.size",
-    "path": "data.source",
-    "dir": "data.source",
-    "root": "data.source",
-    "dataset": "data.source",
-    "val_split": "data.valid_fraction",
-    "val_fraction": "data.valid_fraction",
-    "validation_split": "data.valid_fraction",
-    "test_split": "data.test_fraction",
-    "lr": "train.learning_rate",
-    "max_epochs": "train.epochs",
-    "skip_broken": "data.broken",
-    "workers": "train.threads",
-    "num_workers": "train.threads",
-    "pretrained": "parent",
-    "pretrained_weights": "parent",
+ALIASES = {
+    "data.broken": ("skip_broken",),
+    "data.fold": ("folds", "kfold", "k_fold", "cross_validation"),
+    "data.group": ("groups",),
+    "data.labels": ("labels_file", "csv"),
+    "data.sampler": ("balanced", "weighted_sampler", "oversample", "oversampling"),
+    "data.size": ("image_size", "img_size", "img_sz"),
+    "data.source": ("path", "dir", "root", "dataset"),
+    "data.test_fraction": ("test_split",),
+    "data.valid_fraction": ("val_split", "val_fraction", "validation_split"),
+    "parent": ("pretrained", "pretrained_weights"),
+    "train.class_weights": ("class_weight", "weights"),
+    "train.epochs": ("max_epochs",),
+    "train.learning_rate": ("lr",),
+    "train.patience": ("early_stopping", "early_stop", "early_stopping_patience", "stop_after"),
+    "train.threads": ("workers", "num_workers"),
 }
 """Names of keys in other programs, whatever section they are put in."""
 
@@ -232,8 +212,8 @@ GUESSES = {
 def _likely_keys(leaf: str, known: Mapping[str, object]) -> list[str]:
     """The key called ``leaf`` in another section, or in another program."""
     named = [name for name in known if name.rpartition(".")[2] == leaf]
-    guess = GUESSES.get(leaf.lower(), "")
-    return named[:1] if len(named) == 1 else [guess] if guess in known else named[:1]
+    aliased = [key for key, aliases in ALIASES.items() if leaf.lower() in aliases]
+    return named if len(named) == 1 else aliased or named[:1]
 
 
 def _depth(location: tuple[int | str, ...]) -> int:

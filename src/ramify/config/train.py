@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.config.types import AtLeastZero, Count, Key, Number, Positive, Section, Share, Whole
+from ramify.config.types import AtLeastZero, Count, Key, Number, Positive, Section, Share, Text, Whole
 
 
 class TrainConfig(Section):
@@ -156,7 +156,7 @@ class TrainConfig(Section):
         Key("a number > 0", "logits are divided by it where an exit learns from the deepest exit or from a teacher"),
     ] = 4.0
     teacher: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         Key(
             "the name of a run, the path of its folder or of a saved network, or null",
             "every exit learns from the last exit of that network as well (distillation, arXiv:1503.02531)",
