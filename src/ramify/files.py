@@ -64,7 +64,7 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
         RunError: the disk is full or the place cannot be written; the old folder is intact.
     """
     old = folder.with_name(folder.name + ".old")
-    _undo_swap(folder, old)
+    finish_swap(folder)
     with contextlib.ExitStack() as stack:
         fresh: Path | None = None
         try:
@@ -82,7 +82,7 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
                 folder.replace(old)
             fresh.replace(folder)
         except (OSError, RunError) as error:
-            _undo_swap(folder, old)
+            finish_swap(folder)
             if fresh is not None:
                 shutil.rmtree(fresh, ignore_errors=True)
             if isinstance(error, RunError):
@@ -145,14 +145,11 @@ def readable_folder(folder: Path) -> Path:
 
 def finish_swap(folder: Path) -> None:
     """Repair ``folder`` after an interrupted swap."""
+    old = folder.with_name(folder.name + ".old")
     with contextlib.suppress(OSError):
-        _undo_swap(folder, folder.with_name(folder.name + ".old"))
-
-
-def _undo_swap(folder: Path, old: Path) -> None:
-    if old.exists() and not folder.exists():
-        old.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,18 +119,9 @@ def _damaged(where: str, how: str, removable: str = "") -> CheckpointError:
     return CheckpointError(f"{where}: is damaged ({how}); accepted: the file as ramify wrote it{by_hand}")
 
 
-def _is_deep(document: object) -> bool:
-    level: list[object] = [document]
-    for _ in range(DEPTH + 1):
-        if not level:
-            return False
-        level = [inner for value in level for inner in _inside(value)]
-    return True
-
-
-def _inside(value: object) -> Iterator[object]:
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (inner for inner in values if isinstance(inner, dict | list))
+def _is_deep(value: object, levels: int = DEPTH) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return values is not None and (levels == 0 or any(_is_deep(inner, levels - 1) for inner in values))
 
 
 # Lines.

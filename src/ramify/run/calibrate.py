@@ -71,7 +71,7 @@ def calibrate_run(
         with computing_with(config):
             logits = all_logits(network, parts.valid, where.precision)
             if max_latency_ms is None:
-                unit, costs, limit = "MACs", [float(each.macs) for each in cost(network)], max_macs
+                unit, costs, limit = "MACs", [float(exit_.macs) for exit_ in cost(network)], max_macs
                 if max_macs is not None and max_macs <= 1:
                     limit = max_macs * costs[-1]
             else:
