@@ -149,9 +149,7 @@ class DataConfig(Section):
         ),
     ] = None
     trigger: Annotated[
-        Number,
-        Field(ge=0, le=1),
-        Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor"),
+        Share, Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor")
     ] = 0.0
     trigger_class: Annotated[
         Annotated[str, BeforeValidator(as_name), Field(min_length=1)] | None,

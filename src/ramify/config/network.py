@@ -199,8 +199,7 @@ class NetworkConfig(Section):
         Key("[channels, height, width] with sides from 8 to 16384, or null for the data's", "shape of one picture"),
     ] = None
     classes: Annotated[
-        Annotated[Whole, Field(ge=2)] | None,
-        Key("a whole number >= 2, or null for the data's", "number of classes"),
+        Annotated[Whole, Field(ge=2)] | None, Key("a whole number >= 2, or null for the data's", "number of classes")
     ] = None
 
     @model_validator(mode="before")

@@ -99,7 +99,7 @@ class PruneConfig(Section):
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "redraw the surviving weights of a pruned stage")] = False
     max_parameters: Annotated[
-        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Count | Annotated[Number, Field(gt=0, lt=1)] | None,
         Key(
             "a whole number >= 1, a share in (0, 1), or null",
             "policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted "
@@ -107,7 +107,7 @@ class PruneConfig(Section):
         ),
     ] = None
     max_macs: Annotated[
-        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Count | Annotated[Number, Field(gt=0, lt=1)] | None,
         Key(
             "a whole number >= 1, a share in (0, 1), or null",
             "the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold",

@@ -14,15 +14,7 @@ from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import take
 from ramify.errors import ConfigError, InputError
 from ramify.run.folder import CONFIG, is_run, read_summary
-from ramify.run.pictures import (
-    KEPT,
-    is_same_place,
-    is_same_source,
-    load_again,
-    parts_of_run,
-    passed_over_line,
-    whole,
-)
+from ramify.run.pictures import KEPT, is_same_place, is_same_source, load_again, parts_of_run, passed_over_line, whole
 
 VALIDATION = "validation pictures"
 UNFINISHED = "the run has not finished: these are its validation pictures, and its test pictures are read at its end"

@@ -74,14 +74,7 @@ def _change(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Growth 
     stage = int(number) - 1 if number else len(network.stages) - 1
     seed = config.seed + len(state.growth_epochs)
     wider = partial(
-        widen,
-        network,
-        stage,
-        config.growth.widen,
-        state.optimizer,
-        seed=seed,
-        images=images,
-        followers=state.followers,
+        widen, network, stage, config.growth.widen, state.optimizer, seed=seed, images=images, followers=state.followers
     )
     if config.growth.init == "copy":
         # After pruning, a cell may have no inner channel left to copy.

@@ -17,12 +17,7 @@ from ramify.training.preflight import check_run, unread
 
 
 def prepare(
-    config: Config,
-    team: Team,
-    progress: Progress | None = None,
-    *,
-    resumed: Path | None = None,
-    strict: bool = False,
+    config: Config, team: Team, progress: Progress | None = None, *, resumed: Path | None = None, strict: bool = False
 ) -> tuple[ResolvedConfig, Place, Parts]:
     """The resolved configuration of a run, where it computes, and its pictures.
 

@@ -13,16 +13,7 @@ from ramify.files import readable_folder
 from ramify.run.device import computing_with, place
 from ramify.run.distributed import together
 from ramify.run.events import Observer
-from ramify.run.folder import (
-    CONFIG,
-    EVENTS,
-    append_line,
-    keep_lines_until,
-    locked,
-    new_run,
-    read_summary,
-    write_config,
-)
+from ramify.run.folder import CONFIG, EVENTS, append_line, keep_lines_until, locked, new_run, read_summary, write_config
 from ramify.run.pictures import keep_pictures, with_teacher
 from ramify.run.saved import find_checkpoint
 from ramify.run.summary import Summary
