@@ -12,9 +12,17 @@ from ramify.data.manifest import Manifest, changes, match, read_manifest
 from ramify.data.pictures import Part, PictureSet, joined
 from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import take
-from ramify.errors import ConfigError, InputError
+from ramify.errors import InputError
 from ramify.run.folder import CONFIG, is_run, read_summary
-from ramify.run.pictures import KEPT, is_same_place, is_same_source, load_again, parts_of_run, passed_over_line, whole
+from ramify.run.pictures import (
+    check_kept,
+    is_same_place,
+    is_same_source,
+    load_again,
+    parts_of_run,
+    passed_over_line,
+    whole,
+)
 
 VALIDATION = "validation pictures"
 UNFINISHED = "the run has not finished: these are its validation pictures, and its test pictures are read at its end"
@@ -64,7 +72,7 @@ def pictures_to_measure(
         return _without_manifest(run, config, shape, only_new, progress)
     pictures = load_again(run, config, progress, shape)
     if is_same_source(run, config, manifest, pictures):
-        chosen = _of_own_source(run, config, manifest, pictures, overrides, only_new)
+        chosen = _of_own_source(run, config, manifest, pictures, only_new)
     else:
         if config.data.source in SOURCES:
             pictures = load_pictures(whole(config.data), progress, shape=shape)
@@ -75,18 +83,8 @@ def pictures_to_measure(
     return chosen
 
 
-def _of_own_source(
-    run: Path, config: Config, manifest: Manifest, pictures: PictureSet, overrides: Sequence[str], only_new: bool
-) -> Chosen:
-    before = read_config([run / CONFIG])
-    problems = [
-        f"data.{key}: got {getattr(config.data, key)!r}; accepted: {getattr(before.data, key)!r}, as the run has been "
-        "dealt its pictures"
-        for key in KEPT
-        if getattr(config.data, key) != getattr(before.data, key)
-    ]
-    if problems:
-        raise ConfigError(*problems)
+def _of_own_source(run: Path, config: Config, manifest: Manifest, pictures: PictureSet, only_new: bool) -> Chosen:
+    check_kept(config, run)
     matched = match(manifest, pictures.files, pictures.classes, True)
     name: Literal["new", "test", "valid"] = "new" if only_new else "test" if _finished(run) else "valid"
     part = pictures.pick(matched.ids(name))

@@ -71,7 +71,7 @@ class Parts:
         return copies(self.files, self.classes, parts) if known else ()
 
 
-def deal(config: Config, pictures: PictureSet) -> Parts:
+def split_parts(config: Config, pictures: PictureSet) -> Parts:
     """The seeded split of a new run.
 
     Raises:
@@ -84,7 +84,7 @@ def deal(config: Config, pictures: PictureSet) -> Parts:
     return Parts(_triggered(config, rest, pictures.classes), held_out, pictures.test, pictures.classes, pictures.files)
 
 
-def deal_again(config: Config, manifest: Manifest, pictures: PictureSet) -> tuple[Parts, Match]:
+def parts_by_manifest(config: Config, manifest: Manifest, pictures: PictureSet) -> tuple[Parts, Match]:
     """The existing pictures in the parts of a run's ``manifest``, without new ones."""
     matched = match(manifest, pictures.files, pictures.classes, True)
     train, valid, test = (pictures.pick(matched.ids(part)) for part in ("train", "valid", "test"))
@@ -108,7 +108,7 @@ def parts_of_run(
     """
     manifest = read_manifest(run)
     if manifest is None:
-        parts = deal(config, load_pictures(config.data, progress, shape=shape))
+        parts = split_parts(config, load_pictures(config.data, progress, shape=shape))
         known = read_summary(run)
         if known is not None and known.pictures is not None and tuple(known.pictures) != parts.counts:
             raise InputError(
@@ -118,8 +118,8 @@ def parts_of_run(
         return parts, Changes()
     pictures = load_again(run, config, progress, shape)
     if not is_same_source(run, config, manifest, pictures):
-        return deal(config, load_pictures(config.data, progress, shape=shape)), Changes()
-    parts, matched = deal_again(config, manifest, pictures)
+        return split_parts(config, load_pictures(config.data, progress, shape=shape)), Changes()
+    parts, matched = parts_by_manifest(config, manifest, pictures)
     return parts, changes(manifest, matched)
 
 
@@ -155,7 +155,7 @@ def is_same_place(source: str, other: str) -> bool:
     return Path(source).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
-def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts:
+def child_parts(config: Config, parent: Path, progress: Progress | None) -> Parts:
     """The pictures of a run that starts from the network of ``parent``.
 
     From the parent's own source each picture stays in its part, and new ones are left out. Another source is split
@@ -167,12 +167,11 @@ def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts
     """
     manifest = read_manifest(parent)
     if manifest is None:
-        return deal(config, load_pictures(config.data, progress))
+        return split_parts(config, load_pictures(config.data, progress))
     pictures = load_source(whole(config.data), progress)
-    before = read_config([parent / CONFIG])
-    if is_same_place(before.data.source, config.data.source):
-        _check_kept(config, before, parent)
-        parts, matched = deal_again(config, manifest, pictures)
+    if is_same_place(read_config([parent / CONFIG]).data.source, config.data.source):
+        check_kept(config, parent)
+        parts, matched = parts_by_manifest(config, manifest, pictures)
         for name, part in (("training", parts.train), ("test", parts.test)):
             if not len(part):
                 raise InputError(
@@ -182,7 +181,7 @@ def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts
             train, test = (take(part, config.data.limit, parts.classes) for part in (parts.train, parts.test))
             parts = replace(parts, train=train, test=test)
         return _with_note(parts, changes(manifest, matched))
-    parts = deal(config, load_pictures(config.data, progress))
+    parts = split_parts(config, load_pictures(config.data, progress))
     trained = match(manifest, parts.files, parts.classes, False).parts == 0
     valid, valid_moved = _divided(parts.valid, trained)
     test, test_moved = _divided(parts.test, trained)
@@ -200,7 +199,7 @@ def _divided(part: Part, trained: torch.Tensor) -> tuple[Part, Part]:
     return part[(~chosen).nonzero()[:, 0]], part[chosen.nonzero()[:, 0]]
 
 
-def deal_resumed(config: Config, run: Path, progress: Progress | None) -> Parts:
+def resumed_parts(config: Config, run: Path, progress: Progress | None) -> Parts:
     """The pictures of a resumed run: the same ones, without new ones.
 
     Raises:
@@ -284,9 +283,11 @@ def _label_of(name: str, classes: Sequence[str]) -> int:
     return list(classes).index(name)
 
 
-def _check_kept(config: Config, before: Config, parent: Path) -> None:
+def check_kept(config: Config, run: Path) -> None:
+    """Raise a ConfigError if ``config`` splits the pictures of ``run`` in another way."""
+    before = read_config([run / CONFIG])
     problems = [
-        f"data.{key}: got {got!r}; accepted: {was!r}, as in {parent.name}, whose pictures stay in their parts"
+        f"data.{key}: got {got!r}; accepted: {was!r}, as in {run.name}, whose pictures stay in their parts"
         for key in KEPT
         if (got := getattr(config.data, key)) != (was := getattr(before.data, key))
     ]

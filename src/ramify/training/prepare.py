@@ -11,7 +11,7 @@ from ramify.errors import ConfigError
 from ramify.run.derive import fit_to
 from ramify.run.device import Place, place
 from ramify.run.distributed import Team
-from ramify.run.pictures import Parts, deal, deal_child, deal_resumed, remarks, whole
+from ramify.run.pictures import Parts, child_parts, remarks, resumed_parts, split_parts, whole
 from ramify.shortage import usable_threads
 from ramify.training.preflight import check_run, unread
 
@@ -40,10 +40,10 @@ def prepare(
 
     def load(config: Config) -> Parts:
         if resumed is not None:
-            return deal_resumed(config, resumed, progress)
+            return resumed_parts(config, resumed, progress)
         if config.parent is not None:
-            return deal_child(config, Path(config.parent), progress)
-        return deal(config, load_pictures(config.data, progress))
+            return child_parts(config, Path(config.parent), progress)
+        return split_parts(config, load_pictures(config.data, progress))
 
     parts = load(resolved)
     resolved = fit_to(resolved, parts)
