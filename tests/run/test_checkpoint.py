@@ -92,7 +92,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "step", "advice"), [("model", 1, "upgrade"), ("trainer", 1, "upgrade"), ("trainer", -1, "resume the run")]
+    ("name", "step", "advice"), [("model", 1, "upgrade"), ("trainer", 1, "upgrade"), ("trainer", -1, "resume or ")]
 )
 def test_another_format_is_refused_with_its_writer(tmp_path: Path, name: str, step: int, advice: str) -> None:
     network, _ = saved(tmp_path / "last")

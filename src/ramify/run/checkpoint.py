@@ -336,7 +336,9 @@ def _unpack(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, objec
     if version != FILE_FORMATS[name]:
         writer = f" by ramify {str(document['ramify'])[:40]}" if "ramify" in document else ""
         known = FILE_FORMATS[name]
-        advice = "upgrade ramify to read it" if version > known else "resume the run with the ramify that began it"
+        advice = (
+            "upgrade ramify to read it" if version > known else "resume or extend the run with the ramify that wrote it"
+        )
         raise CheckpointError(f"{about}: got format {version}, written{writer}; accepted: {known}; {advice}")
     document = check_seal(document, str(about), needed=True)
     if checksum(blob) != document.pop("tensors_sha256", None):
