@@ -12,7 +12,7 @@ from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.checkpoint import read_model
 from ramify.run.derive import fit_to
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.evaluate import evaluate
 from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Started, StepDone
 from ramify.run.folder import locked, read_lines, read_summary
@@ -252,7 +252,7 @@ def test_a_network_that_does_not_fit_the_pictures(override: str, sentence: str) 
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"train\.device: got 'cuda:99'; accepted: auto, cpu"):
-        place(tiny("train.device=cuda:99"))
+        place_of(tiny("train.device=cuda:99"))
 
 
 def test_what_the_pictures_say_is_filled_in() -> None:

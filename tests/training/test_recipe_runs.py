@@ -18,7 +18,7 @@ from ramify.nn.network import Network
 from ramify.ops.surgery import revived
 from ramify.run.checkpoint import read_model
 from ramify.run.derive import child_config, converted_config, fit_to
-from ramify.run.evaluate import answers, evaluate
+from ramify.run.evaluate import evaluate, evaluation_logits
 from ramify.run.events import EpochDone, Event, Grew, Pruned, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.pictures import split_parts
@@ -185,10 +185,12 @@ def test_logits_with_the_mirror_do_not_see_a_mirrored_picture() -> None:
     network = Network(config, stages=2, seed=0).eval()
     images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(answers(network, images, True), answers(network, images.flip(-1), True))
-        assert not torch.allclose(answers(network, images, False), answers(network, images.flip(-1), False))
+        assert torch.equal(evaluation_logits(network, images, True), evaluation_logits(network, images.flip(-1), True))
+        assert not torch.allclose(
+            evaluation_logits(network, images, False), evaluation_logits(network, images.flip(-1), False)
+        )
         expected = (network(images) + network(images.flip(-1))) / 2
-        assert torch.equal(answers(network, images, True), expected)
+        assert torch.equal(evaluation_logits(network, images, True), expected)
     part = Part((images * 255).to(torch.uint8), torch.tensor([0, 1, 2, 0, 1]))
     mirrored = Part(part.images.flip(-1), part.labels)
     assert evaluate(network, part, flip=True) == evaluate(network, mirrored, flip=True)

@@ -14,7 +14,7 @@ from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.exits.policy import Combine, Fallback
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
 from ramify.run.derive import fit_to
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
@@ -66,7 +66,7 @@ def calibrate_run(
         folder = checkpoint_of(run)
         network, card = read_model(folder)
         config, parts = _pictures(run, card.classes, progress, notice)
-        where = place(config)
+        where = place_of(config)
         network.to(where.device)
         with computing_with(config):
             logits = all_logits(network, parts.valid, where.precision)

@@ -23,7 +23,7 @@ class Place:
     team: Team = ALONE
 
 
-def place(config: Config) -> Place:
+def place_of(config: Config) -> Place:
     """The device and precision that ``train.device`` and ``train.precision`` ask for.
 
     Raises:

@@ -37,12 +37,12 @@ def to_float(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
-def answers(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
+def evaluation_logits(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
     """The logits of pictures ``[B, C, H, W]`` in [0, 1]; with ``flip`` the mean of theirs and of their mirrors'.
 
     Example:
         >>> network = nn.Flatten()
-        >>> answers(network, torch.tensor([[[[1.0, 3.0]]]]), flip=True)
+        >>> evaluation_logits(network, torch.tensor([[[[1.0, 3.0]]]]), flip=True)
         tensor([[2., 2.]])
     """
     logits: Tensor = network(images)
@@ -91,17 +91,17 @@ def evaluate(
             batch = part[start : min(start + at_once, count)][team.share(at_once)]
             images, labels = batch.images, batch.labels.to(device)
             if len(labels):
-                total += _sums(answers(network, to_float(images.to(device)), flip).float(), labels).to(total)
+                total += _sums(evaluation_logits(network, to_float(images.to(device)), flip).float(), labels).to(total)
     network.train(training)
     total = team.summed(total)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]
 
 
-def score(logits: Tensor, labels: Tensor) -> list[Score]:
+def score_exits(logits: Tensor, labels: Tensor) -> list[Score]:
     """The score of every exit from its ``logits [E, N, C]`` and ``labels [N]``.
 
     Example:
-        >>> score(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
+        >>> score_exits(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
         0.5
     """
     batches = zip(logits.split(_BATCH, dim=1), labels.split(_BATCH), strict=True)

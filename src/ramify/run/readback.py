@@ -19,8 +19,8 @@ from ramify.ops.exits.measures import Ranking, rank
 from ramify.ops.exits.policy import Policy, follow
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
 from ramify.run.classes import ClassResults, class_results
-from ramify.run.device import computing_with, place
-from ramify.run.evaluate import all_logits, score
+from ramify.run.device import computing_with, place_of
+from ramify.run.evaluate import all_logits, score_exits
 from ramify.run.events import EpochDone
 from ramify.run.folder import METRICS, is_run, read_lines, read_summary
 from ramify.run.latency import exit_latencies
@@ -165,7 +165,7 @@ def answer_again(
         )
     config = config_of(run, overrides)
     network, card = read_saved(run)
-    where = place(config)
+    where = place_of(config)
     chosen = pictures_to_measure(run, config, overrides, card.network.input_shape, only_new, progress)
     test = relabel(chosen.part, chosen.classes, card, config.data.source)
     if trigger:
@@ -173,7 +173,7 @@ def answer_again(
     with computing_with(config):
         logits = all_logits(network.to(where.device), test, where.precision)
         milliseconds = exit_latencies(network)
-    scores = score(logits, test.labels)
+    scores = score_exits(logits, test.labels)
     exits = exit_summaries(network, card, scores)
     if chosen.kind == VALIDATION:
         exits = tuple(replace(exit_, valid=now, test=None) for exit_, now in zip(exits, scores, strict=True))

@@ -21,11 +21,11 @@ LIMIT = 2 * 2**30
 """Bytes of all answers on disk, at most."""
 
 
-def rounded(logits: Tensor) -> Tensor:
+def to_float16(logits: Tensor) -> Tensor:
     """Logits as they are kept, float16; a run uses these whether it keeps them or not.
 
     Example:
-        >>> rounded(torch.tensor([1.0001, 1e9])).tolist()
+        >>> to_float16(torch.tensor([1.0001, 1e9])).tolist()
         [1.0, 65504.0]
     """
     largest = torch.finfo(torch.float16).max

@@ -11,7 +11,7 @@ from ramify.data.cache import digest
 from ramify.data.pictures import Part
 from ramify.ops.loss import distillation_losses, exit_distillation_losses, self_distillation_losses
 from ramify.run.evaluate import all_logits
-from ramify.training.answers import keep_answers, read_answers, rounded
+from ramify.training.answers import keep_answers, read_answers, to_float16
 from ramify.training.state import State
 from ramify.training.teacher import Teacher
 
@@ -56,7 +56,7 @@ class Guidance:
             fixed = read_answers(self._identity, 0)
             if fixed is None:
                 logits = all_logits(self._teacher.network, part, state.where.precision)
-                fixed = rounded(logits.transpose(0, 1).contiguous() if self._exits else logits[-1])
+                fixed = to_float16(logits.transpose(0, 1).contiguous() if self._exits else logits[-1])
                 keep_answers(self._identity, 0, fixed)
             self._fixed = fixed.to(state.where.device)
 

@@ -9,14 +9,14 @@ from ramify.data.photo import larger
 from ramify.data.sources import load_pictures, load_source
 from ramify.errors import ConfigError
 from ramify.run.derive import fit_to
-from ramify.run.device import Place, place
+from ramify.run.device import Place, place_of
 from ramify.run.distributed import Team
 from ramify.run.pictures import Parts, child_parts, remarks, resumed_parts, split_parts, whole
 from ramify.shortage import usable_threads
 from ramify.training.preflight import check_run, unread
 
 
-def prepare(
+def prepare_run(
     config: Config, team: Team, progress: Progress | None = None, *, resumed: Path | None = None, strict: bool = False
 ) -> tuple[ResolvedConfig, Place, Parts]:
     """The resolved configuration of a run, where it computes, and its pictures.
@@ -35,7 +35,7 @@ def prepare(
         RunError: the pictures cannot be fetched.
     """
     resolved = resolve(config)
-    place(resolved)
+    place_of(resolved)
     team.decided(lambda: None if team.size == 1 else len(load_source(whole(resolved.data), progress).train))
 
     def load(config: Config) -> Parts:
@@ -47,7 +47,7 @@ def prepare(
 
     parts = load(resolved)
     resolved = fit_to(resolved, parts)
-    where = replace(place(resolved), team=team)  # the precision depends on the pictures, too
+    where = replace(place_of(resolved), team=team)  # the precision depends on the pictures, too
     data = resolved.data
     if data.augment == "photo" and data.size is not None:
         data = data.model_copy(update={"size": larger(parts.train.shape[1:])})

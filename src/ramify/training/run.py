@@ -10,7 +10,7 @@ from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import readable_folder
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.distributed import together
 from ramify.run.events import Observer
 from ramify.run.folder import CONFIG, EVENTS, append_line, keep_lines_until, locked, new_run, read_summary, write_config
@@ -18,7 +18,7 @@ from ramify.run.pictures import keep_pictures, with_teacher
 from ramify.run.saved import find_checkpoint
 from ramify.run.summary import Summary
 from ramify.training.loop import run_epochs
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.state import begin, keep_beginning, restore
 from ramify.training.teacher import find_teacher, keep_teacher
 
@@ -47,8 +47,8 @@ def train(
             the run exists.
         RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
     """
-    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
-        config, where, parts = prepare(config, team, progress, strict=strict)
+    with together(place_of(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+        config, where, parts = prepare_run(config, team, progress, strict=strict)
         teacher = find_teacher(config, where, parts)
         if teacher is not None and config.train.teacher is not None:
             parts = with_teacher(parts, find_checkpoint(config.train.teacher, config.runs_dir).parent)
@@ -89,7 +89,7 @@ def resume(
     begun = readable_folder(folder / "last").exists()
     if config.network.module is not None and config.parent is None and not begun and not trust:
         raise InputError(untrusted(str(folder), config.network.module))
-    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+    with together(place_of(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
 
         def open_folder() -> Summary | None:
             stack.enter_context(locked(folder))
@@ -98,7 +98,7 @@ def resume(
         done = team.decided(open_folder)
         if done is not None:
             return done
-        config, where, parts = prepare(config, team, progress, resumed=folder)
+        config, where, parts = prepare_run(config, team, progress, resumed=folder)
         stack.enter_context(computing_with(config))
         teacher = find_teacher(config, where, parts, folder)
         keep_teacher(teacher, folder)

@@ -18,7 +18,7 @@ from ramify.run.distributed import shared_checksum
 from ramify.run.evaluate import computing
 from ramify.run.pictures import Parts
 from ramify.run.saved import find_checkpoint
-from ramify.training.answers import rounded
+from ramify.training.answers import to_float16
 from ramify.training.state import to_channels_last
 
 
@@ -45,7 +45,7 @@ class Teacher:
         with torch.inference_mode(), computing(self.where.device, self.where.precision):
             logits = self.network(images)
             logits = (logits.transpose(0, 1) if exits else logits[-1]).float()
-        return rounded(logits.clone())  # autograd refuses tensors of inference mode
+        return to_float16(logits.clone())  # autograd refuses tensors of inference mode
 
 
 def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None = None) -> Teacher | None:
