@@ -30,7 +30,7 @@ from ramify.config.rules import resolve
 from ramify.data.augment import augment, batches
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
-from ramify.run.pictures import Parts, deal
+from ramify.run.pictures import Parts, split_parts
 from ramify.seeds import generator
 
 RESULTS = Path(__file__).parent / "results" / "race.json"
@@ -156,7 +156,7 @@ def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
     """The pictures of the race, dealt out by ``seed``."""
     wishes = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
     config = resolve(read_config(overrides=wishes))
-    return deal(config, load_pictures(config.data))
+    return split_parts(config, load_pictures(config.data))
 
 
 def table(results: list[Result]) -> str:

@@ -59,7 +59,7 @@ def _print_presets(as_json: bool) -> None:
 
 
 def _print_keys(wanted: list[str], as_json: bool) -> None:
-    from ramify.config.rules import describe, keys
+    from ramify.config.keys import key_of, keys
     from ramify.config.yamltext import to_text
 
     there = dict(keys())
@@ -69,7 +69,7 @@ def _print_keys(wanted: list[str], as_json: bool) -> None:
         nearest = {each: difflib.get_close_matches(each, there, n=1, cutoff=0.4) for each in unknown}
         hints = {each: f"; the nearest is {names[0]}" if names else "" for each, names in nearest.items()}
         raise ConfigError(*(f"--keys: got {each!r}; accepted: a key or a section{hints[each]}" for each in unknown))
-    rows = [(name, describe(there[name]), there[name].get_default()) for name in asked]
+    rows = [(name, key_of(there[name]), there[name].get_default()) for name in asked]
     if as_json:
         say_json(
             [

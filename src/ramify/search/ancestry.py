@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.config.keys import births
 from ramify.config.read import read_config
-from ramify.config.rules import Config, births, resolve
+from ramify.config.rules import Config, resolve
 from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.growing.extend import overlap
 from ramify.run.derive import NO_GROWTH

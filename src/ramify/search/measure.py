@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ramify.config.keys import births
 from ramify.config.read import read_config
-from ramify.config.rules import Config, births
+from ramify.config.rules import Config
 from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
@@ -19,7 +20,7 @@ from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.policies import DYNAMIC
 from ramify.run.derive import fit_to
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, locked
 from ramify.run.latency import exit_latencies
@@ -55,7 +56,7 @@ def measure(
     config = read_config([run / CONFIG])
     parts, _ = parts_of_run(run, config)
     config, valid = fit_to(config, parts), parts.valid
-    where = place(config)
+    where = place_of(config)
     grown = len(network.stages) == config.network.exits
     whole = network if grown else Network(config.network, stages=config.network.exits)
     if grown and config.prune.enabled and config.prune.unit == "channel" and card.epoch >= max(config.prune.epochs):

@@ -36,8 +36,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from ramify.config.keys import key_of
 from ramify.config.read import read_config, to_yaml
-from ramify.config.rules import Config, describe
+from ramify.config.rules import Config
 from ramify.config.types import Key, Number, Section, Whole
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
@@ -301,7 +302,7 @@ def _sentence(at: list[str], detail: ErrorDetails) -> str:
         return f"{': '.join(at) or 'space'}: unknown name {name}; {hint}"
     if detail["type"] in ("wrong", "owned"):
         return f"{': '.join(at)}{' ' if detail['type'] == 'owned' else ': '}{detail['msg']}"
-    accepts = describe(Space.model_fields[at[0]]).accepts
+    accepts = key_of(Space.model_fields[at[0]]).accepts
     return f"{': '.join(at)}: got {to_text(as_lists(detail['input']))}; accepted: {accepts}"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ramify.config.rules import Config
 from ramify.errors import InputError, RamifyError, RunError
 from ramify.files import write_atomic
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event, Observer, Started
 from ramify.run.folder import is_run, locked, read_summary
 from ramify.run.summary import describe_machine
@@ -146,7 +146,7 @@ def train_trial(step: TrialStep) -> TaskResult:
         values = measure(folder, step.needed, step.max_drop, step.functions)
         if step.keep:
             keep_rung(folder, step.rung)
-        where = place(step.config)
+        where = place_of(step.config)
         return TaskResult(values, device=str(describe_machine(where.device, where.precision)["device"]))
 
     return _guarded(work, step.stop.parent)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from ramify.config.keys import SECTIONS, accepted, keys
 from ramify.config.read import read_config
-from ramify.config.rules import SECTIONS, accepted, keys
 from ramify.config.types import Section
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError

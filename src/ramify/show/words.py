@@ -4,7 +4,8 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from ramify.config.rules import Config, keys
+from ramify.config.keys import keys
+from ramify.config.rules import Config
 from ramify.run.checkpoint import CostUnit
 from ramify.run.events import Grew, GrowthEnded, Pruned, Regrown, Widened
 

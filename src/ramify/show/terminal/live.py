@@ -11,7 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ramify.config.rules import Config, births
+from ramify.config.keys import births
+from ramify.config.rules import Config
 from ramify.run import events
 from ramify.show.words import change_words, duration, network_words, percent
 
