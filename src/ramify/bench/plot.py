@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ramify.bench.measure import Bench, Timing
 from ramify.bench.table import times
 from ramify.show.drawing import DIM, INK, RULE, axes, heading, log_axis
-from ramify.show.report.plot import exit_colour
+from ramify.show.report.plot import exit_color
 from ramify.show.words import plural
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _mark(panel: "Axes", each: Timing, lane: int, exits: int) -> None:
     else:
         # A number stands above its own disc, and below the next.
         order = 4 + each.exit / exits
-        text, y, colour, marker, size = str(each.exit + 1), float(lane), exit_colour(each.exit, exits), "o", 95
+        text, y, colour, marker, size = str(each.exit + 1), float(lane), exit_color(each.exit, exits), "o", 95
         place, across = (0, 0), "center"
     panel.annotate(
         text,

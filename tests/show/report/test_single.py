@@ -191,11 +191,11 @@ def elements(made: str) -> dict[str, int]:
 
 def test_dense_wiring_is_drawn_as_such(runs: Path, plain: Path) -> None:
     run = trained(runs, "wired", "network.kind=dense")
-    _, body = network(read_facts(run))
+    body = network(read_facts(run))
     # Three cells and the final classifier read all outputs before them, that of the stem included.
     reading = re.findall(r'--reads:(\d+)"><i class="reads">', body)
     assert reading == ["1", "2", "3", "4"]
-    assert "--reads" not in network(read_facts(plain))[1]
+    assert "--reads" not in network(read_facts(plain))
 
 
 def test_a_damaged_file_is_told(runs: Path) -> None:

@@ -22,13 +22,13 @@ def _unmeasured(facts: Facts) -> str:
     return facts.unmeasured if facts.measured is None else ""
 
 
-def setup(facts: Facts) -> tuple[str, Markup]:
-    """Configuration and versions: what made a run, and how to make it again."""
+def setup(facts: Facts) -> Markup:
+    """Configuration and versions, from which the run can be made again."""
     summary = facts.summary
     pictures = summary.source
     if summary.pictures is not None:
         parts = zip(summary.pictures, ("training", "validation", "test"), strict=True)
-        pictures += ": " + ", ".join(f"{count(many)} {part}" for many, part in parts)
+        pictures += ": " + ", ".join(f"{count(size)} {part}" for size, part in parts)
     rows = [
         ("run", summary.name),
         ("folder", str(facts.folder)),
@@ -46,11 +46,8 @@ def setup(facts: Facts) -> tuple[str, Markup]:
         ("config.json", "application/json", json.dumps(facts.config.model_dump(mode="json"), indent=2), "JSON"),
         ("summary.json", "application/json", json.dumps(asdict(summary), indent=2), "summary"),
     )
-    body = html("frame", "wide", "What made this run", html("table", Table(("what", "value"), rows)))
-    body += html("configuration", text)
     links = [(file, data_uri(media, content.encode()), shown) for file, media, content, shown in files]
-    lead = "The same configuration and seed on the same machine give the same network again."
-    return lead, body + html("links", "Configuration", links)
+    return html("run.setup", Table(("what", "value"), rows), text, links)
 
 
 REPORT_SECTIONS: tuple[ReportPart[Facts], ...] = (

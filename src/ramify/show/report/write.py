@@ -21,10 +21,10 @@ def report(
     runs_dir: str | Path = "runs",
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a run, or of several side by side, and tell where it is.
+    """Write the report of a run, or of several side by side, and return its path.
 
     The page is one HTML file that needs no network. The test pictures of a single finished run are answered once for
-    it; what a run lacks (a policy, validation pictures, a second exit) its page says in a sentence.
+    it. Where a run lacks something (a policy, validation pictures, a second exit), its page has a sentence instead.
 
     Args:
         run: the name of a run, the path of its folder, or several of them.
