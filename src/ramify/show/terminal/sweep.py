@@ -1,4 +1,4 @@
-"""A sweep as it goes: which runs train, how far they are, what has failed, and when it will be over."""
+"""The view of a sweep: runs under way with their progress, failures, and the time that is left."""
 
 import time
 from collections import Counter
@@ -18,11 +18,11 @@ BAR, ENDED_SHOWN = 24, 6
 
 
 class SweepView:
-    """An observer of a sweep, to be used in a ``with`` block: a live view on a terminal, lines elsewhere.
+    """An observer of a sweep for a ``with`` block: a live view on a terminal, lines elsewhere.
 
     Args:
         console: None for lines alone.
-        write: where a line goes.
+        write: called with each line.
     """
 
     def __init__(self, sweep: Sweep, console: Console | None, write: Callable[[str], None]) -> None:
@@ -65,7 +65,7 @@ class SweepView:
                 self._done.update({run: epoch for run, (epoch, _) in runs.items()})
 
     def summary(self) -> str:
-        """How many runs are done, and how long the others will take."""
+        """How many runs are finished and failed, and how long the others will take."""
         counts = Counter("failed" if failed else "finished" for failed in self._ended.values())
         total, spent = sum(self._planned.values()), time.monotonic() - self._clock
         here = sum(self._done.values()) - sum(self._began.values())
@@ -75,7 +75,7 @@ class SweepView:
         return f"{counts['finished']} of {len(self._planned)} runs finished{failed}{eta}"
 
     def render(self) -> RenderableType:
-        """What the view shows now."""
+        """The view as it is now."""
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, show_edge=False)
         for run, (epoch, valid) in self._now.items():
             planned = self._planned[run]
