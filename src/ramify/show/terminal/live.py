@@ -119,7 +119,7 @@ class LiveView:
         config = started.config
         density = ["density"] if config.prune.enabled else []
         columns = ["exit", "after", "valid top-1", "top-3", "loss", "train top-1", *density]
-        made = table([*columns, "error, halved each step"], left=(1, len(columns)))
+        made = table([*columns, "error, halved each step"], left=(1, len(columns)), rule=False)
         latest = self._epochs[-1] if self._epochs else None
         born = births(config) if config.growth.mode == "scheduled" else None
         for i, depth in enumerate(exit_depths(config)):

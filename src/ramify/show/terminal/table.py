@@ -16,6 +16,7 @@ def table(
     *,
     left: Sequence[int] = (0,),
     tight: bool = False,
+    rule: bool = True,
     widest: int | None = None,
 ) -> Table:
     """A table of ``rows``; a string in it is text, never markup.
@@ -25,14 +26,15 @@ def table(
         rows: as many cells each.
         left: the columns of words, aligned at the left; the others are figures, aligned at the right.
         tight: columns stand closer, and cells stay in one line; else cells are wrapped where a terminal is narrow.
+        rule: a line below the headings; without it columns stand closest.
         widest: characters of the first column that are shown.
     """
     made = Table(
-        box=box.SIMPLE_HEAD,
+        box=box.SIMPLE_HEAD if rule else None,
         show_edge=False,
-        pad_edge=not tight,
+        pad_edge=rule and not tight,
         collapse_padding=tight,
-        padding=(0, 1),
+        padding=(0, 1) if rule else (0, 1, 0, 0),
         header_style="dim",
         border_style="dim",
     )
