@@ -252,7 +252,8 @@ def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Obse
 
 
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
-    from ramify.show.terminal.tables import accuracies, comparison_table, mean_and_deviation
+    from ramify.show.groups import spread
+    from ramify.show.terminal.tables import accuracies, comparison_table
 
     if not summaries or not first_process():
         return
@@ -261,8 +262,8 @@ def _compare(summaries: "list[Summary]", as_json: bool) -> None:
         return
     means: dict[str, list[float]] = {}
     if len({summary.recipe for summary in summaries}) == 1:
-        pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, summaries), strict=True)]
-        means = {"mean": [mean for mean, _ in pairs], "std": [deviation for _, deviation in pairs]}
+        spreads = [spread(values) for values in zip(*map(accuracies, summaries), strict=True)]
+        means = {"mean": [it.mean for it in spreads if it], "std": [it.deviation or 0.0 for it in spreads if it]}
     say(json.dumps({"event": "compared", "runs": [summary.name for summary in summaries], **means}))
 
 

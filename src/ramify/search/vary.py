@@ -1,4 +1,4 @@
-"""What varies in a space: one entry of ``vary``, checked by pydantic, and what it says when it is wrong."""
+"""One entry of ``vary`` in a space, checked by pydantic, and its errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Literal, Self
@@ -13,9 +13,9 @@ from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 
 SPECIAL = ("structure", "keep_ratio_by_stage", "growth_times")
-"""Entries of ``vary`` that are no keys: each becomes one, in a way of its own (see :mod:`ramify.search.draw`)."""
+"""Entries of ``vary`` that are no keys; :mod:`ramify.search.draw` makes values of keys of them."""
 OWNED = {"train.epochs": "epochs of the space", "name": "nothing, as each trial has its own", "runs_dir": "nothing"}
-"""Keys that a search sets itself, and what to give in their place."""
+"""Keys that a search sets itself, and what is accepted in their place."""
 KNOWN = (*dict(keys()), *SPECIAL)
 FORMS = "{choice: [...]}, {int: [low, high]}, {float: [low, high]}, {log: [low, high]}"
 
@@ -40,7 +40,7 @@ def _fits(key: str, value: object) -> bool:
 
 
 def own_faults(error: ConfigError) -> Iterator[str]:
-    """The problems that concern a value alone: contradictions are judged for each trial."""
+    """The problems of single values; contradictions are left to the trials."""
     for problem in error.problems:
         key = problem.partition(":")[0]
         if key not in KNOWN or "got" not in problem or f"accepted: {accepted(key)}" in problem:
@@ -48,12 +48,12 @@ def own_faults(error: ConfigError) -> Iterator[str]:
 
 
 def _range(value: object, info: ValidationInfo) -> object:
-    """``[low, high]`` of the kind that the field is called after; of structure from 1 on, and perhaps equal."""
+    """``[low, high]`` of the kind that the field is named for; of a structure from 1 on, and perhaps equal."""
     kind = str(info.field_name).removesuffix("_")
     part, whole = kind in ("cells", "exits"), kind in ("int", "cells", "exits")
     numbers = isinstance(value, list) and len(value) == 2
     types = int if whole else int | float
-    if not numbers or not all(isinstance(each, types) and not isinstance(each, bool) for each in value):  # type: ignore[attr-defined]
+    if not numbers or not all(isinstance(number, types) and not isinstance(number, bool) for number in value):  # type: ignore[attr-defined]
         raise wrong(value, f"[low, high], two {'whole numbers' if whole else 'numbers'}{' from 1 on' if part else ''}")
     assert isinstance(value, list)
     low, high = value
@@ -71,11 +71,11 @@ Kind = Literal["choice", "int", "float", "log", "structure"]
 
 
 class Vary(Section):
-    """One thing that varies, in one of the ways of :data:`FORMS` or as a structure.
+    """An entry of ``vary``, in one of the :data:`FORMS` or as a structure.
 
     Attributes:
         key: of the configuration, or one of :data:`SPECIAL`.
-        condition: keys and the values that they must have for this to vary at all; empty is always.
+        condition: keys and the values that they must have for this to vary; empty is always.
     """
 
     key: str
@@ -89,9 +89,9 @@ class Vary(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _shape(cls, given: object) -> object:
-        assert isinstance(given, tuple)
-        key, entry = given
+    def _shape(cls, item: object) -> object:
+        assert isinstance(item, tuple)
+        key, entry = item
         if key not in KNOWN:
             raise unknown(key, KNOWN)
         if key in OWNED:
@@ -107,30 +107,30 @@ class Vary(Section):
     def _choices(cls, value: object) -> object:
         if not isinstance(value, list) or not value:
             raise wrong(value, "a list of one value or more")
-        texts = [to_text(each) for each in value]
+        texts = list(map(to_text, value))
         twice = [text for text in texts if texts.count(text) > 1]
         if twice:
             raise wrong(value, f"each value once, and {twice[0]} is there twice")
-        return tuple(as_tuples(each) for each in value)
+        return tuple(map(as_tuples, value))
 
     @field_validator("condition", mode="before")
     @classmethod
-    def _conditions(cls, given: object) -> object:
-        wanted: dict[str, object] = {given: True} if isinstance(given, str) else {}
-        if isinstance(given, dict):
-            wanted = dotted(given)
-        if not wanted:
-            raise wrong(given, "a key that is true or false, or {key: value}")
-        found: list[tuple[str, tuple[object, ...]]] = []
-        for key, value in wanted.items():
+    def _conditions(cls, entry: object) -> object:
+        conditions: dict[str, object] = {entry: True} if isinstance(entry, str) else {}
+        if isinstance(entry, dict):
+            conditions = dotted(entry)
+        if not conditions:
+            raise wrong(entry, "a key that is true or false, or {key: value}")
+        checked: list[tuple[str, tuple[object, ...]]] = []
+        for key, value in conditions.items():
             values = value if isinstance(value, list) else [value]
             if key not in dict(keys()):
                 raise unknown(key, KNOWN)
-            for each in values:
-                if not _fits(key, each):
-                    raise wrong(each, f"{accepted(key)} ({key})")
-            found.append((key, tuple(as_tuples(each) for each in values)))
-        return tuple(found)
+            for one in values:
+                if not _fits(key, one):
+                    raise wrong(one, f"{accepted(key)} ({key})")
+            checked.append((key, tuple(map(as_tuples, values))))
+        return tuple(checked)
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -154,7 +154,7 @@ class Vary(Section):
 
     @property
     def kind(self) -> Kind:
-        """In which way it varies."""
+        """The form of the entry."""
         if self.cells is not None:
             return "structure"
         if self.choice is not None:
@@ -163,7 +163,7 @@ class Vary(Section):
 
     @property
     def values(self) -> tuple[object, ...]:
-        """The choices, the lower and the upper bound, or of a structure the bounds of its cells and of its exits."""
+        """The choices, the bounds, or of a structure the bounds of its cells and of its exits."""
         if self.cells is not None:
             return self.cells, self.exits
         return self.choice or self.int_ or self.float_ or self.log or ()
@@ -175,38 +175,38 @@ class Vary(Section):
         return low, high
 
     def document(self) -> dict[str, object]:
-        """As it stands in a file."""
+        """The entry for a YAML file."""
         if self.cells is not None and self.exits is not None:
-            found: dict[str, object] = {"cells": list(self.cells), "exits": list(self.exits)}
+            entry: dict[str, object] = {"cells": list(self.cells), "exits": list(self.exits)}
         else:
-            found = {self.kind: list(self.values)}
-        return {**found, "if": {key: list(values) for key, values in self.condition}} if self.condition else found
+            entry = {self.kind: list(self.values)}
+        return {**entry, "if": {key: list(values) for key, values in self.condition}} if self.condition else entry
 
 
 def as_lists(value: object) -> object:
     """``value`` with lists in place of tuples, as YAML has them."""
     if isinstance(value, dict):
-        return {key: as_lists(each) for key, each in value.items()}
-    return [as_lists(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: as_lists(item) for key, item in value.items()}
+    return list(map(as_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def as_tuples(value: object) -> object:
     """``value`` with tuples in place of lists."""
-    return tuple(as_tuples(each) for each in value) if isinstance(value, list) else value
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
-def dotted(given: Mapping[object, object], prefix: str = "") -> dict[str, object]:
+def dotted(sections: Mapping[object, object], prefix: str = "") -> dict[str, object]:
     """Nested sections as dotted keys.
 
     Example:
         >>> dotted({"train": {"epochs": 3}, "seed": 1})
         {'train.epochs': 3, 'seed': 1}
     """
-    found: dict[str, object] = {}
-    for name, value in given.items():
+    values: dict[str, object] = {}
+    for name, value in sections.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and key in SECTIONS:
-            found.update(dotted(value, f"{key}."))
+            values |= dotted(value, f"{key}.")
         else:
-            found[key] = value
-    return found
+            values[key] = value
+    return values

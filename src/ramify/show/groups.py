@@ -20,7 +20,7 @@ from ramify.run.readback import describe, read_epochs, remeasure
 from ramify.run.saved import read_saved
 from ramify.run.summary import ExitSummary, Summary
 from ramify.show.labels import labels
-from ramify.show.words import amount
+from ramify.show.words import amount, short
 
 LAST = -1
 """Stands for the last exit of a run, however many it has; earlier exits are counted from 0."""
@@ -128,6 +128,24 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def _spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def plus_minus(spread: Spread | None, unit: str, digits: int | None = None) -> str:
+    """A mean with its deviation; ``unit`` is ``%`` of a share, ``points`` of a difference, ``s``, or ``short``.
+
+    Example:
+        >>> plus_minus(Spread(0.975, 0.004, 3), "%"), plus_minus(Spread(-0.01, None, 1), "points")
+        ('97.50 ± 0.40 %', '-1.00')
+    """
+    if spread is None:
+        return "-"
+    if unit == "short":
+        mean = f"{'-' if spread.mean < 0 else ''}{short(abs(spread.mean))}"
+        return mean if not spread.deviation else f"{mean} ± {short(spread.deviation)}"
+    factor, usual, after = {"%": (100, 2, " %"), "points": (100, 2, ""), "s": (1, 1, " s")}[unit]
+    places = usual if digits is None else digits
+    mean = f"{factor * spread.mean:{'+' if unit == 'points' else ''}.{places}f}"
+    return f"{mean}{after}" if spread.deviation is None else f"{mean} ± {factor * spread.deviation:.{places}f}{after}"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from ramify.config.yamltext import to_text
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.run.saved import checkpoint_of
-from ramify.show.groups import LAST, Group, Run, Spread, accuracy_of, grouped, read_run, varied_keys
+from ramify.show.groups import LAST, Group, Run, Spread, accuracy_of, grouped, plus_minus, read_run, varied_keys
 from ramify.show.labels import differing, flat
 from ramify.show.report.baseline import Compared, PairedRuns, compared, is_grown, matches, widens
 from ramify.show.report.compare_plots import (
@@ -19,7 +19,6 @@ from ramify.show.report.compare_plots import (
     epochs_plot,
     exits_plot,
     mark,
-    plus_minus,
     reach,
     tradeoff_plot,
 )

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ramify.show.groups import Figure, Group, Spread, accuracy_of, exit_words, exits_of
+from ramify.show.groups import Figure, Group, Spread, accuracy_of, exit_words, exits_of, plus_minus
 from ramify.show.report.baseline import Compared
 from ramify.show.report.plot import GREY, Plot, Table, Trace, Value, bars, faded, plot, plotly_text, scatter
-from ramify.show.words import short
 
 COLORS = ("#3a6fd8", "#d0603a", "#2a9468", "#9a5bc8", "#bd8500", "#2391ab", "#c4487f", "#78838f")
 """Colors of the groups, of middle lightness, which stand out from white and from black. They repeat."""
@@ -32,24 +31,6 @@ def mark(group: int) -> Mark:
     # Shifted by one for each time that the colors have repeated, so that the pairs do not.
     place = (group + group // len(COLORS)) % len(MARKS)
     return Mark(COLORS[group % len(COLORS)], MARKS[place], LETTERS[place])
-
-
-def plus_minus(spread: Spread | None, unit: str, digits: int | None = None) -> str:
-    """A mean with its deviation; ``unit`` is ``%`` of a share, ``points`` of a difference, ``s``, or ``short``.
-
-    Example:
-        >>> plus_minus(Spread(0.975, 0.004, 3), "%"), plus_minus(Spread(-0.01, None, 1), "points")
-        ('97.50 ± 0.40 %', '-1.00')
-    """
-    if spread is None:
-        return "-"
-    if unit == "short":
-        mean = f"{'-' if spread.mean < 0 else ''}{short(abs(spread.mean))}"
-        return mean if not spread.deviation else f"{mean} ± {short(spread.deviation)}"
-    factor, usual, after = {"%": (100, 2, " %"), "points": (100, 2, ""), "s": (1, 1, " s")}[unit]
-    places = usual if digits is None else digits
-    mean = f"{factor * spread.mean:{'+' if unit == 'points' else ''}.{places}f}"
-    return f"{mean}{after}" if spread.deviation is None else f"{mean} ± {factor * spread.deviation:.{places}f}{after}"
 
 
 def _error_bars(spreads: Sequence[Spread], color: str, factor: float = 1) -> Trace:

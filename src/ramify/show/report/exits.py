@@ -22,6 +22,7 @@ from ramify.show.report.plot import (
     plotly_text,
     scatter,
 )
+from ramify.show.terminal.tables import threshold_rows
 from ramify.show.words import count, percent, short
 
 _CLASSES = 40
@@ -40,7 +41,10 @@ def cost(facts: Facts) -> Markup:
         head = html("dot", exit_color(i, exits)) + str(i + 1)
         rows.append((head, short(row.macs), time, count(row.kept), percent(score.top1), percent(score.top3)))
     drawn = _cost_plot(measured) if exits > 1 else None
-    return html("run.cost", measured, drawn, Path(measured.source).name, _thresholds(measured), rows)
+    thresholds: list[list[str]] = []
+    if measured.outcome is not None and measured.policy is not None:
+        thresholds = threshold_rows(measured.policy.calibration.policy, measured.outcome.exits)
+    return html("run.cost", measured, drawn, Path(measured.source).name, thresholds, rows)
 
 
 def _cost_plot(measured: Measured) -> Plot:
@@ -85,20 +89,6 @@ def _cost_plot(measured: Measured) -> Plot:
     }
     columns = ("what", "threshold or exit", "average MACs", "accuracy", "average milliseconds")
     return plot("accuracy-against-macs", Table(columns, rows), traces, layout)
-
-
-def _thresholds(measured: Measured) -> list[tuple[object, ...]]:
-    """Exit, threshold, temperature and share of the pictures of the calibrated policy; empty without one."""
-    if measured.outcome is None or measured.policy is None:
-        return []
-    rule = measured.policy.calibration.policy
-    temperatures = rule.temperatures or (1.0,) * rule.exits
-    thresholds = [*("never" if value is None else f"{value:.4g}" for value in rule.thresholds), "all"]
-    exits = zip(thresholds, temperatures, measured.outcome.exits, strict=True)
-    return [
-        (i, threshold, f"{temperature:.2f}", percent(share))
-        for i, (threshold, temperature, share) in enumerate(exits, start=1)
-    ]
 
 
 def leaving(facts: Facts) -> Markup:

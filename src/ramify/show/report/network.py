@@ -19,7 +19,7 @@ from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
 from ramify.show.report.facts import Facts
 from ramify.show.report.page import html
 from ramify.show.report.plot import Table, data_files, exit_color
-from ramify.show.words import network_words, percent, plural, short
+from ramify.show.words import network_words, percent, short
 
 _MANY = 12
 """With more cells than this, equal cells in a row are drawn as one bar."""
@@ -67,51 +67,23 @@ def network(facts: Facts) -> Markup:
     """The network, drawn."""
     levels = levels_of(facts)
     table = _table(facts, levels)
+    built = architecture(facts.network.config) if isinstance(facts.network, Network) else None
+    channels_of_stem = 0 if built is None or built.stem == "none" else built.width
     channels, height, width = facts.network.input_shape
     return html(
         "run.network",
         network_words(facts.config),
         f"{width} x {height} pixels ({ {1: 'gray', 3: 'color'}.get(channels, f'{channels} channels') })",
         len(facts.card.classes),
-        _drawing(facts, levels),
-        isinstance(facts.network, Network),
+        levels,
+        [exit_color(level.stage, len(levels)) for level in levels],
+        channels_of_stem,
+        facts.config.network.kind == "dense",
+        built is not None,
         table,
         data_files("network", table),
         facts.summary.receipt,
     )
-
-
-def _drawing(facts: Facts, levels: Sequence[Level]) -> dict[str, object]:
-    """The values of the macro ``drawing``; ``reads`` of a row is how many outputs go on past it, in dense wiring."""
-    network = facts.network
-    built = architecture(network.config) if isinstance(network, Network) else None
-    channels = 0 if built is None or built.stem == "none" else built.width
-    most = max([bar.plan.out_channels for level in levels for bar in level.bars], default=1)
-    reads = itertools.count(1)
-    stages = [
-        {
-            "level": level,
-            "color": exit_color(level.stage, len(levels)),
-            "final": level.final and len(levels) > 1,
-            "cells": [
-                {"bar": bar, "width": _width(bar.plan.out_channels, most), "reads": next(reads)} for bar in level.bars
-            ],
-        }
-        for level in levels
-    ]
-    return {
-        "label": f"The network: {network_words(facts.config)}",
-        "stem": f"stem, {plural(channels, 'channel')}" if channels else "the picture",
-        "width": _width(max(1, min(channels, most)), most),
-        "dense": facts.config.network.kind == "dense",
-        "outputs": next(reads),
-        "stages": stages,
-    }
-
-
-def _width(channels: int, most: int) -> float:
-    """The width of a bar in percent; it grows more slowly than the channels, so that narrow cells can be seen."""
-    return max(8.0, 100 * float((channels / most) ** 0.75))
 
 
 def _table(facts: Facts, levels: Sequence[Level]) -> Table:

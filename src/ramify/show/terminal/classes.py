@@ -85,19 +85,12 @@ def write_csv(folder: Path, results: Sequence[ClassResults]) -> None:
     for result in results:
         name = "policy" if result.exit is None else f"exit-{result.exit + 1}"
         classes = [row.name for row in result.classes]
-        tables = {
-            "confusion": (
-                ["true class", *classes],
-                [[label, *row] for label, row in zip(classes, result.matrix, strict=True)],
-            ),
-            "classes": (
-                ["class", "count", "accuracy", "precision", "recall"],
-                [[row.name, row.count, row.accuracy, row.precision, row.recall] for row in result.classes],
-            ),
-            "mistakes": (
-                ["file", "class", "answer", "confidence", "exit"],
-                [[it.file, it.label, it.answer, it.confidence, it.exit + 1] for it in result.mistakes],
-            ),
-        }
-        for kind, (columns, rows) in tables.items():
+        counts = [[label, *row] for label, row in zip(classes, result.matrix, strict=True)]
+        figures = [[row.name, row.count, row.accuracy, row.precision, row.recall] for row in result.classes]
+        wrong = [[it.file, it.label, it.answer, it.confidence, it.exit + 1] for it in result.mistakes]
+        for kind, columns, rows in (
+            ("confusion", ["true class", *classes], counts),
+            ("classes", ["class", "count", "accuracy", "precision", "recall"], figures),
+            ("mistakes", ["file", "class", "answer", "confidence", "exit"], wrong),
+        ):
             write_atomic(folder / f"{kind}-{name}.csv", csv_lines(columns, rows).encode())

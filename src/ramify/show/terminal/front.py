@@ -168,8 +168,8 @@ def plot_front(front: Front, path: Path) -> None:
     trials = len(front.best) + len(front.dominated) + len(front.infeasible)
     heading(drawing, f"{front.name}: {plural(len(front.best), 'network')} on the front of {trials} trials")
     entries = dict(pair[::-1] for panel in panels[0] for pair in zip(*panel.get_legend_handles_labels(), strict=True))
-    style = {"loc": "outside lower center", "ncols": max(1, len(entries)), "frameon": False, "fontsize": 9}
-    drawing.legend(list(entries.values()), list(entries), **style)
+    handles, columns = list(entries.values()), max(1, len(entries))
+    drawing.legend(handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     save(drawing, path)
 
 

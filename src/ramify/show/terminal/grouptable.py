@@ -10,7 +10,17 @@ from rich.console import RenderableType
 
 from ramify.files import write_atomic
 from ramify.show.drawing import axes, save
-from ramify.show.groups import LAST, Difference, Group, Spread, accuracy_of, difference, exit_words, exits_of
+from ramify.show.groups import (
+    LAST,
+    Difference,
+    Group,
+    Spread,
+    accuracy_of,
+    difference,
+    exit_words,
+    exits_of,
+    plus_minus,
+)
 from ramify.show.terminal.table import table
 from ramify.show.words import csv_lines, plural, short
 
@@ -19,11 +29,8 @@ def _against_first(groups: Sequence[Group]) -> list[Difference | None]:
     return [None, *(difference(group, groups[0], accuracy_of(LAST)) for group in groups[1:])]
 
 
-def _mean(spread: Spread | None, between: str = " ± ") -> str:
-    if spread is None:
-        return "-"
-    mean = f"{100 * spread.mean:.2f}"
-    return mean if spread.deviation is None else f"{mean}{between}{100 * spread.deviation:.2f}"
+def _mean(spread: Spread | None) -> str:
+    return plus_minus(spread, "%").removesuffix(" %")
 
 
 def _points(gap: Difference | None) -> tuple[str, str]:
@@ -117,7 +124,7 @@ def group_latex(groups: Sequence[Group]) -> str:
         r"\midrule",
     ]
     for group, gap in zip(groups, _against_first(groups), strict=True):
-        means = [_mean(group.accuracy(exit_), r" \pm ") for exit_ in exits]
+        means = [_mean(group.accuracy(exit_)).replace("±", r"\pm") for exit_ in exits]
         row = [_latex(group.label), str(len(group.finished)), *("--" if mean == "-" else f"${mean}$" for mean in means)]
         row += ["--" if size == "-" else size for size in _sizes(group)]
         points, p_value = _points(gap)

@@ -129,7 +129,7 @@ class LiveView:
                 if born is not None:
                     grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
                 blank = [""] * (len(columns) - 2)
-                add(made, label, after, *blank, Text(grows, style="dim"), style="dim" if grows else "")
+                add(made, label, after, *blank, grows, dim=bool(grows))
                 continue
             figures, valid = latest.exits[i], latest.exits[i].valid
             top1, top3, loss = ("-",) * 3

@@ -51,9 +51,10 @@ def table(
     return made
 
 
-def add(made: Table, *cells: str | Text, style: str = "") -> None:
+def add(made: Table, *cells: str | Text, bold: bool = False, dim: bool = False) -> None:
     """Add a row."""
-    made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
+    texts = (Text(cell) if isinstance(cell, str) else cell for cell in cells)
+    made.add_row(*texts, style="bold" if bold else "dim" if dim else "")
 
 
 def bold(text: str) -> Text:

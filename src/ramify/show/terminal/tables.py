@@ -1,6 +1,5 @@
 """Tables and sentences on runs: one run whole, several side by side, exit policies."""
 
-import statistics
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
@@ -9,11 +8,13 @@ from rich.text import Text
 
 from ramify.ops.exits.certify import Certificate
 from ramify.ops.exits.measures import Ranking
+from ramify.ops.exits.policy import Policy
 from ramify.ops.exits.sentences import unusual
 from ramify.run.checkpoint import ExitPolicy
 from ramify.run.readback import Measured
 from ramify.run.receipt import Receipt
 from ramify.run.summary import ExitSummary, Summary
+from ramify.show.groups import plus_minus, spread
 from ramify.show.terminal.table import add, bold, table
 from ramify.show.words import amount, count, duration, percent, plural, short
 
@@ -129,9 +130,8 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
             cells = [name, str(summary.seed), count(last.kept), short(last.macs)]
             add(made, *cells, *left, *map(percent, accuracies(summary)))
         if len(group) > 1:
-            pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, group), strict=True)]
-            shown = [f"{100 * mean:.2f} ± {100 * deviation:.2f} %" for mean, deviation in pairs]
-            add(made, f"mean ± std of {len(group)}", "", "", "", *left, *shown, style="bold")
+            shown = [plus_minus(spread(values), "%") for values in zip(*map(accuracies, group), strict=True)]
+            add(made, f"mean ± std of {len(group)}", "", "", "", *left, *shown, bold=True)
         made.add_section()
     return made
 
@@ -144,19 +144,20 @@ def accuracies(summary: Summary) -> list[float]:
 
 def policy_table(policy: ExitPolicy) -> RenderableType:
     """A calibrated exit policy: the threshold of each exit, who leaves there, and what that comes to."""
-    calibration, rule = policy.calibration, policy.calibration.policy
-    thresholds = [*("never" if value is None else f"{value:.4f}" for value in rule.thresholds), "all"]
-    temperatures = rule.temperatures or (1.0,) * rule.exits
-    rows = [
-        [str(i), threshold, f"{temperature:.2f}", percent(share)]
-        for i, (threshold, temperature, share) in enumerate(
-            zip(thresholds, temperatures, calibration.exits, strict=True), start=1
-        )
-    ]
+    calibration = policy.calibration
     lines = [policy_sentence(policy)]
     if calibration.certificate is not None:
         lines.append(certificate_sentence(calibration.certificate))
-    return Group(Text("\n".join(lines) + "\n"), table(["exit", "threshold", "temperature", "leaving"], rows))
+    columns = ["exit", "threshold", "temperature", "leaving"]
+    return Group(Text("\n".join(lines) + "\n"), table(columns, threshold_rows(calibration.policy, calibration.exits)))
+
+
+def threshold_rows(policy: Policy, shares: Sequence[float]) -> list[list[str]]:
+    """Number, threshold and temperature of each exit, and the share of the pictures that leave there."""
+    thresholds = [*("never" if value is None else f"{value:.4f}" for value in policy.thresholds), "all"]
+    temperatures = [f"{value:.2f}" for value in policy.temperatures or (1.0,) * policy.exits]
+    exits = zip(thresholds, temperatures, map(percent, shares), strict=True)
+    return [[str(i), *cells] for i, cells in enumerate(exits, start=1)]
 
 
 def policy_sentence(policy: ExitPolicy) -> str:
@@ -248,8 +249,3 @@ def obeyed_line(obeyed: Sequence[float]) -> str:
 def _by_exit(shares: Sequence[float]) -> str:
     """``'20.0 / 80.0 %'``."""
     return f"{' / '.join(f'{100 * share:.1f}' for share in shares)} %"
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; a single value deviates by 0."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
