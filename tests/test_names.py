@@ -9,10 +9,7 @@ COMMANDS = "cli."
 """The functions of commands are named as the commands are, and these as what they call."""
 
 SHARED = frozenset(
-    {
-        *("accuracies", "answers", "best", "changed", "cost", "describe", "exit_table", "leaving", "mixed", "offered"),
-        *("opened", "place", "prepare", "random", "reliability", "save", "scaled", "score", "too_large", "trace"),
-    }
+    {"answers", "changed", "describe", "mixed", "offered", "prepare", "scaled", "score", "too_large", "trace"}
 )
 """Names that still stand in two files; none may be added."""
 

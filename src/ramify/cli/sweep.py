@@ -46,7 +46,7 @@ def sweep(
     - `ramify sweep sweep.yaml --on slurm --workers 16 --engine_options gpu.yaml`
     """
     from ramify.search.engine import open_engine
-    from ramify.search.sweep import opened, read_sweep
+    from ramify.search.sweep import open_sweep, read_sweep
 
     files, overrides = sort_given(arguments or [])
     chosen = read_sweep(files, overrides, repeats=repeats, name=name, sweeps_dir=sweeps_dir or SWEEPS)
@@ -58,7 +58,7 @@ def sweep(
             say("\n".join(f"{run}: {plan}" for run, plan in runs.items()))
         return
     gpus = any(config.train.device != "cpu" for config in chosen.configs)
-    with opened(chosen), open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
+    with open_sweep(chosen), open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
         failed, left = _work(chosen, engine, as_json)
     if left:
         how = f"ramify sweep {chosen.folder / 'sweep.yaml'}"

@@ -253,7 +253,7 @@ def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Obse
 
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
     from ramify.show.groups import spread
-    from ramify.show.terminal.tables import accuracies, comparison_table
+    from ramify.show.terminal.tables import comparison_table, exit_accuracies
 
     if not summaries or not first_process():
         return
@@ -262,7 +262,7 @@ def _compare(summaries: "list[Summary]", as_json: bool) -> None:
         return
     means: dict[str, list[float]] = {}
     if len({summary.recipe for summary in summaries}) == 1:
-        spreads = [spread(values) for values in zip(*map(accuracies, summaries), strict=True)]
+        spreads = [spread(values) for values in zip(*map(exit_accuracies, summaries), strict=True)]
         means = {"mean": [it.mean for it in spreads if it], "std": [it.deviation or 0.0 for it in spreads if it]}
     say(json.dumps({"event": "compared", "runs": [summary.name for summary in summaries], **means}))
 

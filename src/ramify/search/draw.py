@@ -76,16 +76,16 @@ def _structure(vary: Vary, trial: Draws) -> tuple[int, ...]:
     # The distribution of a name must not depend on other draws, as samplers compare them.
     exits = min(trial.suggest_int("structure.exits", least_exits, most_exits), cells + 1)
     gaps = [trial.suggest_float(f"structure.gap.{i + 1}", 0.1, 1.0) for i in range(exits)] if exits > 1 else []
-    return place(cells, gaps)
+    return structure_of_gaps(cells, gaps)
 
 
-def place(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
+def structure_of_gaps(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
     """A structure of ``cells`` in which internal classifiers lie ``gaps`` apart, the last gap up to the end.
 
     Example:
-        >>> place(6, [1.0, 1.0, 1.0])
+        >>> structure_of_gaps(6, [1.0, 1.0, 1.0])
         (0, 1, 0, 1, 0, 0)
-        >>> place(2, [0.1, 0.1, 1.0])
+        >>> structure_of_gaps(2, [0.1, 0.1, 1.0])
         (1, 1)
     """
     structure = [0] * cells

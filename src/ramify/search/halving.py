@@ -73,7 +73,7 @@ def crowding(points: Sequence[tuple[float, ...]]) -> list[float]:
     return room
 
 
-def best(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[int]:
+def best_points(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[int]:
     """Indices of the best ``count``: by rank, then by crowding distance, then by position."""
     chosen: list[int] = []
     for front in fronts(points):
@@ -108,7 +108,7 @@ def verdicts(space: Space, trials: Sequence[Standing], planned: int) -> dict[int
                 break
             compared = [trial for trial in members if rung in trial.results]
             keep = max(1, round(len(compared) / space.eta))
-            chosen = {compared[i].number for i in best([trial.results[rung] for trial in compared], keep)}
+            chosen = {compared[i].number for i in best_points([trial.results[rung] for trial in compared], keep)}
             steps |= {trial.number: ("finish", rung) for trial in arrived if trial.number not in chosen}
             race = [trial for trial in arrived if trial.number in chosen]
     return steps

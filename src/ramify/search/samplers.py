@@ -47,12 +47,12 @@ def gp(seed: int, limits: _Limits) -> "BaseSampler":
     return GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
 
 
-def random(seed: int, limits: _Limits) -> "BaseSampler":
+def random_draws(seed: int, limits: _Limits) -> "BaseSampler":
     """Draws that do not depend on the record."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
+SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random_draws}
 """Every sampler by the name that ``sampler`` of a space takes."""

@@ -233,7 +233,7 @@ SweepEvent = RunBegan | RunEnded | RunsUnderWay
 
 
 @contextlib.contextmanager
-def opened(sweep: Sweep) -> Iterator[None]:
+def open_sweep(sweep: Sweep) -> Iterator[None]:
     """Lock the sweep during the block, and write its description to its folder.
 
     Raises:
@@ -272,7 +272,7 @@ def run_sweep(
     """Train every run of ``sweep`` that is not finished; returns the failed runs with their reasons.
 
     Args:
-        sweep: within :func:`opened`.
+        sweep: within :func:`open_sweep`.
         engine: where runs are computed.
         notify: called with every :data:`SweepEvent`.
         leave: set it to interrupt the runs under way.

@@ -55,7 +55,7 @@ def log_axis(panel: "Axes", units: bool = False) -> None:
     panel.xaxis.set_major_formatter(EngFormatter() if units else FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def save(drawing: "Figure", path: Path) -> None:
+def save_drawing(drawing: "Figure", path: Path) -> None:
     """Write a drawing as SVG, PDF or PNG, by the ending of the file.
 
     Raises:

@@ -32,7 +32,7 @@ def not_measured(facts: Facts) -> str:
     return ""
 
 
-def classes(facts: Facts) -> Markup:
+def classes_section(facts: Facts) -> Markup:
     """Precision, recall, confusion, mistakes."""
     results, answers = known(facts).results, facts.answers
     assert answers is not None

@@ -32,7 +32,7 @@ def not_trained(facts: Facts) -> str:
     return "" if facts.epochs else "This run trained for no epoch: it keeps the network that it made of its parent's."
 
 
-def accuracy(facts: Facts) -> Markup:
+def accuracy_section(facts: Facts) -> Markup:
     """Accuracy of every exit by epoch, and the list of changes."""
     validated = any(figures.valid is not None for done in facts.epochs for figures in done.exits)
     exits = max(len(done.exits) for done in facts.epochs)
@@ -115,7 +115,7 @@ def _sign(change: Change, brief: bool) -> str:
     return sign if brief else f"{sign} {word}"
 
 
-def density(facts: Facts) -> Markup:
+def density_section(facts: Facts) -> Markup:
     """Density by layer, and by stage over the epochs where it changed."""
     layers = facts.summary.layers
     total, kept = (sum(sizes[i] for sizes in layers.values()) for i in (0, 1))
@@ -199,7 +199,7 @@ def _layer_words(name: str) -> str:
     return ", ".join([*words, " ".join(part for part in rest if not part.isdigit())])
 
 
-def effort(facts: Facts) -> Markup:
+def effort_section(facts: Facts) -> Markup:
     """Time and memory by epoch."""
     epochs = facts.epochs
     drawn = bars(

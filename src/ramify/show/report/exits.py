@@ -29,7 +29,7 @@ _CLASSES = 40
 """Classes that are drawn; the table has all of them."""
 
 
-def cost(facts: Facts) -> Markup:
+def cost_section(facts: Facts) -> Markup:
     """Accuracy against average MACs: by threshold, at each exit alone, and by the calibrated policy."""
     measured = known(facts)
     exits = len(measured.analysis.macs)
@@ -91,7 +91,7 @@ def _cost_plot(measured: Measured) -> Plot:
     return plot("accuracy-against-macs", Table(columns, rows), traces, layout)
 
 
-def leaving(facts: Facts) -> Markup:
+def leaving_section(facts: Facts) -> Markup:
     """Where the pictures of each class leave, the classes that leave latest on top."""
     measured = known(facts)
     analysis, exits = measured.analysis, len(measured.analysis.macs)
@@ -131,7 +131,7 @@ def leaving(facts: Facts) -> Markup:
     return html("run.leaving", measured, figure, len(drawn), exits > MANY)
 
 
-def reliability(facts: Facts) -> Markup:
+def reliability_section(facts: Facts) -> Markup:
     """The calibration curve of every exit."""
     curves = known(facts).analysis.reliability
     exits = len(curves)

@@ -63,7 +63,7 @@ class Level:
     exit_words: tuple[str, str]
 
 
-def network(facts: Facts) -> Markup:
+def network_section(facts: Facts) -> Markup:
     """The network, drawn."""
     levels = levels_of(facts)
     table = _table(facts, levels)

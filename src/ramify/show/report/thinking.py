@@ -23,7 +23,7 @@ _COLUMNS = 6
 """Exits shown of each picture; of more, those spread evenly from the first to the last."""
 
 
-def thinking(facts: Facts) -> Markup:
+def overthinking_section(facts: Facts) -> Markup:
     """Wasteful and destructive overthinking."""
     measured, answers = known(facts), facts.answers
     assert answers is not None

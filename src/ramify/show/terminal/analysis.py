@@ -38,7 +38,7 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
         ...
     """
     pictures = plural(analysis.pictures, "picture")
-    worth = exit_table(analysis)
+    worth = exit_figures_table(analysis)
     if len(analysis.macs) == 1:
         return Group(*titled(f"The only exit, on {pictures}", worth))
     last = short(analysis.macs[-1])
@@ -79,7 +79,7 @@ def _sentences(*rows: tuple[str, str]) -> Table:
     return grid
 
 
-def exit_table(analysis: Analysis) -> Table:
+def exit_figures_table(analysis: Analysis) -> Table:
     """Accuracy of each exit, alone and averaged with those before it, and its cost."""
     times, last = analysis.milliseconds, analysis.macs[-1]
     columns = ["exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *_latency_head(analysis)]

@@ -13,7 +13,7 @@ from ramify.search.draw import as_table
 from ramify.search.front import Front
 from ramify.search.space import Space
 from ramify.search.trial import Trial
-from ramify.show.drawing import INK, axes, heading, log_axis, save
+from ramify.show.drawing import INK, axes, heading, log_axis, save_drawing
 from ramify.show.labels import key_words
 from ramify.show.terminal.table import table
 from ramify.show.words import count, csv_lines, percent, plural, short
@@ -170,7 +170,7 @@ def plot_front(front: Front, path: Path) -> None:
     entries = dict(pair[::-1] for panel in panels[0] for pair in zip(*panel.get_legend_handles_labels(), strict=True))
     handles, columns = list(entries.values()), max(1, len(entries))
     drawing.legend(handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def _label(name: str) -> str:

@@ -9,7 +9,7 @@ from rich.console import Group as Tables
 from rich.console import RenderableType
 
 from ramify.files import write_atomic
-from ramify.show.drawing import axes, save
+from ramify.show.drawing import axes, save_drawing
 from ramify.show.groups import (
     LAST,
     Difference,
@@ -160,7 +160,7 @@ def plot_groups(groups: Sequence[Group], path: Path) -> None:
     panel.set_ylabel("test accuracy (%)")
     panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 3))
     panel.legend(frameon=False, fontsize=8)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def write_tables(

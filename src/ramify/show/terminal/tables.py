@@ -128,15 +128,15 @@ def comparison_table(summaries: Sequence[Summary]) -> Table:
             last = summary.exits[-1]
             name = summary.name if summary.finished else f"{summary.name} (valid)"
             cells = [name, str(summary.seed), count(last.kept), short(last.macs)]
-            add(made, *cells, *left, *map(percent, accuracies(summary)))
+            add(made, *cells, *left, *map(percent, exit_accuracies(summary)))
         if len(group) > 1:
-            shown = [plus_minus(spread(values), "%") for values in zip(*map(accuracies, group), strict=True)]
+            shown = [plus_minus(spread(values), "%") for values in zip(*map(exit_accuracies, group), strict=True)]
             add(made, f"mean ± std of {len(group)}", "", "", "", *left, *shown, bold=True)
         made.add_section()
     return made
 
 
-def accuracies(summary: Summary) -> list[float]:
+def exit_accuracies(summary: Summary) -> list[float]:
     """Top-1 of each exit: on the test pictures, or on validation while there is no test yet."""
     scores = [row.test or row.valid for row in summary.exits]
     return [score.top1 if score else float("nan") for score in scores]
