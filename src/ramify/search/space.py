@@ -119,7 +119,7 @@ class Space(Section):
     def code(self) -> tuple[str, ...]:
         """The modules of networks and functions of objectives that would be imported."""
         module = dict(self.base).get("network.module")
-        varied = [str(value) for vary in self.vary if vary.key == "network.module" for value in vary.choice or ()]
+        varied = [str(value) for vary in self.vary if vary.key == "network.module" for value in vary.values]
         functions = [objective.function for objective in self.objectives if objective.function is not None]
         return (*([str(module)] if module is not None else []), *varied, *functions)
 
@@ -282,9 +282,10 @@ def parse_space(
 def _sentence(at: list[str], detail: ErrorDetails) -> str:
     """An error of pydantic as a sentence."""
     context = detail.get("ctx", {})
+    at = [*at, context["at"]] if context.get("at") else at
     name, known = str(context.get("name", at[-1])), list(context.get("known", []))
     if detail["type"] == "extra_forbidden":
-        known = ["choice", "int", "float", "log", "if"] if len(at) > 1 else list(Space.model_fields)
+        known = list(Space.model_fields)
     if known:
         at = at[:-1] if at[-1] == name else at
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
