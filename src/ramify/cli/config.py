@@ -1,4 +1,4 @@
-"""``ramify config``: the resolved configuration, and what every key means."""
+"""``ramify config``: the resolved configuration, and the keys."""
 
 import difflib
 from typing import Annotated

@@ -24,7 +24,7 @@ def data(
 ) -> None:
     """Load the pictures that a configuration names, fetching them if need be, and count them.
 
-    Says what is passed over and why, which classes a part lacks, and which pictures are in several parts or classes.
+    Reports the files that are passed over, the classes that a part lacks, and the pictures in several parts or classes.
 
     Examples:
 

@@ -23,7 +23,7 @@ def prune(
 ) -> None:
     """Prune a saved network, fine-tune it, and keep it as a new run that names its parent.
 
-    What is not said is taken from the parent, but `prune.*` starts from its defaults: the whole network is pruned
+    Other keys are those of the parent, but `prune.*` starts from its defaults: the whole network is pruned
     once, to half of its weights. 5 epochs follow, at half the parent's learning rate.
 
     Examples:

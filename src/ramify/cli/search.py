@@ -140,7 +140,7 @@ def _run(
 
 @app.command()
 def status(name: _Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
-    """Show how far a search is, and what is being trained."""
+    """Show the progress of a search, and the trials in training."""
     from ramify.search.front import front_of
     from ramify.search.measure import epochs_done
     from ramify.search.study import STOP, open_search, verdicts_of

@@ -37,7 +37,7 @@ def sweep(
 ) -> None:
     """Train every combination of the values that vary, with several seeds each, and compare them.
 
-    The same command again goes on with a sweep that was broken off. Runs that fail stop no other, and are tried again.
+    The same command again continues an interrupted sweep. Runs that fail stop no other, and are tried again.
 
     Examples:
 

@@ -34,7 +34,7 @@ DEMO = "digits"
 """The preset that is trained where no argument names a task."""
 
 OF_THE_PLACE = frozenset({"name", "seed", "runs_dir", "train.device", "train.threads"})
-"""Keys that say nothing of what is trained."""
+"""Keys of the place of a run, not of its task."""
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -154,7 +154,7 @@ def _configs(
     if not files and OF_THE_PLACE.issuperset(text.partition("=")[0] for text in overrides):
         files = [presets()[DEMO]]
     configs = read_configs(files, overrides)
-    # A configuration in a run's folder may come from somebody else.
+    # The folder of a run may come from another person.
     for path in files if not trust else ():
         if is_run(path.parent):
             for config in read_configs([path]):

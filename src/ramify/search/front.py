@@ -48,7 +48,7 @@ class Front:
 
 
 def front_of(search: Search) -> Front:
-    """The front of what is on record now; trials that have reached a rung count with their latest results."""
+    """The front of the record now; trials that have reached a rung count with their latest results."""
     space, trials = search.space, search.trials()
     with_results = [trial for trial in trials if trial.results and trial.failed is None]
     meeting = [trial for trial in with_results if feasible(trial.values, space.constraints)]

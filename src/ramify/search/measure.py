@@ -93,7 +93,7 @@ def _number(objective: Objective, value: object) -> float:
 
 
 def _up_to(costs: Sequence[float], depth: int) -> list[float]:
-    """Costs of ``depth`` exits of which the last stands for the final one."""
+    """Costs of ``depth`` exits, of which the last counts as the final one."""
     return [*map(float, costs[: depth - 1]), float(costs[-1])]
 
 

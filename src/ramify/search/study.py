@@ -115,7 +115,7 @@ class Search:
         """Draw the next trial and put it on record.
 
         Raises:
-            RunError: the space gives no configuration that is accepted.
+            RunError: no draw gives a valid configuration.
         """
         from optuna.trial import TrialState, create_trial
 
@@ -192,7 +192,7 @@ class Search:
 
 @lru_cache(maxsize=10_000)
 def _begun_as(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
-    """The configuration of a trial's run, wherever it is kept."""
+    """The configuration of a trial's run, without its place."""
     if ancestor is None:
         return read_config(overrides=overrides)
     return heir_config(overrides, Path(trial_name(ancestor.trial)))

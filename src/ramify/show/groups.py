@@ -23,7 +23,7 @@ from ramify.show.labels import labels
 from ramify.show.words import amount, short
 
 LAST = -1
-"""Stands for the last exit of a run, however many it has; earlier exits are counted from 0."""
+"""The last exit of a run, of any number of exits; earlier exits are counted from 0."""
 
 CONFIDENCE = 0.95
 """Of the intervals of differences."""

@@ -9,7 +9,7 @@ from ramify.config.yamltext import to_text
 from ramify.show.words import config_values
 
 AT_MOST = 4
-"""Keys of a configuration that are tried together to tell groups apart; if so few do not, all are taken."""
+"""Keys of a label at most; if they do not tell the groups apart, all differing keys are taken."""
 
 FIRST = (
     *("network.kind", "network.cells", "prune.policy", "prune.criterion", "prune.control", "prune.enabled"),
@@ -17,7 +17,7 @@ FIRST = (
     *("growth.plan", "growth.freeze", "train.epochs", "train.learning_rate", "prune.epochs", "network.cell"),
     *("network.exit", "data.limit", "data.size", "growth.epochs", "parent"),
 )
-"""Of keys that tell groups apart equally well, these are named first; all others follow."""
+"""Keys that are preferred in labels, in this order."""
 
 UNPRUNED = "unpruned"
 

@@ -1,7 +1,7 @@
-"""The network as a drawing: what is computed from top to bottom, stage by stage; drawn by ``templates/macros.html``.
+"""The section with the drawing of the network, stage by stage from top to bottom.
 
-A bar is a cell, as wide as it has channels, and filled as far as it is dense. Exits branch off below. In dense wiring a
-line goes down on the left from every output, and a tick crosses the lines that a cell reads.
+A bar is a cell: its width shows the channels, its filling the density. Exits branch off below. In dense wiring a line
+goes down on the left from every output, and a tick crosses the lines that a cell reads.
 """
 
 import itertools

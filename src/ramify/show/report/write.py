@@ -36,7 +36,7 @@ def report(
 
     Raises:
         InputError: there is no such run, it has no checkpoint yet, or a file in its folder is damaged.
-        RunError: the page cannot be written; what was there before is intact.
+        RunError: the page cannot be written; an earlier page is intact.
     """
     names = [*([run] if isinstance(run, str | Path) else run), *more]
     if not names:

@@ -38,13 +38,13 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
         ...
     """
     pictures = plural(analysis.pictures, "picture")
-    worth = exit_figures_table(analysis)
+    figures = exit_figures_table(analysis)
     if len(analysis.macs) == 1:
-        return Group(*titled(f"The only exit, on {pictures}", worth))
+        return Group(*titled(f"The only exit, on {pictures}", figures))
     last = short(analysis.macs[-1])
     leave = "by the policy" if analysis.by_policy else "at the first right exit"
     parts = [
-        titled(f"Exits, on {pictures}", worth, "averaged: with the probabilities of all exits before"),
+        titled(f"Exits, on {pictures}", figures, "averaged: with the probabilities of all exits before"),
         titled(
             "Leaving early, once the highest probability reaches a threshold",
             curve_table(analysis),

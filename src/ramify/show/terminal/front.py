@@ -109,7 +109,7 @@ def importance_table(importances: Mapping[str, Mapping[str, float]], most: int =
 
 
 def front_csv(front: Front) -> str:
-    """Every trial with a result: number, whether it is on the front, its figures, and what was drawn."""
+    """Every trial with a result: number, group, figures and draws."""
     rows: list[dict[str, object]] = []
     groups = (("front", front.best), ("dominated", front.dominated), ("infeasible", front.infeasible))
     for group, trials in groups:

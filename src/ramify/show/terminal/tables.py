@@ -143,7 +143,7 @@ def exit_accuracies(summary: Summary) -> list[float]:
 
 
 def policy_table(policy: ExitPolicy) -> RenderableType:
-    """A calibrated exit policy: the threshold of each exit, who leaves there, and what that comes to."""
+    """A calibrated exit policy: its accuracy and cost, and threshold and share of each exit."""
     calibration = policy.calibration
     lines = [policy_sentence(policy)]
     if calibration.certificate is not None:

@@ -30,7 +30,7 @@ PREFIX = "events.out.tfevents."
 """By which TensorBoard knows its files."""
 
 EXIT = re.compile(r"(.+)/(exit_\d+)")
-"""A figure of one exit; each exit is drawn as a run of its own, so that one chart holds them all."""
+"""A figure of one exit; each exit is logged as a separate run, which puts them in one chart."""
 
 
 class Proto(Protocol):

@@ -35,7 +35,7 @@ class WandbLog:
         failures: errors of a call where W&B cannot be reached or the disk is full.
 
     Raises:
-        InputError: the package wandb is missing, or nobody is logged in.
+        InputError: the package wandb is missing, or there is no log-in.
     """
 
     def __init__(self, project: str = "ramify", tell: Callable[[str], None] | None = None) -> None:
