@@ -1,6 +1,5 @@
 """``ramify export``: a network as files that answer without ramify, or as a model folder."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -56,34 +55,19 @@ def export(
     if any(misplaced.values()):
         options = [option for option, wrong in misplaced.items() if wrong]
         raise InputError(*(f"export: got {option} with --to {to}, where it says nothing" for option in options))
+    from ramify.exporting.hub import write_hub
+    from ramify.exporting.table import export_table, losses
+    from ramify.exporting.write import export
     from ramify.run.saved import find_saved
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     if hub:
-        from ramify.exporting.hub import write_hub
-
         folder = write_hub(run, out, overwrite=overwrite, licence=licence, measure=measure)
         if as_json:
             say_json({"name": run.name, "folder": str(folder)})
         else:
             say(f"written to {folder}; read it back with: ramify.load({str(folder)!r})")
         return
-    _export(run, out, to, quantize, threshold, overwrite, overrides or (), as_json)
-
-
-def _export(
-    run: Path,
-    out: Path | None,
-    to: str,
-    quantize: Literal["int8"] | None,
-    threshold: float | None,
-    overwrite: bool,
-    overrides: Sequence[str],
-    as_json: bool,
-) -> None:
-    from ramify.exporting.table import export_table, losses
-    from ramify.exporting.write import export
-
     exported = export(
         run,
         out,
@@ -91,10 +75,11 @@ def _export(
         quantize=quantize,
         threshold=threshold,
         overwrite=overwrite,
-        overrides=overrides,
+        overrides=overrides or (),
         progress=None if as_json else download_lines(say),
     )
-    for line in losses(exported.card.quantization) if exported.card.quantization is not None else ():
+    quantized = exported.card.quantization
+    for line in losses(quantized) if quantized is not None else ():
         warn(f"warning: {line}")
     if as_json:
         say_json(asdict(exported))

@@ -87,7 +87,9 @@ def start(
     - `ramify search start demo --dry_run`
     """
     from ramify.search.engine import open_engine
+    from ramify.search.goals import load_function
     from ramify.search.space import read_space
+    from ramify.search.study import start_search
 
     files, overrides = split_given(arguments or [])
     if len(files) > 1:
@@ -98,44 +100,43 @@ def start(
     if dry_run:
         _show_samples(space or read_space("digits"), as_json)
         return
-    gpus = space is None or dict(space.base).get("train.device") != "cpu"
-    with open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
-        _run(name, space, trials, engine, storage, searches_dir or SEARCHES, trust, as_json)
-
-
-def _run(
-    name: str,
-    space: "Space | None",
-    trials: int | None,
-    engine: "TaskEngine",
-    storage: str | None,
-    searches_dir: Path,
-    trust: bool,
-    as_json: bool,
-) -> None:
-    """Start the search or continue it, and show its front at the end."""
-    from ramify.search.goals import load_function
-    from ramify.search.study import start_search
-
     for objective in space.objectives if space else ():
         if objective.function is not None:
             load_function(objective.function)
-    search = start_search(name, space, trials, storage=storage, searches_dir=searches_dir, trust=trust, warn=warn)
-    with contextlib.closing(search):
-        if not as_json:
-            say(
-                f"search {name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
-                f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
-                f"kept in {search.folder}"
-            )
-        left = _work(search, engine, as_json)
-        if left and not as_json:
-            say(f"left; go on with: ramify search start {name}")
-        if not as_json:
-            _show_front(search)
-        ended = search.trials()
-        if ended and not left and all(trial.failed for trial in ended):
-            raise RunError(f"search {name}: all of its {len(ended)} trials failed; the last one: {ended[-1].failed}")
+    folder, gpus = searches_dir or SEARCHES, space is None or dict(space.base).get("train.device") != "cpu"
+    with open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
+        search = start_search(name, space, trials, storage=storage, searches_dir=folder, trust=trust, warn=warn)
+        with contextlib.closing(search):
+            _run(search, engine, as_json)
+
+
+def _run(search: "Search", engine: "TaskEngine", as_json: bool) -> None:
+    """Coordinate the search, and show its front at the end."""
+    from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
+    from ramify.search.study import STOP
+    from ramify.show.terminal.front import event_line
+
+    def write(event: WorkEvent) -> None:
+        record = {"event": type(event).__name__, **asdict(event)}
+        say(json.dumps(record) if as_json else event_line(event, search.space))
+
+    if not as_json:
+        say(
+            f"search {search.name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
+            f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
+            f"kept in {search.folder}"
+        )
+    with leaving_on_signals() as leave:
+        coordinate(search, engine, write, leave=leave)
+    left = leave.is_set() or (search.folder / STOP).exists()
+    if not as_json:
+        if left:
+            say(f"left; go on with: ramify search start {search.name}")
+        _show_front(search)
+    ended = search.trials()
+    if ended and not left and all(trial.failed for trial in ended):
+        reason = ended[-1].failed
+        raise RunError(f"search {search.name}: all of its {len(ended)} trials failed; the last one: {reason}")
 
 
 @app.command()
@@ -247,18 +248,3 @@ def _show_samples(space: "Space", as_json: bool) -> None:
     say(space_yaml(space))
     for number, sample in enumerate(samples):
         say(f"# sample {number}: {' '.join(sample)}")
-
-
-def _work(search: "Search", engine: "TaskEngine", as_json: bool) -> bool:
-    """Coordinate ``search``; whether it was interrupted."""
-    from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
-    from ramify.search.study import STOP
-    from ramify.show.terminal.front import event_line
-
-    def write(event: WorkEvent) -> None:
-        record = {"event": type(event).__name__, **asdict(event)}
-        say(json.dumps(record) if as_json else event_line(event, search.space))
-
-    with leaving_on_signals() as leave:
-        coordinate(search, engine, write, leave=leave)
-    return leave.is_set() or (search.folder / STOP).exists()
