@@ -122,7 +122,7 @@ def _run(search: "Search", engine: "TaskEngine", as_json: bool) -> None:
 
     if not as_json:
         say(
-            f"search {search.name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
+            f"search {search.name}: {search.planned} trials of up to {search.space.epochs} epochs, "
             f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
             f"kept in {search.folder}"
         )
@@ -156,7 +156,7 @@ def status(name: _Name, storage: Storage = None, as_json: AsJson = False, search
         if trial.number in left and in_use(search.runs / trial.name)
     }
     counts = {
-        "wanted": search.wanted,
+        "wanted": search.planned,
         "finished": sum(trial.finished and trial.failed is None for trial in trials),
         "failed": len(front.failed),
         "training": len(training),

@@ -119,12 +119,12 @@ class _Work:
         for _ in range(self.tasks.free):
             if waiting:
                 number, rung = waiting.pop(0)
-            elif len(search.trials()) < search.wanted:
+            elif len(search.trials()) < search.planned:
                 number, rung = search.add().number, search.space.rungs[0]
             else:
                 break
             self._start(search.trials()[number], rung)
-        return bool(left or self.tasks.running) or len(search.trials()) < search.wanted
+        return bool(left or self.tasks.running) or len(search.trials()) < search.planned
 
     def _start(self, trial: Trial, rung: int) -> None:
         search, space = self.search, self.search.space

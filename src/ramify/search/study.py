@@ -76,7 +76,7 @@ class Search:
         self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, backend
         self.owner: Owner | None = None
         self._entries: list[_Entry] | None = None
-        self._wanted: int | None = None
+        self._planned: int | None = None
 
     @property
     def runs(self) -> Path:
@@ -84,11 +84,11 @@ class Search:
         return self.folder.resolve() / "runs"
 
     @property
-    def wanted(self) -> int:
+    def planned(self) -> int:
         """The number of trials that it is to have."""
-        if self._wanted is None or self.owner is None:
-            self._wanted = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
-        return self._wanted
+        if self._planned is None or self.owner is None:
+            self._planned = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
+        return self._planned
 
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
@@ -282,18 +282,18 @@ def _own(
         kept = _kept_space(folder)
         space = space or (parse_space(kept, str(folder / SPACE)) if kept else read_space("digits"))
         attrs = study.user_attrs if name in known else {}
-        wanted = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
+        planned = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
         # First the files: from them a search that dies here, or loses its record, starts again.
         write_atomic(folder / SPACE, sealed_text(space_yaml(space).encode()))
         bare = None if url is None else without_password(url)
-        write_atomic(folder / SEARCH, sealed_json({"storage": bare, "trials": wanted}))
+        write_atomic(folder / SEARCH, sealed_json({"storage": bare, "trials": planned}))
         if name not in known:
             study = optuna.create_study(study_name=name, storage=backend, directions=directions(space.objectives))
         if "space" not in attrs:
             study.set_metric_names(list(space.names))
             study.set_user_attr("space", space_yaml(space))
-        if attrs.get("trials") != wanted:
-            study.set_user_attr("trials", wanted)
+        if attrs.get("trials") != planned:
+            study.set_user_attr("trials", planned)
     return Search(name, folder, space, study, study._storage)
 
 
@@ -359,11 +359,11 @@ def trial_config(search: Search, trial: Trial) -> Config:
 
 def verdicts_of(search: Search) -> dict[int, tuple[NextStep, int]]:
     """The next step of each trial that is not finished."""
-    space, trials, wanted = search.space, search.trials(), search.wanted
+    space, trials, planned = search.space, search.trials(), search.planned
     steps: dict[int, tuple[NextStep, int]] = {}
     for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
         members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]
-        steps |= verdicts(space, members, wanted - start)
+        steps |= verdicts(space, members, planned - start)
     return {number: step for number, step in steps.items() if not trials[number].finished}
 
 

@@ -76,8 +76,8 @@ class Vary(Section):
         if not isinstance(entry, dict):
             raise wrong(entry, FORMS)
         condition = _condition(entry["if"]) if "if" in entry else ()
-        given = {name: value for name, value in entry.items() if name != "if"}
-        kind, values = _structure(given) if key == "structure" else _form(key, given)
+        forms = {name: value for name, value in entry.items() if name != "if"}
+        kind, values = _structure(forms) if key == "structure" else _form(key, forms)
         return {"key": key, "kind": kind, "values": values, "condition": condition}
 
     @property

@@ -29,14 +29,14 @@ def overthinking_section(facts: Facts) -> Markup:
     assert answers is not None
     if len(measured.analysis.macs) == 1:
         return html("missing", "The network has one exit, so it cannot think longer than it needs.")
-    found = measured.analysis.overthinking
+    result = measured.analysis.overthinking
     shares = (
-        ("wasteful", found.wasteful, "right early, still right at the end"),
-        ("late", found.late, "right at the last exit only"),
-        ("destructive", found.destructive, "right early, wrong at the end"),
-        ("never", found.never, "never right"),
+        ("wasteful", result.wasteful, "right early, still right at the end"),
+        ("late", result.late, "right at the last exit only"),
+        ("destructive", result.destructive, "right early, wrong at the end"),
+        ("never", result.never, "never right"),
     )
-    cases = {"destructive": found.destructive_cases, "late": found.late_cases, "wasteful": found.wasteful_cases}
+    cases = {"destructive": result.destructive_cases, "late": result.late_cases, "wasteful": result.wasteful_cases}
     shown = {kind: shown_cases(of_kind) for kind, of_kind in cases.items()}
     maps, why = _maps(answers, [case.picture for of_kind in shown.values() for case in of_kind])
     next_map = iter(() if maps is None else maps.unbind(dim=1))

@@ -59,7 +59,7 @@ def _tensorboard(warn: Warn) -> Observer:
 
 
 def _wandb(warn: Warn) -> Observer:
-    log = WandbLog(tell=warn)
+    log = WandbLog(notice=warn)
     return Forgiving(log, "wandb", warn, log.failures)
 
 

@@ -29,7 +29,7 @@ class WandbLog:
 
     Args:
         project: where W&B shows the run.
-        tell: called with the address of the run.
+        notice: called with the address of the run.
 
     Attributes:
         failures: errors of a call where W&B cannot be reached or the disk is full.
@@ -38,7 +38,7 @@ class WandbLog:
         InputError: the package wandb is missing, or there is no log-in.
     """
 
-    def __init__(self, project: str = "ramify", tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, project: str = "ramify", notice: Callable[[str], None] | None = None) -> None:
         try:
             package = importlib.import_module("wandb")
         except ImportError as error:
@@ -50,7 +50,7 @@ class WandbLog:
         except package.errors.Error as error:
             raise InputError(f"--track wandb: {error} Or set WANDB_MODE=offline") from None
         self.failures: tuple[type[Exception], ...] = (package.errors.Error, OSError)
-        self._project, self._tell = project, tell
+        self._project, self._notice = project, notice
         self._run: wandb.Run | None = None
         self._changes: list[list[object]] = []
 
@@ -103,5 +103,5 @@ class WandbLog:
             config=dict(settings(event.config)),
             settings=quietly,
         )
-        if self._tell is not None and not self._run.offline:
-            self._tell(f"wandb: {self._run.url}")
+        if self._notice is not None and not self._run.offline:
+            self._notice(f"wandb: {self._run.url}")
