@@ -80,10 +80,8 @@ def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str
     from ramify.show.terminal.sweep import SweepView
 
     console = Console()
-    with (
-        leaving_on_signals() as leave,
-        SweepView(sweep, console if console.is_terminal and not as_json else None, say) as view,
-    ):
+    view = SweepView(sweep, console if console.is_terminal and not as_json else None, say)
+    with leaving_on_signals() as leave, view.live:
 
         def notify(event: "SweepEvent") -> None:
             if not as_json:

@@ -290,7 +290,8 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
         if as_json and first_process():
             observers.append(json_lines(say))
         elif not quiet and console.is_terminal:
-            view = stack.enter_context(LiveView(console))
+            view = LiveView(console)
+            stack.enter_context(view.live)
             observers.append(view)
             progress = view.fetching
         elif not quiet:

@@ -69,7 +69,6 @@ def coordinate(
 
     Args:
         search: from :func:`ramify.search.study.start_search`.
-        engine: where steps are computed.
         notify: called with every :data:`WorkEvent`.
         leave: set it to end; steps under way are interrupted, and continue when the search is started again.
         step: trains a trial to a rung and measures it, on a worker.

@@ -200,7 +200,6 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     """The cluster of dask-jobqueue for a batch system; a job is one process with one task at a time.
 
     Args:
-        system: of :data:`BATCH_SYSTEMS`.
         options: arguments of its class; ``cores`` are threads of the one task.
 
     Raises:

@@ -20,12 +20,8 @@ class Front:
     """The outcome of a search, so far.
 
     Attributes:
-        name: of the search.
-        space: that it searches.
         best: trials that meet the constraints and that no such trial dominates, by their second objective.
-        dominated: those that are dominated.
-        infeasible: those that miss a constraint.
-        failed: those without a result, and why.
+        infeasible: trials that miss a constraint.
         waiting: number of trials that are not finished.
         trained: epochs of all trials.
         full: epochs that the same trials would have taken without halving.

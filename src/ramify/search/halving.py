@@ -21,7 +21,6 @@ class Standing:
     """The results of a trial.
 
     Attributes:
-        number: of the trial.
         results: for each rung that it reached, by how much it misses the constraints (0: it meets them), and its
             objectives as costs.
         out: it failed.
@@ -86,8 +85,6 @@ def verdicts(space: Space, trials: Sequence[Standing], planned: int) -> dict[int
     """The next step of each trial that has not failed: train up to a rung, wait there, or finish there.
 
     Args:
-        space: its rungs and eta are used.
-        trials: by number.
         planned: number of trials of the search, with which the last, smaller cohort is complete.
     """
     steps: dict[int, tuple[NextStep, int]] = {}

@@ -211,11 +211,9 @@ def start_search(
     """A new or an existing search, for its coordinator: until it is closed, no other process can start it.
 
     Args:
-        name: letters, digits, '.', '_' and '-'.
         space: None for that of the existing search, or the ready one for digits.
         trials: how many it is to have; None for as many as before, or 20.
         storage: address of a database; None for a journal file in the folder, or for the place of an existing record.
-        searches_dir: where searches are kept.
         trust: import the code that the space of an existing search names in ``network.module`` and its objectives.
         warn: called with a sentence about damage that was repaired.
 

@@ -44,7 +44,6 @@ class Sweep:
     """The values that vary, and the runs.
 
     Attributes:
-        vary: the keys that vary with their values, in order.
         base: the keys and values that all runs share.
         configs: of the runs, combination by combination, seed by seed.
     """
@@ -273,7 +272,6 @@ def run_sweep(
 
     Args:
         sweep: within :func:`open_sweep`.
-        engine: where runs are computed.
         notify: called with every :data:`SweepEvent`.
         leave: set it to interrupt the runs under way.
 

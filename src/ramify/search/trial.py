@@ -16,8 +16,6 @@ class Trial:
     """One trial as the record has it.
 
     Attributes:
-        number: from 0 on.
-        finished: it is not trained any more.
         failed: why it gave no result, else None.
         overrides: its configuration.
         params: the draws of the sampler.

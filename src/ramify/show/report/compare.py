@@ -39,7 +39,6 @@ def comparison_page(runs: Sequence[Path], progress: Progress | None = None) -> s
     pictures are answered again only for runs with a calibrated policy.
 
     Args:
-        runs: folders of runs, in any order.
         progress: called with how far a download is, where pictures must be fetched.
 
     Raises:

@@ -27,8 +27,7 @@ def report(
     it. Where a run lacks something (a policy, validation pictures, a second exit), its page has a sentence instead.
 
     Args:
-        run: the name of a run, the path of its folder, or several of them.
-        more: further runs, to be compared.
+        run: the name of a run, the path of its folder, or several of them, as ``more``.
         out: the file to write; by default ``report.html`` in the folder of the run, ``<runs_dir>/comparison.html``
             for several.
         runs_dir: where runs are looked for by name.

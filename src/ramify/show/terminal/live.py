@@ -3,8 +3,6 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -22,7 +20,7 @@ SPARK_WIDTH = 24
 
 
 class LiveView:
-    """An observer for a ``with`` block; the view stays on the screen when the block ends."""
+    """An observer that draws in the block ``with view.live``; the view stays on the screen when the block ends."""
 
     def __init__(self, console: Console) -> None:
         self._started: events.Started | None = None
@@ -35,16 +33,7 @@ class LiveView:
         self._ended = False
         self._clock = time.monotonic()
         # Last, since it calls render at once.
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        self.live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -66,7 +55,7 @@ class LiveView:
             case events.StoppedEarly():
                 self._note = f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}"
             case events.Finished():
-                self._live.refresh()
+                self.live.refresh()
 
     def fetching(self, name: str, done: int, total: int | None, unit: str = "bytes") -> None:
         """Show the progress of a download, or of decoding pictures."""

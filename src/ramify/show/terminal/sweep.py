@@ -3,8 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,7 +17,7 @@ BAR, ENDED_SHOWN = 24, 6
 
 
 class SweepView:
-    """An observer of a sweep for a ``with`` block: a live view on a terminal, lines elsewhere.
+    """An observer of a sweep: a live view in the block ``with view.live`` on a terminal, lines elsewhere.
 
     Args:
         console: None for lines alone.
@@ -33,31 +32,23 @@ class SweepView:
         self._now: dict[str, tuple[int, float | None]] = {}
         self._ended: dict[str, str | None] = {}
         self._clock = time.monotonic()
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4) if console else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._lines = console is None
+        self.live: AbstractContextManager[object] = nullcontext()
+        if console is not None:
+            self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
 
     def __call__(self, event: SweepEvent) -> None:
         match event:
             case RunBegan(run, epoch):
                 self._began.setdefault(run, epoch)
                 self._done[run] = epoch
-                if self._live is None:
+                if self._lines:
                     self._write(f"{run}: {f'goes on from epoch {epoch}' if epoch else 'starts'}")
             case RunEnded(run, failed):
                 self._ended[run] = failed
                 self._done[run] = self._planned[run]
                 self._began.setdefault(run, self._planned[run])
-                if self._live is None:
+                if self._lines:
                     outcome = f"failed ({failed})" if failed else "finished"
                     self._write(f"{run}: {outcome}; {self.summary()}")
             case RunsUnderWay(runs):

@@ -22,8 +22,6 @@ def table(
     """A table of ``rows``; a string in it is text, never markup.
 
     Args:
-        columns: headings.
-        rows: as many cells each.
         left: the columns of words, aligned at the left; the others are figures, aligned at the right.
         tight: columns stand closer, and cells stay in one line; else cells are wrapped where a terminal is narrow.
         rule: a line below the headings; without it columns stand closest.

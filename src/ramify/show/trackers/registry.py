@@ -16,8 +16,6 @@ class Forgiving:
     """An observer that calls another one until that fails; then it warns in one sentence, and the run goes on.
 
     Args:
-        observer: the tracker.
-        name: of the tracker, for the sentence.
         warn: called with the sentence, once in a run.
         failures: errors of a full disk or a lost network; any other error ends the run.
 
@@ -71,7 +69,6 @@ def trackers(names: Sequence[str], warn: Warn, folder: Path | None = None) -> li
     """The trackers called ``names``, none of which ends a training by failing.
 
     Args:
-        names: in :data:`TRACKERS`.
         warn: called with sentences on failures.
         folder: of a run that is resumed: the trackers that it had are added, with a warning where that fails.
 
