@@ -193,7 +193,7 @@ from reading the archive to the last evaluation. Accuracy in % on the test pictu
 
 def plot(results: list[Result], path: Path) -> None:
     """The last exit's accuracy against the minutes."""
-    from ramify.show.drawing import axes, save
+    from ramify.show.drawing import axes, save_drawing
 
     drawing, [[panel]] = axes((6.4, 4.0))
     for name in dict.fromkeys(each.name for each in results):
@@ -201,7 +201,7 @@ def plot(results: list[Result], path: Path) -> None:
         panel.plot(*zip(*own, strict=True), marker="o", label=name)
     panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
     panel.legend(frameon=False)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def main() -> None:
