@@ -21,7 +21,7 @@ from ramify.errors import DataError
 
 SMALLEST_SIDE = 8
 
-# What a file holds is told by its content, and Pillow knows formats that start other programs.
+# Pillow goes by the content, and has formats that start other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 PictureSize = tuple[int, int]
@@ -29,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.float64] | npt.NDArray[np.int32] | npt.NDArray[np.uint16]
 Color = tuple[int, int, int]
 File = tuple[int, str, bytes | Path]
-"""A number to know it by, what to call it in an error, and its content or where that lies."""
+"""A number, a name for errors, and the content or its path."""
 
 WHITE: Color = (255, 255, 255)
 LUMA = (19595, 38470, 7471)
@@ -61,12 +61,12 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How picture files are made into pixels.
+    """How picture files are decoded.
 
     Attributes:
         size: (H, W) to scale and center-crop to, with antialiasing; None keeps their own.
-        background: what transparent pictures are laid on.
-        range: the values of 16- and 32-bit pictures that become 0 and 255; None asks for the set's own.
+        background: behind transparent pictures.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None for those of the whole set.
         max_pixels: of one picture.
     """
 
@@ -77,10 +77,10 @@ class Reading:
 
 
 WIDE = "wide"
-"""A picture with colors of 16 bits, of which 8 are read."""
+"""A picture with colors of 16 bits, of which 8 are used."""
 
 VANISHED = "vanished"
-"""A transparent picture that cannot be seen on the background, and is laid on the opposite color."""
+"""A transparent picture that cannot be seen on the background, and gets the opposite one."""
 
 
 @dataclass(frozen=True)
@@ -101,16 +101,15 @@ class Decoded:
 
 
 def decode(content: bytes, name: str, size: PictureSize | None = None, reading: Reading | None = None) -> Pixels:
-    """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, turned upright as its EXIF data say.
+    """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, upright by its EXIF data.
 
-    Transparent pictures are laid on the background, and of an animation the first frame counts. Pictures of 16 or 32
-    bits are scaled by the range, without one by their own.
+    Of an animation the first frame counts. Pictures of 16 or 32 bits are scaled by the range, without one by their own.
 
     Args:
         content: the file.
-        name: what to call it in an error.
+        name: for an error.
         size: (H, W) to scale and center-crop it to, with antialiasing; None keeps its own.
-        reading: the same and more; it goes before ``size``.
+        reading: replaces ``size``.
 
     Raises:
         DataError: the file is not a picture or is damaged, or the picture has a side below 8 pixels.
@@ -124,7 +123,7 @@ def decode(content: bytes, name: str, size: PictureSize | None = None, reading: 
 
 
 def content_digest(content: bytes) -> bytes:
-    """BLAKE2b of a file's content, by which copies are known."""
+    """BLAKE2b of a file's content."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
@@ -174,7 +173,7 @@ def _opened(content: bytes) -> Image.Image:
 
 
 def _unknown(content: bytes) -> str:
-    """Why a file is none of the formats that are read."""
+    """Why a file has none of the accepted formats."""
     reason = known_by_content(content[:32])
     return reason if reason in (HEIC, AVIF) else "not a picture"
 
@@ -188,11 +187,7 @@ def _check_sides(name: str, width: int, height: int) -> None:
 
 @contextmanager
 def decoding(files: Iterable[File], reading: Reading) -> Iterator[Iterator[tuple[int, Decoded | DataError]]]:
-    """Decode numbered and named files (their content, or where it lies) in threads; gives them in the same order.
-
-    A picture that cannot be decoded gives its error instead, which is the caller's to raise. The threads end
-    with the ``with`` block: left to the garbage collector, they could wait for a lock that its thread holds.
-    """
+    """Decode files in threads, in their order; a picture that cannot be decoded gives its error."""
     with ThreadPoolExecutor(_THREADS) as pool:
         yield _in_order(pool, files, reading)
 
@@ -209,7 +204,7 @@ def _in_order(
         waiting.append(pool.submit(_decode_chunk, chunk, reading))
         if len(waiting) > 2 * _THREADS:
             done = waiting.popleft().result()
-            largest = max(largest, *(_bytes(each) for _, each in done))
+            largest = max(largest, *(_bytes(picture) for _, picture in done))
             most = max(1, min(_CHUNK, _CHUNK_DECODED // largest))
             yield from done
     while waiting:
@@ -234,7 +229,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # told when it is read
+        return 0  # reported when it is read
 
 
 def channels_first(pixels: Pixels) -> Pixels:
@@ -289,7 +284,7 @@ def _deep_values(picture: Image.Image) -> Deep:
 
 
 def _scaled(values: Deep, limits: tuple[float, float]) -> Pixels:
-    """Values from the lower limit to the upper as 0 to 255; where the two are one, as the middle."""
+    """Values from the lower limit to the upper as 0 to 255; as 128 where the two are equal."""
     low, high = limits
     if high <= low:
         return np.full(values.shape, 128, dtype=np.uint8)
@@ -298,10 +293,9 @@ def _scaled(values: Deep, limits: tuple[float, float]) -> Pixels:
 
 
 def _eight_bits(picture: Image.Image, background: Color) -> tuple[Image.Image, bool]:
-    """``picture`` in mode L if it is gray, else RGB, laid on ``background`` where it is transparent.
+    """``picture`` in mode L if it is gray, else RGB, on ``background``; and whether it vanished there.
 
-    One that cannot be seen there, such as white ink on white, is laid on the opposite color, and the second value is
-    true.
+    A picture that vanishes, such as white ink on white, gets the opposite background.
     """
     if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info:
         gray = picture.mode in ("1", "L", "LA", "La") and len(set(background)) == 1

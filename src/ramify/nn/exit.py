@@ -23,10 +23,9 @@ Grid = tuple[int, int]
 class PooledHead(nn.Module):
     """Pool to a grid, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
 
-    ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``: None learns it as one
-    parameter that starts at 0.5 (Shallow-Deep Networks, arXiv:1810.07052), 0.0 is average pooling and 1.0 is
-    max pooling. With ``normed``, batch norm and ReLU come first, as cells that end in neither ask for. With
-    ``hidden``, a 1x1 convolution to so many channels comes before those.
+    ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``; None learns it from 0.5 on
+    (Shallow-Deep Networks, arXiv:1810.07052). With ``normed``, batch norm and ReLU come first. With ``hidden``, a 1x1
+    convolution to so many channels comes before those.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class PooledHead(nn.Module):
         return logits
 
     def reset_parameters(self) -> None:
-        """Forget what was learned of the share of max pooling; the layers have a reset of their own."""
+        """Reset the share of max pooling; the layers have a reset of their own."""
         if self.fixed is None:
             nn.init.constant_(self.share, 0.5)
 
@@ -71,7 +70,7 @@ class PooledHead(nn.Module):
 
 
 def _average(x: Tensor, grid: Grid) -> Tensor:
-    """Average pooling; a compiler can make the mean of a view, but no pooling, one pass with what stands before it."""
+    """Average pooling; as the mean of a view where a compiler can fuse it with what stands before it."""
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.shape[1] > FUSED_FROM:
         height, width = x.shape[2] // grid[0], x.shape[3] // grid[1]
         if not (x.shape[2] % grid[0] or x.shape[3] % grid[1]):
@@ -105,10 +104,7 @@ def everywhere(channels: int, classes: int, grid: Grid) -> PooledHead:
 
 
 def convolved(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """A 1x1 block of :func:`hidden_channels`, then mixed pooling to one pixel.
-
-    Channels are combined at each place before the pooling, so that it sees features of the exit's own.
-    """
+    """A 1x1 block of :func:`hidden_channels`, then mixed pooling to one pixel."""
     return PooledHead(channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes))
 
 
@@ -147,7 +143,7 @@ def scaled(channels: int, classes: int, grid: Grid) -> GlobalHead:
 
 
 Exit = Callable[[int, int, Grid], nn.Module]
-"""Builds a classifier from the channels it reads, the number of classes, and the grid it pools to."""
+"""Builds a classifier from its input channels, the number of classes, and the grid it pools to."""
 
 EXITS: dict[str, Exit] = {
     "mixed": mixed,

@@ -1,7 +1,6 @@
-"""Convolution and linear layers whose mask is a buffer from birth.
+"""Convolution and linear layers with a mask as a buffer.
 
-The mask multiplies the weight in the forward pass, so a masked weight gets no gradient; its stored value
-is zero as well, so no exporter, reader or average can revive it.
+The mask multiplies the weight in the forward pass, so a masked weight gets no gradient; its stored value is zero too.
 """
 
 import copy
@@ -14,10 +13,8 @@ from torch.nn import functional as F
 class MaskedConv2d(nn.Conv2d):
     """A square convolution, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
 
-    It has "same" padding and no bias unless told otherwise; a bias starts at zero.
-
-    The weights start He normal over the fan out (arXiv:1502.01852): standard deviation
-    ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``.
+    By default it has "same" padding and no bias. The weights start He normal over the fan out (arXiv:1502.01852), with
+    standard deviation ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``, and biases at zero.
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
@@ -54,8 +51,8 @@ class MaskedConv2d(nn.Conv2d):
 class MaskedLinear(nn.Linear):
     """A linear layer with bias, ``[B, in] -> [B, out]``.
 
-    The weights start normal over the fan in, with standard deviation ``1 / sqrt(in_features)``, and the biases
-    at zero: a head has few outputs, so the fan out would start it with logits far too large.
+    The weights start normal with standard deviation ``1 / sqrt(in_features)``, as the fan out of a head would make its
+    logits far too large, and the biases at zero.
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
@@ -85,7 +82,7 @@ def masked_layers(module: nn.Module) -> dict[str, Masked]:
 
 
 def with_mask(layer: nn.Conv2d | nn.Linear) -> Masked:
-    """A masked layer that shares the parameters of ``layer`` and computes what it computes, of any shape and padding.
+    """A masked layer that shares the parameters of ``layer`` and computes the same.
 
     Example:
         >>> layer = nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular")
