@@ -5,11 +5,11 @@ import torch
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.data.augment import augment
 from ramify.data.pictures import Part
 from ramify.run.evaluate import to_float
 from ramify.seeds import generator
 from ramify.training.feeding import Batch, Feeder
+from tests.data.making import augment
 
 ALL = slice(None)
 MEAN = torch.tensor([0.2, 0.4, 0.6])

@@ -46,7 +46,7 @@ _DAMAGE = (
 )
 
 
-def list_archive(path: Path, limits: SourceLimits, wanted: Callable[[str], bool] | None = None) -> Listing:
+def list_archive(path: Path, limits: SourceLimits, selects: Callable[[str], bool] | None = None) -> Listing:
     """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
 
     Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
@@ -54,13 +54,13 @@ def list_archive(path: Path, limits: SourceLimits, wanted: Callable[[str], bool]
     Args:
         path: the archive.
         limits: of the source.
-        wanted: by its name, whether a file is listed; without it pictures are.
+        selects: whether a file of a name is listed; None for pictures.
 
     Raises:
         DataError: the archive cannot be read, is damaged, has been cut short, or holds more than ``limits`` allow.
     """
     _check_directory(path, limits)
-    listing = Listing(str(path), limits, wanted)
+    listing = Listing(str(path), limits, selects)
     with _opened(path) as archive:
         if isinstance(archive, zipfile.ZipFile):
             _list_zip(archive, listing)
@@ -69,8 +69,8 @@ def list_archive(path: Path, limits: SourceLimits, wanted: Callable[[str], bool]
     return listing
 
 
-def read_archive(path: Path, wanted: Container[int]) -> Iterator[tuple[int, bytes]]:
-    """The number and content of each member whose number is ``wanted``, in the order of the archive.
+def read_archive(path: Path, numbers: Container[int]) -> Iterator[tuple[int, bytes]]:
+    """The number and content of each member whose number is in ``numbers``, in the order of the archive.
 
     Raises:
         DataError: as :func:`list_archive`.
@@ -78,26 +78,26 @@ def read_archive(path: Path, wanted: Container[int]) -> Iterator[tuple[int, byte
     with _opened(path) as archive:
         if isinstance(archive, zipfile.ZipFile):
             for number, member in enumerate(archive.infolist()):
-                if number in wanted:
+                if number in numbers:
                     yield number, archive.read(member)
             return
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for number, info in enumerate(_tar_members(tar)):
-                if number in wanted:
+                if number in numbers:
                     yield number, _tar_content(tar, info)
 
 
 def members(
-    path: Path, wanted: Callable[[str], bool], limits: SourceLimits | None = None
+    path: Path, selects: Callable[[str], bool], limits: SourceLimits | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """The name and content of each regular file that is not hidden and whose name is ``wanted``.
+    """The name and content of each regular file that is not hidden and whose name ``selects`` accepts.
 
     Raises:
         DataError: as :func:`list_archive`.
     """
     names = {
         entry.place: entry.name
-        for entry in list_archive(path, limits or SourceLimits(), wanted).entries.values()
+        for entry in list_archive(path, limits or SourceLimits(), selects).entries.values()
         if isinstance(entry.place, int)
     }
     for number, content in read_archive(path, names):

@@ -21,7 +21,7 @@ CHANGES: dict[str, _Change] = {"strong": strong_batches}
 """What ``data.augment`` may add to ``auto``, by name; see :data:`_Change`."""
 
 
-def offered() -> list[str]:
+def augment_choices() -> list[str]:
     """The values of ``data.augment``."""
     return ["auto", *get_args(Augmentation), *CHANGES, "photo"]
 
@@ -39,36 +39,6 @@ def augmentation(config_augment: str, source: str) -> Augmentation:
         if config_augment == how:
             return how  # type: ignore[no-any-return]  # one of the three
     return "crop" if source in NEVER_MIRRORED else "crop_flip"
-
-
-def augment(
-    images: torch.Tensor,
-    how: Augmentation,
-    generator: torch.Generator,
-    shift: int | None = None,
-    border: Border = "zeros",
-) -> torch.Tensor:
-    """Shift, and maybe mirror, each picture of a batch by its own random numbers.
-
-    ``crop`` shifts by up to ``shift`` pixels both ways; ``crop_flip`` also mirrors every other picture, left to right.
-
-    Args:
-        images: ``[B, C, H, W]``, uint8 (any type works), on any device; left as it is.
-        how: the augmentation.
-        generator: on the CPU, so that a seed gives the same pictures on every device.
-        shift: less than the sides of the pictures; None is ``max(1, H // 8)``.
-        border: moves in: zeros, the picture mirrored at its edge, or its edge repeated.
-
-    Returns:
-        ``[B, C, H, W]`` of the same type, on the same device.
-
-    Example:
-        >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
-        >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 1, 8, 8])
-    """
-    reach = farthest(images.shape[2], shift)
-    return changed(images, how, draw_changes(len(images), how, generator, reach).to(images.device), reach, border)
 
 
 def farthest(height: int, shift: int | None) -> int:
@@ -98,7 +68,20 @@ def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reac
 def changed(
     images: torch.Tensor, how: Augmentation, changes: torch.Tensor, reach: int, border: Border = "zeros"
 ) -> torch.Tensor:
-    """``images [B, C, H, W]`` augmented by ``changes [3, B]`` of :func:`draw_changes`, on the same device."""
+    """Shift, and maybe mirror, each picture of a batch by ``changes`` of :func:`draw_changes`.
+
+    Args:
+        images: ``[B, C, H, W]`` of any type, on any device; not changed.
+        how: ``crop`` shifts both ways; ``crop_flip`` also mirrors every other picture, left to right.
+        changes: int64 ``[3, B]``, on the same device.
+        reach: the largest shift, less than the sides of the pictures.
+        border: moves in: zeros, the picture mirrored at its edge, or its edge repeated.
+
+    Example:
+        >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+        >>> changed(pictures, "crop", draw_changes(2, "crop", torch.Generator().manual_seed(0), 1), 1).shape
+        torch.Size([2, 1, 8, 8])
+    """
     if how == "none":
         return images
     count, channels, height, width = images.shape

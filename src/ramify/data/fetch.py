@@ -3,11 +3,9 @@
 Every file has a checksum and mirrors, and a download goes on where it stopped.
 """
 
-import contextlib
-import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -145,28 +143,21 @@ def _fetch_from(
     file: RemoteFile, path: Path, url: str, progress: Progress | None, pauses: Sequence[float]
 ) -> str | None:
     """Fetch ``file`` to ``path`` from ``url``; gives the reason where that fails."""
-    import pooch
     import requests
 
     part = path.with_name(file.name + ".part")
     while True:
         resumed = part.exists()
-
-        # The interface of a downloader of pooch, which checks the file and moves it to its place.
-        def download(address: str, output_file: str, _: object) -> None:
-            _download(address, part, file.name, progress, pauses)
-            part.replace(output_file)
-
         try:
-            with _quiet_pooch():
-                pooch.retrieve(url, file.checksum, fname=file.name, path=str(path.parent), downloader=download)
+            _download(url, part, file.name, progress, pauses)
         except requests.RequestException as error:
             return _reason(error)
-        except ValueError:  # a wrong checksum; pooch has removed the file
-            if not resumed:
-                return "its checksum is wrong"
-        else:
+        if _is_whole(part, file):
+            part.replace(path)
             return None
+        part.unlink()
+        if not resumed:
+            return "its checksum is wrong"
 
 
 def _download(url: str, part: Path, name: str, progress: Progress | None, pauses: Sequence[float]) -> None:
@@ -262,17 +253,3 @@ def _number(text: str | None) -> int | None:
 
 def _bytes_in(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-@contextlib.contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Keep pooch from writing to the terminal."""
-    import pooch
-
-    logger = pooch.get_logger()
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

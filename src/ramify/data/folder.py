@@ -45,8 +45,8 @@ def load_path(
     """
     config = config or DataConfig()
     limits = limits_of(config)
-    asked = (size, config.background, config.range, config.broken, config.labels, config.group, config.memory_gb)
-    identity = digest(str(path.resolve()), *asked, config.max_pixels)
+    settings = (size, config.background, config.range, config.broken, config.labels, config.group, config.memory_gb)
+    identity = digest(str(path.resolve()), *settings, config.max_pixels)
     try:
         table = _table(path, config)
         stamp = path.stat()
@@ -228,7 +228,7 @@ def _parts(
     else:
         images = pixels if bool(kept.all()) else pixels[kept]
     whole, start = Part(images, labels, torch.arange(len(labels))), 0
-    for inside in kept.split(list(sizes)):
-        stop = start + int(inside.sum())
+    for kept_here in kept.split(list(sizes)):
+        stop = start + int(kept_here.sum())
         yield whole[start:stop]
         start = stop

@@ -56,8 +56,8 @@ def _read_cifar(
 ) -> PictureSet:
     (path,) = paths
     needed = {names, *train, test}
-    found = members(path, lambda name: PurePosixPath(name).name in needed)
-    files = {PurePosixPath(name).name: content for name, content in found}
+    contents = members(path, lambda name: PurePosixPath(name).name in needed)
+    files = {PurePosixPath(name).name: content for name, content in contents}
     _check_published(sorted(needed - files.keys()), path)
     classes = tuple(_lines(files[names], f"{path}: {names}"))
     parts = {name: cifar_records(files[name], f"{path}: {name}", label_bytes, len(classes)) for name in (*train, test)}
@@ -155,8 +155,8 @@ def read_tiny_imagenet(paths: Sequence[Path]) -> PictureSet:
         DataError: the archive is damaged, lacks a list, or its lists and pictures do not fit together.
     """
     (path,) = paths
-    found = members(path, lambda name: _is_tiny(_below(name)))
-    files = {_below(name): content for name, content in found}
+    contents = members(path, lambda name: _is_tiny(_below(name)))
+    files = {_below(name): content for name, content in contents}
     _check_published([name for name in (_WNIDS, _ANNOTATIONS) if name not in files], path)
     classes = tuple(sorted(_lines(files[_WNIDS], f"{path}: {_WNIDS}")))
     annotations = _lines(files[_ANNOTATIONS], f"{path}: {_ANNOTATIONS}")

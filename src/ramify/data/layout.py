@@ -108,10 +108,10 @@ class _Tree:
     def __init__(self, files: Iterable[str], folders: Iterable[str]) -> None:
         self.pictures: list[_Name] = [tuple(name.split("/")) for name in files]
         self.below: dict[_Name, set[str]] = {}
-        self.inside: dict[_Name, list[_Name]] = {}
+        self.in_folder: dict[_Name, list[_Name]] = {}
         for name in self.pictures:
-            self.inside.setdefault(name[:-1], []).append(name)
-        for folder in {*self.inside, *(tuple(name.split("/")) for name in folders)}:
+            self.in_folder.setdefault(name[:-1], []).append(name)
+        for folder in {*self.in_folder, *(tuple(name.split("/")) for name in folders)}:
             for depth in range(len(folder), 0, -1):
                 others = self.below.setdefault(folder[: depth - 1], set())
                 if folder[depth - 1] in others:
@@ -131,7 +131,7 @@ def _root(tree: _Tree) -> _Name:
             return root
         inner = (*root, *below)
         trained = any(part_of(name) == "train" for name in tree.folders(inner))
-        if not trained and (not tree.folders(inner) or inner in tree.inside):
+        if not trained and (not tree.folders(inner) or inner in tree.in_folder):
             return root  # it is a class
         root = inner
 
@@ -176,8 +176,8 @@ def _by_class(tree: _Tree, part: _Name, where: str) -> dict[str, list[str]]:
 
 def _pictures_in(tree: _Tree, folder: _Name) -> list[_Name]:
     """The pictures in ``folder``; if it has none, those below it, or in the one folder for pictures there."""
-    if folder in tree.inside:
-        return tree.inside[folder]
+    if folder in tree.in_folder:
+        return tree.in_folder[folder]
     below = sorted(tree.folders(folder))
     for_pictures = [name for name in below if name.lower() in _PICTURES]
     if for_pictures and len(below) > 1:
@@ -190,7 +190,7 @@ def _check_not_parts(tree: _Tree, part: _Name, folders: list[str], where: str) -
     seen: dict[frozenset[str], str] = {}
     for folder in folders:
         inner = frozenset(tree.folders((*part, folder)))
-        if len(inner) < 2 or (*part, folder) in tree.inside or any(name.lower() in _PICTURES for name in inner):
+        if len(inner) < 2 or (*part, folder) in tree.in_folder or any(name.lower() in _PICTURES for name in inner):
             continue
         other = seen.setdefault(inner, folder)
         if other != folder:

@@ -84,7 +84,7 @@ class Listing:
     """The files of a source.
 
     Attributes:
-        wanted: by its name, whether a file is an entry; without it pictures are.
+        selects: whether a file of a name is listed; None for pictures.
         entries: picture files by name.
         folders: names of folders that are not hidden.
         skipped: the skipped files.
@@ -93,7 +93,7 @@ class Listing:
 
     where: str
     limits: SourceLimits
-    wanted: Callable[[str], bool] | None = None
+    selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
@@ -131,8 +131,8 @@ class Listing:
     def offer(self, name: str, place: str | int, start: Callable[[], bytes], stamp: tuple[int, ...] = ()) -> None:
         """Add a regular file if it is a picture, else skip it; ``start`` reads its first :data:`SNIFFED` bytes."""
         reason = known_by_name(name)
-        if self.wanted is not None:
-            reason = "" if self.wanted(name) else NOT_A_PICTURE
+        if self.selects is not None:
+            reason = "" if self.selects(name) else NOT_A_PICTURE
         elif reason is None and not is_picture(name):
             reason = known_by_content(start())
         if reason:
@@ -201,9 +201,7 @@ def reads_avif() -> bool:
 
 
 def list_folder(root: Path, limits: SourceLimits) -> Listing:
-    """Everything below ``root``.
-
-    Links are followed; a folder inside itself is not entered again.
+    """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
         DataError: more than ``limits`` allow.

@@ -13,7 +13,7 @@ from ramify.errors import InputError
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
-from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace, undisturbed
+from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace_module, undisturbed
 from ramify.seeds import drawing
 
 
@@ -143,7 +143,7 @@ def branches(
     for index, stage in enumerate(stages):
         module = nn.Sequential(stem, stage) if index == 0 else stage
         with undisturbed(module):
-            root, _ = trace(module, train=True)
+            root, _ = trace_module(module, train=True)
             trunk = _run_stage(root, module, trunk, index)
         with drawing(seed, "exit", index):
             head = head_for(trunk, classes, exit if index + 1 < len(stages) else final)

@@ -87,7 +87,6 @@ class Attached(Branching):
         return not self.pending
 
     def append_stage(self, seed: int | None = None) -> AttachedStage:
-        """See :meth:`ramify.nn.branching.Branching.append_stage`; nothing is drawn."""
         if self.complete:
             super().append_stage(seed)
         stage, *others = self.pending
@@ -97,7 +96,6 @@ class Attached(Branching):
         return stage
 
     def internal_classifiers(self) -> list[nn.Module]:
-        """See :meth:`ramify.nn.branching.Branching.internal_classifiers`."""
         heads = [stage.exit for stage in self._stages() if stage.exit is not None]
         return heads[: len(self.stages) - 1] if self.complete else heads
 
@@ -130,7 +128,6 @@ class Attached(Branching):
         return dict(channel_graph(self, self.blank(2)).pinned)
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
-        """See :meth:`ramify.nn.branching.Branching.smaller`."""
         small = copy.deepcopy(self)
         remove_channels(small, [stage.body for stage in small._stages()], lost)
         return small

@@ -117,7 +117,7 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
         )
     channels = 3 if config.input_shape is None else config.input_shape[0]
     try:
-        made = timm.create_model(
+        model: object = timm.create_model(
             name, pretrained=bool(config.pretrained), num_classes=config.classes, in_chans=channels
         )
     except Exception as error:  # whatever the hub or the model raises
@@ -125,8 +125,8 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
             f"{_source(config)}, which timm cannot make ({first_line(error)}); accepted: a model whose weights can "
             "be had, or network.pretrained=false"
         ) from error
-    assert isinstance(made, nn.Module)
-    return made
+    assert isinstance(model, nn.Module)
+    return model
 
 
 def _from_function(config: NetworkConfig) -> nn.Module:
@@ -148,15 +148,15 @@ def _from_function(config: NetworkConfig) -> nn.Module:
             hint = f", the nearest {near[0]}" if near else ""
             raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{hint}")
         try:
-            made = function(**dict(config.module_args))
+            module = function(**dict(config.module_args))
         except Exception as error:  # whatever the function does
             raise ConfigError(
                 f"{_source(config)}, which fails ({type(error).__name__}: {first_line(error)}); accepted: a function "
                 "that network.module_args are arguments of and that gives a torch.nn.Module"
             ) from error
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"{_source(config)}, which gives a {type(made).__name__}; accepted: a torch.nn.Module")
-    return made
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{_source(config)}, which gives a {type(module).__name__}; accepted: a torch.nn.Module")
+    return module
 
 
 @contextlib.contextmanager

@@ -129,7 +129,7 @@ class Branching(nn.Module):
         return torch.zeros(count, *self.input_shape, device=self.mean.device, dtype=self.mean.dtype)
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalize pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
+        """Set ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
 
         Raises:
             ConfigError: not one number for each channel, or a ``std`` that is not positive.
@@ -157,10 +157,7 @@ class Branching(nn.Module):
         check_images(images)
 
     def classify(self, images: Tensor) -> Tensor:
-        """The class that the last exit gives each picture, int64 ``[B]``, in evaluation mode.
-
-        Args:
-            images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
+        """The class of each of ``images [B, channels, H, W]`` at the last exit, int64 ``[B]``, in evaluation mode.
 
         Example:
             >>> import ramify

@@ -78,36 +78,6 @@ def _average(x: Tensor, grid: Grid) -> Tensor:
     return F.adaptive_avg_pool2d(x, grid)
 
 
-def mixed(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """The internal classifier of Shallow-Deep Networks: the share of max pooling is learned."""
-    return PooledHead(channels, classes, grid, share=None)
-
-
-def average(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Average pooling; also the final classifier of most networks."""
-    return PooledHead(channels, classes, grid, share=0.0)
-
-
-def maximum(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Max pooling."""
-    return PooledHead(channels, classes, grid, share=1.0)
-
-
-def normed(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Batch norm, ReLU and average pooling: the final classifier behind preactivation cells."""
-    return PooledHead(channels, classes, grid, share=0.0, normed=True)
-
-
-def everywhere(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Mixed pooling to one pixel, whatever the grid: one weight for each channel and class, where 4x4 has 16."""
-    return PooledHead(channels, classes, (1, 1), share=None)
-
-
-def convolved(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """A 1x1 block of :func:`hidden_channels`, then mixed pooling to one pixel."""
-    return PooledHead(channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes))
-
-
 def hidden_channels(classes: int) -> int:
     """Channels of the block in a ``conv`` exit: :data:`HIDDEN_CHANNELS`, or as many as there are classes."""
     return max(HIDDEN_CHANNELS, classes)
@@ -132,29 +102,29 @@ class GlobalHead(nn.Module):
         return logits if self.scale == 1 else logits * self.scale
 
 
-def both(channels: int, classes: int, grid: Grid) -> GlobalHead:
-    """The mean and the maximum of the map side by side."""
-    return GlobalHead(channels, classes, mean=True, scale=1.0)
-
-
-def scaled(channels: int, classes: int, grid: Grid) -> GlobalHead:
-    """The maximum of the map, and logits of a ninth: the final classifier of speed runs (arXiv:2404.00498)."""
-    return GlobalHead(channels, classes, mean=False, scale=1 / 9)
-
-
 Exit = Callable[[int, int, Grid], nn.Module]
 """Builds a classifier from its input channels, the number of classes, and the grid it pools to."""
 
 EXITS: dict[str, Exit] = {
-    "mixed": mixed,
-    "average": average,
-    "max": maximum,
-    "normed": normed,
-    "global": everywhere,
-    "conv": convolved,
-    "both": both,
-    "scaled": scaled,
+    # The internal classifier of Shallow-Deep Networks (arXiv:1810.07052).
+    "mixed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=None),
+    # The final classifier of most networks.
+    "average": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0),
+    "max": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=1.0),
+    # The final classifier behind preactivation cells.
+    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, normed=True),
+    # One weight for each channel and class, where a grid of 4x4 has 16.
+    "global": lambda channels, classes, grid: PooledHead(channels, classes, (1, 1), share=None),
+    # Channels are combined at each place before the pooling.
+    "conv": lambda channels, classes, grid: PooledHead(
+        channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes)
+    ),
+    # The mean and the maximum of the map side by side.
+    "both": lambda channels, classes, grid: GlobalHead(channels, classes, mean=True, scale=1.0),
+    # The final classifier of speed runs (arXiv:2404.00498).
+    "scaled": lambda channels, classes, grid: GlobalHead(channels, classes, mean=False, scale=1 / 9),
 }
+"""Every classifier by the name that ``network.exit`` takes."""
 
 ONE_PIXEL = ("global", "conv", "both", "scaled")
 """Those that pool to one pixel, whatever the grid."""

@@ -237,18 +237,15 @@ class Network(Branching):
         return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
-        """See :meth:`ramify.nn.branching.Branching.smaller`."""
         # The seed keeps PyTorch's generator out of it.
         return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
 
     def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
-        """See :meth:`ramify.nn.branching.Branching.inner_groups`."""
         prefix = f"stages.{stage}."
         cells = [groups.inner for name, groups in _groups_of(self).items() if name.startswith(prefix)]
         return tuple(group for inner in cells for group in inner)
 
     def why_not_widened(self, stage: int) -> str:
-        """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
         groups = _groups_of(self)
         cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
         if not cells:
@@ -257,7 +254,6 @@ class Network(Branching):
         return f"with {self.plans[stage].cells[fixed[0]].type} cells" if fixed else ""
 
     def note_widths(self, stage: int, channels: int) -> None:
-        """See :meth:`ramify.nn.branching.Branching.note_widths`."""
         old = self.plans[stage]
         cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
         new = replace(old, cells=cells)
@@ -272,7 +268,6 @@ class Network(Branching):
         return len(self.stages) == len(self.plans)
 
     def append_stage(self, seed: int | None = None) -> Stage:
-        """See :meth:`ramify.nn.branching.Branching.append_stage`; ``seed`` is that of its weights."""
         index, config = len(self.stages), self.config
         if self.complete:
             super().append_stage(seed)

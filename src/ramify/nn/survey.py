@@ -80,7 +80,7 @@ class _Tracer(fx.Tracer):
         return output
 
 
-def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
+def trace_module(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
     """The graph of ``module`` in evaluation mode, and the operation that gives the output of each submodule.
 
     With ``train`` flags such as ``training=self.training`` follow the mode. The graph's layers are those of ``module``,
@@ -242,7 +242,7 @@ class Survey:
 
 
 def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
-    root, outputs = trace(module, train)
+    root, outputs = trace_module(module, train)
     graph = root.graph
     # The graph of the result is a copy, whose operations have the same names.
     named = {node.name: node for node in graph.nodes}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.nn.cells import CELLS, offered
+from ramify.nn.cells import CELLS, cell_choices
 
 StemKind = Literal["block", "convolution", "whitened", "none"]
 
@@ -84,5 +84,5 @@ def widened() -> tuple[list[str], list[str]]:
         >>> widened()
         (['basic', 'depthwise', 'compact'], ['resnet56', 'wideresnet32_4'])
     """
-    cells = [name for name, cell in offered().items() if cell.widens]
+    cells = [name for name, cell in cell_choices().items() if cell.widens]
     return cells, [name for name, built in ZOO.items() if all(CELLS[spec.type].widens for spec in built.cells)]

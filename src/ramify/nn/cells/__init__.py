@@ -33,11 +33,11 @@ CELLS: dict[str, type[Cell]] = {
 """Every type of cell by its name in a :class:`~ramify.nn.cells.base.CellPlan`."""
 
 
-def offered() -> dict[str, type[Cell]]:
+def cell_choices() -> dict[str, type[Cell]]:
     """The types that ``network.cell`` accepts, by name.
 
     Example:
-        >>> list(offered())
+        >>> list(cell_choices())
         ['basic', 'skip_second', 'pooling', 'depthwise', 'grouped', 'compact']
     """
     return {name: cell for name, cell in CELLS.items() if cell.summary}
@@ -101,4 +101,4 @@ def _output_size(build: Callable[[CellPlan], Cell], plan: CellPlan, height: int,
     return rows, columns
 
 
-__all__ = ["CELLS", "Cell", "CellPlan", "offered", "output_size", "sized"]
+__all__ = ["CELLS", "Cell", "CellPlan", "cell_choices", "output_size", "sized"]
