@@ -64,3 +64,32 @@ def test_the_mask_travels_with_copies_and_state(name: str) -> None:
     for twin in (other, copy.deepcopy(layer)):
         assert torch.equal(twin.mask, layer.mask)
         assert torch.equal(twin(x), layer(x))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_an_int8_layer_rounds_in_training_alone_and_its_gradients_pass_straight_through(name: str) -> None:
+    layer, x = layer_and_input(name)
+    layer.mask.view(-1)[::3] = False
+    x = (x - 0.3).requires_grad_()
+    exact = layer(x)
+    straight = torch.autograd.grad(exact.sum(), x)[0]
+    layer.int8 = True
+    output = layer.train()(x)
+    through, of_weight = torch.autograd.grad(output.sum(), (x, layer.weight))
+    assert torch.equal(layer.eval()(x), exact)
+    assert not torch.equal(output, exact)
+    # Each of a sum's numbers is off by half a step of 1/127 of the input's range or 1/64 of the weight's at most.
+    weight, reads = (layer.weight * layer.mask).detach().flatten(1).abs(), x.detach()
+    steps = float(reads.max() - reads.min()) / 127, float(weight.max()) / 64
+    reach = weight.sum(dim=1).max() * steps[0] + reads.abs().max() * steps[1] * weight.shape[1]
+    assert float((output - exact).detach().abs().max()) < float(reach)
+    assert not of_weight[~layer.mask].any()
+    assert float((through - straight).norm() / straight.norm()) < 0.02
+
+
+def test_a_weight_of_zeros_stays_one_in_int8() -> None:
+    layer, x = layer_and_input("conv")
+    layer.mask.zero_()
+    layer.int8 = True
+    assert not layer(x).any()
+    assert not layer(torch.zeros_like(x)).any()

@@ -164,7 +164,7 @@ def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int |
 def compact_half(network: Network) -> Network:
     """``network`` without half of the channels that it can lose, taken out."""
     prune(network, 0.5, "random", unit="channel")
-    lost = sum(not alive(network, group) for group in channels(network))
+    lost = alive(network, channels(network)).count(False)
     small, receipt = compact(network)
     assert receipt.removed == lost > 0
     assert receipt.after[-1].kept == receipt.after[-1].weights, "half of it is gone, and the rest is not masked"

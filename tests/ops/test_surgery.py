@@ -62,7 +62,7 @@ def operated(network: Network, optimizer: torch.optim.Optimizer, operation: str)
         case ["prune", unit]:
             prune(network, 0.6, "random", (), optimizer, unit=unit)  # type: ignore[arg-type]
         case _:
-            lost = len([group for group in channels(network) if not alive(network, group)])
+            lost = alive(network, channels(network)).count(False)
             network, receipt = compact(network, optimizer)
             assert receipt.removed == lost > 0
     return network
@@ -144,7 +144,10 @@ def test_the_channels_that_a_pruning_silences_are_those_that_lose_their_moments(
     step(network, optimizer)
     before = copy.deepcopy(optimizer_state(optimizer, network))
     prune(network, 0.5, "random", (), optimizer, unit="channel")
-    living = {(owner(group), index_of(group)): alive(network, group) for group in channels(network)}
+    groups = channels(network)
+    living = {
+        (owner(group), index_of(group)): lives for group, lives in zip(groups, alive(network, groups), strict=True)
+    }
     after = optimizer_state(optimizer, network)
     for cell in ("stages.0.cells.0", "stages.0.cells.1"):
         for key in ("exp_avg", "exp_avg_sq"):

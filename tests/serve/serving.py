@@ -20,11 +20,15 @@ from fastapi import FastAPI
 from PIL import Image
 
 from ramify.serve.run import listening, server_of
+from tests.conftest import NIGHTLY
 
 Reply = dict[str, Any]
 """A JSON object that was received."""
 
 BOUNDARY = "ramify-test"
+REQUESTS = 125 if NIGHTLY else 25
+"""Of each of eight clients at once."""
+
 FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
 
 

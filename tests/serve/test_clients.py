@@ -24,7 +24,7 @@ from ramify.serve.guard import Origins
 from ramify.serve.server import app
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
-from tests.serve.serving import BOUNDARY, ask, form, picture, running, started
+from tests.serve.serving import BOUNDARY, REQUESTS, ask, form, picture, running, started
 
 pytestmark = pytest.mark.slow
 
@@ -77,11 +77,11 @@ def test_no_picture_is_lost_beside_1100_half_open_requests(run: Path) -> None:
         assert good_client(port, 0, 1) == [200]
         seen = psutil.Process(process.pid)
         memory = seen.memory_info().rss
-        good = [clients.submit(good_client, port, seed, 125) for seed in range(8)]
+        good = [clients.submit(good_client, port, seed, REQUESTS) for seed in range(8)]
         for number in range(1100):
             opened.enter_context(half_open(port, number))
         statuses = [status for each in good for status in each.result()]
-        assert statuses == [200] * 1000
+        assert statuses == [200] * 8 * REQUESTS
         assert len(seen.net_connections("tcp")) <= connections.MOST_CONNECTIONS + 65
         assert seen.memory_info().rss - memory < 100_000_000
         # Some are open still, and nobody waits for them.

@@ -39,7 +39,7 @@ from ramify.serve.server import Limits, app
 from ramify.serve.upload import file_name
 from ramify.training.run import train
 from tests.conftest import CommandLine, edit_config, tiny
-from tests.serve.serving import BOUNDARY, FORM, Reply, ask, form, huge_header, picture, running
+from tests.serve.serving import BOUNDARY, FORM, REQUESTS, Reply, ask, form, huge_header, picture, running
 
 pytestmark = pytest.mark.slow
 
@@ -349,9 +349,7 @@ def test_schemathesis_finds_no_fault_against_the_openapi_document(run: Path, net
     assert called == {"/api/health", "/api/model", "/api/samples/{number}", "/api/predict"}
 
 
-def test_a_thousand_requests_of_eight_clients_are_all_answered_as_the_network_does(
-    served: FastAPI, network: Answerer
-) -> None:
+def test_the_requests_of_eight_clients_are_all_answered_as_the_network_does(served: FastAPI, network: Answerer) -> None:
     files = [picture(seed, "RGB" if seed % 3 == 0 else "L", (8 + seed % 5, 8)) for seed in range(50)]
     bodies = [form(content) for content in files]
     expected = []
@@ -361,14 +359,14 @@ def test_a_thousand_requests_of_eight_clients_are_all_answered_as_the_network_do
 
     def client(port: int, first: int) -> list[tuple[int, int, Reply]]:
         connection = HTTPConnection("127.0.0.1", port, timeout=60)
-        asked = [(first + 7 * count) % len(bodies) for count in range(125)]
+        asked = [(first + 7 * count) % len(bodies) for count in range(REQUESTS)]
         found = [(which, *ask(connection, bodies[which])) for which in asked]
         connection.close()
         return found
 
     with running(served) as port, ThreadPoolExecutor(8) as clients:
         got = [each for some in clients.map(client, [port] * 8, range(8)) for each in some]
-    assert len(got) == 1000
+    assert len(got) == 8 * REQUESTS
     for which, status, reply in got:
         assert status == 200
         assert (reply["class"], reply["exit"], reply["confidence"]) == expected[which]

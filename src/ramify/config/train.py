@@ -209,6 +209,14 @@ class TrainConfig(Section):
             "last growth and pruning on",
         ),
     ] = None
+    quantize: Annotated[
+        Literal["none", "int8"],
+        Key(
+            "none, int8",
+            "int8: training steps round what each layer reads and its weights as the int8 export does, with gradients "
+            "that pass straight through (arXiv:1712.05877); for the last epochs, in a run with a parent",
+        ),
+    ] = "none"
     clip: Annotated[
         Positive | None,
         Key("a number > 0, or null", "largest norm of the gradient of all weights; more is scaled down"),

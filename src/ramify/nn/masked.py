@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_LEAST = 1e-8
+"""Least range that is divided by: a layer of zeros stays one."""
+
 
 class MaskedConv2d(nn.Conv2d):
     """A square convolution, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
@@ -18,9 +21,11 @@ class MaskedConv2d(nn.Conv2d):
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
+        int8: whether training steps round as the int8 export does, see :func:`rounded`.
     """
 
     mask: Tensor
+    int8 = False
 
     def __init__(
         self,
@@ -44,7 +49,10 @@ class MaskedConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
-        output: Tensor = self._conv_forward(input, self.weight * self.mask, self.bias)
+        weight = self.weight * self.mask
+        if self.int8 and self.training:
+            input, weight = rounded(input, weight)  # noqa: A001
+        output: Tensor = self._conv_forward(input, weight, self.bias)
         return output
 
 
@@ -56,9 +64,11 @@ class MaskedLinear(nn.Linear):
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
+        int8: as of :class:`MaskedConv2d`.
     """
 
     mask: Tensor
+    int8 = False
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
@@ -70,7 +80,32 @@ class MaskedLinear(nn.Linear):
             nn.init.zeros_(self.bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gave it
-        return F.linear(input, self.weight * self.mask, self.bias)
+        weight = self.weight * self.mask
+        if self.int8 and self.training:
+            input, weight = rounded(input, weight)  # noqa: A001
+        return F.linear(input, weight, self.bias)
+
+
+def rounded(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """What a layer reads and its weight, rounded as the int8 export rounds them; gradients pass straight through.
+
+    Both have 7 bits: the weight a scale for each output channel, symmetric, so that folding batch norm changes nothing
+    in it; ``x`` one scale and zero point, from the least and the greatest value of the batch (arXiv:1712.05877).
+
+    Example:
+        >>> x, weight = rounded(torch.tensor([[0.0, 0.1, 127.0]]), torch.tensor([[1.0, 0.01, -0.3]]))
+        >>> x.tolist(), (64 * weight).tolist()
+        ([[0.0, 0.0, 127.0]], [[64.0, 1.0, -19.0]])
+    """
+    with torch.no_grad():
+        scales = weight.flatten(1).abs().amax(dim=1).clamp(min=_LEAST) / 64
+        low, high = x.amin().clamp(max=0).float(), x.amax().clamp(min=0).float()
+        scale = (high - low).clamp(min=_LEAST) / 127
+        zero = (-low / scale).round().int()
+    weight = torch.fake_quantize_per_channel_affine(
+        weight.float(), scales.float(), torch.zeros_like(scales, dtype=torch.int32), 0, -64, 64
+    )
+    return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, 127), weight
 
 
 Masked = MaskedConv2d | MaskedLinear

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ramify.nn.equilibrium import Balanced, Sharing
+from ramify.nn.masked import masked_layers
 from ramify.ops.loss import arrival_weights, exit_losses, weighted_loss
 from ramify.ops.pruning.regrow import dense_forward
 from ramify.ops.surgery import optimizer_state, set_learning_rate
@@ -59,6 +60,8 @@ class Step:
 
     def renew(self, state: State, sharing: Sharing | None = None) -> None:
         """Wrap the network of ``state`` again if it has changed, or if ``sharing`` has (see :class:`Balanced`)."""
+        for layer in masked_layers(state.network).values():
+            layer.int8 = state.config.train.quantize == "int8"
         network = state.network if sharing is None else Balanced(state.network, sharing)
         shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
         if shape != self._shape:

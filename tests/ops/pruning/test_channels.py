@@ -160,8 +160,8 @@ def check_makers(network: Network) -> None:
         for name in group.space:
             assert masked_layers(twin)[name].mask[index_of(group)].all()
             masked_layers(twin)[name].mask.copy_(masks[name])
-        assert alive(network, group)
-        assert not alive(twin, group)
+        assert alive(network, [group]) == [True]
+        assert alive(twin, [group]) == [False]
         after = outputs(twin)[at]
         # Constant over pictures and places: only batch norm speaks.
         given = after[:, index_of(group)]

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
 from ramify.nn.exit import PooledHead
+from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
@@ -48,6 +49,12 @@ def kept(network: Network, stages: list[int] | None = None) -> tuple[int, int]:
     chosen = range(len(network.stages)) if stages is None else stages
     layers = [layer for s in chosen for m in network.stage_modules(s).values() for layer in masked_layers(m).values()]
     return sum(int(layer.mask.sum()) for layer in layers), sum(layer.mask.numel() for layer in layers)
+
+
+def lost_of(network: Network) -> list[ChannelGroup]:
+    """The channel groups with no unmasked weight."""
+    groups = channels(network)
+    return [group for group, lives in zip(groups, alive(network, groups), strict=True) if not lives]
 
 
 def steps(network: Network, optimizer: torch.optim.Optimizer, number: int) -> None:
@@ -372,7 +379,7 @@ def test_channels_are_kept_in_the_asked_number_and_give_nothing_when_lost(wiring
     steps(network, optimizer, 3)
     report = prune(network, 0.5, "magnitude", optimizer=optimizer, unit="channel")
     assert report.changed
-    lost_channels = [group for group in channels(network) if not alive(network, group)]
+    lost_channels = lost_of(network)
     assert len(lost_channels) == len(channels(network)) - round(0.5 * len(channels(network)))
     for name, layer in masked_layers(network).items():
         if name.endswith("conv1"):
@@ -393,7 +400,10 @@ def test_shuffled_channels_are_as_many_in_each_cell() -> None:
     plain, shuffled = build("dense", channels=8), build("dense", channels=8)
     prune(plain, 0.5, "magnitude", unit="channel")
     prune(shuffled, 0.5, "magnitude", unit="channel", control="shuffle", seed=1)
-    living = [[(owner(g), kind_of(g), alive(network, g)) for g in channels(network)] for network in (plain, shuffled)]
+    living = [
+        [(owner(g), kind_of(g), lives) for g, lives in zip(channels(each), alive(each, channels(each)), strict=True)]
+        for each in (plain, shuffled)
+    ]
     assert sorted(living[0]) == sorted(living[1])
     assert living[0] != living[1]
 
@@ -430,8 +440,11 @@ def test_every_architecture_keeps_the_asked_number_of_channels(name: str) -> Non
     network = architecture(name)
     prune(network, 0.3, "random", unit="channel")
     found = channels(network)
-    assert sum(alive(network, group) for group in found) == round(0.3 * len(found))
-    assert {group.space for group in found if alive(network, group)} == {group.space for group in found}
+    living = alive(network, found)
+    assert sum(living) == round(0.3 * len(found))
+    assert {group.space for group, lives in zip(found, living, strict=True) if lives} == {
+        group.space for group in found
+    }
     assert revived(network) == 0
     assert network(pictures_for(network)).isfinite().all()
 
@@ -455,7 +468,7 @@ def test_lost_channels_of_any_cell_stay_lost_while_it_trains(name: str, control:
     average.update_parameters(network)
     prune(network, 0.5, "magnitude", (), optimizer, unit="channel", control=control, followers=[average.module])  # type: ignore[arg-type]
     found = channels(network)
-    lost = [group for group in found if not alive(network, group)]
+    lost = lost_of(network)
     assert len(lost) == len(found) - round(0.5 * len(found))
     for _ in range(5):
         step()

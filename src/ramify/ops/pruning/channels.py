@@ -48,12 +48,7 @@ def owner(group: ChannelGroup) -> str:
     return ".".join(paths[0][:shared])
 
 
-def alive(network: nn.Module, group: ChannelGroup) -> bool:
-    """Whether any weight that makes a group of channels is unmasked."""
-    return which_live(network, [group])[0]
-
-
-def which_live(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
+def alive(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
     """For each group of channels whether any weight that makes it is unmasked."""
     # The rows of every layer once: a network may have thousands of groups.
     rows = {name: layer.mask.flatten(1).any(dim=1).tolist() for name, layer in masked_layers(network).items()}
@@ -86,7 +81,7 @@ def rank_channels(
         float64 ``[groups]``: :func:`channel_scores`, but infinite for the best of each space, which stays, and
         ``-inf`` where all that makes a group is masked already; and their indices by :attr:`ChannelGroup.space`.
     """
-    living = torch.tensor(which_live(network, groups), dtype=torch.bool)
+    living = torch.tensor(alive(network, groups), dtype=torch.bool)
     rank = channel_scores(groups, scores).masked_fill(~living, -torch.inf)
     spaces: dict[tuple[str, ...], list[int]] = {}
     for position, group in enumerate(groups):

@@ -12,7 +12,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
-from ramify.ops.pruning.channels import channels, mask_channels, owner, rank_channels, silence, stage_of, which_live
+from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
 from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
 from ramify.ops.surgery import reinitialise, set_masks
 from ramify.seeds import derive, generator
@@ -204,12 +204,12 @@ def apply_pruning(
     layers = masked_layers(network)
     before = {name: layer.mask.clone() for name, layer in layers.items()}
     groups = channels(network) if plan.unit == "channel" else ()
-    living = [group for group, lives in zip(groups, which_live(network, groups), strict=True) if lives]
+    living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
     masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
     if plan.reinit:
         reinitialise(network, plan.stages, optimizer, plan.seed)
     set_masks(network, masks, optimizer)
-    gone = [group for group, lives in zip(living, which_live(network, living), strict=True) if not lives]
+    gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
     silence(network, *gone, optimizer=optimizer)
     for follower in followers:
         set_masks(follower, masks)
