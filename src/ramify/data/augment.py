@@ -130,15 +130,13 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return drawn[torch.randperm(len(drawn), generator=generator)]
 
 
-def everyone(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each picture once, in order (``int64 [N]``); the order of an epoch is drawn by :func:`batches`."""
-    return torch.arange(len(labels))
-
-
 _Sampler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 """The pictures of an epoch, int64 ``[N]``, from the labels of all (int64 ``[N]``, on the CPU)."""
 
-SAMPLERS: dict[str, _Sampler] = {"shuffle": everyone, "balanced": balanced}
+SAMPLERS: dict[str, _Sampler] = {
+    "shuffle": lambda labels, generator: torch.arange(len(labels)),  # their order is drawn by batches()
+    "balanced": balanced,
+}
 """Every sampler by the name that ``data.sampler`` takes."""
 
 

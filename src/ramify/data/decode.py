@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,24 +100,17 @@ class Decoded:
     odd: str = ""
 
 
-def decode(content: bytes, name: str, size: PictureSize | None = None, reading: Reading | None = None) -> Pixels:
+def decode(content: bytes, name: str, reading: Reading) -> Pixels:
     """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, upright by its EXIF data.
 
     Of an animation the first frame counts. Pictures of 16 or 32 bits are scaled by the range, without one by their own.
 
-    Args:
-        content: the file.
-        name: for an error.
-        size: (H, W) to scale and center-crop it to, with antialiasing; None keeps its own.
-        reading: replaces ``size``.
-
     Raises:
         DataError: the file is not a picture or is damaged, or the picture has a side below 8 pixels.
     """
-    how = reading or Reading(size)
-    pixels, own, _ = _decode(content, name, how)
+    pixels, own, _ = _decode(content, name, reading)
     if pixels is None and own is not None:
-        pixels, _, _ = _decode(content, name, Reading(how.size, how.background, own, how.max_pixels))
+        pixels, _, _ = _decode(content, name, replace(reading, range=own))
     assert pixels is not None
     return pixels
 
@@ -127,11 +120,11 @@ def content_digest(content: bytes) -> bytes:
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
+def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
     odd = WIDE if _is_wide(content) else ""
     try:
         with _opened(content) as file:
-            if file.width * file.height > how.max_pixels:
+            if file.width * file.height > reading.max_pixels:
                 raise ValueError(
                     f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
                 )
@@ -140,15 +133,15 @@ def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tup
             if _is_deep(file):
                 values = _deep_values(file)
                 own = float(values.min()), float(values.max())
-                if how.range is None:
+                if reading.range is None:
                     _check_sides(name, file.width, file.height)
                     return None, own, odd
-                upright = Image.fromarray(_scaled(values, how.range))
+                upright = Image.fromarray(_scaled(values, reading.range))
             else:
-                upright, vanished = _eight_bits(file, how.background)
+                upright, vanished = _eight_bits(file, reading.background)
                 odd = VANISHED if vanished else odd
-            if how.size is not None and (upright.height, upright.width) != how.size:
-                upright = ImageOps.fit(upright, (how.size[1], how.size[0]), Image.Resampling.BICUBIC)
+            if reading.size is not None and (upright.height, upright.width) != reading.size:
+                upright = ImageOps.fit(upright, (reading.size[1], reading.size[0]), Image.Resampling.BICUBIC)
             pixels = np.array(upright, dtype=np.uint8)
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error

@@ -1,4 +1,4 @@
-"""Copies among the pictures of a set: what is in two parts is no test, and what is in two classes is no label."""
+"""Copies among the pictures of a set: between parts they leak, between classes they disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

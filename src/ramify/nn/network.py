@@ -20,7 +20,7 @@ from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.graph import ChannelGroup, channel_graph
 from ramify.nn.stem import STEMS
-from ramify.nn.trunk import halved, join
+from ramify.nn.trunk import join
 from ramify.nn.widths import CellGroups, cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec
 from ramify.seeds import drawing
@@ -157,7 +157,7 @@ class Stage(nn.Module):
         output = trunk
         for cell, plan in zip(self.cells, self.plan.cells, strict=True):
             if plan.pooled:
-                trunk = halved(trunk)
+                trunk = F.avg_pool2d(trunk, 2, ceil_mode=True)  # as in DenseNet (arXiv:1608.06993)
             output = cell(trunk)
             onward = F.relu(output) if plan.gives_sum else output
             trunk = join(trunk, onward) if self.dense else onward

@@ -47,18 +47,6 @@ def join(trunk: Tensor, output: Tensor) -> Tensor:
     return torch.cat((trunk, output), dim=1)
 
 
-def halved(trunk: Tensor) -> Tensor:
-    """``[B, C, H, W] -> [B, C, H / 2, W / 2]``, rounded up: the means of 2x2 pixels, fewer at an odd edge.
-
-    Dense wiring strides so (arXiv:1608.06993).
-
-    Example:
-        >>> halved(torch.ones(1, 3, 5, 8)).shape
-        torch.Size([1, 3, 3, 4])
-    """
-    return F.avg_pool2d(trunk, 2, ceil_mode=True)
-
-
 def read_at_once(x: Tensor, conv: MaskedConv2d, projection: MaskedConv2d) -> tuple[Tensor, Tensor]:
     """A 3x3 and a 1x1 convolution of the same input and stride, computed as one.
 
