@@ -5,8 +5,8 @@
 Each contestant trains once for each budget, since its schedule ends with it. Everything counts, from reading the
 archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
-pictures, float32, channels last. The test set is read once, at the end. Written to ``bench/results/race.json`` and,
-with ``--plot FILE``, as a picture.
+pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written to
+``bench/results/race.json``, ``docs/race.md`` and ``docs/images/race.png``.
 """
 
 import argparse
@@ -34,6 +34,8 @@ from ramify.run.pictures import Parts, deal
 from ramify.seeds import generator
 
 RESULTS = Path(__file__).parent / "results" / "race.json"
+PAGE = Path(__file__).parents[1] / "docs" / "race.md"
+PLOT = PAGE.parent / "images" / "race.png"
 SPARE = 0.96
 """Of the budget is planned with; the rest is for what a probe does not see."""
 
@@ -175,6 +177,22 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
+def page(results: list[Result], machine: dict[str, str]) -> str:
+    """``docs/race.md``."""
+    count = len({each.seed for each in results})
+    seeds = "one seed" if count == 1 else f"means over {count} seeds"
+    return f"""# CIFAR-10 against the clock
+
+Written by `bench/race.py`. Each contestant trains once for each budget, on the same machine, and everything counts,
+from reading the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit;
+{seeds}; {", ".join(machine.values())}.
+
+{table(results)}
+
+![Accuracy against minutes](images/race.png)
+"""
+
+
 def plot(results: list[Result], path: Path) -> None:
     """The last exit's accuracy against the minutes."""
     from ramify.show.drawing import axes, save
@@ -197,7 +215,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=int, help="so many pictures, to try the race itself")
-    parser.add_argument("--plot", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     results: list[Result] = []
@@ -208,15 +225,15 @@ def main() -> None:
                 results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
                 print(json.dumps(asdict(results[-1])), flush=True)
     machine = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": given.threads,
-        "torch": torch.__version__,
+        "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
+        "threads": f"{given.threads} threads",
+        "torch": f"torch {torch.__version__}",
     }
+    print(table(results))
     if given.limit is None:
         RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
-    print(table(results))
-    if given.plot:
-        plot(results, given.plot)
+        PAGE.write_text(page(results, machine))
+        plot(results, PLOT)
 
 
 if __name__ == "__main__":
