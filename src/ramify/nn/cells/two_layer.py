@@ -47,9 +47,7 @@ class BasicCell(TwoLayerCell):
         self.carries = not plan.projects
 
     def forward(self, x: Tensor) -> Tensor:
-        # On a CPU in bfloat16 it pays to multiply more in order to read ``x`` once.
-        cheap = x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
-        if self.training and isinstance(self.shortcut, nn.Sequential) and cheap:
+        if self.training and isinstance(self.shortcut, nn.Sequential) and _reads_at_once(x):
             conv, norm = self.shortcut
             assert isinstance(conv, MaskedConv2d)
             read, through = read_at_once(x, self.conv1, conv)
@@ -59,6 +57,11 @@ class BasicCell(TwoLayerCell):
             shortcut = self.shortcut(x)
         outer: Tensor = self.norm2(self.conv2(inner)) + shortcut
         return self.end(outer)  # [B, out, H', W']
+
+
+def _reads_at_once(x: Tensor) -> bool:
+    """Whether to multiply more in order to read ``x`` once: in bfloat16 on a CPU."""
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 
 class SkipSecondCell(TwoLayerCell):
