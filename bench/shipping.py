@@ -29,9 +29,8 @@ import torch
 from PIL import Image
 
 import ramify
-from ramify.answer.runtime import Floats, Runtime
+from ramify.answer.runtime import Floats, Runtime, opened
 from ramify.data.sources import load_pictures
-from ramify.exporting.check import session
 from ramify.exporting.write import evenly, export
 from ramify.run.evaluate import to_float
 
@@ -86,7 +85,9 @@ def in_turn(calls: Sequence[Call]) -> list[float]:
 def measure(folder: Path) -> list[dict[str, object]]:
     """A row for each exit at which pictures leave, of the export in ``folder``, which lies in that of its run."""
     images = test_pictures(folder.parent)
-    whole, early = (session((folder / f"{name}.onnx").read_bytes(), THREADS) for name in ("all_exits", "early_exit"))
+    whole, early = (
+        opened((folder / f"{name}.onnx").read_bytes(), name, THREADS) for name in ("all_exits", "early_exit")
+    )
     runtime = Runtime(folder, threads=THREADS)
     found = runtime.predict(images)
     macs = [each.macs for each in runtime.card.exits]

@@ -150,8 +150,8 @@ def test_everything_that_answers_gives_the_same_class_and_exit(
     for at in range(0, len(all_test_pictures), 4):  # a request takes a while
         picture = png_of(all_test_pictures[at].numpy())
         reply = client.post("/api/predict", content=form(picture), headers=FORM).json()
-        wanted = one.classes[int(expected.classes[at])], int(expected.exits[at]) + 1
-        assert near[at] or (reply["class"], reply["exit"]) == wanted
+        answer = one.classes[int(expected.classes[at])], int(expected.exits[at]) + 1
+        assert near[at] or (reply["class"], reply["exit"]) == answer
 
 
 def at_a_threshold(policy: Policy, logits: Tensor) -> Tensor:

@@ -1,15 +1,14 @@
-"""The forms in which a network leaves compute what the network computes, whatever its kind."""
+"""Exported modules compute what the network computes, whatever its kind."""
 
 from typing import Literal
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ramify.config.rules import NetworkConfig
-from ramify.exporting.check import TOLERANCE, session
-from ramify.exporting.graphs import AllExits, OneStage, plain
+from ramify.exporting.check import TOLERANCE, runner
+from ramify.exporting.graphs import OneStage, plain
 from ramify.exporting.onnx import to_onnx
 from ramify.nn.attach import attach_exits
 from ramify.nn.masked import masked_layers
@@ -39,8 +38,8 @@ SMALL = {"structure": (1, 0, 1, 0), "channels": 4}
 
 
 def made(kind: Kind, shape: tuple[int, int, int] = (1, 9, 9), **more: object) -> Network:
-    given = {"kind": kind, "input_shape": shape, "classes": 5, **(more or SMALL)}
-    config = place_exits(NetworkConfig.model_validate(given))
+    keys = {"kind": kind, "input_shape": shape, "classes": 5, **(more or SMALL)}
+    config = place_exits(NetworkConfig.model_validate(keys))
     network = Network(config, stages=config.exits, seed=0)
     network.set_normalization((0.4,) * shape[0], (0.3,) * shape[0])
     return lively(network)
@@ -58,7 +57,7 @@ def masked(network: Network, compacted: bool = False) -> Network:
 NETWORKS = {
     "dense": lambda: made("dense"),
     "iterative, masked": lambda: masked(made("iterative")),
-    "dense, masked, colour": lambda: masked(made("dense", (3, 10, 9))),
+    "dense, masked, color": lambda: masked(made("dense", (3, 10, 9))),
     "full_ic, max pooling, skip_second": lambda: made("full_ic", (1, 9, 9), cell="skip_second", exit="max", **SMALL),
     "full": lambda: made("full", (1, 8, 8)),
     "compacted": lambda: masked(made("dense", (3, 8, 8)), compacted=True),
@@ -77,11 +76,11 @@ def test_without_masks_and_stage_by_stage_it_is_the_same_network(name: str, batc
     images = torch.rand(batch, *network.config.input_shape)
     with torch.inference_mode():
         expected = network(images)
-        assert (AllExits(twin)(images) - expected).abs().max() <= 1e-5
-        given = images
+        assert (twin(images) - expected).abs().max() <= 1e-5
+        trunk = images
         for at in range(len(network.stages)):
-            found = OneStage(twin, at)(given)
-            given, logits = found if isinstance(found, tuple) else (given, found)
+            outputs = OneStage(twin, at)(trunk)
+            trunk, logits = outputs if isinstance(outputs, tuple) else (trunk, outputs)
             assert (logits - expected[at]).abs().max() <= 1e-5
 
 
@@ -98,26 +97,25 @@ class Several(nn.Module):
 
     def __init__(self, networks: list[Network]) -> None:
         super().__init__()
-        self.networks = nn.ModuleList(AllExits(plain(network)) for network in networks)
+        self.networks = nn.ModuleList(plain(network) for network in networks)
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(network(given) for network, given in zip(self.networks, images, strict=True))
+        return tuple(network(batch) for network, batch in zip(self.networks, images, strict=True))
 
 
 @pytest.mark.slow
 def test_every_kind_of_network_is_the_same_in_onnx_runtime() -> None:
-    names = ["dense, masked, colour", "full_ic, max pooling, skip_second", "full", "compacted", "lenet5"]
+    names = ["dense, masked, color", "full_ic, max pooling, skip_second", "full", "compacted", "lenet5"]
     networks = [NETWORKS[name]() for name in names]
     shapes = [network.config.input_shape or () for network in networks]
     inputs, outputs = [f"in{i}" for i in range(len(names))], [f"out{i}" for i in range(len(names))]
-    given = tuple(torch.zeros(2, *shape) for shape in shapes)
-    opened = session(to_onnx(Several(networks), given, inputs, outputs).SerializeToString())
+    examples = tuple(torch.zeros(2, *shape) for shape in shapes)
+    run = runner(to_onnx(Several(networks), examples, inputs, outputs).SerializeToString())
     for batch in (1, 5):
         images = [torch.rand(batch, *shape) for shape in shapes]
-        found = opened.run(None, {name: each.numpy() for name, each in zip(inputs, images, strict=True)})
-        for network, each, logits in zip(networks, images, found, strict=True):
+        for network, pictures, logits in zip(networks, images, run(*images), strict=True):
             with torch.inference_mode():
-                assert np.abs(logits - network(each).numpy()).max() <= TOLERANCE
+                assert (logits - network(pictures)).abs().max() <= TOLERANCE
 
 
 def test_layers_of_any_padding_lose_their_masks_and_nothing_else() -> None:

@@ -22,8 +22,8 @@ def test_the_command_writes_a_folder_that_is_read_back(
     ramify: CommandLine, demo: Path, digits: Tensor, tmp_path: Path
 ) -> None:
     out = tmp_path / "model"
-    told = ramify("export", str(demo), "--to", "hub", "--out", str(out), "--licence", "mit", "--measure")
-    assert (told.code, told.out) == (0, f"written to {out}; read it back with: ramify.load({str(out)!r})\n")
+    result = ramify("export", str(demo), "--to", "hub", "--out", str(out), "--license", "mit", "--measure")
+    assert (result.code, result.out) == (0, f"written to {out}; read it back with: ramify.load({str(out)!r})\n")
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
     network, original = load(out), load(demo)

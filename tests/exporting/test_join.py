@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.exporting.check import session
+from ramify.answer.runtime import opened
 from ramify.exporting.graphs import OneJudgement
 from ramify.exporting.join import judgements
 from ramify.ops.exits.fit import mixture, scores
@@ -20,9 +20,9 @@ def drawn_policy(criterion: str, logits: Tensor, labels: Tensor) -> Policy:
     """By ``criterion``, with another way to combine answers and another fallback for some."""
     combine: Combine = "mean" if criterion == "margin" else "weighted" if criterion == "gain" else "last"
     fallback: Fallback = "most_confident" if criterion in ("entropy", "correctable") else "last"
-    heats = (0.7, 1.0, 1.5)
-    weights = mixture(logits, labels, heats) if combine == "weighted" else None
-    base = Policy((0.5, 0.6), temperatures=heats, combine=combine, weights=weights, fallback=fallback)
+    temperatures = (0.7, 1.0, 1.5)
+    weights = mixture(logits, labels, temperatures) if combine == "weighted" else None
+    base = Policy((0.5, 0.6), temperatures=temperatures, combine=combine, weights=weights, fallback=fallback)
     return replace(base, criterion=criterion, coefficients=scores(base, criterion, logits, labels) or None)
 
 
@@ -38,10 +38,11 @@ def test_every_criterion_is_the_same_number_in_onnx_runtime() -> None:
         classes, sure = answers(policy, logits)
         values = {"seen": logits[:at].numpy(), "logits": logits[at].clone().numpy(), "threshold": np.float32(0.5)}
         feed = {f"{name}{i}": np.asarray(values[name]) for name in OneJudgement(policy, at).inputs}
-        found = session(graph.SerializeToString()).run(None, feed)
-        assert (found[0] == classes[at].numpy()).all()
-        assert np.abs(found[1] - sure[at].numpy()).max() <= 2e-6
-        assert (found[2] == (found[1] >= np.float32(0.5) if at < 2 else np.ones(50, bool))).all()
+        session = opened(graph.SerializeToString(), "graph", 1)
+        answer, confidence, leaves = session.run(None, feed)
+        assert (answer == classes[at].numpy()).all()
+        assert np.abs(confidence - sure[at].numpy()).max() <= 2e-6
+        assert (leaves == (confidence >= np.float32(0.5) if at < 2 else np.ones(50, bool))).all()
         if policy.criterion == "entropy" and at == 1:
             feed[f"logits{i}"][0, 3] = np.nan
-            assert session(graph.SerializeToString()).run(None, feed)[1][0] == 0
+            assert session.run(None, feed)[1][0] == 0

@@ -50,7 +50,7 @@ def test_the_card_holds_what_was_measured(made: Made) -> None:
     assert "No certificate" in text
 
 
-def test_what_is_not_known_is_said_so(made: Made) -> None:
+def test_what_is_unknown_is_named(made: Made) -> None:
     summary, card, config = made
     unfinished = replace(summary, exits=tuple(replace(each, test=None) for each in summary.exits), finished=False)
     text = model_card(unfinished, replace(card, policy=None), config)
@@ -59,7 +59,7 @@ def test_what_is_not_known_is_said_so(made: Made) -> None:
     assert "the test pictures have not been read" in text
 
 
-def test_a_licence_a_clock_and_a_trigger_are_told(made: Made) -> None:
+def test_a_license_a_clock_and_a_trigger_are_named(made: Made) -> None:
     summary, card, config = made
     assert front_matter(summary, card, "MIT")["license"] == "mit"
     own = front_matter(summary, card, "House rules")
@@ -73,10 +73,10 @@ def test_a_licence_a_clock_and_a_trigger_are_told(made: Made) -> None:
 
 
 @given(st.text(max_size=20), st.text(max_size=20), st.text(min_size=1, max_size=20))
-def test_names_are_only_names(made: Made, name: str, label: str, licence: str) -> None:
+def test_names_are_only_names(made: Made, name: str, label: str, license: str) -> None:
     summary, card, config = made
     odd = replace(summary, name=name, source=f"/home/me/{label}")
-    text = model_card(odd, replace(card, classes=(label, *card.classes[1:])), config, licence=licence)
+    text = model_card(odd, replace(card, classes=(label, *card.classes[1:])), config, license=license)
     assert isinstance(facts_of(text), dict)
     assert next(line[3:] for line in text.splitlines() if line.startswith("## ")) == "Exits"
     assert "/home/me" not in text

@@ -37,12 +37,12 @@ def test_all_three_shapes_are_the_network_on_500_pictures(demo: Path, folder: Pa
         expected = logits[:, : len(some)]
         assert (run_all(some)[0] - expected).abs().max() <= TOLERANCE
         assert (torch.from_numpy(staged.logits(some.numpy())) - expected).abs().max() <= TOLERANCE
-    found, told = run_early(digits), follow(policy, logits)
-    near = (told.confidence - found[1]).abs() > TOLERANCE  # left elsewhere, with a confidence at its threshold
+    outputs, prediction = run_early(digits), follow(policy, logits)
+    near = (prediction.confidence - outputs[1]).abs() > TOLERANCE  # left elsewhere, with a confidence at its threshold
     assert int(near.sum()) <= 1
-    assert torch.equal(found[0][~near], told.classes[~near])
-    assert torch.equal(found[2][~near], told.exits[~near])
-    assert len(told.exits.unique()) == 3, "the pictures leave at every exit, or this test shows little"
+    assert torch.equal(outputs[0][~near], prediction.classes[~near])
+    assert torch.equal(outputs[2][~near], prediction.exits[~near])
+    assert len(prediction.exits.unique()) == 3, "the pictures leave at every exit, or this test shows little"
 
 
 def executed(path: Path, picture: Tensor, folder: Path) -> int:
@@ -74,12 +74,12 @@ def test_a_file_carries_no_path_of_the_machine_and_no_weight_in_vain(folder: Pat
         model = parse_onnx(content, str(path))
         onnx.checker.check_model(model, full_check=True)
         assert [entry.key for entry in model.metadata_props] == ["ramify"]
-        given, *others = model.graph.input
-        assert given.name == ("trunk" if path.parent.name == "stages" and path.stem != "0" else "images")
-        assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
+        first, *others = model.graph.input
+        assert first.name == ("trunk" if path.parent.name == "stages" and path.stem != "0" else "images")
+        assert first.type.tensor_type.shape.dim[0].dim_param == "batch"
         stage = path.parent.name == "stages"
-        assert {each.name for each in others} <= ({"threshold", "seen"} if stage else set())
-        assert [each.name for each in model.graph.output][-3:] == list(JUDGED) or not stage
+        assert {value.name for value in others} <= ({"threshold", "seen"} if stage else set())
+        assert [value.name for value in model.graph.output][-3:] == list(JUDGED) or not stage
         used = {name for node in model.graph.node for name in node.input}
         assert {weight.name for weight in model.graph.initializer} <= used
 

@@ -10,9 +10,13 @@ from torch import Tensor
 from ramify.answer.card import read_card
 from ramify.answer.needs import parse_onnx
 from ramify.answer.runtime import Runtime
+from ramify.data.sources import load_pictures
 from ramify.exporting.check import runner
-from ramify.exporting.write import Export
-from tests.conftest import CommandLine
+from ramify.exporting.quantize import int8_bytes
+from ramify.exporting.write import Export, export
+from ramify.run.checkpoint import read_model
+from ramify.training.run import train
+from tests.conftest import CommandLine, tiny
 
 pytestmark = pytest.mark.slow
 
@@ -21,17 +25,19 @@ def test_int8_is_as_accurate_to_within_a_point(
     ramify: CommandLine, demo: Path, exported: Export, digits: Tensor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "int8"
-    told = ramify("export", str(demo), "--quantize", "int8", "--json", "--out", str(folder))
-    assert (told.code, told.err) == (0, "")
+    result = ramify("export", str(demo), "--quantize", "int8", "--json", "--out", str(folder))
+    assert (result.code, result.err) == (0, "")
     card = read_card(folder)
-    found = card.quantization
-    assert found is not None
-    assert json.loads(told.out)["card"]["quantization"]["after"] == list(found.after)
-    assert (card.precision, len(found.before), len(found.after)) == ("int8", 3, 3)
-    assert found.calibration_pictures == 512
-    assert found.before == pytest.approx([each.test for each in card.exits])
-    assert found.before[-1] > 0.8, "the digits were learned, or this shows nothing"
-    assert all(abs(after - before) <= 0.01 for before, after in zip(found.before, found.after, strict=True))
+    quantization = card.quantization
+    assert quantization is not None
+    assert json.loads(result.out)["card"]["quantization"]["after"] == list(quantization.after)
+    assert (card.precision, len(quantization.before), len(quantization.after)) == ("int8", 3, 3)
+    assert quantization.calibration_pictures == 512
+    assert quantization.before == pytest.approx([each.test for each in card.exits])
+    assert quantization.before[-1] > 0.8, "the digits were learned, or this shows nothing"
+    assert all(
+        abs(after - before) <= 0.01 for before, after in zip(quantization.before, quantization.after, strict=True)
+    )
 
     # It is int8: the weights of layers are, and the logits are not those of float32.
     model = parse_onnx((folder / "all_exits.onnx").read_bytes(), "")
@@ -41,3 +47,12 @@ def test_int8_is_as_accurate_to_within_a_point(
     exact = runner(Path(exported.folder, "all_exits.onnx").read_bytes())(digits)[0]
     assert (whole - staged).abs().max() <= 0.02 * staged.abs().max()
     assert 1e-3 < (staged - exact).abs().max() < 0.3 * exact.abs().max()
+
+
+def test_the_size_is_that_of_the_file_without_its_card(tmp_path: Path) -> None:
+    config = tiny("train.epochs=3", f"runs_dir={tmp_path}", "name=run")
+    train(config)
+    export(tmp_path / "run", quantize="int8")
+    size = (tmp_path / "run" / "onnx-int8" / "all_exits.onnx").stat().st_size
+    network, _ = read_model(tmp_path / "run" / "best")
+    assert 0 <= size - int8_bytes(network, load_pictures(config.data).test) < 3000

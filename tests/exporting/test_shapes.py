@@ -1,4 +1,4 @@
-"""What leaves the house, of networks of every shape: a stage of a cascade needs the logits before it."""
+"""Exports of networks of every shape: a stage of a cascade needs the logits before it."""
 
 import pytest
 import torch
@@ -16,17 +16,17 @@ from tests.ops.shapes import SHAPES, pictures, shaped
 def test_stages_one_by_one_give_what_the_network_gives(name: str) -> None:
     network = shaped(name)
     images = pictures(network)
-    wanted = network(images).detach()
-    scale = float(wanted.abs().max().clamp(min=1))
+    expected = network(images).detach()
+    scale = float(expected.abs().max().clamp(min=1))
     ready = plain(network)
-    torch.testing.assert_close(ready(images), wanted, rtol=0, atol=1e-5 * scale)
-    given, found = (images,), []
+    torch.testing.assert_close(ready(images), expected, rtol=0, atol=1e-5 * scale)
+    tensors, logits = (images,), []
     for at in range(len(network.stages)):
         stage = OneStage(ready, at)
-        given = stage(*given[: len(stage.inputs)])
-        given = given if isinstance(given, tuple) else (given,)
-        found.append(given[-1])
-    torch.testing.assert_close(torch.stack(found), wanted, rtol=0, atol=1e-5 * scale)
+        outputs = stage(*tensors[: len(stage.inputs)])
+        tensors = outputs if isinstance(outputs, tuple) else (outputs,)
+        logits.append(tensors[-1])
+    torch.testing.assert_close(torch.stack(logits), expected, rtol=0, atol=1e-5 * scale)
 
 
 @pytest.mark.slow
@@ -34,8 +34,8 @@ def test_stages_one_by_one_give_what_the_network_gives(name: str) -> None:
 def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...]) -> None:
     network = shaped(name, structure=structure)
     images = pictures(network, 24)
-    wanted = network(images).detach()
-    sure = wanted.softmax(dim=2).amax(dim=2)
+    expected = network(images).detach()
+    sure = expected.softmax(dim=2).amax(dim=2)
     # Between two confidences: at one of them, rounding would decide.
     middle = sure.sort(dim=1).values[:-1, 11:13].mean(dim=1)
     policy = Policy(thresholds=tuple(middle.tolist()))
@@ -44,18 +44,18 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
     graphs = join_stages(raw, policy)
     contents = [stage.SerializeToString() for stage in raw]
     all_exits = runner(graphs.all_exits.SerializeToString())
-    compare_logits("all exits", logits_of(lambda given: all_exits(given)[0], images), wanted)
+    compare_logits("all exits", logits_of(lambda batch: all_exits(batch)[0], images), expected)
     stages = Staged(contents)
-    compare_logits("the stages", logits_of(stages, images), wanted)
-    expected = network.predict(images, policy)
-    assert torch.equal(stages.predict(images, policy).exits, expected.exits)
+    compare_logits("the stages", logits_of(stages, images), expected)
+    prediction = network.predict(images, policy)
+    assert torch.equal(stages.predict(images, policy).exits, prediction.exits)
     for run in (EarlyExit(ready, policy), runner(graphs.early_exit.SerializeToString())):
         classes, _, exits, _ = run(images)
-        assert torch.equal(classes, expected.classes)
-        assert torch.equal(exits, expected.exits)
+        assert torch.equal(classes, prediction.classes)
+        assert torch.equal(exits, prediction.exits)
     quantized = quantize_stages(raw, images)
     whole = join_stages(quantized, policy)
     small = logits_of(Staged([stage.SerializeToString() for stage in quantized]), images)
     int8 = runner(whole.all_exits.SerializeToString())
-    compare_logits("int8", logits_of(lambda given: int8(given)[0], images), small)
-    assert float((small - wanted).abs().mean()) < 0.2 * float(wanted.abs().max())
+    compare_logits("int8", logits_of(lambda batch: int8(batch)[0], images), small)
+    assert float((small - expected).abs().mean()) < 0.2 * float(expected.abs().max())

@@ -40,10 +40,10 @@ def test_the_report_says_what_was_checked(demo: Path, exported: Export) -> None:
 
 
 def test_programs_are_the_network_too(ramify: CommandLine, demo: Path, digits: Tensor) -> None:
-    told = ramify("export", str(demo), "--to", "torch")
-    assert (told.code, told.err) == (0, "")
-    assert "all_exits.pt2" in told.out
-    assert "policy: calibrated (max probability" in told.out
+    result = ramify("export", str(demo), "--to", "torch")
+    assert (result.code, result.err) == (0, "")
+    assert "all_exits.pt2" in result.out
+    assert "policy: calibrated (max probability" in result.out
     folder, network, policy = demo / "torch", load(demo), load_policy(demo)
     assert policy is not None
     assert read_card(folder / "early_exit.pt2") == read_card(folder).part("early_exit")
@@ -59,11 +59,11 @@ def test_programs_are_the_network_too(ramify: CommandLine, demo: Path, digits: T
     assert (again.code, "holds PyTorch programs" in again.err) == (2, True)
 
 
-def test_a_compacted_dense_network_of_colour_pictures(tmp_path: Path) -> None:
+def test_a_compacted_dense_network_of_color_pictures(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    for label, colour in enumerate(((200, 60, 60), (60, 60, 200))):
+    for label, color in enumerate(((200, 60, 60), (60, 60, 200))):
         for i in range(30):
-            pixels = np.clip(random.normal(colour, 60, (12, 9, 3)), 0, 255).astype(np.uint8)
+            pixels = np.clip(random.normal(color, 60, (12, 9, 3)), 0, 255).astype(np.uint8)
             path = tmp_path / "photos" / ("red", "blue")[label] / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
@@ -104,7 +104,7 @@ def _doubled(module: torch.nn.Module) -> None:
             module.weight.mul_(2)
 
 
-def test_what_cannot_be_exported_is_told(ramify: CommandLine, demo: Path, exported: Export, tmp_path: Path) -> None:
+def test_what_cannot_be_exported_is_refused(ramify: CommandLine, demo: Path, exported: Export, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     run = str(demo)
@@ -115,7 +115,7 @@ def test_what_cannot_be_exported_is_told(ramify: CommandLine, demo: Path, export
         ((run, "--out", "new", "--threshold", "2"), "threshold: got 2; accepted: a number in [0, 1]"),
         ((run, "--out", "new", "train.epochs=3"), "got 'train.epochs=3'; accepted: data.* here"),
         ((run, "--out", "new", "data.source=gone"), "data.source: got 'gone'"),
-        ((run, "--licence", "mit"), "export: got --licence with --to onnx, where it says nothing"),
+        ((run, "--license", "mit"), "export: got --license with --to onnx, where it says nothing"),
         ((run, "--to", "torch", "--quantize", "int8"), "export: got --quantize with --to torch"),
         (("unheard-of",), "got 'unheard-of', which is no run in runs"),
     ):

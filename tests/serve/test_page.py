@@ -44,10 +44,10 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
     page = browser.new_page(viewport={"width": 1180, "height": 900}, reduced_motion="reduce")
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda told: faults.append(told.text))
+    page.on("console", lambda message: faults.append(message.text))
     page.on(
         "request",
-        lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else faults.append(asked.url),
+        lambda request: None if request.url.startswith((address, "data:", "blob:")) else faults.append(request.url),
     )
     page.goto(address)
     page.wait_for_selector(".exit")

@@ -172,11 +172,11 @@ PICTURES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_pictures_of_any_kind_are_converted_as_for_training(client: TestClient, network: Answerer, kind: str) -> None:
-    content, told = PICTURES[kind]
+    content, conversion = PICTURES[kind]
     status, found = post(client, content)
     assert status == 200
-    assert (found["picture"]["told"] or "") == told
-    assert found["picture"]["converted"] == bool(told)
+    assert (found["picture"]["conversion"] or "") == conversion
+    assert found["picture"]["converted"] == bool(conversion)
     head, _, data = found["picture"]["seen"].partition(",")
     assert head == "data:image/png;base64"
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))) / 255
@@ -228,9 +228,9 @@ def test_a_form_holds_one_picture(client: TestClient) -> None:
         (lambda: client.post("/api/predict", data={"file": "text"}), 415, "x-www-form-urlencoded"),
         (lambda: client.post("/api/predict", headers={"content-type": "multipart/form-data"}), 422, "boundary"),
     ):
-        got, told = error(case)
-        assert (got, sentence in told) == (status, True), told
-        assert told.endswith("as multipart/form-data")
+        got, reply = error(case)
+        assert (got, sentence in reply) == (status, True), reply
+        assert reply.endswith("as multipart/form-data")
 
 
 @pytest.mark.parametrize(

@@ -1,41 +1,38 @@
-"""Who answers pictures: a saved network in PyTorch, or an exported one in ONNX Runtime, asked in one way."""
+"""One interface to networks that answer pictures: saved ones in PyTorch, exported ones in ONNX Runtime."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ramify.answer.card import is_exported
-from ramify.answer.runtime import Answers, Floats, Runtime, Wholes
+from ramify.answer.runtime import Answers, Floats, Runtime, Wholes, check_batch, check_threads
 from ramify.data.decode import Reading
-from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.ops.cost import cost
 from ramify.ops.exits.policy import Policy, answers
 from ramify.run.checkpoint import Card
 from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.saved import read_saved
-from ramify.shortage import usable_threads
 
 TOP = 5
-"""How many classes an opinion names."""
+"""Classes in an opinion."""
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one exit makes of one picture, whether or not the picture would have come so far.
+    """The answer of one exit to one picture, whether or not the picture reaches it.
 
     Attributes:
         exit: from 0.
-        label: the class it answers with, an index into the names.
+        label: its class, an index into the names.
         confidence: in [0, 1], by the policy's criterion.
-        threshold: at which it lets the picture go; None: never, and at the last exit, which always does.
-        leaves: whether it would let the picture go.
-        top: the likeliest classes and their probabilities, likeliest first; at most :data:`TOP`. The policy's
-            temperatures and averaging are counted in.
+        threshold: at which the picture leaves; None: never, or at the last exit always.
+        leaves: whether the picture would leave here.
+        top: up to :data:`TOP` classes and their probabilities, likeliest first, with the policy's temperatures and
+            averaging.
     """
 
     exit: int
@@ -47,45 +44,35 @@ class Opinion:
 
 
 class Answerer(Protocol):
-    """A network with exits and the policy that it answers by. One may be asked by several threads at once."""
+    """A network with exits and the policy that it answers by. Several threads may use it at once.
+
+    Attributes:
+        name: of the run, or of the folder.
+        engine: what computes it, ``PyTorch`` or ``ONNX Runtime``.
+        classes: names of the classes, in the order of the logits.
+        input_shape: (C, H, W) of the pictures that it reads.
+        reading: how picture files are decoded, except for their size: as for its training.
+        description: its policy, in one sentence.
+        macs: multiply-accumulates of answering at each exit.
+    """
 
     @property
-    def name(self) -> str:
-        """Of the run, or of the folder."""
-        ...
-
+    def name(self) -> str: ...
     @property
-    def engine(self) -> str:
-        """What computes it: ``PyTorch`` or ``ONNX Runtime``."""
-        ...
-
+    def engine(self) -> str: ...
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        ...
-
+    def classes(self) -> tuple[str, ...]: ...
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the pictures that it reads."""
-        ...
-
+    def input_shape(self) -> tuple[int, int, int]: ...
     @property
-    def reading(self) -> Reading:
-        """How picture files are made into pixels, but for their size: as for its training."""
-        ...
-
+    def reading(self) -> Reading: ...
     @property
-    def description(self) -> str:
-        """By which policy it answers, in one sentence."""
-        ...
-
+    def description(self) -> str: ...
     @property
-    def macs(self) -> tuple[int, ...]:
-        """Multiply-accumulates of answering at each exit."""
-        ...
+    def macs(self) -> tuple[int, ...]: ...
 
     def answer(self, pictures: Floats) -> Answers:
-        """Answer float32 ``[B, C, H, W]`` in [0, 1], each picture at the first exit that lets it go.
+        """Answer float32 ``[B, C, H, W]`` in [0, 1], each picture at the first exit where it leaves.
 
         Raises:
             InputError: the pictures are of another shape.
@@ -93,72 +80,60 @@ class Answerer(Protocol):
         ...
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
-        """What every exit makes of one picture ``[C, H, W]``; the answer is that of the first that ``leaves``."""
+        """The answers of all exits to one picture ``[C, H, W]``; the first that ``leaves`` counts."""
         ...
 
 
 class TorchAnswerer:
-    """A saved network, computed by PyTorch on the processor."""
+    """A saved network in PyTorch on the CPU with its exit policy; see :class:`Answerer`."""
 
     engine = "PyTorch"
 
     def __init__(self, name: str, network: Branching, card: Card, chosen: ChosenPolicy) -> None:
-        assert card.network.input_shape is not None
+        channels, height, width = network.input_shape
         self.name = name
         self.classes = card.classes
-        self.input_shape = card.network.input_shape
+        self.input_shape = channels, height, width
         self.reading = Reading(background=card.background, range=card.range)
         self.description = chosen.description
-        self.macs = tuple(each.macs for each in cost(network))
-        self._network = network.eval()
-        self._policy = chosen.policy
+        self.macs = tuple(exit_cost.macs for exit_cost in cost(network))
+        self.network = network.eval()
+        self.policy = chosen.policy
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
-        images = torch.from_numpy(self._checked(pictures))
+        images = torch.from_numpy(check_batch(pictures, self.input_shape))
         began = time.perf_counter()
-        found = self._network.predict(images, self._policy)
+        prediction = self.network.predict(images, self.policy)
         milliseconds = 1000 * (time.perf_counter() - began)
-        classes: Wholes = found.classes.numpy()
-        return Answers(classes, found.confidence.numpy(), found.exits.numpy(), milliseconds, found.ran)
+        classes: Wholes = prediction.classes.numpy()
+        return Answers(classes, prediction.confidence.numpy(), prediction.exits.numpy(), milliseconds, prediction.ran)
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
-        images = torch.from_numpy(self._checked(picture[None]))
         with torch.inference_mode():
-            return _opinions(self._network(images), self._policy)
-
-    def _checked(self, pictures: Floats) -> Floats:
-        if pictures.dtype != np.float32 or pictures.shape[1:] != self.input_shape:
-            raise InputError(
-                f"pictures: got {pictures.dtype} of shape {list(pictures.shape)}; accepted: float32 of shape "
-                f"[pictures, {', '.join(map(str, self.input_shape))}] with values in [0, 1]"
-            )
-        return np.ascontiguousarray(pictures)
+            logits = self.network(torch.from_numpy(check_batch(picture, self.input_shape)))
+            return _opinions(logits, self.policy)
 
 
-class OnnxAnswerer:
-    """An exported network, computed by ONNX Runtime on the processor."""
+class OnnxAnswerer(Runtime):
+    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer`."""
 
     engine = "ONNX Runtime"
 
-    def __init__(self, runtime: Runtime) -> None:
-        card = runtime.card
-        self.name = card.name
-        self.classes = card.classes
-        self.input_shape = card.input_shape
-        self.reading = runtime.reading
-        self.description = runtime.description
-        self.macs = tuple(each.macs for each in card.exits)
-        self._runtime = runtime
+    def __init__(self, folder: Path, threads: int | None = None, threshold: float | None = None) -> None:
+        super().__init__(folder, threads, threshold)
+        self.folder, self.threshold = folder, threshold
+        self.name = self.card.name
+        self.macs = tuple(exit_.macs for exit_ in self.card.exits)
 
     def answer(self, pictures: Floats) -> Answers:
         """See :class:`Answerer`."""
-        return self._runtime.predict(pictures)
+        return self.predict(pictures)
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
         """See :class:`Answerer`."""
-        return _opinions(torch.from_numpy(self._runtime.logits(picture)), self._runtime.card.policy.policy)
+        return _opinions(torch.from_numpy(self.logits(picture)), self.card.policy.policy)
 
 
 def answerer(
@@ -166,28 +141,25 @@ def answerer(
     runs_dir: str | Path = "runs",
     threshold: float | None = None,
     threads: int | None = None,
-) -> Answerer:
-    """Who answers for ``name_or_folder``.
+) -> TorchAnswerer | OnnxAnswerer:
+    """The network called ``name_or_folder``, ready to answer pictures.
 
     Args:
         name_or_folder: the name of a run or the path of its folder, a checkpoint (``runs/demo/best``), a model folder
             of ``ramify export --to hub``, or a folder of ``ramify export --to onnx``.
-        runs_dir: where runs are looked for by name.
+        runs_dir: the folder of the runs.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds
             (see :func:`ramify.run.choice.choose_policy`).
-        threads: how many the network computes with, at most as many as there are processors.
-            PyTorch's number is one for the whole process.
+        threads: to compute with, at most as many as there are processors. PyTorch has one number for the process.
 
     Raises:
-        InputError: there is nothing of these, or ``threshold`` or ``threads`` is out of range.
-        CheckpointError: what is there is damaged.
+        InputError: there is no such network, or ``threshold`` or ``threads`` is out of range.
+        CheckpointError: it is damaged.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
     if threads is not None:
-        threads, _ = usable_threads(threads)
+        threads = check_threads(threads)
     if is_exported(Path(name_or_folder)):
-        return OnnxAnswerer(Runtime(name_or_folder, threads, threshold))
+        return OnnxAnswerer(Path(name_or_folder), threads, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     if threads is not None:
@@ -198,10 +170,10 @@ def answerer(
 def _opinions(logits: torch.Tensor, rule: Policy) -> tuple[Opinion, ...]:
     """Of every exit, from ``logits [E, 1, C]``."""
     classes, confidence = answers(rule, logits)
-    found: list[Opinion] = []
+    opinions: list[Opinion] = []
     for at, p in enumerate(rule.probabilities(logits)):
         likeliest = p[0].argsort(descending=True, stable=True)[:TOP].tolist()
-        found.append(
+        opinions.append(
             Opinion(
                 exit=at,
                 label=int(classes[at, 0]),
@@ -211,4 +183,4 @@ def _opinions(logits: torch.Tensor, rule: Policy) -> tuple[Opinion, ...]:
                 top=tuple((label, float(p[0, label])) for label in likeliest),
             )
         )
-    return tuple(found)
+    return tuple(opinions)

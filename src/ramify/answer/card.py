@@ -1,8 +1,8 @@
-"""What travels with an exported network: everything that an answer needs and that its graphs do not say.
+"""The card of an exported network: all that answers need besides the graphs.
 
-The card is ``ramify.json`` in the folder of an export. Every file of the folder carries it as well, with the part of
-the network that this file holds: an ONNX file under the metadata key ``ramify``, a ``.pt2`` file as the extra file
-``ramify.json``. There is one reader, and it needs the standard library alone, as the runtime does.
+It is ``ramify.json`` in the folder of an export. Every other file has it too, for its part of the network: an ONNX file
+under the metadata key ``ramify``, a ``.pt2`` file as the extra file ``ramify.json``. Reading it needs the standard
+library alone.
 """
 
 import io
@@ -30,15 +30,15 @@ KEY = "ramify"
 """The name of the card in the metadata of an ONNX file."""
 
 CARD_FORMAT = 2
-"""Version of the card; a reader refuses those of a later one, and of an earlier one, whose graphs decide nothing."""
+"""Version of the card; others are refused (the graphs of version 1 have no exit policy)."""
 
 CARD = "ramify.json"
 CHECKSUMS = "checksums"
-"""The field of ``ramify.json`` with the SHA-256 of every other file of the folder, by its name."""
+"""The field of ``ramify.json`` with the SHA-256 of every other file."""
 VALUES = 2**28
-"""The most values that a picture may have."""
+"""The most values of a picture."""
 NEVER = 2.0
-"""A threshold that no confidence reaches, for the graphs, which know no null."""
+"""A threshold that no confidence reaches, in graphs, which have no null."""
 
 _T = TypeVar("_T")
 
@@ -48,10 +48,7 @@ Precision = Literal["float32", "int8"]
 
 @dataclass(frozen=True)
 class ExportedExit:
-    """One exit: what it costs to answer there, for one picture, and how often it is right, in [0, 1] or None.
-
-    ``weights`` are those that no mask removes.
-    """
+    """Cost of one exit for one picture, its weights without masked ones, and its accuracies in [0, 1] or None."""
 
     cells: int
     macs: int
@@ -66,8 +63,8 @@ class ExportedPolicy:
 
     Attributes:
         calibrated: whether it was calibrated for the network.
-        description: where it comes from, as a sentence.
-        certificate: what it was certified for.
+        description: its origin, in one sentence.
+        certificate: its guarantee, if it has one.
     """
 
     thresholds: tuple[float | None, ...]
@@ -83,20 +80,20 @@ class ExportedPolicy:
 
     @property
     def policy(self) -> "Policy":
-        """The rule itself.
+        """As :class:`ramify.ops.exits.policy.Policy`.
 
         Raises:
-            InputError: it is none that this version knows.
+            InputError: this version does not know it.
         """
         from ramify.ops.exits.policy import Policy
 
-        own = {field.name for field in fields(Policy)}
-        return Policy(**{name: value for name, value in vars(self).items() if name in own})
+        names = {field.name for field in fields(Policy)}
+        return Policy(**{name: value for name, value in vars(self).items() if name in names})
 
 
 @dataclass(frozen=True)
 class ExportedFiles:
-    """The files of the folder, relative to it; ``stages`` is empty where there are none."""
+    """The files of the folder; ``stages`` may be empty."""
 
     all_exits: str
     early_exit: str
@@ -105,13 +102,12 @@ class ExportedFiles:
 
 @dataclass(frozen=True)
 class Quantization:
-    """What int8 did to the accuracy of every exit, in [0, 1], measured in ONNX Runtime.
+    """Accuracy of every exit in float32 and int8, in [0, 1], measured in ONNX Runtime.
 
     Attributes:
-        calibration_pictures: how many training pictures the ranges of the activations were taken from.
-        test_pictures: how many pictures the accuracies are measured on.
-        before: accuracies in float32, shallowest exit first.
-        after: accuracies in int8.
+        calibration_pictures: training pictures that the ranges of the activations were taken from.
+        test_pictures: pictures that the accuracies are measured on.
+        before, after: accuracies in float32 and in int8, shallowest exit first.
     """
 
     calibration_pictures: int
@@ -127,18 +123,18 @@ class ExportCard:
     Attributes:
         format: version of the card.
         ramify: version that wrote it.
-        name: of the run, or what the caller named it.
-        shape: what the file is that carries the card, ``folder`` in ``ramify.json``.
-        stage: which stage the file holds, from 0; None unless ``shape`` is ``stage``.
-        input_shape: channels, height and width of a picture, in [0, 1].
-        mean, std: what pictures are normalised by, inside the graphs; for information.
+        name: of the run.
+        shape: of the file that has the card; ``folder`` in ``ramify.json``.
+        stage: the stage in the file, from 0; None unless ``shape`` is ``stage``.
+        input_shape: channels, height and width of a picture.
+        mean, std: the normalization inside the graphs, for information.
         classes: their names, in the order of the logits.
         exits: shallowest first; accuracies are those in float32, before the export.
         epoch: the last that the network was trained in.
-        opset: of the ONNX files; None without.
+        opset: of the ONNX files, or None.
         quantization: where ``precision`` is int8.
-        background: what transparent pictures are laid on.
-        range: the values of 16- and 32-bit pictures that become 0 and 255; None where each picture's own do.
+        background: color behind transparent pictures.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None: the range of each picture.
     """
 
     format: int
@@ -161,28 +157,30 @@ class ExportCard:
     range: tuple[float, float] | None = None
 
     def part(self, shape: Shape, stage: int | None = None) -> "ExportCard":
-        """The card for one file of the folder."""
+        """The card of one file of the folder."""
         return replace(self, shape=shape, stage=stage)
 
     def at_threshold(self, threshold: float) -> "ExportCard":
-        """The same network, but a picture leaves at the first exit whose confidence reaches ``threshold``.
+        """The same network with ``threshold`` at every exit.
 
         Raises:
             InputError: it is not in [0, 1].
         """
         if not 0 <= threshold <= 1:
             raise InputError(f"threshold: got {threshold:g}; accepted: a number in [0, 1]")
-        thresholds = (threshold,) * len(self.policy.thresholds)
-        description = asked_for(self.policy.criterion, threshold)
-        return replace(
-            self, policy=replace(self.policy, thresholds=thresholds, description=description, calibrated=False)
+        policy = replace(
+            self.policy,
+            thresholds=(threshold,) * len(self.policy.thresholds),
+            description=asked_for(self.policy.criterion, threshold),
+            calibrated=False,
         )
+        return replace(self, policy=policy)
 
 
 def exported_policy(
     rule: "Policy", calibrated: bool, description: str, certificate: Certificate | None = None
 ) -> ExportedPolicy:
-    """``rule`` as it travels."""
+    """``rule`` as part of a card."""
     return ExportedPolicy(**vars(rule), calibrated=calibrated, description=description, certificate=certificate)
 
 
@@ -197,24 +195,24 @@ def is_exported(folder: Path) -> bool:
 
 
 def with_checksums(contents: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The files of an export, with the checksums of them all in its card, and that of the card."""
+    """The files of an export, with their checksums in its card."""
     document = parse_object(contents[CARD], CARD)
     document[CHECKSUMS] = {name: checksum(content) for name, content in contents.items() if name != CARD}
     return {**contents, CARD: sealed_json(document)}
 
 
 def read_exported_file(path: Path) -> bytes:
-    """A file of an exported folder, as it was written.
+    """A file of an exported folder, with its checksum checked.
 
     Raises:
         OSError: it is missing or cannot be read.
-        CheckpointError: its checksum is not the one in the ``ramify.json`` beside it.
+        CheckpointError: its checksum is not the one in ``ramify.json``.
     """
     return read_checked(path, _known_checksum(path))
 
 
 def parse_card(text: str | bytes, where: str) -> ExportCard:
-    """The card in ``text``, found at ``where``.
+    """The card in ``text``, read from ``where``.
 
     Raises:
         CheckpointError: it is damaged, or of another version of ramify.
@@ -238,11 +236,7 @@ def parse_card(text: str | bytes, where: str) -> ExportCard:
 
 
 def _check(card: ExportCard) -> None:
-    """What the types of the fields do not say.
-
-    Raises:
-        ValueError: with what is wrong.
-    """
+    """Check what the types of the fields do not; raises ValueError."""
     exits, policy = len(card.exits), card.policy
     counts = {
         "files.stages": len(card.files.stages) or exits,
@@ -252,14 +246,14 @@ def _check(card: ExportCard) -> None:
     for key, count in counts.items():
         if count != exits:
             raise ValueError(f"{key} is not for its {exits} exits")
-    shares = [each for each in (*policy.thresholds, *(e.test for e in card.exits)) if each is not None]
-    if not all(0 <= each <= 1 for each in shares) or not all(each > 0 for each in policy.temperatures or ()):
+    shares = [share for share in (*policy.thresholds, *(e.test for e in card.exits)) if share is not None]
+    if not all(0 <= share <= 1 for share in shares) or not all(t > 0 for t in policy.temperatures or ()):
         raise ValueError("thresholds, accuracies or temperatures are out of range")
     if (
         min(card.input_shape) < 1
         or math.prod(card.input_shape) > VALUES
         or len(card.classes) < 2
-        or not all(0 <= each < 256 for each in card.background)
+        or not all(0 <= value < 256 for value in card.background)
     ):
         raise ValueError("classes or background is out of range")
     for name in (card.files.all_exits, card.files.early_exit, *card.files.stages):
@@ -269,19 +263,19 @@ def _check(card: ExportCard) -> None:
 
 
 def decoded(kind: type[_T], value: object, at: str) -> _T:
-    """``value``, as JSON gives it, as the dataclass, tuple or plain value ``kind`` says; unknown fields are left out.
+    """A JSON ``value`` as a ``kind``: a dataclass, tuple or plain value; unknown fields are ignored.
 
     Raises:
-        ValueError: it is not that; the message names the field, below ``at``.
+        ValueError: it is not a ``kind``; the message names the field, below ``at``.
     """
     origin, inner = get_origin(kind), get_args(kind)
-    found: object = value
+    result: object = value
     if is_dataclass(kind):
-        found = _object(kind, value, at)
+        result = _object(kind, value, at)
     elif origin in (Union, types.UnionType):
         if value is not None or type(None) not in inner:
-            [wanted] = [each for each in inner if each is not type(None)]
-            found = decoded(wanted, value, at)
+            [only] = [option for option in inner if option is not type(None)]
+            result = decoded(only, value, at)
     elif origin is Literal:
         if value not in inner:
             raise _not(at, value)
@@ -289,29 +283,28 @@ def decoded(kind: type[_T], value: object, at: str) -> _T:
         if not isinstance(value, list | tuple) or (inner[-1] is not ... and len(value) != len(inner)):
             raise _not(at, value)
         kinds = inner[:1] * len(value) if inner[-1] is ... else inner
-        found = tuple(
-            decoded(each, item, f"{at}[{i}]") for i, (each, item) in enumerate(zip(kinds, value, strict=True))
-        )
+        items = enumerate(zip(kinds, value, strict=True))
+        result = tuple(decoded(item_kind, item, f"{at}[{i}]") for i, (item_kind, item) in items)
     elif kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise _not(at, value)
-        found = float(value)
+        result = float(value)
     elif type(value) is not kind or (isinstance(value, int) and not 0 <= value < 2**63):
         raise _not(at, value)
-    return found  # type: ignore[return-value]  # each branch saw to it
+    return result  # type: ignore[return-value]  # checked above
 
 
 def _object(kind: type[_T], value: object, at: str) -> _T:
     if not isinstance(value, dict):
         raise _not(at, value)
-    hints, given = get_type_hints(kind), {}
+    hints, values = get_type_hints(kind), {}
     for field in fields(kind):  # type: ignore[arg-type]  # only of dataclasses
         where = f"{at}.{field.name}".lstrip(".")
         if field.name in value:
-            given[field.name] = decoded(hints[field.name], value[field.name], where)
+            values[field.name] = decoded(hints[field.name], value[field.name], where)
         elif field.default is MISSING:
             raise ValueError(f"{where} is missing")
-    return kind(**given)
+    return kind(**values)
 
 
 def _not(at: str, value: object) -> ValueError:
@@ -333,29 +326,29 @@ def read_card(path: str | Path) -> ExportCard:
     try:
         content = read_exported_file(file)
     except OSError as error:
-        how = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
-        raise CheckpointError(f"{file}: {how}; accepted: an exported folder or file") from error
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+        raise CheckpointError(f"{file}: {reason}; accepted: an exported folder or file") from error
     if file.suffix == ".onnx":
-        found = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
-        if KEY not in found:
+        metadata = {entry.key: entry.value for entry in parse_onnx(content, str(file)).metadata_props}
+        if KEY not in metadata:
             raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
-        return parse_card(found[KEY], str(file))
+        return parse_card(metadata[KEY], str(file))
     return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
 
 
 def _known_checksum(file: Path) -> str | None:
-    """What the ``ramify.json`` of the folder says of ``file``, if it is there and says something."""
+    """The checksum of ``file`` in the ``ramify.json`` of its folder, if there is one."""
     for folder in (file.parent, file.parent.parent) if file.name != CARD else ():
         if (folder / CARD).is_file():
             document = check_seal(parse_object((folder / CARD).read_bytes(), str(folder / CARD)), str(folder / CARD))
-            known = document.get(CHECKSUMS)
-            found = known.get(file.relative_to(folder).as_posix()) if isinstance(known, dict) else None
-            return found if isinstance(found, str) else None
+            checksums = document.get(CHECKSUMS)
+            known = checksums.get(file.relative_to(folder).as_posix()) if isinstance(checksums, dict) else None
+            return known if isinstance(known, str) else None
     return None
 
 
 def _from_program(content: bytes, file: Path) -> bytes:
-    """The card in a ``.pt2`` file, which is a zip archive; nothing else in it is read."""
+    """The card in a ``.pt2`` file, a zip archive."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             [name] = [name for name in archive.namelist() if name.endswith(f"/extra/{CARD}")]

@@ -1,4 +1,4 @@
-"""The optional packages of an export: told in one sentence where one is missing."""
+"""Optional packages: an error that names the extra to install where one is missing."""
 
 import importlib.util
 from typing import TYPE_CHECKING
@@ -9,28 +9,38 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def need(*packages: str) -> None:
-    """Make sure that ``packages`` are installed, without importing them.
-
-    Raises:
-        InputError: one is missing.
+def missing(extra: str, *packages: str) -> str | None:
+    """How to install the first of ``packages`` (import names) that is not installed; None if all are.
 
     Example:
-        >>> need("torch")
+        >>> missing("export", "torch", "no_such")
+        "needs the package no-such; install it with: pip install 'ramify[export]'"
     """
     for name in packages:
         if importlib.util.find_spec(name) is None:
-            raise InputError(f"export: needs the package {name}; install it with: pip install 'ramify[export]'")
+            return f"needs the package {name.replace('_', '-')}; install it with: pip install 'ramify[{extra}]'"
+    return None
+
+
+def need(extra: str, *packages: str) -> None:
+    """Check that ``packages`` of an extra are installed, without importing them.
+
+    Raises:
+        InputError: one is missing.
+    """
+    sentence = missing(extra, *packages)
+    if sentence is not None:
+        raise InputError(f"{extra}: {sentence}")
 
 
 def parse_onnx(content: bytes, where: str) -> "ModelProto":
-    """The ONNX model in ``content``, found at ``where``.
+    """The ONNX model in ``content``, read from ``where``.
 
     Raises:
         CheckpointError: it is cut or damaged.
         InputError: onnx is not installed.
     """
-    need("onnx")
+    need("export", "onnx")
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -40,7 +50,7 @@ def parse_onnx(content: bytes, where: str) -> "ModelProto":
         raise CheckpointError(
             f"{where}: is no ONNX file, or a damaged one; accepted: one that ramify export wrote"
         ) from error
-    # A file that was cut between two of its fields still parses; then it lacks those that come last.
+    # A file cut between two fields still parses, without its last fields.
     if not model.graph.node or not model.opset_import:
         raise CheckpointError(f"{where}: is a damaged ONNX file; accepted: one that ramify export wrote")
     return model

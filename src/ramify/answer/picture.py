@@ -1,4 +1,4 @@
-"""A picture file that somebody hands over, made into what a network reads; without torch, as the runtime needs it."""
+"""Picture files as network inputs, without torch, for the runtime."""
 
 import io
 import threading
@@ -18,42 +18,42 @@ from ramify.data.names import is_hidden
 from ramify.errors import DataError
 
 MAX_PIXELS = 50_000_000
-"""The largest picture that is decoded; a larger one is refused by what its header says."""
+"""The largest picture that is decoded; the header of a larger one is enough to refuse it."""
 
 MAX_BYTES = 200_000_000
-"""The largest file that is read: it holds a picture of :data:`MAX_PIXELS`, even one that is not compressed."""
+"""The largest file that is read: an uncompressed picture of :data:`MAX_PIXELS`."""
 
 Pictures = npt.NDArray[np.float32]
 
 _ORIENTATION = 0x0112  # of EXIF
-_LYING = (5, 6, 7, 8)  # its values for pictures that are turned by a quarter
+_QUARTER_TURNS = (5, 6, 7, 8)  # its values
 _GRAY = ("1", "L", "LA", "La", "I", "F")
-# Pillow tells of a large picture by a warning, and Python's filters of warnings are shared by all threads.
+# Pillow warns of a large picture, and all threads share Python's warning filters.
 _FILTERS = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says of itself.
+    """The header of a picture file.
 
     Attributes:
         height, width: pixels, turned upright.
-        colour: whether it is gray.
-        transparent: whether some of it may be seen through.
+        color: of its mode.
+        transparent: whether it has transparency.
     """
 
     height: int
     width: int
-    colour: Literal["gray", "RGB"]
+    color: Literal["gray", "RGB"]
     transparent: bool
 
 
 def read_header(content: bytes, name: str) -> Header:
-    """What the file says of itself; its pixels are not decoded.
+    """The header of a file; its pixels are not decoded.
 
     Args:
         content: the file.
-        name: what to call it in an error.
+        name: its name in errors.
 
     Raises:
         DataError: it is not a picture, its header is damaged, or it has more than :data:`MAX_PIXELS`.
@@ -65,7 +65,7 @@ def read_header(content: bytes, name: str) -> Header:
                 width, height = file.size
                 gray = file.mode in _GRAY or file.mode.startswith("I;16")
                 transparent = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
-                turned = width * height <= MAX_PIXELS and file.getexif().get(_ORIENTATION) in _LYING
+                turned = width * height <= MAX_PIXELS and file.getexif().get(_ORIENTATION) in _QUARTER_TURNS
     except Image.DecompressionBombError:
         raise DataError(f"{name}: got a picture of too many pixels; accepted: up to {MAX_PIXELS:,}") from None
     except DAMAGE:
@@ -82,20 +82,19 @@ def read_header(content: bytes, name: str) -> Header:
 def read_picture(
     content: bytes, name: str, input_shape: tuple[int, int, int], reading: Reading | None = None
 ) -> Pictures:
-    """One picture as a network reads it: float32 ``[C, H, W]`` in [0, 1].
+    """One picture as network input: float32 ``[C, H, W]`` in [0, 1].
 
     Another size or mode is converted as it was for training: turned upright, made 8 bits gray or RGB, scaled to cover
-    the size and cropped to it at the centre, antialiased, and only then made gray or RGB as the network takes it.
+    the size (antialiased), cropped at the center, and made gray or RGB as the network takes it.
 
     Args:
         content: the file.
-        name: what to call it in an error.
+        name: its name in errors.
         input_shape: (C, H, W) of the network.
         reading: how transparent and 16-bit pictures are read, see :attr:`ramify.answer.answerer.Answerer.reading`.
 
     Raises:
-        DataError: it is not a picture, is damaged or cut short, or has more than :data:`MAX_PIXELS`, which is seen
-            before it is decoded.
+        DataError: it is not a picture, is damaged or cut short, or has more than :data:`MAX_PIXELS`.
 
     Example:
         >>> file = io.BytesIO()
@@ -105,26 +104,26 @@ def read_picture(
         ((1, 8, 8), 1.0)
     """
     read_header(content, name)
-    how = replace(reading or Reading(), size=input_shape[1:], max_pixels=MAX_PIXELS)
-    pixels = decode(content, name, reading=how)
-    found: Pictures = with_channels(channels_first(pixels), input_shape[0]).astype(np.float32)
-    found /= 255
-    return found
+    reading = replace(reading or Reading(), size=input_shape[1:], max_pixels=MAX_PIXELS)
+    pixels = channels_first(decode(content, name, reading=reading))
+    picture: Pictures = with_channels(pixels, input_shape[0]).astype(np.float32)
+    picture /= 255
+    return picture
 
 
 def conversion(header: Header, input_shape: tuple[int, int, int]) -> str | None:
-    """How a picture differs from what the network reads, in words; None where it does not.
+    """How a picture is converted to network input, in words; None where it is not.
 
     Example:
         >>> conversion(Header(20, 40, "RGB", False), (1, 8, 8))
         '40x20 RGB made 8x8 gray'
     """
     channels, height, width = input_shape
-    colour = "gray" if channels == 1 else "RGB"
-    seen_through = " with transparency" if header.transparent else ""
-    if (header.height, header.width, header.colour) == (height, width, colour) and not seen_through:
+    color: Literal["gray", "RGB"] = "gray" if channels == 1 else "RGB"
+    if header == Header(height, width, color, transparent=False):
         return None
-    return f"{header.width}x{header.height} {header.colour}{seen_through} made {width}x{height} {colour}"
+    transparency = " with transparency" if header.transparent else ""
+    return f"{header.width}x{header.height} {header.color}{transparency} made {width}x{height} {color}"
 
 
 def read_file(path: Path) -> bytes:
@@ -135,30 +134,30 @@ def read_file(path: Path) -> bytes:
     """
     try:
         if not path.is_file():
-            there = "is no regular file" if path.exists() else "there is no such file"
-            raise DataError(f"{path}: {there}; accepted: a picture file, or a folder of them")
+            reason = "is no regular file" if path.exists() else "there is no such file"
+            raise DataError(f"{path}: {reason}; accepted: a picture file, or a folder of them")
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise DataError(f"{path}: got a file of {size:,} bytes; accepted: up to {MAX_BYTES:,}")
         return path.read_bytes()
-    except (OSError, ValueError) as error:  # a ValueError is a name that no system takes
+    except (OSError, ValueError) as error:  # a ValueError: no valid file name
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files of ``paths``, and of the folders among them every picture inside, by name; hidden ones are passed over.
+    """The files among ``paths``, and the pictures in its folders, sorted, without hidden ones.
 
     Raises:
         DataError: a folder holds no picture.
     """
-    found: list[Path] = []
+    files: list[Path] = []
     for path in paths:
         if not path.is_dir():
-            found.append(path)
+            files.append(path)
             continue
-        inside = sorted(each for each in path.rglob("*") if is_picture(each.name) and each.is_file())
-        inside = [each for each in inside if not any(map(is_hidden, each.relative_to(path).parts))]
+        inside = sorted(file for file in path.rglob("*") if is_picture(file.name) and file.is_file())
+        inside = [file for file in inside if not any(map(is_hidden, file.relative_to(path).parts))]
         if not inside:
             raise DataError(f"{path}: got a folder without pictures; accepted: picture files, or folders of them")
-        found += inside
-    return found
+        files += inside
+    return files

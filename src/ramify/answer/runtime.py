@@ -1,8 +1,7 @@
-"""Answers from an exported folder where neither PyTorch nor a training run is: numpy, Pillow and ONNX Runtime do.
+"""Answers from an exported folder with numpy and ONNX Runtime alone.
 
-``ramify export NAME --to onnx`` writes the folder: ``ramify.json`` says what the network is and by which policy it
-answers, and ``stages/0.onnx`` and so on compute one stage each. A stage runs on the pictures alone that are still
-undecided, so an easy picture costs as much as the exit it leaves at.
+``ramify export NAME --to onnx`` writes the folder: ``ramify.json`` describes the network and its exit policy, and
+``stages/0.onnx`` and so on compute one stage each. A stage only runs on the pictures that are still undecided.
 """
 
 import math
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.answer.card import NEVER, read_card, read_exported_file
+from ramify.answer.needs import need
 from ramify.data.decode import Reading
 from ramify.errors import InputError, RunError
 from ramify.shortage import usable_threads
@@ -33,7 +33,7 @@ class Answers:
         confidence: float32 ``[B]`` in [0, 1].
         exits: int64 ``[B]``, from 0.
         milliseconds: of the whole call.
-        ran: for each stage, how many pictures its cells computed.
+        ran: for each stage, how many pictures it computed.
     """
 
     classes: Wholes
@@ -63,19 +63,18 @@ class Named(Protocol):
 class Runtime:
     """A network exported by ``ramify export NAME --to onnx``, which answers early.
 
-    Logits, confidences and decisions are those of the graphs, which hold the policy but for its thresholds. A picture
-    may leave at another exit than in PyTorch only where its confidence is at a threshold to within rounding. One
-    runtime may answer several threads at once.
+    The graphs compute logits, confidences and decisions. A picture leaves at another exit than in PyTorch only where
+    its confidence is within rounding of a threshold. Several threads may use one runtime at once.
 
     Args:
         folder: with ``ramify.json`` and ``stages/``.
-        threads: for one graph at a time; None leaves it to ONNX Runtime, which takes every core.
+        threads: for each graph; None: ONNX Runtime takes every core.
         threshold: in [0, 1]; a picture leaves at the first exit whose confidence reaches it, in place of the thresholds
             in the folder.
 
     Attributes:
-        card: what the folder says of the network.
-        description: by which policy it answers, in one sentence.
+        card: the content of ``ramify.json``.
+        description: its policy, in one sentence.
 
     Raises:
         InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
@@ -90,8 +89,8 @@ class Runtime:
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None, threshold: float | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
+        if threads is not None:
+            check_threads(threads)
         card = read_card(Path(folder))
         if not card.files.stages:
             raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
@@ -99,7 +98,7 @@ class Runtime:
         self.description = self.card.policy.description
         self._paths = [Path(folder, name) for name in card.files.stages]
         self._stages = [_open(path, threads) for path in self._paths]
-        self._inputs = [tuple(each.name for each in stage.get_inputs()) for stage in self._stages]
+        self._inputs = [tuple(graph_input.name for graph_input in stage.get_inputs()) for stage in self._stages]
         for path, inputs in zip(self._paths, self._inputs, strict=True):
             if not set(inputs) <= {"images", "trunk", "before", "seen", "threshold"}:
                 raise InputError(f"{path}: reads {', '.join(inputs)}; accepted: a stage that ramify export wrote")
@@ -116,11 +115,11 @@ class Runtime:
 
     @property
     def reading(self) -> Reading:
-        """How picture files are made into pixels, but for their size: as for its training."""
+        """How picture files are decoded, except for their size: as for its training."""
         return Reading(background=self.card.background, range=self.card.range)
 
     def predict(self, pictures: Floats) -> Answers:
-        """Answer each picture at the first exit that the policy lets it leave from.
+        """Answer each picture at the first exit where the policy lets it leave.
 
         Args:
             pictures: float32 ``[B, C, H, W]`` in [0, 1], or one ``[C, H, W]``.
@@ -129,7 +128,7 @@ class Runtime:
             InputError: they are not that.
             RunError: ONNX Runtime fails on them.
         """
-        batch = self._checked(pictures)
+        batch = check_batch(pictures, self.input_shape)
         began = time.perf_counter()
         count = len(batch)
         classes, exits = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -137,17 +136,20 @@ class Runtime:
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
         trunk, seen = batch, np.zeros((0, count, len(self.card.classes)), np.float32)
+        asks_earlier = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
         for at in range(len(self._stages)) if count else ():
             ran[at] = len(undecided)
-            found = self._stage(at, trunk, seen)
-            leaving = undecided[found.leaves]
-            classes[leaving], confidence[leaving] = found.classes[found.leaves], found.confidence[found.leaves]
+            out = self._stage(at, trunk, seen)
+            leaving = undecided[out.leaves]
+            classes[leaving], confidence[leaving] = out.classes[out.leaves], out.confidence[out.leaves]
             exits[leaving] = at
             if len(leaving) == len(undecided):
                 break
-            trunk, seen = found.trunk, self._known(seen, found.logits)
+            trunk = out.trunk
+            if asks_earlier:
+                seen = np.concatenate((seen, out.logits[None]))
             if len(leaving):
-                stay = ~found.leaves
+                stay = ~out.leaves
                 trunk, seen, undecided = trunk[stay], seen[:, stay], undecided[stay]
         return Answers(classes, confidence, exits, 1000 * (time.perf_counter() - began), tuple(ran))
 
@@ -156,38 +158,18 @@ class Runtime:
 
         Other arguments and errors are as in :meth:`predict`.
         """
-        trunk = self._checked(pictures)
+        trunk = check_batch(pictures, self.input_shape)
         seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
         for at in range(len(self._stages) if exits is None else exits):
-            found = self._stage(at, trunk, seen)
-            trunk, seen = found.trunk, np.concatenate((seen, found.logits[None]))
+            out = self._stage(at, trunk, seen)
+            trunk, seen = out.trunk, np.concatenate((seen, out.logits[None]))
         return seen
 
-    def _checked(self, pictures: Floats) -> Floats:
-        shape = self.card.input_shape
-        accepted = f"accepted: float32 of shape [pictures, {', '.join(map(str, shape))}] with values in [0, 1]"
-        if not isinstance(pictures, np.ndarray):
-            raise InputError(f"pictures: got {type(pictures).__name__}; {accepted}, a numpy array")
-        batch = pictures[None] if pictures.ndim == 3 else pictures
-        if pictures.dtype != np.float32 or batch.shape[1:] != shape or batch.ndim != 4:
-            raise InputError(f"pictures: got {pictures.dtype} of shape {list(pictures.shape)}; {accepted}")
-        if len(batch):
-            low, high = float(batch.min()), float(batch.max())
-            if not (low >= 0 and high <= 1):  # also where one is not a number
-                got = "values that are not numbers" if math.isnan(low + high) else f"values from {low:g} to {high:g}"
-                raise InputError(f"pictures: got {got}; {accepted}")
-        return np.ascontiguousarray(batch)
-
-    def _known(self, seen: Floats, logits: Floats) -> Floats:
-        """The logits of the exits so far, where a stage asks for them."""
-        asks = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
-        return np.concatenate((seen, logits[None])) if asks else seen
-
-    def _stage(self, at: int, trunk: Floats, seen: Floats) -> "_Found":
-        """What stage ``at`` makes of ``trunk``, behind exits that gave the logits ``seen [at, B, C]``."""
+    def _stage(self, at: int, trunk: Floats, seen: Floats) -> "_StageOutput":
+        """Run stage ``at``; ``seen [at, B, C]`` are the logits of the exits before."""
         last, path = at == len(self._stages) - 1, self._paths[at]
         threshold = None if last else self.card.policy.thresholds[at]
-        given = {
+        tensors = {
             "images": trunk,
             "trunk": trunk,
             "before": seen[-1] if len(seen) else seen,
@@ -196,27 +178,27 @@ class Runtime:
         }
         names = [*([] if last else ["trunk_out"]), "logits", "classes", "confidence", "leaves"]
         try:
-            outputs = self._stages[at].run(names, {name: given[name] for name in self._inputs[at]})
+            outputs = self._stages[at].run(names, {name: tensors[name] for name in self._inputs[at]})
         except _faults() as error:
             raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
         *before, logits, classes, confidence, leaves = outputs
-        found = _Found(
+        output = _StageOutput(
             before[0].astype(np.float32, copy=False) if before else trunk,
             logits.astype(np.float32, copy=False),
             classes.astype(np.int64, copy=False),
             confidence.astype(np.float32, copy=False),
             leaves.astype(np.bool_, copy=False),
         )
-        if found.logits.shape != (len(trunk), len(self.card.classes)):
+        if output.logits.shape != (len(trunk), len(self.card.classes)):
             raise InputError(
-                f"{path}: gave logits of shape {list(found.logits.shape)}; accepted: [{len(trunk)}, "
+                f"{path}: gave logits of shape {list(output.logits.shape)}; accepted: [{len(trunk)}, "
                 f"{len(self.card.classes)}], one for each picture and class of ramify.json"
             )
-        return found
+        return output
 
 
-class _Found(NamedTuple):
-    """What a stage gives; see :class:`ramify.exporting.onnx.Graphs`."""
+class _StageOutput(NamedTuple):
+    """See :class:`ramify.exporting.onnx.Graphs`."""
 
     trunk: Floats
     logits: Floats
@@ -225,8 +207,38 @@ class _Found(NamedTuple):
     leaves: npt.NDArray[np.bool_]
 
 
+def check_threads(threads: int) -> int:
+    """``threads``, or the number of processors if that is less.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if threads < 1:
+        raise InputError(f"threads: got {threads}; accepted: a whole number >= 1")
+    return usable_threads(threads)[0]
+
+
+def check_batch(pictures: Floats, shape: tuple[int, int, int]) -> Floats:
+    """One picture or a batch as a contiguous batch ``[B, *shape]``.
+
+    Raises:
+        InputError: they have another shape or type, or values outside [0, 1].
+    """
+    accepted = f"accepted: float32 of shape [pictures, {', '.join(map(str, shape))}] with values in [0, 1]"
+    if not isinstance(pictures, np.ndarray):
+        raise InputError(f"pictures: got {type(pictures).__name__}; {accepted}, a numpy array")
+    batch = pictures[None] if pictures.ndim == 3 else pictures
+    if pictures.dtype != np.float32 or batch.shape[1:] != shape or batch.ndim != 4:
+        raise InputError(f"pictures: got {pictures.dtype} of shape {list(pictures.shape)}; {accepted}")
+    if len(batch):
+        low, high = float(batch.min()), float(batch.max())
+        if not (low >= 0 and high <= 1):  # also where one is NaN
+            got = "values that are not numbers" if math.isnan(low + high) else f"values from {low:g} to {high:g}"
+            raise InputError(f"pictures: got {got}; {accepted}")
+    return np.ascontiguousarray(batch)
+
+
 def _open(path: Path, threads: int | None) -> Session:
-    """The graph in ``path``, ready to run on the processor."""
     try:
         content = read_exported_file(path)
     except OSError as error:
@@ -237,20 +249,17 @@ def _open(path: Path, threads: int | None) -> Session:
 
 
 def opened(content: bytes, where: str, threads: int | None = None) -> Session:
-    """A graph, ready to run on the processor.
+    """A session on the CPU for the graph in ``content``, read from ``where``.
 
     Raises:
-        InputError: ONNX Runtime is not installed, or the graph, found at ``where``, is damaged.
+        InputError: ONNX Runtime is not installed, or the graph is damaged.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise InputError(
-            "runtime: needs the package onnxruntime; install it with: pip install 'ramify[export]'"
-        ) from None
+    need("export", "onnxruntime")
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised as well
-    options.inter_op_num_threads = 1  # a stage is a chain, nothing in it runs side by side
+    options.log_severity_level = 4  # failures are raised as well
+    options.inter_op_num_threads = 1  # a stage is a chain
     if threads is not None:
         options.intra_op_num_threads = usable_threads(threads)[0]
     try:
@@ -265,7 +274,7 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: its errors have no base of their own."""
+    """The exceptions of ONNX Runtime, which have no common base."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     return (

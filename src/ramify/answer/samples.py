@@ -1,6 +1,7 @@
-"""Test pictures to try a network with."""
+"""Test pictures of a run to try a network with."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,12 @@ from ramify.run.evaluate import to_float
 from ramify.run.folder import CONFIG
 from ramify.run.pictures import Parts, parts_of_run
 
-_LOOKED_AT = 400
+_SEARCHED = 400
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture to try: its PNG file, and the class that its source says it shows."""
+    """A picture to try: its PNG file and its class."""
 
     png: bytes
     label: str
@@ -42,52 +43,44 @@ def png_of(picture: Pictures) -> bytes:
     return file.getvalue()
 
 
-def pictures_to_try(run: Path, network: Answerer, wanted: int) -> tuple[Sample, ...]:
-    """Up to ``wanted`` test pictures of a run that between them leave at every exit, as many classes as possible.
+def pictures_to_try(run: Path, network: Answerer, count: int) -> tuple[Sample, ...]:
+    """Up to ``count`` test pictures of a run that together leave at every exit, of as many classes as possible.
 
-    Only pictures that are at hand are taken: nothing is fetched, and where the source is gone there are none.
-
-    Args:
-        run: the folder of the run.
-        network: who answers; its pictures' shape is taken.
-        wanted: how many.
+    Nothing is downloaded: there are none where the source is not on this machine.
     """
-    found = pictures_at_hand(run, network.input_shape) if wanted else None
-    if found is None:
+    parts = pictures_at_hand(run, network.input_shape) if count else None
+    if parts is None or not len(parts.test):
         return ()
-    images = to_float(found.test[:_LOOKED_AT].images).numpy()
-    if not len(images):
-        return ()
-    labels = [found.classes[label] for label in found.test.labels[:_LOOKED_AT].tolist()]
+    images = to_float(parts.test[:_SEARCHED].images).numpy()
+    labels = [parts.classes[label] for label in parts.test.labels[:_SEARCHED].tolist()]
     exits = network.answer(images).exits.tolist()
-    chosen = sorted(_spread(exits, labels, wanted), key=lambda at: (exits[at], labels[at]))
+    chosen = sorted(_spread(exits, labels, count), key=lambda at: (exits[at], labels[at]))
     return tuple(Sample(png_of(images[at]), labels[at]) for at in chosen)
 
 
 def pictures_at_hand(run: Path, shape: tuple[int, int, int]) -> Parts | None:
-    """The pictures of ``run``, in their parts, made ``shape`` (C, H, W); None where it is gone or was never fetched."""
+    """The pictures of ``run`` as ``shape`` (C, H, W); None where they are not on this machine."""
     try:
         config = read_config([run / CONFIG])
-        return parts_of_run(run, config, shape=shape)[0] if _at_hand(config.data.source) else None
+        source = config.data.source
+        if not all((cache_folder() / "files" / source / file.name).exists() for file in FILES.get(source, ())):
+            return None
+        return parts_of_run(run, config, shape=shape)[0]
     except RamifyError:
         return None
 
 
-def _at_hand(source: str) -> bool:
-    files = FILES.get(source, ())
-    return all((cache_folder() / "files" / source / file.name).exists() for file in files)
-
-
-def _spread(exits: list[int], labels: list[str], wanted: int) -> Iterator[int]:
-    """Indices in turn from each exit, a class that was not yet taken before one that was."""
-    left: dict[int, list[int]] = {at: [] for at in sorted(set(exits))}
+def _spread(exits: list[int], labels: list[str], count: int) -> Iterator[int]:
+    """Up to ``count`` indices, from the exits in turn, with the classes taken least often first."""
+    rest: dict[int, list[int]] = {at: [] for at in sorted(set(exits))}
     for index, at in enumerate(exits):
-        left[at].append(index)
-    taken: dict[str, int] = {}
-    for _ in range(min(wanted, len(exits))):
-        # The exit that has given least so far, of those that have something left.
-        at = min((each for each in left if left[each]), key=lambda each: (exits.count(each) - len(left[each]), each))
-        index = min(left[at], key=lambda each: (taken.get(labels[each], 0), each))
-        left[at].remove(index)
-        taken[labels[index]] = taken.get(labels[index], 0) + 1
+        rest[at].append(index)
+    of_exits: Counter[int] = Counter()
+    of_classes: Counter[str] = Counter()
+    for _ in range(min(count, len(exits))):
+        at = min((at for at in rest if rest[at]), key=lambda at: (of_exits[at], at))
+        index = min(rest[at], key=lambda index: (of_classes[labels[index]], index))
+        rest[at].remove(index)
+        of_exits[at] += 1
+        of_classes[labels[index]] += 1
         yield index

@@ -18,28 +18,24 @@ RESULT, PICTURE = "bench.json", "bench.png"
 
 
 def keep_bench(bench: Bench, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write :data:`RESULT` and :data:`PICTURE` to ``folder``: what was written, and why there is no picture, if so.
+    """Write :data:`RESULT` and :data:`PICTURE` to ``folder``; returns the files, and problems with the picture.
 
     Raises:
         RunError: the folder cannot be written.
     """
-    write_atomic(folder / RESULT, bench_text(bench).encode())
+    text = json.dumps(asdict(bench), indent=2, allow_nan=False) + "\n"
+    write_atomic(folder / RESULT, text.encode())
     try:
         write_atomic(folder / PICTURE, draw_bench(bench))
-    except InputError as error:  # matplotlib is not there, and the figures are kept without it
-        # A picture of other figures would be taken for one of these.
+    except InputError as error:  # matplotlib is missing
+        # An older picture would show other figures.
         (folder / PICTURE).unlink(missing_ok=True)
         return [folder / RESULT], list(error.problems)
     return [folder / RESULT, folder / PICTURE], []
 
 
-def bench_text(bench: Bench) -> str:
-    """``bench`` as JSON."""
-    return json.dumps(asdict(bench), indent=2, allow_nan=False) + "\n"
-
-
 def read_bench(path: str | Path) -> Bench:
-    """What ``ramify bench`` kept in ``path``, or in the file :data:`RESULT` of that folder.
+    """The result of ``ramify bench`` in the file ``path``, or in :data:`RESULT` of that folder.
 
     Raises:
         InputError: there is no such file, or it is damaged.
@@ -55,9 +51,9 @@ def read_bench(path: str | Path) -> Bench:
 
 
 def home_of(name_or_folder: str | Path, runs_dir: str | Path = "runs") -> Path:
-    """The folder where the figures of a network are kept: its run's, or the exported or model folder itself."""
+    """The folder for the results of a network: of its run, or the exported or model folder itself."""
     folder = Path(name_or_folder)
     if is_exported(folder) or (folder / HUB_CONFIG).exists():
         return folder
-    # A checkpoint in a run is replaced as a whole when it is saved again, so nothing is added to it.
+    # Saving a checkpoint replaces its whole folder, so nothing is added to it.
     return run_behind(str(name_or_folder), runs_dir) or folder

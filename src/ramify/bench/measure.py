@@ -1,7 +1,6 @@
-"""How fast a network answers here: each exit and the policy, in every engine, at several batches and threads, paired.
+"""Times each exit and the policy of a network, in every engine, at several batch sizes and numbers of threads.
 
-Contestants take turns in one process, so that whatever else the machine does meets all alike, and ratios are taken
-within a round.
+All take turns in one process, so other load on the machine affects all alike, and ratios are taken within a round.
 """
 
 import os
@@ -17,10 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ramify.answer.answerer import answerer
 from ramify.answer.samples import pictures_at_hand
-from ramify.bench.engines import ENGINES, BenchSubject, Engine, Found, compiling, find_subject, open_engines, prepare
+from ramify.bench.engines import (
+    ENGINES,
+    Answered,
+    Benched,
+    Engine,
+    compiling,
+    engines_of,
+    open_engines,
+    prepare,
+)
 from ramify.errors import InputError, unknown_name
 from ramify.exporting.quantize import CALIBRATION
+from ramify.exporting.write import evenly
 from ramify.run.evaluate import to_float
 from ramify.run.latency import PAIRS, times_in_turn
 from ramify.run.saved import run_behind
@@ -31,33 +41,31 @@ from ramify.version import __version__
 _BATCHES = (1, 16, 256)
 THREADS = (1, 2)
 AT_LEAST = 32
-"""Pictures that a timed call answers at least, in as many batches as that takes: different ones leave elsewhere."""
+"""Least number of pictures in a timed call, in one or more batches: pictures leave at different exits."""
 
 _PAUSE = 0.005
-"""Seconds between two calls. Threads that wait for work spin a while, and would take the next contestant's core."""
+"""Seconds between two calls: idle threads spin for a while and would take a core from the next call."""
 
 BUSY = 0.25
-"""Load for each core from which on the machine counts as busy."""
-
-_Progress = Callable[[str], None]
+"""Load per core above which the machine counts as busy."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How fast one contestant was.
+    """The time of one exit, or of the policy, in one engine.
 
     Attributes:
         engine: a name of :data:`ramify.bench.engines.ENGINES`.
         threads: that it computed with.
-        batch: pictures that it was given at once.
-        exit: where all of them were answered, from 0; None: each where the policy let it leave.
+        batch: pictures at once.
+        exit: where all pictures were answered, from 0; None: by the policy.
         milliseconds: median over the rounds, for one batch.
-        low, high: quartiles of the same.
+        low, high: quartiles.
         pictures_per_second: by the median.
         speedup: how many times faster than the last exit of the first engine, with the same threads and batch: the
             median of the ratios within each round.
-        same: the share of pictures, in [0, 1], that it answers as the first engine does: with the same class, and by
-            the policy at the same exit.
+        same: share of pictures, in [0, 1], with the same class, and by the policy the same exit, as in the first
+            engine.
     """
 
     engine: str
@@ -74,7 +82,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Leaving:
-    """How many of the pictures that are answered in batches of ``batch`` leave at each exit, in the first engine."""
+    """How many pictures leave at each exit, in batches of ``batch`` in the first engine."""
 
     batch: int
     exits: tuple[int, ...]
@@ -82,23 +90,23 @@ class Leaving:
 
 @dataclass(frozen=True)
 class Bench:
-    """What a bench found.
+    """The result of a bench.
 
     Attributes:
         name: of the run, or of the folder.
-        policy: by which the pictures leave, in one sentence.
-        pictures: which those are, in one sentence.
+        policy: the exit policy, in one sentence.
+        pictures: their origin, in one sentence.
         macs: multiply-accumulates of answering at each exit.
-        engines: that took part; the first is what the others are compared to.
-        left_out: engines that were asked for and did not, each with the reason.
-        batches, threads: as asked.
-        rounds: that were counted, after one that warmed up.
-        leaving: for each batch.
-        timings: every combination once: for each number of threads, batch and engine the exits and the policy.
+        engines: that were timed; the others are compared to the first.
+        left_out: engines that were not timed, each with the reason.
+        batches, threads: that were timed.
+        rounds: after one to warm up.
+        leaving: for each batch size.
+        timings: for each number of threads, batch size and engine, the exits and the policy.
         machine: processor, cores, system.
-        versions: of what computed.
-        load: the machine's load average over a minute, before and after; None where the system does not tell.
-        warnings: what makes the figures worth less, in sentences.
+        versions: of the packages.
+        load: load average of the machine over a minute, before and after; None where the system has none.
+        warnings: problems of the measurement, in sentences.
     """
 
     name: str
@@ -119,8 +127,8 @@ class Bench:
 
     def of(self, threads: int, batch: int, engine: str) -> tuple[Timing, ...]:
         """The exits, shallowest first, and the policy, last."""
-        asked = (threads, batch, engine)
-        return tuple(each for each in self.timings if (each.threads, each.batch, each.engine) == asked)
+        key = (threads, batch, engine)
+        return tuple(row for row in self.timings if (row.threads, row.batch, row.engine) == key)
 
 
 def benchmark(
@@ -132,29 +140,28 @@ def benchmark(
     threads: Sequence[int] | None = None,
     rounds: int = PAIRS,
     threshold: float | None = None,
-    progress: _Progress | None = None,
+    progress: Callable[[str], None] | None = None,
 ) -> Bench:
-    """Time every exit and the policy of a saved network, in every engine, on the processor.
+    """Time every exit and the policy of a saved network, in every engine, on the CPU.
 
-    A timed call answers at least :data:`AT_LEAST` pictures, in batches; they are test pictures of the run where its
-    source is at hand, else random ones, and the result says which. Where no policy was calibrated, every picture goes
-    to the last exit. PyTorch's compiled code is forgotten (``torch.compiler.reset``) when ``compiled`` takes part.
+    A timed call answers at least :data:`AT_LEAST` pictures, in batches: test pictures of the run if they are on this
+    machine, else random ones. The engine ``compiled`` resets PyTorch's compiler (``torch.compiler.reset``).
 
     Args:
         name_or_folder: the name of a run or the path of its folder, a checkpoint, a model folder of ``ramify export
-            --to hub``, or a folder of ``ramify export --to onnx``, which the engine alone computes that it is for.
-        runs_dir: where runs are looked for by name.
-        engines: names of :data:`ramify.bench.engines.ENGINES`; None: all that can compute it. One whose packages, or
-            whose compiler, are missing is left out, and the result says why.
-        batches: pictures given at once, each >= 1.
-        threads: from 1 to as many as there are cores for this process; None: 1 and 2, or 1.
-        rounds: counted rounds, >= 1.
+            --to hub``, or a folder of ``ramify export --to onnx``, which has one engine.
+        runs_dir: the folder of the runs.
+        engines: names of :data:`ramify.bench.engines.ENGINES`; None: all that can compute it. The result names those
+            that are left out because a package or a compiler is missing.
+        batches: pictures at once, each >= 1.
+        threads: from 1 to the number of cores of this process; None: 1 and 2, or 1.
+        rounds: >= 1.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of the policy's thresholds.
-        progress: called with what is being done.
+        progress: called with a line for each step.
 
     Raises:
-        InputError: an argument is out of range, there is nothing of that name, or no engine is left.
-        CheckpointError: what is there is damaged.
+        InputError: an argument is out of range, there is no such network, or no engine is left.
+        CheckpointError: it is damaged.
 
     Example:
         >>> benchmark("demo", batches=[0], engines=["onyx"])
@@ -166,47 +173,39 @@ def benchmark(
     cores = available_cores()
     threads = tuple(count for count in THREADS if count <= cores) if threads is None else threads
     _check(engines, batches, threads, rounds, cores)
-    subject = find_subject(name_or_folder, runs_dir, threshold)
-    names = _engines_of(subject, engines)
-    tell = progress or (lambda _: None)
+    subject = answerer(name_or_folder, runs_dir, threshold)
+    names = _selected(engines_of(subject), engines)
     before = _load()
-    test, calibration, which, real = _pictures(str(name_or_folder), runs_dir, subject)
+    test, calibration, origin, real = _pictures(str(name_or_folder), runs_dir, subject)
+    batches, threads = tuple(dict.fromkeys(batches)), tuple(dict.fromkeys(threads))
+    log = progress or (lambda _: None)
+    log(f"making ready: {', '.join(names)}")
     timings: list[Timing] = []
     leaving: dict[int, Leaving] = {}
-    sizes, counts = tuple(dict.fromkeys(batches)), tuple(dict.fromkeys(threads))
-    had = torch.get_num_threads()
-    tell(f"making ready: {', '.join(names)}")
-    try:
-        with prepare(subject, names, calibration) as (openers, left_out):
-            for count in counts:
-                tell(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
-                opened, failed = open_engines(openers, count, test[:2])
-                left_out |= failed
-                if not opened:
-                    why = "; ".join(f"{name} {why}" for name, why in left_out.items())
-                    raise InputError(f"engines: got {', '.join(names)}, and all are left out: {why}")
-                for batch in sizes:
-                    tell(f"{plural(count, 'thread')}, batch {batch}: {plural(rounds, 'round')}")
-                    found, left = _measure(opened, count, batch, test, len(subject.macs), rounds)
-                    timings += found
-                    leaving.setdefault(batch, left)
-    finally:
-        torch.set_num_threads(had)
+    with prepare(subject, names, calibration) as (openers, left_out):
+        for count in threads:
+            log(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
+            with open_engines(openers, count, test[:2], left_out) as opened:
+                for batch in batches:
+                    log(f"{plural(count, 'thread')}, batch {batch}: {plural(rounds, 'round')}")
+                    rows, exits = _measure(opened, count, batch, test, len(subject.macs), rounds)
+                    timings += rows
+                    leaving.setdefault(batch, Leaving(batch, exits))
     able = tuple(name for name in names if name not in left_out)
     after = _load()
     load = None if before is None or after is None else (before, after)
     return Bench(
         name=subject.name,
         policy=subject.description,
-        pictures=which,
+        pictures=origin,
         macs=subject.macs,
         engines=able,
         left_out=left_out,
-        batches=sizes,
-        threads=counts,
+        batches=batches,
+        threads=threads,
         rounds=rounds,
         leaving=tuple(leaving.values()),
-        timings=tuple(each for each in timings if each.engine in able),
+        timings=tuple(row for row in timings if row.engine in able),
         machine={"processor": _processor(), "cores": cores, "system": f"{platform.system()} {platform.release()}"},
         versions=_versions(able),
         load=load,
@@ -216,18 +215,17 @@ def benchmark(
 
 def available_cores() -> int:
     """How many cores this process may use."""
-    # Only Linux tells.
-    ask: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)
-    return (os.cpu_count() or 1) if ask is None else len(ask(0))
+    affinity: Callable[[int], set[int]] | None = getattr(os, "sched_getaffinity", None)  # of Linux alone
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
 
 def _check(
     engines: Sequence[str] | None, batches: Sequence[int], threads: Sequence[int], rounds: int, cores: int
 ) -> None:
     problems = [unknown_name("engines", name, ENGINES) for name in engines or () if name not in ENGINES]
-    for what, given in (("engines", engines), ("batches", batches), ("threads", threads)):
-        if given is not None and not given:
-            problems.append(f"{what}: got none; accepted: at least one")
+    for key, values in (("engines", engines), ("batches", batches), ("threads", threads)):
+        if values is not None and not values:
+            problems.append(f"{key}: got none; accepted: at least one")
     problems += [f"batches: got {batch}; accepted: whole numbers >= 1" for batch in batches if batch < 1]
     problems += [
         f"threads: got {count}; accepted: whole numbers from 1 to {cores}, the cores of this process"
@@ -240,64 +238,57 @@ def _check(
         raise InputError(*problems)
 
 
-def _engines_of(subject: BenchSubject, asked: Sequence[str] | None) -> tuple[str, ...]:
-    """Those that are to take part, in the order of :data:`ENGINES`."""
-    if asked is None:
-        return subject.engines
-    foreign = [name for name in asked if name not in subject.engines]
+def _selected(possible: tuple[str, ...], names: Sequence[str] | None) -> tuple[str, ...]:
+    """The engines called ``names``, in the order of :data:`ENGINES`; None: all."""
+    if names is None:
+        return possible
+    foreign = [name for name in names if name not in possible]
     if foreign:
         raise InputError(
-            f"engines: got {', '.join(foreign)} for an exported folder; accepted: {', '.join(subject.engines)}, which "
+            f"engines: got {', '.join(foreign)} for an exported folder; accepted: {', '.join(possible)}, which "
             "it was exported for; bench the run for the others"
         )
-    return tuple(name for name in ENGINES if name in asked)
+    return tuple(name for name in ENGINES if name in names)
 
 
-def _pictures(name: str, runs_dir: str | Path, subject: BenchSubject) -> tuple[Tensor, Tensor, str, bool]:
-    """Pictures to answer, pictures to calibrate int8 with, which they are, and whether they are real."""
+def _pictures(name: str, runs_dir: str | Path, subject: Benched) -> tuple[Tensor, Tensor, str, bool]:
+    """Pictures to answer and to calibrate int8 with, their origin, and whether they are real."""
     run = run_behind(name, runs_dir)
-    found = None if run is None else pictures_at_hand(run, subject.input_shape)
-    if run is not None and found is not None and len(found.test) and len(found.train):
-        few = found.train[_spread(len(found.train), min(CALIBRATION, len(found.train)))].images
-        which = f"{len(found.test):,} test pictures of {run.name}, of which the batches take some evenly"
-        return to_float(found.test.images), to_float(few), which, True
-    made = torch.rand(CALIBRATION, *subject.input_shape, generator=generator(0, "bench"))
-    return made, made, "random ones, as no test pictures are at hand", False
-
-
-def _spread(count: int, wanted: int) -> Tensor:
-    """``wanted`` indices spread evenly over ``count``; some come more than once where there are fewer."""
-    return torch.linspace(0, count - 1, wanted).round().long()
+    parts = None if run is None else pictures_at_hand(run, subject.input_shape)
+    if run is not None and parts is not None and len(parts.test) and len(parts.train):
+        calibration = to_float(evenly(parts.train, CALIBRATION).images)
+        origin = f"{len(parts.test):,} test pictures of {run.name}, of which the batches take some evenly"
+        return to_float(parts.test.images), calibration, origin, True
+    random = torch.rand(CALIBRATION, *subject.input_shape, generator=generator(0, "bench"))
+    return random, random, "random ones, as no test pictures are at hand", False
 
 
 def _measure(
     opened: Mapping[str, Engine], threads: int, batch: int, test: Tensor, exits: int, rounds: int
-) -> tuple[list[Timing], Leaving]:
-    """Every exit and the policy in every engine, with the threads that are set."""
+) -> tuple[list[Timing], tuple[int, ...]]:
+    """Time every exit and the policy in every engine, and count the pictures that leave at each exit in the first."""
     number = -(-max(batch, AT_LEAST) // batch)
-    images = test[_spread(len(test), number * batch)]
-    contestants: list[tuple[str, int | None]] = []
+    # Evenly spaced; some come more than once where there are fewer.
+    images = test[torch.linspace(0, len(test) - 1, number * batch).round().long()]
+    entries: list[tuple[str, int | None, float]] = []
     calls: list[Callable[[], object]] = []
-    alike: list[float] = []
-    expected: list[Found] = []
+    expected: dict[int | None, Answered] = {}
     with compiling() if "compiled" in opened else nullcontext():
         for name, engine in opened.items():
-            batches = [engine.ready(some) for some in images.split(batch)]
-            for at, exit_ in enumerate((*range(exits), None)):
-                call = partial(_answers, engine, batches, exit_)
-                found = call()
-                if len(expected) <= at:
-                    expected.append(found)
-                contestants.append((name, exit_))
-                calls.append(call if exit_ is None else partial(_logits, engine, batches, exit_))
-                alike.append(_alike(found, expected[at]))
-    times = (
-        np.array(times_in_turn(calls, torch.device("cpu"), rounds + 1, _PAUSE))[:, 1:] / number
-    )  # [contestants, rounds]
-    whole = times[exits - 1]
+            batches = [engine.ready(part) for part in images.split(batch)]
+            for exit_ in (*range(exits), None):
+                by_policy = partial(_answers, engine, batches, exit_)
+                answered = by_policy()
+                reference = expected.setdefault(exit_, answered)
+                same = (answered.classes == reference.classes) & (answered.exits == reference.exits)
+                entries.append((name, exit_, float(same.double().mean())))
+                calls.append(by_policy if exit_ is None else partial(_logits, engine, batches, exit_))
+    # [calls, rounds], without the round that warms up
+    times = np.array(times_in_turn(calls, torch.device("cpu"), rounds + 1, _PAUSE))[:, 1:] / number
+    last_exit = times[exits - 1]
     timings: list[Timing] = []
-    for (name, exit_), mine, same in zip(contestants, times, alike, strict=True):
-        low, middle, high = (float(value) for value in np.percentile(mine, (25, 50, 75)))
+    for (name, exit_, same_share), row in zip(entries, times, strict=True):
+        low, middle, high = (float(value) for value in np.percentile(row, (25, 50, 75)))
         timings.append(
             Timing(
                 engine=name,
@@ -308,54 +299,47 @@ def _measure(
                 low=low,
                 high=high,
                 pictures_per_second=1000 * batch / middle,
-                speedup=float(np.median(whole / mine)),
-                same=same,
+                speedup=float(np.median(last_exit / row)),
+                same=same_share,
             )
         )
-    left = expected[-1].exits.bincount(minlength=exits)
-    return timings, Leaving(batch, tuple(left.tolist()))
+    return timings, tuple(expected[None].exits.bincount(minlength=exits).tolist())
 
 
 def _logits(engine: Engine, batches: Sequence[Tensor], exit_: int) -> None:
-    for some in batches:
-        engine.at_exit(some, exit_)
+    for images in batches:
+        engine.at_exit(images, exit_)
 
 
-def _answers(engine: Engine, batches: Sequence[Tensor], exit_: int | None) -> Found:
-    """The answers to all pictures; with ``exit_`` every one of them from there."""
+def _answers(engine: Engine, batches: Sequence[Tensor], exit_: int | None) -> Answered:
+    """The answers to all pictures, by the policy or all at ``exit_``."""
     if exit_ is None:
-        found = [engine.by_policy(some) for some in batches]
-        return Found(torch.cat([each.classes for each in found]), torch.cat([each.exits for each in found]))
-    classes = torch.cat([engine.at_exit(some, exit_).argmax(dim=1) for some in batches])
-    return Found(classes, torch.full_like(classes, exit_))
-
-
-def _alike(found: Found, expected: Found) -> float:
-    same = (found.classes == expected.classes) & (found.exits == expected.exits)
-    return float(same.double().mean())
+        classes, exits = zip(*map(engine.by_policy, batches), strict=True)
+        return Answered(torch.cat(classes), torch.cat(exits))
+    at_exit = torch.cat([engine.at_exit(images, exit_).argmax(dim=1) for images in batches])
+    return Answered(at_exit, torch.full_like(at_exit, exit_))
 
 
 def _load() -> float | None:
-    # Windows has no such figure, and its os not the function.
-    ask: Callable[[], tuple[float, float, float]] | None = getattr(os, "getloadavg", None)
-    return None if ask is None else ask()[0]
+    averages: Callable[[], tuple[float, float, float]] | None = getattr(os, "getloadavg", None)  # not of Windows
+    return None if averages is None else averages()[0]
 
 
 def _warnings(load: tuple[float, float] | None, cores: int, real: bool) -> tuple[str, ...]:
-    found: list[str] = []
+    warnings: list[str] = []
     if load is not None and load[0] > BUSY * cores:
-        found.append(
+        warnings.append(
             f"the machine was busy before the bench began (load {load[0]:.1f} on {plural(cores, 'core')}): long calls "
             "are interrupted where short ones slip through, so milliseconds are too long and ratios too large; repeat "
             "it on a quiet one"
         )
     if not real:
-        found.append("random pictures leave where real ones would not: take the exits from this, not the policy")
-    return tuple(found)
+        warnings.append("random pictures leave where real ones would not: take the exits from this, not the policy")
+    return tuple(warnings)
 
 
 def _processor() -> str:
-    """The name of the processor, as far as the system tells."""
+    """The name of the processor, if the system has it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
@@ -365,7 +349,7 @@ def _processor() -> str:
 
 
 def _versions(engines: Sequence[str]) -> dict[str, str]:
-    found = {"ramify": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
+    versions = {"ramify": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     if "onnx" in engines or "int8" in engines:
-        found["onnxruntime"] = metadata.version("onnxruntime")
-    return found
+        versions["onnxruntime"] = metadata.version("onnxruntime")
+    return versions

@@ -1,4 +1,4 @@
-"""A bench as a picture: a panel for each batch and number of threads, a lane for each engine, a mark for each exit."""
+"""A bench as a figure: a panel for each batch size and number of threads, a row for each engine."""
 
 import io
 from typing import TYPE_CHECKING
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BELOW = 0.34
-"""How far the policy stands under the exits of its engine, in lanes."""
+"""Distance of the policy below the exits of its engine, in rows."""
 
 
 def draw_bench(bench: Bench) -> bytes:
-    """The picture, as PNG.
+    """The figure as PNG.
 
-    Across is the time for a batch, on a logarithmic scale that the panels of one size of batch share. Exits are
-    numbered discs, the policy is a diamond under them with how many times faster it is than the last exit of the first
-    engine, where the dotted line stands; a bar over a mark spans the middle half of the rounds.
+    The horizontal axis is the time for a batch, logarithmic and shared by panels of one batch size. Exits are numbered
+    discs; the policy is a diamond below them with its speedup over the last exit of the first engine (dotted line).
+    Bars span the middle half of the rounds.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -57,8 +57,8 @@ def _panel(panel: "Axes", bench: Bench, threads: int, batch: int) -> None:
     panel.grid(visible=False, axis="y")
     for lane, engine in enumerate(bench.engines):
         panel.axhline(lane, color=RULE, linewidth=1, zorder=1)
-        for each in bench.of(threads, batch, engine):
-            _mark(panel, each, lane, exits)
+        for timing in bench.of(threads, batch, engine):
+            _mark(panel, timing, lane, exits)
     whole = bench.of(threads, batch, bench.engines[0])[exits - 1]
     panel.axvline(whole.milliseconds, color=DIM, linestyle=":", linewidth=1, zorder=1)
     panel.set_yticks(range(len(bench.engines)), bench.engines)
@@ -68,29 +68,29 @@ def _panel(panel: "Axes", bench: Bench, threads: int, batch: int) -> None:
     panel.tick_params(axis="y", length=0)
 
 
-def _mark(panel: "Axes", each: Timing, lane: int, exits: int) -> None:
-    """One contestant: its median, the middle half of its rounds, and what it is."""
-    x = each.milliseconds
-    if each.exit is None:
-        text, y, colour, marker, size, order = times(each.speedup), lane + _BELOW, INK, "D", 30, 4.5
-        place, across = (6, 0), "left"
+def _mark(panel: "Axes", timing: Timing, lane: int, exits: int) -> None:
+    """The median and the middle half of the rounds of one exit or the policy."""
+    x = timing.milliseconds
+    if timing.exit is None:
+        text, y, color, marker, size, order = times(timing.speedup), lane + _BELOW, INK, "D", 30, 4.5
+        offset, align = (6, 0), "left"
     else:
         # A number stands above its own disc, and below the next.
-        order = 4 + each.exit / exits
-        text, y, colour, marker, size = str(each.exit + 1), float(lane), exit_colour(each.exit, exits), "o", 95
-        place, across = (0, 0), "center"
+        order = 4 + timing.exit / exits
+        text, y, color, marker, size = str(timing.exit + 1), float(lane), exit_colour(timing.exit, exits), "o", 95
+        offset, align = (0, 0), "center"
     panel.annotate(
         text,
-        (max(x, each.high) if each.exit is None else x, y),
-        place,
+        (max(x, timing.high) if timing.exit is None else x, y),
+        offset,
         textcoords="offset points",
-        ha=across,
+        ha=align,
         va="center",
-        fontsize=8 if each.exit is None else 7,
+        fontsize=8 if timing.exit is None else 7,
         fontweight="bold",
-        color=INK if each.exit is None else "white",
-        zorder=6 if each.exit is None else order + 0.01,
+        color=INK if timing.exit is None else "white",
+        zorder=6 if timing.exit is None else order + 0.01,
     )
-    bar = [each.low, each.high]
-    panel.plot(bar, [y, y], color=colour, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
-    panel.scatter([x], [y], s=size, marker=marker, color=colour, edgecolors="white", linewidths=0.8, zorder=order)
+    bar = [timing.low, timing.high]
+    panel.plot(bar, [y, y], color=color, linewidth=1.6, alpha=0.6, solid_capstyle="butt", zorder=order)
+    panel.scatter([x], [y], s=size, marker=marker, color=color, edgecolors="white", linewidths=0.8, zorder=order)

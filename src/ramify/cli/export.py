@@ -29,7 +29,7 @@ def export(
         float | None,
         typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
     ] = None,
-    licence: Annotated[str | None, typer.Option(help="With hub: such as mit or cc-by-4.0.")] = None,
+    license: Annotated[str | None, typer.Option(help="With hub: such as mit or cc-by-4.0.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="With hub: time each exit here, for the card.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
     as_json: AsJson = False,
@@ -45,13 +45,13 @@ def export(
     - `ramify export photos-dense`
     - `ramify export photos-dense --quantize int8`
     - `ramify export photos-dense --to torch --out programs`
-    - `ramify export photos-dense --to hub --licence mit --measure`
+    - `ramify export photos-dense --to hub --license mit --measure`
     """
     wrong = {
         "--quantize": quantize is not None and to != "onnx",
         "--threshold": threshold is not None and to == "hub",
         "KEY=VALUE": bool(overrides) and to == "hub",
-        "--licence": licence is not None and to != "hub",
+        "--license": license is not None and to != "hub",
         "--measure": measure and to != "hub",
     }
     problems = [
@@ -65,7 +65,7 @@ def export(
     if to == "hub":
         from ramify.exporting.hub import write_hub
 
-        folder = write_hub(run, out, overwrite=overwrite, licence=licence, measure=measure)
+        folder = write_hub(run, out, overwrite=overwrite, license=license, measure=measure)
         if as_json:
             say_json({"name": run.name, "folder": str(folder)})
             return

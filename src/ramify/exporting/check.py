@@ -1,7 +1,7 @@
-"""Whether exported graphs do what the network does: both are run on the same pictures, and compared.
+"""Compares exported graphs with the network: both are run on the same pictures.
 
-Logits are compared one by one. Of the graph that stops early, the answers are: which class, at which exit, how sure,
-and which stages were executed.
+Logits are compared one by one. The early-exit graph is compared by its answers: class, exit, confidence and the stages
+that were executed.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,43 +10,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ramify.answer.runtime import Session, opened
+from ramify.answer.runtime import opened
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
 from ramify.ops.exits.policy import CRITERIA, Policy, answers
 
 TOLERANCE = 1e-4
-"""How far a logit or a confidence may be from PyTorch's."""
+"""Largest accepted difference of a logit or a confidence."""
 
 RELATIVE = 1e-6
-"""Of the largest logit: where logits are in the hundreds, this is what is left of the precision of float32."""
+"""Largest accepted difference relative to the largest logit: the precision of float32 for logits in the hundreds."""
 
 INT8_SLACK = 0.02
-"""The same for graphs in int8, as a part of the largest logit and for a confidence: kernels may round one of 256 steps
-the other way."""
+"""The same for int8, relative to the largest logit and for a confidence: kernels may round one of 256 steps apart."""
 
 BATCH = 64
 SINGLES = 64
-"""Pictures that are also given one by one, where it shows for each which stages were executed."""
+"""Pictures that are also run one at a time, which shows the stages executed for each."""
 
-_Run = Callable[[Tensor], list[Tensor]]
-"""Outputs of one graph for a batch of pictures, or of what the stage before gave."""
-
-EarlyRun = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""Classes, confidence, exits and executed stages of a batch of pictures."""
+Runner = Callable[..., Sequence[Tensor]]
+"""A graph as a function from input tensors to output tensors."""
 
 
 @dataclass(frozen=True)
 class EarlyCheck:
-    """How the graph that stops early compares with :meth:`ramify.nn.branching.Branching.predict`.
+    """The early-exit graph compared with :meth:`ramify.nn.branching.Branching.predict`.
 
     Attributes:
         pictures: how many were compared, in batches.
-        alone: how many of them also one by one, with the stages that were executed.
+        alone: how many were also run one at a time.
         difference: largest absolute difference of a confidence.
-        ties: pictures that leave elsewhere because their confidence is a threshold to within ``slack``, or take the
-            other of two classes that are as near to each other.
-        executed: for each stage, how many of the pictures that came alone it was executed for.
+        ties: pictures that leave elsewhere because their confidence is within rounding of a threshold, or that get
+            the other of two equally likely classes.
+        executed: for each stage, for how many of the single pictures it was executed.
     """
 
     pictures: int
@@ -56,46 +52,33 @@ class EarlyCheck:
     executed: tuple[int, ...]
 
 
-def session(content: bytes, threads: int | None = None) -> Session:
-    """An ONNX Runtime session on the processor."""
-    return opened(content, "graph", torch.get_num_threads() if threads is None else threads)
+def runner(content: bytes) -> Callable[..., list[Tensor]]:
+    """A graph in ONNX Runtime on the CPU, as a function of its inputs by position; arguments it does not read are
+    ignored."""
+    session = opened(content, "graph", torch.get_num_threads())
+    names = [graph_input.name for graph_input in session.get_inputs()]
 
-
-def runner(content: bytes, name: str = "images") -> _Run:
-    """A graph in ONNX Runtime, as a function of its input ``name``."""
-    graph = session(content)
-    return lambda given: [torch.from_numpy(found) for found in graph.run(None, {name: given.contiguous().numpy()})]
-
-
-def stage_runner(content: bytes) -> Callable[..., list[Tensor]]:
-    """The graph of a stage, as a function of the trunk, or the pictures, and of the logits before it in a cascade.
-
-    What the graph does not read is passed over.
-    """
-    graph = session(content)
-    names = [each.name for each in graph.get_inputs()]
-
-    def run(*given: Tensor) -> list[Tensor]:
-        feed = {name: each.contiguous().numpy() for name, each in zip(names, given, strict=False)}
-        return [torch.from_numpy(found) for found in graph.run(None, feed)]
+    def run(*tensors: Tensor) -> list[Tensor]:
+        feed = {name: tensor.contiguous().numpy() for name, tensor in zip(names, tensors, strict=False)}
+        return [torch.from_numpy(output) for output in session.run(None, feed)]
 
     return run
 
 
 class _Stage(nn.Module):
-    """A graph of one stage, ``trunk -> (trunk, logits)``; the last gives no trunk, and nobody reads it."""
+    """The graph of one stage, ``trunk -> (trunk, logits)``; the last stage has no trunk, and nothing reads it."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
-        self.run = stage_runner(content)
+        self.run = runner(content)
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.run(*given)
-        return found[0], found[-1]
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.run(*tensors)
+        return outputs[0], outputs[-1]
 
 
 class Staged(Branching):
-    """The graphs of the stages in ONNX Runtime, as a network like any other; those of a cascade add up themselves."""
+    """The stage graphs in ONNX Runtime as a network; those of a cascade add up their logits themselves."""
 
     def __init__(self, stages: Sequence[bytes]) -> None:
         super().__init__()
@@ -107,113 +90,114 @@ class Staged(Branching):
     def run_stage(
         self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self.stages[at](trunk) if before is None else self.stages[at](trunk, before)
-        return found
+        outputs: tuple[Tensor, Tensor] = self.stages[at](*(trunk,) if before is None else (trunk, before))
+        return outputs
 
 
 def logits_of(network: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:
-    """The logits ``[E, N, classes]`` that a network, or a graph of all exits, gives for ``pictures [N, C, H, W]``."""
+    """The logits ``[E, N, classes]`` of ``network``, or of a graph of all exits, for ``pictures [N, C, H, W]``."""
     with torch.inference_mode():
         return torch.cat([network(batch) for batch in pictures.split(BATCH)], dim=1)
 
 
-def compare_logits(what: str, found: Tensor, expected: Tensor, slack: float = RELATIVE) -> float:
+def compare_logits(graph: str, logits: Tensor, expected: Tensor, slack: float = RELATIVE) -> float:
     """The largest absolute difference between logits ``[E, N, classes]``.
 
     Args:
-        what: the graph, in words.
-        found, expected: the logits.
-        slack: how much of the largest logit is accepted where that is more than :data:`TOLERANCE`.
+        graph: its name in errors.
+        logits, expected: of the graph and of the network.
+        slack: accepted difference relative to the largest logit, where that is more than :data:`TOLERANCE`.
 
     Raises:
-        RunError: it is more than that.
+        RunError: the shapes differ, or the difference is larger than accepted.
     """
-    if found.shape != expected.shape:
-        raise RunError(f"export: {what} gives logits {list(found.shape)}; accepted: {list(expected.shape)}")
-    difference = float((found - expected).abs().max())
+    if logits.shape != expected.shape:
+        raise RunError(f"export: {graph} gives logits {list(logits.shape)}; accepted: {list(expected.shape)}")
+    difference = float((logits - expected).abs().max())
     limit = max(TOLERANCE, slack * float(expected.abs().max()))
     if not difference <= limit:
         raise RunError(
-            f"export: logits of {what} are off by up to {difference:.2g}; accepted: {limit:.2g}; nothing was written"
+            f"export: logits of {graph} are off by up to {difference:.2g}; accepted: {limit:.2g}; nothing was written"
         )
     return difference
 
 
 def check_early(
-    what: str,
-    run: EarlyRun,
+    graph: str,
+    run: Runner,
     pictures: Tensor,
     logits: Tensor,
     policy: Policy,
     network: Branching,
     slack: float = TOLERANCE,
 ) -> EarlyCheck:
-    """Compare a graph that stops early with what ``network`` predicts with ``policy``.
+    """Compare an early-exit graph with the predictions of ``network`` under ``policy``.
 
     Args:
-        what: the graph, in words.
-        run: the graph.
+        graph: its name in errors.
+        run: from pictures to classes, confidence, exits ``[B]`` and executed stages ``[E]``.
         pictures: ``[N, C, H, W]`` in [0, 1].
-        logits: of every exit, ``[E, N, classes]``, computed by ``network`` for them.
-        policy: that the graph was made with.
-        network: on the processor, in float32.
-        slack: how far a confidence may be off.
+        logits: of ``network`` for them, ``[E, N, classes]``.
+        policy: the exit policy of the graph.
+        network: on the CPU, in float32.
+        slack: accepted difference of a confidence.
 
     Raises:
-        RunError: an answer is another one, or a stage was executed that no picture needed, or not executed.
+        RunError: an answer differs, or the executed stages are not those that the answers need.
     """
     ambiguous = _ambiguous(policy, logits, slack)
-    difference, ties = 0.0, 0
-    for at in range(0, len(pictures), BATCH):
-        batch = slice(at, at + BATCH)
+
+    def compare(batch: slice) -> tuple[float, int, Tensor]:
+        outputs = run(pictures[batch])
         expected = network.predict(pictures[batch], policy)
-        worst, tied = _compare(what, run(pictures[batch]), expected, ambiguous[batch], slack)
-        difference, ties = max(difference, worst), ties + tied
-    executed = torch.zeros(policy.exits, dtype=torch.int64)
-    for at in range(min(SINGLES, len(pictures))):
-        found = run(pictures[at : at + 1])
-        expected = network.predict(pictures[at : at + 1], policy)
-        worst, _ = _compare(what, found, expected, ambiguous[at : at + 1], slack)
-        difference = max(difference, worst)
-        executed += found[3]
-    return EarlyCheck(len(pictures), min(SINGLES, len(pictures)), difference, ties, tuple(executed.tolist()))
+        return *_compare(graph, outputs, expected, ambiguous[batch], slack), outputs[3]
+
+    singles = min(SINGLES, len(pictures))
+    batches = [compare(slice(at, at + BATCH)) for at in range(0, len(pictures), BATCH)]
+    alone = [compare(slice(at, at + 1)) for at in range(singles)]
+    executed = sum((ran for _, _, ran in alone), torch.zeros(policy.exits, dtype=torch.int64))
+    difference = max((worst for worst, _, _ in (*batches, *alone)), default=0.0)
+    return EarlyCheck(len(pictures), singles, difference, sum(ties for _, ties, _ in batches), tuple(executed.tolist()))
 
 
 def _compare(
-    what: str, found: tuple[Tensor, Tensor, Tensor, Tensor], expected: Prediction, ambiguous: Tensor, slack: float
+    graph: str, outputs: Sequence[Tensor], expected: Prediction, ambiguous: Tensor, slack: float
 ) -> tuple[float, int]:
-    classes, confidence, exits, ran = found
+    """The largest difference of a confidence, and how many ambiguous pictures are answered differently."""
+    classes, confidence, exits, ran = outputs
     same = (classes == expected.classes) & (exits == expected.exits)
-    if (~same & ~ambiguous).any():
-        count = int((~same & ~ambiguous).sum())
+    wrong = int((~same & ~ambiguous).sum())
+    if wrong:
         raise RunError(
-            f"export: {what} answers {count} of {len(classes)} pictures otherwise than the network; nothing was written"
+            f"export: {graph} answers {wrong} of {len(classes)} pictures differently from the network; "
+            "nothing was written"
         )
     needed = torch.arange(len(ran)) <= exits.max()
     if not torch.equal(ran.bool(), needed):
         raise RunError(
-            f"export: {what} executed stages {ran.tolist()} where its answers need {needed.long().tolist()}; "
+            f"export: {graph} executed stages {ran.tolist()} where its answers need {needed.long().tolist()}; "
             "nothing was written"
         )
     difference = float((confidence - expected.confidence)[same].abs().max()) if same.any() else 0.0
     if not difference <= slack:
         raise RunError(
-            f"export: confidences of {what} are off by up to {difference:.2g}; accepted: {slack:g}; nothing was written"
+            f"export: confidences of {graph} are off by up to {difference:.2g}; accepted: {slack:g}; "
+            "nothing was written"
         )
     return difference, int((~same).sum())
 
 
 def _ambiguous(policy: Policy, logits: Tensor, slack: float) -> Tensor:
-    """Which pictures have a confidence next to its threshold, or two classes next to each other: bool ``[N]``."""
-    asked = logits if policy.combine == "last" else torch.stack(policy.probabilities(logits))
-    highest = asked.topk(2, dim=2).values
+    """Which pictures have a confidence close to its threshold, or two classes close to each other: bool ``[N]``."""
+    scores = logits if policy.combine == "last" else torch.stack(policy.probabilities(logits))
+    highest = scores.topk(2, dim=2).values
     close = (highest[..., 0] - highest[..., 1] <= 2 * slack).any(dim=0)
     if not CRITERIA[policy.criterion].scaled:  # it counts classes
         return close
-    sure = answers(policy, logits)[1]
+    confidence = answers(policy, logits)[1]
     for at, threshold in enumerate(policy.thresholds):
         if threshold is not None:
-            close |= (sure[at] - threshold).abs() <= slack
+            close |= (confidence[at] - threshold).abs() <= slack
     return close
 
 

@@ -1,6 +1,6 @@
-"""The forms in which a network leaves: modules to be exported, which compute what the network computes.
+"""Modules to be exported, which compute what the network computes.
 
-All are made from :func:`plain`, a copy without masks. ``images`` are float32 ``[B, C, H, W]`` in [0, 1]; normalisation
+All are made from :func:`plain`, a copy without masks. ``images`` are float32 ``[B, C, H, W]`` in [0, 1]; normalization
 is inside.
 """
 
@@ -20,30 +20,25 @@ NOTHING = 1e-30
 
 
 def plain(network: Branching) -> Branching:
-    """A copy of ``network`` on the CPU in float32 and evaluation mode, its masks multiplied into plain layers.
+    """A copy of ``network`` on the CPU in float32 and evaluation mode, with masks multiplied into plain layers.
 
-    Exits become :class:`PlainHead`. Its logits are those of ``network``, to the rounding of float32. What is nearer to
-    0 than :data:`NOTHING` is 0: ONNX Runtime folds such numbers into denormal ones, which processors are slow at.
+    Exits become :class:`PlainHead`. Logits are those of ``network`` to the rounding of float32. Weights below
+    :data:`NOTHING` become 0: ONNX Runtime would fold them into denormal numbers, which processors are slow at.
     """
     twin = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
     for parent in list(twin.modules()):
         for name, child in list(parent.named_children()):
-            fresh = _plain_layer(child)
-            if fresh is not None:
-                parent.register_module(name, fresh)
+            if isinstance(child, PooledHead):
+                parent.register_module(name, PlainHead(child))
+            elif isinstance(child, MaskedConv2d | MaskedLinear):
+                parent.register_module(name, _unmasked(child))
     for value in twin.parameters():
         value.masked_fill_(value.abs() < NOTHING, 0)
     return twin
 
 
-def _plain_layer(layer: nn.Module) -> nn.Module | None:
-    if isinstance(layer, PooledHead):
-        return PlainHead(layer)
-    return _unmasked(layer) if isinstance(layer, MaskedConv2d | MaskedLinear) else None
-
-
 def _unmasked(layer: Masked) -> nn.Conv2d | nn.Linear:
-    """A layer of PyTorch with the weights that are not masked, and all else that ``layer`` has."""
+    """``layer`` as a plain PyTorch layer, with masked weights set to zero."""
     kind: type[nn.Conv2d] | type[nn.Linear] = nn.Conv2d if isinstance(layer, MaskedConv2d) else nn.Linear
     fresh = kind.__new__(kind)
     fresh.__dict__ = {key: copy.copy(value) if key.startswith("_") else value for key, value in layer.__dict__.items()}
@@ -53,10 +48,10 @@ def _unmasked(layer: Masked) -> nn.Conv2d | nn.Linear:
 
 
 class PlainHead(nn.Module):
-    """A :class:`~ramify.nn.exit.PooledHead` in operations that ONNX has, ``[B, C, H, W] -> [B, classes]``.
+    """A :class:`~ramify.nn.exit.PooledHead` in ONNX operations, ``[B, C, H, W] -> [B, classes]``.
 
-    Where the grid does not divide the map, adaptive pooling has windows of several sizes, for which ONNX has no
-    operation; they are the outer product of windows of rows and windows of columns, so slices do.
+    Where the grid does not divide the map, adaptive pooling has windows of several sizes, which ONNX lacks; they are
+    products of row windows and column windows, so they are computed by slices.
     """
 
     def __init__(self, head: PooledHead) -> None:
@@ -96,27 +91,15 @@ def _pooled(x: Tensor, grid: Grid, largest: bool) -> Tensor:
     for dim in (2, 3):
         size, cells = x.shape[dim], grid[dim - 2]
         bins = [x.narrow(dim, i * size // cells, -(-(i + 1) * size // cells) - i * size // cells) for i in range(cells)]
-        x = torch.cat([each.amax(dim, keepdim=True) if largest else each.mean(dim, keepdim=True) for each in bins], dim)
+        x = torch.cat([b.amax(dim, keepdim=True) if largest else b.mean(dim, keepdim=True) for b in bins], dim)
     return x
 
 
-class AllExits(nn.Module):
-    """``images -> logits [E, B, classes]``."""
-
-    def __init__(self, network: Branching) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images)
-        return logits
-
-
 class OneStage(nn.Module):
-    """Stage ``at`` alone: it reads ``images`` if it is the first, else the ``trunk`` of the one before.
+    """Stage ``at`` alone: it reads ``images`` if it is the first, else the ``trunk`` of the stage before.
 
-    In a cascade it reads ``before`` as well, the logits ``[B, classes]`` that the one before gave, and adds to them. It
-    gives ``(trunk, logits [B, classes])``, the last one only the logits.
+    In a cascade it also reads ``before``, the logits ``[B, classes]`` of the stage before, and adds to them. It
+    returns ``(trunk, logits [B, classes])``, the last stage only the logits.
     """
 
     def __init__(self, network: Branching, at: int) -> None:
@@ -126,13 +109,14 @@ class OneStage(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what it reads, in the order of its arguments."""
+        """Names of its arguments."""
         if self.at == 0:
             return ("images",)
         return ("trunk", "before") if self.network.cascade else ("trunk",)
 
-    def forward(self, given: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor] | Tensor:
-        trunk = self.network.enter(given) if self.at == 0 else given
+    def forward(self, trunk: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor] | Tensor:
+        if self.at == 0:
+            trunk = self.network.enter(trunk)
         trunk, logits = self.network.run_stage(self.at, trunk, before)
         return logits if self.at + 1 == len(self.network.stages) else (trunk, logits)
 
@@ -140,11 +124,9 @@ class OneStage(nn.Module):
 class EarlyExit(nn.Module):
     """``images -> (classes, confidence, exits, ran)``: a stage is computed if a picture of the batch is undecided.
 
-    ``classes`` int64, ``confidence`` float32 and ``exits`` int64 (from 0) are ``[B]``, the same as
-    :meth:`ramify.nn.branching.Branching.predict` gives; ``ran`` int64 ``[E]`` is 1 for each stage that was executed. It
-    is a constant of the branch that was taken, so it can say nothing else than what happened.
-
-    Branches are ``torch.cond``, one inside the other.
+    ``classes`` int64, ``confidence`` float32 and ``exits`` int64 (from 0) are ``[B]``, as of
+    :meth:`ramify.nn.branching.Branching.predict`; ``ran`` int64 ``[E]`` is 1 for each stage that was executed, a
+    constant of the branch that was taken. Branches are nested ``torch.cond``.
     """
 
     def __init__(self, network: Branching, policy: Policy) -> None:
@@ -156,53 +138,52 @@ class EarlyExit(nn.Module):
         return self._from(0, self.network.enter(images), (), ())
 
     def _from(self, at: int, trunk: Tensor, seen: tuple[Tensor, ...], state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Stage ``at`` and those behind it.
+        """Stage ``at`` and all later ones.
 
-        ``seen`` are the logits of earlier exits that are still asked for, and ``state`` the classes, the confidence,
-        the exits and who stays, empty where no exit has been asked yet.
+        ``seen`` are the logits of earlier exits that are still needed; ``state`` is classes, confidence, exits and
+        which pictures stay, empty before the first decision.
         """
         trunk, logits = self.network.run_stage(at, trunk, seen[-1] if seen else None)
         last, known = at + 1 == self.policy.exits, self.policy.known(at)
         seen = (*seen, logits) if self.policy.remembers else (logits,)
         if known is not False:
-            found = self.policy.judge_at(at, torch.stack(seen))
-            new = (found.classes, found.confidence, torch.full_like(found.classes, at), ~found.leaves)
+            classes, confidence, leaves = self.policy.judge_at(at, torch.stack(seen))
+            new = (classes, confidence, torch.full_like(classes, at), ~leaves)
             state = _merged(state, new) if state else new
         if last:
             return self._answer(at, state[:3])
-        if known is False:
-            # Nobody leaves here, so there is nothing to ask.
+        if known is False:  # no picture leaves here
             return self._from(at + 1, trunk, seen, state)
         if not self.policy.remembers and not self.network.cascade:
-            seen = ()  # only what is used may be given to a branch
+            seen = ()  # a branch may only take what it uses
 
-        def deeper(*given: Tensor) -> tuple[Tensor, ...]:
-            return self._from(at + 1, given[0], given[1 : 1 + len(seen)], given[1 + len(seen) :])
+        def deeper(trunk: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            return self._from(at + 1, trunk, rest[: len(seen)], rest[len(seen) :])
 
-        def stop(*given: Tensor) -> tuple[Tensor, ...]:
-            return self._answer(at, given[1 + len(seen) : 4 + len(seen)])
+        def stop(_: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            return self._answer(at, rest[len(seen) : len(seen) + 3])
 
         answer: tuple[Tensor, ...] = torch.cond(state[3].any(), deeper, stop, (trunk, *seen, *state))
         return answer
 
     def _answer(self, at: int, answer: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # Written out as numbers, torch.export could not carry it through a branch; exported it is a constant.
+        # torch.export cannot carry a literal tensor through a branch; this becomes a constant.
         ran = (torch.arange(self.policy.exits) <= at).long()
-        # A branch may not give what it was given, only copies.
-        return (*(each.clone() for each in answer), ran)
+        # A branch may not return its arguments, only copies.
+        return (*(tensor.clone() for tensor in answer), ran)
 
 
 def _merged(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The answers so far and those of one more exit, which counts for the pictures that have stayed."""
+    """The answers so far, with those of one more exit for the pictures that have not left before."""
     stays = old[3]
     return (*(torch.where(stays, here, before) for here, before in zip(new[:3], old[:3], strict=True)), stays & new[3])
 
 
 class OneJudgement(nn.Module):
-    """``logits [B, C], threshold [] -> (classes, confidence, leaves)``: what the policy makes of exit ``at`` alone.
+    """``logits [B, C], threshold [] -> (classes, confidence, leaves)``: the decision of the policy at exit ``at``.
 
     Where the policy remembers, ``seen [at, B, C]``, the logits of the exits before, goes first. A picture leaves where
-    its confidence is at least the threshold; above 1 none does. The last exit takes no threshold, and all leave.
+    its confidence is at least the threshold; above 1 none does. The last exit takes no threshold: all leave.
     """
 
     def __init__(self, policy: Policy, at: int) -> None:
@@ -212,12 +193,12 @@ class OneJudgement(nn.Module):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of what it reads, in the order of its arguments."""
+        """Names of its arguments."""
         seen = ("seen",) if self.policy.remembers and self.at > 0 else ()
         return (*seen, "logits") if self.at + 1 == self.policy.exits else (*seen, "logits", "threshold")
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        named = dict(zip(self.inputs, given, strict=True))
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        named = dict(zip(self.inputs, tensors, strict=True))
         logits = named["logits"][None]
         if "seen" in named:
             logits = torch.cat((named["seen"], logits))
@@ -226,16 +207,16 @@ class OneJudgement(nn.Module):
 
 
 class AllJudgements(nn.Module):
-    """Judgements side by side: what each reads, one after the other, to what each gives."""
+    """Several judgements: the inputs of all, one after the other, to the outputs of all."""
 
-    def __init__(self, asked: Sequence[OneJudgement]) -> None:
+    def __init__(self, judges: Sequence[OneJudgement]) -> None:
         super().__init__()
-        self.asked = nn.ModuleList(asked)
-        self.counts = [len(each.inputs) for each in asked]
+        self.judges = nn.ModuleList(judges)
+        self.counts = [len(judge.inputs) for judge in judges]
 
-    def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-        found: list[Tensor] = []
-        for each, count in zip(self.asked, self.counts, strict=True):
-            found += each(*given[:count])
-            given = given[count:]
-        return tuple(found)
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        outputs: list[Tensor] = []
+        for judge, count in zip(self.judges, self.counts, strict=True):
+            outputs += judge(*tensors[:count])
+            tensors = tensors[count:]
+        return tuple(outputs)

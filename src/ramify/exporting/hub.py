@@ -1,7 +1,7 @@
-"""A model folder, as users of the Hugging Face hub expect one: ``model.safetensors``, ``config.json``, ``README.md``.
+"""A model folder for the Hugging Face hub: ``model.safetensors``, ``config.json`` and ``README.md``.
 
-``config.json`` is the ``model.json`` of a checkpoint with a few fields that other tools look for, so that
-:func:`ramify.load` reads the folder as it reads a run, checksums and all.
+``config.json`` is the ``model.json`` of a checkpoint with a few more fields that other tools look for, so
+:func:`ramify.load` reads and checks the folder as it does a run.
 """
 
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from ramify.run.folder import CONFIG, is_run
 from ramify.run.latency import exit_latencies
 from ramify.run.readback import describe
 from ramify.run.saved import read_saved
-from ramify.run.summary import Summary, describe_machine
+from ramify.run.summary import describe_machine
 
 README = "README.md"
 
@@ -28,25 +28,24 @@ def write_hub(
     out: str | Path | None = None,
     *,
     overwrite: bool = False,
-    licence: str | None = None,
+    license: str | None = None,
     measure: bool = False,
 ) -> Path:
-    """Write the network that stands for ``run`` as a model folder.
+    """Write the network of ``run`` as a model folder.
 
     Args:
         run: the folder of the run.
         out: the folder to write; None: ``hub`` in the run's.
-        overwrite: write although ``out`` holds something. Only the three files are replaced, so that a clone of a
+        overwrite: write although ``out`` holds something. Only the three files are replaced, so a clone of a
             repository keeps the rest.
-        licence: as the hub names it (``mit``, ``cc-by-4.0``), or any other name; None: the card says that it is
-            unknown.
-        measure: time each exit here and now, for the card.
+        license: as the hub names it (``mit``, ``cc-by-4.0``), or any other name; None: unknown, as the card says.
+        measure: time each exit now, for the card.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: ``out`` holds something and ``overwrite`` is False, or it is the folder of a run or checkpoint.
+        InputError: ``out`` holds something and ``overwrite`` is False, or it is a run or checkpoint.
         CheckpointError: the network cannot be read.
         RunError: the folder cannot be written.
     """
@@ -57,9 +56,10 @@ def write_hub(
     network, card = read_saved(run)
     clocked = None
     if measure:
-        machine = describe_machine(torch.device("cpu"), "float32")
-        clocked = Clocked(tuple(exit_latencies(network)), machine)
-    shared = _without_paths(summary)
+        clocked = Clocked(tuple(exit_latencies(network)), describe_machine(torch.device("cpu"), "float32"))
+    # Names of folders on this machine are not published.
+    parent = None if summary.parent is None else Path(summary.parent).name
+    shared = replace(summary, folder="", source=source_name(summary), parent=parent)
     extra = {
         "model_type": "ramify",
         "id2label": {str(label): name for label, name in enumerate(card.classes)},
@@ -67,7 +67,7 @@ def write_hub(
         "run": asdict(shared),
     }
     packed = pack_model(network, card, extra)
-    text = model_card(shared, card, config, licence=licence, clocked=clocked)
+    text = model_card(shared, card, config, license=license, clocked=clocked)
     files = {
         "model.safetensors": packed["model.safetensors"],
         HUB_CONFIG: packed["model.json"],
@@ -87,14 +87,8 @@ def _check(out: Path, overwrite: bool) -> None:
     if is_run(out) or (out / "model.json").exists():
         raise InputError(f"out: got {out}, a run or a checkpoint; accepted: another folder")
     if out.exists() and any(out.iterdir()) and not overwrite:
-        what = "a model folder" if is_checkpoint(out) else "a folder that is not empty"
+        kind = "a model folder" if is_checkpoint(out) else "a folder that is not empty"
         raise InputError(
-            f"out: got {out}, {what}; accepted: another one, or --overwrite to replace its {README}, "
+            f"out: got {out}, {kind}; accepted: another one, or --overwrite to replace its {README}, "
             f"{HUB_CONFIG} and model.safetensors"
         )
-
-
-def _without_paths(summary: Summary) -> Summary:
-    """``summary`` as others may read it: how folders are called on this machine is nobody's business."""
-    parent = None if summary.parent is None else Path(summary.parent).name
-    return replace(summary, folder="", source=source_name(summary), parent=parent)

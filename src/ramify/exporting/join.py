@@ -1,10 +1,11 @@
-"""Graphs of stages put together: each with what the policy makes of it, all to one, and to one that stops early.
+"""Joins the graphs of stages: each with the exit policy, all into one, and into one that stops early.
 
-The exit policy is exported for each exit alone and stays in float32, whatever the stages are.
+The exit policy is exported for each exit alone and stays in float32, also behind int8 stages.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,13 +24,13 @@ ANSWERS = ("classes", "confidence", "exits", "stays")
 
 @dataclass
 class _Body:
-    """Operations and weights that are becoming a graph."""
+    """Nodes and weights of a graph to be built."""
 
     nodes: "list[NodeProto]" = field(default_factory=list)
     weights: "list[TensorProto]" = field(default_factory=list)
 
     def add(self, model: "ModelProto", prefix: str, names: Mapping[str, str]) -> None:
-        """The content of ``model``, a graph without branches, with ``names`` for its inputs and outputs."""
+        """Add the content of ``model``, a graph without branches; ``names`` renames its inputs and outputs."""
         from onnx import NodeProto, TensorProto
 
         def renamed(name: str) -> str:
@@ -50,93 +51,90 @@ class _Body:
 
 
 def join_stages(stages: "Sequence[ModelProto]", policy: Policy) -> Graphs:
-    """All three shapes, from the graphs of the stages alone; see :class:`ramify.exporting.onnx.Graphs`."""
+    """All three shapes from the graphs of the stages; see :class:`ramify.exporting.onnx.Graphs`."""
+    from onnx import helper
+
     judged = judged_stages(stages, policy)
-    return Graphs(all_exits(stages), _early_exit(stages, judged, policy), judged)
+    body, names = _from(0, "images", (), {}, judged, policy)
+    body.nodes += [helper.make_node("Identity", [name], [out]) for name, out in zip(names, EARLY_OUTPUTS, strict=True)]
+    early = _model(body, stages, [stages[0].graph.input[0]], _answer_types(EARLY_OUTPUTS, policy.exits))
+    return Graphs(all_exits(stages), early, judged)
 
 
 def judged_stages(stages: "Sequence[ModelProto]", policy: Policy) -> "tuple[ModelProto, ...]":
-    """The stages, each with what ``policy`` makes of its exit; see :class:`ramify.exporting.onnx.Graphs`."""
+    """The stages, each followed by the decision of ``policy``; see :class:`ramify.exporting.onnx.Graphs`."""
     from onnx import TensorProto, helper
 
-    classes = stages[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
-    shape: list[str | int] = ["batch", classes]
-    found: list[ModelProto] = []
+    classes = _classes(stages)
+    models: list[ModelProto] = []
     judges = [OneJudgement(policy, at) for at in range(len(stages))]
-    for at, (stage, asked, judgement) in enumerate(zip(stages, judges, judgements(judges, classes), strict=True)):
+    for at, (stage, judge, judgement) in enumerate(zip(stages, judges, judgements(judges, classes), strict=True)):
         body = _Body()
         body.add(stage, "", {})
-        body.add(judgement, "policy/", {f"{name}{at}": name for name in (*asked.inputs, *JUDGED)})
-        kinds = {"seen": ([at, *shape], TensorProto.FLOAT), "threshold": ([], TensorProto.FLOAT)}
-        inputs = [helper.make_tensor_value_info(n, kinds[n][1], kinds[n][0]) for n in asked.inputs if n in kinds]
-        outputs = [*stage.graph.output]
-        for name, kind in zip(JUDGED, (TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL), strict=True):
-            outputs.append(helper.make_tensor_value_info(name, kind, ["batch"]))
-        found.append(_model(body, [stage], [*stage.graph.input, *inputs], outputs))
-    return tuple(found)
+        body.add(judgement, "policy/", {f"{name}{at}": name for name in (*judge.inputs, *JUDGED)})
+        shapes: dict[str, list[str | int]] = {"seen": [at, "batch", classes], "threshold": []}
+        inputs = [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, shapes[name])
+            for name in judge.inputs
+            if name in shapes
+        ]
+        kinds = zip(JUDGED, (TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL), strict=True)
+        outputs = [helper.make_tensor_value_info(name, kind, ["batch"]) for name, kind in kinds]
+        models.append(_model(body, [stage], [*stage.graph.input, *inputs], [*stage.graph.output, *outputs]))
+    return tuple(models)
 
 
-def judgements(asked: Sequence[OneJudgement], classes: int) -> "list[ModelProto]":
-    """A graph for each of ``asked``, of which the i-th has i behind the names of its inputs and outputs.
+def judgements(judges: Sequence[OneJudgement], classes: int) -> "list[ModelProto]":
+    """A graph for each of ``judges``; the inputs and outputs of the i-th have i after their names.
 
-    They are exported together, as a call of the exporter takes seconds, and then taken apart.
+    They are exported together and then taken apart, as a call of the exporter takes seconds.
     """
     from onnx.utils import Extractor
 
-    given: list[torch.Tensor] = []
-    inputs: list[str] = []
+    examples: list[torch.Tensor] = []
+    inputs = [[f"{name}{at}" for name in judge.inputs] for at, judge in enumerate(judges)]
+    outputs = [[f"{name}{at}" for name in JUDGED] for at in range(len(judges))]
     axes: dict[str, int] = {}
-    for at, each in enumerate(asked):
-        own = {
-            "seen": torch.zeros(each.at, 2, classes),
+    for at, judge in enumerate(judges):
+        tensors = {
+            "seen": torch.zeros(judge.at, 2, classes),
             "logits": torch.zeros(2, classes),
             "threshold": torch.tensor(0.5),
         }
-        given += [own[name] for name in each.inputs]
-        inputs += [f"{name}{at}" for name in each.inputs]
+        examples += [tensors[name] for name in judge.inputs]
         axes |= {f"seen{at}": 1, f"logits{at}": 0}
-    outputs = [f"{name}{at}" for at in range(len(asked)) for name in JUDGED]
-    whole = to_onnx(AllJudgements(asked), tuple(given), inputs, outputs, axes)
-    found = []
-    for at, each in enumerate(asked):
-        names = [f"{name}{at}" for name in each.inputs], [f"{name}{at}" for name in JUDGED]
-        found.append(Extractor(whole).extract_model(*names))
-    return found
+    whole = to_onnx(AllJudgements(judges), tuple(examples), [*chain(*inputs)], [*chain(*outputs)], axes)
+    return [Extractor(whole).extract_model(*names) for names in zip(inputs, outputs, strict=True)]
+
+
+def _classes(stages: "Sequence[ModelProto]") -> int:
+    return int(stages[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value)
 
 
 def all_exits(stages: "Sequence[ModelProto]") -> "ModelProto":
-    """The graph of all exits, from those of the stages."""
+    """The graph of all exits, from the graphs of the stages."""
     from onnx import TensorProto, helper, numpy_helper
 
     body, trunk = _Body(), "images"
     for at, stage in enumerate(stages):
-        body.add(stage, f"stage{at}/", _ends(stage, at, trunk))
+        # In a cascade a stage also reads the logits before it.
+        inputs = zip(stage.graph.input, [trunk, f"logits{at - 1}"], strict=False)
+        outputs = zip(stage.graph.output, [f"trunk{at}", f"logits{at}"][-len(stage.graph.output) :], strict=True)
+        body.add(stage, f"stage{at}/", {value.name: name for value, name in (*inputs, *outputs)})
         trunk = f"trunk{at}"
         body.nodes.append(helper.make_node("Unsqueeze", [f"logits{at}", "first_axis"], [f"exit{at}"]))
-    body.weights.append(numpy_helper.from_array(torch.zeros(1, dtype=torch.int64).numpy(), "first_axis"))
+    body.weights.append(numpy_helper.from_array(np.zeros(1, np.int64), "first_axis"))
     body.nodes.append(helper.make_node("Concat", [f"exit{at}" for at in range(len(stages))], ["logits"], axis=0))
-    classes = stages[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value
-    shape = [len(stages), "batch", classes]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, shape)]
-    return _model(body, stages, [stages[0].graph.input[0]], outputs)
-
-
-def _early_exit(stages: "Sequence[ModelProto]", judged: "Sequence[ModelProto]", policy: Policy) -> "ModelProto":
-    from onnx import helper
-
-    body, found = _from(0, "images", (), {}, judged, policy)
-    ends = [helper.make_node("Identity", [name], [wanted]) for name, wanted in zip(found, EARLY_OUTPUTS, strict=True)]
-    body.nodes.extend(ends)
-    return _model(body, stages, [stages[0].graph.input[0]], _answer_types(EARLY_OUTPUTS, policy.exits))
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [len(stages), "batch", _classes(stages)])
+    return _model(body, stages, [stages[0].graph.input[0]], [logits])
 
 
 def _from(
     at: int, trunk: str, seen: tuple[str, ...], state: dict[str, str], judged: "Sequence[ModelProto]", policy: Policy
 ) -> tuple[_Body, list[str]]:
-    """Stage ``at`` and those behind it, and the names of the answers that they give.
+    """Stage ``at`` and all later ones, and the names of their answers.
 
-    ``seen`` are the names of the logits of earlier exits, and ``state`` of what is known of the pictures so far, empty
-    where no exit has been asked.
+    ``seen`` are the names of the logits of earlier exits, ``state`` those of the answers so far, empty at first.
     """
     from onnx import helper, numpy_helper
 
@@ -160,13 +158,12 @@ def _from(
     if last:
         body.nodes.append(_ran(at, exits))
         return body, [*(state[name] for name in ANSWERS[:3]), f"ran{at}"]
-    deeper, found = _from(at + 1, f"trunk{at}", (*seen, f"logits{at}"), state, judged, policy)
+    deeper, answers = _from(at + 1, f"trunk{at}", (*seen, f"logits{at}"), state, judged, policy)
     if known is False:
-        return _Body(body.nodes + deeper.nodes, body.weights + deeper.weights), found
+        return _Body(body.nodes + deeper.nodes, body.weights + deeper.weights), answers
     stopped = [f"{name}_here{at}" for name in ANSWERS[:3]]
-    stop = _Body(
-        [helper.make_node("Identity", [state[name]], [here]) for name, here in zip(ANSWERS, stopped, strict=False)]
-    )
+    copies = zip(ANSWERS, stopped, strict=False)
+    stop = _Body([helper.make_node("Identity", [state[name]], [copy]) for name, copy in copies])
     stop.nodes.append(_ran(at, exits))
     outputs = [f"{name}_behind{at}" for name in EARLY_OUTPUTS]
     body.nodes += [
@@ -177,7 +174,7 @@ def _from(
             "If",
             [f"go{at}"],
             outputs,
-            then_branch=_graph(deeper, f"from_stage{at + 1}", [], _answer_types(found, exits)),
+            then_branch=_graph(deeper, f"from_stage{at + 1}", [], _answer_types(answers, exits)),
             else_branch=_graph(stop, f"stop_at_exit{at}", [], _answer_types([*stopped, f"ran{at}"], exits)),
         ),
     ]
@@ -185,37 +182,28 @@ def _from(
 
 
 def _merged(body: _Body, at: int, state: dict[str, str]) -> dict[str, str]:
-    """The names of the answers so far, exit ``at`` included: it counts for the pictures that have stayed."""
+    """The names of the answers so far, with exit ``at`` for the pictures that have not left before."""
     from onnx import helper, numpy_helper
 
-    body.weights.append(numpy_helper.from_array(np.array(at, np.int64), f"number{at}"))
+    for name, number in (("number", at), ("none", 0)):
+        body.weights.append(numpy_helper.from_array(np.array(number, np.int64), f"{name}{at}"))
     body.nodes += [
         helper.make_node("Not", [f"leaves{at}"], [f"undecided{at}"]),
         helper.make_node("Mul", [f"classes{at}", f"none{at}"], [f"no_exit{at}"]),
         helper.make_node("Add", [f"no_exit{at}", f"number{at}"], [f"exit{at}"]),
     ]
-    body.weights.append(numpy_helper.from_array(np.array(0, np.int64), f"none{at}"))
     here = {"classes": f"classes{at}", "confidence": f"confidence{at}", "exits": f"exit{at}", "stays": f"undecided{at}"}
     if not state:
         return here
-    found = {name: f"{name}_so_far{at}" for name in ANSWERS}
+    merged = {name: f"{name}_so_far{at}" for name in ANSWERS}
     for name in ANSWERS[:3]:
-        body.nodes.append(helper.make_node("Where", [state["stays"], here[name], state[name]], [found[name]]))
-    body.nodes.append(helper.make_node("And", [state["stays"], here["stays"]], [found["stays"]]))
-    return found
-
-
-def _ends(stage: "ModelProto", at: int, trunk: str) -> dict[str, str]:
-    """The names of what goes into a stage and comes out; in a cascade the logits before it go in as well."""
-    outputs = [f"trunk{at}", f"logits{at}"][-len(stage.graph.output) :]
-    inputs = zip(stage.graph.input, [trunk, f"logits{at - 1}"], strict=False)
-    return {value.name: name for value, name in inputs} | {
-        value.name: name for value, name in zip(stage.graph.output, outputs, strict=True)
-    }
+        body.nodes.append(helper.make_node("Where", [state["stays"], here[name], state[name]], [merged[name]]))
+    body.nodes.append(helper.make_node("And", [state["stays"], here["stays"]], [merged["stays"]]))
+    return merged
 
 
 def _ran(at: int, exits: int) -> "NodeProto":
-    """The stages that were executed where an answer comes from exit ``at``: a constant of its branch."""
+    """The stages that are executed up to exit ``at``: a constant of its branch."""
     from onnx import helper
 
     return helper.make_node("Constant", [], [f"ran{at}"], value_ints=[int(stage <= at) for stage in range(exits)])
@@ -226,7 +214,7 @@ def _answer_types(names: Sequence[str], exits: int) -> "list[ValueInfoProto]":
 
     kinds = [TensorProto.INT64, TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT64]
     shapes: list[list[str | int]] = [["batch"], ["batch"], ["batch"], [exits]]
-    return [helper.make_tensor_value_info(*each) for each in zip(names, kinds, shapes, strict=True)]
+    return [helper.make_tensor_value_info(*value) for value in zip(names, kinds, shapes, strict=True)]
 
 
 def _graph(

@@ -1,7 +1,7 @@
 """A network as ONNX graphs: all exits, one graph that stops early, and one graph for each stage.
 
-``torch.onnx.export`` (the dynamo exporter) writes them and folds batch norm into the convolution before it. What it
-leaves behind is then tidied: see :func:`tidy`.
+``torch.onnx.export`` (the dynamo exporter) writes them and folds batch norm into the convolution before it;
+:func:`tidy` cleans up after it.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
 OPSET = 20
-"""Of the ONNX operators; runtimes from 2024 on have it (ONNX Runtime from 1.17)."""
+"""ONNX operator set; ONNX Runtime has it from 1.17 (2024)."""
 
 ALL_EXITS, EARLY_EXIT = "all_exits.onnx", "early_exit.onnx"
 EARLY_OUTPUTS = ("classes", "confidence", "exits", "ran")
 JUDGED = ("classes", "confidence", "leaves")
-"""What a stage's graph gives beside its trunk and logits."""
+"""Outputs of a stage graph besides its trunk and logits."""
 
 
 def stage_file(at: int) -> str:
@@ -44,13 +44,13 @@ class Graphs:
         all_exits: ``images`` float32 ``[batch, C, H, W]`` in [0, 1] to ``logits`` float32 ``[E, batch, classes]``.
         early_exit: ``images`` to ``classes`` int64, ``confidence`` float32 and ``exits`` int64, each ``[batch]``, and
             ``ran`` int64 ``[E]``, 1 for each stage that was executed.
-        stages: the first takes ``images``, the others ``trunk``, the first output of the one before; each gives
-            ``trunk_out`` (a name stands for one value in a graph; the last gives none), ``logits`` float32
-            ``[batch, classes]``, and what the exit policy makes of them: ``classes`` int64, ``confidence`` float32 and
-            ``leaves`` bool, each ``[batch]``. All but the last take ``threshold`` too, a float32 number: a picture
-            leaves where its confidence is at least that (the policy's are in ``ramify.json``; 2 for null, never). In
-            a cascade all but the first take ``before``, the logits that the one before gave; where the policy asks
-            what earlier exits have answered they take ``seen``, float32 ``[exits before, batch, classes]``.
+        stages: the first reads ``images``, the others ``trunk``, the first output of the stage before. Outputs are
+            ``trunk_out`` (not in the last stage), ``logits`` float32 ``[batch, classes]``, and the decision of the
+            exit policy: ``classes`` int64, ``confidence`` float32 and ``leaves`` bool, each ``[batch]``. All but the
+            last also read ``threshold``, a float32 number: a picture leaves where its confidence is at least that (the
+            policy's are in ``ramify.json``; 2 for null, never). In a cascade all but the first read ``before``, the
+            logits of the stage before; where the policy uses earlier exits they read ``seen``, float32
+            ``[exits before, batch, classes]``.
     """
 
     all_exits: "ModelProto"
@@ -65,49 +65,46 @@ class Graphs:
 
 
 def example(input_shape: Sequence[int]) -> Tensor:
-    """Pictures to export with: two, as of a batch of one the exporter would take the size for a constant."""
+    """Two pictures to export with: the exporter would treat a batch size of one as a constant."""
     return torch.zeros(2, *input_shape)
 
 
 def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
-    """The graphs of the stages of ``network``, which :func:`ramify.exporting.graphs.plain` has made.
+    """The stages of ``network``, made by :func:`ramify.exporting.graphs.plain`, as graphs.
 
-    As in :class:`Graphs`, but without what the policy makes of them: :func:`ramify.exporting.join.join_stages` adds
-    that.
+    They are those of :class:`Graphs` without the exit policy, which :func:`ramify.exporting.join.join_stages` adds.
 
     Raises:
         InputError: onnx or onnxscript is not installed.
     """
-    need("onnx", "onnxscript")
-    given: tuple[Tensor, ...] = (example(input_shape),)
-    count = len(network.stages)
-    stages: list[ModelProto] = []
-    for at in range(count):
-        last = at + 1 == count
+    need("export", "onnx", "onnxscript")
+    inputs: tuple[Tensor, ...] = (example(input_shape),)
+    graphs: list[ModelProto] = []
+    for at in range(len(network.stages)):
+        last = at + 1 == len(network.stages)
         stage = OneStage(network, at)
-        outputs = ["logits"] if last else ["trunk_out", "logits"]
-        stages.append(to_onnx(stage, given, stage.inputs, outputs))
+        graphs.append(to_onnx(stage, inputs, stage.inputs, ["logits"] if last else ["trunk_out", "logits"]))
         if not last:
-            given = stage(*given)[: 2 if network.cascade else 1]
-    return tuple(stages)
+            inputs = stage(*inputs)[: 2 if network.cascade else 1]
+    return tuple(graphs)
 
 
 def to_onnx(
     module: nn.Module,
-    given: Tensor | tuple[Tensor, ...],
+    examples: tuple[Tensor, ...],
     inputs: Sequence[str],
     outputs: Sequence[str],
     batch: Mapping[str, int] | None = None,
 ) -> "ModelProto":
-    """One graph, tidied and checked against the rules of ONNX.
+    """One graph, tidied and checked against the ONNX specification.
 
-    ``batch`` says which axis of an input is the batch, where it has one; None: the first of each.
+    ``batch`` is the batch axis of each input that has one; None: the first axis of every input.
     """
     import onnx
 
     with quiet():
         axes = None if batch is None else [batch.get(name) for name in inputs]
-        program = to_program(module, given if isinstance(given, tuple) else (given,), axes)
+        program = to_program(module, examples, axes)
         exported = torch.onnx.export(
             program, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamo=True, verbose=False
         )
@@ -119,29 +116,29 @@ def to_onnx(
 
 
 def to_program(
-    module: nn.Module, given: tuple[Tensor, ...], axes: Sequence[int | None] | None = None
+    module: nn.Module, examples: tuple[Tensor, ...], axes: Sequence[int | None] | None = None
 ) -> torch.export.ExportedProgram:
-    """What ``torch.export`` makes of ``module`` for batches of any size; ``axes``: which is the batch of each input."""
+    """``module`` as a program for batches of any size; ``axes``: the batch axes of its inputs, by default the first."""
     batch = torch.export.Dim("batch", min=1)
-    each = [{} if axis is None else {axis: batch} for axis in axes or (0,) * len(given)]
-    # By name; what a ``*given`` takes is one tuple under its name.
-    named = inspect.signature(module.forward).bind(*given).arguments
-    shapes = {name: tuple(each) if isinstance(value, tuple) else each.pop(0) for name, value in named.items()}
-    return torch.export.export(module.eval(), given, dynamic_shapes=shapes, strict=False)
+    dynamic = [{} if axis is None else {axis: batch} for axis in axes or (0,) * len(examples)]
+    # torch.export wants them by argument name; ``*arguments`` are one tuple.
+    arguments = inspect.signature(module.forward).bind(*examples).arguments
+    shapes = {name: tuple(dynamic) if isinstance(value, tuple) else dynamic.pop(0) for name, value in arguments.items()}
+    return torch.export.export(module.eval(), examples, dynamic_shapes=shapes, strict=False)
 
 
 def tidy(model: "ModelProto") -> None:
-    """Take out of ``model`` what the exporter leaves behind, and put every weight where it is used.
+    """Clean up after the exporter, in place.
 
-    - The exporter's own name for the size of a batch.
-    - Notes on where in the source each operation came from, with the paths of the machine that exported.
-    - Weights that no operation reads any more, of which ONNX Runtime warns.
-    - A weight that is read in one branch of an ``If`` alone moves into that branch. ONNX Runtime rearranges the weights
-      of a convolution for the processor when it loads a graph, but only those of the same graph: this takes a third off
+    - The batch axis gets the name ``batch``.
+    - Notes with source paths of this machine are removed.
+    - Weights that no operation reads are removed; ONNX Runtime warns of them.
+    - A weight that only one branch of an ``If`` reads moves into that branch. ONNX Runtime rearranges the weights of
+      convolutions for the processor when it loads a graph, but only those of the same graph: this takes a third off
       the time of a picture that goes through all stages.
     """
     del model.metadata_props[:]
-    dims = [dim for each in model.graph.input for dim in each.type.tensor_type.shape.dim]
+    dims = [dim for graph_input in model.graph.input for dim in graph_input.type.tensor_type.shape.dim]
     symbol = next(dim.dim_param for dim in dims if dim.dim_param)
     _strip(model.graph, symbol)
     _sink(model.graph)
@@ -166,32 +163,30 @@ def _strip(graph: "GraphProto", symbol: str) -> None:
 
 
 def _sink(graph: "GraphProto") -> None:
-    branches = _branches(graph)
-    wanted = [_read(branch) for branch in branches]
-    here = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    branches = [(branch, _names_read(branch)) for branch in _branches(graph)]
+    own = _names_read(graph, nested=False)
     for weight in list(graph.initializer):
-        readers = [branch for branch, names in zip(branches, wanted, strict=True) if weight.name in names]
-        if weight.name in here or len(readers) > 1:
+        readers = [branch for branch, names in branches if weight.name in names]
+        if weight.name in own or len(readers) > 1:
             continue
         for branch in readers:
             branch.initializer.append(weight)
         graph.initializer.remove(weight)
-    for branch in branches:
+    for branch, _ in branches:
         _sink(branch)
 
 
-def _read(graph: "GraphProto") -> set[str]:
-    """The names that ``graph`` reads, those of its branches included."""
+def _names_read(graph: "GraphProto", nested: bool = True) -> set[str]:
     names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    return names.union(*(_read(branch) for branch in _branches(graph)))
+    return names.union(*(_names_read(branch) for branch in _branches(graph))) if nested else names
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep to itself what the exporters say of their own workings: of torchvision, of trees, of shared constants."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    # The torch.onnx loggers have levels of their own, so that of a parent does not reach them.
-    loggers += [logging.getLogger("torch.onnx._internal.exporter._registration")]
+    """Without the messages of the exporters and of the quantizer on their own workings."""
+    # The torch.onnx loggers have levels of their own; the quantizer logs to the root logger.
+    names = ("", "torch.onnx", "torch.onnx._internal.exporter._registration", "torch.export", "onnxscript", "onnx_ir")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

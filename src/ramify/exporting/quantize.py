@@ -1,12 +1,10 @@
-"""int8: weights and activations as whole numbers of 8 bits, their ranges taken from pictures.
+"""int8: weights and activations of 8 bits, with ranges taken from pictures.
 
-Each stage is quantized alone, with what the stage before it gives for the calibration pictures, and
-:mod:`ramify.exporting.join` puts the stages together. So all three shapes are one network: ONNX Runtime's quantizer
+Each stage is quantized alone, on what the stage before it gives for the calibration pictures;
+:mod:`ramify.exporting.join` puts the stages together. All three shapes are thus one network: ONNX Runtime's quantizer
 does not enter the branches of an ``If``.
 """
 
-import contextlib
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +14,13 @@ import numpy as np
 from torch import Tensor
 
 from ramify.answer.needs import need
-from ramify.exporting.check import BATCH, stage_runner
+from ramify.data.pictures import Part
+from ramify.exporting.check import BATCH, runner
+from ramify.exporting.graphs import plain
+from ramify.exporting.join import all_exits
+from ramify.exporting.onnx import quiet, to_stages
+from ramify.nn.branching import Branching
+from ramify.run.evaluate import to_float
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,24 +28,26 @@ if TYPE_CHECKING:
 CALIBRATION = 512
 """Training pictures that the ranges of the activations are taken from."""
 
+_PICTURES = 64
+"""The same for :func:`int8_bytes`, as the size does not depend on them."""
+
+Feed = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
+
 
 class Batches:
-    """The calibration batches of the inputs, in the form that ONNX Runtime asks for them."""
+    """Calibration batches in the form that ONNX Runtime asks for them."""
 
-    def __init__(self, names: Sequence[str], batches: Sequence[Sequence[Tensor]]) -> None:
-        self.names = names
-        self.waiting = list(batches)
+    def __init__(self, feeds: Iterator[Feed]) -> None:
+        self.feeds = feeds
 
-    def get_next(self) -> "dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] | None":
-        if not self.waiting:
-            return None
-        return {name: each.numpy() for name, each in zip(self.names, self.waiting.pop(0), strict=False)}
+    def get_next(self) -> Feed | None:
+        return next(self.feeds, None)
 
 
 def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[ModelProto, ...]":
-    """The stages in int8: static, in QDQ form, each output channel of a weight with a scale of its own.
+    """The stages in int8: static, in QDQ form, with a scale for each output channel of a weight.
 
-    Weights take 7 bits: with 8, processors without the VNNI instructions overflow while they sum.
+    Weights take 7 bits: with 8, sums overflow on processors without the VNNI instructions.
 
     Args:
         stages: in float32.
@@ -50,14 +56,14 @@ def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[
     Raises:
         InputError: onnx or onnxruntime is not installed.
     """
-    need("onnx", "onnxruntime")
-    batches = [[batch] for batch in pictures.split(BATCH)]
-    found: list[ModelProto] = []
+    need("export", "onnx", "onnxruntime")
+    batches: list[list[Tensor]] = [[batch] for batch in pictures.split(BATCH)]
+    quantized: list[ModelProto] = []
     for stage in stages:
-        found.append(_quantized(stage, batches))
-        run = stage_runner(stage.SerializeToString())
+        quantized.append(_quantized(stage, batches))
+        run = runner(stage.SerializeToString())
         batches = [run(*batch) for batch in batches]
-    return tuple(found)
+    return tuple(quantized)
 
 
 def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "ModelProto":
@@ -65,16 +71,18 @@ def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "Mod
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        ready, done = str(Path(folder, "ready.onnx")), str(Path(folder, "done.onnx"))
-        # Only shapes: the graph is optimised already, and a second time would tie it to this processor.
-        quant_pre_process(stage, ready, skip_optimization=True, skip_symbolic_shape=True)
-        # From a concatenation in int8 and a pooling behind it, ONNX Runtime's fused kernels compute other numbers.
-        joins = [node.name for node in onnx.load(ready).graph.node if node.op_type == "Concat"]
+    names = [graph_input.name for graph_input in stage.graph.input]
+    feeds = ({name: tensor.numpy() for name, tensor in zip(names, batch, strict=False)} for batch in batches)
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        prepared, done = str(Path(folder, "prepared.onnx")), str(Path(folder, "done.onnx"))
+        # Only shapes: the graph is optimized already, and a second time would tie it to this processor.
+        quant_pre_process(stage, prepared, skip_optimization=True, skip_symbolic_shape=True)
+        # For an int8 concatenation with a pooling behind it, ONNX Runtime's fused kernels compute other numbers.
+        joins = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Concat"]
         quantize_static(
-            ready,
+            prepared,
             done,
-            Batches([each.name for each in stage.graph.input], batches),
+            Batches(feeds),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -85,13 +93,16 @@ def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "Mod
         return onnx.load(done)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantizer's advice, which goes through the root logger."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
+def int8_bytes(network: Branching, valid: Part) -> float:
+    """Size of the ``all_exits.onnx`` that ``ramify export --quantize int8`` writes, without its card.
+
+    Args:
+        network: on any device, in evaluation mode.
+        valid: pictures that it accepts.
+
+    Raises:
+        InputError: onnx or onnxruntime is not installed.
+    """
+    need("export", "onnx", "onnxscript", "onnxruntime")
+    pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
+    return float(all_exits(quantize_stages(to_stages(plain(network), network.input_shape), pictures)).ByteSize())

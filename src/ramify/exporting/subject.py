@@ -1,19 +1,10 @@
-"""What an exporter is given, and what it gives."""
+"""What an exporter receives and what it returns."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from ramify.answer.card import (
-    CARD_FORMAT,
-    ExportCard,
-    ExportedExit,
-    ExportedFiles,
-    ExportedPolicy,
-    Precision,
-    exported_policy,
-)
-from ramify.config.rules import NetworkConfig
+from ramify.answer.card import CARD_FORMAT, ExportCard, ExportedExit, ExportedFiles, Precision, exported_policy
 from ramify.data.pictures import Part
 from ramify.exporting.check import EarlyCheck
 from ramify.nn.branching import Branching
@@ -28,9 +19,9 @@ class CheckedFile:
     """A file that was run.
 
     Attributes:
-        file: its name in the folder; ``stages`` stands for those of the stages together.
+        file: its name in the folder; ``stages`` stands for all stage graphs together.
         bytes: its size.
-        difference: the largest from the network, of a logit or, in the file that stops early, of a confidence.
+        difference: the largest difference from the network, of a logit or, for the early-exit file, of a confidence.
     """
 
     file: str
@@ -40,16 +31,16 @@ class CheckedFile:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported, and the pictures that show whether it went well.
+    """A network to export, and the pictures to check the export with.
 
     Attributes:
         name: of the run.
-        network: on the CPU, in float32 and evaluation mode, and ``card`` what is known of it.
-        twin: the same as plain layers.
-        chosen: the policy that it answers by.
-        exits: what each exit costs and how often it is right.
-        images: float32 ``[N, C, H, W]`` in [0, 1], some of the ``test`` pictures, and ``logits`` of them.
-        test, train: all pictures of these kinds, the validation pictures left out.
+        network: on the CPU, in float32 and evaluation mode, described by ``card``.
+        twin: the same network in plain layers.
+        chosen: the exit policy.
+        exits: cost and accuracy of each exit.
+        images: test pictures to run the files on, float32 ``[N, C, H, W]`` in [0, 1], with their ``logits``.
+        test, train: all test and training pictures.
     """
 
     name: str
@@ -64,19 +55,15 @@ class Subject:
     train: Part
 
     @property
-    def policy(self) -> ExportedPolicy:
-        """The policy as it travels."""
-        kept = self.card.policy
-        certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
-        return exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.description, certificate)
-
-    @property
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        return input_shape(self.card.network)
+        channels, height, width = self.network.input_shape
+        return channels, height, width
 
     def card_for(self, files: ExportedFiles, precision: Precision, opset: int | None) -> ExportCard:
         """The card of the folder."""
+        kept = self.card.policy
+        certificate = kept.calibration.certificate if self.chosen.calibrated and kept is not None else None
         return ExportCard(
             format=CARD_FORMAT,
             ramify=__version__,
@@ -88,8 +75,17 @@ class Subject:
             mean=tuple(self.network.mean.tolist()),
             std=tuple(self.network.std.tolist()),
             classes=self.card.classes,
-            exits=tuple(_exit(each) for each in self.exits),
-            policy=self.policy,
+            exits=tuple(
+                ExportedExit(
+                    cells=summary.cells,
+                    macs=summary.macs,
+                    weights=summary.kept,
+                    valid=None if summary.valid is None else summary.valid.top1,
+                    test=None if summary.test is None else summary.test.top1,
+                )
+                for summary in self.exits
+            ),
+            policy=exported_policy(self.chosen.policy, self.chosen.calibrated, self.chosen.description, certificate),
             files=files,
             epoch=self.card.epoch,
             opset=opset,
@@ -100,7 +96,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Checks:
-    """What showed that the files are right: see :class:`ramify.exporting.write.Export`."""
+    """Results of running the files; see :class:`ramify.exporting.write.Export`."""
 
     files: tuple[CheckedFile, ...]
     early: EarlyCheck
@@ -108,20 +104,4 @@ class Checks:
 
 
 Written = tuple[dict[str, bytes], ExportCard, Checks]
-"""The files of a folder by name, what travels with them, and what running them gave."""
-
-
-def _exit(each: ExitSummary) -> ExportedExit:
-    return ExportedExit(
-        cells=each.cells,
-        macs=each.macs,
-        weights=each.kept,
-        valid=None if each.valid is None else each.valid.top1,
-        test=None if each.test is None else each.test.top1,
-    )
-
-
-def input_shape(network: NetworkConfig) -> tuple[int, int, int]:
-    """(C, H, W) of the pictures that a saved network reads."""
-    assert network.input_shape is not None
-    return network.input_shape
+"""The files of a folder by name, their card, and the results of running them."""

@@ -1,4 +1,4 @@
-"""What an export says of itself on the screen."""
+"""The terminal output of an export."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,43 +13,37 @@ LOSS = 0.01
 """Accuracy that int8 may cost at an exit without a warning."""
 
 
-def export_table(found: Export) -> RenderableType:
-    """The files that were run, what int8 cost, and which stages were executed."""
-    rows = [[each.file, count(each.bytes), f"{each.difference:.1e}"] for each in found.files]
-    quantized = found.card.quantization
-    against = "PyTorch" if quantized is None else "its stages in int8"
-    lines = [f"run on {plural(found.pictures, 'test picture')} and compared with {against}", _executed(found)]
+def export_table(export: Export) -> RenderableType:
+    """The files that were run, the accuracy in int8, and the stages that were executed."""
+    rows = [[file.file, count(file.bytes), f"{file.difference:.1e}"] for file in export.files]
     parts: list[RenderableType] = [table(["file", "bytes", "largest difference"], rows), Text()]
-    if quantized is not None:
-        parts += [quantization_table(quantized), Text()]
-    return Group(*parts, *map(Text, lines))
+    quantization, early, runtime = export.card.quantization, export.early, export.runtime
+    if quantization is not None:
+        parts += [quantization_table(quantization), Text()]
+    reference = "PyTorch" if quantization is None else "its stages in int8"
+    parts.append(Text(f"run on {plural(export.pictures, 'test picture')} and compared with {reference}"))
+    line = (
+        f"stages executed for {plural(early.alone, 'picture')} that came alone: {' / '.join(map(str, early.executed))}"
+    )
+    if runtime is not None:
+        same = runtime.executed == early.executed
+        line += ", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}"
+    return Group(*parts, Text(line))
 
 
-def quantization_table(found: Quantization) -> Table:
+def quantization_table(quantization: Quantization) -> Table:
     """Accuracy of every exit in float32 and in int8."""
     rows = [
         [str(i), percent(before), percent(after), f"{100 * (after - before):+.2f}"]
-        for i, (before, after) in enumerate(zip(found.before, found.after, strict=True), start=1)
+        for i, (before, after) in enumerate(zip(quantization.before, quantization.after, strict=True), start=1)
     ]
     return table(["exit", "float32", "int8", "points"], rows)
 
 
-def losses(found: Quantization) -> list[str]:
-    """A sentence for each exit that int8 cost more than :data:`LOSS`."""
+def losses(quantization: Quantization) -> list[str]:
+    """A sentence for each exit at which int8 costs more than :data:`LOSS`."""
     return [
         f"exit {i}: int8 takes {100 * (before - after):.1f} points off its accuracy"
-        for i, (before, after) in enumerate(zip(found.before, found.after, strict=True), start=1)
+        for i, (before, after) in enumerate(zip(quantization.before, quantization.after, strict=True), start=1)
         if before - after > LOSS
     ]
-
-
-def _executed(found: Export) -> str:
-    """Which stages were executed for the pictures that came alone; the checks have seen that these were needed."""
-    early, runtime = found.early, found.runtime
-    stages = (
-        f"stages executed for {plural(early.alone, 'picture')} that came alone: {' / '.join(map(str, early.executed))}"
-    )
-    if runtime is None:
-        return stages
-    same = runtime.executed == early.executed
-    return stages + (", in both ways" if same else f"; one by one: {' / '.join(map(str, runtime.executed))}")

@@ -1,7 +1,6 @@
-"""Writing an export: a network as files that answer without ramify, each of them run before it is kept.
+"""Exports a network with its exit policy to files that work without ramify.
 
-The network that stands for a run is taken, with its exit policy. What is to be written is first run on test pictures
-of the run and compared with the network; a file that computes something else is not written.
+Every file is first run on test pictures of the run and compared with the network; one that differs is not written.
 """
 
 import io
@@ -9,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +34,6 @@ from ramify.exporting.check import (
     RELATIVE,
     TOLERANCE,
     EarlyCheck,
-    EarlyRun,
     Staged,
     accuracies,
     check_early,
@@ -43,7 +41,7 @@ from ramify.exporting.check import (
     logits_of,
     runner,
 )
-from ramify.exporting.graphs import AllExits, EarlyExit, plain
+from ramify.exporting.graphs import EarlyExit, plain
 from ramify.exporting.join import join_stages
 from ramify.exporting.onnx import (
     ALL_EXITS,
@@ -57,7 +55,7 @@ from ramify.exporting.onnx import (
     to_stages,
 )
 from ramify.exporting.quantize import CALIBRATION, quantize_stages
-from ramify.exporting.subject import CheckedFile, Checks, Subject, Written, input_shape
+from ramify.exporting.subject import CheckedFile, Checks, Subject, Written
 from ramify.files import replace_folder, write_atomic
 from ramify.nn.branching import Branching
 from ramify.run.checkpoint import is_checkpoint
@@ -68,28 +66,25 @@ from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe, relabel
 from ramify.run.saved import config_of, read_saved
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
 CHECKED = 500
 """Test pictures that every file is run on, or as many as there are."""
 
 ALL_PROGRAM, EARLY_PROGRAM = "all_exits.pt2", "early_exit.pt2"
 STAGES = "stages"
-"""What the table calls the graphs of the stages, run one after the other."""
+"""Name of all stage graphs together, in the table."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written, and what showed that it is right.
+    """What was written, and the results of checking it.
 
     Attributes:
-        folder: where it lies.
-        card: what travels with it.
+        folder: where it was written.
+        card: its ``ramify.json``.
         pictures: how many test pictures every file was run on.
         files: those that were run.
-        early: how the file that stops early answered.
-        runtime: the same for :class:`ramify.answer.runtime.Runtime` on the folder; None where there are no stages.
+        early: results of the early-exit file.
+        runtime: results of :class:`ramify.answer.runtime.Runtime` on the folder; None where there are no stages.
     """
 
     folder: str
@@ -111,23 +106,23 @@ def export(
     overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Export:
-    """Write the network that stands for ``run`` as ONNX graphs or PyTorch programs, run and compared.
+    """Write the network of ``run`` as ONNX graphs or PyTorch programs, checked against the network.
 
-    Files are run on up to 500 test pictures, in batches and the first 64 of them one by one as well. In float32 logits
-    and confidences are those of the network to within 1e-4, or 1e-6 of the largest logit where that is more. A file in
-    int8 is a network of its own; its graphs are compared with each other.
+    Files are run on up to 500 test pictures in batches, and on the first 64 one at a time. In float32, logits and
+    confidences are those of the network to within 1e-4, or 1e-6 of the largest logit where that is more. An int8
+    export is a network of its own; its graphs are compared with each other.
 
     Args:
         run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         out: the folder to write; None: ``onnx``, ``onnx-int8`` or ``torch`` in the run's.
         to: a name in :data:`EXPORTERS`. ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx``
-            and so on, ``torch`` writes ``all_exits.pt2`` and ``early_exit.pt2``; what they read and give is told by
+            and so on, ``torch`` writes ``all_exits.pt2`` and ``early_exit.pt2``; for inputs and outputs see
             :class:`ramify.exporting.onnx.Graphs`.
         quantize: ``int8`` for weights and activations of 8 bits, with ranges from 512 training pictures; ONNX only.
         threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of calibrated thresholds.
         overwrite: replace an export that is there.
         overrides: ``data.*`` keys, where the pictures lie elsewhere now.
-        progress: told how far a download is.
+        progress: called with how far a download is.
 
     Raises:
         InputError: ``out`` holds something, a package is missing, an argument is out of range, or the pictures are not
@@ -142,7 +137,7 @@ def export(
     run = Path(run)
     out = run / (f"{to}-{quantize}" if quantize else to) if out is None else Path(out)
     _check_out(out, overwrite)
-    need(*EXPORTERS[to].packages)
+    need("export", *EXPORTERS[to].packages)
     subject = _read(run, threshold, overrides, progress)
     write = EXPORTERS[to].write if quantize is None else _int8_graphs
     contents, card, checks = write(subject)
@@ -157,11 +152,12 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     config = config_of(run, overrides)
     network, card = read_saved(run)
     chosen = choose_policy(card, threshold)
-    parts, _ = parts_of_run(run, config, progress, input_shape(card.network))
+    channels, height, width = network.input_shape
+    parts, _ = parts_of_run(run, config, progress, (channels, height, width))
     test = relabel(parts.test, parts.classes, card, config.data.source)
     if not len(test):
         raise InputError(f"{config.data.source}: got none of the test pictures of {run.name}; accepted: some of them")
-    some = evenly(test, CHECKED).images
+    checked = evenly(test, CHECKED).images
     return Subject(
         name=run.name,
         network=network,
@@ -169,15 +165,15 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
         twin=plain(network),
         chosen=chosen,
         exits=describe(run).exits,
-        images=to_float(some).contiguous(),
-        logits=all_logits(network, some),
+        images=to_float(checked).contiguous(),
+        logits=all_logits(network, checked),
         test=test,
         train=parts.train,
     )
 
 
 def evenly(part: Part, count: int) -> Part:
-    """Up to ``count`` pictures of ``part``, at even distances: sources may be in the order of their classes.
+    """Up to ``count`` evenly spaced pictures of ``part``: sources may be sorted by class.
 
     Example:
         >>> evenly(Part(torch.zeros(10, 1, 8, 8), torch.arange(10)), 4).labels.tolist()
@@ -196,14 +192,19 @@ def _float_graphs(subject: Subject) -> Written:
 def _int8_graphs(subject: Subject) -> Written:
     stages = to_stages(subject.twin, subject.input_shape)
     before = Staged([stage.SerializeToString() for stage in stages])
-    # What int8 does to the accuracy is only known if this is the network.
+    # The loss of accuracy is relative to these stages, so they must be the network.
     compare_logits("the stages", logits_of(before, subject.images), subject.logits)
     training = to_float(evenly(subject.train, CALIBRATION).images).contiguous()
-    small = quantize_stages(stages, training)
-    graphs = join_stages(small, subject.chosen.policy)
-    after = Staged([stage.SerializeToString() for stage in small])
-    right = [accuracies(_uint8_logits(each, subject.test.images), subject.test.labels) for each in (before, after)]
-    quantization = Quantization(len(training), len(subject.test), right[0], right[1])
+    quantized = quantize_stages(stages, training)
+    graphs = join_stages(quantized, subject.chosen.policy)
+    after = Staged([stage.SerializeToString() for stage in quantized])
+
+    def accuracy(network: Branching) -> tuple[float, ...]:
+        # Pictures are uint8, and made float a few at a time.
+        batches = [to_float(batch).contiguous() for batch in subject.test.images.split(512)]
+        return accuracies(torch.cat([logits_of(network, batch) for batch in batches], dim=1), subject.test.labels)
+
+    quantization = Quantization(len(training), len(subject.test), accuracy(before), accuracy(after))
     card = replace(subject.card_for(_onnx_files(graphs), "int8", OPSET), quantization=quantization)
     contents = _with_cards(graphs, card)
     logits = logits_of(after, subject.images)
@@ -212,16 +213,16 @@ def _int8_graphs(subject: Subject) -> Written:
 
 def _programs(subject: Subject) -> Written:
     card = subject.card_for(ExportedFiles(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
-    policy, given = subject.chosen.policy, (example(subject.input_shape),)
+    policy, inputs = subject.chosen.policy, (example(subject.input_shape),)
     shapes: dict[str, tuple[torch.nn.Module, Shape]] = {
-        ALL_PROGRAM: (AllExits(subject.twin), "all_exits"),
+        ALL_PROGRAM: (subject.twin, "all_exits"),
         EARLY_PROGRAM: (EarlyExit(subject.twin, policy), "early_exit"),
     }
     contents = {CARD: card_text(card).encode()}
     programs: dict[str, torch.nn.Module] = {}
     with quiet():
         for name, (module, shape) in shapes.items():
-            contents[name] = _packed(to_program(module, given), card_text(card.part(shape)))
+            contents[name] = _packed(to_program(module, inputs), card_text(card.part(shape)))
             programs[name] = torch.export.load(io.BytesIO(contents[name])).module()
     difference = compare_logits(ALL_PROGRAM, logits_of(programs[ALL_PROGRAM], subject.images), subject.logits)
     early = check_early(EARLY_PROGRAM, programs[EARLY_PROGRAM], subject.images, subject.logits, policy, subject.network)
@@ -237,8 +238,8 @@ class Exporter:
     """A value of ``to``.
 
     Attributes:
-        write: makes the files of the folder, ``ramify.json`` among them, and runs them.
-        packages: that it needs.
+        write: makes the files of the folder, with ``ramify.json``, and runs them.
+        packages: optional packages that it needs.
     """
 
     write: Callable[[Subject], Written]
@@ -249,15 +250,14 @@ EXPORTERS: dict[str, Exporter] = {
     "onnx": Exporter(_float_graphs, ("onnx", "onnxscript", "onnxruntime")),
     "torch": Exporter(_programs),
 }
-"""Every exporter by the name that ``ramify export --to`` takes; a model folder (``hub``) is written by
-:mod:`ramify.exporting.hub`."""
+"""Exporters by their name in ``ramify export --to``; ``hub`` is :mod:`ramify.exporting.hub`."""
 
 
 def _packed(program: torch.export.ExportedProgram, text: str) -> bytes:
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             for node in module.graph.nodes:
-                # Where in the source an operation came from, with the paths of this machine.
+                # It has source paths of this machine.
                 node.meta.pop("stack_trace", None)
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={CARD: text})
@@ -269,19 +269,15 @@ def _onnx_files(graphs: Graphs) -> ExportedFiles:
 
 
 def _with_cards(graphs: Graphs, card: ExportCard) -> dict[str, bytes]:
-    """The files of a folder; every graph carries its part of the card."""
-
-    def carrying(model: "ModelProto", part: ExportCard) -> bytes:
-        entry = model.metadata_props.add()
-        entry.key, entry.value = KEY, card_text(part)
-        content: bytes = model.SerializeToString()
-        return content
-
+    """The files of a folder; every graph has its part of the card in its metadata."""
     parts = {ALL_EXITS: card.part("all_exits"), EARLY_EXIT: card.part("early_exit")}
     parts |= {stage_file(at): card.part("stage", at) for at in range(len(graphs.stages))}
-    return {CARD: card_text(card).encode()} | {
-        name: carrying(model, parts[name]) for name, model in graphs.files.items()
-    }
+    contents = {CARD: card_text(card).encode()}
+    for name, model in graphs.files.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = KEY, card_text(parts[name])
+        contents[name] = model.SerializeToString()
+    return contents
 
 
 def _check_graphs(
@@ -292,54 +288,34 @@ def _check_graphs(
     logits: Tensor,
     slack: float | None = None,
 ) -> Checks:
-    """Run all three shapes, and the runtime on the folder as it will be, and compare them with ``network``.
+    """Run all three shapes, and the runtime on the folder, and compare them with ``network`` and its ``logits``.
 
-    ``logits`` are those of ``network`` for the pictures; ``slack`` is what is accepted beyond the rounding of float32.
+    ``slack`` is accepted beyond the rounding of float32.
     """
     policy, images = subject.chosen.policy, subject.images
     of_logits, of_confidence = (RELATIVE, TOLERANCE) if slack is None else (slack, slack)
-    run_all, run_early = runner(contents[ALL_EXITS]), runner(contents[EARLY_EXIT])
+    run_all = runner(contents[ALL_EXITS])
     whole = compare_logits(ALL_EXITS, logits_of(lambda batch: run_all(batch)[0], images), logits, of_logits)
-
-    def early_run(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        classes, confidence, exits, ran = run_early(batch)
-        return classes, confidence, exits, ran
-
     with tempfile.TemporaryDirectory() as folder:
         for name, content in contents.items():
             write_atomic(Path(folder, name), content)
         runtime = Runtime(folder, threads=torch.get_num_threads())
-    given = logits_of(lambda batch: torch.from_numpy(runtime.logits(batch.numpy())), images)
-    parts = compare_logits(STAGES, given, logits, of_logits)
-    early, staged_early = (
-        check_early(name, run, images, logits, policy, network, of_confidence)
-        for name, run in ((EARLY_EXIT, early_run), ("the runtime", _runtime_run(runtime)))
-    )
+    staged = logits_of(lambda batch: torch.from_numpy(runtime.logits(batch.numpy())), images)
+    parts = compare_logits(STAGES, staged, logits, of_logits)
+
+    def run_runtime(batch: Tensor) -> tuple[Tensor, ...]:
+        answers = runtime.predict(batch.numpy())
+        ran = torch.tensor([int(count > 0) for count in answers.ran])
+        return (*map(torch.from_numpy, (answers.classes, answers.confidence, answers.exits)), ran)
+
+    early = check_early(EARLY_EXIT, runner(contents[EARLY_EXIT]), images, logits, policy, network, of_confidence)
+    by_runtime = check_early("the runtime", run_runtime, images, logits, policy, network, of_confidence)
     files = (
         CheckedFile(ALL_EXITS, len(contents[ALL_EXITS]), whole),
         CheckedFile(EARLY_EXIT, len(contents[EARLY_EXIT]), early.difference),
         CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), parts),
     )
-    return Checks(files, early, staged_early)
-
-
-def _runtime_run(runtime: Runtime) -> EarlyRun:
-    def run(batch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = runtime.predict(batch.numpy())
-        ran = torch.tensor([int(count > 0) for count in found.ran])
-        return (
-            torch.from_numpy(found.classes),
-            torch.from_numpy(found.confidence),
-            torch.from_numpy(found.exits),
-            ran,
-        )
-
-    return run
-
-
-def _uint8_logits(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Of all pictures, which are made float a few at a time."""
-    return torch.cat([logits_of(network, to_float(some).contiguous()) for some in images.split(512)], dim=1)
+    return Checks(files, early, by_runtime)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -21,7 +21,7 @@ class MaskedConv2d(nn.Conv2d):
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
-        int8: whether training steps round as the int8 export does, see :func:`fake_quantize`.
+        int8: whether training steps round as the int8 export does, see :func:`round_to_int8`.
     """
 
     mask: Tensor
@@ -51,7 +51,7 @@ class MaskedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
         weight = self.weight * self.mask
         if self.int8 and self.training:
-            input, weight = fake_quantize(input, weight)  # noqa: A001
+            input, weight = round_to_int8(input, weight)  # noqa: A001
         output: Tensor = self._conv_forward(input, weight, self.bias)
         return output
 
@@ -82,18 +82,18 @@ class MaskedLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gave it
         weight = self.weight * self.mask
         if self.int8 and self.training:
-            input, weight = fake_quantize(input, weight)  # noqa: A001
+            input, weight = round_to_int8(input, weight)  # noqa: A001
         return F.linear(input, weight, self.bias)
 
 
-def fake_quantize(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def round_to_int8(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """A layer's input and weight, rounded as by the int8 export; gradients pass straight through.
 
     Both have 7 bits: the weight a scale for each output channel, symmetric, so that folding batch norm changes nothing
     in it; ``x`` one scale and zero point, from the least and the greatest value of the batch (arXiv:1712.05877).
 
     Example:
-        >>> x, weight = fake_quantize(torch.tensor([[0.0, 0.1, 127.0]]), torch.tensor([[1.0, 0.01, -0.3]]))
+        >>> x, weight = round_to_int8(torch.tensor([[0.0, 0.1, 127.0]]), torch.tensor([[1.0, 0.01, -0.3]]))
         >>> x.tolist(), (64 * weight).tolist()
         ([[0.0, 0.0, 127.0]], [[64.0, 1.0, -19.0]])
     """

@@ -23,7 +23,7 @@ OBJECTIVES = {
 }
 """What may be an objective besides a function of the user's; accuracy is to be high, all others low."""
 
-_FUNCTIONS = {"int8_bytes": "ramify.exporting.size:int8_bytes"}
+_FUNCTIONS = {"int8_bytes": "ramify.exporting.quantize:int8_bytes"}
 """Objectives that are found as the functions of users are."""
 
 OwnObjective = Callable[[Branching, Part], float]

@@ -1,1 +1,1 @@
-"""Serving: a page and a JSON endpoint for one network."""
+"""A page and a JSON endpoint for one network."""

@@ -1,4 +1,4 @@
-"""For how many clients a server has room, and how long it waits for each to send its request."""
+"""Limits on the number of connections and on the time that a client takes to send its request."""
 
 import asyncio
 import json
@@ -22,13 +22,13 @@ _LEAST_DESCRIPTORS = 24
 
 
 def room_for_connections() -> int:
-    """How many connections the process has descriptors for, at most :data:`MOST_CONNECTIONS`.
+    """How many connections the process has file descriptors for, at most :data:`MOST_CONNECTIONS`.
 
-    A third of what is free holds connections, a third the files of large uploads, and a third those that are accepted
-    before others have made room.
+    A third of the free ones is for connections, a third for the temporary files of large uploads, and a third for
+    connections that are accepted before others are closed.
 
     Raises:
-        InputError: there are too few descriptors to serve anybody.
+        InputError: there are too few descriptors.
     """
     try:
         import resource
@@ -37,8 +37,8 @@ def room_for_connections() -> int:
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if allowed == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    held = Path("/proc/self/fd")
-    free = allowed - (len(list(held.iterdir())) if held.is_dir() else 64)
+    in_use = Path("/proc/self/fd")
+    free = allowed - (len(list(in_use.iterdir())) if in_use.is_dir() else 64)
     if free < _LEAST_DESCRIPTORS:
         raise InputError(
             f"serve: got {allowed} file descriptors, {max(0, free)} of them free (ulimit -n); accepted: at least "
@@ -48,10 +48,10 @@ def room_for_connections() -> int:
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection with time limits for headers and body, and a bound on how many there are.
+    """A uvicorn connection with time limits for headers and body, and a limit on the number of connections.
 
-    Where there are more, the one that has waited longest for its client makes room: first among those that have never
-    sent a whole request.
+    Beyond that limit, the connection that has waited longest for its client is closed, first among those that have
+    never sent a whole request.
     """
 
     most = MOST_CONNECTIONS
@@ -71,11 +71,10 @@ class Connection(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether the client has yet to send something: the headers, or the rest of the body."""
+        """Whether headers or body are incomplete."""
         return self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """See :class:`asyncio.Protocol`."""
         super().connection_made(transport)
         self._watch()
         others = [other for other in self.connections if isinstance(other, Connection) and other is not self]
@@ -86,23 +85,20 @@ class Connection(H11Protocol):
             oldest.give_up(503, f"connections: got more than {self.most}; accepted: up to {self.most} at a time")
 
     def data_received(self, data: bytes) -> None:
-        """See :class:`asyncio.Protocol`."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See :class:`asyncio.Protocol`."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """What uvicorn calls when a reply was written."""
         self.served = True
         super().on_response_complete()
         self._watch()
 
     def shutdown(self) -> None:
-        """What uvicorn calls when the server ends: who has not sent a whole request by now is not waited for."""
+        """End the connection with the server, at once where the request is incomplete."""
         if self.waits:
             self.transport.abort()
         else:
@@ -116,13 +112,13 @@ class Connection(H11Protocol):
             head = f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             self.transport.write(f"{head}\r\nconnection: close\r\n\r\n{body}".encode())
         self._stop_timer()
-        if self.transport.get_write_buffer_size() > 0:  # nobody reads there
+        if self.transport.get_write_buffer_size() > 0:  # the client does not read
             self.transport.abort()
         else:
             self.transport.close()
 
     def _watch(self) -> None:
-        """Start the time limit of what the client sends next, where that has changed."""
+        """Start the time limit of the next part of the request."""
         state = self.conn.their_state
         phase = (state, self.cycle)
         if phase == self._phase or self.transport.is_closing():
@@ -130,10 +126,9 @@ class Connection(H11Protocol):
         self._phase = phase
         self._stop_timer()
         self.waits_since = time.monotonic()
-        if state is h11.IDLE:
-            self._timer = self.loop.call_later(HEADER_SECONDS, self._too_slow, "headers", HEADER_SECONDS)
-        elif state is h11.SEND_BODY:
-            self._timer = self.loop.call_later(BODY_SECONDS, self._too_slow, "body", BODY_SECONDS)
+        if state in (h11.IDLE, h11.SEND_BODY):
+            part, seconds = ("headers", HEADER_SECONDS) if state is h11.IDLE else ("body", BODY_SECONDS)
+            self._timer = self.loop.call_later(seconds, self._too_slow, part, seconds)
 
     def _too_slow(self, part: str, seconds: float) -> None:
         if not self.transport.is_closing():

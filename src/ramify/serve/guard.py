@@ -1,4 +1,4 @@
-"""What every request passes first: whom it asks for, where it comes from, and how much it brings."""
+"""Checks on every request: its host name, its origin and its size."""
 
 import asyncio
 import ipaddress
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECURITY_HEADERS = {
-    # Nothing but this server's own files, and pictures that the page itself holds.
+    # Only files of this server, and pictures inside the page.
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -30,22 +30,20 @@ _ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 @dataclass(frozen=True)
 class Hosts:
-    """Which ``Host`` a request may name.
+    """Accepted values of the ``Host`` header, against DNS rebinding.
 
-    A page elsewhere can have its own name lead to this machine (DNS rebinding) and then read what the server says.
-    It cannot do so with a number, nor with a name that is not its own. (Starlette's ``TrustedHostMiddleware`` takes
-    names alone, and a server that listens on every address does not know all of them.)
+    (Starlette's ``TrustedHostMiddleware`` takes names only, and a server on all addresses does not know them all.)
 
     Attributes:
         names: names and addresses in lower case.
-        any_address: whether every address in numbers is accepted, for a server that listens on all of them.
+        any_address: accept every IP address, for a server that listens on all of them.
     """
 
     names: frozenset[str] = frozenset({"localhost", "127.0.0.1", "::1"})
     any_address: bool = False
 
     def accept(self, header: str) -> bool:
-        """Whether ``header``, the value of ``Host``, is one of them.
+        """Whether ``header``, the value of ``Host``, is accepted.
 
         Example:
             >>> [Hosts().accept(text) for text in ("127.0.0.1:8000", "[::1]", "evil.example:8000")]
@@ -60,7 +58,7 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Origins:
-    """Which sites' pages may ask: this server's own, and those named.
+    """Sites whose pages may send requests, besides the page of this server.
 
     Attributes:
         names: as ``https://labels.example`` or ``http://localhost:3000``; ``*`` for all.
@@ -80,10 +78,10 @@ class Origins:
                 )
 
     def accept(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether a request with these headers comes from a page that may ask, or from no page.
+        """Whether a request with these headers comes from an accepted page, or from a program.
 
-        Browsers say in ``Origin`` and ``Sec-Fetch-Site`` which site's page sends a request; programs send neither. A
-        link from another site to the page itself is followed.
+        Browsers name the site in ``Origin`` and ``Sec-Fetch-Site``; programs send neither. Links from other sites to
+        the page are accepted.
 
         Example:
             >>> own = {b"host": b"localhost:8000", b"origin": b"http://localhost:8000"}
@@ -93,8 +91,8 @@ class Origins:
         origin = headers.get(b"origin")
         if origin is not None:
             host = headers.get(b"host", b"").decode("latin-1").lower()
-            given = origin.decode("latin-1").lower()
-            return given in (f"http://{host}", f"https://{host}") or "*" in self.names or given in self.names
+            name = origin.decode("latin-1").lower()
+            return name in (f"http://{host}", f"https://{host}", *self.names) or "*" in self.names
         if headers.get(b"sec-fetch-site", b"none") in (b"none", b"same-origin"):
             return True
         followed = headers.get(b"sec-fetch-mode") == b"navigate" and headers.get(b"sec-fetch-dest") == b"document"
@@ -102,14 +100,14 @@ class Origins:
 
 
 class Guard:
-    """ASGI middleware: refuses strange host names, other sites' pages and large bodies; sets the security headers.
+    """ASGI middleware: refuses other hosts, other sites' pages and large bodies; sets the security headers.
 
     Args:
-        app: what is guarded.
-        hosts: which names are accepted.
-        origins: which sites' pages may ask.
-        most_bytes: of a body, as ``Content-Length`` gives it.
-        too_large: the sentence for a larger one.
+        app: the application.
+        hosts: accepted host names.
+        origins: accepted sites.
+        most_bytes: limit of ``Content-Length``.
+        too_large: the error for a larger body.
     """
 
     def __init__(self, app: "ASGIApp", *, hosts: Hosts, origins: Origins, most_bytes: int, too_large: str) -> None:
@@ -120,7 +118,6 @@ class Guard:
         self.too_large = too_large
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
-        """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -134,15 +131,14 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                own = {name for name, _ in message["headers"]}
-                extra = [(k.encode(), v.encode()) for k, v in SECURITY_HEADERS.items() if k.encode() not in own]
-                message = {**message, "headers": [*message["headers"], *extra]}
+                headers = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+                message = {**message, "headers": list((headers | dict(message["headers"])).items())}
             await send(message)
 
         try:
             await self.app(scope, receive, secured)
         except asyncio.CancelledError:
-            # The server ends, and nothing else cancels a request.
+            # Only the end of the server cancels a request.
             if not started:
                 await _refuse(send, 503, "the server ends")
 
@@ -152,9 +148,9 @@ class Guard:
             accepted = ", ".join(sorted(self.hosts.names)) + (", or an IP address" if self.hosts.any_address else "")
             return 400, f"host: got {host[:100]!r}; accepted: {accepted}"
         if not self.origins.accept(headers):
-            given = headers.get(b"origin", b"another site").decode("latin-1")
+            origin = headers.get(b"origin", b"another site").decode("latin-1")
             accepted = ", ".join(("this server's own page, or a program", *self.origins.names))
-            return 403, f"origin: got {given[:100]!r}; accepted: {accepted} (--allow_origin lets a site in)"
+            return 403, f"origin: got {origin[:100]!r}; accepted: {accepted} (--allow_origin lets a site in)"
         length = headers.get(b"content-length", b"0")
         if not length.isdigit():
             return 400, f"content-length: got {length[:20]!r}; accepted: a whole number"
@@ -170,9 +166,9 @@ def _is_address(name: str) -> bool:
 
 
 async def _refuse(send: "Send", status: int, sentence: str) -> None:
-    """Reply at once; uvicorn passes over the rest of the body, so that the client gets to read the reply."""
+    """Reply before the body is read; uvicorn discards the rest of it."""
     body = json.dumps({"error": sentence}).encode()
     headers = {"content-type": "application/json", "content-length": str(len(body)), **SECURITY_HEADERS}
-    listed = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

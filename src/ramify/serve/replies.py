@@ -1,4 +1,4 @@
-"""What the server replies, as it is written in JSON and told by its OpenAPI document."""
+"""The replies of the server, as JSON and in its OpenAPI document."""
 
 import base64
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ ClassName = Annotated[str, Field(serialization_alias="class", description="Name 
 
 
 class Problem(BaseModel):
-    """Every error, whatever it is."""
+    """Any error."""
 
     error: str = Field(description="One sentence: what was received, and what is accepted.")
 
 
 class Health(BaseModel):
-    """That the server answers."""
+    """The server is up."""
 
     status: str = Field(description="`ok`", examples=["ok"])
 
@@ -40,24 +40,24 @@ class ExitCard(BaseModel):
 
 
 class LimitsReply(BaseModel):
-    """What is accepted."""
+    """Limits on a picture."""
 
     upload_bytes: int = Field(description="Bytes of a picture file.")
-    pixels: int = Field(description="Pixels of a picture, told by its header before it is decoded.")
+    pixels: int = Field(description="Pixels of a picture, by its header.")
 
 
 class SampleCard(BaseModel):
     """A picture to try."""
 
-    url: str = Field(description="Where it lies on this server, as PNG.")
+    url: str = Field(description="Its PNG file on this server.")
     label: ClassName
 
 
 class Model(BaseModel):
-    """The network that answers, and how."""
+    """The network and its exit policy."""
 
     name: str
-    engine: str = Field(description="What computes it: `PyTorch` or `ONNX Runtime`.")
+    engine: str = Field(description="`PyTorch` or `ONNX Runtime`.")
     version: str = Field(description="Of ramify.")
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int] = Field(description="Channels, height, width that it reads.")
@@ -68,14 +68,14 @@ class Model(BaseModel):
 
 
 class Chance(BaseModel):
-    """A class and how likely an exit holds it."""
+    """A class and its probability at an exit."""
 
     label: ClassName
     probability: _Share
 
 
 class ExitOpinion(BaseModel):
-    """What one exit makes of the picture, whether or not the picture had come so far."""
+    """The answer of one exit, whether or not the picture reached it."""
 
     exit: int = Field(description="Counted from 1.", ge=1)
     label: ClassName
@@ -91,12 +91,12 @@ class Picture(BaseModel):
     width: int
     height: int
     converted: bool = Field(description="Whether it had another size or mode than the network reads.")
-    told: str | None = Field(description="How it was converted, in words.", examples=["64x48 RGB made 8x8 gray"])
+    conversion: str | None = Field(description="How it was converted, in words.", examples=["64x48 RGB made 8x8 gray"])
     seen: str = Field(description="The picture as the network reads it: a data URI of a PNG.")
 
 
 class Answer(BaseModel):
-    """The answer, where it was given, and what that saved."""
+    """The answer, its exit, and the MACs that it saved."""
 
     label: ClassName
     confidence: _Share
@@ -113,7 +113,7 @@ class Answer(BaseModel):
 def model_reply(
     network: Answerer, opinions: Sequence[Opinion], limits: LimitsReply, samples: Sequence[Sample]
 ) -> Model:
-    """What there is to know of ``network``; its thresholds are taken from ``opinions`` of any picture."""
+    """The description of ``network``, with thresholds from ``opinions`` of any picture."""
     macs = network.macs
     return Model(
         name=network.name,
@@ -127,41 +127,41 @@ def model_reply(
         ),
         policy=network.description,
         limits=limits,
-        samples=tuple(SampleCard(url=f"api/samples/{at}", label=each.label) for at, each in enumerate(samples)),
+        samples=tuple(SampleCard(url=f"api/samples/{at}", label=sample.label) for at, sample in enumerate(samples)),
     )
 
 
 def answer_reply(
-    network: Answerer, found: Answers, opinions: Sequence[Opinion], header: Header, picture: Pictures
+    network: Answerer, answers: Answers, opinions: Sequence[Opinion], header: Header, picture: Pictures
 ) -> Answer:
-    """The answer to one ``picture``, float32 ``[C, H, W]``, that came as a file with ``header``."""
-    left, macs, classes = int(found.exits[0]), network.macs, network.classes
-    told = conversion(header, network.input_shape)
+    """The answer to one ``picture``, float32 ``[C, H, W]``, from a file with ``header``."""
+    left, macs, classes = int(answers.exits[0]), network.macs, network.classes
+    converted = conversion(header, network.input_shape)
     return Answer(
-        label=classes[int(found.classes[0])],
-        confidence=float(found.confidence[0]),
+        label=classes[int(answers.classes[0])],
+        confidence=float(answers.confidence[0]),
         exit=left + 1,
         exits=len(macs),
-        milliseconds=found.milliseconds,
+        milliseconds=answers.milliseconds,
         macs=macs[left],
         macs_last=macs[-1],
         saved=1 - macs[left] / macs[-1],
         opinions=tuple(
             ExitOpinion(
-                exit=each.exit + 1,
-                label=classes[each.label],
-                confidence=each.confidence,
-                threshold=each.threshold,
-                answered=each.exit == left,
-                top=tuple(Chance(label=classes[label], probability=p) for label, p in each.top),
+                exit=opinion.exit + 1,
+                label=classes[opinion.label],
+                confidence=opinion.confidence,
+                threshold=opinion.threshold,
+                answered=opinion.exit == left,
+                top=tuple(Chance(label=classes[label], probability=p) for label, p in opinion.top),
             )
-            for each in opinions
+            for opinion in opinions
         ),
         picture=Picture(
             width=header.width,
             height=header.height,
-            converted=told is not None,
-            told=told,
+            converted=converted is not None,
+            conversion=converted,
             seen=f"data:image/png;base64,{base64.b64encode(png_of(picture)).decode()}",
         ),
     )

@@ -1,4 +1,4 @@
-"""A network served to browsers and programs, until it is interrupted."""
+"""Runs the server until it is interrupted."""
 
 import asyncio
 import logging
@@ -35,30 +35,33 @@ def serve(
     """Serve :func:`ramify.serve.server.app` until the process is interrupted.
 
     Args:
-        network: who answers.
-        host: the address to listen on. On any other than this machine's own, everybody who reaches it may ask.
+        network: to serve.
+        host: the address to listen on; other than the default, everybody who reaches it may send pictures.
         port: 0 for a free one.
-        limits: what is accepted.
-        samples: pictures that the page offers.
-        origins: which sites' pages may ask; None for this server's own page.
-        ready: called with the address of the page, once it answers there.
+        limits, samples, origins: see :func:`~ramify.serve.server.app`.
+        ready: called with the address of the page once the server listens.
 
     Raises:
         InputError: ``host`` and ``port`` cannot be listened on, the process has too few file descriptors, or a
             package of the extra ``serve`` is missing.
     """
-    made = app(network, limits, samples, hosts_of(host), origins)
+    application = app(network, limits, samples, hosts_of(host), origins)
     with listening(host, port) as sock:
-        server = server_of(made)
+        server = server_of(application)
         if ready is not None:
             shown = f"[{host}]" if ":" in host else host
             ready(f"http://{shown}:{sock.getsockname()[1]}/")
-        with _ended_as_by_keyboard(), suppress(KeyboardInterrupt):
-            asyncio.run(_serve(server, sock))
+
+        async def run() -> None:
+            asyncio.get_running_loop().set_exception_handler(_log_exception)
+            await server.serve(sockets=[sock])
+
+        with _sigterm_as_ctrl_c(), suppress(KeyboardInterrupt):
+            asyncio.run(run())
 
 
-def server_of(made: "FastAPI") -> "uvicorn.Server":
-    """uvicorn for ``made``, with a bound on connections and time limits (see :mod:`ramify.serve.connections`).
+def server_of(application: "FastAPI") -> "uvicorn.Server":
+    """uvicorn for ``application``, with the limits of :mod:`ramify.serve.connections`.
 
     Raises:
         InputError: the process has too few file descriptors, or a package of the extra ``serve`` is missing.
@@ -72,31 +75,26 @@ def server_of(made: "FastAPI") -> "uvicorn.Server":
         most = room_for_connections()
 
     config = uvicorn.Config(
-        made,
+        application,
         http=Bounded,
         ws="none",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        # Also how many connections are accepted in one go, before those that wait longest make room.
+        # Also how many connections are accepted at once, before old ones are closed.
         backlog=max(1, Bounded.most // 4),
         timeout_graceful_shutdown=3,
     )
     return uvicorn.Server(config)
 
 
-async def _serve(server: "uvicorn.Server", sock: socket.socket) -> None:
-    def one_line(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-        _LOG.error("%s (%s)", context["message"], context.get("exception", "no more is known"))
-
-    asyncio.get_running_loop().set_exception_handler(one_line)
-    await server.serve(sockets=[sock])
+def _log_exception(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    _LOG.error("%s (%s)", context["message"], context.get("exception", "no more is known"))
 
 
 @contextmanager
-def _ended_as_by_keyboard() -> Iterator[None]:
-    """While it lasts, SIGTERM ends the process as Ctrl-C does."""
+def _sigterm_as_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -108,10 +106,10 @@ def _ended_as_by_keyboard() -> Iterator[None]:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; connections wait in it until somebody serves them.
+    """A listening socket.
 
     Raises:
-        InputError: it cannot.
+        InputError: the address or the port cannot be listened on.
     """
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -124,7 +122,7 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def hosts_of(host: str) -> Hosts:
-    """Which names a server that listens on ``host`` answers to.
+    """The host names of a server that listens on ``host``.
 
     Example:
         >>> sorted(hosts_of("gpu7").names)

@@ -1,7 +1,6 @@
-"""A server to try a network: a page, and the same as JSON."""
+"""A web application to try a network: a page and a JSON endpoint."""
 
 import asyncio
-import importlib.util
 import logging
 import os
 import threading
@@ -15,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramify.answer.answerer import Answerer
+from ramify.answer.needs import need
 from ramify.answer.picture import MAX_PIXELS, read_header, read_picture
 from ramify.answer.samples import Sample
 from ramify.errors import DataError, InputError
 from ramify.serve import replies
 from ramify.serve.guard import SECURITY_HEADERS, Guard, Hosts, Origins
-from ramify.serve.upload import FIELD, RefusedError, Upload, begins_as_picture, read_upload, received, too_large
+from ramify.serve.upload import FIELD, RefusedError, begins_as_picture, file_name, read_upload, received, too_large
 from ramify.version import __version__
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ _PAGE = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on.
+    """Limits of a server.
 
     Args:
         upload_bytes: of a picture file.
-        workers: pictures that are decoded at a time; further ones wait for their turn.
+        workers: pictures that are decoded at a time; others wait.
 
     Raises:
         InputError: one is below 1.
@@ -68,17 +68,16 @@ def app(
 ) -> "FastAPI":
     """A page and a JSON endpoint for one network, as an ASGI application.
 
-    ``POST /api/predict`` answers a picture file, ``GET /api/model`` tells of the network, ``GET /api/health`` that the
-    server is up, ``GET /openapi.json`` describes them, and ``GET /`` is the page. Errors are
-    ``{"error": "one sentence"}``. Requests that come at the same time wait for their turn; pictures are decoded side
-    by side, and the network computes them one after the other, so that the milliseconds are those of one picture.
-    Nothing that is received is kept.
+    ``POST /api/predict`` answers a picture file, ``GET /api/model`` describes the network, ``GET /api/health`` replies
+    while the server is up, ``GET /openapi.json`` describes them, and ``GET /`` is the page. Errors are
+    ``{"error": "one sentence"}``. Pictures are decoded in parallel and computed one after the other, so the
+    milliseconds are those of one picture. Nothing that is received is kept.
 
     Args:
-        network: who answers (see :func:`ramify.answer.answerer.answerer`).
-        limits: what is accepted; None for the defaults.
+        network: to serve; see :func:`ramify.answer.answerer.answerer`.
+        limits: None for the defaults.
         samples: pictures that the page offers.
-        hosts: which ``Host`` a request may name; None for this machine's own.
+        hosts: accepted ``Host`` headers; None for this machine's own.
         origins: which sites' pages may ask; None for this server's own page.
 
     Raises:
@@ -99,17 +98,17 @@ def app(
     from fastapi import FastAPI
 
     limits = limits or Limits()
-    desk = Desk(network, limits.workers)
+    answering = Answering(network, limits.workers)
     served = FastAPI(
         title=f"ramify: {network.name}",
         version=__version__,
         description="Each exit's opinion of a picture, and where the picture left.",
-        # The pages that FastAPI makes of the document fetch their scripts from elsewhere.
+        # FastAPI's own pages load scripts from other sites.
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=desk.lifespan,
-        # What can happen to every request; a route adds its own.
+        lifespan=answering.lifespan,
+        # Of every request; a route adds its own.
         responses=_problems(
             {400: "The request names a host that this server is not.", 403: "It comes from another site's page."}
         ),
@@ -118,16 +117,16 @@ def app(
     _add_errors(served)
     for path, (name, kind) in _PAGE.items():
         served.add_api_route(path, _file(name, kind), include_in_schema=False)
-    # Asking every exit once tells the thresholds, and the first visitor does not wait for what is set up only once.
+    # Gives the thresholds, and warms up the network for the first visitor.
     first = network.opinions(np.zeros(network.input_shape, np.float32))
     accepted = replies.LimitsReply(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS)
     _add_facts(served, replies.model_reply(network, first, accepted, samples), samples)
-    _add_answers(served, desk, limits)
+    _add_answers(served, answering, limits)
     return served
 
 
 def _add_guards(served: "FastAPI", limits: Limits, hosts: Hosts, origins: Origins) -> None:
-    """What a request passes before it is answered; the last that is added comes first."""
+    """Middleware; the last that is added comes first."""
     from starlette.middleware.body_limit import RequestBodyLimitMiddleware
     from starlette.middleware.cors import CORSMiddleware
 
@@ -141,7 +140,7 @@ def _add_guards(served: "FastAPI", limits: Limits, hosts: Hosts, origins: Origin
 
 
 def _add_errors(served: "FastAPI") -> None:
-    """A sentence for everything that goes wrong."""
+    """Errors as one sentence."""
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
@@ -161,30 +160,30 @@ def _add_errors(served: "FastAPI") -> None:
 
     @served.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> JSONResponse:
-        asked = f"{request.method} {request.url.path[:100]}"
+        got = f"{request.method} {request.url.path[:100]}"
         accepted = "GET /, GET /api/model, GET /api/health, POST /api/predict"
-        return problem(error.status_code, f"got {asked}; accepted: {accepted}", dict(error.headers or {}))
+        return problem(error.status_code, f"got {got}; accepted: {accepted}", dict(error.headers or {}))
 
     @served.exception_handler(ClientDisconnect)
     async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
-        # Nobody reads this; without it the log would hold a traceback for every visitor who leaves.
+        # Nobody reads this, but it keeps a traceback out of the log.
         return problem(400, "the client left before its request was complete")
 
     @served.exception_handler(OSError)
     async def short(_: Request, error: OSError) -> JSONResponse:
-        # A large upload lies in a temporary file until it is read.
+        # Large uploads are temporary files.
         reason = error.strerror or type(error).__name__
         _LOG.error("a request could not be received: %s", reason)
         return problem(503, f"the server cannot take the request now ({reason})")
 
     @served.exception_handler(Exception)
     async def failed(_: Request, error: Exception) -> JSONResponse:
-        # This one is sent from outside of the guard.
+        # Sent from outside of the guard.
         return problem(500, f"the server failed ({type(error).__name__}); its log says more", SECURITY_HEADERS)
 
 
 def _add_facts(served: "FastAPI", model: replies.Model, samples: Sequence[Sample]) -> None:
-    """The replies that are known before anybody asks."""
+    """The constant replies."""
     from fastapi import Response
 
     @served.get("/api/health", summary="Whether the server is up")
@@ -210,7 +209,7 @@ def _add_facts(served: "FastAPI", model: replies.Model, samples: Sequence[Sample
         return Response(samples[number].png, media_type="image/png")
 
 
-def _add_answers(served: "FastAPI", desk: "Desk", limits: Limits) -> None:
+def _add_answers(served: "FastAPI", answering: "Answering", limits: Limits) -> None:
     """The answer to a picture."""
     from fastapi import Request
 
@@ -238,29 +237,26 @@ def _add_answers(served: "FastAPI", desk: "Desk", limits: Limits) -> None:
     )
     async def predict(request: Request) -> replies.Answer:
         async with received(request, limits.upload_bytes) as file:
-            return await desk.answer(file, limits.upload_bytes)
+            return await answering.answer(file, limits.upload_bytes)
 
 
-class Desk:
-    """Pictures decoded side by side, a few at a time, and computed one after the other.
-
-    Only those that are at work lie in memory.
-    """
+class Answering:
+    """Decodes a few pictures in parallel and computes them one after the other; others are not yet in memory."""
 
     def __init__(self, network: Answerer, workers: int) -> None:
         self._network = network
-        # Its threads end with the application, which may be started and stopped any number of times.
+        # Lives as long as the application, which may be started and stopped any number of times.
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="ramify-serve")
         self._workers = workers
-        self._places = asyncio.Semaphore(workers)
+        self._slots = asyncio.Semaphore(workers)
         self._turn = threading.Lock()
         self._ended = False
 
     @asynccontextmanager
     async def lifespan(self, _: object) -> AsyncIterator[None]:
-        """While the application runs; what waits for its turn at the end is not computed."""
+        """While the application runs; pictures that still wait at the end are not computed."""
         self._ended = False
-        self._places = asyncio.Semaphore(self._workers)  # of this event loop
+        self._slots = asyncio.Semaphore(self._workers)  # of this event loop
         yield
         self._ended = True
 
@@ -270,19 +266,19 @@ class Desk:
         Raises:
             RefusedError: it is not a picture of at most ``most_bytes``.
         """
-        async with self._places:
-            upload = await read_upload(file, most_bytes)
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, upload)
+        async with self._slots:
+            content, name = await read_upload(file, most_bytes), file_name(file.filename)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, content, name)
 
-    def _work(self, upload: Upload) -> replies.Answer:
-        if not begins_as_picture(upload.content):
+    def _work(self, content: bytes, name: str) -> replies.Answer:
+        if not begins_as_picture(content):
             raise RefusedError(
-                415, f"{upload.name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
+                415, f"{name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
             )
         network = self._network
         try:
-            header = read_header(upload.content, upload.name)
-            picture = read_picture(upload.content, upload.name, network.input_shape, network.reading)
+            header = read_header(content, name)
+            picture = read_picture(content, name, network.input_shape, network.reading)
         except DataError as error:
             raise RefusedError(422, " ".join(str(error).split())) from error
         with self._turn:
@@ -294,14 +290,12 @@ class Desk:
 
 
 def need_server() -> None:
-    """Make sure that the packages of the extra ``serve`` are installed, without importing them.
+    """Check that the packages of the extra ``serve`` are installed.
 
     Raises:
         InputError: one is missing.
     """
-    for module, package in (("fastapi", "fastapi"), ("uvicorn", "uvicorn"), ("python_multipart", "python-multipart")):
-        if importlib.util.find_spec(module) is None:
-            raise InputError(f"serve: needs the package {package}; install it with: pip install 'ramify[serve]'")
+    need("serve", "fastapi", "uvicorn", "python_multipart")
 
 
 def _problems(sentences: dict[int, str]) -> dict[int | str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,15 +9,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 FIELD = "file"
-_WANTED = f"one picture file in the field {FIELD}, as multipart/form-data"
+_ACCEPTED = f"one picture file in the field {FIELD}, as multipart/form-data"
 _LONGEST_NAME = 80
 
-# How files of the accepted formats begin: JPEG, PNG, GIF, BMP, WEBP, TIFF.
+# First bytes of JPEG, PNG, GIF, BMP, WEBP and TIFF files.
 _BEGINNINGS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 class RefusedError(Exception):
-    """A request is refused, with this status and this sentence."""
+    """A request is refused with an HTTP status and a sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
         super().__init__(sentence)
@@ -26,62 +25,53 @@ class RefusedError(Exception):
         self.sentence = sentence
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file that was received, and what to call it."""
-
-    content: bytes
-    name: str
-
-
 @asynccontextmanager
 async def received(request: "Request", most_bytes: int) -> AsyncIterator["UploadFile"]:
-    """The one file of a multipart request; a large one lies on the disk until the block ends.
+    """The file of a multipart request; a large one is on disk until the block ends.
 
     Raises:
-        RefusedError: 413: the body is larger than what holds ``most_bytes``; 415: it is no multipart form; 422: the
-            form is damaged, or holds anything but one file.
+        RefusedError: 413: the body is too large; 415: it is no multipart form; 422: the form is damaged, or does not
+            hold exactly one file.
     """
     from starlette.datastructures import UploadFile
     from starlette.exceptions import HTTPException
 
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "multipart/form-data":
-        raise RefusedError(415, f"content-type: got {kind[:100]!r}; accepted: {_WANTED}")
+        raise RefusedError(415, f"content-type: got {kind[:100]!r}; accepted: {_ACCEPTED}")
     try:
-        # Room for a little more than is accepted, so that the sentence can say what was wrong.
+        # A little more than is accepted, so that the error can say what was wrong.
         form = await request.form(max_files=2, max_fields=4, max_part_size=4096)
     except HTTPException as error:
         if error.status_code == 413:
             raise RefusedError(413, too_large(most_bytes)) from error
-        raise RefusedError(422, f"{FIELD}: the form cannot be read ({error.detail}); accepted: {_WANTED}") from error
+        raise RefusedError(422, f"{FIELD}: the form cannot be read ({error.detail}); accepted: {_ACCEPTED}") from error
     try:
         fields = [key for key, _ in form.multi_items()]
         file = form.get(FIELD)
         if len(fields) != 1 or not isinstance(file, UploadFile):
-            raise RefusedError(422, f"{FIELD}: got {_told(fields)}; accepted: {_WANTED}")
+            raise RefusedError(422, f"{FIELD}: got {_content(fields)}; accepted: {_ACCEPTED}")
         yield file
     finally:
         await form.close()
 
 
-async def read_upload(file: "UploadFile", most_bytes: int) -> Upload:
-    """A received file in memory.
+async def read_upload(file: "UploadFile", most_bytes: int) -> bytes:
+    """The content of a received file.
 
     Raises:
         RefusedError: 413: it has more than ``most_bytes``; 422: it is empty.
     """
     content = await file.read(most_bytes + 1)
-    name = file_name(file.filename)
     if len(content) > most_bytes:
         raise RefusedError(413, too_large(most_bytes))
     if not content:
-        raise RefusedError(422, f"{name}: got an empty file; accepted: a whole picture file")
-    return Upload(content, name)
+        raise RefusedError(422, f"{file_name(file.filename)}: got an empty file; accepted: a whole picture file")
+    return content
 
 
 def too_large(most_bytes: int) -> str:
-    """The sentence for a file that has more bytes.
+    """The error for a larger file.
 
     Example:
         >>> too_large(10_000_000)
@@ -91,19 +81,19 @@ def too_large(most_bytes: int) -> str:
     return f"{FIELD}: got more than {size}; accepted: up to {size}"
 
 
-def file_name(given: str | None) -> str:
-    """What to call a file in a sentence: never a path, only what can be printed, and not too long.
+def file_name(sent: str | None) -> str:
+    """The name of a file in messages: not a path, printable, not too long.
 
     Example:
         >>> file_name("C:\\\\photos\\\\cat.jpg"), file_name("../../etc/passwd"), file_name(None)
         ('cat.jpg', 'passwd', 'picture')
     """
-    last = (given or "").replace("\\", "/").rpartition("/")[2]
+    last = (sent or "").replace("\\", "/").rpartition("/")[2]
     return "".join(c for c in last if c.isprintable())[:_LONGEST_NAME].strip() or "picture"
 
 
 def begins_as_picture(content: bytes) -> bool:
-    """Whether a file begins as those of the accepted formats do, however it goes on.
+    """Whether a file begins like one of the accepted formats.
 
     Example:
         >>> begins_as_picture(b"GIF89a"), begins_as_picture(b"P5 8 8 255 "), begins_as_picture(b"Dear all,")
@@ -113,7 +103,7 @@ def begins_as_picture(content: bytes) -> bool:
     return content.startswith(_BEGINNINGS) or netpbm
 
 
-def _told(fields: list[str]) -> str:
+def _content(fields: list[str]) -> str:
     if not fields:
         return "nothing"
     if len(fields) > 1:

@@ -94,7 +94,7 @@ function tell(answer, label) {
   show(at("pictures"), true);
   const notes = [];
   if (label !== null) notes.push(`labelled ${label} by its source`);
-  if (answer.picture.converted) notes.push(answer.picture.told);
+  if (answer.picture.converted) notes.push(answer.picture.conversion);
   at("note").textContent = notes.join("; ");
   show(at("note"), notes.length > 0);
   cards(answer);
