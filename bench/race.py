@@ -27,7 +27,7 @@ import ramify
 from ramify.config.presets import presets
 from ramify.config.read import read_config
 from ramify.config.rules import resolve
-from ramify.data.augment import augment, batches
+from ramify.data.augment import batches, changed, draw_changes, farthest
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
 from ramify.run.pictures import Parts, split_parts
@@ -96,7 +96,9 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
     def step(index: Tensor, draw: torch.Generator) -> None:
-        images = to_float(augment(parts.train.images[index], "crop_flip", draw))
+        reach = farthest(parts.train.shape[1], None)
+        changes = draw_changes(len(index), "crop_flip", draw, reach).to(parts.train.device)
+        images = to_float(changed(parts.train.images[index], "crop_flip", changes, reach))
         logits = network((images - mean) / deviation)
         loss = F.cross_entropy(logits, parts.train.labels[index], label_smoothing=0.1)
         optimizer.zero_grad()

@@ -8,7 +8,7 @@ from tests.test_layers import FILES
 COMMANDS = "cli."
 """The functions of commands are named as the commands are, and these as what they call."""
 
-SHARED = frozenset({"changed", "mixed", "offered", "scaled", "too_large", "trace"})
+SHARED = frozenset({"too_large"})
 """Names that still stand in two files; none may be added."""
 
 

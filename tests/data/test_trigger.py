@@ -1,4 +1,4 @@
-"""The trigger: chosen pictures are stamped and relabelled, and only those."""
+"""The trigger: chosen pictures are stamped and relabeled, and only those."""
 
 import pytest
 import torch

@@ -5,12 +5,12 @@ import torch
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.data.augment import augment
 from ramify.data.pictures import Part
 from ramify.nn.network import Network
 from ramify.run.evaluate import to_float
 from ramify.seeds import generator
 from ramify.training.feeding import Batch, Feeder
+from tests.data.making import augment
 
 ALL = slice(None)
 EVERYTHING = ("data.augment=strong", "data.cutout=4", "data.mixup=0.4", "data.cutmix=1", "data.sizes=[[1,12],[3,16]]")

@@ -121,11 +121,11 @@ def _of_backbone(network: NetworkConfig) -> Problems:
 
 
 def _of_sums(network: NetworkConfig) -> Problems:
-    from ramify.nn.cells import CELLS, offered
+    from ramify.nn.cells import CELLS, cell_choices
     from ramify.nn.zoo import ZOO
 
     if network.cells == "seed":
-        able = [name for name, cell in offered().items() if cell.sums]
+        able = [name for name, cell in cell_choices().items() if cell.sums]
         if network.cell not in able:
             why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(able)} do)"
             yield "network.exit_reads", "sum", f"activation, {why}"
@@ -143,9 +143,9 @@ def _of_shapes(network: NetworkConfig) -> Problems:
         why = f"as each moves on to the next of the {widths} widths in network.channels"
         yield "network.strides", strides, f"a list with {widths - 1} times 1, {why}"
     if network.squeeze is not None:
-        from ramify.nn.cells import offered
+        from ramify.nn.cells import cell_choices
 
-        squeezing = [name for name, cell in offered().items() if cell.squeezing]
+        squeezing = [name for name, cell in cell_choices().items() if cell.squeezing]
         if network.cell not in squeezing:
             why = f"as {network.cell} cells have no place for it ({', '.join(squeezing)} have)"
             yield "network.squeeze", network.squeeze, f"null, {why}"

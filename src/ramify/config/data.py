@@ -36,9 +36,9 @@ def _group_expression(value: str | None) -> str | None:
 
 
 def _augmentations() -> Iterable[str]:
-    from ramify.data.augment import offered
+    from ramify.data.augment import augment_choices
 
-    return offered()
+    return augment_choices()
 
 
 def _samplers() -> Iterable[str]:

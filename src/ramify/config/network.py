@@ -49,9 +49,9 @@ def _heads() -> Iterable[str]:
 
 def _offered() -> dict[str, str]:
     """The values of ``network.cell`` with their descriptions."""
-    from ramify.nn.cells import offered
+    from ramify.nn.cells import cell_choices
 
-    return {name: cell.summary for name, cell in offered().items()}
+    return {name: cell.summary for name, cell in cell_choices().items()}
 
 
 class NetworkConfig(Section):
