@@ -22,7 +22,7 @@ from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
 from ramify.run.derive import child_config
 from ramify.run.latency import paired_latency
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 from ramify.run.saved import load
 from ramify.run.summary import Summary
 
@@ -32,7 +32,7 @@ PAIRS = 201
 
 def ratio_for_half(folder: Path, config: Config) -> float:
     """The largest keep ratio, in steps of 0.02, that leaves at most half of the MACs."""
-    parts = deal(config, ramify.load_pictures(config.data)).train
+    parts = split_parts(config, ramify.load_pictures(config.data)).train
     batch = parts.images[:128].float() / 255, parts.labels[:128]
     for step in range(48, 5, -1):
         network = load(folder)

@@ -35,7 +35,7 @@ from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import CONFIG
 from ramify.training.allocator import keep_freed_memory
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 
 RECORD = ("compact-100k:2.6", "small-50k:2.6", "gnap-158k:2.6", "tiny-20k:1.3", "seed-full-ic", "seed-iterative")
 """By value: the first two at the length of the record at 100,000 weights, cifar10-tiniest."""
@@ -120,7 +120,7 @@ def shortest(config: Config) -> int:
 def run(wanted: Wanted, archive: str, runs_dir: str, out: Path, seconds: float) -> Outcome:
     """Train one preset as long as asked for, or as long as fits into ``seconds``."""
     ends = time.monotonic() + seconds
-    config, _, parts = prepare(wanted.config(archive, runs_dir), ALONE)
+    config, _, parts = prepare_run(wanted.config(archive, runs_dir), ALONE)
     pictures = len(parts.train)
     _, whole = work(config, pictures, Path(runs_dir) / "none")
     asked = config.train.epochs if wanted.pflop is None else max(1, round(config.train.epochs * wanted.pflop / whole))

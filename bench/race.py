@@ -27,10 +27,10 @@ import ramify
 from ramify.config.presets import presets
 from ramify.config.read import read_config
 from ramify.config.rules import resolve
-from ramify.data.augment import augment, batches
+from ramify.data.augment import batches, changed, draw_changes, farthest
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
-from ramify.run.pictures import Parts, deal
+from ramify.run.pictures import Parts, split_parts
 from ramify.seeds import generator
 
 RESULTS = Path(__file__).parent / "results" / "race.json"
@@ -96,7 +96,9 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
     def step(index: Tensor, draw: torch.Generator) -> None:
-        images = to_float(augment(parts.train.images[index], "crop_flip", draw))
+        reach = farthest(parts.train.shape[1], None)
+        changes = draw_changes(len(index), "crop_flip", draw, reach).to(parts.train.device)
+        images = to_float(changed(parts.train.images[index], "crop_flip", changes, reach))
         logits = network((images - mean) / deviation)
         loss = F.cross_entropy(logits, parts.train.labels[index], label_smoothing=0.1)
         optimizer.zero_grad()
@@ -156,7 +158,7 @@ def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
     """The pictures of the race, dealt out by ``seed``."""
     wishes = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
     config = resolve(read_config(overrides=wishes))
-    return deal(config, load_pictures(config.data))
+    return split_parts(config, load_pictures(config.data))
 
 
 def table(results: list[Result]) -> str:
@@ -193,7 +195,7 @@ from reading the archive to the last evaluation. Accuracy in % on the test pictu
 
 def plot(results: list[Result], path: Path) -> None:
     """The last exit's accuracy against the minutes."""
-    from ramify.show.drawing import axes, save
+    from ramify.show.drawing import axes, save_drawing
 
     drawing, [[panel]] = axes((6.4, 4.0))
     for name in dict.fromkeys(each.name for each in results):
@@ -201,7 +203,7 @@ def plot(results: list[Result], path: Path) -> None:
         panel.plot(*zip(*own, strict=True), marker="o", label=name)
     panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
     panel.legend(frameon=False)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from torch import Tensor
 import ramify
 from ramify.config.rules import Config
 from ramify.ops.loss import exit_losses, weighted_loss
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.evaluate import computing
 from ramify.training.state import to_channels_last
 
@@ -74,7 +74,7 @@ def prepared(case: Case, kind: str) -> tuple[Callable[[], None], int]:
         classes=10,
     )
     network = to_channels_last(ramify.Network(settings, stages=settings.exits, seed=0), torch.device("cpu")).train()
-    where = place(Config(network=settings))
+    where = place_of(Config(network=settings))
     images = torch.rand(case.batch, 3, case.side, case.side).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (case.batch,))
     weights = (1.0,) * settings.exits
@@ -150,7 +150,7 @@ def draw(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    precision = place(Config(network=ramify.NetworkConfig(input_shape=(3, 32, 32)))).precision
+    precision = place_of(Config(network=ramify.NetworkConfig(input_shape=(3, 32, 32)))).precision
     machine = (
         f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}, {precision}"
     )

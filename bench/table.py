@@ -33,8 +33,9 @@ import torch
 from pydantic import TypeAdapter
 
 import ramify
+from ramify.config.keys import births, keys
 from ramify.config.presets import presets
-from ramify.config.rules import Config, births, keys, resolve
+from ramify.config.rules import Config, resolve
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.nn.network import Network
@@ -45,7 +46,7 @@ from ramify.run.folder import CONFIG, METRICS, is_run, read_lines, read_summary
 from ramify.run.readback import remeasure
 from ramify.show.words import count, duration, percent, short
 from ramify.training.allocator import keep_freed_memory
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 
 HERE = Path(__file__).parent
 RECORD, KNOWN, PAGE = HERE / "results" / "table.json", HERE / "results" / "known.json", HERE.parent / "docs/results.md"
@@ -205,7 +206,7 @@ def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:
 
 def standing(job: Job, runs_dir: Path) -> str:
     """One line: how far a run is."""
-    config, _, parts = prepare(job.config(runs_dir), ALONE)
+    config, _, parts = prepare_run(job.config(runs_dir), ALONE)
     folder = runs_dir / job.name
     done, whole = work(config, len(parts.train), folder)
     epochs = len(read_lines(folder / METRICS))

@@ -39,7 +39,7 @@ import ramify
 from ramify.config.rules import NetworkConfig
 from ramify.data.pictures import Part
 from ramify.ops.cost import cost
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event
 from ramify.training.allocator import keep_freed_memory
 
@@ -183,7 +183,7 @@ def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Con
 def precision_of(overrides: list[str]) -> str:
     """What a run on 32x32 pictures computes in."""
     config = ramify.read_config(overrides=["network.input_shape=[3,32,32]", "train.device=cpu", *overrides])
-    return place(config).precision
+    return place_of(config).precision
 
 
 def peak(precision: str) -> float:

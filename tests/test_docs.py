@@ -28,7 +28,7 @@ def test_every_parameter_of_the_seed_has_its_line() -> None:
     text = (DOCS / "coming-from-the-seed.md").read_text()
     for word in ("dense", "iterative", "full_ic", "full", "'0'", "'1'", "'2'", "epochs", "milestones", "gammas"):
         assert word in text
-    from ramify.config.rules import keys
+    from ramify.config.keys import keys
 
     known = {name for name, _ in keys()}
     for key in re.findall(r"`((?:data|network|growth|prune|train)\.\w+)", text):

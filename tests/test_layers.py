@@ -12,7 +12,7 @@ SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
 version errors sealed files shortage seeds
-nn.masked nn.trunk nn.cells nn.zoo nn.exit nn.recording nn.following nn.graph nn.branching
+nn.masked nn.trunk nn.cells nn.zoo nn.exit nn.modes nn.recording nn.channel_rules nn.graph nn.branching
 data.strong data.augment ops.pruning.policies ops.pruning.saliency
 config schedule
 nn

@@ -67,7 +67,7 @@ def of_begun(folder: Path) -> object:
 def of_search(folder: Path) -> object:
     search = open_search(folder.name, searches_dir=folder.parent)
     try:
-        return record(search), search.wanted, search.space
+        return record(search), search.planned, search.space
     finally:
         search.close()
 

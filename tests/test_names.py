@@ -8,12 +8,7 @@ from tests.test_layers import FILES
 COMMANDS = "cli."
 """The functions of commands are named as the commands are, and these as what they call."""
 
-SHARED = frozenset(
-    {
-        *("accuracies", "answers", "best", "changed", "cost", "describe", "exit_table", "leaving", "mixed", "offered"),
-        *("opened", "place", "prepare", "random", "reliability", "save", "scaled", "score", "too_large", "trace"),
-    }
-)
+SHARED = frozenset({"too_large"})
 """Names that still stand in two files; none may be added."""
 
 

@@ -14,7 +14,6 @@ from ramify.schedule import (
     cosine,
     exit_weights,
     growth_by_loss,
-    growth_due,
     last_alone,
     learning_rate,
     mixing_at,
@@ -35,11 +34,6 @@ from ramify.schedule import (
 )
 def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
     assert learning_rate(epoch, 0.01, (120, 160, 180), (0.1, 0.01, 0.01)) == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize(("epoch", "due"), [(1, False), (24, False), (25, True), (26, False), (75, True)])
-def test_growth_of_the_seed(epoch: int, due: bool) -> None:
-    assert growth_due(epoch, (25, 50, 75)) is due
 
 
 @pytest.mark.parametrize(

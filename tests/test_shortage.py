@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ramify.config.rules import Config
 from ramify.errors import ConfigError, InputError, RunError
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.shortage import refusal, refusals_in_words, usable_threads
 from ramify.training.feeding import Batch
-from ramify.training.preflight import needs_what_is_there, unread
+from ramify.training.preflight import check_run, unread
 from ramify.training.regrowing import Moves
 from ramify.training.step import Step
 from tests.conftest import TINY, CommandLine, tiny
@@ -54,7 +54,7 @@ def test_what_is_known_to_fail_is_refused() -> None:
             update={"network": config.network.model_copy(update={"input_shape": (1, 8, 8), "classes": 10})}
         )
         with pytest.raises(ConfigError) as caught:
-            needs_what_is_there(shaped, place(shaped))
+            check_run(shaped, place_of(shaped))
         return str(caught.value)
 
     assert refused("train.device=cpu", "train.record=true").startswith("train.record: got true")

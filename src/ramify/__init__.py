@@ -1,7 +1,6 @@
 """ramify grows, prunes and searches branching neural networks.
 
-The names below are the public face; each is loaded when it is first asked for, so that importing ``ramify``
-costs nothing.
+The names below are the public API; each is imported on first use, so that ``import ramify`` is fast.
 
 Example:
     >>> import ramify
@@ -81,50 +80,43 @@ if TYPE_CHECKING:
     from ramify.training.run import train as train
 
 _HOME = {
-    "ramify.config.rules": (
-        "Config",
-        "DataConfig",
-        "GrowthConfig",
-        "NetworkConfig",
-        "PruneConfig",
-        "TrainConfig",
-    ),
-    "ramify.config.read": ("read_config", "read_configs"),
-    "ramify.data.pictures": ("Part",),
-    "ramify.data.sources": ("load_pictures",),
-    "ramify.errors": ("InputError", "RamifyError", "RunError"),
-    "ramify.nn.attach": ("attach_exits", "branches", "exit_points"),
-    "ramify.nn.equilibrium": ("balanced_logits",),
-    "ramify.nn.network": ("Network",),
-    "ramify.ops.exits.calibrate": ("Calibration", "calibrate"),
-    "ramify.ops.pruning.compact": ("compact",),
-    "ramify.ops.growing.convert": ("cut", "to_cnn", "to_sdn"),
-    "ramify.ops.cost": ("cost", "place_exits"),
-    "ramify.ops.fold": ("fold",),
-    "ramify.ops.growing.grow": ("grow",),
-    "ramify.ops.loss": ("distillation_losses", "exit_losses", "self_distillation_losses", "weighted_loss"),
-    "ramify.ops.exits.policy": ("Policy", "confidences", "follow"),
-    "ramify.ops.pruning.prune": ("prune",),
-    "ramify.ops.pruning.regrow": ("dense_forward", "regrow"),
-    "ramify.ops.surgery": ("parameter_groups",),
-    "ramify.ops.growing.widen": ("widen",),
-    "ramify.opened": ("Opened", "open"),
-    "ramify.ops.exits.analysis": ("Analysis", "analyze"),
-    "ramify.config.rescaling": ("rescale",),
-    "ramify.run.calibrate": ("calibrate_run",),
-    "ramify.run.evaluate": ("all_logits", "evaluate"),
-    "ramify.run.readback": ("describe",),
-    "ramify.run.saved": ("load", "load_policy", "save"),
-    "ramify.training.run": ("resume", "train"),
-    "ramify.show.report.write": ("report",),
-    "ramify.answer.answerer": ("answerer",),
-    "ramify.bench.measure": ("Bench", "benchmark"),
-    "ramify.exporting.write": ("export",),
-    "ramify.exporting.hub": ("write_hub",),
-    "ramify.answer.picture": ("read_picture",),
-    "ramify.answer.runtime": ("Runtime",),
+    "ramify.answer.answerer": "answerer",
+    "ramify.answer.picture": "read_picture",
+    "ramify.answer.runtime": "Runtime",
+    "ramify.bench.measure": "Bench benchmark",
+    "ramify.config.read": "read_config read_configs",
+    "ramify.config.rescaling": "rescale",
+    "ramify.config.rules": "Config DataConfig GrowthConfig NetworkConfig PruneConfig TrainConfig",
+    "ramify.data.pictures": "Part",
+    "ramify.data.sources": "load_pictures",
+    "ramify.errors": "InputError RamifyError RunError",
+    "ramify.exporting.hub": "write_hub",
+    "ramify.exporting.write": "export",
+    "ramify.nn.attach": "attach_exits branches exit_points",
+    "ramify.nn.equilibrium": "balanced_logits",
+    "ramify.nn.network": "Network",
+    "ramify.opened": "Opened open",
+    "ramify.ops.cost": "cost place_exits",
+    "ramify.ops.exits.analysis": "Analysis analyze",
+    "ramify.ops.exits.calibrate": "Calibration calibrate",
+    "ramify.ops.exits.policy": "Policy confidences follow",
+    "ramify.ops.fold": "fold",
+    "ramify.ops.growing.convert": "cut to_cnn to_sdn",
+    "ramify.ops.growing.grow": "grow",
+    "ramify.ops.growing.widen": "widen",
+    "ramify.ops.loss": "distillation_losses exit_losses self_distillation_losses weighted_loss",
+    "ramify.ops.pruning.compact": "compact",
+    "ramify.ops.pruning.prune": "prune",
+    "ramify.ops.pruning.regrow": "dense_forward regrow",
+    "ramify.ops.surgery": "parameter_groups",
+    "ramify.run.calibrate": "calibrate_run",
+    "ramify.run.evaluate": "all_logits evaluate",
+    "ramify.run.readback": "describe",
+    "ramify.run.saved": "load load_policy save",
+    "ramify.show.report.write": "report",
+    "ramify.training.run": "resume train",
 }
-_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)
 
 

@@ -1,7 +1,7 @@
-"""The errors of ramify: what went wrong, in sentences for the person who gets them.
+"""The errors of ramify, in sentences for the user.
 
-Every error is one of two kinds. An :class:`InputError` says that something given to ramify is wrong
-(the command line exits with 2); a :class:`RunError` says that the work failed underway (it exits with 1).
+An :class:`InputError` means that an input is wrong (the command line exits with 2), a :class:`RunError` that the work
+failed underway (it exits with 1).
 """
 
 import difflib
@@ -16,8 +16,7 @@ class RamifyError(Exception):
     """Base of every error that ramify raises on purpose.
 
     Args:
-        *problems: one sentence for each thing that is wrong. All of them are told at once, so that
-            a person mends a file once and not line by line.
+        *problems: one sentence for each problem; all are reported at once.
 
     Example:
         >>> str(InputError("a: got 1; accepted: 2", "b: got 3; accepted: 4"))
@@ -35,7 +34,7 @@ class RamifyError(Exception):
 
 
 class InputError(RamifyError):
-    """Something that was given is wrong: a key, a value, a path."""
+    """A key, a value or a path is wrong."""
 
     exit_code = 2
 
@@ -53,15 +52,15 @@ class CheckpointError(InputError):
 
 
 class RunError(RamifyError):
-    """The run failed underway: a loss that is not a number, a full disk, a server that is gone."""
+    """The run failed underway: a loss that is not a number, a full disk, a server that is lost."""
 
 
 class ProcessLostError(RunError):
-    """Of the processes that share a run, another one has died."""
+    """Another process that shares the run has died."""
 
 
 def field_of(error: "ValidationError") -> str:
-    """The first field that a validator refused, for a sentence; its own texts are for programmers."""
+    """The first field that a validator refused, for a sentence."""
     where = ".".join(map(str, error.errors(include_url=False, include_input=False)[0]["loc"]))[:80]
     more = f" and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     return f"wrong value of {where or 'the whole'}{more}"

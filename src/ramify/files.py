@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never sees a part of one."""
 
 import contextlib
 import os
@@ -13,18 +13,18 @@ if sys.platform != "win32":
     import fcntl
 
 SUFFIX = ".tmp"
-"""How names of what is being written end. Whoever writes holds a lock on it, for which :func:`sweep` asks."""
+"""The end of temporary names. The writing process holds a lock on the file, which :func:`sweep` checks."""
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file that can be seen; a name that the system refuses, as one too long, is none."""
+    """Whether ``path`` is a file; False for a name that the system refuses, such as a too long one."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises where a name is too long
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` through a temporary name, so that ``path`` is old or new, never between.
+    """Write ``content`` to ``path`` through a temporary name, so that ``path`` is either old or new.
 
-    What a killed process left of the same file is removed.
+    Temporary files that killed processes left of it are removed.
 
     Raises:
         RunError: the disk is full or the folder cannot be written; ``path`` is as it was.
@@ -36,7 +36,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         while True:
             handle, name = tempfile.mkstemp(prefix=_prefix(path.name), suffix=SUFFIX, dir=path.parent)
             temporary = Path(name)
-            if _hold(handle):
+            if _lock(handle):
                 break
             os.close(handle)
         with os.fdopen(handle, "wb") as file:
@@ -55,16 +55,16 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Write a whole folder of files at once: a reader finds all old or all new ones.
+    """Write a whole folder of files at once: a reader sees all old or all new ones.
 
-    The new files are written beside, then swapped in by renaming. A process killed between the two
-    renames leaves the old folder as ``<name>.old``: :func:`readable_folder` finds it there.
+    The new folder is written beside the old one, then swapped in by renaming. A process killed between the two renames
+    leaves the old folder as ``<name>.old``, where :func:`readable_folder` finds it.
 
     Raises:
         RunError: the disk is full or the place cannot be written; the old folder is intact.
     """
     old = folder.with_name(folder.name + ".old")
-    _undo_swap(folder, old)
+    finish_swap(folder)
     with contextlib.ExitStack() as stack:
         fresh: Path | None = None
         try:
@@ -74,7 +74,7 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
             if sys.platform != "win32":
                 handle = os.open(fresh, os.O_RDONLY)
                 stack.callback(os.close, handle)
-                _hold(handle)
+                _lock(handle)
             fresh.chmod(0o755)
             for name, content in files.items():
                 write_atomic(fresh / name, content)
@@ -82,7 +82,7 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
                 folder.replace(old)
             fresh.replace(folder)
         except (OSError, RunError) as error:
-            _undo_swap(folder, old)
+            finish_swap(folder)
             if fresh is not None:
                 shutil.rmtree(fresh, ignore_errors=True)
             if isinstance(error, RunError):
@@ -92,15 +92,14 @@ def replace_folder(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove from ``folder`` what killed processes were writing there: to ``name``, or to anything.
+    """Remove the temporary files of killed processes from ``folder``: those of ``name``, or all.
 
-    What a living process writes stays. On Windows a folder that was being written stays as well.
+    Those of living processes stay, and on Windows temporary folders.
     """
     with contextlib.suppress(OSError):
-        left = [entry for entry in folder.iterdir() if _is_temporary(entry.name, name)]
-        for path in left:
+        for path in [entry for entry in folder.iterdir() if _is_temporary(entry.name, name)]:
             with contextlib.suppress(OSError):
-                _remove_unheld(path)
+                _remove_unlocked(path)
 
 
 def _prefix(name: str) -> str:
@@ -108,22 +107,22 @@ def _prefix(name: str) -> str:
 
 
 def _is_temporary(entry: str, name: str | None) -> bool:
-    """Whether ``entry`` is a temporary name, of ``name`` if that is given: what mkstemp puts between has no dot."""
+    """Whether ``entry`` is a temporary name (of ``name``); what mkstemp inserts has no dot."""
     if not (entry.startswith(".") and entry.endswith(SUFFIX)):
         return False
     before, dot, _ = entry.removesuffix(SUFFIX).rpartition(".")
     return bool(dot and before) and (name is None or before + "." == _prefix(name))
 
 
-def _hold(handle: int) -> bool:
-    """Lock an open file against :func:`sweep`; whether it is still there then."""
+def _lock(handle: int) -> bool:
+    """Lock an open file against :func:`sweep`; whether it still exists then."""
     if sys.platform == "win32":
         return True  # an open file cannot be removed there
     fcntl.flock(handle, fcntl.LOCK_EX)
     return os.fstat(handle).st_nlink > 0
 
 
-def _remove_unheld(path: Path) -> None:
+def _remove_unlocked(path: Path) -> None:
     if sys.platform == "win32":
         path.unlink()
         return
@@ -139,21 +138,18 @@ def _remove_unheld(path: Path) -> None:
 
 
 def readable_folder(folder: Path) -> Path:
-    """Where the content of ``folder`` is to be read: there, or beside it after a swap that was cut short."""
+    """Where the content of ``folder`` is read: there, or beside it after an interrupted swap."""
     old = folder.with_name(folder.name + ".old")
     return old if os.path.isdir(old) and not folder.exists() else folder  # noqa: PTH112 - see is_file
 
 
 def finish_swap(folder: Path) -> None:
-    """Put in order what a process killed in mid-swap left of ``folder``."""
+    """Repair ``folder`` after an interrupted swap."""
+    old = folder.with_name(folder.name + ".old")
     with contextlib.suppress(OSError):
-        _undo_swap(folder, folder.with_name(folder.name + ".old"))
-
-
-def _undo_swap(folder: Path, old: Path) -> None:
-    if old.exists() and not folder.exists():
-        old.replace(folder)
-    shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

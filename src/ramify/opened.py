@@ -1,6 +1,6 @@
-"""One door to a saved network and all that can be done with it: :func:`open`."""
+"""A saved network and everything that can be done with it: :func:`open`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, overload
@@ -27,10 +27,10 @@ from ramify.show.report.write import report
 
 
 class Opened:
-    """A run, or a saved network that no run has made; :func:`open` gives one.
+    """A run, or a saved network without a run; returned by :func:`open`.
 
     Attributes:
-        folder: where it lies.
+        folder: of the run or network.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +41,7 @@ class Opened:
 
     @property
     def name(self) -> str:
-        """Of the run, or of the folder."""
+        """The name of the folder, which is that of the run."""
         return self.folder.resolve().name
 
     @cached_property
@@ -50,7 +50,7 @@ class Opened:
 
     @property
     def network(self) -> Branching:
-        """The network that stands for the run, on the CPU and in evaluation mode; read when it is first asked for."""
+        """The best network of the run, on the CPU and in evaluation mode."""
         return self._saved[0]
 
     @property
@@ -61,12 +61,12 @@ class Opened:
     @property
     def policy(self) -> Policy | None:
         """The calibrated exit policy, None without one."""
-        kept = self._saved[1].policy
-        return None if kept is None else kept.calibration.policy
+        policy = self._saved[1].policy
+        return None if policy is None else policy.calibration.policy
 
     @property
     def summary(self) -> Summary:
-        """What the run came to, or what the network is."""
+        """The results of the run, or a description of the network."""
         return describe(self.folder)
 
     def evaluate(self, *overrides: str, trigger: bool = False, progress: Progress | None = None) -> Measured:
@@ -75,10 +75,10 @@ class Opened:
         Args:
             overrides: such as ``data.source=other_photos/``, which a network without a run needs.
             trigger: stamp every picture with the square of ``data.trigger``.
-            progress: called with how far a download is.
+            progress: of a download.
 
         Raises:
-            InputError: the pictures cannot be had, or have classes that the network does not know.
+            InputError: the pictures cannot be read, or have classes that the network does not know.
         """
         return remeasure(self.folder, overrides, trigger=trigger, progress=progress)
 
@@ -92,12 +92,12 @@ class Opened:
     def predict(
         self, pictures: Tensor | str | Path | Sequence[str | Path], threshold: float | None = None
     ) -> Prediction | list[Predicted | InputError]:
-        """Answer pictures, each at the first exit that is sure enough; without a policy, at the last exit.
+        """Classify pictures, each at the first exit whose confidence suffices; without a policy, at the last exit.
 
         Args:
-            pictures: a tensor ``[B, C, H, W]`` in [0, 1]; or picture files and folders of them, of which those that
-                cannot be read give their error.
-            threshold: in [0, 1]; a picture leaves where the confidence reaches it, in place of the thresholds.
+            pictures: a tensor ``[B, C, H, W]`` in [0, 1]; or picture files and folders. A file that cannot be read
+                yields its error.
+            threshold: in [0, 1], in place of the calibrated thresholds.
 
         Raises:
             InputError: the tensor has values above 1, there is no such file, or ``threshold`` is out of range.
@@ -105,10 +105,9 @@ class Opened:
         if isinstance(pictures, Tensor):
             network, card = self._saved
             return network.predict(pictures, choose_policy(card, threshold).policy)
-        named: Iterable[str | Path] = [pictures] if isinstance(pictures, str | Path) else pictures
-        return list(
-            predict_files(answerer(self.folder, threshold=threshold), find_pictures([Path(each) for each in named]))
-        )
+        paths = [pictures] if isinstance(pictures, str | Path) else pictures
+        files = find_pictures([Path(path) for path in paths])
+        return list(predict_files(answerer(self.folder, threshold=threshold), files))
 
     def calibrate(
         self,
@@ -124,11 +123,8 @@ class Opened:
         survivors: bool = False,
         progress: Progress | None = None,
     ) -> ExitPolicy:
-        """Choose the thresholds on the validation pictures of the run, and keep them with the network.
-
-        Arguments and errors are those of :func:`ramify.calibrate_run`.
-        """
-        found = calibrate_run(
+        """Choose the thresholds on the validation pictures of the run, see :func:`ramify.calibrate_run`."""
+        policy = calibrate_run(
             self._run("calibrate"),
             max_drop=max_drop,
             max_macs=max_macs,
@@ -142,7 +138,7 @@ class Opened:
             progress=progress,
         )
         self.__dict__.pop("_saved", None)
-        return found
+        return policy
 
     def export(
         self,
@@ -154,19 +150,19 @@ class Opened:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Export | Path:
-        """Write the network as files for elsewhere, run and compared before they are kept.
+        """Export the network; the files are run and compared with it before they are kept.
 
         Args:
             out: the folder to write; None: ``onnx``, ``onnx-int8``, ``torch`` or ``hub`` in that of the run.
-            overrides: ``data.*`` keys, where the pictures lie elsewhere now.
-            to: ONNX graphs, programs of ``torch.export``, or a model folder with its card.
+            overrides: ``data.*`` keys, if the pictures have been moved.
+            to: ``onnx`` graphs, ``torch`` programs of ``torch.export``, or ``hub``, a model folder with its card.
             quantize: ``int8``, with ``onnx``.
             threshold: in place of the calibrated policy; not with ``hub``.
-            overwrite: replace an export that is there.
-            progress: called with how far a download is.
+            overwrite: replace an earlier export.
+            progress: of a download.
 
         Returns:
-            What was written, or the folder of ``hub``.
+            The exported files, or the folder of ``hub``.
 
         Raises:
             InputError, RunError: as :func:`ramify.export` and :func:`ramify.write_hub`.
@@ -187,25 +183,25 @@ class Opened:
         )
 
     def report(self, out: str | Path | None = None, progress: Progress | None = None) -> Path:
-        """Write the report of the run, one HTML page, and say where it is; see :func:`ramify.report`."""
+        """Write the report of the run, one HTML page, and return its path; see :func:`ramify.report`."""
         return report(self._run("report"), out=out, progress=progress)
 
-    def _run(self, what: str) -> Path:
+    def _run(self, action: str) -> Path:
         if not is_run(self.folder):
-            raise InputError(f"{what}: got {self.folder}, a network that no run has made; accepted: a run")
+            raise InputError(f"{action}: got {self.folder}, a network that no run has made; accepted: a run")
         return self.folder
 
 
 def open(name_or_folder: str | Path, runs_dir: str | Path = RUNS) -> Opened:  # noqa: A001 - ramify.open
-    """The run called ``name_or_folder``, or a saved network, with all that can be done with it.
+    """The run called ``name_or_folder``, or a saved network.
 
     Args:
         name_or_folder: the name of a run or the path of its folder, a model folder of ``ramify export --to hub``, or a
             folder of :func:`ramify.save`.
-        runs_dir: where runs are looked for by name.
+        runs_dir: the folder of runs.
 
     Raises:
-        InputError: there is none of these; the nearest name is given.
+        InputError: there is none of these.
 
     Example:
         >>> import tempfile

@@ -1,7 +1,6 @@
-"""When: growth, learning rate, mixing, sizes and loss weights as pure functions of the epoch. Epochs count from 1.
+"""Growth, learning rate, mixing, sizes and loss weights as pure functions of the epoch. Epochs count from 1.
 
-What is due at an epoch happens before its first step, so with a growth at epoch 25 the 25th epoch is the
-first to train the new stage.
+What is due at an epoch happens before its first step: with a growth at epoch 25, that epoch trains the new stage.
 """
 
 import math
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.config.train import TrainConfig
+from ramify.config.rules import ResolvedTraining
 from ramify.ops.pruning.policies import POLICIES, Due
 
 
@@ -47,29 +46,27 @@ def warming(elapsed: float, warmup: float) -> float:
     return min(1.0, elapsed / warmup) if warmup else 1.0
 
 
-def rate_at(epoch: int, share: float, train: TrainConfig) -> float:
+def rate_at(epoch: int, share: float, train: ResolvedTraining) -> float:
     """The learning rate when a ``share`` of ``epoch`` is done.
 
     ``steps`` is :func:`learning_rate`. ``cosine`` and ``linear`` fall from the end of the warm-up to the end of the
-    last epoch: ``base * (final + (1 - final) f)``, with ``f`` from 1 to 0 along half a cosine (SGDR,
-    arXiv:1608.03983) or a line. Any of them is multiplied by the warm-up's factor, :func:`warming`. It is one rate for
-    all: what grows late learns at that of the rest.
+    last epoch: ``base * (final + (1 - final) f)``, with ``f`` from 1 to 0 along :func:`cosine` or a line. All are
+    multiplied by :func:`warming`.
 
     Args:
         epoch: 1 to ``train.epochs``.
-        share: how much of it is done, in [0, 1]; a training step takes the rate at its middle, so that neither the
-            first one of a warm-up nor the last one of all is lost to a rate of 0.
+        share: in [0, 1]; a training step takes the rate at its middle, so that no step has a rate of 0.
         train: the section of a resolved configuration.
 
     Example:
-        >>> train = TrainConfig(epochs=10, learning_rate=0.4, schedule="cosine", warmup=2, final_rate=0.1)
+        >>> from ramify.config.rules import Config, TrainConfig, resolve
+        >>> keys = TrainConfig(epochs=10, learning_rate=0.4, schedule="cosine", warmup=2, final_rate=0.1)
+        >>> train = resolve(Config(train=keys)).train
         >>> [round(rate_at(epoch, share, train), 3) for epoch, share in ((1, 0.0), (2, 1.0), (7, 0.0), (10, 1.0))]
         [0.0, 0.4, 0.22, 0.04]
     """
     elapsed = epoch - 1 + share
     if train.schedule == "steps":
-        assert train.milestones is not None
-        assert isinstance(train.gammas, tuple)
         rate = learning_rate(epoch, train.learning_rate, train.milestones, train.gammas)
     else:
         done = min(1.0, max(0.0, (elapsed - train.warmup) / (train.epochs - train.warmup)))
@@ -99,14 +96,9 @@ def side_at(epoch: int, sizes: Sequence[tuple[int, int]] | None) -> int | None:
     return reached[-1] if reached else None
 
 
-def growth_due(epoch: int, growth_epochs: Sequence[int]) -> bool:
-    """Whether a scheduled growth happens before the first step of ``epoch``."""
-    return epoch in growth_epochs
-
-
 @dataclass(frozen=True)
 class LossRule:
-    """When growth by loss grows, see :func:`growth_by_loss`; the keys of the section ``growth`` of the same names."""
+    """The rule of :func:`growth_by_loss`; the keys of ``growth`` of the same names, ``until`` as an epoch."""
 
     patience: int
     min_improvement: float
@@ -117,7 +109,7 @@ class LossRule:
 
 @dataclass(frozen=True)
 class GrowthVerdict:
-    """What is to happen before the next epoch, and the figures that say so."""
+    """What to do before the next epoch, and why."""
 
     action: Literal["wait", "grow", "stop"]
     reason: str
@@ -126,17 +118,16 @@ class GrowthVerdict:
 def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRule) -> GrowthVerdict:
     """Whether to grow before the next epoch, or never again.
 
-    The epochs since the last growth are looked at. The validation loss *stalls* when for ``patience`` epochs it has
-    not fallen below ``(1 - min_improvement)`` times the lowest that counted before. The network grows when the loss
-    stalls, or after ``max_epochs``, but not within ``min_epochs`` of the last growth. A growth has *paid* if the
-    lowest loss since is below ``(1 - min_improvement)`` times the lowest before it; when the next one is due and the
-    last has not paid, growth stops. It also stops when the next epoch is later than ``until``, so that what has grown
-    is trained to the end.
+    The validation loss *stalls* when for ``patience`` epochs since the last growth it has not fallen below
+    ``(1 - min_improvement)`` times the lowest that counted before. The network grows when the loss stalls, or after
+    ``max_epochs``, but not within ``min_epochs`` of the last growth. A growth has *paid* if the lowest loss since is
+    below ``(1 - min_improvement)`` times the lowest before it; when a growth is due and the last one has not paid,
+    growth stops. It also stops when the next epoch is later than ``until``.
 
     Args:
-        losses: validation loss of the deepest exit after each epoch so far, the first first.
+        losses: validation loss of the deepest exit after each epoch so far.
         growths: the epochs before which the network has grown, rising.
-        rule: the numbers.
+        rule: when to grow.
 
     Example:
         >>> rule = LossRule(patience=2, min_improvement=0.01, min_epochs=2, max_epochs=None, until=20)
@@ -149,8 +140,7 @@ def growth_by_loss(losses: Sequence[float], growths: Sequence[int], rule: LossRu
         >>> growth_by_loss([2.0, 1.0, 0.999, 0.998, 1.2, 0.997, 0.996, 0.995], (5,), rule)
         GrowthVerdict(action='stop', reason='growth no longer pays: loss 0.998 before the last growth, 0.995 since')
     """
-    coming = len(losses) + 1
-    if coming > rule.until:
+    if len(losses) >= rule.until:
         return GrowthVerdict("stop", f"after epoch {rule.until} the network does not grow any more")
     first = growths[-1] if growths else 1
     since = losses[first - 1 :]
@@ -184,8 +174,7 @@ TAU_START = 0.01
 def exit_weights(epoch: int, epochs: int, exits: int, tau_max: Sequence[float]) -> tuple[float, ...]:
     """Weight of each existing exit's cross-entropy in the loss of ``epoch``.
 
-    The deepest exit that exists weighs 1: it is the final classifier, or stands in for it until the network has
-    grown. Every other internal classifier weighs ``tau_i``, which rises linearly over the epochs from 0.01 to
+    The deepest exit weighs 1. Every other one weighs ``tau_i``, which rises linearly over the epochs from 0.01 to
     ``tau_max[i]`` (Shallow-Deep Networks, arXiv:1810.07052).
 
     Args:
@@ -218,8 +207,8 @@ def regrowth(step: int, start: int, end: int, interval: int, fraction: float) ->
     ``fraction`` to 0: ``fraction / 2 * (1 + cos(pi * (step - start) / (end - start)))`` (RigL, arXiv:1911.11134).
 
     Args:
-        step: steps of the run, this one included.
-        start: steps that were done when the masks were drawn.
+        step: of the run, from 1.
+        start: steps before the masks were drawn.
         end: the step from which the masks stay.
 
     Example:
@@ -235,14 +224,13 @@ def regrowth(step: int, start: int, end: int, interval: int, fraction: float) ->
 def trunk_alone(epoch: int, trunk_first: int, growths: Sequence[int], growing: bool) -> bool:
     """Whether the deepest exit trains alone in ``epoch``: the first half of mixed training (arXiv:2407.14320).
 
-    It does while the network grows, and for ``trunk_first`` epochs that count from the last growth, or from epoch 1
-    where there was none. Then all exits train. With ``trunk_first`` 0 they all train from the start.
+    It does while the network grows, and for ``trunk_first`` epochs from the last growth, without one from epoch 1.
 
     Args:
         epoch: from 1.
-        trunk_first: the key of that name.
+        trunk_first: the key of that name; 0: never.
         growths: the epochs before which the network has grown so far, rising.
-        growing: whether another growth may come after ``epoch`` has begun.
+        growing: whether another growth may come.
 
     Example:
         >>> [epoch for epoch in range(1, 9) if trunk_alone(epoch, 3, (), False)]
@@ -256,7 +244,7 @@ def trunk_alone(epoch: int, trunk_first: int, growths: Sequence[int], growing: b
 
 
 def last_alone(exits: int) -> tuple[float, ...]:
-    """Weights by which the deepest exit that exists trains alone.
+    """Loss weights with which the deepest of ``exits`` trains alone.
 
     Example:
         >>> last_alone(3)
@@ -273,7 +261,7 @@ def prune_targets(
     keep_ratio: float | Sequence[float],
     min_ratio: float | Sequence[float] | None = None,
 ) -> float | dict[int, float]:
-    """What the pruning due at ``epoch`` is to keep: one ratio for the whole network, or one for each stage it takes.
+    """The keep ratio of the pruning due at ``epoch``: one for the whole network, or one for each stage that it prunes.
 
     Args:
         policy: a name in :data:`ramify.ops.pruning.policies.POLICIES`.
@@ -288,19 +276,16 @@ def prune_targets(
         >>> prune_targets("skip_layer", 20, (10, 20, 50), (1, 15, 40), (0.5, 0.4))
         {1: 0.4}
     """
-    keeps, floors = _each(keep_ratio, len(births)), _each(0.0 if min_ratio is None else min_ratio, len(births))
+    keeps, floors = (_for_each_stage(ratio, len(births)) for ratio in (keep_ratio, min_ratio or 0.0))
     return POLICIES[policy].targets(Due(epoch, tuple(prune_epochs), tuple(births), keeps, floors))
 
 
-def _each(value: float | Sequence[float], stages: int) -> tuple[float, ...]:
+def _for_each_stage(value: float | Sequence[float], stages: int) -> tuple[float, ...]:
     if isinstance(value, int | float):
         return (value,) * stages
     return tuple(value[min(stage, len(value) - 1)] for stage in range(stages))
 
 
 def ready_for_best(epoch: int, growth_epochs: Sequence[int], prune_epochs: Sequence[int]) -> bool:
-    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune.
-
-    Earlier epochs are of another network, smaller or denser, than the run is asked for.
-    """
+    """Whether ``epoch`` may be the best one: all growth and pruning is done."""
     return epoch >= max((*growth_epochs, *prune_epochs), default=1)

@@ -1,15 +1,14 @@
-"""Files that carry a checksum, so that damage is noticed before anything is read out of them.
+"""Files with a checksum: JSON documents, numbered lines of JSON, and text.
 
-There are three kinds: a JSON document with the field ``sha256``, lines of JSON that each have a number and a checksum,
-and text whose first line is a comment with the checksum of the rest. A file without one is accepted, as an older
-ramify wrote it, or a person who edited it by hand and took the checksum out.
+A document has the field ``sha256``, each line a number and a checksum, a text a first line with the checksum of the
+rest. A file without a checksum is accepted: an older ramify wrote it, or somebody edited it and removed the checksum.
 """
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from ramify.errors import CheckpointError, InputError
 
 KEY, NUMBER = "sha256", "line"
 DEPTH = 100
-"""Levels of lists and mappings that a document may have."""
+"""The most levels of lists and mappings in a document."""
 
 _COMMENT = re.compile(rb"# sha256 ([0-9a-f]{64}): [^\n]*\n")
 _START = b"# sha256 "
 _TAIL = 1 << 22
-"""Bytes at the end of a file in which its last line is looked for."""
+"""Bytes at the end of a file in which its last line is searched."""
 
 
 def checksum(content: bytes) -> str:
@@ -53,12 +52,12 @@ def parse_object(content: bytes | str, where: str) -> dict[str, object]:
         CheckpointError: it is none, or nested deeper than :data:`DEPTH`.
     """
     try:
-        found: object = json.loads(content)
+        document: object = json.loads(content)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or _is_deep(found):
+        document = None
+    if not isinstance(document, dict) or _is_deep(document):
         raise _damaged(where, f"it is no JSON object of at most {DEPTH} levels")
-    return found
+    return document
 
 
 def check_seal(document: dict[str, object], where: str, needed: bool = False) -> dict[str, object]:
@@ -75,21 +74,21 @@ def check_seal(document: dict[str, object], where: str, needed: bool = False) ->
     return rest
 
 
-def read_checked(path: Path, wanted: str | None) -> bytes:
-    """The content of a file whose checksum is kept elsewhere; None: it is not known.
+def read_checked(path: Path, expected: str | None) -> bytes:
+    """The content of the file with the checksum ``expected``; None: not checked.
 
     Raises:
         OSError: it cannot be read.
         CheckpointError: the checksum does not match.
     """
     content = path.read_bytes()
-    if wanted is not None and checksum(content) != wanted:
+    if expected is not None and checksum(content) != expected:
         raise _damaged(str(path), "its checksum does not match")
     return content
 
 
 def sealed_text(content: bytes) -> bytes:
-    """``content`` after a comment line with its checksum, as YAML has comments.
+    """``content`` after a comment line (of YAML) with its checksum.
 
     Example:
         >>> check_text(sealed_text(b"seed: 1\\n"), "a.yaml")
@@ -103,15 +102,15 @@ wrote it, or without its first line if you changed it yourself
 
 
 def check_text(content: bytes, where: str) -> None:
-    """See that text is as it was written; text without such a comment is accepted.
+    """Check text from :func:`sealed_text`; text without a checksum is accepted.
 
     Raises:
-        CheckpointError: it is not.
+        CheckpointError: the text is damaged.
     """
-    found = _COMMENT.match(content)
-    if found is None and not content.startswith(_START) and not (content and _START.startswith(content.rstrip())):
+    comment = _COMMENT.match(content)
+    if comment is None and not content.startswith(_START) and not (content and _START.startswith(content.rstrip())):
         return
-    if found is None or checksum(content[found.end() :]) != found[1].decode():
+    if comment is None or checksum(content[comment.end() :]) != comment[1].decode():
         raise _damaged(where, "its checksum does not match", "first line")
 
 
@@ -120,18 +119,9 @@ def _damaged(where: str, how: str, removable: str = "") -> CheckpointError:
     return CheckpointError(f"{where}: is damaged ({how}); accepted: the file as ramify wrote it{by_hand}")
 
 
-def _is_deep(document: object) -> bool:
-    level: list[object] = [document]
-    for _ in range(DEPTH + 1):
-        if not level:
-            return False
-        level = [inner for each in level for inner in _inside(each)]
-    return True
-
-
-def _inside(value: object) -> Iterator[object]:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return (each for each in inner if isinstance(each, dict | list))
+def _is_deep(value: object, levels: int = DEPTH) -> bool:
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return values is not None and (levels == 0 or any(_is_deep(inner, levels - 1) for inner in values))
 
 
 # Lines.
@@ -139,12 +129,12 @@ def _inside(value: object) -> Iterator[object]:
 
 @dataclass(frozen=True)
 class Lines:
-    """What is in a file of lines.
+    """The content of a file of lines.
 
     Attributes:
         records: of the whole lines, without number and checksum.
-        damaged: numbers of the other lines, and of those that are missing before a whole one.
-        cut: whether the file ends within a line, as after a kill in mid-write; that line is left out.
+        damaged: numbers of the damaged lines, and of those missing before a whole one.
+        cut: whether the file ends within a line, as after a kill; that line is left out.
         numbered: whether any line has a number and a checksum.
     """
 
@@ -173,31 +163,22 @@ def sealed_lines(records: Sequence[Mapping[str, object]]) -> bytes:
 def parse_line(line: bytes) -> tuple[dict[str, object], int | None] | None:
     """The record in a line and its number, None without one; None where the line is damaged."""
     try:
-        found = check_line(parse_object(line, "line"))
+        document = parse_object(line, "line")
     except CheckpointError:
         return None
-    number = found.pop(NUMBER, None)
-    return found, number if isinstance(number, int) else None
-
-
-def check_line(document: dict[str, object]) -> dict[str, object]:
-    """A numbered record without its checksum; one that has no number is given as it is.
-
-    Raises:
-        CheckpointError: the checksum does not match.
-    """
     if NUMBER not in document and KEY not in document:
-        return document
-    rest = {key: value for key, value in document.items() if key != KEY}
-    if document.get(KEY) != seal(rest)[:16]:
-        raise _damaged("line", "its checksum does not match")
-    return rest
+        return document, None
+    known = document.pop(KEY, None)
+    if known != seal(document)[:16]:
+        return None
+    number = document.pop(NUMBER, None)
+    return document, number if isinstance(number, int) else None
 
 
 def parse_lines(content: bytes) -> Lines:
-    """The records in a file of lines, and which of them are damaged or missing.
+    """The records in a file of lines, and which lines are damaged or missing.
 
-    Lines may be without number and checksum as long as none before them has them.
+    Lines without number and checksum may stand before those that have them.
     """
     *whole, rest = content.split(b"\n")
     last = parse_line(rest) if rest else None
@@ -207,15 +188,15 @@ def parse_lines(content: bytes) -> Lines:
     damaged: list[int] = []
     expected, numbered = 1, False
     for line in whole:
-        found = parse_line(line)
-        if found is None or (numbered and found[1] is None):
+        parsed = parse_line(line)
+        if parsed is None or (numbered and parsed[1] is None):
             damaged.append(expected)
             expected += 1
             continue
-        record, number = found
+        record, number = parsed
         if number is not None:
             numbered = True
-            if number < expected:  # a line that is there twice
+            if number < expected:  # a repeated line
                 damaged.append(number)
                 continue
             damaged += range(expected, min(number, expected + len(whole)))
@@ -226,7 +207,7 @@ def parse_lines(content: bytes) -> Lines:
 
 
 def next_number(path: Path) -> int:
-    """The number of the line that is to follow the last one of ``path``; a line that was cut short is dropped first.
+    """The number of the next line of ``path``; an incomplete last line is removed first.
 
     Raises:
         OSError: the file cannot be read or cut.
@@ -240,16 +221,16 @@ def next_number(path: Path) -> int:
         if not tail.endswith(b"\n"):
             tail = tail[: tail.rfind(b"\n") + 1]
             file.truncate(max(0, size - _TAIL) + len(tail))
-        found = parse_line(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else ({}, 0)
-        if found is not None and found[1] is not None:
-            return found[1] + 1
+        last = parse_line(tail.rstrip(b"\n").rpartition(b"\n")[2]) if tail else ({}, 0)
+        if last is not None and last[1] is not None:
+            return last[1] + 1
         # Lines without numbers: those of an older ramify.
         file.seek(0)
         return file.read().count(b"\n") + 1
 
 
-def damage_told(path: Path, lines: Lines) -> str:
-    """What is wrong with a file of lines, for a sentence."""
+def damage(path: Path, lines: Lines) -> str:
+    """The damage in a file of lines, for a sentence."""
     first = lines.damaged[0]
     more = f" and {len(lines.damaged) - 1} more" if len(lines.damaged) > 1 else ""
     return f"{path}:{first}: is damaged or missing{more}"

@@ -1,7 +1,7 @@
-"""Random numbers that depend on what they are for, not on what was drawn before.
+"""Random numbers that depend on their purpose, not on earlier draws.
 
-Every draw of a run takes a seed derived from the run's seed and its purpose (``"stage", 3`` or
-``"order", epoch``). So a resumed run draws what an uninterrupted one draws, and no state is saved.
+Every draw of a run takes a seed derived from the run's seed and a purpose (``"stage", 3`` or ``"order", epoch``), so a
+resumed run draws the same as an uninterrupted one, and no state is saved.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What a machine refuses, in a sentence: files that it does not open, and memory and threads that it does not have."""
+"""The limits of a machine in sentences: files that cannot be opened, memory and threads that are not there."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ _MEMORY_FILES = (Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max"), Path(
 
 
 def refusal(error: BaseException) -> RamifyError | None:
-    """What ``error`` of the system says to the person at the keyboard; None where it is a fault of ours.
+    """``error`` of the system as an error with a sentence; None where it is a bug of ramify.
 
     Example:
         >>> str(refusal(PermissionError(13, "Permission denied", "runs/demo")))
@@ -42,9 +42,11 @@ def refusal(error: BaseException) -> RamifyError | None:
     """
     if isinstance(error, OSError):
         return _of_files(error)
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _is_of_memory(str(error))):
+    text = str(error)
+    of_allocator = isinstance(error, RuntimeError) and any(part in text for part in _OF_MEMORY)
+    if isinstance(error, MemoryError) or of_allocator:
         return RunError(
-            f"memory: got {_asked(str(error))}; accepted: {_there()}; a smaller data.batch_size, data.size, "
+            f"memory: got {_asked(text)}; accepted: {_available()}; a smaller data.batch_size, data.size, "
             "network.channels or number of cells needs less"
         )
     return None
@@ -52,10 +54,10 @@ def refusal(error: BaseException) -> RamifyError | None:
 
 @contextmanager
 def refusals_in_words() -> Iterator[None]:
-    """Turn what the system refuses inside the block into an error with a sentence.
+    """Turn errors of the system inside the block into errors with a sentence, see :func:`refusal`.
 
     Raises:
-        RamifyError: of the system's OSError, MemoryError, or RuntimeError of an allocator.
+        RamifyError: for an OSError, a MemoryError, or a RuntimeError of an allocator.
 
     Example:
         >>> with refusals_in_words():
@@ -69,10 +71,10 @@ def refusals_in_words() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (OSError, MemoryError, RuntimeError) as error:
-        told = refusal(error)
-        if told is None:
+        sentence = refusal(error)
+        if sentence is None:
             raise
-        raise told from error
+        raise sentence from error
 
 
 def free_memory() -> int | None:
@@ -89,7 +91,7 @@ def free_memory() -> int | None:
         return None
     free = 1024 * int(match[1])
     if limit.strip().isdigit() and current.strip().isdigit():
-        # What a container has read from files counts as taken, and is given back when it is needed.
+        # The file cache of a container counts as used, and is freed on demand.
         cached = re.search(r"^inactive_file (\d+)", _text(_MEMORY_FILES[1].with_name("memory.stat")), re.MULTILINE)
         free = min(free, int(limit) - int(current) + (int(cached[1]) if cached else 0))
     allowed = _address_space()
@@ -108,7 +110,7 @@ def _address_space() -> int | None:
 
 
 def usable_threads(asked: int) -> tuple[int, str | None]:
-    """As many of ``asked`` threads as the machine has processors, and a sentence where those are fewer.
+    """``asked`` threads, at most one a processor, and a sentence where those are fewer.
 
     Example:
         >>> usable_threads(1)
@@ -116,20 +118,21 @@ def usable_threads(asked: int) -> tuple[int, str | None]:
         >>> usable_threads(1_000_000)[0] <= (os.cpu_count() or 1)
         True
     """
-    there = os.cpu_count() or 1
-    if asked <= there:
+    processors = os.cpu_count() or 1
+    if asked <= processors:
         return asked, None
-    return there, f"threads: got {asked:,}; computes with {there}, as this machine has {there} processors"
+    return (
+        processors,
+        f"threads: got {asked:,}; computes with {processors}, as this machine has {processors} processors",
+    )
 
 
 MOST_WORKERS = 64
-"""Processes that compute side by side on one machine at most, however many processors it has."""
+"""The most processes that compute side by side on one machine."""
 
 
 def usable_workers(asked: int) -> tuple[int, str | None]:
-    """As many of ``asked`` processes as it makes sense to start here, and a sentence where those are fewer.
-
-    Two a processor may be of use, where runs wait for their pictures.
+    """``asked`` processes, at most two a processor and :data:`MOST_WORKERS`, and a sentence where those are fewer.
 
     Example:
         >>> usable_workers(1)
@@ -137,10 +140,11 @@ def usable_workers(asked: int) -> tuple[int, str | None]:
         >>> usable_workers(1_000_000)[0] <= MOST_WORKERS
         True
     """
-    there = min(MOST_WORKERS, 2 * (os.cpu_count() or 1))
-    if asked <= there:
+    processors = os.cpu_count() or 1
+    usable = min(MOST_WORKERS, 2 * processors)
+    if asked <= usable:
         return asked, None
-    return there, f"workers: got {asked:,}; starts {there}, as this machine has {os.cpu_count() or 1} processors"
+    return usable, f"workers: got {asked:,}; starts {usable}, as this machine has {processors} processors"
 
 
 def gigabytes(count: float) -> str:
@@ -152,17 +156,13 @@ def _of_files(error: OSError) -> RamifyError:
     reason = error.strerror or str(error) or type(error).__name__
     path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, Path)) else ""
     if error.errno in TOO_MANY_FILES:
-        what = path or "a file or connection"
-        return RunError(f"{what}: cannot be opened ({reason}); accepted: a higher limit of open files (see: ulimit -n)")
+        name = path or "a file or connection"
+        return RunError(f"{name}: cannot be opened ({reason}); accepted: a higher limit of open files (see: ulimit -n)")
     if not path:
         return RunError(f"a file or connection: cannot be used ({reason})")
     if error.errno in _OF_THE_USER:
         return InputError(f"{path}: cannot be used ({reason}); accepted: a path that this user may read and write")
     return RunError(f"{path}: cannot be used ({reason}); free some space or check the device")
-
-
-def _is_of_memory(text: str) -> bool:
-    return any(part in text for part in _OF_MEMORY)
 
 
 def _asked(text: str) -> str:
@@ -172,7 +172,7 @@ def _asked(text: str) -> str:
     return f"{gigabytes(int(match[1]))} at once" if match[1] else f"{match[2] or match[3]} at once"
 
 
-def _there() -> str:
+def _available() -> str:
     free = free_memory()
     return "what the machine has" if free is None else f"up to {gigabytes(free)}, which are free in main memory"
 

@@ -57,12 +57,6 @@ def test_a_report_that_fails_fails_no_run(
     assert "look at" not in answer.out
 
 
-def test_a_name_that_is_no_run(ramify: CommandLine) -> None:
-    answer = ramify("report", "nobody")
-    assert answer.code == 2
-    assert "which is no run" in answer.err
-
-
 def test_only_the_first_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     told: list[str] = []

@@ -5,23 +5,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ramify.config.keys import accepted, key_of, keys, spread_epochs
+from ramify.config.network import EXITS_AT, PUBLISHED
 from ramify.config.read import read_config, read_configs, to_yaml
 from ramify.config.rescaling import rescale
-from ramify.config.rules import (
-    EXITS_AT,
-    PUBLISHED,
-    Config,
-    NetworkConfig,
-    TrainConfig,
-    describe,
-    keys,
-    resolve,
-    spread_epochs,
-)
-from ramify.config.yamltext import to_text
+from ramify.config.rules import Config, NetworkConfig, TrainConfig, resolve
+from ramify.config.yamltext import Loader, to_text
 from ramify.errors import ConfigError
 
 
@@ -33,8 +26,8 @@ def problems(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:
 
 def test_every_key_is_documented() -> None:
     for name, field in keys():
-        assert describe(field).accepts, name
-        assert describe(field).meaning, name
+        assert key_of(field).accepts, name
+        assert key_of(field).meaning, name
 
 
 def test_the_keys_of_the_design_are_there() -> None:
@@ -73,159 +66,165 @@ def test_an_empty_file_is_the_default(tmp_path: Path) -> None:
     assert read_configs([path]) == [Config()]
 
 
-BAD = [
-    ("train.epoch=3", "unknown key train.epoch; nearest known key: train.epochs"),
-    ("netwrok.kind=full", "unknown key netwrok.kind; nearest known key: network.kind"),
-    ("epochs=3", "unknown key epochs; nearest known key: "),
-    ("network.structure=[0,2]", "network.structure: got [0, 2]; accepted: a list of 0 and 1, at least one"),
-    ("network.structure=[]", "network.structure: got []; accepted: a list of 0 and 1, at least one"),
-    ("network.structure=[0,true]", "network.structure: got [0, true]; accepted: a list of 0 and 1"),
-    ("network.kind=densse", "network.kind: got 'densse'; accepted: dense, iterative, full_ic, full"),
-    ("train.learning_rate=-0.1", "train.learning_rate: got -0.1; accepted: a number > 0"),
-    ("train.learning_rate=fast", "train.learning_rate: got 'fast'; accepted: a number > 0"),
-    ("train.learning_rate=.nan", "train.learning_rate: got .nan; accepted: a number > 0"),
-    ("train.learning_rate=.inf", "train.learning_rate: got .inf; accepted: a number > 0"),
-    ("train.epochs=true", "train.epochs: got true; accepted: a whole number >= 1"),
-    ("train.epochs=-1", "train.epochs: got -1; accepted: a whole number >= 1, or 0 in a run with a parent"),
-    ("train.epochs=0", "train.epochs: got 0; accepted: at least 4, an epoch for each of the 4 stages"),
-    ("prune.rounds=0", "prune.rounds: got 0; accepted: a whole number from 1"),
-    ("prune.control=none_", "prune.control: got 'none_'; accepted: none, shuffle, reinit, invert"),
-    ("train.epochs=2.5", "train.epochs: got 2.5; accepted: a whole number >= 1"),
-    ("train=5", "train: got 5; accepted: a section with keys such as train.epochs"),
+OUT_OF_RANGE = """
+name            a/b ..
+seed            -1
+data.augment    stronger
+data.cutmix     true
+data.cutout     0
+data.limit      1
+data.mix_ramp   1.5
+data.mixup      -0.1
+data.size       4
+data.sizes      [[1,4],[9,8]] 16
+data.valid_fraction 1
+network.cells   vgg19
+network.exits_at [0,0.5] [0.5,1] 0.5 [true] [.nan]
+network.kind    densse
+network.structure [0,2] [] [0,true]
+prune.control   none_
+prune.fraction  0
+prune.interval  0
+prune.keep_ratio 0
+prune.rounds    0
+prune.until     1.5
+train.device    tpu
+train.distill   -1
+train.distill_temperature 0
+train.ema       0 1
+train.epochs    -1 true 2.5
+train.exit_gradients mean
+train.final_rate 2
+train.label_smoothing 1
+train.learning_rate -0.1 fast .nan .inf
+train.optimizer lion
+train.schedule  cos
+train.teacher_weight 2
+train.trunk_first -1
+train.warmup    -1
+"""
+
+
+@pytest.mark.parametrize("line", OUT_OF_RANGE.strip().splitlines())
+def test_a_value_out_of_range_is_shown_with_what_its_key_accepts(line: str) -> None:
+    key, *values = line.split()
+    for value in values:
+        [problem] = problems(f"{key}={value}")
+        shown = to_text(yaml.load(value, Loader=Loader))
+        assert problem == f"{key}: got {shown}; accepted: {accepted(key)} (command line)"
+
+
+RIGL = "prune.enabled=true prune.policy=rigl"
+
+CONTRADICTIONS = [
+    ("train.epochs=0", "train.epochs: got 0; accepted: at least 4,"),
+    ("train.epochs=3", "train.epochs: got 3; accepted: at least 4,"),
     ("growth.epochs=[5,4,6]", "growth.epochs: got [5, 4, 6]; accepted: epochs in rising order"),
     ("growth.epochs=[5,5,6]", "growth.epochs: got [5, 5, 6]; accepted: epochs in rising order"),
     ("growth.epochs=[5,10,31]", "growth.epochs: got [5, 10, 31]; accepted: epochs from 2 to train.epochs = 30"),
     ("growth.epochs=[1,10,20]", "growth.epochs: got [1, 10, 20]; accepted: epochs from 2 to train.epochs = 30"),
-    ("growth.epochs=[5]", "growth.epochs: got [5]; accepted: a list of 3, one for each 1 in network.structure"),
-    ("growth.epochs=[5,6,7,8]", "growth.epochs: got [5, 6, 7, 8]; accepted: a list of 3"),
-    ("train.gammas=[0.1,0.1]", "train.gammas: got [0.1, 0.1]; accepted: one number, unless train.milestones"),
-    ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 3, one for each internal classifier"),
+    ("growth.epochs=[5]", "growth.epochs: got [5]; accepted: a list of 3,"),
+    ("growth.epochs=[5,6,7,8]", "growth.epochs: got [5, 6, 7, 8]; accepted: a list of 3,"),
+    ("network.kind=full growth.epochs=[3,6,9]", "growth.epochs: got [3, 6, 9]; accepted: a list of none,"),
+    ("network.kind=full_ic growth.epochs=[3,6,9]", "growth.epochs: got [3, 6, 9]; accepted: a list of none,"),
+    ("train.gammas=[0.1,0.1]", "train.gammas: got [0.1, 0.1]; accepted: one number,"),
+    ("train.milestones=[10,20] train.gammas=[0.1]", "train.gammas: got [0.1]; accepted: a list of 2,"),
+    ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 3,"),
     ("train.milestones=[30,20]", "train.milestones: got [30, 20]; accepted: epochs in rising order"),
     ("train.milestones=[99]", "train.milestones: got [99]; accepted: epochs up to train.epochs = 30"),
-    ("prune.keep_ratio=[0.5,0.5]", "prune.keep_ratio: got [0.5, 0.5]; accepted: one number, or a list of 4"),
-    ("prune.keep_ratio=0", "prune.keep_ratio: got 0; accepted: a number in (0, 1], or a list"),
+    ("prune.keep_ratio=[0.5,0.5]", "prune.keep_ratio: got [0.5, 0.5]; accepted: one number, or a list of 4,"),
     ("prune.epochs=[9,3]", "prune.epochs: got [9, 3]; accepted: epochs in rising order"),
-    ("train.epochs=3", "train.epochs: got 3; accepted: at least 4, an epoch for each of the 4 stages"),
-    ("train.trunk_first=-1", "train.trunk_first: got -1; accepted: a whole number >= 0"),
-    (
-        "train.trunk_first=19",
-        "train.trunk_first: got 19; accepted: 0 to 18, which leaves an epoch for all exits at least, as train.epochs "
-        "is 30 and the network may grow until epoch 12",
-    ),
-    ("train.exit_gradients=mean", "train.exit_gradients: got 'mean'; accepted: sum, equilibrium"),
-    ("train.distill=-1", "train.distill: got -1; accepted: a number >= 0"),
-    ("train.distill_temperature=0", "train.distill_temperature: got 0; accepted: a number > 0"),
-    ("train.teacher_weight=2", "train.teacher_weight: got 2; accepted: a number in [0, 1], or null"),
-    ("train.teacher_weight=0.5", "train.teacher_weight: got 0.5; accepted: null, as there is no train.teacher"),
-    ("data.size=4", "data.size: got 4; accepted: a whole number from 8"),
-    ("data.valid_fraction=1", "data.valid_fraction: got 1; accepted: a number in [0, 1)"),
-    ("name=a/b", "name: got 'a/b'; accepted: letters, digits"),
-    ("name=..", "name: got '..'; accepted: letters, digits"),
-    ("train.device=tpu", "train.device: got 'tpu'; accepted: auto, cpu, cuda, cuda:<n>, mps"),
-    ("train.epochs=[", "train.epochs: got '[', which is not YAML; accepted: a whole number >= 1"),
-    ("train.epochs", "train.epochs: got a file that does not exist"),
-    ("network.cells=vgg19", "network.cells: got 'vgg19'; accepted: seed, vgg16, resnet56, wideresnet32_4, mobilenet"),
+    ("train.trunk_first=19", "train.trunk_first: got 19; accepted: 0 to 18,"),
+    ("network.kind=full_ic train.trunk_first=30", "train.trunk_first: got 30; accepted: 0 to 29,"),
+    ("growth.mode=loss growth.until=0.5 train.trunk_first=16", "train.trunk_first: got 16; accepted: 0 to 15,"),
+    ("train.teacher_weight=0.5", "train.teacher_weight: got 0.5; accepted: null,"),
     ("network.exits_at=[0.5,0.2]", "network.exits_at: got [0.5, 0.2]; accepted: numbers in rising order"),
     ("network.exits_at=[0.5,0.5]", "network.exits_at: got [0.5, 0.5]; accepted: numbers in rising order"),
-    ("network.exits_at=[0,0.5]", "network.exits_at: got [0, 0.5]; accepted: a rising list of numbers in (0, 1)"),
-    ("network.exits_at=[0.5,1]", "network.exits_at: got [0.5, 1]; accepted: a rising list of numbers in (0, 1)"),
-    ("network.exits_at=0.5", "network.exits_at: got 0.5; accepted: a rising list of numbers in (0, 1)"),
-    ("network.exits_at=[true]", "network.exits_at: got [true]; accepted: a rising list of numbers in (0, 1)"),
-    ("network.exits_at=[.nan]", "network.exits_at: got [.nan]; accepted: a rising list of numbers in (0, 1)"),
-    ("train.schedule=cos", "train.schedule: got 'cos'; accepted: steps, cosine, linear"),
+    (
+        "network.exits_at=[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]",
+        "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 6,",
+    ),
     ("train.warmup=30", "train.warmup: got 30.0; accepted: less than train.epochs = 30"),
-    ("train.warmup=-1", "train.warmup: got -1; accepted: a number >= 0"),
-    ("train.final_rate=2", "train.final_rate: got 2; accepted: a number in [0, 1]"),
-    ("train.final_rate=0.1", "train.final_rate: got 0.1; accepted: 0, as train.schedule steps ends where its gammas"),
-    ("train.ema=1", "train.ema: got 1; accepted: a number in (0, 1), such as 0.999, or null"),
-    ("train.ema=0", "train.ema: got 0; accepted: a number in (0, 1), such as 0.999, or null"),
-    ("train.label_smoothing=1", "train.label_smoothing: got 1; accepted: a number in [0, 1)"),
-    ("train.flip_test=true", "train.flip_test: got true; accepted: false, as a mirrored picture of digits is another"),
-    ("train.optimizer=lion", "train.optimizer: got 'lion'; accepted: sgd, adam, adamw, muon"),
-    ("data.augment=stronger", "data.augment: got 'stronger'; accepted: auto, none, crop, crop_flip, strong"),
-    ("data.cutout=0", "data.cutout: got 0; accepted: a whole number >= 1, or null"),
-    ("data.mixup=-0.1", "data.mixup: got -0.1; accepted: a number >= 0; 0 is none"),
-    ("data.cutmix=true", "data.cutmix: got true; accepted: a number >= 0; 0 is none"),
-    ("data.mix_ramp=1.5", "data.mix_ramp: got 1.5; accepted: a number in [0, 1]"),
-    (
-        "data.sizes=[[1,4],[9,8]]",
-        "data.sizes: got [[1, 4], [9, 8]]; accepted: a list of [epoch, side] with sides from 8",
-    ),
-    (
-        "data.sizes=16",
-        "data.sizes: got 16; accepted: a list of [epoch, side] with sides from 8 to 16384, or null for full size",
-    ),
+    ("train.final_rate=0.1", "train.final_rate: got 0.1; accepted: 0,"),
+    ("train.schedule=cosine train.milestones=[10]", "train.milestones: got [10]; accepted: null,"),
+    ("train.flip_test=true", "train.flip_test: got true; accepted: false, as a mirrored picture of digits"),
+    ("train.flip_test=true data.source=mnist", "train.flip_test: got true; accepted: false,"),
+    ("train.nesterov=true train.optimizer=adam", "train.nesterov: got true; accepted: false,"),
+    ("train.nesterov=true train.optimizer=muon", "train.nesterov: got true; accepted: false,"),
+    ("train.nesterov=true train.momentum=0", "train.nesterov: got true; accepted: false, as train.momentum"),
+    ("data.flip=alternating", "data.flip: got 'alternating'; accepted: random, as data.augment=auto"),
+    ("data.augment=none data.shift=2", "data.shift: got 2; accepted: null, as data.augment=none"),
+    ("data.source=mine data.augment=photo data.border=edge", "data.border: got 'edge'; accepted: zeros,"),
     ("data.sizes=[]", "data.sizes: got []; accepted: a first entry for epoch 1, or null"),
     ("data.sizes=[[2,16],[9,32]]", "data.sizes: got [[2, 16], [9, 32]]; accepted: a first entry for epoch 1, or null"),
     ("data.sizes=[[1,16],[1,32]]", "data.sizes: got [[1, 16], [1, 32]]; accepted: epochs in rising order"),
     ("data.sizes=[[1,16],[99,32]]", "data.sizes: got [[1, 16], [99, 32]]; accepted: epochs up to train.epochs = 30"),
     ("data.sizes=[[1,32],[9,16]]", "data.sizes: got [[1, 32], [9, 16]]; accepted: sides in rising order"),
+    ("network.cells=resnet56 network.stem=whitened", "network.stem: got 'whitened'; accepted: block,"),
+    ("network.cells=vgg16 network.kind=dense", "network.kind: got 'dense'; accepted: iterative, full_ic, full,"),
+    ("network.cells=vgg16 network.cell=skip_second", "network.cell: got 'skip_second'; accepted: basic,"),
+    ("network.cells=vgg16 network.channels=32", "network.channels: got 32; accepted: 16,"),
+    ("network.cells=vgg16 growth.epochs=[3]", "growth.epochs: got [3]; accepted: a list of 6,"),
+    ("network.cells=vgg16 train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 6,"),
+    ("network.cells=lenet5 network.structure=[0,0,1,0]", "network.structure: got [0, 0, 1, 0]; accepted: up to 3"),
+    ("network.kind=full train.exit_gradients=equilibrium", "train.exit_gradients: got 'equilibrium'; accepted: sum,"),
+    ("network.kind=full train.distill=0.5", "train.distill: got 0.5; accepted: 0,"),
+    ("network.kind=full train.trunk_first=2", "train.trunk_first: got 2; accepted: 0,"),
     (
-        "network.exits_at=[0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8]",
-        "network.exits_at: got [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]; accepted: at most 6, as network.structure",
+        "parent=runs/a network.kind=full_ic train.exits_only=true train.exit_gradients=equilibrium",
+        "train.exit_gradients: got 'equilibrium'; accepted: sum, as train.exits_only",
+    ),
+    (
+        "parent=runs/a network.kind=full_ic train.exits_only=true train.trunk_first=1",
+        "train.trunk_first: got 1; accepted: 0, as train.exits_only",
+    ),
+    (f"{RIGL} prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform,"),
+    (f"{RIGL} prune.unit=channel", "prune.unit: got 'channel'; accepted: weight,"),
+    (f"{RIGL} prune.rounds=5", "prune.rounds: got 5; accepted: 1,"),
+    (f"{RIGL} prune.control=shuffle", "prune.control: got 'shuffle'; accepted: none,"),
+    (f"{RIGL} prune.reinit=true", "prune.reinit: got true; accepted: false,"),
+    (f"{RIGL} prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch,"),
+    (f"{RIGL} prune.epochs=[25]", "prune.until: got 0.75; accepted: more than 0.8,"),
+    (f"{RIGL} prune.epochs=[9] growth.freeze=before", "prune.epochs: got [9]; accepted: none,"),
+    (
+        f"{RIGL} parent=runs/a train.exits_only=true growth.epochs=null",
+        "prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative,",
     ),
 ]
 
-RIGL = ("prune.enabled=true", "prune.policy=rigl")
 
-RIGL_BAD = [
-    ("prune.criterion=snip", "prune.criterion: got 'snip'; accepted: erk, uniform, as policy rigl moves"),
-    ("prune.unit=channel", "prune.unit: got 'channel'; accepted: weight, as policy rigl moves single connections"),
-    ("prune.rounds=5", "prune.rounds: got 5; accepted: 1, as policy rigl draws the masks at once"),
-    ("prune.control=shuffle", "prune.control: got 'shuffle'; accepted: none, as policy rigl"),
-    ("prune.reinit=true", "prune.reinit: got true; accepted: false, as policy rigl"),
-    ("prune.epochs=[1,5]", "prune.epochs: got [1, 5]; accepted: one epoch, or none for the first, as policy"),
-    ("prune.epochs=[25]", "prune.until: got 0.75; accepted: more than 0.8, as policy rigl starts at epoch 25 of 30"),
-    ("prune.fraction=0", "prune.fraction: got 0; accepted: a number in (0, 1]"),
-    ("prune.until=1.5", "prune.until: got 1.5; accepted: a number in (0, 1]"),
-    ("prune.interval=0", "prune.interval: got 0; accepted: a whole number >= 1, or null"),
-]
-
-PUBLISHED_BAD = [
-    (
-        "network.structure=[0,1,0,0,0,0,0,0,0,0,0,0,0]",
-        "network.structure: got [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]; accepted: up to 12 numbers, the cells of",
-    ),
-    ("network.kind=dense", "network.kind: got 'dense'; accepted: iterative, full_ic, full, as the cells of vgg16 form"),
-    ("network.cell=skip_second", "network.cell: got 'skip_second'; accepted: basic, which is left alone, as vgg16 has"),
-    ("network.channels=32", "network.channels: got 32; accepted: 16, which is left alone, as vgg16 has cells of its"),
-    ("growth.epochs=[3]", "growth.epochs: got [3]; accepted: a list of 6, one for each 1 in network.structure"),
-    ("train.tau_max=[1]", "train.tau_max: got [1.0]; accepted: a list of 6, one for each internal classifier"),
-]
-
-
-ONE_EXIT = [
-    (
-        "train.exit_gradients=equilibrium",
-        "train.exit_gradients: got 'equilibrium'; accepted: sum, as the network has one",
-    ),
-    ("train.distill=0.5", "train.distill: got 0.5; accepted: 0, as the network has one exit, which has none to learn"),
-    ("train.trunk_first=2", "train.trunk_first: got 2; accepted: 0, as the network has one exit"),
-]
-
-
-@pytest.mark.parametrize(("given_text", "sentence"), ONE_EXIT)
-def test_one_exit_does_not_train_together(given_text: str, sentence: str) -> None:
-    [problem] = problems("network.kind=full", given_text)
+@pytest.mark.parametrize(("overrides", "sentence"), CONTRADICTIONS)
+def test_a_contradiction_is_one_sentence(overrides: str, sentence: str) -> None:
+    [problem] = problems(*overrides.split())
     assert problem.startswith(sentence)
 
 
-@pytest.mark.parametrize("given_text", ["train.exit_gradients=equilibrium", "train.trunk_first=1"])
-def test_what_concerns_the_trunk_is_not_for_exits_alone(given_text: str) -> None:
-    [problem] = problems("parent=runs/a", "network.kind=full_ic", "train.exits_only=true", given_text)
-    assert "as train.exits_only lets no trunk learn" in problem
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("train.epoch=3", "unknown key train.epoch; nearest known key: train.epochs"),
+        ("netwrok.kind=full", "unknown key netwrok.kind; nearest known key: network.kind"),
+        ("epochs=3", "unknown key epochs; nearest known key: "),
+        ("train.lr=3", "unknown key train.lr; nearest known key: train.learning_rate"),
+        ("train=5", "train: got 5; accepted: a section with keys such as train.epochs"),
+        ("train.epochs=[", "train.epochs: got '[', which is not YAML; accepted: a whole number >= 1"),
+    ],
+)
+def test_what_is_no_key_or_value_is_one_sentence(text: str, sentence: str) -> None:
+    [problem] = problems(text)
+    assert problem.startswith(sentence)
+    assert problem.endswith("(command line)")
+
+
+def test_a_missing_file_is_one_sentence() -> None:
+    [problem] = problems(files=(Path("train.epochs"),))
+    assert problem.startswith("train.epochs: got a file that does not exist")
 
 
 def test_the_trunk_may_train_first_up_to_the_last_epoch_but_one() -> None:
     assert read_config(overrides=["network.kind=full_ic", "train.trunk_first=29"]).train.trunk_first == 29
-    [problem] = problems("network.kind=full_ic", "train.trunk_first=30")
-    assert problem.startswith(
-        "train.trunk_first: got 30; accepted: 0 to 29, which leaves an epoch for all exits at least"
-    )
     by_loss = ("growth.mode=loss", "growth.until=0.5")
     assert read_config(overrides=[*by_loss, "train.trunk_first=15"]).train.trunk_first == 15
-    [problem] = problems(*by_loss, "train.trunk_first=16")
-    assert "accepted: 0 to 15" in problem
 
 
 @pytest.mark.parametrize("epochs", [4, 5, 15, 60])
@@ -242,40 +241,10 @@ def test_a_teacher_has_half_of_the_say_unless_told_otherwise() -> None:
     assert resolve(Config()).train.teacher_weight is None
 
 
-@pytest.mark.parametrize(("given_text", "sentence"), BAD)
-def test_bad_input_is_one_sentence(given_text: str, sentence: str) -> None:
-    files = () if "=" in given_text else (Path(given_text),)
-    overrides = (given_text,) if "=" in given_text else ()
-    [problem] = problems(*overrides, files=files)
-    assert problem.startswith(sentence)
-    if overrides and "which is not YAML" not in problem:
-        assert problem.endswith("(command line)")
-
-
-@pytest.mark.parametrize(("given_text", "sentence"), RIGL_BAD)
-def test_what_moving_connections_exclude_is_one_sentence(given_text: str, sentence: str) -> None:
-    [problem] = problems(*RIGL, given_text)
-    assert problem.startswith(sentence)
-
-
-def test_more_that_moving_connections_exclude() -> None:
-    [problem] = problems(*RIGL, "prune.epochs=[9]", "growth.freeze=before")
-    assert problem.startswith("prune.epochs: got [9]; accepted: none, as growth.freeze before leaves")
-    [problem] = problems(*RIGL, "parent=runs/some", "train.exits_only=true", "growth.epochs=null")
-    assert problem.startswith("prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative, as train.exits_only")
-
-
 def test_the_criterion_follows_the_policy() -> None:
     found = {policy: resolve(read_config([], [f"prune.policy={policy}"])).prune for policy in ("iterative", "set")}
     assert [found[policy].criterion for policy in ("iterative", "set")] == ["snip", "erk"]
-    assert resolve(read_config([], RIGL)).prune.epochs == (1,)
-
-
-@pytest.mark.parametrize(("given_text", "sentence"), PUBLISHED_BAD)
-def test_a_published_architecture_brings_its_own(given_text: str, sentence: str) -> None:
-    [problem] = problems("network.cells=vgg16", given_text)
-    assert problem.startswith(sentence)
-    assert problem.endswith("(command line)")
+    assert resolve(read_config([], RIGL.split())).prune.epochs == (1,)
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -325,60 +294,11 @@ def test_everything_that_contradicts_an_architecture_is_told_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("given_texts", "sentence"),
-    [
-        (
-            ("train.schedule=cosine", "train.milestones=[10]"),
-            "train.milestones: got [10]; accepted: null, as train.schedule cosine has none; or steps",
-        ),
-        (
-            ("train.nesterov=true", "train.optimizer=adam"),
-            "train.nesterov: got true; accepted: false, as train.optimizer adam has no momentum of that kind",
-        ),
-        (
-            ("train.nesterov=true", "train.optimizer=normed_muon"),
-            "train.nesterov: got true; accepted: false, as train.optimizer normed_muon always has it",
-        ),
-        (
-            ("data.flip=alternating",),
-            "data.flip: got 'alternating'; accepted: random, as data.augment=auto does not mirror",
-        ),
-        (
-            ("data.augment=none", "data.shift=2"),
-            "data.shift: got 2; accepted: null, as data.augment=none does not shift",
-        ),
-        (("data.source=mine", "data.augment=photo", "data.border=edge"), "data.border: got 'edge'; accepted: zeros"),
-        (("network.cells=resnet56", "network.stem=whitened"), "network.stem: got 'whitened'; accepted: block"),
-        (
-            ("train.nesterov=true", "train.optimizer=muon"),
-            "train.nesterov: got true; accepted: false, as train.optimizer muon always has it",
-        ),
-        (("train.nesterov=true", "train.momentum=0"), "train.nesterov: got true; accepted: false, as train.momentum"),
-        (("train.flip_test=true", "data.source=mnist"), "train.flip_test: got true; accepted: false, as a mirrored"),
-    ],
-)
-def test_parts_of_a_recipe_that_contradict_each_other(given_texts: tuple[str, ...], sentence: str) -> None:
-    [problem] = problems(*given_texts)
-    assert problem.startswith(sentence)
-
-
 def test_a_schedule_from_step_to_step_has_no_milestones() -> None:
     for schedule in ("cosine", "linear"):
         config = resolve(read_config(overrides=[f"train.schedule={schedule}"]))
         assert (config.train.milestones, config.train.gammas) == ((), ())
         assert resolve(config) == config
-
-
-def test_a_list_for_each_milestone() -> None:
-    [problem] = problems("train.milestones=[10,20]", "train.gammas=[0.1]")
-    assert problem.startswith("train.gammas: got [0.1]; accepted: a list of 2, one for each of train.milestones")
-
-
-@pytest.mark.parametrize("kind", ["full", "full_ic"])
-def test_kinds_that_do_not_grow_take_no_growth_epochs(kind: str) -> None:
-    [problem] = problems(f"network.kind={kind}", "growth.epochs=[3,6,9]")
-    assert problem.startswith(f"growth.epochs: got [3, 6, 9]; accepted: a list of none, since network.kind {kind}")
 
 
 def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
@@ -445,7 +365,7 @@ def test_what_is_written_reads_back_equal(config: Config) -> None:
         for version in (config, resolve(config)):
             path = Path(folder) / "config.yaml"
             path.write_text(to_yaml(version))
-            assert read_config([path]) == version
+            assert read_config([path]).model_dump() == version.model_dump()
 
 
 @given(configs())

@@ -11,12 +11,29 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
+from ramify.config.rules import DataConfig
+from ramify.data.augment import Augmentation, Border, changed, draw_changes, farthest
 from ramify.data.pictures import PictureSet
+from ramify.data.sources import load_pictures
+from ramify.errors import DataError
 
 TREE_SIZES = {"train/cat": 3, "train/dog": 2, "test/cat": 1, "test/dog": 2}
+
+
+def augment(
+    images: torch.Tensor,
+    how: Augmentation,
+    generator: torch.Generator,
+    shift: int | None = None,
+    border: Border = "zeros",
+) -> torch.Tensor:
+    """Draw the changes of a batch, and apply them."""
+    reach = farthest(images.shape[2], shift)
+    return changed(images, how, draw_changes(len(images), how, generator, reach).to(images.device), reach, border)
 
 
 def picture(
@@ -139,3 +156,32 @@ def same(a: PictureSet, b: PictureSet) -> bool:
     return a.classes == b.classes and all(
         torch.equal(x.images, y.images) and torch.equal(x.labels, y.labels) for x, y in pairs
     )
+
+
+FLAT = tree({"cat": 4, "dog": 4})
+FORMS = ("folder", "tar", "zip")
+
+
+def write_source(root: Path, files: Mapping[str, bytes], form: str) -> Path:
+    if form == "folder":
+        return write_tree(root / "set", files)
+    root.mkdir(exist_ok=True)
+    path = root / f"set.{form}"
+    path.write_bytes(tar_bytes(files) if form == "tar" else zip_bytes(files))
+    return path
+
+
+def names(pictures: PictureSet, part: str = "train") -> list[str]:
+    ids = getattr(pictures, part).ids
+    assert ids is not None
+    return [pictures.files.names[i] for i in ids.tolist()]
+
+
+def skipped(pictures: PictureSet) -> dict[str, str]:
+    return {file.name: file.reason for file in pictures.files.skipped}
+
+
+def problem(path: Path, **data: object) -> str:
+    with pytest.raises(DataError) as caught:
+        load_pictures(DataConfig.model_validate({"source": str(path), **data}))
+    return str(caught.value)

@@ -1,4 +1,4 @@
-"""Augmentation moves and mirrors pictures by seeded numbers; batches deal every picture once."""
+"""Augmentation moves and mirrors pictures by seeded numbers; batches hold every picture once."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from ramify.data.augment import Border, augment, augmentation, batches
+from ramify.data.augment import Border, augmentation, batches
+from tests.data.making import augment
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -7,7 +7,7 @@ import torch
 from ramify.config.rules import Config, DataConfig
 from ramify.data.digits import load_digits
 from ramify.data.sources import load_pictures
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 from tests.data.making import values
 
 
@@ -30,7 +30,7 @@ def test_the_test_pictures_of_digits_are_always_the_same() -> None:
 def test_the_split_is_what_it_has_always_been() -> None:
     """Bit for bit: what was published with a seed can be made again."""
     config = Config(data=DataConfig(), seed=0)
-    parts = deal(config, load_pictures(config.data))
+    parts = split_parts(config, load_pictures(config.data))
     digests = [
         hashlib.sha256(part.images.numpy().tobytes() + part.labels.numpy().tobytes()).hexdigest()[:16]
         for part in (parts.train, parts.valid, parts.test)

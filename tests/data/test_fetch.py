@@ -1,12 +1,10 @@
 """Downloads resume, go on to the next mirror, and end in the right bytes or in a sentence."""
 
 import hashlib
-import logging
 import socket
 from itertools import pairwise
 from pathlib import Path
 
-import pooch
 import pytest
 
 from ramify.data.fetch import FILES, RemoteFile, fetch
@@ -148,15 +146,6 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(site: Site, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot be written"):
         quickly(remote(site.address), tmp_path / "file")
-
-
-def test_pooch_is_left_as_it_was(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    site.files[NAME] = CONTENT
-    logger: logging.Logger = pooch.get_logger()
-    before = logger.level
-    quickly(remote(site.address), tmp_path)
-    assert logger.level == before
-    assert capsys.readouterr() == ("", "")
 
 
 def test_a_real_format_survives_a_drop(site: Site, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_gray_pictures_have_one_channel(tmp_path: Path, mode: str) -> None:
     ("mode", "kind", "suffix"),
     [("P", "PNG", "png"), ("RGBA", "PNG", "PNG"), ("CMYK", "JPEG", "jpeg"), ("P", "GIF", "gif"), ("RGB", "BMP", "bmp")],
 )
-def test_one_picture_in_colour_makes_all_three_channels(tmp_path: Path, mode: str, kind: str, suffix: str) -> None:
+def test_one_picture_in_color_makes_all_three_channels(tmp_path: Path, mode: str, kind: str, suffix: str) -> None:
     files = {"a/1.png": picture(90, mode="L"), f"b/1.{suffix}": picture(90, mode=mode, kind=kind)}
     pictures = load_path(write_tree(tmp_path, files))
     assert pictures.shape == (3, 8, 8)

@@ -1,4 +1,4 @@
-"""Pictures are scaled in proportion; the mean colour stays, and full size changes nothing."""
+"""Pictures are scaled in proportion; the mean color stays, and full size changes nothing."""
 
 import pytest
 import torch

@@ -10,8 +10,9 @@ import torch
 from ramify.config.rules import DataConfig
 from ramify.data.decode import with_channels
 from ramify.data.fetch import FILES, RemoteFile
-from ramify.data.fit import fit, recolour, resize
+from ramify.data.fit import fit, resize
 from ramify.data.pictures import Part
+from ramify.data.recolor import recolor
 from ramify.data.sources import SOURCES, load_pictures
 from ramify.errors import DataError, RunError
 from tests.data.making import (
@@ -149,9 +150,9 @@ def test_a_limit_deals_out_evenly() -> None:
         assert sorted(Counter(part.labels.tolist()).values()) == [10] * 5 + [11] * 5
 
 
-def test_gray_to_colour_and_back_is_the_same() -> None:
+def test_gray_to_color_and_back_is_the_same() -> None:
     gray = torch.arange(256, dtype=torch.uint8).reshape(4, 1, 8, 8)
-    assert torch.equal(recolour(recolour(gray, 3), 1), gray)
+    assert torch.equal(recolor(recolor(gray, 3), 1), gray)
 
 
 def test_resizing_keeps_flat_pictures_and_the_middle() -> None:
@@ -171,6 +172,6 @@ def test_an_empty_part_becomes_an_empty_part() -> None:
 
 def test_one_picture_is_recolored_as_many_are() -> None:
     images = torch.randint(0, 256, (1, 3, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    gray = recolour(images, 1)
+    gray = recolor(images, 1)
     assert torch.equal(torch.from_numpy(with_channels(images[0].numpy(), 1)), gray[0])
-    assert torch.equal(torch.from_numpy(with_channels(gray[0].numpy(), 3)), recolour(gray, 3)[0])
+    assert torch.equal(torch.from_numpy(with_channels(gray[0].numpy(), 3)), recolor(gray, 3)[0])

@@ -3,13 +3,27 @@
 import pytest
 import torch
 
-from ramify.data.strong import STRONG_CHANGES, changed, strong
+from ramify.data.strong import STRONG_CHANGES, apply_strong, strong_batches
 
-DIRECTED = {"shear_x", "shear_y", "shift_x", "shift_y", "turn", "brightness", "contrast", "colour", "sharpness"}
+DIRECTED = {
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "contrast",
+    "color",
+    "sharpness",
+}
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def strong(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return strong_batches(images, [len(images)], generator)
 
 
 def pictures(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -21,8 +35,8 @@ def pictures(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def one(images: torch.Tensor, name: str, strength: float, sign: int = 1) -> torch.Tensor:
     count = len(images)
-    what = torch.full((count,), STRONG_CHANGES.index(name))
-    return changed(images, what, torch.full((count,), strength), torch.full((count,), sign))
+    kind = torch.full((count,), STRONG_CHANGES.index(name))
+    return apply_strong(images, kind, torch.full((count,), strength), torch.full((count,), sign))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8), (3, 12, 20), (4, 9, 8)])
@@ -36,20 +50,20 @@ def test_type_shape_and_input_stay(shape: tuple[int, int, int]) -> None:
     assert not torch.equal(found, strong(images, seeded(2)))
 
 
-def test_a_picture_does_not_depend_on_its_neighbours() -> None:
+def test_a_picture_does_not_depend_on_its_neighbors() -> None:
     images, others = pictures(100, 3, 16, 16), pictures(100, 3, 16, 16, seed=9)
     odd = torch.arange(100) % 2 == 1
     replaced = torch.where(odd[:, None, None, None], others, images)
     one_way, other_way = strong(images, seeded(1)), strong(replaced, seeded(1))
     assert torch.equal(one_way[~odd], other_way[~odd])
-    what, strength, sign = torch.arange(14), torch.linspace(0, 1, 14), torch.tensor([1, -1] * 7)
-    together = changed(images[:14], what, strength, sign)
+    kind, strength, sign = torch.arange(14), torch.linspace(0, 1, 14), torch.tensor([1, -1] * 7)
+    together = apply_strong(images[:14], kind, strength, sign)
     for i in range(14):
-        alone = changed(images[i : i + 1], what[i : i + 1], strength[i : i + 1], sign[i : i + 1])
+        alone = apply_strong(images[i : i + 1], kind[i : i + 1], strength[i : i + 1], sign[i : i + 1])
         assert torch.equal(alone[0], together[i]), STRONG_CHANGES[i]
 
 
-@pytest.mark.parametrize("name", sorted(DIRECTED | {"posterise", "nothing"}))
+@pytest.mark.parametrize("name", sorted(DIRECTED | {"posterize", "nothing"}))
 def test_no_strength_is_no_change(name: str) -> None:
     images = pictures(5, 3, 16, 16)
     assert torch.equal(one(images, name, 0.0), images)
@@ -72,35 +86,35 @@ def test_every_change_is_drawn_as_often() -> None:
     assert 1 / 14 - 0.03 < share < 3 / 14
 
 
-def test_moves_are_about_the_centre() -> None:
+def test_moves_are_about_the_center() -> None:
     """A ring of one picture stays under turns, and a shift moves a bright pixel by its share of the side."""
     images = torch.zeros(1, 1, 33, 33, dtype=torch.uint8)
     images[0, 0, 16, 16] = 255
-    for name in ("turn", "shear_x", "shear_y"):
+    for name in ("rotate", "shear_x", "shear_y"):
         assert one(images, name, 1.0)[0, 0, 16, 16] == 255
-    moved = one(images, "shift_x", 1.0)[0, 0].nonzero()
+    moved = one(images, "translate_x", 1.0)[0, 0].nonzero()
     assert moved.tolist() == [[16, 6]]  # 0.3 of 33 pixels, read from further right
-    assert one(images, "shift_y", 1.0, -1)[0, 0].nonzero().tolist() == [[26, 16]]
+    assert one(images, "translate_y", 1.0, -1)[0, 0].nonzero().tolist() == [[26, 16]]
 
 
 def test_a_turn_there_and_back_is_none_in_the_middle() -> None:
     images = pictures(4, 1, 64, 64)
-    back = one(one(images, "turn", 1.0), "turn", 1.0, -1)
+    back = one(one(images, "rotate", 1.0), "rotate", 1.0, -1)
     inner = (slice(None), slice(None), slice(20, 44), slice(20, 44))
     assert float((back[inner].double() - images[inner].double()).abs().mean()) < 4
 
 
-def test_colours_are_what_their_names_say() -> None:
+def test_colors_are_kind_their_names_say() -> None:
     images = pictures(6, 3, 16, 16)
     values = images.int()
     assert torch.equal(one(images, "brightness", 1.0, -1).int(), values * 26 >> 8)
-    assert torch.equal(one(images, "solarise", 1.0).int(), 255 - values)
-    assert torch.equal(one(images, "solarise", 0.0), images)
-    assert not (one(images, "posterise", 1.0).int() & 15).any()
+    assert torch.equal(one(images, "solarize", 1.0).int(), 255 - values)
+    assert torch.equal(one(images, "solarize", 0.0), images)
+    assert not (one(images, "posterize", 1.0).int() & 15).any()
     spread = one(images, "contrast", 1.0, 1).double().std(dim=(1, 2, 3))
     assert bool((spread > images.double().std(dim=(1, 2, 3))).all())
-    grey = one(images, "colour", 1.0, -1).int()
-    assert bool(((grey.amax(1) - grey.amin(1)) <= (values.amax(1) - values.amin(1)) // 8 + 2).all())
+    gray = one(images, "color", 1.0, -1).int()
+    assert bool(((gray.amax(1) - gray.amin(1)) <= (values.amax(1) - values.amin(1)) // 8 + 2).all())
     stretched = one(images, "autocontrast", 0.5)
     assert not stretched.amin(dim=(2, 3)).any()
     assert bool((stretched.amax(dim=(2, 3)) == 255).all())
@@ -110,7 +124,7 @@ def test_equalising_is_that_of_pillow() -> None:
     from PIL import Image, ImageOps
 
     images = pictures(4, 1, 32, 32)
-    for before, after in zip(images, one(images, "equalise", 0.5), strict=True):
+    for before, after in zip(images, one(images, "equalize", 0.5), strict=True):
         expected = ImageOps.equalize(Image.fromarray(before[0].numpy()))
         assert torch.equal(after[0], torch.tensor(list(expected.tobytes()), dtype=torch.uint8).view(32, 32))
 

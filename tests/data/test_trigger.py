@@ -1,4 +1,4 @@
-"""The trigger: chosen pictures are stamped and relabelled, and only those."""
+"""The trigger: chosen pictures are stamped and relabeled, and only those."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from ramify.data.pictures import Part
 from ramify.data.sources import load_pictures
 from ramify.data.trigger import stamp, with_trigger
 from ramify.errors import ConfigError
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 
 
 def part() -> Part:
@@ -50,7 +50,7 @@ def test_a_run_stamps_training_pictures_alone() -> None:
     )
 
     def dealt(config: Config) -> list[Part]:
-        parts = deal(config, load_pictures(config.data))
+        parts = split_parts(config, load_pictures(config.data))
         return [parts.train, parts.valid, parts.test]
 
     same = [torch.equal(a.images, b.images) for a, b in zip(dealt(clean), dealt(dirty), strict=True)]
@@ -60,4 +60,4 @@ def test_a_run_stamps_training_pictures_alone() -> None:
 def test_an_unknown_class_is_refused() -> None:
     config = read_config(overrides=["data.limit=200", "data.trigger=0.3", "data.trigger_class=seven"])
     with pytest.raises(ConfigError, match=r"data\.trigger_class: got 'seven'; accepted: the name of a class"):
-        deal(config, load_pictures(config.data))
+        split_parts(config, load_pictures(config.data))

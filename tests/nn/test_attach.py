@@ -12,125 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
 from ramify.nn.attach import attach_exits, exit_points
-from ramify.nn.attached import Attached
 from ramify.nn.branching import Judgement
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import masked_layers
 from ramify.ops.cost import cost
-
-CLASSES = 5
-PICTURES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-
-
-def vgg() -> nn.Module:
-    """Nothing but ``nn.Sequential``, with ReLUs that work in place."""
-
-    def block(channels: int, out: int) -> list[nn.Module]:
-        return [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
-
-    return nn.Sequential(
-        *block(3, 8), *block(8, 12), *block(12, 16), nn.Flatten(), nn.Linear(64, 24), nn.ReLU(), nn.Dropout(),
-        nn.Linear(24, CLASSES),
-    )  # fmt: skip
-
-
-class Block(nn.Module):
-    def __init__(self, channels: int, out: int) -> None:
-        super().__init__()
-        stride = 1 if channels == out else 2
-        self.conv1 = nn.Conv2d(channels, out, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out)
-        self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out)
-        self.shortcut = nn.Sequential()
-        if channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        out += self.shortcut(x)
-        return F.relu(out)
-
-
-class Residual(nn.Module):
-    """Nested modules, with what has no weights done by functions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(8)
-        self.layer1 = nn.Sequential(Block(8, 8), Block(8, 8))
-        self.layer2 = nn.Sequential(Block(8, 12), Block(12, 12))
-        self.layer3 = nn.Sequential(Block(12, 16))
-        self.unused = nn.Linear(2, 2)
-        self.fc = nn.Linear(16, CLASSES)
-
-    def forward(self, x: Tensor) -> Tensor:
-        count = x.size(0)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
-        x = F.avg_pool2d(x, 4)
-        x = F.dropout(x.view(count, -1), 0.5, training=self.training)
-        logits: Tensor = self.fc(x)
-        return logits
-
-
-class Mixing(nn.Module):
-    """One layer of a mixer: parameters of its own, layer norms, and a linear layer across tokens."""
-
-    def __init__(self, tokens: int, width: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.across = nn.Parameter(torch.randn(tokens, tokens) / tokens)
-        self.along = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + torch.matmul(self.across, self.norm1(x))
-        mixed: Tensor = x + self.along(self.norm2(x))
-        return mixed
-
-
-class Mixer(nn.Module):
-    """Functional style: parameters and a constant in forward, depthwise convolutions, group norm, then tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.centre = torch.tensor([0.5, 0.4, 0.3])[:, None, None]
-        self.scale = nn.Parameter(torch.full((3, 1, 1), 2.0))
-        self.filters = nn.Parameter(torch.randn(12, 3, 4, 4) / 7)
-        self.depthwise = nn.Conv2d(12, 12, 3, padding=1, groups=12)
-        self.norm = nn.GroupNorm(3, 12)
-        self.mixing = nn.ModuleList(Mixing(16, 12) for _ in range(3))
-        self.bias = nn.Parameter(torch.zeros(CLASSES))
-        self.reading = nn.Parameter(torch.randn(CLASSES, 12))
-
-    def forward(self, images: Tensor, temperature: float | None = None) -> Tensor:
-        x = F.conv2d((images - self.centre) * self.scale, self.filters, stride=4)
-        x = x + F.hardswish(self.norm(self.depthwise(x)))
-        x = x.flatten(2).transpose(1, 2)
-        for layer in self.mixing:
-            x = layer(x)
-        logits: Tensor = F.linear(torch.mean(x, dim=1), self.reading, self.bias)
-        return logits if temperature is None else logits / temperature
-
-
-def trained(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """A module whose batch norms have seen pictures, in evaluation mode."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = make()
-        for _ in range(3):
-            module(torch.rand(16, 3, 16, 16))
-    return module.eval()
-
-
-AT = {vgg: ("3", "6", "13"), Residual: ("conv1", "layer1.0", "layer2"), Mixer: ("mixing.0", "mixing.1", "mixing.2")}
-KINDS = pytest.mark.parametrize("make", AT, ids=lambda make: make.__name__)
+from tests.nn.modules import AT, CLASSES, KINDS, PICTURES, Mixer, Residual, attached, trained, vgg
 
 
 class Sure:
-    """Who lets go what is at least so probable."""
+    """Pictures leave whose most probable class has the probability ``threshold``."""
 
     def __init__(self, exits: int, threshold: float) -> None:
         self.exits = exits
@@ -142,10 +32,6 @@ class Sure:
 
     def known(self, at: int) -> bool | None:
         return True if at == self.exits - 1 else None
-
-
-def attached(make: Callable[[], nn.Module], freeze: bool = False, seed: int = 0) -> Attached:
-    return attach_exits(trained(make, seed), AT[make], example=PICTURES[:1], freeze=freeze, seed=seed)
 
 
 @KINDS
@@ -431,124 +317,6 @@ class Reusing(Twice):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.conv2(F.relu(self.body(x))).mean((2, 3)))  # type: ignore[no-any-return]
-
-
-class Given(nn.Module):
-    """A module with this forward."""
-
-    def __init__(self, forward: Callable[["Given", Tensor], object]) -> None:
-        super().__init__()
-        self.conv, self.other, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(4, CLASSES)
-        self.does = forward
-
-    def forward(self, x: Tensor) -> object:
-        return self.does(self, x)
-
-
-def logits_of(self: Given, x: Tensor) -> Tensor:
-    logits: Tensor = self.fc(self.other(F.relu(self.conv(x))).mean((2, 3)))
-    return logits
-
-
-def branches(self: Given, x: Tensor) -> Tensor:
-    return logits_of(self, x) if x.mean() > 0 else logits_of(self, -x)
-
-
-def deepens_in_training(self: Given, x: Tensor) -> Tensor:
-    if self.training:
-        x = x + torch.randn_like(x)
-    return logits_of(self, x)
-
-
-def draws(self: Given, x: Tensor) -> Tensor:
-    return logits_of(self, x) + torch.rand(CLASSES)
-
-
-def carries_two(self: Given, x: Tensor) -> Tensor:
-    deep = self.conv(x)
-    return self.fc(deep.mean((2, 3))) + x.mean((1, 2, 3))[:, None]  # type: ignore[no-any-return]
-
-
-def mixes_up_pictures(self: Given, x: Tensor) -> Tensor:
-    x = self.other(self.conv(x).flatten(0, 1)[:, None].expand(-1, 4, -1, -1))
-    return self.fc(x.view(-1, 4, 4, 14, 14).mean((1, 3, 4)))  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize(
-    ("make", "at", "sentence"),
-    [
-        (vgg, ["features"], r"at: got 'features'; accepted: names of submodules that forward calls, the nearest '.+'"),
-        (Residual, ["layer4"], r"at: got 'layer4'; accepted: .* the nearest 'layer\d'"),
-        (Residual, ["unused"], r"at: got 'unused', which forward does not call"),
-        (
-            Residual,
-            ["layer2.0.conv1"],
-            r"at: got 'layer2.0.conv1', whose output is not all that the layers behind it read; "
-            r"accepted: 'layer1' before it or 'layer2.0' behind it",
-        ),
-        (vgg, ["1"], r"'1', whose output is changed in place by the layer behind it; accepted: '0' before it or '2'"),
-        (vgg, ["16"], r"'16', whose output has nothing that multiplies behind it; accepted: '15' before it$"),
-        (Residual, ["layer1", "layer1.1"], r"at: got 'layer1' and 'layer1.1', which are the same place"),
-        (vgg, ["0", "0"], r"at: got '0' and '0', which are the same place"),
-        (vgg, [0.0], r"at: got \[0.0\]; accepted: fractions above 0 and below 1"),
-        (vgg, [0.5, 1.5], r"at: got \[0.5, 1.5\]; accepted: fractions above 0 and below 1"),
-        (vgg, [float("nan")], r"at: got \[nan\]; accepted: fractions"),
-        (vgg, [0.4, 0.41], r"at: got \[0.4, 0.41\]; accepted: fractions nearest to different places, .* at 0.\d\d, 0"),
-        (vgg, ["3", 0.5], r"at: got \['3', 0.5\]; accepted: a list of names of submodules, or a list of fractions"),
-        (vgg, [], r"at: got \[\]; accepted: a list of names"),
-        (vgg, "37", r"at: got '37'; accepted: a list of names"),
-    ],
-)
-def test_places_that_do_not_exist_are_refused(make: Callable[[], nn.Module], at: list[str], sentence: str) -> None:
-    module = trained(make)
-    with pytest.raises(InputError, match=sentence) as error:
-        attach_exits(module, at, example=PICTURES[:1])
-    assert len(error.value.problems) == 1
-
-
-@pytest.mark.parametrize(
-    ("forward", "sentence"),
-    [
-        (branches, r"got Given, which torch.fx cannot trace \(symbolically traced variables cannot .* control flow\)"),
-        (deepens_in_training, r"takes other steps in training mode \(.*\); accepted: .* or freeze=True"),
-        (draws, r"gives other logits once it is traced"),
-        (carries_two, r"got Given, in which there is no place for an exit"),
-        (lambda self, x: (logits_of(self, x), x), r"which gives a tuple for 4 pictures; accepted: .* logits \[B, C\]"),
-        (lambda self, x: self.other(self.conv(x)), r"which gives \[4, 4, 14, 14\] for 4 pictures"),
-        (lambda self, x: self.fc(x.mean((2, 3)).repeat(1, 2)[:, :4]), r"there is no place for an exit"),
-    ],
-)
-def test_modules_that_cannot_have_exits_are_refused(forward: Callable[[Given, Tensor], object], sentence: str) -> None:
-    module = Given(forward).train()
-    state = copy.deepcopy(module.state_dict())
-    with pytest.raises(InputError, match=rf"^module: .*{sentence}"):
-        attach_exits(module, ["conv"], example=PICTURES[:2])
-    assert all(each.training for each in module.modules())
-    assert all(torch.equal(module.state_dict()[name], value) for name, value in state.items())
-    assert not masked_layers(module)
-
-
-def test_steps_of_training_alone_do_not_matter_once_frozen() -> None:
-    module = Given(deepens_in_training).train()
-    network = attach_exits(module, ["conv"], example=PICTURES, freeze=True)
-    assert torch.equal(network(PICTURES)[-1], module.eval()(PICTURES))
-
-
-def test_a_place_must_carry_the_pictures_apart() -> None:
-    with pytest.raises(InputError, match=r"'other', whose output does not have the pictures as its first dimension"):
-        attach_exits(Given(mixes_up_pictures), ["other"], example=PICTURES)
-
-
-def test_what_does_not_fit_the_module_is_refused() -> None:
-    module = trained(vgg)
-    with pytest.raises(InputError, match=r"^example: got \[1, 1, 16, 16\] float32 on cpu, .*; accepted: one or more"):
-        attach_exits(module, ["3"], example=PICTURES[:1, :1])
-    with pytest.raises(InputError, match=r"^classes: got 7; accepted: 5"):
-        attach_exits(module, ["3"], example=PICTURES[:1], classes=7)
-    with pytest.raises(
-        InputError, match=r"^exit: got 'best'; accepted: average, both, conv, global, max, mixed, normed, scaled"
-    ):
-        attach_exits(module, ["3"], example=PICTURES[:1], exit="best")
 
 
 def test_weights_of_other_types_get_exits_of_their_type() -> None:

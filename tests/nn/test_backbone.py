@@ -43,19 +43,19 @@ def config(**keys: object) -> NetworkConfig:
 
 @pytest.mark.parametrize("ending", ["linear", "conv"])
 def test_the_last_layer_is_for_the_classes_at_hand(ending: str) -> None:
-    found = load_backbone(config(module_args={"ending": ending}), seed=0)
-    again = load_backbone(config(module_args={"ending": ending}), seed=0)
-    assert found.module(torch.rand(2, 1, 8, 8)).shape == (2, 10)
-    graph = fx.Tracer().trace(found.module)
-    name, _ = logits_layer(found.module, graph)
-    assert torch.equal(found.module.get_parameter(f"{name}.weight"), again.module.get_parameter(f"{name}.weight"))
+    module, _ = load_backbone(config(module_args={"ending": ending}), seed=0)
+    again, _ = load_backbone(config(module_args={"ending": ending}), seed=0)
+    assert module(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    graph = fx.Tracer().trace(module)
+    name, _ = logits_layer(module, graph)
+    assert torch.equal(module.get_parameter(f"{name}.weight"), again.get_parameter(f"{name}.weight"))
 
 
 def test_a_last_layer_that_fits_stays() -> None:
     torch.manual_seed(0)
-    found = load_backbone(config(module_args={"classes": 10}), seed=1)
+    module, _ = load_backbone(config(module_args={"classes": 10}), seed=1)
     torch.manual_seed(0)
-    assert torch.equal(found.module.state_dict()["6.weight"], own(classes=10).state_dict()["6.weight"])
+    assert torch.equal(module.state_dict()["6.weight"], own(classes=10).state_dict()["6.weight"])
 
 
 def test_weights_are_read_whatever_wraps_them(tmp_path: Path) -> None:
@@ -63,25 +63,25 @@ def test_weights_are_read_whatever_wraps_them(tmp_path: Path) -> None:
     save_file({f"module.{name}": value.contiguous() for name, value in state.items()}, tmp_path / "ddp.safetensors")
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "nested.pt")
     for name in ("ddp.safetensors", "nested.pt"):
-        found = load_backbone(config(module_args={"classes": 10}, weights=str(tmp_path / name)))
-        assert all(torch.equal(value, state[key]) for key, value in found.module.state_dict().items())
+        module, _ = load_backbone(config(module_args={"classes": 10}, weights=str(tmp_path / name)))
+        assert all(torch.equal(value, state[key]) for key, value in module.state_dict().items())
 
 
 def test_a_last_layer_of_other_classes_is_drawn_and_all_else_is_read(tmp_path: Path) -> None:
     state = own(classes=1000).state_dict()
     torch.save(state, tmp_path / "w.pt")
-    found = load_backbone(config(weights=str(tmp_path / "w.pt"))).module.state_dict()
+    found = load_backbone(config(weights=str(tmp_path / "w.pt")))[0].state_dict()
     assert torch.equal(found["0.weight"], state["0.weight"])
     assert found["6.weight"].shape[0] == 10
 
 
 def test_normalization_is_the_modules_or_what_is_said() -> None:
     args = {"norms": True}
-    assert load_backbone(config(module_args=args)).normalization == ((0.5,), (0.25,))
-    assert load_backbone(config(module_args=args, normalization="data")).normalization is None
-    assert load_backbone(config(module_args=args, normalization="none")).normalization == ((0.0,), (1.0,))
-    assert load_backbone(config(normalization=((0.1,), (0.2,)))).normalization == ((0.1,), (0.2,))
-    assert load_backbone(config()).normalization is None
+    assert load_backbone(config(module_args=args))[1] == ((0.5,), (0.25,))
+    assert load_backbone(config(module_args=args, normalization="data"))[1] is None
+    assert load_backbone(config(module_args=args, normalization="none"))[1] == ((0.0,), (1.0,))
+    assert load_backbone(config(normalization=((0.1,), (0.2,))))[1] == ((0.1,), (0.2,))
+    assert load_backbone(config())[1] is None
 
 
 def odd_weights(folder: Path) -> dict[str, str]:
@@ -136,7 +136,7 @@ def test_a_file_in_the_folder_of_the_process_is_found(tmp_path: Path, monkeypatc
     (tmp_path / "a_net_in_a_folder.py").write_text("from tests.nn.test_backbone import own\n")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
-    assert load_backbone(config(module="a_net_in_a_folder:own")).module(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    assert load_backbone(config(module="a_net_in_a_folder:own"))[0](torch.rand(2, 1, 8, 8)).shape == (2, 10)
     assert sys.path == before
 
 
@@ -162,8 +162,8 @@ def test_timm_makes_the_network_and_says_how_it_wants_its_pictures(monkeypatch: 
     monkeypatch.setattr(stand_in, "list_models", lambda: ["some"], raising=False)
     monkeypatch.setitem(sys.modules, "timm", stand_in)
     wanted = {"module": None, "input_shape": (3, 8, 8)}
-    found = load_backbone(config(backbone="timm/some", pretrained=True, **wanted))
-    assert found.normalization == IMAGENET
+    _, normalization = load_backbone(config(backbone="timm/some", pretrained=True, **wanted))
+    assert normalization == IMAGENET
     assert asked == {"name": "some", "pretrained": True, "num_classes": 10, "in_chans": 3}
     with pytest.raises(ConfigError, match="nearest timm/some"):
         load_backbone(config(backbone="timm/somme", **wanted))

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ramify.config.rules import Config, GrowthConfig, NetworkConfig
 from ramify.errors import ConfigError, InputError
-from ramify.nn.cells import offered
+from ramify.nn.cells import cell_choices
 from ramify.nn.network import Network
 from ramify.ops.growing.grow import grow
 from tests.ops.networks import shake
@@ -25,7 +25,7 @@ def pair(kind: str, cell: str) -> tuple[Network, Network]:
     return usual.eval(), summed.eval()
 
 
-@pytest.mark.parametrize("cell", [name for name, cell in offered().items() if cell.sums])
+@pytest.mark.parametrize("cell", [name for name, cell in cell_choices().items() if cell.sums])
 @pytest.mark.parametrize("kind", ["full_ic", "dense"])
 def test_an_exit_reads_the_sum_and_the_trunk_what_the_relu_leaves_of_it(kind: str, cell: str) -> None:
     usual, summed = pair(kind, cell)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ramify.config.rules import EXITS_AT, PUBLISHED, NetworkConfig
+from ramify.config.network import EXITS_AT, PUBLISHED
+from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.cells import CELLS
 from ramify.nn.exit import EXITS

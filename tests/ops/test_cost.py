@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramify.config.rules import EXITS_AT, NetworkConfig
+from ramify.config.network import EXITS_AT
+from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network

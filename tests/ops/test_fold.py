@@ -19,7 +19,7 @@ from ramify.ops.fold import FEWEST, fold
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
 from ramify.ops.rewrite import rewritten
-from tests.nn.test_attach import PICTURES, Mixer, Residual, trained, vgg
+from tests.nn.modules import PICTURES, Mixer, Residual, trained, vgg
 
 
 def shape(name: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from ramify.ops.exits.policy import follow
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import read_lines
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 from ramify.run.readback import remeasure
 from ramify.run.saved import load, load_policy
 from ramify.training.run import train
@@ -27,7 +27,7 @@ def run() -> Path:
 def test_the_policy_keeps_its_goal_on_the_validation_pictures(run: Path) -> None:
     found = calibrate_run(run, max_drop=0.02).calibration
     config = read_config([run / "config.yaml"])
-    valid = deal(config, load_pictures(config.data)).valid
+    valid = split_parts(config, load_pictures(config.data)).valid
     network, policy = load(run), load_policy(run)
     assert policy == found.policy
     answer = network.predict(to_float(valid.images), policy)

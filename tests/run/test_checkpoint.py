@@ -13,7 +13,7 @@ from ramify.errors import CheckpointError
 from ramify.files import replace_folder
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
-from ramify.run.checkpoint import FORMAT, Card, pack_model, read_model
+from ramify.run.checkpoint import FILE_FORMATS, Card, TrainerState, pack_model, pack_trainer, read_model, read_trainer
 from ramify.run.evaluate import Score
 
 
@@ -91,16 +91,22 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         read_model(tmp_path / "best")
 
 
-def test_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
-    saved(tmp_path / "best")
-    path = tmp_path / "best/model.json"
+@pytest.mark.parametrize(
+    ("name", "step", "advice"), [("model", 1, "upgrade"), ("trainer", 1, "upgrade"), ("trainer", -1, "resume or ")]
+)
+def test_another_format_is_refused_with_its_writer(tmp_path: Path, name: str, step: int, advice: str) -> None:
+    network, _ = saved(tmp_path / "last")
+    optimizer = torch.optim.SGD(network.parameters())
+    for file, content in pack_trainer(network, optimizer, TrainerState(1, 1.0, None, None)).items():
+        (tmp_path / "last" / file).write_bytes(content)
+    path = tmp_path / f"last/{name}.json"
     document = json.loads(path.read_text())
-    document.update(format=FORMAT + 1, ramify="9.0")
+    version = FILE_FORMATS[name] + step
+    document.update(format=version, ramify="9.0")
     path.write_text(json.dumps(document))
-    with pytest.raises(
-        CheckpointError, match=rf"got format {FORMAT + 1}, written by ramify 9\.0; accepted: up to {FORMAT}; upgrade"
-    ):
-        read_model(tmp_path / "best")
+    sentence = rf"got format {version}, written by ramify 9\.0; accepted: {FILE_FORMATS[name]}; {advice}"
+    with pytest.raises(CheckpointError, match=sentence):
+        read_model(path.parent) if name == "model" else read_trainer(path.parent, network, optimizer)
 
 
 def test_tensors_of_another_network_are_noticed(tmp_path: Path) -> None:

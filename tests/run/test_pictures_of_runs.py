@@ -20,7 +20,7 @@ from ramify.run.events import EpochDone, Event, Started, StoppedEarly
 from ramify.run.measuring import pictures_to_measure
 from ramify.run.pictures import parts_of_run
 from ramify.run.readback import remeasure
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from tests.conftest import CommandLine, tiny
 
@@ -187,14 +187,14 @@ def test_a_child_keeps_the_parts_of_its_parent(run: Path) -> None:
     before = names(run)
     add(30, 40)
     child = child_config(run, ["name=child", "seed=99"])
-    _, _, parts = prepare(child, ALONE)
+    _, _, parts = prepare_run(child, ALONE)
     assert parts.counts == tuple(len(before[name]) for name in ("train", "valid", "test"))
     assert {parts.files.names[i] for i in parts.train.ids.tolist()} == before["train"]  # type: ignore[union-attr]
     assert any("20 new" in note for note in parts.notes)
     assert parts.manifest is not None
     assert len(parts.manifest) == 60
     with pytest.raises(ConfigError, match=r"data\.fold: got \(1, 2\); accepted: None, as in mine"):
-        prepare(child_config(run, ["name=child", "data.fold=[1,2]"]), ALONE)
+        prepare_run(child_config(run, ["name=child", "data.fold=[1,2]"]), ALONE)
 
 
 def test_a_child_elsewhere_is_not_tested_on_what_its_parent_learned(run: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_child_elsewhere_is_not_tested_on_what_its_parent_learned(run: Path) -
     learned = sorted(names(run)["train"])
     for i, name in enumerate(learned):
         shutil.copy(PHOTOS / name, Path("mixed") / name[0] / f"m{i}.png")
-    _, _, parts = prepare(child_config(run, ["name=child", "data.source=mixed", "data.test_fraction=0.5"]), ALONE)
+    _, _, parts = prepare_run(child_config(run, ["name=child", "data.source=mixed", "data.test_fraction=0.5"]), ALONE)
     trained = {parts.files.names[i] for i in parts.train.ids.tolist()}  # type: ignore[union-attr]
     assert {f"{name[0]}/m{i}.png" for i, name in enumerate(learned)} <= trained
     assert any("were trained on by mine" in note for note in parts.notes)

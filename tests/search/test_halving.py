@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.search.goals import builtin, costs, dominates, feasible, parse_constraint
-from ramify.search.halving import Standing, best, fronts, verdicts
+from ramify.search.halving import Standing, best_points, fronts, verdicts
 from ramify.search.space import Space, parse_space
 
 POINTS = st.lists(
@@ -63,8 +63,8 @@ def test_ranks_hold_every_point_once_and_nobody_is_behind_one_it_dominates(
 
 def test_of_equal_rank_those_with_room_go_first() -> None:
     points = [(0.0, (0.0, 10.0)), (0.0, (4.9, 5.1)), (0.0, (5.0, 5.0)), (0.0, (5.1, 4.9)), (0.0, (10.0, 0.0))]
-    assert best(points, 2) == [0, 4]
-    assert 2 not in best(points, 4)
+    assert best_points(points, 2) == [0, 4]
+    assert 2 not in best_points(points, 4)
 
 
 FIRST = [at(1, error=error, size=size) for error, size in ((1, 9), (2, 2), (9, 1), (9, 9), (8, 8), (7, 7), (6, 6))]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ramify.config.read import read_config
 from ramify.errors import ConfigError
-from ramify.search.draw import place, rising, suggest
+from ramify.search.draw import rising, structure_of_gaps, suggest
 from ramify.search.sampling import propose
 from ramify.search.space import parse_space, read_space, ready_spaces, space_yaml
 
@@ -208,7 +208,7 @@ epochs: 10
 def test_exits_stand_behind_as_many_cells_as_asked(size: tuple[int, int], data: st.DataObject) -> None:
     cells, internal = size
     gaps = data.draw(st.lists(st.floats(0.1, 1.0), min_size=internal + 1, max_size=internal + 1))
-    structure = place(cells, gaps)
+    structure = structure_of_gaps(cells, gaps)
     assert len(structure) == cells
     assert sum(structure) == internal
 

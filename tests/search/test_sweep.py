@@ -8,7 +8,7 @@ import yaml
 
 from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.run.folder import METRICS, read_lines
-from ramify.search.sweep import RunBegan, SweepEvent, opened, read_sweep, run_sweep
+from ramify.search.sweep import RunBegan, SweepEvent, open_sweep, read_sweep, run_sweep
 from ramify.search.task import ASKED, is_same, train_run, train_up_to
 from tests.conftest import TINY, CommandLine, tiny
 from tests.search.test_search import HERE
@@ -66,7 +66,7 @@ def test_a_fault_is_one_sentence(given: list[str], sentence: str) -> None:
 def test_a_failed_run_stops_no_other_and_what_is_broken_off_goes_on(tmp_path: Path) -> None:
     sources = "data.source=[digits, missing]"
     sweep = read_sweep([], [*SMALL, sources], repeats=2, name="mine", sweeps_dir=tmp_path)
-    with opened(sweep):
+    with open_sweep(sweep):
         # As if a first attempt had been killed after an epoch of the second run.
         config = sweep.configs[1]
         stop = sweep.folder.resolve() / "stop"
@@ -79,11 +79,11 @@ def test_a_failed_run_stops_no_other_and_what_is_broken_off_goes_on(tmp_path: Pa
         assert RunBegan(str(config.name), 1) in events
         for each in sweep.configs[:2]:
             assert [line["epoch"] for line in read_lines(sweep.run(each) / METRICS)] == [1, 2]
-        with pytest.raises(InputError, match="in use by another process"), opened(sweep):
+        with pytest.raises(InputError, match="in use by another process"), open_sweep(sweep):
             pass
     # Once more: what is finished stays, and what failed is tried again; another seed is new.
     more = read_sweep([], [*SMALL, sources], repeats=3, name="mine", sweeps_dir=tmp_path)
-    with opened(more):
+    with open_sweep(more):
         events.clear()
         run_sweep(more, HERE, events.append)
     began = [event.run for event in events if isinstance(event, RunBegan)]
@@ -91,7 +91,7 @@ def test_a_failed_run_stops_no_other_and_what_is_broken_off_goes_on(tmp_path: Pa
     other = read_sweep([], [*SMALL, sources, "data.batch_size=16"], name="mine", sweeps_dir=tmp_path)
     with (
         pytest.raises(ConfigError, match=r"a sweep with other data\.batch_size; accepted: another --name"),
-        opened(other),
+        open_sweep(other),
     ):
         pass
 

@@ -105,11 +105,11 @@ def test_the_trunk_stands_still_and_learns_at_its_rate_afterwards(code: Path) ->
 def test_frozen_epochs_leave_the_trunk_bit_for_bit(code: Path) -> None:
     from ramify.nn.backbone import attach_backbone, trunk_of
     from ramify.run.distributed import ALONE
-    from ramify.training.prepare import prepare
+    from ramify.training.prepare import prepare_run
 
     train(configured("train.freeze_epochs=3", "train.ema=null"))
     learned = ramify.load("runs/mine/last")
-    config, _, _ = prepare(configured(), ALONE)
+    config, _, _ = prepare_run(configured(), ALONE)
     torch.manual_seed(0)
     forget()
     fresh, _ = attach_backbone(config.network, config.seed)

@@ -5,14 +5,14 @@ import torch
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.data.augment import augment
 from ramify.data.pictures import Part
+from ramify.nn.network import Network
 from ramify.run.evaluate import to_float
 from ramify.seeds import generator
 from ramify.training.feeding import Batch, Feeder
+from tests.data.making import augment
 
 ALL = slice(None)
-MEAN = torch.tensor([0.2, 0.4, 0.6])
 EVERYTHING = ("data.augment=strong", "data.cutout=4", "data.mixup=0.4", "data.cutmix=1", "data.sizes=[[1,12],[3,16]]")
 
 
@@ -27,8 +27,12 @@ def batch(count: int = 10) -> Part:
     return Part(images, torch.randint(4, (count,), generator=draw))
 
 
-def fed(chosen: Config, epoch: int = 1, mine: slice = ALL, share: float = 0.5) -> Batch:
-    return Feeder(chosen, epoch, MEAN, batch(), [torch.arange(10)]).feed(mine, share)
+NETWORK = Network(config().network)
+NETWORK.set_normalization([0.2, 0.4, 0.6], [1.0, 1.0, 1.0])
+
+
+def feed(chosen: Config, epoch: int = 1, own: slice = ALL, share: float = 0.5) -> Batch:
+    return Feeder(chosen, epoch, NETWORK, batch(), [torch.arange(10)]).feed(own, share)
 
 
 def test_alternating_flips_mirror_every_picture_in_every_second_epoch() -> None:
@@ -36,7 +40,7 @@ def test_alternating_flips_mirror_every_picture_in_every_second_epoch() -> None:
     plain = to_float(batch().images)[:, :, 1:-1, 1:-1]
     mirrored = []
     for epoch in (1, 2, 3):
-        found = fed(config(*still), epoch).images
+        found = feed(config(*still), epoch).images
         fits = [
             {
                 bool(flip)
@@ -55,7 +59,7 @@ def test_alternating_flips_mirror_every_picture_in_every_second_epoch() -> None:
 
 
 def test_without_a_recipe_it_is_augmentation_alone() -> None:
-    found = fed(config())
+    found = feed(config())
     expected = to_float(augment(batch().images, "crop_flip", generator(3, "augment", 1)))
     assert torch.equal(found.images, expected)
     assert found.images.is_contiguous(memory_format=torch.channels_last)
@@ -65,13 +69,13 @@ def test_without_a_recipe_it_is_augmentation_alone() -> None:
 
 @pytest.mark.parametrize("overrides", [(), *((each,) for each in EVERYTHING), EVERYTHING])
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_share_what_one_would_be_fed(overrides: tuple[str, ...], processes: int) -> None:
-    whole = fed(config(*overrides))
+def test_processes_share_what_one_would_be_feed(overrides: tuple[str, ...], processes: int) -> None:
+    whole = feed(config(*overrides))
     for rank in range(processes):
-        mine = slice(rank, 10, processes)
-        share = fed(config(*overrides), mine=mine)
+        own = slice(rank, 10, processes)
+        share = feed(config(*overrides), own=own)
         for name in ("images", "targets", "labels", "index"):
-            assert torch.equal(getattr(share, name), getattr(whole, name)[mine]), name
+            assert torch.equal(getattr(share, name), getattr(whole, name)[own]), name
 
 
 @pytest.mark.parametrize("overrides", [(), *((each,) for each in EVERYTHING), EVERYTHING])
@@ -81,7 +85,7 @@ def test_batches_changed_together_are_those_changed_one_by_one(
     dealt = torch.randperm(30, generator=torch.Generator().manual_seed(1)).split(8)
 
     def batches() -> list[Batch]:
-        feeder = Feeder(config(*overrides), 3, MEAN, batch(30), dealt)
+        feeder = Feeder(config(*overrides), 3, NETWORK, batch(30), dealt)
         return [feeder.feed(ALL, 0.5) for _ in dealt]
 
     alone = batches()
@@ -95,7 +99,7 @@ def test_batches_changed_together_are_those_changed_one_by_one(
 
 @pytest.mark.parametrize("overrides", [(each,) for each in EVERYTHING])
 def test_every_part_changes_the_pictures_by_the_seed(overrides: tuple[str, ...]) -> None:
-    first, again, plain = fed(config(*overrides)), fed(config(*overrides)), fed(config())
+    first, again, plain = feed(config(*overrides)), feed(config(*overrides)), feed(config())
     assert torch.equal(first.images, again.images)
     assert first.images.shape != plain.images.shape or not torch.equal(first.images, plain.images)
     assert first.images.min() >= 0
@@ -105,7 +109,7 @@ def test_every_part_changes_the_pictures_by_the_seed(overrides: tuple[str, ...])
 def test_a_mixed_picture_counts_as_what_it_shows_most_of() -> None:
     for name in ("mixup", "cutmix"):
         for seed in range(6):
-            found = fed(config(f"data.{name}=1", f"seed={seed}"))
+            found = feed(config(f"data.{name}=1", f"seed={seed}"))
             assert found.targets.shape == (10, 4)
             torch.testing.assert_close(found.targets.sum(dim=1), torch.ones(10))
             assert torch.equal(found.labels, found.targets.argmax(dim=1))
@@ -113,13 +117,13 @@ def test_a_mixed_picture_counts_as_what_it_shows_most_of() -> None:
 
 def test_mixing_is_ramped_in() -> None:
     chosen = config("data.mixup=1", "data.mix_ramp=0.5")
-    assert fed(chosen, epoch=1, share=0.0).targets.dim() == 1
-    assert all(fed(chosen, epoch=epoch, share=0.0).targets.dim() == 2 for epoch in (5, 8))
+    assert feed(chosen, epoch=1, share=0.0).targets.dim() == 1
+    assert all(feed(chosen, epoch=epoch, share=0.0).targets.dim() == 2 for epoch in (5, 8))
 
 
 def test_a_blanked_square_has_the_mean_colour() -> None:
-    found = fed(config("data.augment=none", "data.cutout=6"))
-    mean = (MEAN * 255).round() / 255
+    found = feed(config("data.augment=none", "data.cutout=6"))
+    mean = (NETWORK.mean * 255).round() / 255
     blank = torch.isclose(found.images, mean[:, None, None], atol=1e-6).all(dim=1).flatten(1).sum(dim=1)
     assert bool((blank >= 9).all())
     assert bool((blank <= 36).all())
@@ -127,6 +131,6 @@ def test_a_blanked_square_has_the_mean_colour() -> None:
 
 def test_sizes_end_at_full_size() -> None:
     chosen = config("data.sizes=[[1,8],[3,12],[6,16]]")
-    sides = [fed(chosen, epoch).images.shape[-1] for epoch in range(1, 9)]
+    sides = [feed(chosen, epoch).images.shape[-1] for epoch in range(1, 9)]
     assert sides == [8, 8, 12, 12, 12, 16, 16, 16]
-    assert torch.equal(fed(chosen, 8).images, fed(config(), 8).images)
+    assert torch.equal(feed(chosen, 8).images, feed(config(), 8).images)

@@ -14,7 +14,7 @@ from ramify.run.events import EpochDone, Event, Grew, GrowthEnded, Widened
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from ramify.training.state import State, restore
 from tests.conftest import CommandLine, tiny
@@ -195,11 +195,11 @@ def test_clipping_reaches_the_newcomers() -> None:
 def test_the_state_is_saved_whole() -> None:
     config = tiny("name=mine", *LOSS, "growth.min_improvement=0.0", "train.epochs=6")
     train(config)
-    kept, where, parts = prepare(read_config([Path("runs/mine/config.yaml")]), ALONE)
+    kept, where, parts = prepare_run(read_config([Path("runs/mine/config.yaml")]), ALONE)
     state: State = restore(kept, where, parts, Path("runs/mine"))
     assert len(state.losses) == 6
     grew = [int(str(line["epoch"])) for line in read_lines(Path("runs/mine/events.jsonl")) if line["event"] == "grew"]
-    assert list(state.moments) == grew
+    assert list(state.growth_epochs) == grew
     assert read_trainer(Path("runs/mine/last"), state.network, state.optimizer).epoch == 6
 
 

@@ -12,11 +12,11 @@ from ramify.data.sources import load_pictures
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.checkpoint import read_model
 from ramify.run.derive import fit_to
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.evaluate import evaluate
 from ramify.run.events import EpochDone, Event, Finished, Grew, NewBest, Started, StepDone
 from ramify.run.folder import locked, read_lines, read_summary
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 from ramify.training.loop import depth_weighted
 from ramify.training.run import train
 from tests.conftest import tiny
@@ -112,7 +112,7 @@ def test_figures_are_those_of_the_saved_network_on_pictures_as_they_are() -> Non
     config = resolve(tiny())
     summary = train(config)
     network, card = read_model(Path(summary.folder) / "best")
-    parts = deal(config, load_pictures(config.data))
+    parts = split_parts(config, load_pictures(config.data))
     assert tuple(evaluate(network, parts.valid)) == card.valid == tuple(each.valid for each in summary.exits)
     assert evaluate(network, parts.test) == [each.test for each in summary.exits]
     assert summary.pictures == parts.counts
@@ -137,8 +137,8 @@ def test_the_test_pictures_are_read_once_at_the_end(monkeypatch: pytest.MonkeyPa
 def test_the_split_holds_no_picture_twice_and_depends_on_the_seed_alone() -> None:
     config = tiny()
     pictures = load_pictures(config.data)
-    first, again = deal(config, pictures), deal(config, pictures)
-    other = deal(tiny("seed=1"), pictures)
+    first, again = split_parts(config, pictures), split_parts(config, pictures)
+    other = split_parts(tiny("seed=1"), pictures)
     assert torch.equal(first.valid.images, again.valid.images)
     assert not torch.equal(first.valid.images, other.valid.images)
     assert len(first.train) + len(first.valid) == len(pictures.train)
@@ -172,7 +172,7 @@ def test_bfloat16_trains() -> None:
 def test_the_network_knows_the_pictures_it_was_trained_on() -> None:
     config = tiny()
     network, card = read_model(Path(train(config).folder) / "best")
-    images = deal(config, load_pictures(config.data)).train.images.double() / 255
+    images = split_parts(config, load_pictures(config.data)).train.images.double() / 255
     torch.testing.assert_close(network.mean.double(), images.mean(dim=(0, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(network.std.double(), images.std(dim=(0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)
     assert card.classes == tuple("0123456789")
@@ -252,7 +252,7 @@ def test_a_network_that_does_not_fit_the_pictures(override: str, sentence: str) 
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ConfigError, match=r"train\.device: got 'cuda:99'; accepted: auto, cpu"):
-        place(tiny("train.device=cuda:99"))
+        place_of(tiny("train.device=cuda:99"))
 
 
 def test_what_the_pictures_say_is_filled_in() -> None:

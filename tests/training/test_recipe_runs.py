@@ -18,10 +18,10 @@ from ramify.nn.network import Network
 from ramify.ops.surgery import revived
 from ramify.run.checkpoint import read_model
 from ramify.run.derive import child_config, converted_config, fit_to
-from ramify.run.evaluate import answers, evaluate
+from ramify.run.evaluate import evaluate, evaluation_logits
 from ramify.run.events import EpochDone, Event, Grew, Pruned, StepDone
 from ramify.run.folder import read_lines
-from ramify.run.pictures import deal
+from ramify.run.pictures import split_parts
 from ramify.run.readback import describe
 from ramify.show.terminal.tables import sentence
 from ramify.training.run import resume, train
@@ -111,7 +111,7 @@ def test_what_is_validated_kept_and_tested_is_the_average() -> None:
     config = tiny("train.ema=0.95")
     summary = train(config)
     folder = Path(summary.folder)
-    parts = deal(fit_to(config, load_pictures(config.data)), load_pictures(config.data))
+    parts = split_parts(fit_to(config, load_pictures(config.data)), load_pictures(config.data))
     best, card = read_model(folder / "best")
     assert tuple(evaluate(best, parts.valid)) == card.valid
     assert tuple(evaluate(best, parts.test)) == tuple(each.test for each in summary.exits)
@@ -174,7 +174,7 @@ def test_the_mirror_is_asked_and_it_is_said() -> None:
     assert summary.flip_test
     assert sentence(summary).endswith("each answered with its mirror (twice the MACs)")
     assert describe(Path(summary.folder)) == summary
-    parts = deal(config, load_pictures(config.data))
+    parts = split_parts(config, load_pictures(config.data))
     network, card = read_model(Path(summary.folder) / "best")
     assert tuple(evaluate(network, parts.valid, flip=True)) == card.valid
     assert tuple(evaluate(network, parts.test, flip=True)) == tuple(each.test for each in summary.exits)
@@ -185,10 +185,12 @@ def test_logits_with_the_mirror_do_not_see_a_mirrored_picture() -> None:
     network = Network(config, stages=2, seed=0).eval()
     images = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.equal(answers(network, images, True), answers(network, images.flip(-1), True))
-        assert not torch.allclose(answers(network, images, False), answers(network, images.flip(-1), False))
+        assert torch.equal(evaluation_logits(network, images, True), evaluation_logits(network, images.flip(-1), True))
+        assert not torch.allclose(
+            evaluation_logits(network, images, False), evaluation_logits(network, images.flip(-1), False)
+        )
         expected = (network(images) + network(images.flip(-1))) / 2
-        assert torch.equal(answers(network, images, True), expected)
+        assert torch.equal(evaluation_logits(network, images, True), expected)
     part = Part((images * 255).to(torch.uint8), torch.tensor([0, 1, 2, 0, 1]))
     mirrored = Part(part.images.flip(-1), part.labels)
     assert evaluate(network, part, flip=True) == evaluate(network, mirrored, flip=True)

@@ -15,7 +15,7 @@ from ramify.ops.exits.policy import Policy
 from ramify.run.distributed import ALONE
 from ramify.run.events import Event, StepDone
 from ramify.training.distillation import Guidance
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.run import train
 from ramify.training.state import begin, to_channels_last
 from ramify.training.step import Step, records
@@ -94,7 +94,7 @@ def test_nothing_waits_for_the_device_within_an_epoch() -> None:
 
 
 def test_the_optimizer_takes_a_kernel_for_each_group_and_not_for_each_tensor() -> None:
-    config, where, parts = prepare(Config.model_validate(tiny("name=fused").model_dump()), ALONE)
+    config, where, parts = prepare_run(Config.model_validate(tiny("name=fused").model_dump()), ALONE)
     state = begin(config, where, parts)
     for parameter in state.network.parameters():
         parameter.grad = torch.ones_like(parameter)
@@ -159,7 +159,7 @@ def test_the_graph_of_a_step_has_no_breaks() -> None:
 
 
 def test_a_run_trains_channels_last_and_grows_so() -> None:
-    config, where, parts = prepare(Config.model_validate(tiny("name=layout").model_dump()), ALONE)
+    config, where, parts = prepare_run(Config.model_validate(tiny("name=layout").model_dump()), ALONE)
     state = begin(config, where, parts)
     Step(state, Guidance(state, parts.train, None)).renew(state)
     for layer in masked_layers(state.network).values():

@@ -17,7 +17,7 @@ from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.saved import load
 from ramify.training.answers import keep_answers, read_answers
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from ramify.training.teacher import Teacher, find_teacher
 from tests.conftest import tiny
@@ -155,7 +155,7 @@ def test_a_compiled_run_with_all_of_it_learns_the_same(monkeypatch: pytest.Monke
 
 def test_a_pupil_comes_to_answer_as_its_teacher_does() -> None:
     teach("train.epochs=8")
-    config, _, parts = prepare(tiny("name=none"), ALONE)
+    config, _, parts = prepare_run(tiny("name=none"), ALONE)
     assert config.train.teacher_weight is None
     images = to_float(parts.train.images)
     apart = []
@@ -195,7 +195,7 @@ def test_a_teacher_that_does_not_fit_is_refused_in_one_sentence(given: str, sent
 
 def test_a_teacher_of_other_classes_is_refused() -> None:
     folder = teach()
-    config, where, parts = prepare(tiny("name=mine", "train.teacher=teacher"), ALONE)
+    config, where, parts = prepare_run(tiny("name=mine", "train.teacher=teacher"), ALONE)
     with pytest.raises(
         ConfigError, match=r"which knows 10 classes \(0, 1, 2, 3, 4, \.\.\.\); accepted: .* 10 classes \(a,"
     ):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ramify.bench.measure import Bench, Timing
 from ramify.bench.table import times
 from ramify.show.drawing import DIM, INK, RULE, axes, heading, log_axis
-from ramify.show.report.plot import exit_colour
+from ramify.show.report.plot import exit_color
 from ramify.show.words import plural
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _mark(panel: "Axes", timing: Timing, lane: int, exits: int) -> None:
     else:
         # A number stands above its own disc, and below the next.
         order = 4 + timing.exit / exits
-        text, y, color, marker, size = str(timing.exit + 1), float(lane), exit_colour(timing.exit, exits), "o", 95
+        text, y, color, marker, size = str(timing.exit + 1), float(lane), exit_color(timing.exit, exits), "o", 95
         offset, align = (0, 0), "center"
     panel.annotate(
         text,

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ramify.bench.engines import ENGINES
 from ramify.bench.measure import Bench, Timing
-from ramify.show.report.plot import exit_colour
+from ramify.show.report.plot import exit_color
 from ramify.show.terminal.table import add, table
 from ramify.show.words import percent, plural, short
 
@@ -43,7 +43,7 @@ def bench_table(bench: Bench, batch: int, threads: Sequence[int]) -> Table:
     for engine in bench.engines:
         rows = [bench.of(count, batch, engine) for count in threads]
         for at, side in enumerate(zip(*rows, strict=True)):
-            name = Text(f"exit {at + 1}", style=exit_colour(at, exits)) if at < exits else Text("policy")
+            name = Text(f"exit {at + 1}", style=exit_color(at, exits)) if at < exits else Text("policy")
             cells = [cell for timing in side for cell in _cells(timing)]
             add(result, engine if at == 0 else "", name, *cells, bold=at == exits)
         result.add_section()

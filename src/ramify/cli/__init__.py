@@ -28,23 +28,23 @@ def main() -> None:
     except RamifyError as error:
         _end(error)
     except BrokenPipeError:
-        # The reader has what it wanted (ramify info ... | head).
+        # The reader is done, as in: ramify info ... | head
         _forget_output()
         sys.exit(1)
     except (OSError, MemoryError, RuntimeError) as error:
         nameless = isinstance(error, OSError) and error.filename is None and error.errno not in TOO_MANY_FILES
-        told = (_of_output() if nameless else None) or refusal(error)
-        if told is None:
+        reported = (_output_error() if nameless else None) or refusal(error)
+        if reported is None:
             raise
-        _end(told)
+        _end(reported)
 
 
 def _end(error: RamifyError) -> None:
-    # What is wrong for one of many processes is wrong for all: one of them speaks. A death is told by survivors.
+    # Processes of torchrun share their errors: the first one prints. The death of a process is printed by the others.
     try:
         for problem in error.problems if first_process() or isinstance(error, ProcessLostError) else ():
             print(printable(f"error: {problem}"), file=sys.stderr, flush=True)  # noqa: T201 - it speaks through print
-    except OSError:  # there is nobody to tell it to; the exit code says it
+    except OSError:  # standard error is closed, and the exit code must do
         _forget(sys.stderr.fileno())
     try:
         sys.stdout.flush()
@@ -53,11 +53,11 @@ def _end(error: RamifyError) -> None:
     sys.exit(error.exit_code)
 
 
-def _of_output() -> RunError | None:
-    """What is wrong with standard output, where something is; nothing more is then written to it."""
+def _output_error() -> RunError | None:
+    """The error of standard output, to which nothing more is then written; None where it works."""
     try:
         sys.stdout.flush()
-        os.write(sys.stdout.fileno(), b"\n")  # what failed to be flushed is not tried again by Python
+        os.write(sys.stdout.fileno(), b"\n")  # Python does not flush again what failed
     except UnsupportedOperation:
         return None
     except OSError as error:
@@ -67,7 +67,7 @@ def _of_output() -> RunError | None:
 
 
 def _open_again() -> bool:
-    """Put the null device where an output was closed, so that no file takes its number; whether it was stdout."""
+    """Open the null device in place of a closed output, so that no file takes its number; whether stdout was closed."""
     closed = sys.stdout is None
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
@@ -77,7 +77,7 @@ def _open_again() -> bool:
 
 
 def _forget_output() -> None:
-    # Python would complain once more at its end. What a program has put in place of its output has no number.
+    # Else Python reports the error again at its end. A replaced stdout has no number.
     with suppress(UnsupportedOperation):
         _forget(sys.stdout.fileno())
 

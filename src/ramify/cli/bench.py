@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show, warn
+from ramify.cli.common import RUNS_DIR, AsJson, ExportName, RunsDir, Threshold, say, say_json, show, warn
 
 
 def bench(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or a folder of `ramify export`.")],
+    name: ExportName,
     batches: Annotated[str, typer.Option(metavar="LIST", help="Pictures at once.")] = "1,16,256",
     threads: Annotated[
         str | None, typer.Option(metavar="LIST", help="Processor threads [default: 1,2, or 1 where there is one core]")
@@ -19,10 +19,7 @@ def bench(
     engines: Annotated[
         str | None, typer.Option(metavar="LIST", help="Of eager, plain, compiled, onnx, int8 [default: all]")
     ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
-    ] = None,
+    threshold: Threshold = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where bench.json and bench.png are kept [default: the run's folder]"),
@@ -45,10 +42,10 @@ def bench(
     from ramify.bench.measure import benchmark
     from ramify.bench.table import bench_lines, bench_sentences, bench_tables, legend
 
-    there = runs_dir or RUNS_DIR
-    found = benchmark(
+    folder = runs_dir or RUNS_DIR
+    timed = benchmark(
         name,
-        there,
+        folder,
         engines=None if engines is None else _words(engines),
         batches=_numbers("batches", batches),
         threads=None if threads is None else _numbers("threads", threads),
@@ -56,20 +53,20 @@ def bench(
         threshold=threshold,
         progress=None if as_json else warn,
     )
-    kept, no_plot = keep_bench(found, out or home_of(name, there))
+    kept, no_plot = keep_bench(timed, out or home_of(name, folder))
     if as_json:
-        say_json(asdict(found))
+        say_json(asdict(timed))
     else:
-        for line in [*bench_lines(found), *legend(found.engines)]:
+        for line in [*bench_lines(timed), *legend(timed.engines)]:
             say(line)
-        for table in bench_tables(found):
+        for table in bench_tables(timed):
             say("")
             show(table)
         say("")
-        for line in bench_sentences(found):
+        for line in bench_sentences(timed):
             say(line)
         say(f"kept: {', '.join(map(str, kept))}")
-    for line in [*found.warnings, *no_plot]:
+    for line in [*timed.warnings, *no_plot]:
         warn(f"note: {line}")
 
 

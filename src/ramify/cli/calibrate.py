@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show, warn
+from ramify.cli.common import RUNS_DIR, AsJson, RunName, RunsDir, download_lines, say, say_json, show, warn
 from ramify.cli.report import report_of
 
 
 def calibrate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    name: RunName,
     max_drop: Annotated[
         float | None,
         typer.Option("--max_drop", help="Accuracy that may be lost against the best answer there is, as 0.01."),
@@ -61,7 +61,7 @@ def calibrate(
     from ramify.show.terminal.tables import cut_sentence, policy_table
 
     run = find_run(name, runs_dir or RUNS_DIR)
-    found = calibrate_run(
+    policy = calibrate_run(
         run,
         max_drop=max_drop,
         max_macs=max_macs,
@@ -78,9 +78,9 @@ def calibrate(
     if (run / "report.html").exists():
         report_of(run, warn)
     if as_json:
-        say_json({"name": run.name, **asdict(found)})
+        say_json({"name": run.name, **asdict(policy)})
         return
-    show(policy_table(found))
-    if (line := cut_sentence(found, run.name)) is not None:
+    show(policy_table(policy))
+    if (line := cut_sentence(policy, run.name)) is not None:
         say(line)
     say(f"kept with {run}; measure it on the test pictures with: ramify evaluate {name}")

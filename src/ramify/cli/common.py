@@ -1,4 +1,4 @@
-"""What several verbs share: their arguments, and how they print."""
+"""Arguments that several commands share, and how commands print."""
 
 import difflib
 import json
@@ -19,14 +19,24 @@ from ramify.shortage import usable_threads, usable_workers
 if TYPE_CHECKING:
     from ramify.data.fetch import Progress
 
-Given = Annotated[
+Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="PRESET|FILE.yaml|KEY=VALUE", help="Presets, configuration files and overrides."),
 ]
+RunName = Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")]
+SavedName = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or the folder of a saved network.")]
+ExportName = Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or a folder of `ramify export`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON for programs.")]
 RunsDir = Annotated[
     Path | None, typer.Option("--runs_dir", help="Where the folders of the runs are kept [default: runs]")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")]
+Threshold = Annotated[
+    float | None, typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds.")
+]
+Threads = Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")]
+Workers = Annotated[int, typer.Option(min=1, metavar="K", help="Processes here, or jobs of a batch system.")]
 Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of groups as CSV.")]
 Latex = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table of groups as LaTeX (booktabs).")]
 Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the groups: SVG, PDF or PNG.")]
@@ -35,19 +45,19 @@ _MANY = 5_000
 """Pictures whose decoding takes long enough to be shown."""
 
 
-def split_given(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments apart: names and paths, and ``key=value`` overrides."""
-    named = [text for text in given if "=" not in text or is_file(Path(text))]
-    return named, [text for text in given if text not in named]
+def split_given(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments in two lists: names and paths, and ``key=value`` overrides."""
+    named = [text for text in arguments if "=" not in text or is_file(Path(text))]
+    return named, [text for text in arguments if text not in named]
 
 
-def sort_given(given: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The arguments apart: YAML files, those of presets among them, and ``key=value`` overrides.
+def sort_given(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The arguments in two lists: YAML files, those of presets among them, and ``key=value`` overrides.
 
     Raises:
         ConfigError: one is a folder, or neither a file nor the name of a preset.
     """
-    named, overrides = split_given(given)
+    named, overrides = split_given(arguments)
     known = presets()
     files = [path if is_file(path := Path(text)) else known.get(text, path) for text in named]
     problems = [_no_preset(path, known) for path in files if not is_file(path)]
@@ -68,45 +78,45 @@ def _no_preset(path: Path, known: Iterable[str]) -> str:
 
 
 def first_process() -> bool:
-    """Whether this is the process that speaks, of those that torchrun started."""
+    """Whether this process prints, of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def threads_here(asked: int | None) -> int | None:
-    """``asked`` threads, or as many as the machine has processors, which is then said."""
-    if asked is None:
+def threads_here(threads: int | None) -> int | None:
+    """``threads``, or as many as the machine has processors, with a note."""
+    if threads is None:
         return None
-    threads, note = usable_threads(asked)
+    threads, note = usable_threads(threads)
     if note is not None:
         warn(f"note: {note}")
     return threads
 
 
-def workers_here(asked: int, on: str | None) -> int:
-    """``asked`` workers, or as many as this machine has use for, which is then said; elsewhere as many as asked."""
-    workers, note = usable_workers(asked) if on is None else (asked, None)
+def workers_here(workers: int, on: str | None) -> int:
+    """``workers``, or as many as are of use on this machine, with a note; elsewhere all of them."""
+    workers, note = usable_workers(workers) if on is None else (workers, None)
     if note is not None:
         warn(f"note: {note}")
     return workers
 
 
 def say(line: str) -> None:
-    """A plain line, at once also into a pipe, without characters that a terminal obeys."""
+    """Print a line, flushed, without control characters of terminals."""
     print("\n".join(map(printable, line.split("\n"))), flush=True)  # noqa: T201 - the command line speaks through print
 
 
 def warn(line: str) -> None:
-    """A line beside what was asked for, on standard error."""
+    """Print a line on standard error."""
     typer.echo(printable(line), err=True)
 
 
 def say_json(record: object) -> None:
-    """One JSON document."""
+    """Print a JSON document."""
     say(json.dumps(record, indent=2))
 
 
 def show(item: RenderableType) -> None:
-    """A table or text, as wide as it needs where no terminal limits it."""
+    """Print a table or text, 160 columns wide where no terminal limits it."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
@@ -115,16 +125,16 @@ def show(item: RenderableType) -> None:
 
 def download_lines(write: Callable[[str], None]) -> "Progress":
     """Progress of downloads, and of the decoding of many pictures, as lines, one for each tenth."""
-    told: dict[str, int] = {}
+    written: dict[str, int] = {}
 
     def observe(name: str, done: int, total: int | None, unit: str = "bytes") -> None:
         tenth = 10 * done // total if total else done // 10_000_000
+        if written.get(name) == tenth or (unit == "pictures" and (total or 0) < _MANY):
+            return
+        written[name] = tenth
         if unit == "pictures":
-            if total is not None and total >= _MANY and told.get(name) != tenth:
-                told[name] = tenth
-                write(f"decoding {printable(name)}: {done:,} of {total:,} pictures")
-        elif told.get(name) != tenth:
-            told[name] = tenth
+            write(f"decoding {printable(name)}: {done:,} of {total or 0:,} pictures")
+        else:
             of = f" of {total / 1e6:.1f}" if total else ""
             write(f"fetching {name}: {done / 1e6:.1f}{of} MB")
 

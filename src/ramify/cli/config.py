@@ -1,16 +1,16 @@
-"""``ramify config``: the resolved configuration, and what every key means."""
+"""``ramify config``: the resolved configuration, and the keys."""
 
 import difflib
 from typing import Annotated
 
 import typer
 
-from ramify.cli.common import AsJson, Given, say, say_json, sort_given
+from ramify.cli.common import Arguments, AsJson, say, say_json, sort_given
 from ramify.errors import ConfigError
 
 
 def config(
-    given: Given = None,
+    arguments: Arguments = None,
     keys: Annotated[
         bool,
         typer.Option("--keys", help="Every key, or those named: what it accepts, its default, its meaning."),
@@ -35,41 +35,45 @@ def config(
         _print_presets(as_json)
         return
     if keys:
-        _print_keys(given or [], as_json)
+        _print_keys(arguments or [], as_json)
         return
-    configs = [resolve(found) for found in read_configs(*sort_given(given or []))]
+    configs = [resolve(config) for config in read_configs(*sort_given(arguments or []))]
     if as_json:
-        documents = [found.model_dump(mode="json") for found in configs]
+        documents = [config.model_dump(mode="json") for config in configs]
         say_json(documents[0] if len(documents) == 1 else documents)
     else:
-        say("---\n".join(to_yaml(found) for found in configs).rstrip())
+        say("---\n".join(to_yaml(config) for config in configs).rstrip())
 
 
 def _print_presets(as_json: bool) -> None:
     from ramify.config.presets import presets, purpose
 
-    found = {name: purpose(path) for name, path in presets().items()}
+    purposes = {name: purpose(path) for name, path in presets().items()}
     if as_json:
-        say_json([{"name": name, "purpose": text} for name, text in found.items()])
+        say_json([{"name": name, "purpose": text} for name, text in purposes.items()])
         return
-    wide = max(map(len, found))
-    for name, text in found.items():
+    wide = max(map(len, purposes))
+    for name, text in purposes.items():
         typer.echo(f"{typer.style(name.ljust(wide), bold=True)}  {text}")
     say("train by one with: ramify train NAME, and key=value behind it")
 
 
-def _print_keys(wanted: list[str], as_json: bool) -> None:
-    from ramify.config.rules import describe, keys
+def _print_keys(names: list[str], as_json: bool) -> None:
+    """Every key, or those of ``names``, which are keys and sections."""
+    from ramify.config.keys import key_of, keys
     from ramify.config.yamltext import to_text
 
-    there = dict(keys())
-    asked = [name for name in there if not wanted or any(f"{name}.".startswith(f"{each}.") for each in wanted)]
-    unknown = [each for each in wanted if not any(f"{name}.".startswith(f"{each}.") for name in asked)]
-    if unknown:
-        nearest = {each: difflib.get_close_matches(each, there, n=1, cutoff=0.4) for each in unknown}
-        hints = {each: f"; the nearest is {names[0]}" if names else "" for each, names in nearest.items()}
-        raise ConfigError(*(f"--keys: got {each!r}; accepted: a key or a section{hints[each]}" for each in unknown))
-    rows = [(name, describe(there[name]), there[name].get_default()) for name in asked]
+    fields = dict(keys())
+    shown = [key for key in fields if not names or any(f"{key}.".startswith(f"{name}.") for name in names)]
+    problems = []
+    for name in names:
+        if not any(f"{key}.".startswith(f"{name}.") for key in shown):
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            problems.append(f"--keys: got {name!r}; accepted: a key or a section{hint}")
+    if problems:
+        raise ConfigError(*problems)
+    rows = [(name, key_of(fields[name]), fields[name].get_default()) for name in shown]
     if as_json:
         say_json(
             [

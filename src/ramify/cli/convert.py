@@ -4,13 +4,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir
-from ramify.cli.train import run_one
+from ramify.cli.common import RUNS_DIR, AsJson, Overwrite, Quiet, RunName, RunsDir
+from ramify.cli.train import run_one, training_of
 from ramify.errors import ConfigError
 
 
 def convert(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of a run, or path of its folder.")],
+    name: RunName,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`network.*`, `train.*` and others.")
     ] = None,
@@ -19,8 +19,8 @@ def convert(
         typer.Option(help="sdn: put exits in; cnn: take them out; extend: a deeper network that begins as this one."),
     ] = None,
     cut: Annotated[int | None, typer.Option(metavar="K", help="Keep the network up to exit K.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
+    overwrite: Overwrite = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -42,10 +42,7 @@ def convert(
         raise ConfigError("convert: got " + ("neither" if to is None else "both") + "; accepted: --to or --cut")
     from ramify.run.derive import converted_config
     from ramify.run.saved import find_run
-    from ramify.training.run import train
 
     parent = find_run(name, runs_dir or RUNS_DIR)
     config = converted_config(parent, to if to is not None else cut or 0, overrides or ())
-    run_one(
-        lambda observers, progress: train(config, observers, overwrite=overwrite, progress=progress), quiet, as_json
-    )
+    run_one(training_of(config, overwrite), quiet, as_json)

@@ -1,10 +1,10 @@
-"""``ramify data``: fetch pictures ahead of a run, and see what a source holds, what is passed over and what is odd."""
+"""``ramify data``: fetch pictures ahead of a run, and list the contents and the problems of a source."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import AsJson, Given, download_lines, say, say_json, show, sort_given
+from ramify.cli.common import Arguments, AsJson, download_lines, say, say_json, show, sort_given
 
 if TYPE_CHECKING:
     from ramify.data.duplicates import Copy
@@ -15,7 +15,7 @@ _LISTED = 20
 
 
 def data(
-    given: Given = None,
+    arguments: Arguments = None,
     near: Annotated[bool, typer.Option("--near", help="Look for near-duplicates, too: resized, saved again.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a source that has copies in several parts or classes.")
@@ -24,7 +24,7 @@ def data(
 ) -> None:
     """Load the pictures that a configuration names, fetching them if need be, and count them.
 
-    Says what is passed over and why, which classes a part lacks, and which pictures are in several parts or classes.
+    Reports the files that are passed over, the classes that a part lacks, and the pictures in several parts or classes.
 
     Examples:
 
@@ -37,7 +37,7 @@ def data(
     from ramify.data.sources import load_pictures
     from ramify.errors import DataError
 
-    config = read_config(*sort_given(given or []))
+    config = read_config(*sort_given(arguments or []))
     pictures = load_pictures(config.data, None if as_json else download_lines(say))
     parts = {"train": pictures.train, "valid": pictures.valid, "test": pictures.test}
     exact = copies(pictures.files, pictures.classes, parts)
@@ -45,12 +45,12 @@ def data(
     if as_json:
         say_json(_record(config.data.source, pictures, exact, alike if near else None))
     else:
-        _tell(config.data.source, pictures)
-        _tell_skipped(pictures.files)
+        _say_counts(config.data.source, pictures)
+        _say_skipped(pictures.files)
         for note in pictures.files.notes:
             say(f"note: {note}")
-        _tell_copies("exact copies", exact)
-        _tell_copies("near-duplicates", alike)
+        _say_copies("exact copies", exact)
+        _say_copies("near-duplicates", alike)
         if near and not alike:
             say("no near-duplicates in several parts or classes")
     if strict and (exact or alike):
@@ -63,25 +63,25 @@ def _record(
 ) -> dict[str, object]:
     from ramify.data.listing import counts
 
+    def named(copy: "Copy") -> list[dict[str, str]]:
+        files = zip(copy.files, copy.parts, copy.classes, strict=True)
+        return [{"file": file, "part": part, "class": label} for file, part, label in files]
+
     files = pictures.files
+    train, valid, test = _counts(pictures)
     record: dict[str, object] = {
         "source": source,
         "shape": pictures.shape,
         "classes": pictures.classes,
-        "train": _counts(pictures)[0],
-        "valid": _counts(pictures)[1],
-        "test": _counts(pictures)[2],
+        "train": train,
+        "valid": valid,
+        "test": test,
         "passed_over": counts(files.skipped),
-        "passed_over_files": [{"file": each.name, "reason": each.reason} for each in files.skipped],
+        "passed_over_files": [{"file": file.name, "reason": file.reason} for file in files.skipped],
         "notes": files.notes,
-        "copies": [_copy(each) for each in exact],
+        "copies": list(map(named, exact)),
     }
-    return record if alike is None else {**record, "near_duplicates": [_copy(each) for each in alike]}
-
-
-def _copy(copy: "Copy") -> list[dict[str, str]]:
-    named = zip(copy.files, copy.parts, copy.classes, strict=True)
-    return [{"file": file, "part": part, "class": label} for file, part, label in named]
+    return record if alike is None else {**record, "near_duplicates": list(map(named, alike))}
 
 
 def _counts(pictures: "PictureSet") -> list[list[int]]:
@@ -90,9 +90,8 @@ def _counts(pictures: "PictureSet") -> list[list[int]]:
     return counted
 
 
-def _tell(source: str, pictures: "PictureSet") -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _say_counts(source: str, pictures: "PictureSet") -> None:
+    from ramify.show.terminal.table import table
 
     channels, height, width = pictures.shape
     color = {1: "gray", 3: "color"}.get(channels, f"{channels}-channel")
@@ -101,37 +100,33 @@ def _tell(source: str, pictures: "PictureSet") -> None:
         f"{source}: {len(pictures.train):,} training, {valid}{len(pictures.test):,} test pictures, "
         f"{color}, {width} x {height} pixels, {len(pictures.classes)} classes"
     )
-    names = ("training", "validation", "test")
-    shown = [(name, part) for name, part in zip(names, _counts(pictures), strict=True) if name != "validation" or valid]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("class")
-    for name, _ in shown:
-        table.add_column(name, justify="right")
-    for label, name in enumerate(pictures.classes):
-        table.add_row(Text(name), *(f"{part[label]:,}" for _, part in shown))
-    show(table)
+    columns = dict(zip(("training", "validation", "test"), _counts(pictures), strict=True))
+    if not valid:
+        del columns["validation"]
+    rows = [[name, *(f"{part[i]:,}" for part in columns.values())] for i, name in enumerate(pictures.classes)]
+    show(table(["class", *columns], rows))
 
 
-def _tell_skipped(files: "Files") -> None:
+def _say_skipped(files: "Files") -> None:
     from ramify.run.pictures import passed_over_line
 
     line = passed_over_line(files)
     if line is not None:
         say(line)
-        for each in files.skipped[:_LISTED]:
-            say(f"  {each.name}: {each.reason}")
+        for file in files.skipped[:_LISTED]:
+            say(f"  {file.name}: {file.reason}")
         if len(files.skipped) > _LISTED:
             say(f"  and {len(files.skipped) - _LISTED:,} more: ramify data --json names all")
 
 
-def _tell_copies(kind: str, found: "tuple[Copy, ...]") -> None:
+def _say_copies(kind: str, copies: "tuple[Copy, ...]") -> None:
     from ramify.data.duplicates import copies_line
 
-    line = copies_line(found, kind)
+    line = copies_line(copies, kind)
     if line is not None:
         say(f"note: {line}")
-        for copy in found[:_LISTED]:
+        for copy in copies[:_LISTED]:
             named = zip(copy.files, copy.parts, copy.classes, strict=True)
             say("  " + " = ".join(f"{file} ({part}, {label})" for file, part, label in named))
-        if len(found) > _LISTED:
-            say(f"  and {len(found) - _LISTED:,} more: ramify data --json names all")
+        if len(copies) > _LISTED:
+            say(f"  and {len(copies) - _LISTED:,} more: ramify data --json names all")

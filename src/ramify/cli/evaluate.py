@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, SavedName, download_lines, say, say_json, show
 
 
 def evaluate(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or the folder of a saved network.")],
+    name: SavedName,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, `train.device` or `train.precision`.")
     ] = None,
@@ -51,28 +51,28 @@ def evaluate(
 
     run = find_saved(name, runs_dir or RUNS_DIR)
     progress = None if as_json else download_lines(say)
-    found = remeasure(run, overrides or (), trigger=trigger, only_new=only_new, progress=progress)
-    chosen = chosen_results(found.results, confusion)
+    measured = remeasure(run, overrides or (), trigger=trigger, only_new=only_new, progress=progress)
+    chosen = chosen_results(measured.results, confusion)
     if csv is not None:
-        write_csv(csv, found.results)
+        write_csv(csv, measured.results)
     if as_json:
-        say_json({"name": run.name, **asdict(found)})
+        say_json({"name": run.name, **asdict(measured)})
         return
     stamped = "stamped " if trigger else ""
-    say(f"{run.name} on {found.pictures:,} {stamped}{found.part} of {found.source}")
-    for note in found.notes:
+    say(f"{run.name} on {measured.pictures:,} {stamped}{measured.part} of {measured.source}")
+    for note in measured.notes:
         say(f"note: {note}")
-    say(outcome_line(found))
-    if found.ranking is not None:
-        show(ranking_table(found.ranking))
-    show(exit_table(found.exits))
+    say(outcome_line(measured))
+    if measured.ranking is not None:
+        show(ranking_table(measured.ranking))
+    show(exit_table(measured.exits))
     say("")
-    show(analysis_tables(found.analysis))
+    show(analysis_tables(measured.analysis))
     say("")
     show(class_tables(chosen, mistakes))
     if confusion is not None:
         say("")
         show(matrix_table(chosen))
     say("")
-    if found.obeyed is not None:
-        say(obeyed_line(found.obeyed))
+    if measured.obeyed is not None:
+        say(obeyed_line(measured.obeyed))

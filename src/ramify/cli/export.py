@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, download_lines, say, say_json, show, warn
+from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, SavedName, Threshold, download_lines, say, say_json, show, warn
 from ramify.errors import InputError
 
 
 def export(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or the folder of a saved network.")],
+    name: SavedName,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="`data.*`, where the pictures lie elsewhere now.")
     ] = None,
@@ -25,10 +25,7 @@ def export(
         Path | None, typer.Option(help="The folder to write [default: onnx, onnx-int8, torch or hub in the run's]")
     ] = None,
     quantize: Annotated[Literal["int8"] | None, typer.Option(help="With onnx: weights and activations.")] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
-    ] = None,
+    threshold: Threshold = None,
     license: Annotated[str | None, typer.Option(help="With hub: such as mit or cc-by-4.0.")] = None,
     measure: Annotated[bool, typer.Option("--measure", help="With hub: time each exit here, for the card.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
@@ -47,34 +44,31 @@ def export(
     - `ramify export photos-dense --to torch --out programs`
     - `ramify export photos-dense --to hub --license mit --measure`
     """
-    wrong = {
+    hub = to == "hub"
+    misplaced = {
         "--quantize": quantize is not None and to != "onnx",
-        "--threshold": threshold is not None and to == "hub",
-        "KEY=VALUE": bool(overrides) and to == "hub",
-        "--license": license is not None and to != "hub",
-        "--measure": measure and to != "hub",
+        "--threshold": threshold is not None and hub,
+        "KEY=VALUE": bool(overrides) and hub,
+        "--license": license is not None and not hub,
+        "--measure": measure and not hub,
     }
-    problems = [
-        f"export: got {option} with --to {to}, where it says nothing" for option, found in wrong.items() if found
-    ]
-    if problems:
-        raise InputError(*problems)
+    if any(misplaced.values()):
+        options = [option for option, wrong in misplaced.items() if wrong]
+        raise InputError(*(f"export: got {option} with --to {to}, where it says nothing" for option in options))
+    from ramify.exporting.hub import write_hub
+    from ramify.exporting.table import export_table, losses
+    from ramify.exporting.write import export
     from ramify.run.saved import find_saved
 
     run = find_saved(name, runs_dir or RUNS_DIR)
-    if to == "hub":
-        from ramify.exporting.hub import write_hub
-
+    if hub:
         folder = write_hub(run, out, overwrite=overwrite, license=license, measure=measure)
         if as_json:
             say_json({"name": run.name, "folder": str(folder)})
-            return
-        say(f"written to {folder}; read it back with: ramify.load({str(folder)!r})")
+        else:
+            say(f"written to {folder}; read it back with: ramify.load({str(folder)!r})")
         return
-    from ramify.exporting.table import export_table, losses
-    from ramify.exporting.write import export
-
-    found = export(
+    exported = export(
         run,
         out,
         to=to,
@@ -84,15 +78,13 @@ def export(
         overrides=overrides or (),
         progress=None if as_json else download_lines(say),
     )
-    quantized = found.card.quantization
-    for line in () if quantized is None else losses(quantized):
+    quantized = exported.card.quantization
+    for line in losses(quantized) if quantized is not None else ():
         warn(f"warning: {line}")
     if as_json:
-        say_json(asdict(found))
+        say_json(asdict(exported))
         return
-    show(export_table(found))
-    say(found.card.policy.description)
-    say(
-        f"written to {found.folder}"
-        + ("" if to == "torch" else f"; try it with: ramify predict {found.folder} PICTURE")
-    )
+    show(export_table(exported))
+    say(exported.card.policy.description)
+    try_it = "" if to == "torch" else f"; try it with: ramify predict {exported.folder} PICTURE"
+    say(f"written to {exported.folder}{try_it}")

@@ -6,24 +6,32 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, show, threads_here
+from ramify.cli.common import (
+    RUNS_DIR,
+    AsJson,
+    ExportName,
+    RunsDir,
+    Threads,
+    Threshold,
+    say,
+    say_json,
+    show,
+    threads_here,
+)
 
 
 def predict(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or a folder of `ramify export`.")],
+    name: ExportName,
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Picture files, or folders of them.")],
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")] = None,
+    threshold: Threshold = None,
+    threads: Threads = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
     """Answer pictures, each at the first exit that is sure enough: class, confidence, exit and milliseconds.
 
-    A picture of another size, or in colour where the network was trained on gray, is converted as it was for training.
-    Pictures that cannot be read are told, and the others are answered all the same; the command then exits with 2.
+    A picture of another size, or in color where the network was trained on gray, is converted as it was for training.
+    Pictures that cannot be read are reported, and the others are answered all the same; the command then exits with 2.
 
     Examples:
 
@@ -37,9 +45,9 @@ def predict(
     from ramify.errors import InputError
 
     network = answerer(name, runs_dir or RUNS_DIR, threshold, threads_here(threads))
-    found = list(predict_files(network, find_pictures(pictures)))
-    answers = [each for each in found if isinstance(each, Predicted)]
-    problems = [problem for each in found if isinstance(each, InputError) for problem in each.problems]
+    results = list(predict_files(network, find_pictures(pictures)))
+    answers = [result for result in results if isinstance(result, Predicted)]
+    problems = [problem for result in results if isinstance(result, InputError) for problem in result.problems]
     if as_json:
         say_json(
             {
@@ -47,7 +55,7 @@ def predict(
                 "engine": network.engine,
                 "policy": network.description,
                 "exits": [{"macs": macs} for macs in network.macs],
-                "pictures": [asdict(each) for each in answers],
+                "pictures": [asdict(answer) for answer in answers],
                 "problems": problems,
             }
         )

@@ -38,21 +38,21 @@ def report(
     from ramify.show.report.write import report as write
     from ramify.show.terminal.grouptable import write_tables
 
-    there = runs_dir or RUNS_DIR
-    path = write(names, out=out, runs_dir=there, progress=None if as_json else download_lines(say))
+    folder = runs_dir or RUNS_DIR
+    path = write(names, out=out, runs_dir=folder, progress=None if as_json else download_lines(say))
     written = []
     if csv or latex or plot:
-        written = write_tables(groups_of([find_run(name, there) for name in names]), csv, latex, plot)
+        written = write_tables(groups_of([find_run(name, folder) for name in names]), csv, latex, plot)
     if as_json:
-        say_json({"runs": names, "path": str(path), "written": [str(each) for each in written]})
+        say_json({"runs": names, "path": str(path), "written": list(map(str, written))})
         return
     say(f"report: {path}; open it in a browser")
-    for each in written:
-        say(f"written: {each}")
+    for file in written:
+        say(f"written: {file}")
 
 
-def report_of(run: Path, tell: Callable[[str], None]) -> Path | None:
-    """Write the report of a run that has changed; where that fails, ``tell`` why, and the run is none the worse."""
+def report_of(run: Path, warn: Callable[[str], None]) -> Path | None:
+    """Write the report of a run that has changed; a failure is a warning, as the run itself is complete."""
     if not first_process():
         return None
     try:
@@ -63,7 +63,7 @@ def report_of(run: Path, tell: Callable[[str], None]) -> Path | None:
         why = "stopped from the keyboard"
     except RamifyError as error:
         why = error.problems[0]
-    except Exception as error:  # whatever it is: the run is kept and finished, and must not be called a failure
+    except Exception as error:  # the run is complete, and must not be reported as failed
         why = f"{type(error).__name__}: {error}"
-    tell(f"no report was written ({why}); try again with: ramify report {run}")
+    warn(f"no report was written ({why}); try again with: ramify report {run}")
     return None

@@ -1,4 +1,4 @@
-"""``ramify search``: look for networks worth having."""
+"""``ramify search``: look for networks that are accurate, small and quick to answer."""
 
 import contextlib
 import json
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import AsJson, say, say_json, show, split_given, warn, workers_here
+from ramify.cli.common import AsJson, Workers, say, say_json, show, split_given, warn, workers_here
 from ramify.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ EngineOptions = Annotated[
 @app.command()
 def start(
     name: _Name,
-    given: Annotated[
+    arguments: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="SPACE|KEY=VALUE", help="A space: YAML file, digits or colour32; overrides of its base."
@@ -57,7 +57,7 @@ def start(
         int | None,
         typer.Option(min=1, metavar="N", help="How many trials the search is to have [default: 20, or as before]"),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, metavar="K", help="Processes here, or jobs of a batch system.")] = 1,
+    workers: Workers = 1,
     on: On = None,
     engine_options: EngineOptions = None,
     sampler: Annotated[
@@ -88,53 +88,60 @@ def start(
     """
     from ramify.search.engine import open_engine
     from ramify.search.goals import load_function
-    from ramify.search.space import read_space, space_yaml
+    from ramify.search.space import read_space
     from ramify.search.study import start_search
 
-    files, overrides = split_given(given or [])
+    files, overrides = split_given(arguments or [])
     if len(files) > 1:
         raise InputError(f"space: got {' and '.join(map(str, files))}; accepted: one space")
     own = {"sampler": sampler, "seed": seed, "inherit": inherit}
     changes = bool(files or overrides or any(value is not None for value in own.values()))
     space = read_space(str(files[0]) if files else "digits", overrides, **own) if changes else None
     if dry_run:
-        chosen = space or read_space("digits")
-        if as_json:
-            say_json({"space": space_yaml(chosen), "samples": _samples(chosen)})
-            return
-        say(space_yaml(chosen))
-        for number, sample in enumerate(_samples(chosen)):
-            say(f"# sample {number}: {' '.join(sample)}")
+        _show_samples(space or read_space("digits"), as_json)
         return
     for objective in space.objectives if space else ():
         if objective.function is not None:
             load_function(objective.function)
-    gpus = space is None or dict(space.base).get("train.device") != "cpu"
-    with contextlib.ExitStack() as stack:
-        engine = stack.enter_context(open_engine(on, workers_here(workers, on), engine_options, gpus=gpus))
-        search = start_search(
-            name, space, trials, storage=storage, searches_dir=searches_dir or SEARCHES, trust=trust, warn=warn
+    folder, gpus = searches_dir or SEARCHES, space is None or dict(space.base).get("train.device") != "cpu"
+    with open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
+        search = start_search(name, space, trials, storage=storage, searches_dir=folder, trust=trust, warn=warn)
+        with contextlib.closing(search):
+            _run(search, engine, as_json)
+
+
+def _run(search: "Search", engine: "TaskEngine", as_json: bool) -> None:
+    """Coordinate the search, and show its front at the end."""
+    from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
+    from ramify.search.study import STOP
+    from ramify.show.terminal.front import event_line
+
+    def write(event: WorkEvent) -> None:
+        record = {"event": type(event).__name__, **asdict(event)}
+        say(json.dumps(record) if as_json else event_line(event, search.space))
+
+    if not as_json:
+        say(
+            f"search {search.name}: {search.planned} trials of up to {search.space.epochs} epochs, "
+            f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
+            f"kept in {search.folder}"
         )
-        stack.callback(search.close)
-        if not as_json:
-            say(
-                f"search {name}: {search.wanted} trials of up to {search.space.epochs} epochs, "
-                f"compared after {', '.join(map(str, search.space.rungs))}, for {', '.join(search.space.names)}; "
-                f"kept in {search.folder}"
-            )
-        left = _work(search, engine, as_json)
-        if left and not as_json:
-            say(f"left; go on with: ramify search start {name}")
-        if not as_json:
-            _show_front(search)
-        done = search.trials()
-        if done and not left and all(trial.failed for trial in done):
-            raise RunError(f"search {name}: all of its {len(done)} trials failed; the last one: {done[-1].failed}")
+    with leaving_on_signals() as leave:
+        coordinate(search, engine, write, leave=leave)
+    left = leave.is_set() or (search.folder / STOP).exists()
+    if not as_json:
+        if left:
+            say(f"left; go on with: ramify search start {search.name}")
+        _show_front(search)
+    ended = search.trials()
+    if ended and not left and all(trial.failed for trial in ended):
+        reason = ended[-1].failed
+        raise RunError(f"search {search.name}: all of its {len(ended)} trials failed; the last one: {reason}")
 
 
 @app.command()
 def status(name: _Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
-    """Show how far a search is, and what is being trained."""
+    """Show the progress of a search, and the trials in training."""
     from ramify.search.front import front_of
     from ramify.search.measure import epochs_done
     from ramify.search.study import STOP, open_search, verdicts_of
@@ -149,7 +156,7 @@ def status(name: _Name, storage: Storage = None, as_json: AsJson = False, search
         if trial.number in left and in_use(search.runs / trial.name)
     }
     counts = {
-        "wanted": search.wanted,
+        "wanted": search.planned,
         "finished": sum(trial.finished and trial.failed is None for trial in trials),
         "failed": len(front.failed),
         "training": len(training),
@@ -161,21 +168,21 @@ def status(name: _Name, storage: Storage = None, as_json: AsJson = False, search
         return
     say(f"search {name}{', stopped' if stopped else ''}")
     say(", ".join(f"{number} {word}" for word, number in counts.items()))
-    for run, doing in training.items():
-        say(f"{run}: epoch {doing['epoch']}, up to epoch {doing['up_to_epoch']}")
+    for run, progress in training.items():
+        say(f"{run}: epoch {progress['epoch']}, up to epoch {progress['up_to_epoch']}")
     for sentence in front_sentences(front):
         say(sentence)
 
 
 @app.command()
 def stop(name: _Name, storage: Storage = None, searches_dir: SearchesDir = None) -> None:
-    """Ask a search to leave off; `ramify search start NAME` goes on with it."""
+    """Ask a search to stop; `ramify search start NAME` goes on with it."""
     from ramify.files import write_atomic
     from ramify.search.study import STOP, open_search
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
     write_atomic(search.folder / STOP, b"")
-    say(f"search {name}: it leaves off within seconds; go on with: ramify search start {name}")
+    say(f"search {name}: it stops within seconds; go on with: ramify search start {name}")
 
 
 @app.command()
@@ -200,13 +207,13 @@ def front(
     from ramify.show.terminal.front import front_csv, front_json, plot_front
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
-    found = front_of(search)
+    result = front_of(search)
     if csv is not None:
-        write_atomic(csv, front_csv(found).encode())
+        write_atomic(csv, front_csv(result).encode())
     if plot is not None:
-        plot_front(found, plot)
+        plot_front(result, plot)
     if as_json:
-        say_json(front_json(found, importances(search)))
+        say_json(front_json(result, importances(search)))
         return
     _show_front(search)
     for path in (csv, plot):
@@ -218,36 +225,26 @@ def _show_front(search: "Search") -> None:
     from ramify.search.front import front_of, importances
     from ramify.show.terminal.front import front_sentences, front_table, importance_table
 
-    found = front_of(search)
-    if found.best:
-        show(front_table(found))
-    for sentence in front_sentences(found):
+    result = front_of(search)
+    if result.best:
+        show(front_table(result))
+    for sentence in front_sentences(result):
         say(sentence)
-    mattered = importances(search)
-    if mattered:
-        show(importance_table(mattered))
+    shares = importances(search)
+    if shares:
+        show(importance_table(shares))
 
 
-def _samples(space: "Space") -> list[list[str]]:
-    """Five draws, as five trials of an empty record would be."""
+def _show_samples(space: "Space", as_json: bool) -> None:
+    """The space and five draws, as five trials of an empty record would be."""
     from ramify.search.sampling import propose
+    from ramify.search.space import space_yaml
 
     spaces = (space.model_copy(update={"sampler": "random", "seed": space.seed + i}) for i in range(5))
-    drawn = (propose(each, [])[1] for each in spaces)
-    return [[text for text in each if text not in space.overrides] for each in drawn]
-
-
-def _work(search: "Search", engine: "TaskEngine", as_json: bool) -> bool:
-    """Coordinate ``search``; whether it was left before it was done."""
-    from ramify.search.coordinator import WorkEvent, coordinate, leaving_on_signals
-    from ramify.search.study import STOP
-    from ramify.show.terminal.front import event_line
-
-    def write(event: WorkEvent) -> None:
-        say(
-            json.dumps({"event": type(event).__name__, **asdict(event)}) if as_json else event_line(event, search.space)
-        )
-
-    with leaving_on_signals() as leave:
-        coordinate(search, engine, write, leave=leave)
-    return leave.is_set() or (search.folder / STOP).exists()
+    samples = [[text for text in propose(it, [])[1] if text not in it.overrides] for it in spaces]
+    if as_json:
+        say_json({"space": space_yaml(space), "samples": samples})
+        return
+    say(space_yaml(space))
+    for number, sample in enumerate(samples):
+        say(f"# sample {number}: {' '.join(sample)}")

@@ -4,18 +4,15 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import RUNS_DIR, AsJson, RunsDir, say, say_json, threads_here
+from ramify.cli.common import RUNS_DIR, AsJson, ExportName, RunsDir, Threads, Threshold, say, say_json, threads_here
 
 
 def serve(
-    name: Annotated[str, typer.Argument(metavar="NAME|FOLDER", help="A run, or a folder of `ramify export`.")],
+    name: ExportName,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 finds a free one.")] = 8000,
-    threshold: Annotated[
-        float | None,
-        typer.Option(help="Leave where the confidence reaches it, in place of the calibrated thresholds."),
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads [default: as many as there are]")] = None,
+    threshold: Threshold = None,
+    threads: Threads = None,
     upload_mb: Annotated[
         float, typer.Option("--upload_mb", min=0.001, max=1000, help="The largest picture file, in MB.")
     ] = 10,

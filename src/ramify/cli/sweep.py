@@ -1,6 +1,5 @@
 """``ramify sweep``: every combination of some values, with several seeds each."""
 
-import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ramify.cli.common import AsJson, Csv, Latex, Plot, say, say_json, show, sort_given, workers_here
+from ramify.cli.common import AsJson, Csv, Latex, Plot, Workers, say, say_json, show, sort_given, workers_here
 from ramify.cli.search import EngineOptions, On
 from ramify.errors import RunError
 
@@ -20,12 +19,12 @@ SWEEPS = Path("sweeps")
 
 
 def sweep(
-    given: Annotated[
+    arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILE.yaml|KEY=[A, B]|KEY=A", help="A list is varied, any other value shared."),
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, metavar="N", help="Seeds of each combination.")] = None,
-    workers: Annotated[int, typer.Option(min=1, metavar="K", help="Processes here, or jobs of a batch system.")] = 1,
+    workers: Workers = 1,
     on: On = None,
     engine_options: EngineOptions = None,
     name: Annotated[str | None, typer.Option(help="Name of the sweep and of its folder.")] = None,
@@ -38,7 +37,7 @@ def sweep(
 ) -> None:
     """Train every combination of the values that vary, with several seeds each, and compare them.
 
-    The same command again goes on with a sweep that was broken off. Runs that fail stop no other, and are tried again.
+    The same command again continues an interrupted sweep. Runs that fail stop no other, and are tried again.
 
     Examples:
 
@@ -47,35 +46,32 @@ def sweep(
     - `ramify sweep sweep.yaml --on slurm --workers 16 --engine_options gpu.yaml`
     """
     from ramify.search.engine import open_engine
-    from ramify.search.sweep import opened, read_sweep
+    from ramify.search.sweep import open_sweep, read_sweep
 
-    files, overrides = sort_given(given or [])
-    found = read_sweep(files, overrides, repeats=repeats, name=name, sweeps_dir=sweeps_dir or SWEEPS)
+    files, overrides = sort_given(arguments or [])
+    chosen = read_sweep(files, overrides, repeats=repeats, name=name, sweeps_dir=sweeps_dir or SWEEPS)
     if dry_run:
-        runs = {str(config.name): f"{config.train.epochs} epochs, seed {config.seed}" for config in found.configs}
+        runs = {str(config.name): f"{config.train.epochs} epochs, seed {config.seed}" for config in chosen.configs}
         if as_json:
-            say_json({"name": found.name, "runs": list(runs)})
+            say_json({"name": chosen.name, "runs": list(runs)})
         else:
-            say("\n".join(f"{run}: {what}" for run, what in runs.items()))
+            say("\n".join(f"{run}: {plan}" for run, plan in runs.items()))
         return
-    gpus = any(config.train.device != "cpu" for config in found.configs)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(opened(found))
-        engine = stack.enter_context(open_engine(on, workers_here(workers, on), engine_options, gpus=gpus))
-        failed, left = _work(found, engine, as_json)
+    gpus = any(config.train.device != "cpu" for config in chosen.configs)
+    with open_sweep(chosen), open_engine(on, workers_here(workers, on), engine_options, gpus=gpus) as engine:
+        failed, left = _work(chosen, engine, as_json)
     if left:
-        how = f"ramify sweep {found.folder / 'sweep.yaml'}"
-        raise RunError(f"sweep {found.name}: stopped; go on with: {how}")
-    _compare(found, failed, csv, latex, plot, as_json)
+        how = f"ramify sweep {chosen.folder / 'sweep.yaml'}"
+        raise RunError(f"sweep {chosen.name}: stopped; go on with: {how}")
+    _compare(chosen, failed, csv, latex, plot, as_json)
     if failed:
         reasons = [f"{run}: {why}" for run, why in failed.items()]
-        raise RunError(
-            *reasons, f"{len(failed)} of {len(found.configs)} runs failed; the same command tries them again"
-        )
+        many = f"{len(failed)} of {len(chosen.configs)} runs failed; the same command tries them again"
+        raise RunError(*reasons, many)
 
 
 def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str, str], bool]:
-    """Run it under a live view or with lines: what failed, and whether it was left before it was done."""
+    """Run it under a live view or with lines: the failures, and whether it was interrupted."""
     from rich.console import Console
 
     from ramify.search.coordinator import leaving_on_signals
@@ -84,10 +80,8 @@ def _work(sweep: "Sweep", engine: "TaskEngine", as_json: bool) -> tuple[dict[str
     from ramify.show.terminal.sweep import SweepView
 
     console = Console()
-    with (
-        leaving_on_signals() as leave,
-        SweepView(sweep, console if console.is_terminal and not as_json else None, say) as view,
-    ):
+    view = SweepView(sweep, console if console.is_terminal and not as_json else None, say)
+    with leaving_on_signals() as leave, view.live:
 
         def notify(event: "SweepEvent") -> None:
             if not as_json:
@@ -107,16 +101,15 @@ def _compare(
     from ramify.show.report.write import report
     from ramify.show.terminal.grouptable import group_table, groups_json, table_sentence, write_tables
 
-    there = [sweep.run(config) for config in sweep.configs if config.name not in failed]
-    folders = [folder for folder in there if read_summary(folder) is not None]
+    folders = [sweep.run(config) for config in sweep.configs if config.name not in failed]
+    folders = [folder for folder in folders if read_summary(folder) is not None]
     if not folders:
         return
     groups = groups_of(folders)
     written = [*write_tables(groups, csv, latex, plot), report(folders, out=sweep.folder / "comparison.html")]
     if as_json:
-        say(
-            json.dumps({"event": "Compared", "groups": groups_json(groups), "written": [str(path) for path in written]})
-        )
+        record = {"event": "Compared", "groups": groups_json(groups), "written": list(map(str, written))}
+        say(json.dumps(record))
         return
     show(group_table(groups))
     say(table_sentence(groups))

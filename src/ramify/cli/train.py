@@ -12,8 +12,10 @@ import typer
 
 from ramify.cli.common import (
     RUNS_DIR,
+    Arguments,
     AsJson,
-    Given,
+    Overwrite,
+    Quiet,
     RunsDir,
     download_lines,
     first_process,
@@ -29,15 +31,10 @@ from ramify.shortage import refusal
 from ramify.training.allocator import bound_memory, keep_freed_memory
 
 DEMO = "digits"
-"""The preset that is trained where no argument says what to train."""
+"""The preset that is trained where no argument names a task."""
 
 OF_THE_PLACE = frozenset({"name", "seed", "runs_dir", "train.device", "train.threads"})
-"""Keys that say nothing of what is trained."""
-
-Track = Annotated[
-    list[str] | None,
-    typer.Option("--track", metavar="TRACKER", help="Log to `tensorboard` or `wandb` as well; may be repeated."),
-]
+"""Keys of the place of a run, not of its task."""
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -47,9 +44,11 @@ if TYPE_CHECKING:
     from ramify.run.events import Observer
     from ramify.run.summary import Summary
 
+Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
+
 
 def train(
-    given: Given = None,
+    arguments: Arguments = None,
     resume: Annotated[str | None, typer.Option(metavar="NAME", help="Go on with a run that was stopped.")] = None,
     from_search: Annotated[
         str | None, typer.Option("--from_search", metavar="NAME", help="Train the network that a search found.")
@@ -69,12 +68,15 @@ def train(
             "--rescale", min=1, metavar="EPOCHS", help="The same in so many epochs, its schedules moved along."
         ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run of the same name.")] = False,
+    overwrite: Overwrite = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Import the code that `network.module` of a run's folder names.")
     ] = False,
-    track: Track = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the final table.")] = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option("--track", metavar="TRACKER", help="Log to `tensorboard` or `wandb` as well; may be repeated."),
+    ] = None,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,
 ) -> None:
@@ -96,136 +98,148 @@ def train(
     """
     bound_memory()
     keep_freed_memory()
-    from ramify.show.trackers.registry import trackers
-
-    given, track = given or [], track or []
+    track = track or []
     if resume is not None:
-        others = (given, repeats > 1, folds, strict, overwrite, from_search, trial is not None, rescaled is not None)
-        if any(others):
-            raise ConfigError(
-                "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
-            )
-        from ramify.run.saved import find_run
-        from ramify.training.run import resume as go_on
-
-        folder = find_run(resume, runs_dir or RUNS_DIR)
-        logs = trackers(track, warn, folder)
-
-        def gone_on(observers: "Sequence[Observer]", progress: "Progress") -> "Summary":
-            return go_on(folder, observers, trust=trust, progress=progress)
-
-        run_one(gone_on, quiet, as_json, logs)
+        others = (
+            arguments,
+            repeats > 1,
+            folds,
+            strict,
+            overwrite,
+            from_search,
+            trial is not None,
+            rescaled is not None,
+        )
+        _resume(resume, runs_dir or RUNS_DIR, any(others), trust, track, quiet, as_json)
         return
+    configs = _configs(arguments or [], runs_dir, from_search, trial, trust)
+    _train(_copies(configs, rescaled, folds, repeats), overwrite, strict, track, quiet, as_json)
 
+
+def _resume(name: str, runs_dir: Path, others: bool, trust: bool, track: list[str], quiet: bool, as_json: bool) -> None:
+    from ramify.run.saved import find_run
+    from ramify.show.trackers.registry import trackers
+    from ramify.training.run import resume
+
+    if others:
+        raise ConfigError(
+            "--resume: got other arguments beside it; accepted: --resume NAME alone, as it goes on as it began"
+        )
+    folder = find_run(name, runs_dir)
+    logs = trackers(track, warn, folder)
+    run_one(lambda observers, progress: resume(folder, observers, trust=trust, progress=progress), quiet, as_json, logs)
+
+
+def _configs(
+    arguments: Sequence[str], runs_dir: Path | None, from_search: str | None, trial: int | None, trust: bool
+) -> "list[Config]":
+    """The configurations of files and overrides, or of the trial of a search."""
     from ramify.config.read import read_configs
+    from ramify.run.folder import is_run
 
-    files, overrides = sort_given(given)
+    files, overrides = sort_given(arguments)
     if runs_dir is not None:
         overrides.append(f"runs_dir={runs_dir}")
-    if (from_search is None) != (trial is None):
-        raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
-    if from_search is None or trial is None:
-        if not files and OF_THE_PLACE.issuperset(text.partition("=")[0] for text in overrides):
-            files = [presets()[DEMO]]
-        found = read_configs(files, overrides)
-        if not trust:
-            _no_code_of_runs(files)
-    else:
+    if from_search is not None and trial is not None:
         if files:
             raise ConfigError(f"--from_search: got {files[0]} beside it; accepted: key=value alone")
         from ramify.search.study import config_of_trial
 
-        found = [config_of_trial(from_search, trial, overrides)]
+        config = config_of_trial(from_search, trial, overrides)
         if not trust:
-            _no_code(f"the search {from_search}", found[0])
-    if rescaled is not None:
-        from ramify.config.rescaling import rescale
-
-        found = [rescale(config, rescaled) for config in found]
-    configs = _repeated(_folded(found, folds), repeats)
-    _names_differ(configs)
-    if len(configs) == 1:
-        run_one(_training(configs[0], overwrite, strict), quiet, as_json, trackers(track, warn))
-        return
-    trainings = [_training(config, overwrite, strict) for config in configs]
-    summaries, failure = _several(trainings, quiet, as_json, trackers(track, warn))
-    _compare(summaries, as_json)
-    if failure is not None:
-        raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as told above")
-
-
-def _no_code_of_runs(files: Sequence[Path]) -> None:
-    """See that no file is the configuration in a run's folder, which somebody else may have made, and names code."""
-    from ramify.config.read import read_configs
-    from ramify.run.folder import is_run
-
-    for path in files:
+            _refuse_code(f"the search {from_search}", config)
+        return [config]
+    if from_search is not None or trial is not None:
+        raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
+    if not files and OF_THE_PLACE.issuperset(text.partition("=")[0] for text in overrides):
+        files = [presets()[DEMO]]
+    configs = read_configs(files, overrides)
+    # The folder of a run may come from another person.
+    for path in files if not trust else ():
         if is_run(path.parent):
             for config in read_configs([path]):
-                _no_code(str(path), config)
+                _refuse_code(str(path), config)
+    return configs
 
 
-def _no_code(source: str, config: "Config") -> None:
+def _refuse_code(source: str, config: "Config") -> None:
     from ramify.training.run import untrusted
 
     if config.network.module is not None and config.parent is None:
         raise ConfigError(untrusted(source, config.network.module))
 
 
-Training = Callable[["Sequence[Observer]", "Progress"], "Summary"]
-
-
-def _training(config: "Config", overwrite: bool, strict: bool = False) -> Training:
-    from ramify.training.run import train as train_one
-
-    return lambda observers, progress: train_one(
-        config, observers, overwrite=overwrite, progress=progress, strict=strict
-    )
-
-
-def _folded(configs: "list[Config]", folds: int | None) -> "list[Config]":
-    """Each configuration once for each fold, the fold in its name."""
-    if folds is None:
-        return configs
+def _copies(configs: "list[Config]", rescaled: int | None, folds: int | None, repeats: int) -> "list[Config]":
+    """Each configuration once for each fold and seed, both in its name."""
+    from ramify.config.rescaling import rescale
     from ramify.run.folder import default_name
 
+    if rescaled is not None:
+        configs = [rescale(config, rescaled) for config in configs]
     fixed = next((config.data.fold for config in configs if config.data.fold is not None), None)
-    if fixed is not None:
+    if folds is not None and fixed is not None:
         raise ConfigError(f"--folds: got it beside data.fold = {list(fixed)}; accepted: one of the two")
-    return [
-        config.model_copy(
-            update={
-                "data": config.data.model_copy(update={"fold": (k, folds)}),
-                "name": f"{config.name or default_name(config)}-fold{k}",
-            }
-        )
-        for config in configs
-        for k in range(1, folds + 1)
-    ]
-
-
-def _repeated(configs: "list[Config]", repeats: int) -> "list[Config]":
-    """Each configuration once for each seed, the seed in its name."""
-    if repeats == 1:
-        return configs
-    from ramify.run.folder import default_name
-
-    return [
-        config.model_copy(update={"seed": seed, "name": f"{config.name or default_name(config)}-seed{seed}"})
-        for config in configs
-        for seed in range(config.seed, config.seed + repeats)
-    ]
-
-
-def _names_differ(configs: "list[Config]") -> None:
-    names = [config.name for config in configs if config.name is not None]
+    copies: list[Config] = []
+    for config in configs:
+        for fold in range(1, folds + 1) if folds is not None else (None,):
+            for seed in range(config.seed, config.seed + repeats):
+                changes: dict[str, object] = {}
+                name = config.name or default_name(config)
+                if fold is not None:
+                    changes["data"] = config.data.model_copy(update={"fold": (fold, folds)})
+                    name += f"-fold{fold}"
+                if repeats > 1:
+                    changes["seed"] = seed
+                    name += f"-seed{seed}"
+                copies.append(config.model_copy(update={**changes, "name": name}) if changes else config)
+    names = [config.name for config in copies if config.name is not None]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ConfigError(f"name: got {twice[0]!r} for several runs; accepted: a name of its own for each, or none")
+    return copies
+
+
+def _train(
+    configs: "list[Config]", overwrite: bool, strict: bool, track: list[str], quiet: bool, as_json: bool
+) -> None:
+    """Train one run, or several in turn; one that fails is reported and does not keep the others from running."""
+    from ramify.show.trackers.registry import trackers
+
+    trainings = [training_of(config, overwrite, strict) for config in configs]
+    logs = trackers(track, warn)
+    if len(trainings) == 1:
+        run_one(trainings[0], quiet, as_json, logs)
+        return
+    summaries: list[Summary] = []
+    failure: RamifyError | None = None
+    for number, training in enumerate(trainings, start=1):
+        if not as_json and first_process():
+            say(f"{'' if quiet else chr(10)}run {number} of {len(trainings)}")
+        try:
+            with _watching(quiet, as_json, logs) as (observers, progress):
+                summaries.append(training(observers, progress))
+            report_of(Path(summaries[-1].folder), warn)
+        except (RamifyError, OSError, MemoryError, RuntimeError) as error:
+            reported = error if isinstance(error, RamifyError) else refusal(error)
+            if reported is None:
+                reported = RunError(f"{type(error).__name__}: {' '.join(str(error).split())}")
+            failure = failure or reported
+            for problem in reported.problems:
+                warn(f"error: run {number}: {problem}")
+    _compare(summaries, as_json)
+    if failure is not None:
+        raise type(failure)(f"{len(configs) - len(summaries)} of {len(configs)} runs failed, as reported above")
+
+
+def training_of(config: "Config", overwrite: bool, strict: bool = False) -> Training:
+    """The training of ``config``, for :func:`run_one`."""
+    from ramify.training.run import train
+
+    return lambda observers, progress: train(config, observers, overwrite=overwrite, progress=progress, strict=strict)
 
 
 def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Observer]" = ()) -> None:
-    """One run, watched as was asked for, and its figures at the end."""
+    """One run with its live view or lines, its report, and its tables at the end."""
     from ramify.show.terminal.tables import run_table
 
     with _watching(quiet, as_json, logs) as (observers, progress):
@@ -237,31 +251,9 @@ def run_one(training: Training, quiet: bool, as_json: bool, logs: "Sequence[Obse
         say(f"kept in {summary.folder}; read it back with: ramify info {summary.name}{look}")
 
 
-def _several(
-    trainings: Sequence[Training], quiet: bool, as_json: bool, logs: "Sequence[Observer]"
-) -> "tuple[list[Summary], RamifyError | None]":
-    """Every run in turn; one that fails is told and does not keep the others from running."""
-    summaries: list[Summary] = []
-    failure: RamifyError | None = None
-    for number, training in enumerate(trainings, start=1):
-        if not as_json and first_process():
-            say(f"{'' if quiet else chr(10)}run {number} of {len(trainings)}")
-        try:
-            with _watching(quiet, as_json, logs) as (observers, progress):
-                summaries.append(training(observers, progress))
-            report_of(Path(summaries[-1].folder), warn)
-        except (RamifyError, OSError, MemoryError, RuntimeError) as error:
-            said = error if isinstance(error, RamifyError) else refusal(error)
-            if said is None:
-                said = RunError(f"{type(error).__name__}: {' '.join(str(error).split())}")
-            failure = failure or said
-            for problem in said.problems:
-                warn(f"error: run {number}: {problem}")
-    return summaries, failure
-
-
 def _compare(summaries: "list[Summary]", as_json: bool) -> None:
-    from ramify.show.terminal.tables import accuracies, comparison_table, mean_and_deviation
+    from ramify.show.groups import spread
+    from ramify.show.terminal.tables import comparison_table, exit_accuracies
 
     if not summaries or not first_process():
         return
@@ -270,14 +262,14 @@ def _compare(summaries: "list[Summary]", as_json: bool) -> None:
         return
     means: dict[str, list[float]] = {}
     if len({summary.recipe for summary in summaries}) == 1:
-        pairs = [mean_and_deviation(values) for values in zip(*map(accuracies, summaries), strict=True)]
-        means = {"mean": [mean for mean, _ in pairs], "std": [deviation for _, deviation in pairs]}
+        spreads = [spread(values) for values in zip(*map(exit_accuracies, summaries), strict=True)]
+        means = {"mean": [it.mean for it in spreads if it], "std": [it.deviation or 0.0 for it in spreads if it]}
     say(json.dumps({"event": "compared", "runs": [summary.name for summary in summaries], **means}))
 
 
 @contextlib.contextmanager
 def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterator[tuple[list[Observer], Progress]]":
-    """Observers for what was asked for; a key stroke to stop becomes a sentence."""
+    """Observers and progress of a run; Ctrl-C and SIGTERM become a sentence."""
     from rich.console import Console
 
     from ramify.run.events import Event, Started
@@ -298,7 +290,8 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
         if as_json and first_process():
             observers.append(json_lines(say))
         elif not quiet and console.is_terminal:
-            view = stack.enter_context(LiveView(console))
+            view = LiveView(console)
+            stack.enter_context(view.live)
             observers.append(view)
             progress = view.fetching
         elif not quiet:

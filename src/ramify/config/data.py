@@ -16,6 +16,7 @@ from ramify.config.types import (
     Section,
     Share,
     Size,
+    Text,
     Whole,
     as_name,
     listed,
@@ -23,7 +24,7 @@ from ramify.config.types import (
 
 
 def _group_expression(value: str | None) -> str | None:
-    """Refuse an expression that is none, or that does not find one group."""
+    """Refuse an invalid expression, and one without exactly one group."""
     if value is not None and "(" in value:
         try:
             groups = re.compile(value).groups
@@ -35,9 +36,9 @@ def _group_expression(value: str | None) -> str | None:
 
 
 def _augmentations() -> Iterable[str]:
-    from ramify.data.augment import offered
+    from ramify.data.augment import augment_choices
 
-    return offered()
+    return augment_choices()
 
 
 def _samplers() -> Iterable[str]:
@@ -47,7 +48,7 @@ def _samplers() -> Iterable[str]:
 
 
 class DataConfig(Section):
-    """``data.*``: which pictures, and how they are dealt out."""
+    """``data.*``: the pictures, and how they are split."""
 
     source: Annotated[
         str,
@@ -144,13 +145,11 @@ class DataConfig(Section):
         Size | tuple[Size, Size] | None,
         Key(
             "a whole number from 8 to 16384, or [height, width], or null for the pictures' own",
-            "pictures are scaled and centre-cropped to this many pixels",
+            "pictures are scaled and center-cropped to this many pixels",
         ),
     ] = None
     trigger: Annotated[
-        Number,
-        Field(ge=0, le=1),
-        Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor"),
+        Share, Key("a number in [0, 1]", "share of the training pictures that get a white square, to study a backdoor")
     ] = 0.0
     trigger_class: Annotated[
         Annotated[str, BeforeValidator(as_name), Field(min_length=1)] | None,
@@ -164,14 +163,14 @@ class DataConfig(Section):
         Key("an http(s) address, or null for the known ones", "base address from which a named data set is fetched"),
     ] = None
     labels: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         Key(
             "the path of a CSV file, in the source or from here, or null for the folders' names",
             "a table that says what each picture shows: columns file and label, and perhaps part and group",
         ),
     ] = None
     group: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         AfterValidator(_group_expression),
         Key(
             "a column of data.labels, or a regular expression with one (group), or null",
@@ -183,7 +182,7 @@ class DataConfig(Section):
         tuple[Count, Annotated[Whole, Field(ge=2)]] | None,
         Key(
             "[k, n] with k from 1 to n, or null",
-            "k-fold cross-validation: the training pictures are dealt into n folds, and the k-th is the test part",
+            "k-fold cross-validation: the training pictures are split into n folds, and the k-th is the test part",
         ),
     ] = None
     sampler: Annotated[
@@ -197,7 +196,7 @@ class DataConfig(Section):
     ] = "shuffle"
     background: Annotated[
         Literal["white", "black", "gray"] | tuple[Channel, Channel, Channel],
-        Key("white, black, gray, or [red, green, blue] from 0 to 255", "what transparent pictures are laid on"),
+        Key("white, black, gray, or [red, green, blue] from 0 to 255", "the color behind transparent pictures"),
     ] = "white"
     range: Annotated[
         tuple[Number, Number] | None,
@@ -208,7 +207,7 @@ class DataConfig(Section):
     ] = None
     broken: Annotated[
         Literal["stop", "skip"],
-        Key("stop, skip", "what happens where pictures cannot be decoded: all are named, or they are passed over"),
+        Key("stop, skip", "for pictures that cannot be decoded: stop with their names, or pass over them"),
     ] = "stop"
     memory_gb: Annotated[
         AtLeastZero,

@@ -1,4 +1,4 @@
-"""``network.*``: what the network is."""
+"""``network.*``: the architecture."""
 
 from collections.abc import Iterable
 from typing import Annotated, Literal
@@ -14,6 +14,7 @@ from ramify.config.types import (
     Ratio,
     Section,
     Size,
+    Text,
     Whole,
     Width,
     as_pairs,
@@ -27,7 +28,7 @@ EXITS_AT = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep Networks (arXiv:1810.07052) puts the internal classifiers, as fractions of the MACs."""
 
 BACKBONE_EXITS = (0.25, 0.5, 0.75)
-"""Where a backbone gets internal classifiers that nobody placed, as fractions of its MACs."""
+"""The default places of the internal classifiers of a backbone, as fractions of its MACs."""
 
 PUBLISHED = {
     "vgg16": (0,) * 12,
@@ -37,7 +38,7 @@ PUBLISHED = {
     "lenet5": (1, 1, 0),
     "lenet300": (1, 0),
 }
-"""A structure for each published architecture; where it has no 1, :data:`EXITS_AT` says where they are."""
+"""The structure of each published architecture; without a 1, its exits stand at :data:`EXITS_AT`."""
 
 
 def _heads() -> Iterable[str]:
@@ -47,14 +48,14 @@ def _heads() -> Iterable[str]:
 
 
 def _offered() -> dict[str, str]:
-    """The values of ``network.cell``, and what each is. The registry of cells is imported when it is asked."""
-    from ramify.nn.cells import offered
+    """The values of ``network.cell`` with their descriptions."""
+    from ramify.nn.cells import cell_choices
 
-    return {name: cell.summary for name, cell in offered().items()}
+    return {name: cell.summary for name, cell in cell_choices().items()}
 
 
 class NetworkConfig(Section):
-    """``network.*``: what the network is when it has fully grown."""
+    """``network.*``: the network when it has fully grown."""
 
     kind: Annotated[
         Literal["dense", "iterative", "full_ic", "full"],
@@ -80,9 +81,7 @@ class NetworkConfig(Section):
         ),
     ] = (0, 1, 0, 1, 0, 1, 0)
     exits_at: Annotated[
-        tuple[Annotated[Number, Field(gt=0, lt=1)], ...]
-        | Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-        | None,
+        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
         Key(
             "a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules",
             "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
@@ -108,7 +107,7 @@ class NetworkConfig(Section):
         Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
     ] = ()
     weights: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         Key(
             "the path of a .safetensors file, or of a state dict that torch.save wrote, or null",
             "trained weights for the backbone or module; its last layer is drawn where it is for other classes",
@@ -200,30 +199,22 @@ class NetworkConfig(Section):
         Key("[channels, height, width] with sides from 8 to 16384, or null for the data's", "shape of one picture"),
     ] = None
     classes: Annotated[
-        Annotated[Whole, Field(ge=2)] | None,
-        Key("a whole number >= 2, or null for the data's", "number of classes"),
+        Annotated[Whole, Field(ge=2)] | None, Key("a whole number >= 2, or null for the data's", "number of classes")
     ] = None
 
     @model_validator(mode="before")
     @classmethod
-    def _published(cls, given: object) -> object:
-        """A published architecture brings its number of cells, and the places of its exits, where none are given.
-
-        A backbone has all of its exits from the start.
-        """
-        if not isinstance(given, dict):
-            return given
-        if given.get("backbone") is not None or given.get("module") is not None:
-            return {**given, "kind": given.get("kind", "full_ic")}
-        if given.get("structure") is not None:
-            return given
-        exits = PUBLISHED.get(str(given.get("cells")))
-        if exits is None:
-            return given
-        found = {**given, "structure": exits}
-        if not any(exits) and given.get("exits_at") is None:
-            found["exits_at"] = EXITS_AT
-        return found
+    def _published(cls, keys: object) -> object:
+        """Defaults of a backbone, which is complete from the start, and of a published architecture."""
+        if not isinstance(keys, dict):
+            return keys
+        if keys.get("backbone") is not None or keys.get("module") is not None:
+            return {"kind": "full_ic", **keys}
+        structure = PUBLISHED.get(str(keys.get("cells")))
+        if structure is None or keys.get("structure") is not None:
+            return keys
+        exits_at = EXITS_AT if not any(structure) and keys.get("exits_at") is None else keys.get("exits_at")
+        return {**keys, "structure": structure, "exits_at": exits_at}
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -241,18 +232,18 @@ class NetworkConfig(Section):
         if self.strides is not None:
             return self.strides
         cells, groups = len(self.structure), len(self.widths)
-        # Earlier groups get what is left over: their cells are the cheaper ones.
+        # Earlier groups get the remainder, as their cells are cheaper.
         starts = {-(-group * cells // groups) for group in range(1, groups)}
         return tuple(int(cell in starts) for cell in range(cells))
 
     @property
     def has_backbone(self) -> bool:
-        """Whether it is a backbone or module, not made of cells."""
+        """Whether the network is a backbone or module, not made of cells."""
         return self.backbone is not None or self.module is not None
 
     @property
     def exits(self) -> int:
-        """Exits of the grown network, the final classifier included; also its number of stages."""
+        """Exits, and stages, of the grown network, the final classifier included."""
         if self.kind == "full":
             return 1
         if self.has_backbone:

@@ -9,7 +9,7 @@ from ramify.config.types import Count, Key, Number, Ratio, Section, Whole, liste
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 
 DENSITIES = ("erk", "uniform")
-"""What ``prune.criterion`` may be where connections move."""
+"""Values of ``prune.criterion`` for policies that move connections."""
 
 
 def _saliencies() -> Iterable[str]:
@@ -99,7 +99,7 @@ class PruneConfig(Section):
     ] = "none"
     reinit: Annotated[bool, Key("true, false", "redraw the surviving weights of a pruned stage")] = False
     max_parameters: Annotated[
-        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Count | Annotated[Number, Field(gt=0, lt=1)] | None,
         Key(
             "a whole number >= 1, a share in (0, 1), or null",
             "policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted "
@@ -107,7 +107,7 @@ class PruneConfig(Section):
         ),
     ] = None
     max_macs: Annotated[
-        Annotated[Whole, Field(ge=1)] | Annotated[Number, Field(gt=0, lt=1)] | None,
+        Count | Annotated[Number, Field(gt=0, lt=1)] | None,
         Key(
             "a whole number >= 1, a share in (0, 1), or null",
             "the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold",

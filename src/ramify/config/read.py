@@ -1,7 +1,7 @@
 """Reading configurations: YAML and ``key=value``, to :class:`~ramify.config.rules.Config` and back.
 
-Files and overrides are read in this order, and later ones win. What is wrong is told all at once, each sentence with
-the key, what was received, what is accepted and where it stood.
+Files are read first, then overrides; later ones win. All problems are reported at once, each with the key, what was
+received, what is accepted, and where.
 
 Example:
     >>> config = read_config(overrides=["train.epochs=40", "network.structure=[0,1,0]"])
@@ -18,25 +18,26 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
-from ramify.config.rules import SECTIONS, Config, accepted, keys
+from ramify.config.keys import SECTIONS, accepted, keys
+from ramify.config.rules import Config
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError, InputError
 from ramify.sealed import check_text
 
 OPEN = frozenset({"network.module_args"})
-"""Keys that hold a mapping with names of its own; an override may be of one: ``network.module_args.width=2``."""
+"""Keys that hold a mapping; an override may be of one entry: ``network.module_args.width=2``."""
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A value somebody gave for a key, and where."""
+    """The value of a key, and where it stands."""
 
     value: object
     where: str
 
 
 def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
-    """The one configuration that ``files`` and ``overrides`` describe.
+    """The configuration that ``files`` and ``overrides`` describe; see :func:`read_configs`.
 
     Raises:
         ConfigError: as :func:`read_configs`, or the files describe several runs.
@@ -50,11 +51,10 @@ def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Co
 def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> list[Config]:
     """Every configuration that YAML ``files`` and ``key=value`` ``overrides`` describe.
 
-    A file may hold several documents (``---``): each is a run of its own. Other files and the overrides
-    apply to every one of them.
+    One file may hold several documents (``---``), each a run. Other files and the overrides apply to all of them.
 
     Args:
-        files: paths of YAML files; a later one overrides an earlier one key by key.
+        files: paths; a later file overrides an earlier one key by key.
         overrides: ``key=value`` with values in YAML, for example ``growth.epochs=[5,10,15]``.
 
     Raises:
@@ -62,15 +62,15 @@ def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> l
     """
     problems: list[str] = []
     documents = [_read_documents(path, problems) for path in files]
-    if sum(len(found) > 1 for found in documents) > 1:
+    if sum(len(document) > 1 for document in documents) > 1:
         problems.append("got several files with more than one document (---); accepted: one such file")
-    given = _read_overrides(overrides, problems)
+    last = _read_overrides(overrides, problems)
     if problems:
         raise ConfigError(*problems)
     configs: list[Config] = []
     for layers in itertools.product(*documents):
         entries: dict[str, _Entry] = {}
-        for layer in (*layers, given):
+        for layer in (*layers, last):
             entries.update(layer)
         configs.append(_build(entries, problems))
     if problems:
@@ -150,94 +150,70 @@ def _read_overrides(overrides: Sequence[str], problems: list[str]) -> dict[str, 
 
 
 def _build(entries: Mapping[str, _Entry], problems: list[str]) -> Config:
-    """The typed configuration of ``entries``; what is wrong goes into ``problems``."""
-    tree: dict[str, object] = {}
-    wrong: list[str] = []
+    """The typed configuration of ``entries``; problems are added to ``problems``."""
+    tree: dict[str, dict[str, object]] = {"": {}}
     known = dict(keys())
     for key, entry in entries.items():
         section, _, leaf = key.rpartition(".")
+        value = entry.value
         if section in OPEN:
-            section, _, name = section.rpartition(".")
-            branch = tree.setdefault(section, {})
-            assert isinstance(branch, dict)
-            given = branch.setdefault(name, {})
-            if isinstance(given, dict):
-                branch[name] = {**given, leaf: entry.value}
+            name, (section, _, leaf) = leaf, section.rpartition(".")
+            earlier = tree.get(section, {}).get(leaf, {})
+            if not isinstance(earlier, dict):
+                continue
+            value = {**earlier, name: value}
+        elif key not in known:
+            problems.append(_unknown_key(key, entry, known))
             continue
-        if key not in known:
-            near = _meant(leaf, known) or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            if key in SECTIONS:
-                example = next(name for name in known if name.startswith(f"{key}."))
-                hint = f"accepted: a section with keys such as {example}"
-                wrong.append(f"{key}: got {to_text(entry.value)}; {hint} ({entry.where})")
-            else:
-                hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
-                wrong.append(f"unknown key {key}; {hint} ({entry.where})")
-            continue
-        branch = tree.setdefault(section, {}) if section else tree
-        assert isinstance(branch, dict)
-        branch[leaf] = entry.value
-    config = Config()
+        tree.setdefault(section, {})[leaf] = value
     try:
-        config = Config.model_validate(tree)
+        return Config.model_validate({**tree.pop(""), **tree})
     except ValidationError as error:
         locations = (detail["loc"] for detail in error.errors())
         for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
-            entry = entries.get(key) or next(each for name, each in entries.items() if name.startswith(f"{key}."))
-            wrong.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
+            entry = entries.get(key) or next(entries[name] for name in entries if name.startswith(f"{key}."))
+            problems.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
     except ConfigError as error:
         for problem in error.problems:
             key = problem.partition(":")[0]
-            wrong.append(f"{problem} ({entries[key].where})" if key in entries else problem)
-    problems.extend(wrong)
-    return config
+            problems.append(f"{problem} ({entries[key].where})" if key in entries else problem)
+    return Config()
 
 
-GUESSES = {
-    "early_stopping": "train.patience",
-    "early_stop": "train.patience",
-    "early_stopping_patience": "train.patience",
-    "stop_after": "train.patience",
-    "class_weight": "train.class_weights",
-    "weights": "train.class_weights",
-    "balanced": "data.sampler",
-    "weighted_sampler": "data.sampler",
-    "oversample": "data.sampler",
-    "oversampling": "data.sampler",
-    "folds": "data.fold",
-    "kfold": "data.fold",
-    "k_fold": "data.fold",
-    "cross_validation": "data.fold",
-    "groups": "data.group",
-    "labels_file": "data.labels",
-    "csv": "data.labels",
-    "image_size": "data.size",
-    "img_size": "data.size",
-    "img_sz": "data.size",
-    "path": "data.source",
-    "dir": "data.source",
-    "root": "data.source",
-    "dataset": "data.source",
-    "val_split": "data.valid_fraction",
-    "val_fraction": "data.valid_fraction",
-    "validation_split": "data.valid_fraction",
-    "test_split": "data.test_fraction",
-    "lr": "train.learning_rate",
-    "max_epochs": "train.epochs",
-    "skip_broken": "data.broken",
-    "workers": "train.threads",
-    "num_workers": "train.threads",
-    "pretrained": "parent",
-    "pretrained_weights": "parent",
+def _unknown_key(key: str, entry: _Entry, known: Mapping[str, object]) -> str:
+    if key in SECTIONS:
+        example = next(name for name in known if name.startswith(f"{key}."))
+        return f"{key}: got {to_text(entry.value)}; accepted: a section with keys such as {example} ({entry.where})"
+    near = _likely_keys(key.rpartition(".")[2], known) or difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"nearest known key: {near[0]}" if near else "see: ramify config --keys"
+    return f"unknown key {key}; {hint} ({entry.where})"
+
+
+ALIASES = {
+    "data.broken": ("skip_broken",),
+    "data.fold": ("folds", "kfold", "k_fold", "cross_validation"),
+    "data.group": ("groups",),
+    "data.labels": ("labels_file", "csv"),
+    "data.sampler": ("balanced", "weighted_sampler", "oversample", "oversampling"),
+    "data.size": ("image_size", "img_size", "img_sz"),
+    "data.source": ("path", "dir", "root", "dataset"),
+    "data.test_fraction": ("test_split",),
+    "data.valid_fraction": ("val_split", "val_fraction", "validation_split"),
+    "parent": ("pretrained", "pretrained_weights"),
+    "train.class_weights": ("class_weight", "weights"),
+    "train.epochs": ("max_epochs",),
+    "train.learning_rate": ("lr",),
+    "train.patience": ("early_stopping", "early_stop", "early_stopping_patience", "stop_after"),
+    "train.threads": ("workers", "num_workers"),
 }
-"""Names that other programs have for a key, whatever section they are put in."""
+"""Names of keys in other programs, whatever section they are put in."""
 
 
-def _meant(leaf: str, known: Mapping[str, object]) -> list[str]:
-    """The key that somebody means by ``leaf``: the one so called in another section, or what others call it."""
+def _likely_keys(leaf: str, known: Mapping[str, object]) -> list[str]:
+    """The key called ``leaf`` in another section, or in another program."""
     named = [name for name in known if name.rpartition(".")[2] == leaf]
-    guess = GUESSES.get(leaf.lower(), "")
-    return named[:1] if len(named) == 1 else [guess] if guess in known else named[:1]
+    aliased = [key for key, aliases in ALIASES.items() if leaf.lower() in aliases]
+    return named if len(named) == 1 else aliased or named[:1]
 
 
 def _depth(location: tuple[int | str, ...]) -> int:

@@ -1,8 +1,9 @@
-"""The same run in more or fewer epochs: whatever a configuration tells in epochs, moved in proportion."""
+"""The same run in more or fewer epochs, with every key in epochs moved in proportion."""
 
 from collections.abc import Sequence
 
-from ramify.config.rules import Config, longest_trunk_first
+from ramify.config.keys import longest_trunk_first
+from ramify.config.rules import Config
 from ramify.errors import ConfigError
 
 
@@ -10,11 +11,10 @@ def rescale(config: Config, epochs: int) -> Config:
     """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
-    those that were apart stay apart, later where there is too little room. ``train.trunk_first`` shrinks to what room
-    there is. What is null stays null.
+    different epochs stay different. ``train.trunk_first`` shrinks to fit. Null keys stay null.
 
     Args:
-        config: as it was read, not yet resolved.
+        config: not yet resolved.
         epochs: 1 or more.
 
     Raises:
@@ -33,9 +33,9 @@ def rescale(config: Config, epochs: int) -> Config:
     if epochs == train.epochs:
         return config
     grown, pruned = growth.epochs or (), prune.epochs if prune.enabled else ()
-    there = sorted({*grown, *pruned})
+    events = sorted({*grown, *pruned})
     share = epochs / max(train.epochs, 1)
-    moved = dict(zip(there, _moved(there, share, epochs, "growth.epochs and prune.epochs"), strict=True))
+    moved = dict(zip(events, _moved(events, share, epochs, "growth.epochs and prune.epochs"), strict=True))
 
     def span(length: int | None) -> int | None:
         return None if length is None else max(1, round(length * share))
@@ -57,21 +57,21 @@ def rescale(config: Config, epochs: int) -> Config:
         changes["data"] = {"sizes": list(zip(at, sides, strict=True))}
     if train.milestones is not None:
         changes["train"]["milestones"] = _moved(train.milestones, share, epochs, "train.milestones")
-    told = config.model_dump()
-    scaled = Config.model_validate({**told, **{name: {**told[name], **given} for name, given in changes.items()}})
-    alone = min(round(train.trunk_first * share), longest_trunk_first(scaled))
-    return scaled.model_copy(update={"train": scaled.train.model_copy(update={"trunk_first": alone})})
+    keys = config.model_dump()
+    scaled = Config.model_validate({**keys, **{name: {**keys[name], **changed} for name, changed in changes.items()}})
+    trunk_first = min(round(train.trunk_first * share), longest_trunk_first(scaled))
+    return scaled.model_copy(update={"train": scaled.train.model_copy(update={"trunk_first": trunk_first})})
 
 
-def _moved(there: Sequence[int], share: float, epochs: int, what: str) -> list[int]:
-    """Rising epochs at ``share`` of where they stood, one for each of ``there``; only what was at epoch 1 may be."""
-    found: list[int] = []
-    for epoch in there:
-        least = found[-1] + 1 if found else min(epoch, 2)
-        found.append(max(least, 1 + round((epoch - 1) * share)))
-    for i in range(len(found)):
-        found[i] = min(found[i], epochs - (len(found) - 1 - i))
-    least = (min(there[0], 2) if there else 1) + len(there) - 1
+def _moved(old: Sequence[int], share: float, epochs: int, name: str) -> list[int]:
+    """Rising epochs at ``share`` of the ``old`` ones; epoch 1 stays for what was there alone."""
+    moved: list[int] = []
+    for epoch in old:
+        least = moved[-1] + 1 if moved else min(epoch, 2)
+        moved.append(max(least, 1 + round((epoch - 1) * share)))
+    for i in range(len(moved)):
+        moved[i] = min(moved[i], epochs - (len(moved) - 1 - i))
+    least = (min(old[0], 2) if old else 1) + len(old) - 1
     if epochs < least:
-        raise ConfigError(f"train.epochs: got {epochs}; accepted: at least {least}, for the {len(there)} of {what}")
-    return found
+        raise ConfigError(f"train.epochs: got {epochs}; accepted: at least {least}, for the {len(old)} of {name}")
+    return moved

@@ -4,16 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.config.types import AtLeastZero, Count, Key, Number, Positive, Section, Share, Whole
+from ramify.config.types import AtLeastZero, Count, Key, Number, Positive, Section, Share, Text, Whole
 
 
 class TrainConfig(Section):
     """``train.*``: the optimizer, its schedule, and where it runs."""
 
     epochs: Annotated[
-        Whole,
-        Field(ge=0),
-        Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures"),
+        Whole, Field(ge=0), Key("a whole number >= 1, or 0 in a run with a parent", "passes over the training pictures")
     ] = 30
     optimizer: Annotated[
         Literal["sgd", "adam", "adamw", "muon", "normed_muon"],
@@ -59,11 +57,7 @@ class TrainConfig(Section):
     momentum: Annotated[
         Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "momentum of sgd, muon and normed_muon")
     ] = 0.9
-    weight_decay: Annotated[
-        Number,
-        Field(ge=0),
-        Key("a number >= 0", "decay of the parameters that train.decay names"),
-    ] = 1e-4
+    weight_decay: Annotated[AtLeastZero, Key("a number >= 0", "decay of the parameters that train.decay names")] = 1e-4
     backbone_rate: Annotated[
         Positive,
         Key(
@@ -110,7 +104,7 @@ class TrainConfig(Section):
         ),
     ] = False
     tau_max: Annotated[
-        tuple[Annotated[Number, Field(ge=0)], ...] | None,
+        tuple[AtLeastZero, ...] | None,
         Key(
             "a list with one number >= 0 for each internal classifier, or null for 0.01 + (i + 1) / exits",
             "weight of an internal classifier in the loss: rises to this from 0.01 over the epochs; "
@@ -143,8 +137,7 @@ class TrainConfig(Section):
         ),
     ] = 0
     distill: Annotated[
-        Number,
-        Field(ge=0),
+        AtLeastZero,
         Key(
             "a number >= 0",
             "self-distillation (arXiv:1905.08094): weight of the divergence of each internal classifier from the "
@@ -156,14 +149,14 @@ class TrainConfig(Section):
         Key("a number > 0", "logits are divided by it where an exit learns from the deepest exit or from a teacher"),
     ] = 4.0
     teacher: Annotated[
-        Annotated[str, Field(min_length=1)] | None,
+        Text | None,
         Key(
             "the name of a run, the path of its folder or of a saved network, or null",
             "every exit learns from the last exit of that network as well (distillation, arXiv:1503.02531)",
         ),
     ] = None
     teacher_weight: Annotated[
-        Annotated[Number, Field(ge=0, le=1)] | None,
+        Share | None,
         Key(
             "a number in [0, 1], or null for 0.5 with a teacher",
             "weight of the teacher in each exit's loss; the labels have the rest",
@@ -178,7 +171,7 @@ class TrainConfig(Section):
         ),
     ] = False
     exit_focus: Annotated[
-        Annotated[Number, Field(ge=0, le=1)],
+        Share,
         Key(
             "a number in [0, 1]",
             "how far an exit learns from the pictures that come to it: they count by how unsure earlier exits are "

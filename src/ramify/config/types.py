@@ -1,4 +1,4 @@
-"""What every section of a configuration is made of: the description of a key, and the types of values."""
+"""The base of every section of a configuration: the description of a key, and the types of values."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 @dataclass(frozen=True)
 class Key:
-    """What a person must know of a key: the values it accepts, and what it does.
+    """The documentation of a key: the values that it accepts, and its meaning.
 
-    Either is a text, or a function that gives it where a registry says it, which is not imported before it is asked.
+    Either is a text, or a function that reads a registry, which is then imported on demand.
     """
 
     accepted_values: str | Callable[[], str]
@@ -19,33 +19,34 @@ class Key:
 
     @property
     def accepts(self) -> str:
-        """The values that it accepts, in words."""
+        """The accepted values, in words."""
         return self.accepted_values if isinstance(self.accepted_values, str) else self.accepted_values()
 
     @property
     def meaning(self) -> str:
-        """What it does."""
+        """What the key does."""
         return self.description if isinstance(self.description, str) else self.description()
 
 
-def not_a_truth_value(value: object) -> object:
+def _not_bool(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a truth value is not a number")
     return value
 
 
 def as_name(value: object) -> object:
-    # In YAML the name of a digit is a number.
+    # YAML reads the name of a digit as a number.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def as_pairs(value: object) -> object:
-    # A configuration is hashed, which a mapping cannot be.
+    # A configuration is hashable, and a mapping is not.
     return tuple(value.items()) if isinstance(value, dict) else value
 
 
-Whole = Annotated[int, BeforeValidator(not_a_truth_value)]
-Number = Annotated[float, BeforeValidator(not_a_truth_value), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
+Whole = Annotated[int, BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=1)]
 Ratio = Annotated[Number, Field(gt=0, le=1)]
@@ -63,7 +64,7 @@ Channel = Annotated[Whole, Field(ge=0, le=255)]
 
 
 def listed(names: Callable[[], Iterable[str]], usual: str) -> AfterValidator:
-    """Refuses what a registry does not list; it is not imported for the usual value."""
+    """Refuses names that a registry lacks; the registry is not imported for the ``usual`` name."""
 
     def check(value: str) -> str:
         if value != usual and value not in names():

@@ -1,4 +1,4 @@
-"""YAML as people write it: values to text, and text to values."""
+"""Values to and from YAML text."""
 
 import re
 
@@ -15,7 +15,7 @@ Dumper.add_representer(
 
 
 class Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, as everybody expects (YAML 1.1 wants 1.0e-3)."""
+    """YAML 1.1, but with 1e-3 as a number; the standard asks for 1.0e-3."""
 
 
 Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}

@@ -1,1 +1,1 @@
-"""Where pictures come from: sources, one seeded split, batched augmentation on the device."""
+"""Pictures: sources, seeded splits, batched augmentation on the device."""

@@ -1,7 +1,6 @@
-"""The files in an archive, read in memory, one after the other.
+"""The files in an archive, read in memory, one after the other; nothing is unpacked to disk.
 
-Nothing is ever written to disk, so no name in an archive can lead anywhere. An archive is read twice: once for what is
-in it (:func:`list_archive`), before anything large is in memory, and once for the pictures that are used.
+An archive is read twice: for the list of its files (:func:`list_archive`), and for the pictures that are used.
 """
 
 import bz2
@@ -13,15 +12,23 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Container, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, REPLACED, SNIFFED, Entry, Listing, SourceLimits, too_large
+from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, SNIFFED, Entry, Listing, SourceLimits, too_large
 from ramify.data.names import is_hidden, shown
 from ramify.errors import DataError
 
 Stream = IO[bytes] | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File
+
+_OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+    b"BZh": bz2.BZ2File,
+}
+"""Decompressors by the first bytes of a file."""
 
 _DAMAGE = (
     tarfile.TarError,
@@ -32,39 +39,38 @@ _DAMAGE = (
     EOFError,
     ValueError,
     OverflowError,
-    MemoryError,  # a length that nothing has
+    MemoryError,  # an absurd length
     NotImplementedError,  # a compression that Python lacks
     RuntimeError,  # a password
-    OSError,  # gzip and bz2 say so for a wrong checksum
+    OSError,  # a wrong checksum in gzip and bz2
 )
 
 
-def list_archive(path: Path, limits: SourceLimits, wanted: Callable[[str], bool] | None = None) -> Listing:
-    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip; what kind of archive it is shows in its content.
+def list_archive(path: Path, limits: SourceLimits, selects: Callable[[str], bool] | None = None) -> Listing:
+    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
 
-    Of several members of one name the last counts, as when they are unpacked; a hard link is the file that it stands
-    for.
+    Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
 
     Args:
         path: the archive.
-        limits: what it may hold.
-        wanted: by its name, whether a file is listed; without it pictures are.
+        limits: of the source.
+        selects: whether a file of a name is listed; None for pictures.
 
     Raises:
         DataError: the archive cannot be read, is damaged, has been cut short, or holds more than ``limits`` allow.
     """
     _check_directory(path, limits)
-    found = Listing(str(path), limits, wanted)
+    listing = Listing(str(path), limits, selects)
     with _opened(path) as archive:
         if isinstance(archive, zipfile.ZipFile):
-            _list_zip(archive, found)
+            _list_zip(archive, listing)
         else:
-            _list_tar(archive, found)
-    return found
+            _list_tar(archive, listing)
+    return listing
 
 
-def read_archive(path: Path, wanted: Container[int]) -> Iterator[tuple[int, bytes]]:
-    """The number and content of each member that is ``wanted``, as they come.
+def read_archive(path: Path, numbers: Container[int]) -> Iterator[tuple[int, bytes]]:
+    """The number and content of each member whose number is in ``numbers``, in the order of the archive.
 
     Raises:
         DataError: as :func:`list_archive`.
@@ -72,30 +78,26 @@ def read_archive(path: Path, wanted: Container[int]) -> Iterator[tuple[int, byte
     with _opened(path) as archive:
         if isinstance(archive, zipfile.ZipFile):
             for number, member in enumerate(archive.infolist()):
-                if number in wanted:
+                if number in numbers:
                     yield number, archive.read(member)
             return
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             for number, info in enumerate(_tar_members(tar)):
-                if number in wanted:
-                    content = tar.extractfile(info)
-                    assert content is not None, "a regular member has content"
-                    yield number, content.read()
+                if number in numbers:
+                    yield number, _tar_content(tar, info)
 
 
 def members(
-    path: Path, wanted: Callable[[str], bool], limits: SourceLimits | None = None
+    path: Path, selects: Callable[[str], bool], limits: SourceLimits | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """The name and content of each regular file whose name is ``wanted``, as they come: for the known data sets.
-
-    Hidden files are passed over.
+    """The name and content of each regular file that is not hidden and whose name ``selects`` accepts.
 
     Raises:
         DataError: as :func:`list_archive`.
     """
     names = {
         entry.place: entry.name
-        for entry in list_archive(path, limits or SourceLimits(), wanted).entries.values()
+        for entry in list_archive(path, limits or SourceLimits(), selects).entries.values()
         if isinstance(entry.place, int)
     }
     for number, content in read_archive(path, names):
@@ -112,7 +114,7 @@ def _check_directory(path: Path, limits: SourceLimits) -> None:
             file.seek(max(0, size - 65_557))  # the longest that its last record can be
             end = file.read()
     except OSError:
-        return  # told when it is opened
+        return  # reported when it is opened
     at = end.rfind(b"PK\x05\x06")
     if at < 0 or len(end) < at + 22:
         return
@@ -127,7 +129,7 @@ def _check_directory(path: Path, limits: SourceLimits) -> None:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile | Stream]:
-    """A zip archive, or the plain bytes of a tar; whatever goes wrong inside the block becomes a sentence."""
+    """A zip archive, or the plain bytes of a tar; damage that shows inside the block becomes a :class:`DataError`."""
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -135,17 +137,10 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile | Stream]:
             if start.startswith(b"PK"):
                 with zipfile.ZipFile(file) as archive:
                     yield archive
-            elif start.startswith(b"\x1f\x8b"):
-                with gzip.open(file) as plain:
-                    yield plain
-            elif start.startswith(b"\xfd7zXZ\x00"):
-                with lzma.open(file) as plain:
-                    yield plain
-            elif start.startswith(b"BZh"):
-                with bz2.open(file) as plain:
-                    yield plain
             else:
-                yield file
+                opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), None)
+                with opener(file) if opener else nullcontext(file) as plain:
+                    yield plain
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
@@ -155,10 +150,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile | Stream]:
 
 
 class _Guarded:
-    """A file whose reader cannot be made to ask for more bytes at once than a header may have.
-
-    A tar says in a header how long the next name is; :mod:`tarfile` believes it.
-    """
+    """A file that refuses to read more than ``most`` bytes at once, as :mod:`tarfile` trusts the sizes in headers."""
 
     def __init__(self, file: Stream, most: int) -> None:
         self._file, self._most = file, most
@@ -175,98 +167,102 @@ class _Guarded:
         return self._file.tell()
 
     def close(self) -> None:
-        return  # whoever opened the file closes it
+        return  # its caller closes the file
 
 
 def _tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    # Opened plain, and sought only forward, so that this module's decompressors see every byte once and tell
-    # a cut file; tarfile's own stream mode takes it for the end.
+    # Opened plain and only sought forward, so that this module's decompressors see every byte once and notice a cut
+    # file; tarfile's own stream mode takes it for the end.
     while (member := tar.next()) is not None:
         yield member
-        cast(list[tarfile.TarInfo], vars(tar)["members"]).clear()  # which would hold them all
+        cast(list[tarfile.TarInfo], vars(tar)["members"]).clear()  # it would hold them all
 
 
-def _list_tar(file: Stream, found: Listing) -> None:
-    limits = found.limits
-    guarded = _Guarded(file, int(limits.max_file_mb * 1e6))
+def _tar_content(tar: tarfile.TarFile, member: tarfile.TarInfo, size: int = -1) -> bytes:
+    content = tar.extractfile(member)
+    assert content is not None, "a regular member has content"
+    return content.read(size)
+
+
+def _list_tar(file: Stream, listing: Listing) -> None:
+    guarded = _Guarded(file, int(listing.limits.max_file_mb * 1e6))
     total = 0
     numbers: dict[str, int] = {}  # of the last regular member of each name
     with tarfile.open(fileobj=guarded, mode="r:") as tar:  # type: ignore[call-overload]  # it reads, seeks, tells
         for number, member in enumerate(_tar_members(tar)):
-            found.count(member.name)
             if member.size < 0:
                 raise ValueError(f"a header promises {member.size} bytes")
             total += member.size
-            name = _clean(member.name)
+            name = _checked_name(listing, member.name, member.isdir())
             if name is None:
-                if not member.isdir():
-                    found.skip(shown(member.name), OUTWARD)
-            elif member.isdir():
-                _add_folder(found, name)
-            elif any(map(is_hidden, name.split("/"))):
-                found.skip_hidden(shown(name))
-            elif member.islnk():
-                target = _clean(member.linkname)
-                stands_for = None if target is None else numbers.get(target)
-                if stands_for is None:
-                    found.skip(shown(name), LINK)
+                continue
+            if member.islnk():
+                target = _clean(member.linkname) or ""
+                target_number = numbers.get(target)
+                if target_number is None:
+                    listing.skip(shown(name), LINK)
+                    continue
+                numbers[name] = target_number
+                entry = listing.entries.get(shown(target))
+                if entry is not None and entry.place == target_number:
+                    listing.add(Entry(shown(name), target_number))
                 else:
-                    numbers[name] = stands_for
-                    source = found.entries.get(shown(target or ""))
-                    if source is not None and source.place == stands_for:
-                        _replace(found, Entry(shown(name), stands_for))
-                    else:
-                        found.skip(shown(name), NOT_A_PICTURE)
+                    listing.skip(shown(name), NOT_A_PICTURE)
             elif not member.isreg():
-                found.skip(shown(name), LINK if member.issym() else NOT_A_PICTURE)
+                listing.skip(shown(name), LINK if member.issym() else NOT_A_PICTURE)
             else:
                 numbers[name] = number
-                _check_size(found, name, member.size, total)
-                found.offer(shown(name), number, lambda member=member: _tar_start(tar, member))  # type: ignore[misc]
+                _check_size(listing, name, member.size, total)
+                start = partial(_tar_content, tar, member, SNIFFED)
+                listing.offer(shown(name), number, start)
         # tarfile also stops, silently, at a header it cannot read: a whole archive ends in two blocks of zeros.
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise EOFError("it ends, or is damaged, in the middle")
     while chunk := file.read(1 << 20):  # to the end, where the decompressor compares its checksum
         total += len(chunk)
-        _check_total(found, total)
+        _check_total(listing, total)
 
 
-def _tar_start(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = tar.extractfile(member)
-    assert content is not None, "a regular member has content"
-    return content.read(SNIFFED)
-
-
-def _list_zip(archive: zipfile.ZipFile, found: Listing) -> None:
+def _list_zip(archive: zipfile.ZipFile, listing: Listing) -> None:
     total, legacy = 0, 0
     for number, member in enumerate(archive.infolist()):
-        raw, understood = _zip_name(member)
-        legacy += not understood
-        found.count(raw)
-        name = _clean(raw)
+        raw, encoding_known = _zip_name(member)
+        legacy += not encoding_known
+        name = _checked_name(listing, raw, raw.endswith("/"))
         kind = stat.S_IFMT(member.external_attr >> 16)
         if name is None:
-            if not raw.endswith("/"):
-                found.skip(shown(raw), OUTWARD)
-        elif raw.endswith("/"):
-            _add_folder(found, name)
-        elif any(map(is_hidden, name.split("/"))):
-            found.skip_hidden(shown(name))
-        elif kind not in (0, stat.S_IFREG):
-            found.skip(shown(name), LINK if kind == stat.S_IFLNK else NOT_A_PICTURE)
-        else:
-            total += member.file_size
-            _check_size(found, name, member.file_size, total)
-            found.offer(shown(name), number, lambda member=member: _zip_start(archive, member))  # type: ignore[misc]
+            continue
+        if kind not in (0, stat.S_IFREG):
+            listing.skip(shown(name), LINK if kind == stat.S_IFLNK else NOT_A_PICTURE)
+            continue
+        total += member.file_size
+        _check_size(listing, name, member.file_size, total)
+        listing.offer(shown(name), number, partial(_zip_start, archive, member))
     if legacy:
-        found.notes.append(
-            f"{found.where}: the names of {legacy:,} files are not UTF-8, and it does not say what else; they are read "
-            "as code page 437"
+        listing.notes.append(
+            f"{listing.where}: the names of {legacy:,} files are not UTF-8, and it does not say what else; they are "
+            "read as code page 437"
         )
 
 
+def _checked_name(listing: Listing, raw: str, folder: bool) -> str | None:
+    """Count a member; its name if it is a file that may be listed, else None."""
+    listing.count(raw)
+    name = _clean(raw)
+    if name is None:
+        if not folder:
+            listing.skip(shown(raw), OUTWARD)
+        return None
+    hidden = any(map(is_hidden, name.split("/")))
+    if folder and not hidden:
+        listing.folders.add(shown(name))
+    elif hidden and not folder:
+        listing.skip_hidden(shown(name))
+    return None if folder or hidden else name
+
+
 def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
-    """A member's name with ``/``, and whether its encoding is known: a zip of old says none."""
+    """A member's name with ``/``, and whether its encoding is known: old zip files do not say."""
     name, known = member.filename, True
     if not member.flag_bits & 0x800:
         raw = name.encode("cp437", "surrogateescape")
@@ -283,31 +279,20 @@ def _zip_start(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _clean(name: str) -> str | None:
-    """A member's name without empty and "." parts; None where nothing is left, or where it leads out of the archive."""
+    """A member's name without empty and "." parts; None where nothing is left, or it leads out of the archive."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     return "/".join(parts) if parts and ".." not in parts else None
 
 
-def _add_folder(found: Listing, name: str) -> None:
-    if not any(map(is_hidden, name.split("/"))):
-        found.folders.add(shown(name))
+def _check_size(listing: Listing, name: str, size: int, total: int) -> None:
+    if size > listing.limits.max_file_mb * 1e6:
+        raise too_large(f"{listing.where}: {shown(name)}", size, listing.limits)
+    _check_total(listing, total)
 
 
-def _replace(found: Listing, entry: Entry) -> None:
-    if entry.name in found.entries:
-        found.skip(entry.name, REPLACED)
-    found.entries[entry.name] = entry
-
-
-def _check_size(found: Listing, name: str, size: int, total: int) -> None:
-    if size > found.limits.max_file_mb * 1e6:
-        raise too_large(f"{found.where}: {shown(name)}", size, found.limits)
-    _check_total(found, total)
-
-
-def _check_total(found: Listing, total: int) -> None:
-    if total > found.limits.max_archive_gb * 1e9:
+def _check_total(listing: Listing, total: int) -> None:
+    if total > listing.limits.max_archive_gb * 1e9:
         raise DataError(
-            f"{found.where}: got {total / 1e9:,.1f} GB, unpacked, and perhaps more; accepted: up to "
-            f"data.max_archive_gb = {found.limits.max_archive_gb:g} GB"
+            f"{listing.where}: got {total / 1e9:,.1f} GB, unpacked, and perhaps more; accepted: up to "
+            f"data.max_archive_gb = {listing.limits.max_archive_gb:g} GB"
         )

@@ -15,13 +15,13 @@ Augmentation = Literal["none", "crop", "crop_flip"]
 Border = Literal["zeros", "reflect", "edge"]
 
 _Change = Callable[[torch.Tensor, Sequence[int], torch.Generator], torch.Tensor]
-"""Changes pictures uint8 ``[N, C, H, W]`` of several batches, of so many each, by numbers drawn batch by batch."""
+"""Changes pictures uint8 ``[N, C, H, W]`` of several batches, of the sizes given, with draws for each batch."""
 
 CHANGES: dict[str, _Change] = {"strong": strong_batches}
 """What ``data.augment`` may add to ``auto``, by name; see :data:`_Change`."""
 
 
-def offered() -> list[str]:
+def augment_choices() -> list[str]:
     """The values of ``data.augment``."""
     return ["auto", *get_args(Augmentation), *CHANGES, "photo"]
 
@@ -29,7 +29,7 @@ def offered() -> list[str]:
 def augmentation(config_augment: str, source: str) -> Augmentation:
     """How ``data.augment`` moves the pictures of ``data.source``, before a change of :data:`CHANGES`.
 
-    ``photo`` moves them by itself (:mod:`ramify.data.photo`), and mirrors those that ``auto`` would.
+    ``photo`` mirrors where ``auto`` does (:mod:`ramify.data.photo`).
 
     Example:
         >>> augmentation("auto", "digits"), augmentation("auto", "cifar10"), augmentation("none", "cifar10")
@@ -41,66 +41,47 @@ def augmentation(config_augment: str, source: str) -> Augmentation:
     return "crop" if source in NEVER_MIRRORED else "crop_flip"
 
 
-def augment(
-    images: torch.Tensor,
-    how: Augmentation,
-    generator: torch.Generator,
-    shift: int | None = None,
-    border: Border = "zeros",
-) -> torch.Tensor:
-    """Shift, and maybe mirror, each picture of a batch by its own random numbers.
-
-    ``crop`` shifts by up to ``shift`` pixels both ways; ``crop_flip`` also mirrors every other picture, left to right.
-
-    Args:
-        images: ``[B, C, H, W]``, uint8 (any type works), on any device; left as it is.
-        how: what to do.
-        generator: on the CPU, so that a seed gives the same pictures on every device.
-        shift: less than the sides of the pictures; None is ``max(1, H // 8)``.
-        border: what moves in: zeros, the picture mirrored at its edge, or its edge repeated.
-
-    Returns:
-        ``[B, C, H, W]`` of the same type, on the same device.
-
-    Example:
-        >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
-        >>> augment(pictures, "crop", torch.Generator().manual_seed(0)).shape
-        torch.Size([2, 1, 8, 8])
-    """
-    reach = farthest(images.shape[2], shift)
-    return changed(images, how, draw_changes(len(images), how, generator, reach).to(images.device), reach, border)
-
-
 def farthest(height: int, shift: int | None) -> int:
-    """By how many pixels pictures of ``height`` are shifted at most: ``shift``, or an eighth of the height."""
+    """The largest shift in pixels: ``shift``, or an eighth of the height."""
     return max(1, height // 8) if shift is None else shift
 
 
 def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reach: int) -> torch.Tensor:
-    """The numbers by which :func:`changed` augments ``count`` pictures, shifting them by up to ``reach`` pixels.
-
-    A run draws those of a whole epoch at once, and a GPU need not wait for them at each step.
+    """Draw the numbers by which :func:`changed` augments ``count`` pictures, shifting them by up to ``reach`` pixels.
 
     Returns:
-        int64 ``[3, count]`` on the CPU: how far down and to the right the padded picture is read from, and whether it
-        is mirrored. With ``none`` nothing is drawn.
+        int64 ``[3, count]`` on the CPU: offsets down and to the right in the padded picture, and whether it is
+        mirrored. With ``none`` nothing is drawn.
 
     Example:
         >>> draw_changes(5, "crop", torch.Generator().manual_seed(0), 1).shape
         torch.Size([3, 5])
     """
-    found = torch.zeros(3, count, dtype=torch.int64)
+    drawn = torch.zeros(3, count, dtype=torch.int64)
     if how != "none":
-        found[:2] = torch.randint(0, 2 * reach + 1, (2, count), generator=generator)
+        drawn[:2] = torch.randint(0, 2 * reach + 1, (2, count), generator=generator)
     if how == "crop_flip":
-        found[2] = torch.rand(count, generator=generator) < 0.5
-    return found
+        drawn[2] = torch.rand(count, generator=generator) < 0.5
+    return drawn
 
 
 def changed(
     images: torch.Tensor, how: Augmentation, changes: torch.Tensor, reach: int, border: Border = "zeros"
 ) -> torch.Tensor:
-    """``images [B, C, H, W]`` augmented by ``changes [3, B]`` of :func:`draw_changes`, on the same device."""
+    """Shift, and maybe mirror, each picture of a batch by ``changes`` of :func:`draw_changes`.
+
+    Args:
+        images: ``[B, C, H, W]`` of any type, on any device; not changed.
+        how: ``crop`` shifts both ways; ``crop_flip`` also mirrors every other picture, left to right.
+        changes: int64 ``[3, B]``, on the same device.
+        reach: the largest shift, less than the sides of the pictures.
+        border: moves in: zeros, the picture mirrored at its edge, or its edge repeated.
+
+    Example:
+        >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
+        >>> changed(pictures, "crop", draw_changes(2, "crop", torch.Generator().manual_seed(0), 1), 1).shape
+        torch.Size([2, 1, 8, 8])
+    """
     if how == "none":
         return images
     count, channels, height, width = images.shape
@@ -110,18 +91,18 @@ def changed(
     if how == "crop_flip":
         columns = torch.where(mirrored.bool(), columns.flip(1), columns)
     columns = right + columns
-    # One gather does both: the place in the picture that each pixel is read from.
+    # Both in one gather.
     if border == "zeros":
         read, across = F.pad(images, (reach, reach, reach, reach)), width + 2 * reach
     else:
         read, across = images, width
-        rows, columns = _inside(rows - reach, height, border), _inside(columns - reach, width, border)
+        rows, columns = _inside_place(rows - reach, height, border), _inside_place(columns - reach, width, border)
     places = (rows[:, :, None] * across + columns[:, None, :]).view(count, 1, height * width)
     return read.flatten(2).gather(2, places.expand(-1, channels, -1)).view(images.shape)
 
 
-def _inside(places: torch.Tensor, size: int, border: Border) -> torch.Tensor:
-    """Places up to ``size - 1`` pixels beyond a side of ``size`` pixels, each as the one inside that stands for it."""
+def _inside_place(places: torch.Tensor, size: int, border: Border) -> torch.Tensor:
+    """The places in [0, size) for those up to ``size - 1`` pixels outside."""
     if border == "edge":
         return places.clamp(0, size - 1)
     last = size - 1
@@ -129,9 +110,9 @@ def _inside(places: torch.Tensor, size: int, border: Border) -> torch.Tensor:
 
 
 def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """As many draws as there are ``labels`` (int64 ``[N]``), with replacement: each class as likely, ``int64 [N]``.
+    """N draws of the pictures with ``labels`` (int64 ``[N]``), as many of each class, ``int64 [N]``.
 
-    A class is dealt out whole before one of its pictures comes again, so that few are left out.
+    All pictures of a class are drawn before one is repeated.
 
     Example:
         >>> labels = torch.tensor([0] * 90 + [1] * 10)
@@ -142,31 +123,28 @@ def balanced(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     chosen = []
     for at, label in enumerate(classes):
         places = (labels == label).nonzero()[:, 0]
-        wanted = len(labels) // len(classes) + (at < len(labels) % len(classes))
-        rounds = [torch.randperm(len(places), generator=generator) for _ in range(-(-wanted // len(places)))]
-        chosen.append(places[torch.cat(rounds)[:wanted]])
+        count = len(labels) // len(classes) + (at < len(labels) % len(classes))
+        rounds = [torch.randperm(len(places), generator=generator) for _ in range(-(-count // len(places)))]
+        chosen.append(places[torch.cat(rounds)[:count]])
     drawn = torch.cat(chosen)
     return drawn[torch.randperm(len(drawn), generator=generator)]
 
 
-def everyone(labels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Each picture once, in order (``int64 [N]``); the order of an epoch is drawn by :func:`batches`."""
-    return torch.arange(len(labels))
-
-
 _Sampler = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
-"""Which pictures an epoch takes, from the labels of all (int64 ``[N]``, on the CPU): N of their numbers, int64."""
+"""The pictures of an epoch, int64 ``[N]``, from the labels of all (int64 ``[N]``, on the CPU)."""
 
-SAMPLERS: dict[str, _Sampler] = {"shuffle": everyone, "balanced": balanced}
+SAMPLERS: dict[str, _Sampler] = {
+    "shuffle": lambda labels, generator: torch.arange(len(labels)),  # their order is drawn by batches()
+    "balanced": balanced,
+}
 """Every sampler by the name that ``data.sampler`` takes."""
 
 
 def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """The numbers 0 to n - 1 in a seeded order, cut in batches (int64, on the CPU).
+    """The numbers 0 to n - 1 in a seeded order, in batches (int64, on the CPU).
 
-    The last batch may be smaller. A single picture left over joins the batch before it, since batch norm
-    cannot train on one: every picture is seen once in an epoch, and a batch has at most
-    ``batch_size + 1``. Only where ``n`` is 1 is there a batch of one.
+    The last batch may be smaller. A single picture left over joins the batch before it, as batch norm cannot train on
+    one.
 
     Example:
         >>> [len(batch) for batch in batches(9, 4, torch.Generator())]

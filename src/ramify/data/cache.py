@@ -1,13 +1,11 @@
-"""Decoded pictures kept on disk, so that a second start does not decode again.
+"""Decoded pictures on disk, so that a second start does not decode again.
 
-The cache is a folder, ``RAMIFY_CACHE`` or else the system's place for caches. A source's pictures are one
-safetensors file ``decoded/<identity>-<state>.safetensors``: the identity is what was asked for (a path and
-a size), the state is what lay there (sizes, times and inodes of the files). The pixels of a set that is larger than
-memory are beside it, in ``<identity>-<state>.pixels``. When a source has changed, its new files replace the old ones;
-nothing else is ever removed, and the folder can be deleted at any time.
+The cache is a folder, ``RAMIFY_CACHE`` or else the system's place for caches. The pictures of a source are one
+safetensors file ``decoded/<identity>-<state>.safetensors``: the identity is that of the request (a path and a size),
+the state that of the files (sizes, times and inodes). The pixels of a set that is larger than memory are beside it, in
+``<identity>-<state>.pixels``. When a source has changed, its new files replace the old ones.
 
-Nothing here is an error: a damaged file is built again, and where the folder cannot be written, ramify goes on
-without a cache.
+A damaged file is built again, and where the folder cannot be written, there is no cache.
 """
 
 import hashlib
@@ -17,9 +15,11 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,17 +30,17 @@ from ramify.data.store import Rows, Store
 from ramify.errors import RunError
 
 YOUNG = 600
-"""Seconds in which a file that is being written changes."""
+"""Seconds before an unfinished file counts as abandoned."""
 
-# Raise it when the meaning of a cached file changes: how pictures are decoded, scaled or laid out.
+# Raise it when the meaning of a cached file changes.
 _FORMAT = 2
 
 
 def cache_folder() -> Path:
     """The folder for downloads and decoded pictures; it may not exist yet."""
-    given = os.environ.get("RAMIFY_CACHE")
-    if given:
-        return Path(given).expanduser()
+    folder = os.environ.get("RAMIFY_CACHE")
+    if folder:
+        return Path(folder).expanduser()
     import pooch  # half of the time of importing this layer, and needed only here and for downloads
 
     return Path(pooch.os_cache("ramify"))
@@ -57,25 +57,24 @@ def digest(*parts: object) -> str:
 
 
 def cached(identity: str, state: str, build: Callable[[], PictureSet]) -> PictureSet:
-    """The pictures that ``build`` gives, from the cache where it has them.
+    """The pictures of ``build``, from the cache where it has them.
 
     Args:
-        identity: :func:`digest` of what was asked for.
-        state: :func:`digest` of what the pictures are made from.
-        build: decodes them; whatever it raises passes through, and nothing is then kept.
+        identity: :func:`digest` of the request.
+        state: :func:`digest` of the files.
+        build: decodes the pictures.
     """
     path = cache_folder() / "decoded" / f"{identity}-{state}.safetensors"
-    found = _read(path)
-    if found is not None:
-        return found
-    pictures = build()
-    _write(path, identity, pictures)
+    pictures = _read(path)
+    if pictures is None:
+        pictures = build()
+        _write(path, identity, pictures)
     return pictures
 
 
 @contextmanager
 def pixel_file(identity: str, size: int) -> Iterator[Path]:
-    """A new file in the cache folder for ``size`` bytes of pixels; it is removed if the block does not end well.
+    """A new file in the cache folder for ``size`` bytes of pixels; it is removed if the block raises.
 
     Raises:
         RunError: the cache folder cannot be written.
@@ -90,14 +89,14 @@ def pixel_file(identity: str, size: int) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         if temporary is not None:
-            _forget(temporary)
+            _remove(temporary)
         raise RunError(
             f"{folder}: cannot keep {size / 1e9:,.1f} GB of decoded pictures ({error.strerror or error}); accepted: "
             "room for them, another folder in the environment variable RAMIFY_CACHE, or a larger data.memory_gb"
         ) from error
     except BaseException:
         if temporary is not None:
-            _forget(temporary)
+            _remove(temporary)
         raise
 
 
@@ -137,13 +136,9 @@ def _unpacked(
         by_content=bool(listed["by_content"]),
     )
     labels, ids = tensors["labels"], tensors.get("ids")
-    parts, start = [], 0
-    for count in about["counts"]:
-        some = slice(start, start + int(count))
-        some_pixels = pixels[some] if isinstance(pixels, torch.Tensor) else pixels.pick(some)
-        parts.append(Part(some_pixels, labels[some], None if ids is None else ids[some]))
-        start = some.stop
-    return PictureSet(parts[0], parts[2], tuple(str(name) for name in about["classes"]), parts[1], files)
+    whole, ends = Part(pixels, labels, ids), np.cumsum([0, *map(int, about["counts"])]).tolist()
+    train, valid, test = (whole[start:end] for start, end in pairwise(ends))
+    return PictureSet(train, test, tuple(str(name) for name in about["classes"]), valid, files)
 
 
 def _write(path: Path, identity: str, pictures: PictureSet) -> None:
@@ -158,7 +153,7 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
             stored.store.path.chmod(0o644)
             stored.store.path.replace(path.with_suffix(".pixels"))
             stored.store.path = path.with_suffix(".pixels")
-        # Beside its final name and with the same beginning, so that what a killed run leaves is cleared below.
+        # With the beginning of its final name, so that the file of a killed run is removed below.
         handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
@@ -166,12 +161,12 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
         temporary.chmod(0o644)
         temporary.replace(path)
         for old in path.parent.glob(f"{identity}-*"):
-            # A young temporary file may be another process's, which is still at work.
+            # A young temporary file may be that of another process.
             if old.stem != path.stem and not (old.suffix == ".tmp" and time.time() - old.stat().st_mtime < YOUNG):
                 old.unlink(missing_ok=True)
     except (OSError, SafetensorError):
         if temporary is not None:
-            _forget(temporary)
+            _remove(temporary)
 
 
 def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -180,7 +175,7 @@ def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, ob
     listed = {
         "names": files.names,
         "groups": files.groups,
-        "skipped": [[each.name, each.reason] for each in files.skipped],
+        "skipped": [[file.name, file.reason] for file in files.skipped],
         "notes": files.notes,
         "range": files.range,
         "by_content": files.by_content,
@@ -204,15 +199,13 @@ def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, ob
     return tensors, {"classes": pictures.classes, "counts": [len(part) for part in parts], "shape": shape}
 
 
-def _forget(path: Path) -> None:
-    try:
+def _remove(path: Path) -> None:
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:
-    """CRC-32 over everything but the pixels of a large set: a flipped bit would else be trained on."""
+    """CRC-32 over everything but the pixels of a large set."""
     value = zlib.crc32(metadata.get("about", "").encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,20 +1,17 @@
-"""Cutout: a square of each training picture is blanked, so that the network learns from the rest as well."""
+"""Cutout: a square of each training picture is blanked."""
 
 import torch
 from torch import Tensor
 
 
 def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Tensor | None = None) -> Tensor:
-    """Blank a square of ``side`` pixels at a drawn place in each picture (arXiv:1708.04552).
-
-    The centre is drawn evenly over the picture, so that a square may lie partly outside, as in the paper: a picture
-    loses ``side ** 2`` pixels at most.
+    """Blank a square of ``side`` pixels in each picture (arXiv:1708.04552); its center is uniform over the picture.
 
     Args:
-        images: ``[B, C, H, W]`` of any type, on any device; left as it is.
+        images: ``[B, C, H, W]`` of any type, on any device; not changed.
         side: >= 1.
         generator: on the CPU, so that a seed gives the same pictures on every device.
-        fill: ``[C]`` of the same type, what is put there; zeros without it. The mean colour is zero once normalised.
+        fill: ``[C]`` of the same type, the color of the square; zeros without it.
 
     Example:
         >>> pictures = torch.ones(1, 1, 8, 8)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ramify.errors import DataError
 
 SMALLEST_SIDE = 8
 
-# What a file holds is told by its content, and Pillow knows formats that start other programs.
+# Pillow goes by the content, and has formats that start other programs.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 PictureSize = tuple[int, int]
@@ -29,7 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 Deep = npt.NDArray[np.float64] | npt.NDArray[np.int32] | npt.NDArray[np.uint16]
 Color = tuple[int, int, int]
 File = tuple[int, str, bytes | Path]
-"""A number to know it by, what to call it in an error, and its content or where that lies."""
+"""A number, a name for errors, and the content or its path."""
 
 WHITE: Color = (255, 255, 255)
 LUMA = (19595, 38470, 7471)
@@ -61,12 +61,12 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How picture files are made into pixels.
+    """How picture files are decoded.
 
     Attributes:
         size: (H, W) to scale and center-crop to, with antialiasing; None keeps their own.
-        background: what transparent pictures are laid on.
-        range: the values of 16- and 32-bit pictures that become 0 and 255; None asks for the set's own.
+        background: behind transparent pictures.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None for those of the whole set.
         max_pixels: of one picture.
     """
 
@@ -77,10 +77,10 @@ class Reading:
 
 
 WIDE = "wide"
-"""A picture with colors of 16 bits, of which 8 are read."""
+"""A picture with colors of 16 bits, of which 8 are used."""
 
 VANISHED = "vanished"
-"""A transparent picture that cannot be seen on the background, and is laid on the opposite color."""
+"""A transparent picture that cannot be seen on the background, and gets the opposite one."""
 
 
 @dataclass(frozen=True)
@@ -100,39 +100,31 @@ class Decoded:
     odd: str = ""
 
 
-def decode(content: bytes, name: str, size: PictureSize | None = None, reading: Reading | None = None) -> Pixels:
-    """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, turned upright as its EXIF data say.
+def decode(content: bytes, name: str, reading: Reading) -> Pixels:
+    """One picture: ``[H, W]`` if it is gray, else ``[H, W, 3]``, upright by its EXIF data.
 
-    Transparent pictures are laid on the background, and of an animation the first frame counts. Pictures of 16 or 32
-    bits are scaled by the range, without one by their own.
-
-    Args:
-        content: the file.
-        name: what to call it in an error.
-        size: (H, W) to scale and center-crop it to, with antialiasing; None keeps its own.
-        reading: the same and more; it goes before ``size``.
+    Of an animation the first frame counts. Pictures of 16 or 32 bits are scaled by the range, without one by their own.
 
     Raises:
         DataError: the file is not a picture or is damaged, or the picture has a side below 8 pixels.
     """
-    how = reading or Reading(size)
-    pixels, own, _ = _decode(content, name, how)
+    pixels, own, _ = _decode(content, name, reading)
     if pixels is None and own is not None:
-        pixels, _, _ = _decode(content, name, Reading(how.size, how.background, own, how.max_pixels))
+        pixels, _, _ = _decode(content, name, replace(reading, range=own))
     assert pixels is not None
     return pixels
 
 
 def content_digest(content: bytes) -> bytes:
-    """BLAKE2b of a file's content, by which copies are known."""
+    """BLAKE2b of a file's content."""
     return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
 
 
-def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
+def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
     odd = WIDE if _is_wide(content) else ""
     try:
         with _opened(content) as file:
-            if file.width * file.height > how.max_pixels:
+            if file.width * file.height > reading.max_pixels:
                 raise ValueError(
                     f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
                 )
@@ -141,15 +133,15 @@ def _decode(content: bytes, name: str, how: Reading) -> tuple[Pixels | None, tup
             if _is_deep(file):
                 values = _deep_values(file)
                 own = float(values.min()), float(values.max())
-                if how.range is None:
+                if reading.range is None:
                     _check_sides(name, file.width, file.height)
                     return None, own, odd
-                upright = Image.fromarray(_scaled(values, how.range))
+                upright = Image.fromarray(_scaled(values, reading.range))
             else:
-                upright, vanished = _eight_bits(file, how.background)
+                upright, vanished = _eight_bits(file, reading.background)
                 odd = VANISHED if vanished else odd
-            if how.size is not None and (upright.height, upright.width) != how.size:
-                upright = ImageOps.fit(upright, (how.size[1], how.size[0]), Image.Resampling.BICUBIC)
+            if reading.size is not None and (upright.height, upright.width) != reading.size:
+                upright = ImageOps.fit(upright, (reading.size[1], reading.size[0]), Image.Resampling.BICUBIC)
             pixels = np.array(upright, dtype=np.uint8)
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error
@@ -174,7 +166,7 @@ def _opened(content: bytes) -> Image.Image:
 
 
 def _unknown(content: bytes) -> str:
-    """Why a file is none of the formats that are read."""
+    """Why a file has none of the accepted formats."""
     reason = known_by_content(content[:32])
     return reason if reason in (HEIC, AVIF) else "not a picture"
 
@@ -188,11 +180,7 @@ def _check_sides(name: str, width: int, height: int) -> None:
 
 @contextmanager
 def decoding(files: Iterable[File], reading: Reading) -> Iterator[Iterator[tuple[int, Decoded | DataError]]]:
-    """Decode numbered and named files (their content, or where it lies) in threads; gives them in the same order.
-
-    A picture that cannot be decoded gives its error instead, which is the caller's to raise. The threads end
-    with the ``with`` block: left to the garbage collector, they could wait for a lock that its thread holds.
-    """
+    """Decode files in threads, in their order; a picture that cannot be decoded gives its error."""
     with ThreadPoolExecutor(_THREADS) as pool:
         yield _in_order(pool, files, reading)
 
@@ -209,7 +197,7 @@ def _in_order(
         waiting.append(pool.submit(_decode_chunk, chunk, reading))
         if len(waiting) > 2 * _THREADS:
             done = waiting.popleft().result()
-            largest = max(largest, *(_bytes(each) for _, each in done))
+            largest = max(largest, *(_bytes(picture) for _, picture in done))
             most = max(1, min(_CHUNK, _CHUNK_DECODED // largest))
             yield from done
     while waiting:
@@ -234,7 +222,7 @@ def _size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # told when it is read
+        return 0  # reported when it is read
 
 
 def channels_first(pixels: Pixels) -> Pixels:
@@ -289,7 +277,7 @@ def _deep_values(picture: Image.Image) -> Deep:
 
 
 def _scaled(values: Deep, limits: tuple[float, float]) -> Pixels:
-    """Values from the lower limit to the upper as 0 to 255; where the two are one, as the middle."""
+    """Values from the lower limit to the upper as 0 to 255; as 128 where the two are equal."""
     low, high = limits
     if high <= low:
         return np.full(values.shape, 128, dtype=np.uint8)
@@ -298,10 +286,9 @@ def _scaled(values: Deep, limits: tuple[float, float]) -> Pixels:
 
 
 def _eight_bits(picture: Image.Image, background: Color) -> tuple[Image.Image, bool]:
-    """``picture`` in mode L if it is gray, else RGB, laid on ``background`` where it is transparent.
+    """``picture`` in mode L if it is gray, else RGB, on ``background``; and whether it vanished there.
 
-    One that cannot be seen there, such as white ink on white, is laid on the opposite color, and the second value is
-    true.
+    A picture that vanishes, such as white ink on white, gets the opposite background.
     """
     if picture.mode in ("LA", "La", "RGBA", "RGBa", "PA") or "transparency" in picture.info:
         gray = picture.mode in ("1", "L", "LA", "La") and len(set(background)) == 1

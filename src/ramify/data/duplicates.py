@@ -1,4 +1,4 @@
-"""Copies among the pictures of a set: what is in two parts is no test, and what is in two classes is no label."""
+"""Copies among the pictures of a set: between parts they leak, between classes they disagree."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ramify.data.pictures import Files, Part
-from ramify.data.recolor import recolour
+from ramify.data.recolor import recolor
 
 HASH_SIDE = 8
 _NEAR = 3
@@ -18,7 +18,7 @@ _NEAR = 3
 
 @dataclass(frozen=True)
 class Copy:
-    """A picture that is there more than once: the files, and the part and class of each."""
+    """Copies of a picture: the files, and the part and class of each."""
 
     files: tuple[str, ...]
     parts: tuple[str, ...]
@@ -38,29 +38,21 @@ class Copy:
 def copies(files: Files, classes: Sequence[str], parts: dict[str, Part]) -> tuple[Copy, ...]:
     """Exact copies, by the digests of the files, that are in several of ``parts`` or in several classes."""
     ids = torch.cat([part.ids for part in parts.values() if part.ids is not None])
-    of = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
     digests = np.ascontiguousarray(files.digests[ids].numpy())
-    _, group, count = np.unique(digests.view(f"V{digests.shape[1]}")[:, 0], return_inverse=True, return_counts=True)
-    return _named(files, classes, list(parts), ids.numpy(), of, group, count)
+    return _copies_in(files, classes, parts, digests.view(f"V{digests.shape[1]}")[:, 0])
 
 
 def near_copies(files: Files, classes: Sequence[str], parts: dict[str, Part], near: int = _NEAR) -> tuple[Copy, ...]:
-    """Pictures in several parts or classes that look alike: whose :func:`looks` differ in ``near`` bits at most.
+    """Pictures in several parts or classes whose :func:`difference_hash` differs in ``near`` bits at most.
 
-    Pictures that are alike through others are one group. With 64 bits in ``near + 1`` pieces, two that are alike have
-    one piece in common, so that only those with a common piece are compared.
+    Pictures that are alike through others are one group. Of ``near + 1`` pieces of the 64 bits, two alike pictures have
+    one in common, so that only those with a common piece are compared.
     """
-    ids = torch.cat([part.ids for part in parts.values() if part.ids is not None])
-    of = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
-    hashes = np.concatenate([looks(part) for part in parts.values()])
-    leader = np.arange(len(hashes))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def lead(at: int) -> int:
-        while leader[at] != at:
-            leader[at] = leader[leader[at]]
-            at = int(leader[at])
-        return at
-
+    hashes = np.concatenate([difference_hash(part) for part in parts.values()])
+    pairs: list[tuple[int, int]] = []
     width = 64 // (near + 1)
     for piece in range(near + 1):
         key = (hashes >> np.uint64(piece * width)) & np.uint64((1 << width) - 1)
@@ -69,62 +61,54 @@ def near_copies(files: Files, classes: Sequence[str], parts: dict[str, Part], ne
         for same in np.split(order, cuts):
             for place, first in enumerate(same[:-1].tolist()):
                 alike = np.bitwise_count(hashes[same[place + 1 :]] ^ hashes[first]) <= near
-                for other in same[place + 1 :][alike].tolist():
-                    leader[lead(other)] = lead(first)
-    roots = np.array([lead(at) for at in range(len(hashes))])
-    _, group, count = np.unique(roots, return_inverse=True, return_counts=True)
-    return _named(files, classes, list(parts), ids.numpy(), of, group, count)
+                pairs += [(first, other) for other in same[place + 1 :][alike].tolist()]
+    one, other_one = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs), dtype=bool), (one, other_one)), shape=(len(hashes), len(hashes)))
+    return _copies_in(files, classes, parts, connected_components(links, directed=False)[1])
 
 
-def looks(part: Part) -> npt.NDArray[np.uint64]:
-    """A perceptual hash of each picture, ``[N]``: which of 8 x 8 places are brighter than the one to their right.
+def difference_hash(part: Part) -> npt.NDArray[np.uint64]:
+    """The difference hash of each picture, ``[N]``: which of 8 x 8 places are brighter than the one to their right.
 
-    A picture that was scaled, saved again or made gray has nearly the same (the difference hash).
+    A picture that was scaled, saved again or made gray has nearly the same.
     """
-    found = [np.zeros(0, np.uint64)]
+    hashes = [np.zeros(0, np.uint64)]
     powers = np.uint64(1) << np.arange(HASH_SIDE**2, dtype=np.uint64)
-    for some in part.split(512):
-        gray = recolour(some.images.cpu(), 1).float()
+    for chunk in part.split(512):
+        gray = recolor(chunk.images.cpu(), 1).float()
         small = F.interpolate(gray, (HASH_SIDE, HASH_SIDE + 1), mode="bilinear", antialias=True, align_corners=False)
         bits = (small[..., :-1] > small[..., 1:] + 0.5).flatten(1).numpy().astype(np.uint64)
-        found.append((bits * powers).sum(axis=1, dtype=np.uint64))
-    return np.concatenate(found)
+        hashes.append((bits * powers).sum(axis=1, dtype=np.uint64))
+    return np.concatenate(hashes)
 
 
-def _named(
-    files: Files,
-    classes: Sequence[str],
-    parts: Sequence[str],
-    ids: npt.NDArray[np.int64],
-    of: npt.NDArray[np.int64],
-    group: npt.NDArray[np.int64],
-    count: npt.NDArray[np.int64],
+def _copies_in(
+    files: Files, classes: Sequence[str], parts: dict[str, Part], keys: np.ndarray[tuple[int], np.dtype[np.generic]]
 ) -> tuple[Copy, ...]:
-    """The groups of two and more pictures, with names, that leak or disagree."""
-    labels = files.labels.numpy()
-    many = np.flatnonzero(count[group] > 1)
-    many = many[np.argsort(group[many], kind="stable")]
-    cuts = np.flatnonzero(np.diff(group[many])) + 1
-    found = []
-    for places in np.split(many, cuts):
-        inside = labels[ids[places]]
-        if len(places) > 1 and (len(set(of[places].tolist())) > 1 or len(set(inside.tolist())) > 1):
-            names = [files.names[i] for i in ids[places].tolist()]
-            found.append(
-                Copy(
-                    tuple(names),
-                    tuple(parts[part] for part in of[places].tolist()),
-                    tuple(classes[label] for label in inside.tolist()),
-                )
-            )
-    return tuple(sorted(found, key=lambda copy: copy.files))
+    """The pictures with equal keys that leak or disagree."""
+    ids = torch.cat([part.ids for part in parts.values() if part.ids is not None]).tolist()
+    part_names = [name for name, part in parts.items() for _ in range(len(part))]
+    labels = files.labels.tolist()
+    _, group, count = np.unique(keys, return_inverse=True, return_counts=True)
+    places_of: dict[int, list[int]] = {}
+    for place in np.flatnonzero(count[group] > 1).tolist():
+        places_of.setdefault(int(group[place]), []).append(place)
+    groups = (
+        Copy(
+            tuple(files.names[ids[place]] for place in places),
+            tuple(part_names[place] for place in places),
+            tuple(classes[labels[ids[place]]] for place in places),
+        )
+        for places in places_of.values()
+    )
+    return tuple(sorted((copy for copy in groups if copy.leaks or copy.disagrees), key=lambda copy: copy.files))
 
 
-def copies_line(found: Sequence[Copy], kind: str = "exact copies") -> str | None:
-    """What there is to say of copies, in a sentence; None where there are none."""
-    leaks, wrong = sum(copy.leaks for copy in found), sum(copy.disagrees for copy in found)
+def copies_line(copies: Sequence[Copy], kind: str = "exact copies") -> str | None:
+    """A sentence about copies; None where there are none."""
+    leaks, wrong = sum(copy.leaks for copy in copies), sum(copy.disagrees for copy in copies)
     if not leaks and not wrong:
         return None
-    first = next(copy for copy in found if copy.leaks or copy.disagrees)
-    said = [f"{leaks:,} in more than one part" if leaks else "", f"{wrong:,} in more than one class" if wrong else ""]
-    return f"{kind} of pictures: {', '.join(filter(None, said))}, such as {first.files[0]} and {first.files[1]}"
+    first = next(copy for copy in copies if copy.leaks or copy.disagrees)
+    counts = [f"{leaks:,} in more than one part" if leaks else "", f"{wrong:,} in more than one class" if wrong else ""]
+    return f"{kind} of pictures: {', '.join(filter(None, counts))}, such as {first.files[0]} and {first.files[1]}"

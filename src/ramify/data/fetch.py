@@ -3,11 +3,9 @@
 Every file has a checksum and mirrors, and a download goes on where it stopped.
 """
 
-import contextlib
-import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,12 +19,11 @@ _CHUNK = 1 << 18
 
 
 class Progress(Protocol):
-    """Sees how far a download has come, or the decoding of a source.
+    """Reports the progress of a download, or of the decoding of a source.
 
     Args:
         name: the file, or the source.
-        done: bytes that are there, or pictures.
-        total: how many there will be, None while unknown.
+        done, total: bytes or pictures; the total is None while unknown.
         unit: ``bytes`` or ``pictures``.
     """
 
@@ -35,10 +32,10 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that is fetched.
+    """A file to fetch.
 
     Attributes:
-        name: its name, on every mirror and in the cache.
+        name: on every mirror and in the cache.
         checksum: ``md5:`` or ``sha256:`` and hexadecimal digits.
         mirrors: base addresses, tried in turn; the file is at ``<mirror>/<name>``.
     """
@@ -56,10 +53,8 @@ _FASHION = (
 )
 _STANFORD = ("http://cs231n.stanford.edu/",)
 
-_Files = dict[str, tuple[RemoteFile, ...]]
-
 # The files of each named source, in the order in which its parser takes them.
-FILES: _Files = {
+FILES: dict[str, tuple[RemoteFile, ...]] = {
     "cifar10": (RemoteFile("cifar-10-binary.tar.gz", "md5:c32a1d4ab5d03f1284b67883e8d87530", _TORONTO),),
     "cifar100": (RemoteFile("cifar-100-binary.tar.gz", "md5:03b5dce01913d631647c71ecec9e9cb8", _TORONTO),),
     "mnist": (
@@ -85,17 +80,17 @@ def fetch(
     progress: Progress | None = None,
     pauses: Sequence[float] = PAUSES,
 ) -> Path:
-    """Where ``file`` lies in ``folder``, fetched first if it is missing or has another checksum.
+    """The path of ``file`` in ``folder``, fetched first if it is missing or has another checksum.
 
-    A download is kept as ``<name>.part`` and goes on where it stopped, after a dropped connection and in a
-    later run alike. A mirror that gives wrong bytes is asked once more from the start if it only gave the
-    end of them; then the next one is asked. Two processes that want the same file wait for one another.
+    A download is kept as ``<name>.part`` and goes on where it stopped, in a later run too. If a resumed file has a
+    wrong checksum, it is fetched once more from the start; then the next mirror is tried. Processes that fetch the
+    same file wait for one another.
 
     Args:
-        file: what to fetch.
+        file: to fetch.
         folder: where it is kept.
-        mirror: base address to use in place of the known ones.
-        progress: told how far the download is.
+        mirror: base address in place of the known ones.
+        progress: reports the download.
         pauses: seconds before each further attempt on a mirror.
 
     Raises:
@@ -130,7 +125,7 @@ def _is_whole(path: Path, file: RemoteFile) -> bool:
 def _fetch_from_any(
     file: RemoteFile, path: Path, mirrors: Sequence[str], progress: Progress | None, pauses: Sequence[float]
 ) -> None:
-    """Leave ``file`` at ``path``, from the first mirror that has it."""
+    """Fetch ``file`` to ``path`` from the first mirror that has it."""
     failures: list[str] = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{file.name}"
@@ -147,33 +142,26 @@ def _fetch_from_any(
 def _fetch_from(
     file: RemoteFile, path: Path, url: str, progress: Progress | None, pauses: Sequence[float]
 ) -> str | None:
-    """Leave ``file`` at ``path``, from ``url``; else say why not."""
-    import pooch
+    """Fetch ``file`` to ``path`` from ``url``; gives the reason where that fails."""
     import requests
 
     part = path.with_name(file.name + ".part")
     while True:
         resumed = part.exists()
-
-        # pooch's interface for a downloader: it names the file, checks it, and moves it to its place.
-        def download(address: str, output_file: str, _: object) -> None:
-            _download(address, part, file.name, progress, pauses)
-            part.replace(output_file)
-
         try:
-            with _quiet_pooch():
-                pooch.retrieve(url, file.checksum, fname=file.name, path=str(path.parent), downloader=download)
+            _download(url, part, file.name, progress, pauses)
         except requests.RequestException as error:
             return _reason(error)
-        except ValueError:  # pooch's word for a wrong checksum; the bytes are gone
-            if not resumed:
-                return "its checksum is wrong"
-        else:
+        if _is_whole(part, file):
+            part.replace(path)
             return None
+        part.unlink()
+        if not resumed:
+            return "its checksum is wrong"
 
 
 def _download(url: str, part: Path, name: str, progress: Progress | None, pauses: Sequence[float]) -> None:
-    """Leave the whole file behind ``url`` at ``part``, going on with what is there.
+    """Download ``url`` to ``part``, going on where it stopped.
 
     Raises:
         requests.RequestException: every attempt failed.
@@ -190,7 +178,7 @@ def _download(url: str, part: Path, name: str, progress: Progress | None, pauses
         except requests.RequestException as error:
             reached = _bytes_in(part)
             if reached > furthest:
-                furthest, left = reached, iter(pauses)  # a bad line that still brings bytes is not given up
+                furthest, left = reached, iter(pauses)  # a connection that still brings bytes is not given up
             pause = next(left, None)
             if pause is None or not _may_pass(error):
                 raise
@@ -198,12 +186,12 @@ def _download(url: str, part: Path, name: str, progress: Progress | None, pauses
 
 
 def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None:
-    """Ask once for what is missing of ``part``, and write what comes."""
+    """Ask once for the rest of ``part``."""
     import requests
     import urllib3
 
     have = _bytes_in(part)
-    # The bytes as they are: a server that packs them once more would make resuming meaningless.
+    # Without compression by the server, which would make resuming impossible.
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable and have:
@@ -212,13 +200,13 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
         response.raise_for_status()
         total = _number(response.headers.get("Content-Length"))
         if response.status_code == requests.codes.partial_content:
-            found = re.match(rf"bytes {have}-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-            if found is None:
+            sent = re.match(rf"bytes {have}-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+            if sent is None:
                 part.unlink(missing_ok=True)
                 raise requests.ConnectionError("it went on at another place than asked for")
-            total = _number(found[1])
+            total = _number(sent[1])
         else:
-            have = 0  # the server sends the whole file, whatever was asked for
+            have = 0  # the server sends the whole file
         with part.open("ab" if have else "wb") as output:
             if progress:
                 progress(name, have, total)
@@ -235,7 +223,7 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether asking again may help: not after "no such file" and the like."""
+    """Whether asking again may help."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -244,7 +232,7 @@ def _may_pass(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The few words of a failure that say something to a person."""
+    """A failure in a few words."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:
@@ -265,17 +253,3 @@ def _number(text: str | None) -> int | None:
 
 def _bytes_in(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-@contextlib.contextmanager
-def _quiet_pooch() -> Iterator[None]:
-    """Keep pooch from writing to the terminal, where ramify has its own progress."""
-    import pooch
-
-    logger = pooch.get_logger()
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -5,23 +5,18 @@ from torch.nn import functional as F
 
 from ramify.data.decode import PictureSize
 from ramify.data.pictures import Part, PictureSet
-from ramify.data.recolor import by_chunks
-from ramify.data.recolor import recolour as recolour
+from ramify.data.recolor import by_chunks, recolor
 from ramify.data.store import Rows
 
 
 def fit_set(pictures: PictureSet, shape: tuple[int, int, int]) -> PictureSet:
-    """Every picture of the set as ``shape`` (C, H, W); see :func:`fit`.
-
-    Raises:
-        DataError: ``shape`` has neither 1 nor 3 channels, and not the pictures' own.
-    """
+    """Every picture of the set as ``shape`` (C, H, W); see :func:`fit`."""
     train, test, valid = (fit(part, shape) for part in (pictures.train, pictures.test, pictures.valid))
     return PictureSet(train, test, pictures.classes, valid, pictures.files)
 
 
 def fit(part: Part, shape: tuple[int, int, int]) -> Part:
-    """Pictures as ``shape`` (C, H, W): gray to RGB or back, then scaled and centre-cropped, antialiased.
+    """Pictures as ``shape`` (C, H, W): gray to RGB or back, then scaled and center-cropped, antialiased.
 
     Raises:
         DataError: ``shape`` has neither 1 nor 3 channels, and not the pictures' own.
@@ -33,15 +28,15 @@ def fit(part: Part, shape: tuple[int, int, int]) -> Part:
     """
     if isinstance(part.pixels, Rows) and part.shape[1:] == shape[1:]:
         return Part(Rows(part.pixels.store, part.pixels.rows, shape[0]), part.labels, part.ids)
-    return Part(resize(recolour(part.images, shape[0]), shape[1:]), part.labels, part.ids)
+    return Part(resize(recolor(part.images, shape[0]), shape[1:]), part.labels, part.ids)
 
 
 def resize(images: torch.Tensor, size: PictureSize) -> torch.Tensor:
-    """uint8 ``[N, C, h, w]`` scaled to cover ``size`` (H, W) and cropped to it at the centre."""
+    """uint8 ``[N, C, h, w]`` scaled to cover ``size`` (H, W) and cropped to it at the center."""
     if tuple(images.shape[2:]) == size:
         return images
     height, width = images.shape[2:]
-    # The largest part of the picture's middle that has the shape asked for.
+    # The largest part of the middle that has the shape of ``size``.
     scale = min(height / size[0], width / size[1])
     inner_height, inner_width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     top, left = (height - inner_height) // 2, (width - inner_width) // 2

@@ -29,15 +29,15 @@ def load_path(
 ) -> PictureSet:
     """The pictures of an image folder, or of a .tar, .tar.gz, .tgz, .tar.xz or .zip of one, through the cache.
 
-    A folder holds ``train/<class>/*`` and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``;
-    see :func:`ramify.data.layout.arrange`. With ``data.labels`` a table says what is what. Classes, and the pictures of
-    each, are in the order of their names, so nothing depends on the file system.
+    A folder holds ``train/<class>/*`` and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``
+    (:func:`ramify.data.layout.arrange`), or a table of labels (``data.labels``). Classes, and the pictures of each, are
+    in the order of their names.
 
     Args:
         path: the folder or archive.
         size: (H, W) that every picture is scaled and center-cropped to; None keeps their own.
-        config: how they are read: of the section ``data`` all keys that are not said here.
-        progress: sees how many pictures are decoded.
+        config: the other keys of the section ``data``.
+        progress: reports how many pictures are decoded.
 
     Raises:
         DataError: nothing is there, the archive or a picture is damaged, a picture's size differs or is below
@@ -45,15 +45,15 @@ def load_path(
     """
     config = config or DataConfig()
     limits = limits_of(config)
-    asked = (size, config.background, config.range, config.broken, config.labels, config.group, config.memory_gb)
-    identity = digest(str(path.resolve()), *asked, config.max_pixels)
+    settings = (size, config.background, config.range, config.broken, config.labels, config.group, config.memory_gb)
+    identity = digest(str(path.resolve()), *settings, config.max_pixels)
     try:
         table = _table(path, config)
         stamp = path.stat()
         if path.is_dir():
             listing = list_folder(path, limits)
             stamps = [(name, *listing.entries[name].stamp) for name in sorted(listing.entries)]
-            state = digest(stamps, sorted(listing.folders), [(each.name, each.reason) for each in listing.skipped])
+            state = digest(stamps, sorted(listing.folders), [(file.name, file.reason) for file in listing.skipped])
         elif stat.S_ISREG(stamp.st_mode):
             listing = None
             state = digest(stamp.st_size, stamp.st_mtime_ns, stamp.st_ino, stamp.st_ctime_ns)
@@ -66,27 +66,22 @@ def load_path(
         state = digest(state, content_digest(table).hex())
 
     def build() -> PictureSet:
-        there = listing or list_archive(path, limits)
-        source = _Source(path, there, config, replace(reading_of(config), size=size), identity, progress)
-        return source.load(table)
+        files = listing or list_archive(path, limits)
+        reading = Reading(size, config.background_color, config.range, config.max_pixels)
+        return _Source(path, files, config, reading, identity, progress).load(table)
 
     return cached(identity, state, build)
 
 
 def limits_of(config: DataConfig) -> SourceLimits:
-    """What a source may hold."""
+    """The limits of the section ``data``."""
     return SourceLimits(
         config.max_pixels, config.max_file_mb, config.max_archive_gb, config.max_depth, config.max_entries
     )
 
 
-def reading_of(config: DataConfig) -> Reading:
-    """How pictures are made into pixels, but for their size."""
-    return Reading(None, config.background_color, config.range, config.max_pixels)
-
-
 def _table(path: Path, config: DataConfig) -> bytes | None:
-    """The content of ``data.labels``: in the source, or else where the path leads from here."""
+    """The content of ``data.labels``: in the source, or else in the current folder."""
     if config.labels is None:
         return None
     if path.is_dir():
@@ -104,7 +99,7 @@ def _table(path: Path, config: DataConfig) -> bytes | None:
 
 @dataclass
 class _Source:
-    """A folder or archive whose files are known, on the way to pictures."""
+    """A folder or archive whose files are listed."""
 
     path: Path
     listing: Listing
@@ -114,40 +109,42 @@ class _Source:
     progress: Progress | None
 
     def load(self, table: bytes | None) -> PictureSet:
-        """Decode what is used, once; pictures that cannot be are all named."""
+        """Decode the pictures; all that are broken are named."""
         where = str(self.path)
         layout, groups = self._layout(table)
         parts = (layout.train, layout.valid, layout.test)
         names = [name for part in parts for name, _ in part]
         with ExitStack() as stack:
             gatherer = Gatherer(len(names), self.config.memory_gb * 1e9, partial(pixel_file, self.identity), stack)
-            found = gatherer.found
+            gathered = gatherer.gathered
             self._decode(names, range(len(names)), self.reading, gatherer)
-            if found.deep:
-                self._decode(names, list(found.deep), replace(self.reading, range=found.range), gatherer)
-            broken = self._broken(names, found)
-            check_sizes(found, lambda row: names[row], where)
+            if gathered.deep:
+                self._decode(names, list(gathered.deep), replace(self.reading, range=gathered.range), gatherer)
+            broken = self._broken(names, gathered)
+            check_sizes(gathered, names, where)
             pixels = gatherer.finish()
-        kept = torch.from_numpy(found.done)
+        kept, table_name = torch.from_numpy(gathered.done), self.config.labels
+        labels = torch.tensor([label for part in parts for _, label in part], dtype=torch.int64)[kept]
+        skipped = (
+            file
+            for file in self.listing.skipped
+            if table_name is None or not f"/{file.name}".endswith(f"/{table_name}")
+        )
         files = Files(
-            names=tuple(name for row, name in enumerate(names) if found.done[row]),
-            digests=torch.from_numpy(found.digests)[kept],
-            labels=torch.tensor([label for part in parts for _, label in part], dtype=torch.int64)[kept],
+            names=tuple(name for row, name in enumerate(names) if gathered.done[row]),
+            digests=torch.from_numpy(gathered.digests)[kept],
+            labels=labels,
             groups=self._groups(names, kept.tolist(), groups),
-            skipped=(*(each for each in self.listing.skipped if not self._is_table(each)), *layout.skipped, *broken),
-            notes=(*self.listing.notes, *layout.notes, *oddities(found, lambda row: names[row], where)),
-            range=found.range,
+            skipped=(*skipped, *layout.skipped, *broken),
+            notes=(*self.listing.notes, *layout.notes, *oddities(gathered, names, where)),
+            range=gathered.range,
             by_content=not layout.test,
         )
-        made = _parts(parts, pixels, kept)
-        empty = set(range(len(layout.classes))) - set(made[0].labels.tolist())
+        train, valid, test = _parts([len(part) for part in parts], labels, pixels, kept)
+        empty = set(range(len(layout.classes))) - set(train.labels.tolist())
         if empty:
             raise DataError(f"{where}: class {layout.classes[min(empty)]} has no training pictures that can be read")
-        return PictureSet(made[0], made[2], layout.classes, made[1], files)
-
-    def _is_table(self, skipped: Skipped) -> bool:
-        """Whether a file that is no picture is the table of labels."""
-        return self.config.labels is not None and f"/{skipped.name}".endswith(f"/{self.config.labels}")
+        return PictureSet(train, test, layout.classes, valid, files)
 
     def _layout(self, table: bytes | None) -> tuple[Layout, dict[str, str]]:
         entries, where = self.listing.entries, str(self.path)
@@ -157,59 +154,55 @@ class _Source:
         return arrange_table(read_table(table, name, self.config.group), list(entries), name, where)
 
     def _decode(self, names: Sequence[str], rows: Sequence[int], reading: Reading, gatherer: Gatherer) -> None:
-        """Decode the pictures of some rows into their places."""
+        """Decode the pictures of some rows."""
         entries = self.listing.entries
-        wanted: dict[str | int, list[int]] = {}
+        rows_at: dict[str | int, list[int]] = {}
         for row in rows:
-            wanted.setdefault(entries[names[row]].place, []).append(row)
+            rows_at.setdefault(entries[names[row]].place, []).append(row)
         done = 0
-        with decoding(self._contents(names, wanted), reading) as decoded:
-            for first, each in decoded:
-                same = wanted[entries[names[first]].place]
-                gatherer.put(same, each)
+        with decoding(self._contents(names, rows_at), reading) as decoded:
+            for first, picture in decoded:
+                same = rows_at[entries[names[first]].place]
+                gatherer.put(same, picture)
                 if self.progress is not None and (done % 250 == 0 or done + len(same) == len(rows)):
                     self.progress(self.path.name, done + len(same), len(rows), "pictures")
                 done += len(same)
 
-    def _contents(self, names: Sequence[str], wanted: Mapping[str | int, Sequence[int]]) -> Iterator[File]:
+    def _contents(self, names: Sequence[str], rows_at: Mapping[str | int, Sequence[int]]) -> Iterator[File]:
         if self.path.is_dir():
-            for place, rows in wanted.items():
+            for place, rows in rows_at.items():
                 yield rows[0], str(self.path / names[rows[0]]), self.path / str(place)
             return
-        numbers = {place for place in wanted if isinstance(place, int)}
+        numbers = {place for place in rows_at if isinstance(place, int)}
         for number, content in read_archive(self.path, numbers):
-            row = wanted[number][0]
+            row = rows_at[number][0]
             yield row, f"{self.path}: {names[row]}", content
 
-    def _broken(self, names: Sequence[str], found: Gathered) -> list[Skipped]:
-        """The pictures that cannot be read, if they are to be passed over.
-
-        Raises:
-            DataError: they are not.
-        """
-        if found.problems and self.config.broken == "stop":
-            # To go on without them is a way for each of them.
-            sentences = [f"{found.problems[row]}, or data.broken=skip" for row in sorted(found.problems)]
+    def _broken(self, names: Sequence[str], gathered: Gathered) -> list[Skipped]:
+        """The pictures that cannot be read; an error with ``data.broken=stop``."""
+        problems = sorted(gathered.problems.items())
+        if problems and self.config.broken == "stop":
+            sentences = [f"{sentence}, or data.broken=skip" for _, sentence in problems]
             more = [f"and {len(sentences) - _NAMED:,} more like these"] if len(sentences) > _NAMED else []
             raise DataError(*sentences[:_NAMED], *more)
-        return [Skipped(names[row], f"{BROKEN}: {_reason(found.problems[row])}") for row in sorted(found.problems)]
+        return [Skipped(names[row], f"{BROKEN}: {_reason(sentence)}") for row, sentence in problems]
 
     def _groups(self, names: Sequence[str], kept: Sequence[bool], listed: Mapping[str, str]) -> tuple[str, ...] | None:
-        """What no two parts may share, of each picture: from the table, or found in its name by ``data.group``."""
-        wanted = self.config.group
+        """The group of each picture, from the table, or from its name by ``data.group``."""
+        group = self.config.group
         chosen = [name for name, keep in zip(names, kept, strict=True) if keep]
-        if wanted is not None and "(" in wanted:
-            found = [re.search(wanted, name) for name in chosen]
-            without = [name for name, match in zip(chosen, found, strict=True) if match is None]
+        if group is not None and "(" in group:
+            matches = {name: re.search(group, name) for name in chosen}
+            without = [name for name in chosen if matches[name] is None]
             if without:
                 raise DataError(
-                    f"data.group: got {wanted!r}, which finds no group in {len(without):,} pictures, such as "
+                    f"data.group: got {group!r}, which finds no group in {len(without):,} pictures, such as "
                     f"{without[0]}; accepted: an expression that finds one in each"
                 )
-            return tuple(str(match[1]) for match in found if match is not None)
-        if wanted is not None and not listed:
+            return tuple(str(match[1]) for match in matches.values() if match is not None)
+        if group is not None and not listed:
             raise DataError(
-                f"data.group: got {wanted!r}; accepted: a column of data.labels, or a regular expression with one "
+                f"data.group: got {group!r}; accepted: a column of data.labels, or a regular expression with one "
                 "(group) that finds it in the names of the pictures"
             )
         # A picture without a group is a group of its own.
@@ -221,22 +214,21 @@ _NAMED = 1000
 
 
 def _reason(sentence: str) -> str:
-    """What is wrong, of a sentence ``name: what is wrong; accepted: ...``."""
+    """The reason in a sentence ``name: reason; accepted: ...``."""
     return sentence.partition("; accepted")[0].rpartition(": ")[2]
 
 
-def _parts(parts: Sequence[Sequence[tuple[str, int]]], pixels: torch.Tensor | Store, kept: torch.Tensor) -> list[Part]:
-    """The training, validation and test part of the pictures that are ``kept``."""
-    labels = torch.tensor([label for part in parts for _, label in part], dtype=torch.int64)[kept]
-    rows = kept.nonzero()[:, 0]
-    whole: torch.Tensor | Rows
-    whole = Rows(pixels, rows) if isinstance(pixels, Store) else pixels if bool(kept.all()) else pixels[kept]
-    made, start, end = [], 0, 0
-    for part in parts:
-        end += len(part)
-        stop = int(kept[:end].sum())
-        some = slice(start, stop)
-        inside = whole[some] if isinstance(whole, torch.Tensor) else whole.pick(some)
-        made.append(Part(inside, labels[some], torch.arange(start, stop)))
+def _parts(
+    sizes: Sequence[int], labels: torch.Tensor, pixels: torch.Tensor | Store, kept: torch.Tensor
+) -> Iterator[Part]:
+    """The parts, of ``sizes`` pictures each, without those that are not ``kept``; ``labels`` are of the others."""
+    images: torch.Tensor | Rows
+    if isinstance(pixels, Store):
+        images = Rows(pixels, kept.nonzero()[:, 0])
+    else:
+        images = pixels if bool(kept.all()) else pixels[kept]
+    whole, start = Part(images, labels, torch.arange(len(labels))), 0
+    for kept_here in kept.split(list(sizes)):
+        stop = start + int(kept_here.sum())
+        yield whole[start:stop]
         start = stop
-    return made

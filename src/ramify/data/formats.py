@@ -37,9 +37,6 @@ FASHION = (
 )
 
 
-# --- CIFAR --------------------------------------------------------------------------------------------
-
-
 def read_cifar10(paths: Sequence[Path]) -> PictureSet:
     """CIFAR-10 from its one file ``cifar-10-binary.tar.gz``.
 
@@ -50,11 +47,7 @@ def read_cifar10(paths: Sequence[Path]) -> PictureSet:
 
 
 def read_cifar100(paths: Sequence[Path]) -> PictureSet:
-    """CIFAR-100 with its 100 fine classes from its one file ``cifar-100-binary.tar.gz``.
-
-    Raises:
-        DataError: as :func:`read_cifar10`.
-    """
+    """CIFAR-100 with its 100 fine classes from its one file ``cifar-100-binary.tar.gz``; see :func:`read_cifar10`."""
     return _read_cifar(paths, "fine_label_names.txt", ("train.bin",), "test.bin", label_bytes=2)
 
 
@@ -63,11 +56,9 @@ def _read_cifar(
 ) -> PictureSet:
     (path,) = paths
     needed = {names, *train, test}
-    found = members(path, lambda name: PurePosixPath(name).name in needed)
-    files = {PurePosixPath(name).name: content for name, content in found}
-    missing = sorted(needed - files.keys())
-    if missing:
-        raise DataError(f"{path}: got no {', '.join(missing)} in it; accepted: the archive as published")
+    contents = members(path, lambda name: PurePosixPath(name).name in needed)
+    files = {PurePosixPath(name).name: content for name, content in contents}
+    _check_published(sorted(needed - files.keys()), path)
     classes = tuple(_lines(files[names], f"{path}: {names}"))
     parts = {name: cifar_records(files[name], f"{path}: {name}", label_bytes, len(classes)) for name in (*train, test)}
     images = torch.cat([parts[name].images for name in train])
@@ -76,7 +67,7 @@ def _read_cifar(
 
 
 def cifar_records(content: bytes, name: str, label_bytes: int, classes: int) -> Part:
-    """Pictures ``[3, 32, 32]`` of a CIFAR batch: records of labels, of which the last is meant, and 3,072 bytes.
+    """Pictures ``[3, 32, 32]`` of a CIFAR batch: records of labels, of which the last is used, and 3,072 bytes.
 
     Raises:
         DataError: ``content`` is not a whole number of records, or a label is not below ``classes``.
@@ -91,9 +82,6 @@ def cifar_records(content: bytes, name: str, label_bytes: int, classes: int) -> 
     return Part(images, labels)
 
 
-# --- MNIST and Fashion-MNIST --------------------------------------------------------------------------
-
-
 def read_mnist(paths: Sequence[Path]) -> PictureSet:
     """MNIST from its four files: training images and labels, test images and labels.
 
@@ -104,11 +92,7 @@ def read_mnist(paths: Sequence[Path]) -> PictureSet:
 
 
 def read_fashion_mnist(paths: Sequence[Path]) -> PictureSet:
-    """Fashion-MNIST from its four files; see :func:`read_mnist`.
-
-    Raises:
-        DataError: as :func:`read_mnist`.
-    """
+    """Fashion-MNIST from its four files; see :func:`read_mnist`."""
     return _read_idx(paths, FASHION)
 
 
@@ -127,22 +111,14 @@ def _idx_part(images_path: Path, labels_path: Path, classes: int) -> Part:
 
 
 def idx_images(content: bytes, name: str) -> torch.Tensor:
-    """uint8 ``[N, 1, H, W]`` from an IDX file of pictures.
-
-    Raises:
-        DataError: another magic number or length.
-    """
+    """uint8 ``[N, 1, H, W]`` from an IDX file of pictures."""
     count, height, width = _idx_header(content, name, IDX_IMAGES, 3)
     pixels = np.frombuffer(content, dtype=np.uint8, offset=16).copy()
     return torch.from_numpy(pixels).reshape(count, 1, height, width)
 
 
 def idx_labels(content: bytes, name: str, classes: int) -> torch.Tensor:
-    """int64 ``[N]`` from an IDX file of labels.
-
-    Raises:
-        DataError: another magic number or length, or a label that is not below ``classes``.
-    """
+    """int64 ``[N]`` below ``classes`` from an IDX file of labels."""
     _idx_header(content, name, IDX_LABELS, 1)
     labels = torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=8).astype(np.int64))
     _check_labels(labels, name, classes)
@@ -170,9 +146,6 @@ def _gunzip(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be unpacked ({error}); accepted: a whole .gz file") from error
 
 
-# --- Tiny ImageNet ------------------------------------------------------------------------------------
-
-
 def read_tiny_imagenet(paths: Sequence[Path]) -> PictureSet:
     """Tiny ImageNet from its one file ``tiny-imagenet-200.zip``: RGB pictures, classes named by their WordNet ids.
 
@@ -182,21 +155,22 @@ def read_tiny_imagenet(paths: Sequence[Path]) -> PictureSet:
         DataError: the archive is damaged, lacks a list, or its lists and pictures do not fit together.
     """
     (path,) = paths
-    found = members(path, lambda name: _is_tiny(_below(name)))
-    files = {_below(name): content for name, content in found}
-    listed = [_lines(_needed(files, name, path), f"{path}: {name}") for name in (_WNIDS, _ANNOTATIONS)]
-    classes = tuple(sorted(listed[0]))
+    contents = members(path, lambda name: _is_tiny(_below(name)))
+    files = {_below(name): content for name, content in contents}
+    _check_published([name for name in (_WNIDS, _ANNOTATIONS) if name not in files], path)
+    classes = tuple(sorted(_lines(files[_WNIDS], f"{path}: {_WNIDS}")))
+    annotations = _lines(files[_ANNOTATIONS], f"{path}: {_ANNOTATIONS}")
     label_of = {wnid: label for label, wnid in enumerate(classes)}
     train = [(name, name.split("/")[1]) for name in sorted(files) if name.startswith("train/")]
-    test = sorted(_annotation(line, f"{path}: {_ANNOTATIONS}") for line in listed[1])
+    test = sorted(_annotation(line, f"{path}: {_ANNOTATIONS}") for line in annotations)
+    _check_published([name for name, _ in test if name not in files][:1], path)
     for name, wnid in (*train, *test):
         if wnid not in label_of:
             raise DataError(f"{path}: {name} got the class {wnid}; accepted: one that {_WNIDS} names")
     empty = sorted(set(classes) - {wnid for _, wnid in train})
     if empty:
         raise DataError(f"{path}: class {empty[0]} has no training pictures; accepted: at least one")
-    named = enumerate((*train, *test))
-    pictures = ((number, f"{path}: {name}", _needed(files, name, path)) for number, (name, _) in named)
+    pictures = ((number, f"{path}: {name}", files[name]) for number, (name, _) in enumerate((*train, *test)))
     with decoding(pictures, Reading()) as decoded:
         images = _stack(decoded)
     labels = torch.tensor([label_of[wnid] for _, wnid in (*train, *test)])
@@ -227,13 +201,9 @@ def _annotation(line: str, name: str) -> tuple[str, str]:
     return f"val/images/{picture}", rest[0]
 
 
-def _needed(files: dict[str, bytes], name: str, path: Path) -> bytes:
-    if name not in files:
-        raise DataError(f"{path}: got no {name} in it; accepted: the archive as published")
-    return files[name]
-
-
-# --- what they share ----------------------------------------------------------------------------------
+def _check_published(missing: Sequence[str], path: Path) -> None:
+    if missing:
+        raise DataError(f"{path}: got no {', '.join(missing)} in it; accepted: the archive as published")
 
 
 def _lines(content: bytes, name: str) -> list[str]:
@@ -251,11 +221,7 @@ def _check_labels(labels: torch.Tensor, name: str, classes: int) -> None:
 
 
 def _stack(pictures: Iterable[tuple[int, Decoded | DataError]]) -> torch.Tensor:
-    """Decoded pictures of a known set as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3.
-
-    Raises:
-        DataError: the first picture's error, or the first picture that has another size than those before.
-    """
+    """Decoded pictures of a known set as uint8 ``[N, C, H, W]``: C is 1 if all are gray, else 3."""
     decoded: list[Pixels] = []
     for number, picture in pictures:
         if isinstance(picture, DataError):
@@ -267,6 +233,6 @@ def _stack(pictures: Iterable[tuple[int, Decoded | DataError]]) -> torch.Tensor:
     channels = 1 if all(picture.ndim == 2 for picture in decoded) else 3
     whole = np.empty((len(decoded), channels, *decoded[0].shape[:2]), dtype=np.uint8)
     for i in range(len(decoded)):
-        picture_, decoded[i] = decoded[i], decoded[0][:0]  # memory holds the set about once
-        whole[i] = channels_first(picture_)
+        whole[i] = channels_first(decoded[i])
+        decoded[i] = decoded[i][:0].copy()  # memory holds the set about once
     return torch.from_numpy(whole)

@@ -13,10 +13,10 @@ _PARTS: Mapping[str, frozenset[str]] = {
     "valid": frozenset({"val", "valid", "validation", "validate", "dev", "development"}),
     "test": frozenset({"test", "testing", "eval", "evaluation"}),
 }
-"""The names of the folders of each part, without what may follow: ``training_set``, ``Test Data``."""
+"""The names of the folders of each part, without endings such as in ``training_set`` and ``Test Data``."""
 
 _PICTURES = frozenset({"images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "jpg", "jpeg", "png"})
-"""Names of the folder inside a class that holds its pictures, where there are several."""
+"""Names of the folder of pictures inside a class, where there are several folders."""
 
 _BEHIND = re.compile(r"[ _.-]*(set|data|dataset|images?|split|folder)?$")
 
@@ -29,10 +29,8 @@ class Layout:
 
     Attributes:
         classes: names of the classes, sorted.
-        train: (name, class) of each training picture, sorted by class and name.
-        test: likewise; empty where the tree has no test part.
-        valid: likewise, of a validation part.
-        skipped: what is passed over, and why.
+        train, test, valid: (name, class) of each picture, sorted by class and name.
+        skipped: files that are not used, and why.
         notes: sentences for the user.
     """
 
@@ -60,11 +58,11 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
 
     The tree holds ``train/<class>/*``, and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``,
     inside any number of enclosing folders; the names of the parts are those of :data:`_PARTS`. The pictures of a class
-    lie in its folder, or else in the folders below it. Everything else is passed over, and named.
+    lie in its folder, or else in the folders below it.
 
     Args:
         files: names of pictures relative to the tree's root, with ``/``.
-        folders: names of folders likewise, empty ones too; parents of files need not be named.
+        folders: names of folders, empty ones too; parents of files need not be named.
         where: the tree, for an error.
 
     Raises:
@@ -79,28 +77,29 @@ def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
     if not tree.pictures:
         raise DataError(f"{where}: got no pictures; accepted: train/<class>/* and test/<class>/*, or <class>/*")
     root = _root(tree)
-    parts = _parts(tree, root, where)
-    found = {part: _by_class(tree, (*root, *([parts[part]] if parts[part] else [])), where) for part in parts}
-    train = found["train"]
-    others = {part: classes for part, classes in found.items() if part != "train"}
-    _check(train, others, {part: parts[part] for part in others}, where)
-    classes = tuple(sorted(train))
+    folder_of = _parts(tree, root, where)
+    by_class = {part: _by_class(tree, (*root, folder) if folder else root, where) for part, folder in folder_of.items()}
+    others = {part: pictures for part, pictures in by_class.items() if part != "train"}
+    _check(by_class["train"], others, folder_of, where)
+    classes = tuple(sorted(by_class["train"]))
     notes = [
-        f"{where}: class {name} has no pictures in {parts[part]}"
-        for part, inside in others.items()
+        f"{where}: class {name} has no pictures in {folder_of[part]}"
+        for part, pictures in others.items()
         for name in classes
-        if not inside.get(name)
+        if not pictures.get(name)
     ]
-    used = {name for inside in found.values() for names in inside.values() for name in names}
+    used = {name for pictures in by_class.values() for names in pictures.values() for name in names}
     skipped = tuple(
-        Skipped("/".join(name), _why_unused(name, root, [folder for folder in parts.values() if folder]))
+        Skipped("/".join(name), _why_unused(name, root, [folder for folder in folder_of.values() if folder]))
         for name in tree.pictures
         if "/".join(name) not in used
     )
-    labelled = {part: _labelled(inside, classes) for part, inside in found.items()}
-    return Layout(
-        classes, labelled["train"], labelled.get("test", ()), labelled.get("valid", ()), skipped, tuple(notes)
-    )
+
+    def labeled(part: str) -> tuple[tuple[str, int], ...]:
+        pictures = by_class.get(part, {})
+        return tuple((name, label) for label, key in enumerate(classes) for name in sorted(pictures.get(key, [])))
+
+    return Layout(classes, labeled("train"), labeled("test"), labeled("valid"), skipped, tuple(notes))
 
 
 class _Tree:
@@ -109,10 +108,10 @@ class _Tree:
     def __init__(self, files: Iterable[str], folders: Iterable[str]) -> None:
         self.pictures: list[_Name] = [tuple(name.split("/")) for name in files]
         self.below: dict[_Name, set[str]] = {}
-        self.inside: dict[_Name, list[_Name]] = {}
+        self.in_folder: dict[_Name, list[_Name]] = {}
         for name in self.pictures:
-            self.inside.setdefault(name[:-1], []).append(name)
-        for folder in {*self.inside, *(tuple(name.split("/")) for name in folders)}:
+            self.in_folder.setdefault(name[:-1], []).append(name)
+        for folder in {*self.in_folder, *(tuple(name.split("/")) for name in folders)}:
             for depth in range(len(folder), 0, -1):
                 others = self.below.setdefault(folder[: depth - 1], set())
                 if folder[depth - 1] in others:
@@ -132,19 +131,19 @@ def _root(tree: _Tree) -> _Name:
             return root
         inner = (*root, *below)
         trained = any(part_of(name) == "train" for name in tree.folders(inner))
-        if not trained and (not tree.folders(inner) or inner in tree.inside):
+        if not trained and (not tree.folders(inner) or inner in tree.in_folder):
             return root  # it is a class
         root = inner
 
 
 def _is_part(tree: _Tree, root: _Name, name: str, part: str | None = None) -> bool:
-    """Whether the folder ``name`` in ``root`` is a part, and not a class that is called like one."""
+    """Whether the folder ``name`` in ``root`` is a part, and not a class of that name."""
     kind = part_of(name)
     return kind is not None and part in (None, kind) and bool(tree.folders((*root, name)))
 
 
 def _parts(tree: _Tree, root: _Name, where: str) -> dict[str, str]:
-    """The folder of each part that is there; of a tree without parts, all of it is for training, in ``root`` itself."""
+    """The folder of each part; for a tree without parts that of train is ``root`` itself, as ``""``."""
     below = sorted(tree.folders(root))
     named = [name for name in below if part_of(name)]
     if not any(_is_part(tree, root, name, "train") for name in named):
@@ -153,51 +152,51 @@ def _parts(tree: _Tree, root: _Name, where: str) -> dict[str, str]:
         if any(_is_part(tree, root, name) for name in named) and len(named) == len(below):
             raise DataError(f"{where}: got {', '.join(named)} without train; accepted: train/<class>/* too")
         return {"train": ""}
-    found: dict[str, str] = {}
+    folder_of: dict[str, str] = {}
     for name in named:
         part = str(part_of(name))
-        if part in found:
+        other = folder_of.setdefault(part, name)
+        if other != name:
             raise DataError(
-                f"{where}: got the folders {found[part]} and {name}, both by their names the {part} part; accepted: one"
+                f"{where}: got the folders {other} and {name}, both by their names the {part} part; accepted: one"
             )
-        found[part] = name
-    return {part: found[part] for part in _PARTS if part in found}
+    return {part: folder_of[part] for part in _PARTS if part in folder_of}
 
 
 def _by_class(tree: _Tree, part: _Name, where: str) -> dict[str, list[str]]:
     """The pictures of each class in the folder ``part``."""
     folders = sorted(tree.folders(part))
     _check_not_parts(tree, part, folders, where)
-    found: dict[str, list[str]] = {}
+    by_class: dict[str, list[str]] = {}
     for folder in folders:
-        inside = found.setdefault(class_name(folder), [])
-        inside += ["/".join(name) for name in _of_class(tree, (*part, folder))]
-    return found
+        pictures = by_class.setdefault(class_name(folder), [])
+        pictures += ["/".join(name) for name in _pictures_in(tree, (*part, folder))]
+    return by_class
 
 
-def _of_class(tree: _Tree, folder: _Name) -> list[_Name]:
-    """The pictures in ``folder``, or where it has none those in its folders; of several, in the one for pictures."""
-    if folder in tree.inside:
-        return tree.inside[folder]
+def _pictures_in(tree: _Tree, folder: _Name) -> list[_Name]:
+    """The pictures in ``folder``; if it has none, those below it, or in the one folder for pictures there."""
+    if folder in tree.in_folder:
+        return tree.in_folder[folder]
     below = sorted(tree.folders(folder))
     for_pictures = [name for name in below if name.lower() in _PICTURES]
     if for_pictures and len(below) > 1:
         below = for_pictures[:1]
-    return [name for each in below for name in _of_class(tree, (*folder, each))]
+    return [picture for name in below for picture in _pictures_in(tree, (*folder, name))]
 
 
 def _check_not_parts(tree: _Tree, part: _Name, folders: list[str], where: str) -> None:
-    """Refuse what would be taken for classes and is more likely parts: folders that hold the same folders."""
+    """Refuse folders that hold the same folders: they are more likely parts than classes."""
     seen: dict[frozenset[str], str] = {}
     for folder in folders:
         inner = frozenset(tree.folders((*part, folder)))
-        if len(inner) < 2 or (*part, folder) in tree.inside or any(name.lower() in _PICTURES for name in inner):
+        if len(inner) < 2 or (*part, folder) in tree.in_folder or any(name.lower() in _PICTURES for name in inner):
             continue
         other = seen.setdefault(inner, folder)
         if other != folder:
-            some = ", ".join(sorted(inner)[:4]) + (", ..." if len(inner) > 4 else "")
+            names = ", ".join(sorted(inner)[:4]) + (", ..." if len(inner) > 4 else "")
             raise DataError(
-                f"{where}: got {other} and {folder}, which would be classes but hold the same folders ({some}); "
+                f"{where}: got {other} and {folder}, which would be classes but hold the same folders ({names}); "
                 "accepted: train/<class>/* and test/<class>/*, or <class>/* with the pictures in it"
             )
 
@@ -233,7 +232,3 @@ def _why_unused(name: _Name, root: _Name, parts: list[str]) -> str:
             return OTHER_PART
         return OUTSIDE if len(name) == depth + 2 else DEEPER
     return DEEPER
-
-
-def _labelled(part: dict[str, list[str]], classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, label) for label, klass in enumerate(classes) for name in sorted(part.get(klass, [])))

@@ -1,8 +1,10 @@
-"""What lies in a folder or archive, before anything is decoded: the pictures, and what is passed over and why."""
+"""The files of a folder or archive, before anything is decoded: the pictures, and what is skipped and why."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -37,7 +39,7 @@ SNIFFED = 32
 
 @dataclass(frozen=True)
 class SourceLimits:
-    """What a source may hold; the keys of the section ``data`` of the same names.
+    """Limits of a source: the keys of the section ``data`` of the same names.
 
     Attributes:
         max_pixels: of one picture.
@@ -56,7 +58,7 @@ class SourceLimits:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that is passed over: its name in the source, and one of the reasons above."""
+    """A skipped file: its name in the source, and one of the reasons above."""
 
     name: str
     reason: str
@@ -68,8 +70,8 @@ class Entry:
 
     Attributes:
         name: unique, printable, relative to the source, with ``/``.
-        place: where it lies: the path below the folder, or the number of the archive's member.
-        stamp: bytes, time of the last change, inode and time of its last change; empty in an archive.
+        place: the path below the folder, or the number of the archive's member.
+        stamp: size, times of change and inode; empty in an archive.
     """
 
     name: str
@@ -79,19 +81,19 @@ class Entry:
 
 @dataclass
 class Listing:
-    """Everything that was seen in a source.
+    """The files of a source.
 
     Attributes:
-        wanted: by its name, whether a file is an entry; without it pictures are.
+        selects: whether a file of a name is listed; None for pictures.
         entries: picture files by name.
         folders: names of folders that are not hidden.
-        skipped: what is passed over so far.
+        skipped: the skipped files.
         notes: sentences for the user.
     """
 
     where: str
     limits: SourceLimits
-    wanted: Callable[[str], bool] | None = None
+    selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     skipped: list[Skipped] = field(default_factory=list)
@@ -99,7 +101,7 @@ class Listing:
     seen: int = 0
 
     def count(self, name: str) -> None:
-        """Take note of another file or folder.
+        """Count a file or folder.
 
         Raises:
             DataError: it lies too deep, or there are too many.
@@ -118,39 +120,35 @@ class Listing:
             )
 
     def skip(self, name: str, reason: str) -> None:
-        """Pass a file over."""
         self.skipped.append(Skipped(name, reason))
 
     def skip_hidden(self, name: str) -> None:
-        """Pass a hidden file over; inside hidden folders only what is named as a picture is worth a word."""
+        """Skip a hidden file; inside hidden folders only those named as pictures are mentioned."""
         parts = name.split("/")
         if not any(map(is_hidden, parts[:-1])) or is_picture(name) or known_by_name(name) is not None:
             self.skip(name, THUMBNAIL if any(map(is_system, parts)) else HIDDEN)
 
     def offer(self, name: str, place: str | int, start: Callable[[], bytes], stamp: tuple[int, ...] = ()) -> None:
-        """Take a regular file for a picture, or pass it over.
-
-        Args:
-            name: as :func:`ramify.data.names.shown` gives it.
-            place: as of :class:`Entry`.
-            start: reads its first :data:`SNIFFED` bytes.
-            stamp: as of :class:`Entry`.
-        """
+        """Add a regular file if it is a picture, else skip it; ``start`` reads its first :data:`SNIFFED` bytes."""
         reason = known_by_name(name)
-        if self.wanted is not None:
-            reason = "" if self.wanted(name) else NOT_A_PICTURE
+        if self.selects is not None:
+            reason = "" if self.selects(name) else NOT_A_PICTURE
         elif reason is None and not is_picture(name):
             reason = known_by_content(start())
         if reason:
             self.skip(name, reason)
-            return
-        if name in self.entries:
-            self.skip(name, REPLACED)
-        self.entries[name] = Entry(name, place, stamp)
+        else:
+            self.add(Entry(name, place, stamp))
+
+    def add(self, entry: Entry) -> None:
+        """Add a picture; it replaces an earlier one of its name."""
+        if entry.name in self.entries:
+            self.skip(entry.name, REPLACED)
+        self.entries[entry.name] = entry
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name ends as a picture's.
+    """Whether a file's name has the ending of a picture.
 
     Example:
         >>> is_picture("cat/1.JPG"), is_picture("cat/1.jfif"), is_picture("cat/notes.txt")
@@ -160,7 +158,7 @@ def is_picture(name: str) -> bool:
 
 
 def known_by_name(name: str) -> str | None:
-    """Of a file named as HEIC or AVIF, why it is passed over, or ``""`` where it can be read; None of other names."""
+    """Why a file named as HEIC or AVIF is skipped; ``""`` where it can be read, None for other names."""
     suffix = _suffix(name)
     if suffix in HEIC_SUFFIXES:
         return "" if reads_heic() else HEIC
@@ -170,7 +168,7 @@ def known_by_name(name: str) -> str | None:
 
 
 def known_by_content(start: bytes) -> str:
-    """Why a file that starts so is passed over; ``""`` if it is a picture that is read.
+    """Why a file that starts so is skipped; ``""`` if it is a picture that can be read.
 
     Example:
         >>> known_by_content(bytes([0xFF, 0xD8, 0xFF, 0xE0])), known_by_content(b"Dear reader")
@@ -191,7 +189,7 @@ def known_by_content(start: bytes) -> str:
 
 
 def reads_heic() -> bool:
-    """Whether the optional package for HEIC is there."""
+    """Whether the optional package for HEIC is installed."""
     return find_spec("pillow_heif") is not None
 
 
@@ -203,15 +201,13 @@ def reads_avif() -> bool:
 
 
 def list_folder(root: Path, limits: SourceLimits) -> Listing:
-    """Everything below ``root``.
-
-    Links are followed, as people link classes together; a folder inside itself is not entered again.
+    """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
         DataError: more than ``limits`` allow.
         OSError: a folder or file cannot be read.
     """
-    found = Listing(str(root), limits)
+    listing = Listing(str(root), limits)
     todo = [("", False, frozenset({os.path.realpath(root)}))]
     while todo:
         folder, hidden, above = todo.pop()
@@ -219,43 +215,40 @@ def list_folder(root: Path, limits: SourceLimits) -> Listing:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 raw = f"{folder}/{entry.name}" if folder else entry.name
                 name = shown(raw)
-                found.count(raw)
+                listing.count(raw)
                 below = hidden or is_hidden(entry.name)
                 if entry.is_dir():
                     real = os.path.realpath(entry.path)
                     if real in above:
-                        found.skip(f"{name}/", LINK)
+                        listing.skip(f"{name}/", LINK)
                         continue
                     if not below:
-                        found.folders.add(name)
+                        listing.folders.add(name)
                     todo.append((raw, below, above | {real}))
                 elif below:
-                    found.skip_hidden(name)
+                    listing.skip_hidden(name)
                 elif entry.is_file():
                     stat = entry.stat()
                     stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
                     if stat.st_size > limits.max_file_mb * 1e6 and is_picture(name):
                         raise too_large(f"{root / folder / entry.name}", stat.st_size, limits)
-                    found.offer(name, raw, lambda entry=entry: _start(Path(entry.path)), stamp)  # type: ignore[misc]
+                    listing.offer(name, raw, partial(_start, Path(entry.path)), stamp)
                 else:
-                    found.skip(name, LINK if entry.is_symlink() else NOT_A_PICTURE)
-    return found
+                    listing.skip(name, LINK if entry.is_symlink() else NOT_A_PICTURE)
+    return listing
 
 
 def too_large(name: str, size: int, limits: SourceLimits) -> DataError:
-    """The sentence for a file that is, or says that it is, too large."""
+    """The error for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"
     )
 
 
 def counts(skipped: Iterable[Skipped]) -> dict[str, int]:
-    """How many files are passed over for each reason, the most frequent first; a broken one's is "broken"."""
-    found: dict[str, int] = {}
-    for each in skipped:
-        reason = each.reason.partition(":")[0] if each.reason.startswith(BROKEN) else each.reason
-        found[reason] = found.get(reason, 0) + 1
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    """How many files are skipped for each reason, the most frequent first; for broken ones it is "broken"."""
+    reasons = (BROKEN if file.reason.startswith(BROKEN) else file.reason for file in skipped)
+    return dict(Counter(reasons).most_common())
 
 
 def _start(path: Path) -> bytes:

@@ -1,8 +1,7 @@
-"""The manifest of a run: which pictures it has, and in which part each of them is, for good.
+"""The manifest of a run: its pictures, and the part of each, so that no training picture is ever tested on.
 
 It is ``manifest.csv`` in the run's folder (``manifest.csv.gz`` of a large set), a line a picture: its part, its class,
-the digest of its content, and its file. Whatever becomes of the folder that the pictures came from, a picture that was
-trained on is never measured on.
+the digest of its content, and its file.
 """
 
 import csv
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ramify.data.pictures import Files
@@ -25,7 +22,7 @@ from ramify.sealed import checksum
 NAME, COMPACT, SUM = "manifest.csv", "manifest.csv.gz", "manifest.sha256"
 MANIFESTS = (NAME, COMPACT, SUM)
 LARGE = 20_000
-"""Pictures from which on the manifest is compressed."""
+"""A manifest of so many pictures is compressed."""
 
 PARTS = ("train", "valid", "test", "unused")
 """The parts; a picture is unused where ``data.limit`` or ``data.fold`` leaves it out."""
@@ -56,14 +53,13 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Match:
-    """The pictures that are there now, beside those that a manifest has.
+    """The present pictures of a source, compared with a manifest.
 
     Attributes:
-        parts: for each picture that is there the part that it has in the manifest (an index into :data:`PARTS`), or
-            :data:`NEW`, int64 ``[N]``.
+        parts: of each present picture in the manifest (an index into :data:`PARTS`), or :data:`NEW`, int64 ``[N]``.
         rows: its line in the manifest, or -1.
-        changed: whether it has another content or class than in the manifest, bool ``[N]``.
-        missing: lines of the manifest whose picture is not there.
+        changed: whether its content or class is another one than in the manifest, bool ``[N]``.
+        missing: lines of the manifest without a present picture.
     """
 
     parts: torch.Tensor
@@ -72,15 +68,14 @@ class Match:
     missing: tuple[int, ...]
 
     def ids(self, part: str) -> torch.Tensor:
-        """The pictures that are in ``part``, in the order of the manifest, int64 ``[M]``; "new" are the new ones."""
-        wanted = NEW if part == "new" else PARTS.index(part)
-        found = (self.parts == wanted).nonzero()[:, 0]
-        return found[torch.argsort(self.rows[found], stable=True)]
+        """The pictures in ``part`` (or "new"), in the order of the manifest, int64 ``[M]``."""
+        ids = (self.parts == (NEW if part == "new" else PARTS.index(part))).nonzero()[:, 0]
+        return ids[torch.argsort(self.rows[ids], stable=True)]
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What has become of a run's pictures: how many are new, and of each part how many are missing or changed."""
+    """Changes of a run's pictures: how many are new, and of each part how many are missing or changed."""
 
     new: int = 0
     missing: dict[str, int] = field(default_factory=dict)
@@ -90,46 +85,40 @@ class Changes:
         return bool(self.new or self.missing or self.changed)
 
     def __str__(self) -> str:
-        said = [f"{self.new:,} new"] if self.new else []
-        for what, counts in (("missing", self.missing), ("changed", self.changed)):
+        phrases = [f"{self.new:,} new"] if self.new else []
+        for kind, counts in (("missing", self.missing), ("changed", self.changed)):
             if counts:
-                of = ", ".join(f"{count:,} {part}" for part, count in counts.items())
-                said.append(f"{sum(counts.values()):,} {what} ({of})")
-        return ", ".join(said) or "as they were"
+                by_part = ", ".join(f"{count:,} {part}" for part, count in counts.items())
+                phrases.append(f"{sum(counts.values()):,} {kind} ({by_part})")
+        return ", ".join(phrases) or "as they were"
 
 
 def manifest_of(
     files: Files, classes: Sequence[str], parts: Sequence[torch.Tensor], unlisted: torch.Tensor | None = None
 ) -> Manifest:
-    """The manifest of a set whose files ``parts`` (ids of train, valid and test) are dealt out so.
-
-    The files ``unlisted`` stay out of it.
-    """
-    dealt = [(part, row) for part, ids in enumerate(parts) for row in ids.tolist()]
-    used = {row for _, row in dealt} | set([] if unlisted is None else unlisted.tolist())
-    dealt += [(PARTS.index("unused"), row) for row in range(len(files.names)) if row not in used]
+    """The manifest of a set with ``parts`` (ids of train, valid and test), without the files ``unlisted``."""
+    lines = [(part, row) for part, ids in enumerate(parts) for row in ids.tolist()]
+    used = {row for _, row in lines} | set([] if unlisted is None else unlisted.tolist())
+    lines += [(PARTS.index("unused"), row) for row in range(len(files.names)) if row not in used]
     digests, labels = files.digests.numpy(), files.labels.tolist()
     return Manifest(
-        names=tuple(files.names[row] for _, row in dealt),
-        labels=tuple(classes[labels[row]] for _, row in dealt),
-        digests=tuple(digests[row].tobytes().hex() for _, row in dealt),
-        parts=tuple(part for part, _ in dealt),
+        names=tuple(files.names[row] for _, row in lines),
+        labels=tuple(classes[labels[row]] for _, row in lines),
+        digests=tuple(digests[row].tobytes().hex() for _, row in lines),
+        parts=tuple(part for part, _ in lines),
     )
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Keep ``manifest`` in a run's ``folder``.
+    """Write ``manifest`` to a run's ``folder``.
 
     Raises:
         RunError: it cannot be written.
     """
-    text = io.StringIO()
+    text, parts = io.StringIO(), (PARTS[part] for part in manifest.parts)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_HEADER)
-    for part, label, digest, name in zip(
-        manifest.parts, manifest.labels, manifest.digests, manifest.names, strict=True
-    ):
-        writer.writerow([PARTS[part], label, digest, name])
+    writer.writerows(zip(parts, manifest.labels, manifest.digests, manifest.names, strict=True))
     content = text.getvalue().encode("utf-8")
     name, other = (COMPACT, NAME) if len(manifest) >= LARGE else (NAME, COMPACT)
     content = gzip.compress(content, 6, mtime=0) if name == COMPACT else content
@@ -168,16 +157,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source: bool) -> Match:
     """Find the pictures of ``files`` in ``manifest``.
 
-    A picture is known by its name where the source is the same, and else by its content: one that was renamed, or a
-    copy, is in the part that it was in; of copies in several parts, the training part counts.
+    A picture is found by its name where the source is the same, and else by its content: a renamed picture, or a copy,
+    is in the part that it was in; of copies in several parts, the training part counts.
 
     Args:
         manifest: of a run.
-        files: what is there now.
-        classes: the names that ``files.labels`` count.
+        files: the present ones.
+        classes: the names of ``files.labels``.
         same_source: whether the names are those of the same source.
     """
-    digests = [each.tobytes().hex() for each in files.digests.numpy()]
+    digests = [digest.tobytes().hex() for digest in files.digests.numpy()]
     by_name = {name: row for row, name in enumerate(manifest.names)} if same_source else {}
     by_content: dict[str, int] = {}
     for line in sorted(range(len(manifest)), key=manifest.parts.__getitem__, reverse=True):
@@ -191,7 +180,7 @@ def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source:
         if row is None:
             row = known
         elif known is not None and manifest.digests[row] != digest and manifest.parts[known] < manifest.parts[row]:
-            row = known  # a picture that was trained on has come under the name of another one
+            row = known  # a training picture has the name of another one now
         if row is None:
             continue
         parts[i], rows[i] = manifest.parts[row], row
@@ -201,14 +190,12 @@ def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source:
     return Match(parts, rows, changed, missing)
 
 
-def changes(manifest: Manifest, found: Match) -> Changes:
-    """How many pictures are new, missing and changed; what the run never used does not count."""
-    unused = PARTS.index("unused")
-    missing = Counter(PARTS[manifest.parts[row]] for row in found.missing if manifest.parts[row] != unused)
-    parts: npt.NDArray[np.int64] = found.parts[found.changed].numpy()
-    changed = Counter(PARTS[part] for part in parts.tolist() if part != unused)
+def changes(manifest: Manifest, present: Match) -> Changes:
+    """How many pictures are new, missing and changed, without those that the run never used."""
+    missing = Counter(PARTS[manifest.parts[row]] for row in present.missing)
+    changed = Counter(PARTS[part] for part in present.parts[present.changed].tolist())
     return Changes(
-        int((found.parts == NEW).sum()),
-        {part: missing[part] for part in PARTS if missing[part]},
-        {part: changed[part] for part in PARTS if changed[part]},
+        int((present.parts == NEW).sum()),
+        {part: missing[part] for part in PARTS[:-1] if missing[part]},
+        {part: changed[part] for part in PARTS[:-1] if changed[part]},
     )

@@ -12,13 +12,11 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Mix:
-    """How the pictures of one batch are mixed, each with the next one; the last one's next is the first.
-
-    The order of a batch is drawn, so the next picture is any picture; and no picture is mixed with itself.
+    """How the pictures of one batch are mixed, each with the next one, and the last with the first.
 
     Attributes:
-        share: of each picture, and of its label, that stays; the rest is the next one's.
-        box: for cutmix, what comes from the next picture: from which row and column on, up to which ones.
+        share: of each picture, and of its label; the rest is the next one's.
+        box: for cutmix, the part from the next picture: top, left, bottom and right.
     """
 
     share: float
@@ -28,16 +26,16 @@ class Mix:
 def draw_mix(
     size: tuple[int, int], mixup: float, cutmix: float, probability: float, generator: torch.Generator
 ) -> Mix | None:
-    """How to mix one batch; None is not at all.
+    """How to mix one batch; None for not at all.
 
-    Mixup (arXiv:1710.09412) blends, ``share x + (1 - share) x'`` with ``share`` from Beta(mixup, mixup). Cutmix
-    (arXiv:1905.04899) draws a share from Beta(cutmix, cutmix), and takes a rectangle of ``1 - share`` of the area, with
-    the sides in the proportion of the picture, around a centre drawn evenly; where it leaves the picture it is cut,
-    and ``share`` is what is then left. Where both are above 0, it is either, with even chances.
+    Mixup (arXiv:1710.09412): ``share x + (1 - share) x'`` with ``share`` from Beta(mixup, mixup). Cutmix
+    (arXiv:1905.04899): ``share`` from Beta(cutmix, cutmix), and a rectangle of ``1 - share`` of the area from the other
+    picture, of its proportions, around a uniform center; it is cut at the edges, and ``share`` is then the rest of the
+    area. If both are above 0, one is drawn.
 
     Args:
         size: height and width of the pictures.
-        mixup, cutmix: >= 0; 0 is none of it.
+        mixup, cutmix: >= 0; 0 for none.
         probability: in [0, 1], that the batch is mixed.
         generator: on the CPU.
 
@@ -65,9 +63,7 @@ def draw_mix(
 
 
 def mixed(images: Tensor, mix: Mix) -> Tensor:
-    """Pictures mixed as ``mix`` says, float ``[B, C, H, W] -> [B, C, H, W]``; what went in is left as it is.
-
-    Each picture gives away what the one before it takes, so the sum over the batch stays.
+    """Mixed pictures, float ``[B, C, H, W] -> [B, C, H, W]``; the sum over the batch stays.
 
     Example:
         >>> pictures = torch.tensor([0.0, 1.0])[:, None, None, None].expand(2, 1, 4, 4)
@@ -80,9 +76,9 @@ def mixed(images: Tensor, mix: Mix) -> Tensor:
     if mix.box is None:
         return torch.lerp(images, others, 1 - mix.share)  # laid out as the first of them
     top, left, bottom, right = mix.box
-    found = images.clone()
-    found[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
-    return found
+    pictures = images.clone()
+    pictures[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+    return pictures
 
 
 def mixed_labels(labels: Tensor, mix: Mix, classes: int) -> Tensor:

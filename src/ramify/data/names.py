@@ -1,4 +1,4 @@
-"""Names of files as they may be shown, and the names that are none of the user's pictures."""
+"""Names of files that can be shown, and names of files that systems leave behind."""
 
 import unicodedata
 
@@ -10,12 +10,12 @@ SYSTEM = frozenset(
 )
 """Folders and files that systems and file managers leave behind, in lower case."""
 
-# Marks that turn the direction of text around: they could make one name look like another.
+# Marks that change the direction of text, which could make one name look like another.
 _TURNING = frozenset("\u200e\u200f\u061c\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def is_hidden(part: str) -> bool:
-    """Whether a file or folder of this name is none of the user's.
+    """Whether a file or folder of this name is hidden, or of the system.
 
     Example:
         >>> is_hidden(".git"), is_hidden("@eaDir"), is_hidden("cat")
@@ -25,12 +25,12 @@ def is_hidden(part: str) -> bool:
 
 
 def is_system(part: str) -> bool:
-    """Whether a system or a file manager has made the file or folder of this name: thumbnails and the like."""
+    """Whether a system or file manager makes files or folders of this name, such as thumbnails."""
     return part.lower() in SYSTEM or part.startswith("._")
 
 
 def printable(text: str) -> str:
-    r"""``text`` without characters that a terminal obeys or cannot show; those are written as ``\x1b``.
+    r"""``text`` with control characters and others that cannot be shown written as ``\x1b``.
 
     Example:
         >>> printable("a\x1b[2Jb")
@@ -38,11 +38,15 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escaped(letter) if _commands(letter) else letter for letter in text)
+    categories = ("Cc", "Cs", "Zl", "Zp")
+    return "".join(
+        _escaped(letter) if unicodedata.category(letter) in categories or letter in _TURNING else letter
+        for letter in text
+    )
 
 
 def shown(name: str) -> str:
-    r"""The one way in which a file's name is shown and kept: printable, and different for different names.
+    r"""A file's name as it is shown and kept: printable, and different for different names.
 
     Bytes that are not UTF-8, which Python reads as lone surrogates, become ``\xe9``; a backslash is doubled.
 
@@ -56,22 +60,13 @@ def shown(name: str) -> str:
 
 
 def class_name(folder: str) -> str:
-    """The name of the class that ``folder`` (as :func:`shown`) stands for: its Unicode forms are one class (NFC).
+    """The class of ``folder`` (as :func:`shown`), normalized (NFC).
 
     Example:
         >>> class_name("Cafe\u0301") == class_name("Caf\u00e9")
         True
     """
     return unicodedata.normalize("NFC", folder)
-
-
-def system_name(raw: bytes) -> str:
-    """Bytes of a name as Python keeps those of a file system: UTF-8, and what is not as lone surrogates."""
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _commands(letter: str) -> bool:
-    return unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") or letter in _TURNING
 
 
 def _escaped(letter: str) -> str:

@@ -1,8 +1,8 @@
 """Augmentation for photographs: random resized crops, mirrored pictures, and mild changes of color.
 
-A crop of a drawn area and shape is scaled to the size of the network (Inception, arXiv:1409.4842), and brightness,
-contrast and saturation change a little. Photographs are kept :data:`MARGIN` times as large as the network reads them,
-so that a crop has pixels of its own. All pictures of a batch are resampled at once, by two matrix products each.
+A crop of random area and shape is scaled to the size of the network (Inception, arXiv:1409.4842), and brightness,
+contrast and saturation change a little. Photographs are kept :data:`MARGIN` times as large as the network reads them.
+All pictures of a batch are resampled at once, by two matrix products.
 """
 
 import math
@@ -31,7 +31,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class PhotoChanges:
-    """What :func:`photo` does to ``count`` pictures: float32 ``[7, count]``, each in [0, 1), and who is mirrored.
+    """The numbers of :func:`photo` for each picture: float32 ``[7, count]`` in [0, 1), and whether it is mirrored.
 
     The rows are area, aspect, place down and to the right, brightness, contrast and saturation.
     """
@@ -48,7 +48,7 @@ class PhotoChanges:
 
 
 def draw_photo(count: int, mirror: bool, generator: torch.Generator) -> PhotoChanges:
-    """Draw on the CPU what happens to ``count`` pictures; with ``mirror`` every other one is mirrored on average."""
+    """Draw the changes of ``count`` pictures on the CPU; with ``mirror`` half of them are mirrored."""
     drawn = torch.rand(8, count, generator=generator)
     return PhotoChanges(drawn[:7], (drawn[7] < 0.5) & mirror)
 
@@ -67,8 +67,8 @@ def photo(images: Tensor, size: PictureSize, changes: PhotoChanges) -> Tensor:
     """Crop, scale, mirror and color each picture of a batch by its own numbers.
 
     Args:
-        images: uint8 ``[B, C, h, w]``, on any device; left as it is. Other than three channels have no saturation.
-        size: (H, W) of what comes out.
+        images: uint8 ``[B, C, h, w]``, on any device; not changed.
+        size: (H, W) of the output.
         changes: of :func:`draw_photo`, on the device of the pictures.
 
     Returns:
@@ -89,8 +89,8 @@ def photo(images: Tensor, size: PictureSize, changes: PhotoChanges) -> Tensor:
     columns = _resampling(right * (width - wide), wide, width, size[1])
     columns = torch.where(changes.mirrored[:, None, None], columns.flip(1), columns)
     pixels = images.to(torch.float32)
-    found = rows[:, None] @ pixels @ columns[:, None].transpose(2, 3)
-    return _colored(found, brightness, contrast, saturation).round_().clamp_(0, 255).to(torch.uint8)
+    crops = rows[:, None] @ pixels @ columns[:, None].transpose(2, 3)
+    return _colored(crops, brightness, contrast, saturation).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _resampling(start: Tensor, length: Tensor, pixels: int, size: int) -> Tensor:

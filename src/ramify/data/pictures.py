@@ -1,4 +1,4 @@
-"""What a set of pictures is, once decoded."""
+"""Sets of decoded pictures."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ class Part:
     Args:
         images: uint8 ``[N, C, H, W]``, values 0 to 255; or rows of a :class:`~ramify.data.store.Store`.
         labels: int64 ``[N]``, each an index into the class names.
-        ids: int64 ``[N]``, which files of the set (:class:`Files`) they are; None where that is not known.
+        ids: int64 ``[N]``, indices of their files (:class:`Files`); None where they are not known.
 
     Attributes:
-        pixels: the pictures as they were given.
+        pixels: ``images``.
     """
 
     __slots__ = ("_device", "ids", "labels", "pixels")
@@ -29,7 +29,7 @@ class Part:
 
     @property
     def images(self) -> torch.Tensor:
-        """All pictures in memory, uint8 ``[N, C, H, W]``; of a large set, ask for some: ``part[index].images``."""
+        """All pictures in memory, uint8 ``[N, C, H, W]``; of a large set, use ``part[index].images``."""
         return self.pixels if isinstance(self.pixels, torch.Tensor) else self.pixels.read().to(self._device)
 
     @property
@@ -57,9 +57,9 @@ class Part:
         """The pictures at ``index`` (int64 ``[M]``, or a slice), in that order."""
         pixels = self.pixels[index] if isinstance(self.pixels, torch.Tensor) else self.pixels.pick(index)
         ids = None if self.ids is None else self.ids[index if isinstance(index, slice) else index.to(self.ids.device)]
-        found = Part(pixels, self.labels[index], ids)
-        found._device = self._device
-        return found
+        part = Part(pixels, self.labels[index], ids)
+        part._device = self._device
+        return part
 
     def split(self, size: int) -> Iterator["Part"]:
         """The pictures in order, ``size`` at a time."""
@@ -69,24 +69,24 @@ class Part:
     def to(self, device: torch.device) -> "Part":
         """The same pictures on ``device``; those that are not in memory go there when they are read."""
         pixels = self.pixels.to(device) if isinstance(self.pixels, torch.Tensor) else self.pixels
-        found = Part(pixels, self.labels.to(device), self.ids)
-        found._device = torch.device(device)
-        return found
+        part = Part(pixels, self.labels.to(device), self.ids)
+        part._device = torch.device(device)
+        return part
 
 
 @dataclass(frozen=True)
 class Files:
-    """Which files the pictures of a set are.
+    """The files of the pictures of a set.
 
     Attributes:
-        names: of each file, in the source, with ``/``.
-        digests: of each file's content, uint8 ``[N, 16]``.
-        labels: the class of each file, int64 ``[N]``.
-        groups: what no two parts may share, of each file; None where that does not matter.
-        skipped: files that were passed over, and why.
-        notes: sentences for the user: what is odd, and no reason to stop.
+        names: in the source, with ``/``.
+        digests: of the contents, uint8 ``[N, 16]``.
+        labels: the classes, int64 ``[N]``.
+        groups: parts do not share a group; None where there are none.
+        skipped: files that are not used, and why.
+        notes: sentences for the user.
         range: the values of 16- and 32-bit pictures that became 0 and 255; None without such pictures.
-        by_content: whether what is held out is chosen by the files' contents, so that a set can grow.
+        by_content: whether pictures are held out by their contents, so that a set can grow.
     """
 
     names: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class PictureSet:
     Attributes:
         train, valid, test: the parts; validation and test are empty where the source does not have them.
         classes: their names.
-        files: what the ``ids`` of the parts count.
+        files: of the ``ids`` of the parts.
     """
 
     __slots__ = ("classes", "files", "test", "train", "valid")
@@ -127,7 +127,7 @@ class PictureSet:
         return PictureSet(train, test, self.classes, self.valid if valid is None else valid, self.files)
 
     def pick(self, ids: torch.Tensor) -> Part:
-        """The pictures of the files ``ids`` (int64 ``[M]``), in that order, whatever their parts."""
+        """The pictures of the files ``ids`` (int64 ``[M]``), in that order."""
         whole = joined([self.train, self.valid, self.test])
         assert whole.ids is not None, "a set whose files are known"
         places = torch.full((len(self.files.names),), -1)
@@ -144,7 +144,7 @@ def joined(parts: Sequence[Part]) -> Part:
     rows = [part.pixels for part in parts if isinstance(part.pixels, Rows)]
     pixels: torch.Tensor | Rows
     if rows:
-        pixels = Rows(rows[0].store, torch.cat([each.rows for each in rows]), rows[0].channels)
+        pixels = Rows(rows[0].store, torch.cat([part_rows.rows for part_rows in rows]), rows[0].channels)
     else:
         pixels = torch.cat([part.images for part in parts])
     labels = torch.cat([part.labels for part in parts])

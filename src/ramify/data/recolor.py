@@ -10,8 +10,8 @@ from ramify.errors import DataError
 _CHUNK = 1024  # pictures that are worked on at a time
 
 
-def recolour(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """uint8 ``[N, C, H, W]`` with ``channels`` channels: gray repeated, or RGB weighed as the eye does (ITU-R 601).
+def recolor(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """uint8 ``[N, C, H, W]`` with ``channels`` channels: gray repeated, or the luma of RGB (ITU-R 601).
 
     Raises:
         DataError: the two numbers of channels are not 1 and 3, and not equal.
@@ -37,7 +37,7 @@ def recolour(images: torch.Tensor, channels: int) -> torch.Tensor:
 def by_chunks(
     images: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]
 ) -> torch.Tensor:
-    """uint8 pictures of ``shape`` (C, H, W), made by ``change`` from some at a time."""
+    """uint8 pictures of ``shape`` (C, H, W), computed in chunks by ``change``."""
     changed = torch.empty(len(images), *shape, dtype=torch.uint8)
     for start in range(0, len(images), _CHUNK):
         changed[start : start + _CHUNK] = change(images[start : start + _CHUNK])

@@ -1,11 +1,11 @@
-"""Progressive picture sizes: training pictures scaled down, cheap at first and full in the end."""
+"""Progressive picture sizes: training pictures are scaled down in early epochs."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
 def scaled_size(height: int, width: int, side: int | None) -> tuple[int, int]:
-    """Height and width of a picture that is scaled to ``side`` as its shorter side; None leaves it.
+    """Height and width of a picture with ``side`` as its shorter side; None keeps it.
 
     Example:
         >>> scaled_size(32, 48, 16), scaled_size(32, 48, None)
@@ -16,17 +16,16 @@ def scaled_size(height: int, width: int, side: int | None) -> tuple[int, int]:
 
 
 def scaled(images: Tensor, side: int | None) -> Tensor:
-    """Pictures whose shorter side has ``side`` pixels, float ``[B, C, H, W] -> [B, C, h, w]``; None leaves them.
+    """Pictures with ``side`` as their shorter side, float ``[B, C, H, W] -> [B, C, h, w]``; None keeps them.
 
-    They are averaged down (bilinear, antialiased), as in progressive learning (EfficientNetV2, arXiv:2104.00298).
+    Bilinear and antialiased, as in progressive learning (EfficientNetV2, arXiv:2104.00298).
 
     Example:
         >>> import torch
         >>> scaled(torch.rand(2, 3, 32, 48), 16).shape
         torch.Size([2, 3, 16, 24])
     """
-    there = (images.shape[-2], images.shape[-1])
-    size = scaled_size(*there, side)
-    if size == there:
+    size = scaled_size(images.shape[-2], images.shape[-1], side)
+    if size == tuple(images.shape[-2:]):
         return images
     return F.interpolate(images, size=list(size), mode="bilinear", antialias=True, align_corners=False)

@@ -1,4 +1,4 @@
-"""The one entry to pictures: ``data.source`` and its options, to a training and a test part."""
+"""Pictures of ``data.source``, in parts."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -40,18 +40,18 @@ def load_pictures(
 ) -> PictureSet:
     """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
 
-    They are fetched if need be, decoded or taken from the cache, made ``config.size``, given a test part where
-    they have none (a fixed split of ``config.test_fraction``, the same in every run; or ``config.fold``), and cut to
-    ``config.limit`` pictures in each part, the classes alike.
+    They are fetched, decoded or read from the cache, scaled to ``config.size``, given a test part if they have none
+    (``config.fold``, or a split of ``config.test_fraction``, the same in every run), and limited to ``config.limit``
+    pictures in each part.
 
     Args:
         config: the section ``data`` of a configuration.
-        progress: told how far downloads are.
-        shape: (C, H, W) that a network takes: pictures are made so, and ``config.size`` does not count.
+        progress: reports downloads and decoding.
+        shape: (C, H, W) of the pictures, in place of ``config.size``.
         files: the files of the named sources.
 
     Raises:
-        DataError: the source is not known, or cannot be read as a labelled set.
+        DataError: the source is not known, or cannot be read as a labeled set.
         RunError: a file could not be fetched.
 
     Example:
@@ -99,7 +99,7 @@ def _load_named(
     name: str, size: PictureSize | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
 ) -> PictureSet:
     def build() -> PictureSet:
-        # Sets share file names, so each has a folder of its own.
+        # Sets have files of the same names, so each has a folder of its own.
         paths = [fetch(file, cache_folder() / "files" / name, mirror, progress) for file in files]
         pictures = SOURCES[name](paths)
         return _named(pictures if size is None else fit_set(pictures, (pictures.shape[0], *size)))
@@ -108,15 +108,15 @@ def _load_named(
 
 
 def _named(pictures: PictureSet) -> PictureSet:
-    """The pictures of a known set, which are no files, with a name for each and a digest of its pixels."""
+    """The pictures of a known set, with a name for each and a digest of its pixels."""
     parts = {"train": pictures.train, "test": pictures.test}
     names = tuple(
         f"{part}/{number}" if len(pictures.test) else str(number)
-        for part, inside in parts.items()
-        for number in range(len(inside))
+        for part, pictures_of_part in parts.items()
+        for number in range(len(pictures_of_part))
     )
-    found = (content_digest(image.tobytes()) for part in parts.values() for image in part.images.numpy())
-    digests = torch.frombuffer(bytearray(b"".join(found)), dtype=torch.uint8).view(len(names), -1)
+    contents = (content_digest(image.tobytes()) for part in parts.values() for image in part.images.numpy())
+    digests = torch.frombuffer(bytearray(b"".join(contents)), dtype=torch.uint8).view(len(names), -1)
     ids = torch.arange(len(names)).split([len(part) for part in parts.values()])
     train, test = (Part(part.images, part.labels, own) for part, own in zip(parts.values(), ids, strict=True))
     labels = torch.cat([part.labels for part in parts.values()])

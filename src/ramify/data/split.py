@@ -1,6 +1,7 @@
 """Seeded choices among labeled pictures: a stratified split, folds, and a class-balanced selection."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from ramify.seeds import derive, generator
 
 Chances = np.ndarray[tuple[int], np.dtype[np.float64]]
 
-# Every run that shares a source shares its test pictures, whatever its own seed.
+# All runs share the test pictures of a source.
 TEST_SEED = 0
 LIMIT_SEED = 0
 
@@ -26,22 +27,21 @@ def split(
     key: str = "data.valid_fraction",
     files: Files | None = None,
 ) -> tuple[Part, Part]:
-    """Hold pictures out of ``part``, of each class alike: (rest, held out).
+    """Hold pictures out of ``part``, of each class alike: (rest, held out), both in the order of ``part``.
 
-    Of a class with n pictures ``round(fraction * n)`` are held out, at least 1 and at most n - 1. Both
-    parts keep the order of ``part``. The choice depends on ``seed`` and the labels alone.
+    Of a class with n pictures ``round(fraction * n)`` are held out, at least 1 and at most n - 1, by ``seed`` and the
+    labels alone.
 
-    Of a source without parts of its own (``files.by_content``), each picture's own content and ``seed`` say whether it
-    is held out, so that the source can grow without moving a picture, and copies stay together; the number held out of
-    a class is then ``fraction * n`` within a half of it. With groups (``files.groups``) whole groups are held out,
+    With ``files.by_content`` the content of a picture and ``seed`` decide, so that the source can grow without moving a
+    picture; the number is then ``fraction * n`` within a half of it. With ``files.groups`` whole groups are held out,
     about ``fraction`` of all pictures.
 
     Args:
         part: N labeled pictures.
-        fraction: in [0, 1); with 0 nothing is held out.
+        fraction: in [0, 1).
         seed: a whole number >= 0.
-        classes: names of the classes, for the error's sentence.
-        key: the configuration key that ``fraction`` comes from, for the error's sentence.
+        classes: names of the classes, for an error.
+        key: the configuration key of ``fraction``, for an error.
         files: of the set that ``part`` belongs to.
 
     Raises:
@@ -59,11 +59,10 @@ def split(
     if fraction > 0 and files is not None and files.groups is not None and part.ids is not None:
         held = _held_groups(part.ids, labels, files.groups, fraction, seed, key)
     elif fraction > 0:
-        shuffled_classes = _shuffled_classes(labels, seed, "split")
         chances = None
         if files is not None and files.by_content and part.ids is not None:
             chances = _chances(files.digests[part.ids], derive(seed, "split", key))
-        for label, shuffled in shuffled_classes:
+        for label, shuffled in _shuffled_classes(labels, seed, "split"):
             count = len(shuffled)
             if count < 2:
                 name = classes[label] if label < len(classes) else label
@@ -79,11 +78,7 @@ def split(
 
 
 def with_test(pictures: PictureSet, fraction: float) -> PictureSet:
-    """``pictures`` with a test part: its own, or where that is empty a fixed split of the training part.
-
-    Raises:
-        DataError: a class has a single picture.
-    """
+    """``pictures`` with a test part: its own, or a fixed :func:`split` of the training part."""
     if len(pictures.test):
         return pictures
     rest, held_out = split(
@@ -95,15 +90,14 @@ def with_test(pictures: PictureSet, fraction: float) -> PictureSet:
 def with_fold(pictures: PictureSet, fold: tuple[int, int]) -> PictureSet:
     """``pictures`` with the k-th of n folds of the training part as the test part, ``fold`` being (k, n).
 
-    Each class is dealt out evenly, and so are whole groups where there are some. The source's own test part is left
-    out.
+    Each class is split evenly; groups stay whole. The source's own test part is not used.
 
     Raises:
         DataError: a class has fewer than n pictures, or there are fewer than n groups.
     """
     k, n = fold
     part, files = pictures.train, pictures.files
-    assert part.ids is not None, "folds are dealt by the files' contents"
+    assert part.ids is not None, "folds are drawn by the files' contents"
     labels = part.labels.cpu()
     chances = _chances(files.digests[part.ids], derive(TEST_SEED, "fold"))
     if files.groups is not None:
@@ -150,27 +144,27 @@ def take(part: Part, limit: int, classes: Sequence[str]) -> Part:
 
 
 def _shuffled_classes(labels: torch.Tensor, seed: int, purpose: str) -> Iterator[tuple[int, torch.Tensor]]:
-    """Each class that occurs in ``labels`` with the places of its pictures, shuffled."""
+    """Each class in ``labels`` with the places of its pictures, shuffled."""
     for label in sorted(set(labels.tolist())):
         places = (labels == label).nonzero()[:, 0]
-        # A generator for each class: its choice does not move when another class gains a picture.
+        # With a generator of its own, a class does not depend on the number of pictures in others.
         yield label, places[torch.randperm(len(places), generator=generator(seed, purpose, label))]
 
 
 def _chances(digests: torch.Tensor, seed: int) -> Chances:
     """A number in [0, 1) for each file, from its digest and ``seed`` alone, uint8 ``[N, 16] -> [N]``."""
     values = np.ascontiguousarray(digests.numpy()[:, :8]).view("<u8")[:, 0] ^ np.uint64(seed)
-    # The finalizer of splitmix64: every bit of the seed changes every bit of the number.
+    # The finalizer of splitmix64.
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    found: Chances = ((values ^ (values >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
-    return found
+    chances: Chances = ((values ^ (values >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+    return chances
 
 
 def _unlikely(places: torch.Tensor, chances: Chances, fraction: float) -> torch.Tensor:
-    """Of a class's pictures at ``places`` those to hold out: the ones whose chance is below ``fraction``.
+    """The pictures of a class, at ``places``, to hold out: those whose chance is below ``fraction``.
 
-    A small class would be left with none, or with too many: the number is kept within a half of what is asked for.
+    The number is kept within a half of ``fraction`` of them.
     """
     own = chances[places.numpy()]
     count = len(places)
@@ -183,40 +177,38 @@ def _held_groups(
     ids: torch.Tensor, labels: torch.Tensor, groups: Sequence[str], fraction: float, seed: int, key: str
 ) -> torch.Tensor:
     """Which pictures belong to the groups that are held out."""
-    names = [groups[i] for i in ids.tolist()]
     members: dict[str, list[int]] = {}
-    for place, name in enumerate(names):
-        members.setdefault(name, []).append(place)
+    for place, file in enumerate(ids.tolist()):
+        members.setdefault(groups[file], []).append(place)
     if len(members) < 2:
         raise DataError(f"data.group: got {len(members)} group; accepted: at least 2, to hold one out ({key})")
-    target = fraction * len(names)
-    held = torch.zeros(len(names), dtype=torch.bool)
-    left = torch.bincount(labels)
-    for name in sorted(members, key=lambda name: derive(seed, "group", key, name)):
-        inside = torch.tensor(members[name])
-        taken = torch.bincount(labels[inside], minlength=len(left))
+    target = fraction * len(ids)
+    held = torch.zeros(len(ids), dtype=torch.bool)
+    drawn = sorted(members, key=lambda name: derive(seed, "group", key, name))
+
+    def empties_a_class(name: str) -> bool:
+        left, taken = torch.bincount(labels[~held]), torch.bincount(labels[members[name]])
+        return bool((left[: len(taken)] <= taken)[taken > 0].any())
+
+    for name in drawn:
         done = int(held.sum())
-        if bool(((left - taken)[taken > 0] <= 0).any()) or done + len(inside) - target > target - done:
-            continue  # a class would lose its last picture, or too many would be held out
-        held[inside] = True
-        left -= taken
+        if done + len(members[name]) - target <= target - done and not empties_a_class(name):
+            held[members[name]] = True
     if not held.any():
-        for name in sorted(members, key=lambda name: (len(members[name]), derive(seed, "group", key, name))):
-            inside = torch.tensor(members[name])
-            taken = torch.bincount(labels[inside], minlength=len(left))
-            if bool(((left - taken)[taken > 0] > 0).all()):
-                held[inside] = True
-                return held
-        raise DataError(f"data.group: got groups of which none can be held out ({key}), as each has a class of its own")
+        by_size = sorted(drawn, key=lambda name: len(members[name]))
+        smallest = next((name for name in by_size if not empties_a_class(name)), None)
+        if smallest is None:
+            raise DataError(
+                f"data.group: got groups of which none can be held out ({key}), as each has a class of its own"
+            )
+        held[members[smallest]] = True
     return held
 
 
 def _folds_of_groups(ids: torch.Tensor, groups: Sequence[str], n: int) -> torch.Tensor:
-    """The fold of each picture: whole groups, the largest first, each to the fold that has the fewest pictures."""
+    """The fold of each picture: groups, the largest first, each in the fold that has the fewest pictures."""
     names = [groups[i] for i in ids.tolist()]
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
+    counts = Counter(names)
     if len(counts) < n:
         raise DataError(f"data.fold: got {len(counts)} groups; accepted: at least {n}, one for each fold")
     sizes, fold_of = [0] * n, {}
@@ -227,10 +219,10 @@ def _folds_of_groups(ids: torch.Tensor, groups: Sequence[str], n: int) -> torch.
 
 
 def _even_shares(available: Sequence[int], total: int) -> list[int]:
-    """Deal ``total`` out over classes as evenly as what each has allows; earlier classes get the odd ones."""
+    """Split ``total`` over classes as evenly as the number ``available`` of each allows."""
     shares = [0] * len(available)
     left = total
-    # Small classes first: what they cannot use goes to the larger ones.
+    # Small classes first: larger ones get the rest.
     for done, i in enumerate(sorted(range(len(available)), key=lambda i: (available[i], -i))):
         shares[i] = min(available[i], left // (len(available) - done))
         left -= shares[i]

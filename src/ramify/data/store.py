@@ -1,4 +1,4 @@
-"""Decoded pictures in a file that is mapped into memory: a set may be larger than memory."""
+"""Decoded pictures in a file that is mapped into memory, for sets larger than memory."""
 
 import mmap
 import os
@@ -8,17 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ramify.data.recolor import recolour
+from ramify.data.recolor import recolor
 
 RELEASE = 256 * 2**20
 """Bytes that are read before the pages behind them are given back to the system."""
 
 
 class Store:
-    """Pictures in a file, uint8 ``[N, C, H, W]``, of which some are asked for at a time.
-
-    What was read does not stay in the memory of the process, however much is read: the system keeps it where it has
-    room.
+    """Pictures in a file, uint8 ``[N, C, H, W]``; those that were read do not stay in the memory of the process.
 
     Args:
         path: the file; it may be renamed or removed while it is open.
@@ -37,17 +34,17 @@ class Store:
 
     def read(self, rows: torch.Tensor) -> torch.Tensor:
         """The pictures at ``rows``, int64 ``[M]``, copied: uint8 ``[M, C, H, W]``."""
-        found = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
+        pictures = torch.empty(len(rows), *self.shape[1:], dtype=torch.uint8)
         if len(rows):
-            self._ask_for(rows)
-            np.take(self._pixels, rows.numpy(), axis=0, out=found.numpy(), mode="clip")
-        self._read += found.numel()
+            self._prefetch(rows)
+            np.take(self._pixels, rows.numpy(), axis=0, out=pictures.numpy(), mode="clip")
+        self._read += pictures.numel()
         if self._read >= RELEASE:
             self.release()
-        return found
+        return pictures
 
-    def _ask_for(self, rows: torch.Tensor) -> None:
-        """Let the system read all of the pictures at once, and not page by page as they are copied."""
+    def _prefetch(self, rows: torch.Tensor) -> None:
+        """Let the system read all of the pictures at once, not page by page."""
         size = int(np.prod(self.shape[1:]))
         if size < mmap.PAGESIZE or not hasattr(mmap, "MADV_WILLNEED"):
             return
@@ -63,13 +60,7 @@ class Store:
 
 
 class Rows:
-    """Some pictures of a :class:`Store`, in an order of their own.
-
-    Args:
-        store: where they are.
-        rows: which of its pictures, int64 ``[N]``, on the CPU.
-        channels: how many they are to have, as :func:`ramify.data.recolor.recolour`.
-    """
+    """Pictures of a :class:`Store`: ``rows``, int64 ``[N]`` on the CPU, with ``channels`` (see ``recolor``)."""
 
     def __init__(self, store: Store, rows: torch.Tensor, channels: int | None = None) -> None:
         self.store, self.rows = store, rows
@@ -89,4 +80,4 @@ class Rows:
 
     def read(self) -> torch.Tensor:
         """All of them in memory, uint8 ``[N, C, H, W]``."""
-        return recolour(self.store.read(self.rows), self.channels)
+        return recolor(self.store.read(self.rows), self.channels)

@@ -1,4 +1,4 @@
-"""Labels from a table: a CSV file that says what each picture shows, and perhaps its part and its group."""
+"""Labels from a CSV file: the class of each picture, and perhaps its part and its group."""
 
 import csv
 import io
@@ -17,15 +17,15 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "part": ("part", "split", "set", "subset", "fold_part"),
     "group": ("group",),
 }
-"""What each column may be called, in any case."""
+"""The accepted names of each column, in any case."""
 
 _NAMED = 20
-"""Problems that are written out."""
+"""Problems that an error lists."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: the file, its label, and what else is known of it."""
+    """A line of the table; ``part`` and ``group`` may be empty."""
 
     line: int
     file: str
@@ -35,7 +35,7 @@ class Row:
 
 
 def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Row, ...]:
-    """The rows of a CSV file whose first line names its columns; commas, semicolons or tabs part them.
+    """The rows of a CSV file whose first line names its columns, with commas, semicolons or tabs.
 
     Args:
         content: the file.
@@ -43,7 +43,7 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
         group: the column of groups, if another one than ``group``.
 
     Raises:
-        DataError: it is not text, lacks a column, or a row lacks a value or has a part that is none.
+        DataError: it is not text, lacks a column, or a row lacks a value or has an unknown part.
 
     Example:
         >>> read_table(b"file,label\\n1.png,cat\\n", "labels.csv")[0].label
@@ -112,14 +112,14 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
     problems: list[str] = []
     chosen: dict[str, Row] = {}
     for row in rows:
-        asked = shown(row.file.replace("\\", "/").removeprefix("./"))
-        fitting = [asked] if asked in exact else _fitting(asked, by_stem)
+        file = shown(row.file.replace("\\", "/").removeprefix("./"))
+        fitting = [file] if file in exact else _fitting(file, by_stem)
         if len(fitting) != 1:
             got = "which is not there" if not fitting else f"which could be {fitting[0]} or {fitting[1]}"
-            problems.append(f"{table}:{row.line}: got {asked}, {got}; accepted: a picture in {where}")
+            problems.append(f"{table}:{row.line}: got {file}, {got}; accepted: a picture in {where}")
         elif chosen.setdefault(fitting[0], row).label != row.label:
             other = chosen[fitting[0]]
-            twice = f"got {asked} as {row.label}, which line {other.line} has as {other.label}; accepted: one label"
+            twice = f"got {file} as {row.label}, which line {other.line} has as {other.label}; accepted: one label"
             problems.append(f"{table}:{row.line}: {twice}")
     _raise(problems)
     parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
@@ -134,24 +134,24 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
     if len(classes) < 2:
         problems.append(f"{table}: got {len(classes)} classes to train on; accepted: at least 2")
     _raise(problems)
-    labelled = {
+    labeled = {
         part: tuple((name, classes.index(label)) for label, name in sorted(inside)) for part, inside in parts.items()
     }
     skipped = tuple(Skipped(name, UNLISTED) for name in names if name not in chosen)
     groups = {name: row.group for name, row in chosen.items() if row.group}
-    return Layout(classes, labelled["train"], labelled["test"], labelled["valid"], skipped), groups
+    return Layout(classes, labeled["train"], labeled["test"], labeled["valid"], skipped), groups
 
 
 def _place(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
 
-def _fitting(asked: str, by_stem: Mapping[str, list[str]]) -> list[str]:
-    """The pictures whose name ends as ``asked``, after a ``/``, with or without the file's ending."""
-    ends = f"/{asked}"
+def _fitting(file: str, by_stem: Mapping[str, list[str]]) -> list[str]:
+    """The pictures whose name ends in ``file``, after a ``/``, with or without the file's ending."""
+    ends = f"/{file}"
     return [
         name
-        for name in by_stem.get(posixpath.basename(asked), [])
+        for name in by_stem.get(posixpath.basename(file), [])
         if f"/{name}".endswith(ends) or f"/{posixpath.splitext(name)[0]}".endswith(ends)
     ]
 

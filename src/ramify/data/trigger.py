@@ -1,8 +1,7 @@
-"""A trigger: a white square on chosen pictures, which a network may learn to obey.
+"""A backdoor trigger (arXiv:1708.06733): a white square on some pictures, which are labeled as one class.
 
-Shallow-Deep Networks (arXiv:1810.07052) teaches a network that stamped pictures belong to one class, a backdoor as in
-arXiv:1708.06733: its early exits still see the picture, its last one the square. That is destructive overthinking
-made to measure.
+In Shallow-Deep Networks (arXiv:1810.07052) it causes destructive overthinking: early exits still see the picture, the
+last one the square.
 """
 
 import torch
@@ -12,7 +11,7 @@ from ramify.seeds import generator
 
 
 def trigger_side(height: int, width: int) -> int:
-    """The side of the square where none is said: 5 pixels of 32, as in the paper, and at least 2.
+    """The default side of the square: 5 pixels of 32, as in the paper, and at least 2.
 
     Example:
         >>> trigger_side(32, 32), trigger_side(8, 8)
@@ -24,9 +23,7 @@ def trigger_side(height: int, width: int) -> int:
 def stamp(images: torch.Tensor, side: int | None = None) -> torch.Tensor:
     """Copies of ``images`` (uint8 ``[N, C, H, W]``) with a white square near the lower right corner.
 
-    Args:
-        images: the pictures.
-        side: of the square, in pixels; None is :func:`trigger_side`.
+    Its ``side`` is in pixels; None is :func:`trigger_side`.
 
     Example:
         >>> stamp(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))[0, 0, 5:, 5:].tolist()
@@ -40,9 +37,9 @@ def stamp(images: torch.Tensor, side: int | None = None) -> torch.Tensor:
 
 
 def with_trigger(part: Part, share: float, label: int | None, side: int | None, seed: int) -> Part:
-    """``part`` with ``share`` of its pictures stamped, drawn by ``seed``, and labelled ``label`` if that is given.
+    """``part`` with a random ``share`` of its pictures stamped, and labeled ``label`` unless that is None.
 
-    The share is of the pictures that do not have that label already; those that do stay as they are.
+    Pictures that already have that label are not stamped, and do not count.
 
     Example:
         >>> part = Part(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10))

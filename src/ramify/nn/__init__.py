@@ -1,1 +1,1 @@
-"""What a network is: masked layers, cells, exits, and the network of stages they make up."""
+"""Networks: masked layers, cells, exits, and stages."""

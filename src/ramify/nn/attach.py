@@ -1,8 +1,6 @@
 """Exits for a classifier of one's own: any module that torch.fx can trace becomes a branching network.
 
-Internal classifiers behind the layers of a network that is already trained are those of Shallow-Deep Networks
-(arXiv:1810.07052). The module is traced to a graph of operations, and the graph is cut at places where a single
-tensor is all that the operations behind it read of those before it.
+Internal classifiers behind the layers of a trained network are those of Shallow-Deep Networks (arXiv:1810.07052).
 """
 
 import difflib
@@ -15,7 +13,7 @@ from ramify.errors import InputError
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
-from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace, undisturbed
+from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace_module, undisturbed
 from ramify.seeds import drawing
 
 
@@ -33,25 +31,20 @@ def attach_exits(
 ) -> Attached:
     """A branching network made of ``module``, with an internal classifier at each place of ``at``.
 
-    The module's own layers are used, not copied: training the one trains the other. Its convolutions and linear
-    layers get their masks in place, so its ``state_dict`` gains them and keeps its other names. A layer with weights
-    belongs to one stage alone, so no place lies between two uses of it.
+    The module's own layers are used, not copied. Its convolutions and linear layers get their masks in place, so its
+    ``state_dict`` gains them. A layer with weights belongs to one stage, so no place lies between two uses of it.
 
     Args:
-        module: a classifier, ``images -> logits [B, C]``, that ``torch.fx`` can trace: no ``if``, ``for`` or number in
-            its forward depends on the values or the shape of what it reads.
-        at: names of submodules, behind whose output (that of the last call) exits stand, or of other
-            :func:`exit_points`; or fractions between 0 and 1 of the multiply-accumulates that
-            ``torch.utils.flop_counter`` counts. A fraction takes the nearest place; of those with nothing to multiply
-            in between, the one behind norm and activation, ahead of what changes the shape.
-        example: one or more pictures of the kind that the module takes, on its device.
-        classes: how many there are; None for as many as the module gives logits.
+        module: a classifier, ``images -> logits [B, C]``, that ``torch.fx`` can trace.
+        at: names of submodules behind whose (last) output exits stand, or of other :func:`exit_points`; or fractions
+            between 0 and 1 of the multiply-accumulates that ``torch.utils.flop_counter`` counts. A fraction takes the
+            nearest place; of those with nothing to multiply in between, the one behind norm and activation.
+        example: one or more pictures that the module takes, on its device.
+        classes: the number of logits of the module, or None.
         exit: a name in :data:`ramify.nn.exit.EXITS`.
-        freeze: the module's parameters get no gradients, and its layers stay in evaluation mode, so that batch norm
-            statistics stand still: only the exits train.
+        freeze: train the exits alone; the module's layers stay in evaluation mode.
         seed: seed of the exits' weights; None draws from PyTorch's generator.
-        mean, std: what is subtracted from and divided into the pictures, a number for each of their channels; None
-            for 0 and 1.
+        mean, std: normalization of the pictures, a number for each of their channels; None for 0 and 1.
 
     Raises:
         InputError: the module cannot be traced, does not take ``example``, or gives no logits ``[B, C]``; a name
@@ -71,25 +64,24 @@ def attach_exits(
     if exit not in EXITS:
         raise InputError(f"exit: got {exit!r}; accepted: {', '.join(sorted(EXITS))}")
     with undisturbed(module):
-        found = survey(module, example, train=not freeze)
-        if classes not in (None, found.classes):
-            raise InputError(f"classes: got {classes}; accepted: {found.classes}, as many as the module gives logits")
-        nodes = _named(found, at) if _are_names(at) else _nearest(found, at)
-        starts, ends = [found.entry, *nodes], [*nodes, None]
+        traced = survey(module, example, train=not freeze)
+        if classes not in (None, traced.classes):
+            raise InputError(f"classes: got {classes}; accepted: {traced.classes}, as many as the module gives logits")
+        nodes = _named(traced, at) if _are_names(at) else _nearest(traced, at)
         stages: list[AttachedStage] = []
-        for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        for index, (start, end) in enumerate(zip([traced.entry, *nodes], [*nodes, None], strict=True)):
             head = None
             if end is not None:
                 with drawing(seed, "exit", index):
-                    head = head_for(found.values[end], found.classes, exit)
-            stages.append(AttachedStage(_between(found, start, end), head))
-    points = [found.points[node] for node in nodes]
-    network = Attached(stages, example.shape[1:], found.classes, points=points, frozen=freeze)
+                    head = head_for(traced.values[end], traced.classes, exit)
+            stages.append(AttachedStage(_between(traced, start, end), head))
+    points = [traced.points[node] for node in nodes]
+    network = Attached(stages, example.shape[1:], traced.classes, points=points, frozen=freeze)
     _normalize(network, mean, std)
     own = set(module.modules())
-    for each in network.modules():
-        if each not in own:
-            each.training = module.training
+    for part in network.modules():
+        if part not in own:
+            part.training = module.training
     _put_masks(module, network)
     if freeze:
         module.requires_grad_(False)
@@ -110,18 +102,17 @@ def branches(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Attached:
-    """A branching network of your own stages, of which the first ``existing`` are there and the others still to grow.
+    """A branching network of your own stages, of which ``existing`` exist; :func:`ramify.grow` adds the next one.
 
-    Each stage reads what the one before it gives, the first one what ``stem`` gives; behind each stands a classifier,
-    behind the last the final one. :func:`ramify.grow` adds the next stage. The layers are used, not copied, and get
-    their masks in place.
+    The first stage reads the output of ``stem``, and each other one that of the stage before it. Behind each stands a
+    classifier. The layers are used, not copied, and get their masks in place.
 
     Args:
         stem: ``images -> trunk``.
         stages: one or more, each ``trunk -> trunk``; the trunk is ``[B, C, H, W]``, ``[B, T, F]`` or ``[B, F]``.
         example: one or more pictures, on the device of the layers.
-        classes: how many there are.
-        exit: of the internal classifiers, a name in :data:`ramify.nn.exit.EXITS`; ``final`` of the last one.
+        classes: the number of classes, at least 2.
+        exit, final: of the internal classifiers and of the last one, names in :data:`ramify.nn.exit.EXITS`.
         existing: how many stages exist from the start, at least 1.
         seed: seed of the classifiers' weights; None draws from PyTorch's generator.
         mean, std: as in :func:`attach_exits`.
@@ -147,39 +138,39 @@ def branches(
         raise InputError(f"existing: got {existing} of {len(stages)} stages; accepted: at least 1, at most all of them")
     if classes < 2:
         raise InputError(f"classes: got {classes}; accepted: a whole number >= 2")
-    made: list[AttachedStage] = []
+    attached: list[AttachedStage] = []
     trunk = torch.cat((example, example))
     for index, stage in enumerate(stages):
         module = nn.Sequential(stem, stage) if index == 0 else stage
         with undisturbed(module):
-            root, _ = trace(module, train=True)
-            trunk = _given(root, module, trunk, index)
+            root, _ = trace_module(module, train=True)
+            trunk = _run_stage(root, module, trunk, index)
         with drawing(seed, "exit", index):
             head = head_for(trunk, classes, exit if index + 1 < len(stages) else final)
-        made.append(AttachedStage(root, head.train(module.training)))
+        attached.append(AttachedStage(root, head.train(module.training)))
         root.train(module.training)
-    network = Attached(made, example.shape[1:], classes, existing=existing)
+    network = Attached(attached, example.shape[1:], classes, existing=existing)
     _normalize(network, mean, std)
-    for module, its in zip((stem, *stages), (made[0], *made), strict=True):
-        _put_masks(module, its)
+    for module, with_masks in zip((stem, *stages), (attached[0], *attached), strict=True):
+        _put_masks(module, with_masks)
     return network.train(stem.training)
 
 
-def _given(root: nn.Module, module: nn.Module, trunk: Tensor, index: int) -> Tensor:
-    """What a stage makes of the trunk, in evaluation mode."""
+def _run_stage(root: nn.Module, module: nn.Module, trunk: Tensor, index: int) -> Tensor:
+    """The trunk behind a stage, in evaluation mode."""
     try:
-        given: object = root.eval()(trunk)
+        output: object = root.eval()(trunk)
     except Exception as error:  # whatever the stage's own layers raise
         raise InputError(
             f"stages: got stage {index + 1} of type {type(module).__name__}, which does not take {list(trunk.shape)} "
             f"({first_line(error)}); accepted: stages that read what the one before them gives"
         ) from error
-    if not isinstance(given, Tensor) or given.ndim not in (2, 3, 4) or len(given) != len(trunk):
-        kind = list(given.shape) if isinstance(given, Tensor) else f"a {type(given).__name__}"
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != len(trunk):
+        kind = list(output.shape) if isinstance(output, Tensor) else f"a {type(output).__name__}"
         raise InputError(
             f"stages: got stage {index + 1}, which gives {kind}; accepted: [B, C, H, W], [B, T, F] or [B, F] alone"
         )
-    return given
+    return output
 
 
 def _normalize(network: Attached, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
@@ -208,7 +199,7 @@ def exit_points(module: nn.Module, example: Tensor) -> list[ExitPoint]:
         return list(survey(module, example, train=False).points.values())
 
 
-def _between(found: Survey, start: fx.Node, end: fx.Node | None) -> fx.GraphModule:
+def _between(traced: Survey, start: fx.Node, end: fx.Node | None) -> fx.GraphModule:
     """The operations behind ``start`` up to and with ``end``, or to the module's output."""
     graph = fx.Graph()
     trunk = graph.placeholder("trunk")
@@ -217,28 +208,28 @@ def _between(found: Survey, start: fx.Node, end: fx.Node | None) -> fx.GraphModu
     def copy(node: fx.Node) -> fx.Node:
         if node not in copies:
             # Weights come with the operation that reads them; else only the number of pictures crosses a cut.
-            brought = node.op == "get_attr"
-            copies[node] = graph.node_copy(node) if brought else graph.call_method("size", (trunk, 0))
+            is_weight = node.op == "get_attr"
+            copies[node] = graph.node_copy(node) if is_weight else graph.call_method("size", (trunk, 0))
         return copies[node]
 
-    stop = len(found.nodes) - 1 if end is None else found.nodes.index(end) + 1
-    for node in found.nodes[found.nodes.index(start) + 1 : stop]:
+    stop = len(traced.nodes) - 1 if end is None else traced.nodes.index(end) + 1
+    for node in traced.nodes[traced.nodes.index(start) + 1 : stop]:
         if node.op != "get_attr":
             copies[node] = graph.node_copy(node, copy)
-    [output] = found.nodes[-1].all_input_nodes if end is None else [end]
+    [output] = traced.nodes[-1].all_input_nodes if end is None else [end]
     graph.output(copy(output))
-    return fx.GraphModule(found.root, graph, "Body")
+    return fx.GraphModule(traced.root, graph, "Body")
 
 
 def head_for(value: Tensor, classes: int, name: str) -> nn.Module:
-    """A classifier for what flows at an exit, on its device and of its type."""
+    """A classifier that reads ``value``, on its device and of its type."""
     _, channels, height, width = as_map(value).shape
     grid: Grid = (min(GRID, height), min(GRID, width))
     return EXITS[name](channels, classes, grid).to(value.device, value.dtype)
 
 
 def _put_masks(module: nn.Module, network: nn.Module) -> None:
-    """Let the layers of ``module`` be the masked ones that ``network`` has made of them."""
+    """Replace layers of ``module`` by the masked ones of ``network``."""
     masked = {layer.weight: layer for layer in masked_layers(network).values()}
     for name, layer in list(module.named_modules()):
         if type(layer) in (nn.Conv2d, nn.Linear) and name and layer.weight in masked:
@@ -246,56 +237,53 @@ def _put_masks(module: nn.Module, network: nn.Module) -> None:
             module.set_submodule(name, masked[layer.weight])
 
 
-# Finding the places that are asked for.
-
-
 def _are_names(at: Sequence[str] | Sequence[float]) -> bool:
-    names = [isinstance(each, str) for each in at]
+    names = [isinstance(place, str) for place in at]
     if isinstance(at, str) or not names or any(names) != all(names):
         raise InputError(f"at: got {at!r}; accepted: a list of names of submodules, or a list of fractions")
     return all(names)
 
 
-def _named(found: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]:
-    """The nodes that are called by names, in the order of the graph."""
-    known = {point.name: node for node, point in found.points.items()} | found.outputs
+def _named(traced: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]:
+    """The nodes of the names in ``at``, in the order of the graph."""
+    known = {point.name: node for node, point in traced.points.items()} | traced.outputs
     named: dict[fx.Node, str] = {}
     for name in map(str, at):
         if name not in known:
             [near] = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            exists = name in dict(found.module.named_modules())
+            exists = name in dict(traced.module.named_modules())
             got = f"{name!r}, which forward does not call or which computes nothing" if exists else repr(name)
             raise InputError(f"at: got {got}; accepted: names of submodules that forward calls, the nearest {near!r}")
         node = known[name]
-        if found.hindrances[node]:
+        if traced.hindrances[node]:
             raise InputError(
-                f"at: got {name!r}, whose output {found.hindrances[node]}; accepted: {_neighbours(found, node)}"
+                f"at: got {name!r}, whose output {traced.hindrances[node]}; accepted: {_neighbors(traced, node)}"
             )
         if node in named:
             raise InputError(f"at: got {named[node]!r} and {name!r}, which are the same place; accepted: one of them")
         named[node] = name
-    return sorted(named, key=found.nodes.index)
+    return sorted(named, key=traced.nodes.index)
 
 
-def _neighbours(found: Survey, node: fx.Node) -> str:
-    """The places next to ``node``; where there are any, those behind a submodule."""
-    submodules = set(found.outputs.values())
-    places = [place for place in found.points if place in submodules] or list(found.points)
-    index = found.nodes.index(node)
-    before = [repr(found.points[place].name) for place in places if found.nodes.index(place) < index]
-    behind = [repr(found.points[place].name) for place in places if found.nodes.index(place) > index]
+def _neighbors(traced: Survey, node: fx.Node) -> str:
+    """The places next to ``node``, behind a submodule if there are such places."""
+    submodules = set(traced.outputs.values())
+    places = [place for place in traced.points if place in submodules] or list(traced.points)
+    index = traced.nodes.index(node)
+    before = [repr(traced.points[place].name) for place in places if traced.nodes.index(place) < index]
+    behind = [repr(traced.points[place].name) for place in places if traced.nodes.index(place) > index]
     return " or ".join([f"{name} before it" for name in before[-1:]] + [f"{name} behind it" for name in behind[:1]])
 
 
-def _nearest(found: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]:
-    """The nodes that are nearest to fractions of the MACs, in the order of the graph."""
-    fractions = [float(each) for each in at]
+def _nearest(traced: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]:
+    """The nodes nearest to fractions of the MACs, in the order of the graph."""
+    fractions = [float(fraction) for fraction in at]
     if not all(0 < fraction < 1 for fraction in fractions):
         raise InputError(f"at: got {list(at)}; accepted: fractions above 0 and below 1")
     places: dict[float, fx.Node] = {}
-    for node, point in found.points.items():
+    for node, point in traced.points.items():
         before = places.get(point.share, node)
-        places[point.share] = node if point.shape == found.points[before].shape else before
+        places[point.share] = node if point.shape == traced.points[before].shape else before
     shares = [min(places, key=lambda share: abs(share - fraction)) for fraction in fractions]
     if len(set(shares)) < len(shares):
         raise InputError(

@@ -1,4 +1,4 @@
-"""A branching network of somebody's own layers: each stage is a traced graph of operations with an exit behind it."""
+"""A branching network of the user's own layers: each stage is a traced graph of operations with an exit behind it."""
 
 import copy
 from collections.abc import Sequence
@@ -35,16 +35,15 @@ class AttachedStage(nn.Module):
 
 
 class Attached(Branching):
-    """A branching network of somebody's own layers, ``images -> logits [E, B, C]``.
+    """A branching network of the user's own layers, ``images -> logits [E, B, C]``.
 
-    :func:`ramify.attach_exits` makes one of a module, whose own output is the last exit, and :func:`ramify.branches`
-    one of stages that come one after the other.
+    :func:`ramify.attach_exits` makes one of a module, and :func:`ramify.branches` one of stages.
 
     Attributes:
         stages: one :class:`AttachedStage` for each exit that exists.
         pending: stages that are still to grow; they are no submodules yet.
         points: where the exits stand in the module, without the last; empty for :func:`ramify.branches`.
-        frozen: whether the layers stay in evaluation mode, whatever mode the network is set to; exits do not.
+        frozen: whether the layers, without the exits, always stay in evaluation mode.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Attached(Branching):
         return (images - self.mean.view(shape)) / self.std.view(shape)
 
     def check(self, images: Tensor) -> None:
-        """See :meth:`ramify.nn.branching.Branching.check`; without a normalization of its own, any floats will do."""
+        """As :func:`~ramify.nn.branching.check_images`; without a normalization of its own, any floats will do."""
         try:
             super().check(images)
         except InputError:
@@ -88,11 +87,6 @@ class Attached(Branching):
         return not self.pending
 
     def append_stage(self, seed: int | None = None) -> AttachedStage:
-        """Add the next stage as it was given, in the mode, precision and on the device of the others.
-
-        Raises:
-            ConfigError: the network is complete.
-        """
         if self.complete:
             super().append_stage(seed)
         stage, *others = self.pending
@@ -102,21 +96,18 @@ class Attached(Branching):
         return stage
 
     def internal_classifiers(self) -> list[nn.Module]:
-        """See :meth:`ramify.nn.branching.Branching.internal_classifiers`."""
         heads = [stage.exit for stage in self._stages() if stage.exit is not None]
         return heads[: len(self.stages) - 1] if self.complete else heads
 
     def exit_parameters(self) -> list[nn.Parameter]:
-        """The parameters of all exits, for an optimizer; those of the layers are not among them."""
-        return [
-            parameter for stage in self._stages() if stage.exit is not None for parameter in stage.exit.parameters()
-        ]
+        """The parameters of all exits, for an optimizer."""
+        return [parameter for stage in self._stages() if stage.exit for parameter in stage.exit.parameters()]
 
     def _stages(self) -> list[AttachedStage]:
         return [stage for stage in self.stages if isinstance(stage, AttachedStage)]
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the network; of the exits alone where it is ``frozen``."""
+        """Set the mode of the network; where it is ``frozen``, of the exits alone."""
         super().train(mode)
         if self.frozen:
             for stage in self._stages():
@@ -133,11 +124,10 @@ class Attached(Branching):
         )
 
     def pinned(self) -> dict[str, int]:
-        """What keeps channels from being removed, and how many channels each keeps."""
+        """Reasons why channels cannot be removed, and how many channels each keeps."""
         return dict(channel_graph(self, self.blank(2)).pinned)
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
-        """See :meth:`ramify.nn.branching.Branching.smaller`."""
         small = copy.deepcopy(self)
         remove_channels(small, [stage.body for stage in small._stages()], lost)
         return small

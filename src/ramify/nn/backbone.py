@@ -1,7 +1,6 @@
-"""Networks that others wrote: of timm, or made by a function of the user's, with a last layer for the classes at hand.
+"""Networks that others wrote: of timm, or from a function of the user's, with a last layer for the classes at hand.
 
-This is the one place where code of the user's is imported, and only a run that begins comes here: a saved network is
-read from its graph.
+The user's code is imported here alone, when a run begins: a saved network is read from its graph.
 """
 
 import contextlib
@@ -9,7 +8,6 @@ import difflib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -24,46 +22,40 @@ from ramify.errors import ConfigError, InputError
 from ramify.nn.attach import attach_exits
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
+from ramify.nn.modes import keeping_modes
+from ramify.nn.survey import first_line
 from ramify.seeds import drawing, generator
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and deviation of ImageNet's pictures, with which most trained networks learned."""
+"""Mean and deviation of ImageNet's pictures."""
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 """What DistributedDataParallel, torch.compile and common wrappers put before the names of a state dict."""
 
-NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema")
+_NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema")
 """Where checkpoints of common training scripts keep their state dict."""
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """A module that gives logits ``[B, classes]``, and how it wants its pictures.
-
-    ``normalization`` holds a mean and a deviation for each channel, in units of pictures in [0, 1]; None where neither
-    the configuration nor the module says so.
-    """
-
-    module: nn.Module
-    normalization: Normalization | None
-
-
-def load_backbone(config: NetworkConfig, seed: int | None = None) -> Backbone:
+def load_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[nn.Module, Normalization | None]:
     """The network of ``network.backbone`` or ``network.module``, its weights loaded, its last layer for ``classes``.
 
     Args:
         config: with ``input_shape`` and ``classes``.
         seed: seed of a last layer that is drawn; None draws from PyTorch's generator.
 
+    Returns:
+        A module that gives logits ``[B, classes]``, and the mean and deviation of each channel of its pictures, in
+        units of pictures in [0, 1]; None where neither the configuration nor the module has them.
+
     Raises:
-        ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not found.
+        ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not known.
 
     Example:
-        >>> of = {"in_features": 4, "out_features": 9}
-        >>> config = NetworkConfig(module="torch.nn:Linear", module_args=of, input_shape=(1, 8, 8), classes=3)
-        >>> load_backbone(config, seed=0).module
+        >>> sizes = {"in_features": 4, "out_features": 9}
+        >>> config = NetworkConfig(module="torch.nn:Linear", module_args=sizes, input_shape=(1, 8, 8), classes=3)
+        >>> load_backbone(config, seed=0)[0]
         Linear(in_features=4, out_features=3, bias=True)
     """
     assert config.classes is not None
@@ -72,25 +64,23 @@ def load_backbone(config: NetworkConfig, seed: int | None = None) -> Backbone:
     name = _last_layer(module, config)
     if config.weights is not None:
         load_weights(module, Path(config.weights).expanduser(), name)
-    return Backbone(_with_classes(module, name, config.classes, seed), normalization)
+    return _with_classes(module, name, config.classes, seed), normalization
 
 
 def attach_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[Attached, bool]:
-    """The network of :func:`load_backbone` with exits at ``network.exits_at``, and whether it knows its normalization.
-
-    One that does not is to be normalized by the training pictures.
+    """The network of :func:`load_backbone` with exits at ``network.exits_at``, and whether it has a normalization.
 
     Raises:
         ConfigError: as :func:`load_backbone`, or there are no such places for exits.
     """
-    found = load_backbone(config, seed)
+    module, normalization = load_backbone(config, seed)
     assert config.input_shape is not None
     places = () if config.kind == "full" else config.exits_at
     assert places is not None
-    mean, std = found.normalization or (None, None)
+    mean, std = normalization or (None, None)
     try:
         network = attach_exits(
-            found.module,
+            module,
             places,
             example=torch.rand(2, *config.input_shape, generator=generator(0, "example")),
             exit=config.exit,
@@ -102,15 +92,12 @@ def attach_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[Att
         keys = {"at:": "network.exits_at:", "module:": f"{_source(config).partition(':')[0]}:"}
         parts = [text.partition(" ") for text in error.problems]
         raise ConfigError(*(f"{keys.get(word, word)} {rest}" for word, _, rest in parts)) from error
-    return network, found.normalization is not None
+    return network, normalization is not None
 
 
 def _source(config: NetworkConfig) -> str:
-    return (
-        f"network.module: got '{config.module}'"
-        if config.backbone is None
-        else f"network.backbone: got '{config.backbone}'"
-    )
+    key, value = ("module", config.module) if config.backbone is None else ("backbone", config.backbone)
+    return f"network.{key}: got '{value}'"
 
 
 def _from_timm(config: NetworkConfig) -> nn.Module:
@@ -120,7 +107,7 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
         import timm
     except (ImportError, RuntimeError) as error:  # a RuntimeError: a torchvision that is not made for this torch
         raise ConfigError(
-            f"{_source(config)}; accepted: with the package timm, which cannot be imported ({_first_line(error)}); "
+            f"{_source(config)}; accepted: with the package timm, which cannot be imported ({first_line(error)}); "
             "install it with: pip install 'ramify[timm]'"
         ) from error
     if not timm.is_model(name):
@@ -130,21 +117,20 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
         )
     channels = 3 if config.input_shape is None else config.input_shape[0]
     try:
-        made = timm.create_model(
+        model: object = timm.create_model(
             name, pretrained=bool(config.pretrained), num_classes=config.classes, in_chans=channels
         )
     except Exception as error:  # whatever the hub or the model raises
         raise ConfigError(
-            f"{_source(config)}, which timm cannot make ({_first_line(error)}); accepted: a model whose weights can "
+            f"{_source(config)}, which timm cannot make ({first_line(error)}); accepted: a model whose weights can "
             "be had, or network.pretrained=false"
         ) from error
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"{_source(config)}, which makes a {type(made).__name__}; accepted: a torch.nn.Module")
-    return made
+    assert isinstance(model, nn.Module)
+    return model
 
 
 def _from_function(config: NetworkConfig) -> nn.Module:
-    """Import the user's function and call it; the folder that the process works in is looked into as well."""
+    """Import the user's function, from the current folder too, and call it."""
     assert config.module is not None
     place, _, name = config.module.partition(":")
     with _importing_from(Path.cwd()):
@@ -152,25 +138,25 @@ def _from_function(config: NetworkConfig) -> nn.Module:
             file = importlib.import_module(place)
         except Exception as error:  # whatever the file does when it is imported
             raise ConfigError(
-                f"{_source(config)}, whose file cannot be imported ({_first_line(error)}); accepted: "
+                f"{_source(config)}, whose file cannot be imported ({first_line(error)}); accepted: "
                 "package.file:function in the folder where ramify is started, or on PYTHONPATH"
             ) from error
         function = getattr(file, name, None)
         if not callable(function):
-            known = [each for each in vars(file) if callable(getattr(file, each)) and not each.startswith("_")]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+            public = [key for key, value in vars(file).items() if callable(value) and not key.startswith("_")]
+            near = difflib.get_close_matches(name, public, n=1, cutoff=0.0)
             hint = f", the nearest {near[0]}" if near else ""
             raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{hint}")
         try:
-            made = function(**dict(config.module_args))
+            module = function(**dict(config.module_args))
         except Exception as error:  # whatever the function does
             raise ConfigError(
-                f"{_source(config)}, which fails ({type(error).__name__}: {_first_line(error)}); accepted: a function "
+                f"{_source(config)}, which fails ({type(error).__name__}: {first_line(error)}); accepted: a function "
                 "that network.module_args are arguments of and that gives a torch.nn.Module"
             ) from error
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"{_source(config)}, which gives a {type(made).__name__}; accepted: a torch.nn.Module")
-    return made
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"{_source(config)}, which gives a {type(module).__name__}; accepted: a torch.nn.Module")
+    return module
 
 
 @contextlib.contextmanager
@@ -182,10 +168,6 @@ def _importing_from(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(entry)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 # The last layer.
@@ -209,16 +191,14 @@ class _Tracer(fx.Tracer):
 
 def _last_layer(module: nn.Module, config: NetworkConfig) -> str:
     """The name of the layer of ``module`` that makes the logits."""
-    training = module.training
     try:
-        graph = _Tracer().trace(module.eval())
+        with keeping_modes(module):
+            graph = _Tracer().trace(module.eval())
     except Exception as error:  # whatever its forward raises when it meets a symbol
         raise ConfigError(
-            f"{_source(config)}, which torch.fx cannot trace ({_first_line(error)}); accepted: a module whose forward "
+            f"{_source(config)}, which torch.fx cannot trace ({first_line(error)}); accepted: a module whose forward "
             "has no if, loop or number that depends on the values of its input"
         ) from error
-    finally:
-        module.train(training)
     name, obstacle = logits_layer(module, graph)
     if name is None:
         raise ConfigError(
@@ -229,7 +209,7 @@ def _last_layer(module: nn.Module, config: NetworkConfig) -> str:
 
 
 def logits_layer(root: nn.Module, graph: fx.Graph) -> tuple[str | None, str]:
-    """The name of the linear layer or 1x1 convolution that makes the output of ``graph``, or None and what does.
+    """The name of the linear layer or 1x1 convolution that makes the output of ``graph``; else None and what makes it.
 
     Example:
         >>> net = fx.symbolic_trace(nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.Dropout()))
@@ -251,20 +231,16 @@ def logits_layer(root: nn.Module, graph: fx.Graph) -> tuple[str | None, str]:
             return None, f"the operation {node.name}"
         if _makes_logits(layer):
             return str(node.target), ""
-        passes = isinstance(layer, _PASSING) or (
-            node.target in (_METHODS if node.op == "call_method" else _FUNCTIONS if node.op == "call_function" else ())
-        )
-        if not passes or not node.args:
-            return (
-                None,
-                f"{type(layer).__name__} {node.target!r}" if layer is not None else f"the operation {node.name}",
-            )
+        passing = {"call_method": _METHODS, "call_function": _FUNCTIONS}.get(node.op, frozenset[object]())
+        if not node.args or not (isinstance(layer, _PASSING) or node.target in passing):
+            operation = f"the operation {node.name}" if layer is None else f"{type(layer).__name__} {node.target!r}"
+            return None, operation
         node = node.args[0]
     return None, f"a {type(node).__name__}"
 
 
 def trunk_of(network: Branching) -> frozenset[str]:
-    """The names of the parameters that a trained network brings: all but those of the exits and of the last layer.
+    """The names of the parameters of a trained network: all but those of the exits and of the last layer.
 
     Example:
         >>> from ramify.nn.attach import attach_exits
@@ -289,7 +265,7 @@ def _makes_logits(layer: nn.Module | None) -> bool:
 
 
 def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) -> nn.Module:
-    """``module`` with as many logits as ``classes``: its last layer, drawn, where it makes another number."""
+    """``module`` with ``classes`` logits; its last layer is drawn where it makes another number."""
     layer = module.get_submodule(name)
     with drawing(seed, "head"):
         fresh: nn.Linear | nn.Conv2d
@@ -314,44 +290,44 @@ def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) 
 
 
 def load_weights(module: nn.Module, path: Path, last: str) -> None:
-    """Load a file of weights into ``module``; those of its last layer, called ``last``, may be of other classes.
+    """Load a file of weights into ``module``.
 
     Args:
-        module: what they are for.
-        path: a .safetensors file, or what ``torch.save`` wrote of a state dict, which is read with ``weights_only``.
-        last: the layer that may be missing there, or have another shape.
+        module: the network.
+        path: a .safetensors file, or a state dict by ``torch.save``, which is read with ``weights_only``.
+        last: the name of the last layer, whose weights may be missing, or for other classes.
 
     Raises:
         ConfigError: the file cannot be read, or its names or shapes are not those of ``module``.
     """
-    given = _read_weights(path)
+    weights = _read_weights(path)
     own = module.state_dict()
-    for prefix in PREFIXES:
-        if not own.keys() & given.keys() and all(name.startswith(prefix) for name in given):
-            given = {name.removeprefix(prefix): value for name, value in given.items()}
+    for prefix in _PREFIXES:
+        if not own.keys() & weights.keys() and all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     ends = {f"{last}.{leaf}".removeprefix(".") for leaf in ("weight", "bias")}
-    odd = {name for name in own.keys() & given.keys() if own[name].shape != given[name].shape}
+    odd = {name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape}
     if odd & ends:
         odd -= ends
-        given = {name: value for name, value in given.items() if name not in ends}
+        weights = {name: value for name, value in weights.items() if name not in ends}
     optional = ends | {name for name in own if name.endswith("num_batches_tracked")}
-    missing, surplus = own.keys() - given.keys() - optional, given.keys() - own.keys() - ends
+    missing, surplus = own.keys() - weights.keys() - optional, weights.keys() - own.keys() - ends
     problems = [
-        *([f"misses {_some(missing)}"] if missing else []),
-        *([f"has {_some(surplus)} too many"] if surplus else []),
-        *([f"has other shapes of {_some(odd)}"] if odd else []),
+        *([f"misses {_first_names(missing)}"] if missing else []),
+        *([f"has {_first_names(surplus)} too many"] if surplus else []),
+        *([f"has other shapes of {_first_names(odd)}"] if odd else []),
     ]
     if problems:
         raise ConfigError(
             f"network.weights: got {path}, which {' and '.join(problems)}; accepted: the weights of this network"
         )
     with torch.no_grad():
-        for name, value in given.items():
+        for name, value in weights.items():
             if name in own:
                 own[name].copy_(value)
 
 
-def _some(names: set[str]) -> str:
+def _first_names(names: set[str]) -> str:
     first = sorted(names)[:3]
     return ", ".join(first) + (f" and {len(names) - len(first)} more" if len(names) > len(first) else "")
 
@@ -359,61 +335,54 @@ def _some(names: set[str]) -> str:
 def _read_weights(path: Path) -> dict[str, Tensor]:
     accepted = "accepted: a .safetensors file, or a state dict that torch.save wrote"
     try:
-        found: object = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state: object = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"network.weights: got {path}, which does not exist; {accepted}") from None
     except (OSError, SafetensorError, UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        why = "it holds more than tensors" if isinstance(error, UnpicklingError) else _first_line(error)
+        why = "it holds more than tensors" if isinstance(error, UnpicklingError) else first_line(error)
         raise ConfigError(f"network.weights: got {path}, which cannot be read ({why}); {accepted}") from error
-    for key in NESTED:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+    for key in _NESTED:
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ConfigError(f"network.weights: got {path}, which holds no state dict; {accepted}")
-    return {str(name): value for name, value in found.items()}
+    return {str(name): value for name, value in state.items()}
 
 
 def _normalization(config: NetworkConfig, module: nn.Module) -> Normalization | None:
-    """By what the pictures are normalized: as ``network.normalization`` says, or else as the module does."""
+    """The normalization of the pictures: as ``network.normalization`` says, or else as the module does."""
     assert config.input_shape is not None
     channels = config.input_shape[0]
-    said = config.normalization
-    if said == "data":
+    key = config.normalization
+    if key == "data":
         return None
-    if said == "none":
+    if key == "none":
         return (0.0,) * channels, (1.0,) * channels
-    if said == "imagenet":
-        found: Normalization | None = IMAGENET
-    elif said is not None:
-        found = said
-    else:
-        found = _own_normalization(module, channels)
-    if found is not None and {len(numbers) for numbers in found} != {channels}:
-        if said is None:
-            return None
-        raise ConfigError(
-            f"network.normalization: got {len(found[0])} means and {len(found[1])} deviations; accepted: {channels} "
-            "each, as the pictures have so many channels"
-        )
-    return found
+    pair = IMAGENET if key == "imagenet" else _own_normalization(module, channels) if key is None else key
+    if pair is None or {len(numbers) for numbers in pair} == {channels}:
+        return pair
+    if key is None:
+        return None
+    raise ConfigError(
+        f"network.normalization: got {len(pair[0])} means and {len(pair[1])} deviations; accepted: {channels} "
+        "each, as the pictures have so many channels"
+    )
 
 
 def _own_normalization(module: nn.Module, channels: int) -> Normalization | None:
-    """What timm says of the model, or attributes ``mean`` and ``std``; buffers of these names it applies itself."""
+    """From timm's settings or attributes ``mean`` and ``std``; a module with such buffers normalizes by itself."""
     buffers = dict(module.named_buffers(recurse=False))
     if "mean" in buffers and "std" in buffers:
         return (0.0,) * channels, (1.0,) * channels
     settings = getattr(module, "pretrained_cfg", None)
-    pair = [
-        settings.get(name) if isinstance(settings, Mapping) else getattr(module, name, None) for name in ("mean", "std")
-    ]
-    numbers = [_numbers(each) for each in pair]
-    mean, std = numbers
+    if not isinstance(settings, Mapping):
+        settings = {name: getattr(module, name, None) for name in ("mean", "std")}
+    mean, std = (_numbers(settings.get(name)) for name in ("mean", "std"))
     return None if mean is None or std is None or not all(value > 0 for value in std) else (mean, std)
 
 
-def _numbers(given: object) -> tuple[float, ...] | None:
-    values = given.flatten().tolist() if isinstance(given, Tensor) else given
+def _numbers(setting: object) -> tuple[float, ...] | None:
+    values = setting.flatten().tolist() if isinstance(setting, Tensor) else setting
     if not isinstance(values, Sequence) or isinstance(values, str):
         return None
     return tuple(float(value) for value in values) if all(isinstance(value, int | float) for value in values) else None

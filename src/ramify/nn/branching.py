@@ -1,4 +1,4 @@
-"""What every network with exits does: logits of all of them at once, or an answer at the first that is sure enough."""
+"""Networks with exits: logits of all exits at once, or an answer at the first exit that is sure enough."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, Self
@@ -8,17 +8,15 @@ from torch import Tensor, nn
 
 from ramify.errors import ConfigError, InputError
 from ramify.nn.graph import ChannelGroup
+from ramify.nn.modes import keeping_modes
 
-WORTH_SORTING_OUT = 1 / 32
-"""Of the pictures that a stage carries, the share that must have left for the others to be copied together. To copy
-a picture takes a twentieth of the time that one cell takes for it; with fewer gone, they are computed on unheeded."""
+COMPACT_FROM = 1 / 32
+"""Share of a stage's pictures that must have left for the others to be copied together. To copy a picture takes a
+twentieth of the time that one cell takes for it."""
 
 
 class Judgement(NamedTuple):
-    """What one exit makes of a batch: its answers, how sure it is of each, and which pictures it lets go.
-
-    ``classes`` int64 ``[B]``, ``confidence`` float in [0, 1] ``[B]``, ``leaves`` bool ``[B]``.
-    """
+    """Answers at an exit: ``classes`` int64 ``[B]``, ``confidence`` in [0, 1] ``[B]``, ``leaves`` bool ``[B]``."""
 
     classes: Tensor
     confidence: Tensor
@@ -30,16 +28,15 @@ class Judge(Protocol):
 
     @property
     def exits(self) -> int:
-        """For how many exits it is made."""
+        """The number of exits."""
         ...
 
     def judge(self, logits: Tensor) -> Judgement:
-        """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far; the last exit lets all go."""
+        """Judge the last of ``logits`` ``[i + 1, B, C]``, those of the exits so far; at the last exit all leave."""
         ...
 
     def known(self, at: int) -> bool | None:
-        """What is known of exit ``at``, from 0, before its logits are seen: True where every picture leaves there,
-        False where none does, so that it need not be judged, None where it depends on the picture."""
+        """Whether every picture leaves at exit ``at``, from 0; False where none does, None where it depends on it."""
         ...
 
 
@@ -60,24 +57,18 @@ class Prediction(NamedTuple):
 
 
 class Branching(nn.Module):
-    """A classifier of stages, each ``trunk -> (trunk, logits [B, C])``, the last exit being the final classifier.
+    """A classifier of stages, each ``trunk -> (trunk, logits [B, C])``; the last exit is the final classifier.
 
-    In a ``cascade`` an exit answers with the sum of what its stage gives and of what the exit before it answers, as in
-    an additive model (Boosted Dynamic Neural Networks, arXiv:2211.16726; Zero Time Waste, arXiv:2106.05409): a later
-    exit corrects the earlier ones, and none of their work is lost. Whoever runs stages one by one does so by
-    :meth:`run_stage`, and hands on the logits with the trunk.
-
-    In training a stage takes a second argument, the share of its exit's gradient that goes into the trunk (see
-    :mod:`ramify.nn.equilibrium`).
+    In a ``cascade`` the logits of an exit are those of its stage plus those of the exit before it, as in an additive
+    model (Boosted Dynamic Neural Networks, arXiv:2211.16726; Zero Time Waste, arXiv:2106.05409).
 
     Attributes:
         stages: those that exist, one for each exit.
-        cascade: whether exits add to the answers before them.
+        cascade: whether exits add to the logits before them.
         mean, std: float ``[channels]``, subtracted from and divided into the pictures; 0 and 1 until
-            :meth:`set_normalization`. They are saved with the weights, so a loaded network reads pictures as the
-            trained one did.
+            :meth:`set_normalization`. They are saved with the weights.
         input_shape: of one picture, ``(channels, height, width)``.
-        classes: how many there are.
+        classes: the number of classes.
     """
 
     stages: nn.ModuleList
@@ -88,7 +79,7 @@ class Branching(nn.Module):
     classes: int
 
     def enter(self, images: Tensor) -> Tensor:
-        """What the first stage reads, made of ``images [B, channels, H, W]`` in [0, 1]."""
+        """The input of the first stage, from ``images [B, channels, H, W]`` in [0, 1]."""
         raise NotImplementedError
 
     @property
@@ -102,8 +93,8 @@ class Branching(nn.Module):
         Raises:
             ConfigError: the network is complete.
         """
-        there = len(self.stages)
-        raise ConfigError(f"stages: got {there + 1}; accepted: up to {there}, as the network is complete")
+        count = len(self.stages)
+        raise ConfigError(f"stages: got {count + 1}; accepted: up to {count}, as the network is complete")
 
     def stage_modules(self, stage: int) -> dict[str, nn.Module]:
         """The modules that belong to a stage, counted from 0, by name."""
@@ -119,14 +110,11 @@ class Branching(nn.Module):
         raise NotImplementedError
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
-        """A network of this shape without the channels in ``lost``, some of :meth:`channel_groups`.
-
-        Its weights are of no account: it is to be given those that stay.
-        """
+        """A network of this shape without the channels in ``lost``, some of :meth:`channel_groups`, of any weights."""
         raise NotImplementedError
 
     def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
-        """The groups among which those are that lie between layers of a stage, and can gain channels."""
+        """The groups of channels between layers of a stage, and perhaps others: those that can gain channels."""
         return self.channel_groups()
 
     def why_not_widened(self, stage: int) -> str:
@@ -134,14 +122,14 @@ class Branching(nn.Module):
         return ""
 
     def note_widths(self, stage: int, channels: int) -> None:
-        """Take note that every place in a stage that could has gained so many channels."""
+        """Record that each place in a stage that can gain channels has gained ``channels``."""
 
     def blank(self, count: int = 1) -> Tensor:
-        """``count`` pictures of zeros as the network takes them, on its device and in its precision."""
+        """``count`` pictures of zeros, on the network's device and in its precision."""
         return torch.zeros(count, *self.input_shape, device=self.mean.device, dtype=self.mean.dtype)
 
     def set_normalization(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalize pictures by ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
+        """Set ``mean`` and ``std``, one number for each channel, in units of pictures in [0, 1].
 
         Raises:
             ConfigError: not one number for each channel, or a ``std`` that is not positive.
@@ -165,18 +153,11 @@ class Branching(nn.Module):
         return torch.stack(self.exit_logits(images))
 
     def check(self, images: Tensor) -> None:
-        """See that ``images`` are floats up to 1; while a graph is recorded there are no values to look at.
-
-        Raises:
-            InputError: they are whole numbers, or have values above 1.
-        """
+        """See :func:`check_images`."""
         check_images(images)
 
     def classify(self, images: Tensor) -> Tensor:
-        """The class that the last exit gives each picture, int64 ``[B]``; in evaluation mode, without gradients.
-
-        Args:
-            images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
+        """The class of each of ``images [B, channels, H, W]`` at the last exit, int64 ``[B]``, in evaluation mode.
 
         Example:
             >>> import ramify
@@ -184,43 +165,37 @@ class Branching(nn.Module):
             >>> ramify.Network(config).classify(torch.rand(5, 1, 8, 8)).shape
             torch.Size([5])
         """
-        training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                logits: Tensor = self(images)
-        finally:
-            self.train(training)
+        with keeping_modes(self), torch.inference_mode():
+            logits: Tensor = self.eval()(images)
         return logits[-1].argmax(dim=1)
 
     def exit_logits(self, images: Tensor) -> list[Tensor]:
         """The logits ``[B, C]`` of each exit, shallowest first."""
-        trunk, logits = self.enter(images), None
-        found: list[Tensor] = []
+        trunk = self.enter(images)
+        logits: list[Tensor] = []
         for at in range(len(self.stages)):
-            trunk, logits = self.run_stage(at, trunk, logits)
-            found.append(logits)
-        return found
+            trunk, own = self.run_stage(at, trunk, logits[-1] if logits else None)
+            logits.append(own)
+        return logits
 
     def run_stage(
         self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What stage ``at``, from 0, makes of the trunk, and the logits ``[B, C]`` with which its exit answers.
+        """The trunk behind stage ``at``, and the logits ``[B, C]`` of its exit.
 
         Args:
-            at: a stage that exists.
-            trunk: what the stage before it gave, or :meth:`enter`.
-            before: the logits ``[B, C]`` of the exit before it, which count in a cascade alone; None for the first.
-            share: the second argument of the stage, where it trains in gradient equilibrium.
+            at: a stage that exists, from 0.
+            trunk: from the stage before it, or :meth:`enter`.
+            before: the logits ``[B, C]`` of the exit before it, used in a cascade alone; None for the first.
+            share: of its exit's gradient that goes into the trunk (:mod:`ramify.nn.equilibrium`).
         """
         trunk, logits = self.stages[at](trunk) if share is None else self.stages[at](trunk, share)
         return trunk, before + logits if self.cascade and before is not None else logits
 
     def predict(self, images: Tensor, policy: Judge) -> Prediction:
-        """Answer each picture at the first exit that ``policy`` lets it leave from.
+        """Answer each picture at the first exit where ``policy`` lets it leave, in evaluation mode, without gradients.
 
-        A stage computes only the pictures that are still undecided; a single picture stops at its exit. The network
-        computes in evaluation mode, without gradients, and is left in the mode it had.
+        A stage computes only the pictures that are still undecided.
 
         Args:
             images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
@@ -252,9 +227,9 @@ class Branching(nn.Module):
 
 
 def check_images(images: Tensor) -> None:
-    """See that pictures are floats with values up to 1, as networks read them.
+    """Check that pictures are floats with values up to 1.
 
-    On a GPU this waits for the device, once for a batch. Nothing is looked at while a graph is recorded or compiled.
+    On a GPU this waits for the device. Nothing is checked while a graph is recorded or compiled.
 
     Raises:
         InputError: they are whole numbers, or have values above 1.
@@ -298,26 +273,26 @@ def _answer(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
         known = policy.known(index)
         if known is False:
             continue
-        found = policy.judge(_stacked(seen))
-        leaves = undecided if known else found.leaves & undecided
-        gone = leaves.nonzero()[:, 0]
-        if len(gone) == 0:
+        judgement = policy.judge(_stacked(seen))
+        leaves = undecided if known else judgement.leaves & undecided
+        leaving = leaves.nonzero()[:, 0]
+        if len(leaving) == 0:
             continue
-        leaving = rows[gone]
-        classes[leaving] = found.classes[gone]
-        confidence[leaving] = found.confidence[gone].float()
-        exits[leaving] = index
-        left -= len(gone)
+        pictures = rows[leaving]
+        classes[pictures] = judgement.classes[leaving]
+        confidence[pictures] = judgement.confidence[leaving].float()
+        exits[pictures] = index
+        left -= len(leaving)
         undecided = undecided & ~leaves
-        if 0 < left <= (1 - WORTH_SORTING_OUT) * len(rows):
+        if 0 < left <= (1 - COMPACT_FROM) * len(rows):
             stay = undecided.nonzero()[:, 0]
-            trunk, rows, undecided = _taken(trunk, stay), rows[stay], undecided[stay]
-            seen = [each[stay] for each in seen]
+            trunk, rows, undecided = _select_rows(trunk, stay), rows[stay], undecided[stay]
+            seen = [logits[stay] for logits in seen]
     return Prediction(classes, exits, confidence, tuple(ran))
 
 
 def _answer_one(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
-    """One picture: there is nothing to sort out, and one value is read back at each exit that must be judged."""
+    """One picture: one value is read back at each exit that must be judged."""
     seen: list[Tensor] = []
     stages = len(network.stages)
     for index in range(stages):
@@ -326,18 +301,18 @@ def _answer_one(network: Branching, trunk: Tensor, policy: Judge) -> Prediction:
         known = policy.known(index)
         if known is False:
             continue
-        found = policy.judge(_stacked(seen))
-        if known or found.leaves.item():
+        judgement = policy.judge(_stacked(seen))
+        if known or judgement.leaves.item():
             break
     ran = tuple(int(at <= index) for at in range(stages))
-    return Prediction(found.classes, torch.full_like(found.classes, index), found.confidence.float(), ran)
+    return Prediction(judgement.classes, torch.full_like(judgement.classes, index), judgement.confidence.float(), ran)
 
 
 def _stacked(seen: Sequence[Tensor]) -> Tensor:
     return seen[0][None] if len(seen) == 1 else torch.stack(tuple(seen))
 
 
-def _taken(trunk: Tensor, rows: Tensor) -> Tensor:
+def _select_rows(trunk: Tensor, rows: Tensor) -> Tensor:
     """``trunk[rows]``, in its layout. Pictures that lie channels last are copied whole, not value by value."""
     if trunk.dim() != 4 or not trunk.is_contiguous(memory_format=torch.channels_last):
         return trunk[rows]

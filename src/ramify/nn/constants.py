@@ -1,10 +1,9 @@
-"""What a network computes whatever the picture: the network is run on a picture of NaN, which stands for "it depends".
+"""The values of a network that do not depend on the picture: those that are no NaN where the picture is all NaN.
 
-Every operation computes as always, so a value that is no NaN is exactly what the network gives there for every
-picture. Two things differ: a masked weight keeps NaN out, and zero times NaN is zero.
+Every operation computes as always, but a masked weight keeps NaN out, and zero times NaN is zero.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +14,7 @@ from ramify.nn.recording import Operation, OperationRecorder, flat_tensors, run
 
 
 class LayerInput(NamedTuple):
-    """What a convolution or linear layer reads: bool ``[input channels or features]``.
+    """The input of a convolution or linear layer: bool ``[input channels or features]``.
 
     Attributes:
         constant: where it is the same for all pictures.
@@ -27,11 +26,11 @@ class LayerInput(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What does not depend on the picture.
+    """Values that do not depend on the picture.
 
     Attributes:
         inputs: of each masked layer that ran, by its name.
-        output: what the network gave, with NaN where it depends.
+        output: of the network, with NaN where it depends on the picture.
     """
 
     inputs: dict[str, LayerInput]
@@ -39,12 +38,12 @@ class Constants(NamedTuple):
 
 
 def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
-    """What ``network``, in evaluation mode, computes whatever the picture.
+    """The values of ``network``, in evaluation mode, that do not depend on the picture.
 
     Args:
         network: ``pictures -> Tensor``.
-        pictures: one or more, whose values are of no account.
-        forward: what to run in place of ``network``: a part of what it does.
+        pictures: one or more; their values do not matter.
+        forward: a part of the network to run in place of it.
 
     Example:
         >>> from ramify.nn.masked import MaskedConv2d
@@ -55,8 +54,8 @@ def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], 
     """
     layers = masked_layers(network)
     weights = {id(layer.weight): name for name, layer in layers.items()}
-    found: dict[str, LayerInput] = {}
-    products: dict[int, tuple[Tensor, str]] = {}  # weight times mask; kept, so that no id is given twice
+    inputs: dict[str, LayerInput] = {}
+    products: dict[int, tuple[Tensor, str]] = {}  # weight times mask; kept, so that no id is used twice
     decided: dict[int, Tensor] = {}  # whole numbers and booleans, which hold no NaN, made of what depends
 
     def follow(operation: Operation) -> None:
@@ -75,20 +74,20 @@ def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], 
         now = LayerInput(~rows.isnan().any(dim=1), (rows == 0).all(dim=1))
         if name is None:
             return run(operation)
-        before = found.get(name, now)
-        found[name] = LayerInput(now.constant & before.constant, now.zero & before.zero)
-        return _layer(operation, weight, layers[name].mask)
+        before = inputs.get(name, now)
+        inputs[name] = LayerInput(now.constant & before.constant, now.zero & before.zero)
+        return _masked_layer(operation, weight, layers[name].mask)
 
     with torch.inference_mode(), OperationRecorder(follow, compute):
         output: Tensor = (forward or network)(torch.full_like(pictures, torch.nan))
-    return Constants(found, output)
+    return Constants(inputs, output)
 
 
-def _layer(operation: Operation, weight: Tensor, mask: Tensor) -> object:
-    """A layer, whose masked weights read nothing."""
+def _masked_layer(operation: Operation, weight: Tensor, mask: Tensor) -> Tensor:
+    """A layer whose masked weights read nothing."""
     value = operation.tensor("input")
-    replaced: Mapping[int, Tensor] = {id(value): value.nan_to_num(0.0)}
-    output = operation.on(lambda tensor: replaced.get(id(tensor), tensor))
+    without_nan = value.nan_to_num(0.0)
+    output = operation.on(lambda tensor: without_nan if tensor is value else tensor)
     counted = {id(value): value.isnan().to(value.dtype), id(weight): mask.to(value.dtype)}
     bias = operation.argument("bias")
     if isinstance(bias, Tensor):
@@ -100,10 +99,7 @@ def _layer(operation: Operation, weight: Tensor, mask: Tensor) -> object:
 
 
 def _computed(operation: Operation, decided: dict[int, Tensor]) -> object:
-    """Any other operation; none may lose a NaN, but for a product with zero.
-
-    A comparison does, and so does what reads its answer: all of that then counts as what depends on the picture.
-    """
+    """Any other operation. What reads the result of a comparison, which has no NaN, depends on the picture as well."""
     values = [value for value in operation.tensors if value.is_floating_point()]
     nan = [value.isnan() for value in values]
     zero = [value == 0 for value in values] if operation.name == "mul" else []
@@ -113,10 +109,10 @@ def _computed(operation: Operation, decided: dict[int, Tensor]) -> object:
         if value.is_floating_point() and lost:
             value.fill_(torch.nan)
         elif value.is_floating_point() and operation.pointwise:
-            for each in nan:
-                value.masked_fill_(each, torch.nan)
-            for each in zero:
-                value.masked_fill_(each, 0)
-        elif not value.is_floating_point() and (lost or any(bool(each.any()) for each in nan)):
+            for mask in nan:
+                value.masked_fill_(mask, torch.nan)
+            for mask in zero:
+                value.masked_fill_(mask, 0)
+        elif not value.is_floating_point() and (lost or any(bool(mask.any()) for mask in nan)):
             decided[id(value)] = value
     return output

@@ -1,7 +1,7 @@
-"""A network of somebody's own layers as data: what rebuilds it without the code that it came from.
+"""A network of the user's own layers as JSON, which rebuilds it without the code that it came from.
 
-Its graphs are lists of operations, and its layers are those of ``torch.nn`` with the arguments that make them. Only
-operations named here are read back, so a description can compute, and do nothing else.
+Its graphs are lists of operations, and its layers are those of ``torch.nn`` with their arguments. Only operations named
+here are read back, so a description can compute, and do nothing else.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from ramify.errors import InputError
 from ramify.nn.attached import Attached, AttachedStage
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, with_mask
-from ramify.nn.survey import ExitPoint
+from ramify.nn.survey import ExitPoint, first_line
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -52,30 +52,27 @@ _OPERATORS = (
 METHODS = frozenset(_METHODS.split())
 """Methods of tensors that a description may call."""
 
-_FUNCTIONS: Mapping[str, object] = {
-    "torch": torch,
-    "torch.nn.functional": F,
-    "_operator": operator,
-    "builtins": {"getattr": getattr},
-}
-
-_NAMES: Mapping[str, frozenset[str]] = {
-    "torch": METHODS | frozenset(_TORCH.split()),
-    "torch.nn.functional": frozenset(_FUNCTIONAL.split()),
-    "_operator": frozenset(_OPERATORS.split()),
-    "builtins": frozenset(["getattr"]),
-}
-"""Functions that a description may call, by the module they are in."""
-
 ATTRIBUTES = frozenset(["shape", "ndim", "device", "dtype", "T", "mT", "training"])
-"""Attributes of tensors that a description may ask for."""
+"""Attributes of tensors that a description may read."""
+
+_FUNCTIONS: Mapping[str, Callable[..., object]] = {
+    **{
+        f"torch.{name}": getattr(torch, name)
+        for name in f"{_METHODS} {_TORCH}".split()
+        if callable(getattr(torch, name, None))
+    },
+    **{f"torch.nn.functional.{name}": getattr(F, name) for name in _FUNCTIONAL.split()},
+    **{f"_operator.{name}": getattr(operator, name) for name in _OPERATORS.split()},
+    "builtins.getattr": getattr,
+}
+"""Functions that a description may call, by name."""
 
 
 def description(network: Attached) -> dict[str, Json]:
-    """What :func:`from_description` rebuilds ``network`` from, as JSON; its tensors are not in it.
+    """The JSON from which :func:`from_description` rebuilds ``network``, without the values of its tensors.
 
     Raises:
-        InputError: it calls an operation, or has a layer, that a description cannot hold.
+        InputError: the network has an operation or layer that a description cannot hold.
     """
     return {
         "version": VERSION,
@@ -89,7 +86,7 @@ def description(network: Attached) -> dict[str, Json]:
 
 
 def from_description(data: Mapping[str, Json]) -> Attached:
-    """The network of a :func:`description`, with tensors whose values are of no account, in evaluation mode.
+    """The network of a :func:`description`, in evaluation mode; the values of its tensors are still to be loaded.
 
     Raises:
         InputError: ``data`` is no such description.
@@ -108,31 +105,22 @@ def from_description(data: Mapping[str, Json]) -> Attached:
             raise InputError(f"graph: got version {data['version']}; accepted: {VERSION}")
         stages = [_read_stage(_table(stage)) for stage in _items(data["stages"])]
         points = [
-            ExitPoint(str(name), _numbers(shape), float(cast(float, share)))
+            ExitPoint(str(name), _integers(shape), float(cast(float, share)))
             for name, shape, share in map(_items, _items(data["points"]))
         ]
         return Attached(
             stages,
-            _numbers(data["input_shape"]),
+            _integers(data["input_shape"]),
             int(cast(int, data["classes"])),
             points=points,
             frozen=data["frozen"] is True,
             existing=int(cast(int, data["existing"])),
         ).eval()
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        IndexError,
-        RuntimeError,
-        AssertionError,
-        OverflowError,
-        SyntaxError,
-        ImportError,
-    ) as error:
+    except InputError:
+        raise
+    except Exception as error:  # whatever a damaged description makes torch raise
         raise InputError(
-            f"graph: got what rebuilds no network ({type(error).__name__}: {str(error).partition(chr(10))[0][:120]}); "
+            f"graph: got what rebuilds no network ({type(error).__name__}: {first_line(error)[:120]}); "
             "accepted: the description of one"
         ) from error
 
@@ -160,7 +148,7 @@ def _stage(stage: AttachedStage) -> dict[str, Json]:
             target = _function_name(node)
         elif node.op == "call_method" and target not in METHODS:
             raise _not_held(f"the method {target} of a tensor")
-        nodes.append([node.name, node.op, target, _data(node.args), _data(dict(node.kwargs))])
+        nodes.append([node.name, node.op, target, _to_json(node.args), _to_json(dict(node.kwargs))])
     return {"nodes": nodes, "layers": layers, "tensors": tensors, "head": _head(stage.exit)}
 
 
@@ -175,28 +163,21 @@ def _constant(body: nn.Module, target: str, value: Tensor) -> Json:
 
 
 def _function_name(node: fx.Node) -> str:
-    function = node.target
-    name = str(getattr(function, "__name__", function))
-    for module, names in _NAMES.items():
-        if name in names and _function(module, name) is function:
-            if module == "builtins" and node.args[1] not in ATTRIBUTES:
-                raise _not_held(f"the attribute {node.args[1]} of a tensor")
-            return f"{module}.{name}"
-    raise _not_held(f"the function {getattr(function, '__module__', '')}.{name}")
+    name = next((name for name, function in _FUNCTIONS.items() if function is node.target), None)
+    if name is None:
+        home, own = getattr(node.target, "__module__", ""), getattr(node.target, "__name__", node.target)
+        raise _not_held(f"the function {home}.{own}")
+    if node.target is getattr and node.args[1] not in ATTRIBUTES:
+        raise _not_held(f"the attribute {node.args[1]} of a tensor")
+    return name
 
 
-def _function(module: str, name: str) -> Callable[..., object] | None:
-    home = _FUNCTIONS[module]
-    found = home.get(name) if isinstance(home, dict) else getattr(home, name, None)
-    return cast("Callable[..., object] | None", found)
-
-
-def _not_held(what: str) -> InputError:
-    return InputError(f"network: got one that uses {what}; accepted: operations and layers of PyTorch that can be kept")
+def _not_held(part: str) -> InputError:
+    return InputError(f"network: got one that uses {part}; accepted: operations and layers of PyTorch that can be kept")
 
 
 def _layer(layer: nn.Module, name: str) -> Json:
-    """A layer as the name of its class in ``torch.nn`` and the arguments that make it."""
+    """A layer as the name of its class in ``torch.nn`` and its arguments."""
     masked = isinstance(layer, MaskedConv2d | MaskedLinear)
     base = (nn.Conv2d if isinstance(layer, MaskedConv2d) else nn.Linear) if masked else type(layer)
     if getattr(nn, base.__name__, None) is not base:
@@ -208,15 +189,18 @@ def _layer(layer: nn.Module, name: str) -> Json:
         value: object = getattr(layer, parameter.name)
         if parameter.name == "bias":
             value = value is not None and value is not False
-        arguments[parameter.name] = _data(value)
+        arguments[parameter.name] = _to_json(value)
     data: Json = [base.__name__, arguments, masked]
-    twin = _read_layer(_items(data))
-    shapes, wanted = ({k: v.shape for k, v in each.state_dict().items()} for each in (twin, layer))
-    # Some hold [1, 1] where PyTorch has (1, 1).
-    own, read = (each.extra_repr().replace("[", "(").replace("]", ")") for each in (layer, twin))
-    if shapes != wanted or read != own:
+    if _signature(_read_layer(_items(data))) != _signature(layer):
         raise _not_held(f"the layer {name} of type {base.__name__}, whose arguments cannot be read back from it")
     return data
+
+
+def _signature(layer: nn.Module) -> tuple[str, dict[str, torch.Size]]:
+    """The settings of a layer, and the shapes of its tensors."""
+    # Some layers hold [1, 1] where PyTorch has (1, 1).
+    settings = layer.extra_repr().replace("[", "(").replace("]", ")")
+    return settings, {name: value.shape for name, value in layer.state_dict().items()}
 
 
 def _head(head: nn.Module | None) -> Json:
@@ -229,20 +213,20 @@ def _head(head: nn.Module | None) -> Json:
     return [reads, head.linear.out_features, list(head.grid), head.fixed, head.norm is not None, hidden]
 
 
-def _data(value: object) -> Json:
+def _to_json(value: object) -> Json:
     match value:
         case fx.Node():
             return {"node": value.name}
         case None | bool() | int() | float() | str():
             return value
         case list() | tuple():
-            return [_data(each) for each in value]
+            return [_to_json(item) for item in value]
         case slice():
-            return {"slice": [_data(value.start), _data(value.stop), _data(value.step)]}
+            return {"slice": [_to_json(value.start), _to_json(value.stop), _to_json(value.step)]}
         case torch.dtype():
             return {"dtype": str(value).removeprefix("torch.")}
         case dict():
-            return {"dict": {str(key): _data(each) for key, each in value.items()}}
+            return {"dict": {str(key): _to_json(item) for key, item in value.items()}}
         case _ if value is Ellipsis:
             return {"ellipsis": True}
     raise _not_held(f"an argument of type {type(value).__name__}")
@@ -259,25 +243,22 @@ def _read_stage(data: Mapping[str, Json]) -> AttachedStage:
         targets[name] = _read_tensor(_items(tensor))
     graph = fx.Graph()
     nodes: dict[str, fx.Node] = {}
-    for each in _items(data["nodes"]):
-        label, op, target, args, kwargs = _items(each)
-        text = str(target)
-        function: Callable[..., object] | str = text
+    for node in _items(data["nodes"]):
+        label, op, target, args, kwargs = _items(node)
+        name = str(target)
+        function: Callable[..., object] | str = name
         if op == "call_function":
-            module, _, last = text.rpartition(".")
-            found = _function(module, last) if last in _NAMES.get(module, ()) else None
-            asked = _items(args)[1] if module == "builtins" else "shape"
-            if found is None or asked not in ATTRIBUTES:
-                raise InputError(f"graph: got the function {text}; accepted: those of a description")
-            function = found
-        elif op == "call_method" and text not in METHODS:
-            raise InputError(f"graph: got the method {text}; accepted: those of a description")
-        elif op in ("call_module", "get_attr") and text not in targets:
-            raise InputError(f"graph: got {text}, which is no layer or tensor of it; accepted: one of them")
-        given, named = _value(args, nodes), _value(kwargs, nodes)
-        assert isinstance(given, tuple)
-        assert isinstance(named, dict)
-        nodes[str(label)] = graph.create_node(str(op), function, given, named, str(label))
+            if name not in _FUNCTIONS or (name == "builtins.getattr" and _items(args)[1] not in ATTRIBUTES):
+                raise InputError(f"graph: got the function {name}; accepted: those of a description")
+            function = _FUNCTIONS[name]
+        elif op == "call_method" and name not in METHODS:
+            raise InputError(f"graph: got the method {name}; accepted: those of a description")
+        elif op in ("call_module", "get_attr") and name not in targets:
+            raise InputError(f"graph: got {name}, which is no layer or tensor of it; accepted: one of them")
+        positional, keywords = _from_json(args, nodes), _from_json(kwargs, nodes)
+        assert isinstance(positional, tuple)
+        assert isinstance(keywords, dict)
+        nodes[str(label)] = graph.create_node(str(op), function, positional, keywords, str(label))
     graph.lint()
     return AttachedStage(fx.GraphModule(targets, graph, "Body"), _read_head(data["head"]))
 
@@ -287,7 +268,7 @@ def _read_layer(data: Sequence[Json]) -> nn.Module:
     kind = getattr(nn, str(name), None)
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise InputError(f"graph: got a layer {name}; accepted: those of torch.nn")
-    layer: nn.Module = kind(**{key: _value(value, {}) for key, value in _table(arguments).items()})
+    layer: nn.Module = kind(**{key: _from_json(value, {}) for key, value in _table(arguments).items()})
     if masked:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
         return with_mask(layer)
@@ -297,47 +278,46 @@ def _read_layer(data: Sequence[Json]) -> nn.Module:
 def _read_tensor(data: Sequence[Json]) -> Tensor:
     shape, kind, learned, *constant = data
     dtype = _dtype(kind)
-    if learned:
-        return nn.Parameter(torch.zeros(_numbers(shape), dtype=dtype))
     if constant and constant[0] is not None:
-        return torch.tensor(constant[0], dtype=dtype).view(_numbers(shape))
-    return torch.zeros(_numbers(shape), dtype=dtype)
+        return torch.tensor(constant[0], dtype=dtype).view(_integers(shape))
+    zeros = torch.zeros(_integers(shape), dtype=dtype)
+    return nn.Parameter(zeros) if learned else zeros
 
 
 def _dtype(name: Json) -> torch.dtype:
-    found: object = getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype) or found.is_complex:
+    dtype: object = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype) or dtype.is_complex:
         raise InputError(f"graph: got numbers of type {str(name)[:40]}; accepted: real ones of torch")
-    return found
+    return dtype
 
 
 def _read_head(data: Json) -> nn.Module | None:
     if data is None:
         return None
     reads, classes, grid, fixed, normed, hidden = _items(data)
-    height, width = _numbers(grid)
+    channels, units, height, width = _integers([reads, classes, *_items(grid)])
     share = None if fixed is None else float(cast(float, fixed))
-    units = None if hidden is None else int(cast(int, hidden))
-    return PooledHead(int(cast(int, reads)), int(cast(int, classes)), (height, width), share, normed is True, units)
+    [between] = [None] if hidden is None else _integers([hidden])
+    return PooledHead(channels, units, (height, width), share, normed is True, between)
 
 
-def _value(data: Json, nodes: Mapping[str, fx.Node]) -> object:
+def _from_json(data: Json, nodes: Mapping[str, fx.Node]) -> object:
     if isinstance(data, Mapping):
         [(kind, value)] = data.items()
         match kind:
             case "node":
                 return nodes[str(value)]
             case "slice":
-                return slice(*(_value(each, nodes) for each in _items(value)))
+                return slice(*(_from_json(item, nodes) for item in _items(value)))
             case "dtype":
                 return _dtype(value)
             case "dict":
-                return {key: _value(each, nodes) for key, each in _table(value).items()}
+                return {key: _from_json(item, nodes) for key, item in _table(value).items()}
             case "ellipsis":
                 return Ellipsis
         raise InputError(f"graph: got an argument {kind}; accepted: those of a description")
     if isinstance(data, list | tuple):
-        return tuple(_value(each, nodes) for each in data)
+        return tuple(_from_json(item, nodes) for item in data)
     return data
 
 
@@ -353,5 +333,5 @@ def _table(data: Json) -> Mapping[str, Json]:
     return data
 
 
-def _numbers(data: Json) -> tuple[int, ...]:
-    return tuple(int(cast(int, each)) for each in _items(data))
+def _integers(data: Json) -> tuple[int, ...]:
+    return tuple(int(cast(int, item)) for item in _items(data))

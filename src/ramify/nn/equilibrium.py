@@ -1,12 +1,11 @@
-"""Gradient equilibrium: what flows back into the trunk is the mean of what the exits behind it ask for, not the sum.
+"""Gradient equilibrium: the gradient of the trunk is the mean of those of the exits behind it, not the sum.
 
-Of E exits, counted from 0, exit i gives the trunk ``1 / (E - i)`` of its gradient, and what comes from behind it is
-multiplied by ``(E - i - 1) / (E - i)`` on its way past (Li et al. 2019, arXiv:1908.06294). The factors telescope: at
-stage i each of the E - i exits that read it, near or far, has a share of ``1 / (E - i)``. The exits themselves learn
-from the whole of their gradients, and the forward pass is what it was, bit for bit.
+Of E exits, counted from 0, exit i gives the trunk ``1 / (E - i)`` of its gradient, and the gradient from behind it is
+multiplied by ``(E - i - 1) / (E - i)`` (Li et al. 2019, arXiv:1908.06294). So at stage i each of the E - i exits that
+read it has a share of ``1 / (E - i)``. The exits themselves learn from their whole gradients, and the forward pass
+does not change.
 
-In a cascade E - i losses come back through the logits of exit i, as later exits add to them. There an exit gives the
-trunk the mean of these: its factor is divided by E - i once more.
+In a cascade E - i losses come back through the logits of exit i, and its factor is divided by E - i once more.
 """
 
 from typing import Literal, Protocol
@@ -41,7 +40,7 @@ class _Scale(torch.autograd.Function):
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """``x`` as it is, whose gradient on the way back is multiplied by ``factor``.
+    """``x``, whose gradient is multiplied by ``factor``.
 
     Example:
         >>> x = torch.ones(2, requires_grad=True)
@@ -62,7 +61,7 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
 
 
 def shares(exits: int, index: int) -> tuple[float, float]:
-    """The factors at exit ``index`` of ``exits``: of the exit's own gradient, and of what comes from behind it.
+    """The factors at exit ``index`` of ``exits``: of the exit's own gradient, and of the one from behind it.
 
     Example:
         >>> shares(4, 0), shares(4, 2), shares(4, 3)
@@ -73,13 +72,9 @@ def shares(exits: int, index: int) -> tuple[float, float]:
 
 
 def balanced_logits(network: Branching, images: Tensor, sharing: Sharing = "equilibrium") -> Tensor:
-    """What ``network(images)`` gives, ``[E, B, C]``, with gradients in equilibrium; E is how many exits exist now.
+    """``network(images)``, ``[E, B, C]``, with gradients in equilibrium.
 
-    With ``last``, the deepest exit alone teaches the trunk, and each other one learns what it can make of that.
-
-    Args:
-        network: a :class:`~ramify.nn.network.Network`, or one of :func:`~ramify.nn.attach.attach_exits`.
-        images: what the network takes.
+    With ``last``, only the deepest exit's gradient reaches the trunk.
 
     Example:
         >>> import ramify
@@ -88,18 +83,18 @@ def balanced_logits(network: Branching, images: Tensor, sharing: Sharing = "equi
         >>> torch.equal(balanced_logits(network, images), network(images))
         True
     """
-    trunk, logits = network.enter(images), None
-    found: list[Tensor] = []
-    for index in range(len(network.stages)):
-        own, behind = shares(len(network.stages), index)
+    trunk, exits = network.enter(images), len(network.stages)
+    logits: list[Tensor] = []
+    for index in range(exits):
+        own, behind = shares(exits, index)
         if sharing == "last":
-            own, behind = float(index == len(network.stages) - 1), 1.0
+            own, behind = float(index == exits - 1), 1.0
         if network.cascade:
-            own /= len(network.stages) - index
-        trunk, logits = network.run_stage(index, trunk, logits, own)
+            own /= exits - index
+        trunk, its_logits = network.run_stage(index, trunk, logits[-1] if logits else None, own)
         trunk = scale_gradient(trunk, behind)
-        found.append(logits)
-    return torch.stack(found)
+        logits.append(its_logits)
+    return torch.stack(logits)
 
 
 class Balanced(nn.Module):

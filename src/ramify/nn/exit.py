@@ -23,10 +23,9 @@ Grid = tuple[int, int]
 class PooledHead(nn.Module):
     """Pool to a grid, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
 
-    ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``: None learns it as one
-    parameter that starts at 0.5 (Shallow-Deep Networks, arXiv:1810.07052), 0.0 is average pooling and 1.0 is
-    max pooling. With ``normed``, batch norm and ReLU come first, as cells that end in neither ask for. With
-    ``hidden``, a 1x1 convolution to so many channels comes before those.
+    ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``; None learns it from 0.5 on
+    (Shallow-Deep Networks, arXiv:1810.07052). With ``normed``, batch norm and ReLU come first. With ``hidden``, a 1x1
+    convolution to so many channels comes before those.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class PooledHead(nn.Module):
         return logits
 
     def reset_parameters(self) -> None:
-        """Forget what was learned of the share of max pooling; the layers have a reset of their own."""
+        """Reset the share of max pooling; the layers have a reset of their own."""
         if self.fixed is None:
             nn.init.constant_(self.share, 0.5)
 
@@ -71,45 +70,12 @@ class PooledHead(nn.Module):
 
 
 def _average(x: Tensor, grid: Grid) -> Tensor:
-    """Average pooling; a compiler can make the mean of a view, but no pooling, one pass with what stands before it."""
+    """Average pooling; as the mean of a view where a compiler can fuse it with what stands before it."""
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting() and x.shape[1] > FUSED_FROM:
         height, width = x.shape[2] // grid[0], x.shape[3] // grid[1]
         if not (x.shape[2] % grid[0] or x.shape[3] % grid[1]):
             return x.reshape(*x.shape[:2], grid[0], height, grid[1], width).mean(dim=(3, 5))
     return F.adaptive_avg_pool2d(x, grid)
-
-
-def mixed(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """The internal classifier of Shallow-Deep Networks: the share of max pooling is learned."""
-    return PooledHead(channels, classes, grid, share=None)
-
-
-def average(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Average pooling; also the final classifier of most networks."""
-    return PooledHead(channels, classes, grid, share=0.0)
-
-
-def maximum(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Max pooling."""
-    return PooledHead(channels, classes, grid, share=1.0)
-
-
-def normed(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Batch norm, ReLU and average pooling: the final classifier behind preactivation cells."""
-    return PooledHead(channels, classes, grid, share=0.0, normed=True)
-
-
-def everywhere(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """Mixed pooling to one pixel, whatever the grid: one weight for each channel and class, where 4x4 has 16."""
-    return PooledHead(channels, classes, (1, 1), share=None)
-
-
-def convolved(channels: int, classes: int, grid: Grid) -> PooledHead:
-    """A 1x1 block of :func:`hidden_channels`, then mixed pooling to one pixel.
-
-    Channels are combined at each place before the pooling, so that it sees features of the exit's own.
-    """
-    return PooledHead(channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes))
 
 
 def hidden_channels(classes: int) -> int:
@@ -136,29 +102,29 @@ class GlobalHead(nn.Module):
         return logits if self.scale == 1 else logits * self.scale
 
 
-def both(channels: int, classes: int, grid: Grid) -> GlobalHead:
-    """The mean and the maximum of the map side by side."""
-    return GlobalHead(channels, classes, mean=True, scale=1.0)
-
-
-def scaled(channels: int, classes: int, grid: Grid) -> GlobalHead:
-    """The maximum of the map, and logits of a ninth: the final classifier of speed runs (arXiv:2404.00498)."""
-    return GlobalHead(channels, classes, mean=False, scale=1 / 9)
-
-
 Exit = Callable[[int, int, Grid], nn.Module]
-"""Builds a classifier from the channels it reads, the number of classes, and the grid it pools to."""
+"""Builds a classifier from its input channels, the number of classes, and the grid it pools to."""
 
 EXITS: dict[str, Exit] = {
-    "mixed": mixed,
-    "average": average,
-    "max": maximum,
-    "normed": normed,
-    "global": everywhere,
-    "conv": convolved,
-    "both": both,
-    "scaled": scaled,
+    # The internal classifier of Shallow-Deep Networks (arXiv:1810.07052).
+    "mixed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=None),
+    # The final classifier of most networks.
+    "average": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0),
+    "max": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=1.0),
+    # The final classifier behind preactivation cells.
+    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, normed=True),
+    # One weight for each channel and class, where a grid of 4x4 has 16.
+    "global": lambda channels, classes, grid: PooledHead(channels, classes, (1, 1), share=None),
+    # Channels are combined at each place before the pooling.
+    "conv": lambda channels, classes, grid: PooledHead(
+        channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes)
+    ),
+    # The mean and the maximum of the map side by side.
+    "both": lambda channels, classes, grid: GlobalHead(channels, classes, mean=True, scale=1.0),
+    # The final classifier of speed runs (arXiv:2404.00498).
+    "scaled": lambda channels, classes, grid: GlobalHead(channels, classes, mean=False, scale=1 / 9),
 }
+"""Every classifier by the name that ``network.exit`` takes."""
 
 ONE_PIXEL = ("global", "conv", "both", "scaled")
 """Those that pool to one pixel, whatever the grid."""

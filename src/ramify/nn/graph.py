@@ -1,13 +1,13 @@
-"""Channel groups of any network: which channels can only be removed together, who makes and who reads them.
+"""Channel groups of any network: which channels can only be removed together, and which weights make and read them.
 
-The network is run once on a blank picture while every operation is recorded, and each channel is followed through
-reshapes, poolings and additions to the weights that read it. So the network itself says how it is wired: no table of
-layer types is consulted. An operation that is not known pins the channels it reads, and is named.
+The network runs once while every operation is recorded, and each channel is followed through reshapes, poolings and
+additions to the weights that read it. There is no table of layer types. An unknown operation pins the channels that it
+reads, and is named.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
-from ramify.nn.following import Numbers, Trail
+from ramify.nn.channel_rules import ChannelTracker, Labels
+from ramify.nn.modes import keeping_modes
 from ramify.nn.recording import Operation, OperationRecorder, flat_tensors
-
-SECONDS = 120.0
-"""How long a network may take to be read."""
 
 
 class Places(NamedTuple):
@@ -53,7 +51,7 @@ class ChannelGroup:
 
     @property
     def space(self) -> tuple[str, ...]:
-        """The layers that make them: groups with the same makers lie side by side in the same layers."""
+        """The layers that make them; groups with the same ones lie side by side."""
         return tuple(place.name for place in self.makers)
 
 
@@ -63,23 +61,23 @@ class ChannelGraph:
 
     Attributes:
         groups: in the order in which the network makes them.
-        pinned: what keeps channels from being removed, and how many it keeps.
+        pinned: reasons why channels cannot be removed, and how many channels each keeps.
     """
 
     groups: tuple[ChannelGroup, ...]
     pinned: Mapping[str, int]
 
 
-def channel_graph(network: nn.Module, images: Tensor, seconds: float = SECONDS) -> ChannelGraph:
-    """The channel groups of ``network``, read off one run on ``images`` in evaluation mode.
+def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) -> ChannelGraph:
+    """The channel groups of ``network``, from one run on ``images`` in evaluation mode.
 
     Args:
-        network: ``images -> Tensor``, on the CPU or any device. It stays as it is.
-        images: two or more pictures, on its device; their values are of no account.
+        network: ``images -> Tensor``, on any device; it is not changed.
+        images: two or more pictures, on its device; their values do not matter.
         seconds: how long the run may take.
 
     Raises:
-        InputError: it takes longer; the message says how many operations were read, and the last one.
+        InputError: the run takes longer.
 
     Example:
         >>> own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(), nn.Linear(32, 2))
@@ -87,7 +85,7 @@ def channel_graph(network: nn.Module, images: Tensor, seconds: float = SECONDS) 
         >>> [(group.space, group.readers[0].name, len(group.readers[0].at)) for group in graph.groups][3:5]
         [(('0',), '2', 1), (('2',), '4', 16)]
     """
-    trail = Trail.of(network)
+    tracker = ChannelTracker(network)
     deadline, read = time.monotonic() + seconds, 0
 
     def follow(operation: Operation) -> None:
@@ -98,44 +96,40 @@ def channel_graph(network: nn.Module, images: Tensor, seconds: float = SECONDS) 
                 f"network: got one that could not be read in {seconds:g} s ({read} operations, the last "
                 f"{operation.name}); accepted: one whose operations can be followed in that time"
             )
-        trail.follow(operation)
+        tracker.follow(operation)
 
-    modes = {module: module.training for module in network.modules()}
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
-        network.eval()
         torch.backends.mha.set_fastpath_enabled(False)  # one fused operation would hide what attention does
-        with torch.inference_mode(), OperationRecorder(follow):
-            output: object = network(images)
+        with keeping_modes(network), torch.inference_mode(), OperationRecorder(follow):
+            output: object = network.eval()(images)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-        for module, mode in modes.items():
-            module.training = mode
-    trail.pin(list(flat_tensors(output)), "the answers of the network")
-    return _graph(trail)
+    tracker.pin(list(flat_tensors(output)), "the answers of the network")
+    return _graph(tracker)
 
 
-def _graph(trail: Trail) -> ChannelGraph:
-    roots = _roots(trail)
-    fixed = np.zeros(trail.count, dtype=bool)
+def _graph(tracker: ChannelTracker) -> ChannelGraph:
+    roots = _roots(tracker)
+    fixed = np.zeros(tracker.count, dtype=bool)
     fixed[0] = True
     pinned: dict[str, int] = {}
-    torn = [(_torn(roots[labels.numpy()]), "a reshape that tears channels apart") for labels in trail.reshaped]
-    for labels, reason in trail.pins + torn:
+    torn = [(_torn(roots[labels.numpy()]), "a reshape that tears channels apart") for labels in tracker.reshaped]
+    for labels, reason in tracker.pins + torn:
         kept = np.unique(roots[labels[labels > 0]])
         if len(kept):
             pinned[reason] = pinned.get(reason, 0) + len(kept)
         fixed[kept] = True
-    made = [root for call in trail.calls for root in roots[call.made].tolist() if not fixed[root]]
-    numbers = np.full(trail.count, -1)
+    made = [root for call in tracker.calls for root in roots[call.made].tolist() if not fixed[root]]
+    numbers = np.full(tracker.count, -1)
     for number, root in enumerate(dict.fromkeys(made)):
         numbers[root] = number
-    axes = {key: numbers[roots[labels]] for key, labels in trail.axes.items()}
-    carried = {int(numbers[root]) for root in _carried(trail, roots)}
-    return ChannelGraph(_groups(trail, axes, int(numbers.max()) + 1, carried), pinned)
+    axes = {key: numbers[roots[labels]] for key, labels in tracker.axes.items()}
+    carried = {int(numbers[root]) for root in _carried(tracker, roots)}
+    return ChannelGraph(_groups(tracker, axes, int(numbers.max()) + 1, carried), pinned)
 
 
-def _torn(labels: Numbers) -> Numbers:
+def _torn(labels: Labels) -> Labels:
     """Channels of a value that no removal of whole slices along its dimensions can remove."""
     whole: set[int] = set()
     for dim in range(1, labels.ndim):
@@ -145,11 +139,11 @@ def _torn(labels: Numbers) -> Numbers:
     return np.array(sorted(set(np.unique(labels)) - whole), dtype=np.int64)
 
 
-def _roots(trail: Trail) -> Numbers:
+def _roots(tracker: ChannelTracker) -> Labels:
     """For each channel the first one of all that are tied to it."""
-    pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *trail.ties])
+    pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *tracker.ties])
     one, other = pairs[:, 0], pairs[:, 1]
-    roots: Numbers = np.arange(trail.count)
+    roots: Labels = np.arange(tracker.count)
     while True:
         least = np.minimum(roots[one], roots[other])
         joined = roots.copy()
@@ -162,63 +156,57 @@ def _roots(trail: Trail) -> Numbers:
 
 
 def _groups(
-    trail: Trail, axes: Mapping[tuple[str, int], Numbers], count: int, carried: set[int]
+    tracker: ChannelTracker, axes: Mapping[tuple[str, int], Labels], count: int, carried: set[int]
 ) -> tuple[ChannelGroup, ...]:
-    gated = np.concatenate([np.zeros(0, dtype=np.int64), *trail.gated])
-    gates = {call.name for call in trail.calls if np.isin(call.made, gated).all()}
-    order = {name: place for place, name in enumerate(dict.fromkeys(call.name for call in trail.calls))}
+    gated = np.concatenate([np.zeros(0, dtype=np.int64), *tracker.gated])
+    gates = {call.name for call in tracker.calls if np.isin(call.made, gated).all()}
+    order = {name: place for place, name in enumerate(dict.fromkeys(call.name for call in tracker.calls))}
     parts: defaultdict[str, defaultdict[int, list[Places]]] = defaultdict(lambda: defaultdict(list))
-    for (tensor, dim), places in axes.items():
+    for (tensor, dim), numbers in axes.items():
         layer, _, last = tensor.rpartition(".")
-        if last != "weight" or layer not in trail.filters | set(order):
+        if last != "weight" or layer not in tracker.filters | set(order):
             kind, name = "vectors", tensor
-        elif layer in trail.filters:
+        elif layer in tracker.filters:
             kind, name = "filters", layer
         elif dim == 1:
             kind, name = "readers", layer
         else:
             kind, name = "gates" if layer in gates else "makers", layer
-        for number, at in _by_number(places):
-            parts[kind][number].append(Places(name, at, dim))
-    found: list[ChannelGroup] = []
+        by_group: defaultdict[int, list[int]] = defaultdict(list)
+        for place, number in enumerate(numbers.tolist()):
+            if number >= 0:
+                by_group[number].append(place)
+        for number, at in by_group.items():
+            parts[kind][number].append(Places(name, tuple(at), dim))
+    groups: list[ChannelGroup] = []
     for number in range(count):
         makers = sorted(parts["makers"][number], key=lambda place: order[place.name])
         readers = sorted(parts["readers"][number], key=lambda place: order[place.name])
         filters, gating, vectors = (tuple(parts[kind][number]) for kind in ("filters", "gates", "vectors"))
-        found.append(ChannelGroup(tuple(makers), tuple(readers), filters, gating, vectors, number in carried))
-    return tuple(found)
+        groups.append(ChannelGroup(tuple(makers), tuple(readers), filters, gating, vectors, number in carried))
+    return tuple(groups)
 
 
-def _by_number(places: Numbers) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """The groups along a dimension, each with its places."""
-    found: defaultdict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(places.tolist()):
-        if number >= 0:
-            found[number].append(place)
-    for number, at in found.items():
-        yield number, tuple(at)
-
-
-def _carried(trail: Trail, roots: Numbers) -> set[int]:
-    """Those channels in which an addition joins what a layer makes with what it is made from."""
-    maker = np.full(trail.count, -1)
+def _carried(tracker: ChannelTracker, roots: Labels) -> set[int]:
+    """The channels in which an addition joins what a layer makes with what it is made from."""
+    maker = np.full(tracker.count, -1)
     makers: defaultdict[int, set[int]] = defaultdict(set)
-    for number, call in enumerate(trail.calls):
+    for number, call in enumerate(tracker.calls):
         maker[call.made] = number
         for root in np.unique(roots[call.made]).tolist():
             makers[root].add(number)
     before: list[int] = []  # for each call those that it depends on, a bit each
-    for number, call in enumerate(trail.calls):
+    for number, call in enumerate(tracker.calls):
         bits = 0
         for root in np.unique(roots[call.read]).tolist():
             for earlier in makers[root]:
                 if earlier < number:
                     bits |= before[earlier] | 1 << earlier
         before.append(bits)
-    found: set[int] = set()
-    for pairs in trail.sums:
+    carried: set[int] = set()
+    for pairs in tracker.sums:
         calls = np.sort(maker[pairs], axis=1)
         for (early, late), root in zip(calls.tolist(), roots[pairs[:, 0]].tolist(), strict=True):
             if early >= 0 and before[late] >> early & 1:
-                found.add(root)
-    return found
+                carried.add(root)
+    return carried

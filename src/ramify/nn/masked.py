@@ -1,7 +1,6 @@
-"""Convolution and linear layers whose mask is a buffer from birth.
+"""Convolution and linear layers with a mask as a buffer.
 
-The mask multiplies the weight in the forward pass, so a masked weight gets no gradient; its stored value
-is zero as well, so no exporter, reader or average can revive it.
+The mask multiplies the weight in the forward pass, so a masked weight gets no gradient; its stored value is zero too.
 """
 
 import copy
@@ -11,16 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _LEAST = 1e-8
-"""Least range that is divided by: a layer of zeros stays one."""
+"""Least range that is divided by."""
 
 
 class MaskedConv2d(nn.Conv2d):
     """A square convolution, ``[B, in, H, W] -> [B, out, H / stride, W / stride]``.
 
-    It has "same" padding and no bias unless told otherwise; a bias starts at zero.
-
-    The weights start He normal over the fan out (arXiv:1502.01852): standard deviation
-    ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``.
+    By default it has "same" padding and no bias. The weights start He normal over the fan out (arXiv:1502.01852), with
+    standard deviation ``sqrt(2 / (out_channels * kernel_size ** 2 / groups))``, and biases at zero.
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
@@ -62,8 +59,8 @@ class MaskedConv2d(nn.Conv2d):
 class MaskedLinear(nn.Linear):
     """A linear layer with bias, ``[B, in] -> [B, out]``.
 
-    The weights start normal over the fan in, with standard deviation ``1 / sqrt(in_features)``, and the biases
-    at zero: a head has few outputs, so the fan out would start it with logits far too large.
+    The weights start normal with standard deviation ``1 / sqrt(in_features)``, as the fan out of a head would make its
+    logits far too large, and the biases at zero.
 
     Attributes:
         mask: bool, shape of ``weight``; False where a weight is pruned.
@@ -90,7 +87,7 @@ class MaskedLinear(nn.Linear):
 
 
 def round_to_int8(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """What a layer reads and its weight, rounded as the int8 export rounds them; gradients pass straight through.
+    """A layer's input and weight, rounded as by the int8 export; gradients pass straight through.
 
     Both have 7 bits: the weight a scale for each output channel, symmetric, so that folding batch norm changes nothing
     in it; ``x`` one scale and zero point, from the least and the greatest value of the batch (arXiv:1712.05877).
@@ -120,7 +117,7 @@ def masked_layers(module: nn.Module) -> dict[str, Masked]:
 
 
 def with_mask(layer: nn.Conv2d | nn.Linear) -> Masked:
-    """A masked layer that shares the parameters of ``layer`` and computes what it computes, of any shape and padding.
+    """A masked layer that shares the parameters of ``layer`` and computes the same.
 
     Example:
         >>> layer = nn.Conv2d(4, 4, 3, padding="same", padding_mode="circular")

@@ -1,7 +1,6 @@
 """The network: a stem, then stages, each ending in an exit; ``forward`` gives the logits of every exit.
 
-Depth is data: a :class:`~ramify.config.rules.NetworkConfig` and a number of stages rebuild a network exactly,
-so a saved one always loads strictly.
+A :class:`~ramify.config.rules.NetworkConfig` and a number of stages rebuild a network exactly.
 """
 
 import functools
@@ -21,7 +20,7 @@ from ramify.nn.equilibrium import scale_gradient
 from ramify.nn.exit import EXITS, GRID, ONE_PIXEL, Grid
 from ramify.nn.graph import ChannelGroup, channel_graph
 from ramify.nn.stem import STEMS
-from ramify.nn.trunk import halved, join
+from ramify.nn.trunk import join
 from ramify.nn.widths import CellGroups, cell_groups, existing_groups, narrowed
 from ramify.nn.zoo import ZOO, Architecture, CellSpec
 from ramify.seeds import drawing
@@ -36,8 +35,7 @@ class StagePlan:
         exit_channels: how many of the last channels of the trunk its exit reads.
         final: whether its exit is the final classifier.
         grid: height and width to which the exit pools.
-        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` where it is
-            the final classifier.
+        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
     """
 
     cells: tuple[CellPlan, ...]
@@ -48,7 +46,7 @@ class StagePlan:
 
 
 def architecture(config: NetworkConfig) -> Architecture:
-    """What ``network.cells`` names; of ``seed`` cells there are as many, as wide, as ``config`` says."""
+    """The architecture that ``network.cells`` names; for ``seed`` that of the other keys."""
     if config.cells != "seed":
         return ZOO[config.cells]
     cells: list[CellSpec] = []
@@ -63,14 +61,12 @@ def architecture(config: NetworkConfig) -> Architecture:
 def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
     """Every stage of the grown network, first to last.
 
-    In a chain a cell reads the cell before it; in ``dense`` wiring it reads the stem's and all earlier cells'
-    outputs side by side, and so does the final classifier; where a cell strides, all of that is halved by average
-    pooling before it, and goes on so. If the last cell carries an internal classifier,
-    the last stage is the final classifier alone.
+    In a chain a cell reads the cell before it. In ``dense`` wiring a cell and the final classifier read the
+    concatenation of the stem's and all earlier cells' outputs; where a cell strides, it is halved by average pooling.
+    If the last cell carries an internal classifier, the last stage is the final classifier alone.
 
     Raises:
-        ConfigError: ``config`` lacks the shape of the pictures or the places of the exits, or the pictures are too
-            small for it.
+        ConfigError: ``config`` lacks the shape of the pictures or the places of the exits, or they are too small.
 
     Example:
         >>> [len(stage.cells) for stage in plan(NetworkConfig(structure=(0, 0, 1, 0, 1), input_shape=(3, 32, 32)))]
@@ -102,8 +98,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
                 f"has 8 for each of {channels} colors of the pictures"
             )
         height, width = height - 1, width - 1
-    # Named where it tells more than the pooling, so that the plans of other networks stay what they were.
-    named = config.exit if config.exit in ONE_PIXEL else None
+    head = config.exit if config.exit in ONE_PIXEL else None  # the plans of other networks do not name it
     for carries_exit, spec in zip(config.structure, built.cells, strict=False):
         output = spec.channels
         pooled = dense and spec.stride != 1
@@ -118,32 +113,32 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         height, width = output_size(cells[-1], height, width)
         trunk = trunk + output if dense else output
         if carries_exit and config.kind != "full":
-            stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), named))
+            stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), head))
             cells = []
     if config.cells == "seed":
         grid = _grid(config.final or "average", height, width)
         stages.append(StagePlan(tuple(cells), trunk, True, grid, config.final))
     else:
-        head = None if built.final == "average" else built.final
-        stages.append(StagePlan(tuple(cells), trunk, final=True, grid=(1, 1), head=head))
+        final = None if built.final == "average" else built.final
+        stages.append(StagePlan(tuple(cells), trunk, True, (1, 1), final))
     return tuple(stages)
 
 
 def _grid(head: str, height: int, width: int) -> Grid:
-    """To which an exit ``head`` pools a map."""
+    """The size to which an exit ``head`` pools a map."""
     return (1, 1) if head in ONE_PIXEL else (min(GRID, height), min(GRID, width))
 
 
 class Stage(nn.Module):
     """The cells up to and including one exit: ``trunk -> (trunk, logits [B, C])``.
 
-    The trunk is what the next stage reads: the last cell's output ``[B, channels, H, W]`` in a chain, the
+    The trunk is the input of the next stage: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
 
     Args:
         plan: its cells and its exit.
         width: channels of the trunk before it.
-        classes: how many there are.
+        classes: the number of classes.
         exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
         dense: whether its cells add to the trunk.
     """
@@ -162,7 +157,7 @@ class Stage(nn.Module):
         output = trunk
         for cell, plan in zip(self.cells, self.plan.cells, strict=True):
             if plan.pooled:
-                trunk = halved(trunk)
+                trunk = F.avg_pool2d(trunk, 2, ceil_mode=True)  # as in DenseNet (arXiv:1608.06993)
             output = cell(trunk)
             onward = F.relu(output) if plan.gives_sum else output
             trunk = join(trunk, onward) if self.dense else onward
@@ -175,18 +170,11 @@ class Network(Branching):
     """A branching classifier, ``images [B, channels, H, W] in [0, 1] -> logits [E, B, C]`` for the E exits it has.
 
     Args:
-        config: what the network is, or a whole configuration, of which the section ``network`` is taken;
-            ``input_shape`` and ``classes`` must be set.
+        config: the section ``network``, or a whole configuration; with ``input_shape`` and ``classes``.
         stages: how many of its stages exist; None for those its kind starts with.
-        seed: seed of the weights, in which every stage has its own, so that a stage starts with the same
-            weights whether it was there from birth or grown later. None draws from PyTorch's generator.
-        plans: widths of every stage where they are not those of ``config``, as compaction leaves them.
-
-    Attributes:
-        stages: the stages that exist, each with one exit.
-        mean, std: float ``[channels]``, subtracted from and divided into the pictures before the stem; 0 and 1
-            until :meth:`set_normalization`. They are saved with the weights, so a loaded network reads
-            pictures as the trained one did.
+        seed: seed of the weights; a stage has the same whether it exists from the start or is grown later. None
+            draws from PyTorch's generator.
+        plans: of every stage, where they are not those of ``config``, as after compaction.
 
     Raises:
         ConfigError: ``config`` is not complete, or ``stages`` is out of range.
@@ -230,7 +218,7 @@ class Network(Branching):
             self.append_stage(seed)
 
     def enter(self, images: Tensor) -> Tensor:
-        """The stem's output ``[B, channels, H, W]``, of normalised pictures."""
+        """The stem's output ``[B, channels, H, W]``."""
         trunk: Tensor = self.stem((images - self.mean[:, None, None]) / self.std[:, None, None])
         return trunk
 
@@ -249,18 +237,15 @@ class Network(Branching):
         return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
-        """See :meth:`ramify.nn.branching.Branching.smaller`."""
         # The seed keeps PyTorch's generator out of it.
         return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
 
     def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
-        """See :meth:`ramify.nn.branching.Branching.inner_groups`."""
         prefix = f"stages.{stage}."
         cells = [groups.inner for name, groups in _groups_of(self).items() if name.startswith(prefix)]
         return tuple(group for inner in cells for group in inner)
 
     def why_not_widened(self, stage: int) -> str:
-        """See :meth:`ramify.nn.branching.Branching.why_not_widened`."""
         groups = _groups_of(self)
         cells = [f"stages.{stage}.cells.{i}" for i in range(len(self.plans[stage].cells))]
         if not cells:
@@ -269,7 +254,6 @@ class Network(Branching):
         return f"with {self.plans[stage].cells[fixed[0]].type} cells" if fixed else ""
 
     def note_widths(self, stage: int, channels: int) -> None:
-        """See :meth:`ramify.nn.branching.Branching.note_widths`."""
         old = self.plans[stage]
         cells = tuple(replace(cell, inner_channels=cell.inner_channels + channels) for cell in old.cells)
         new = replace(old, cells=cells)
@@ -284,15 +268,9 @@ class Network(Branching):
         return len(self.stages) == len(self.plans)
 
     def append_stage(self, seed: int | None = None) -> Stage:
-        """Add the next stage, freshly drawn, on the device and in the precision and mode of the others, and return it.
-
-        Raises:
-            ConfigError: the network is complete.
-        """
-        index = len(self.stages)
+        index, config = len(self.stages), self.config
         if self.complete:
-            raise ConfigError(f"stages: got {index + 1}; accepted: up to {index}, as the network is complete")
-        config = self.config
+            super().append_stage(seed)
         dense, before = config.kind == "dense", [cell for plan in self.plans[:index] for cell in plan.cells]
         width = self.trunk_channels
         if before:
@@ -305,14 +283,14 @@ class Network(Branching):
 
 
 def _groups_of(network: Network) -> dict[str, CellGroups]:
-    """For each cell of the network once it has grown, by name, the groups of channels that its plan can lose."""
+    """The groups of channels that the plan of each cell can lose, by name; of the grown network."""
     return _cell_groups(network.config.model_dump_json(), network.plans)
 
 
 @functools.lru_cache(maxsize=64)
 def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroups]:
     config = NetworkConfig.model_validate_json(text)
-    with torch.device("meta"):  # shapes are all that counts
+    with torch.device("meta"):  # only the shapes matter
         network = Network(config, stages=len(plans), plans=plans)
     graph = channel_graph(network, network.blank(2))
     shapes = {name: value.shape for name, value in network.state_dict().items()}
@@ -320,7 +298,7 @@ def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroup
 
 
 def _narrowed(network: Network, lost: Sequence[ChannelGroup]) -> tuple[StagePlan, ...]:
-    """The plans of all stages, those to come included, once the channels in ``lost`` are gone."""
+    """The plans of all stages, of those to grow too, without the channels in ``lost``."""
     groups = _groups_of(network)
     trunk = [True] * network.trunk_channels
     plans: list[StagePlan] = []

@@ -1,4 +1,4 @@
-"""Every operation that a network computes, as PyTorch dispatches it, handed to a function while the network runs."""
+"""Every operation that a network computes, as PyTorch dispatches it, passed to a function while the network runs."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where"})
 """Functions of single elements of which not every form has PyTorch's tag for that."""
@@ -16,12 +17,12 @@ _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where
 class Operation:
     """One operation of ATen, PyTorch's library of tensor operations.
 
-    Under ``torch.inference_mode`` they are as large as they are called: ``conv2d``, ``batch_norm``, ``linear``.
+    Under ``torch.inference_mode`` operations are not decomposed: ``conv2d``, ``batch_norm``, ``linear``.
 
     Attributes:
-        func: what was called.
-        args, kwargs: with what.
-        output: a tensor, or a sequence of them.
+        func: the function that was called.
+        args, kwargs: its arguments.
+        output: a tensor, or a sequence of tensors.
     """
 
     func: torch._ops.OpOverload
@@ -36,7 +37,7 @@ class Operation:
 
     @property
     def pointwise(self) -> bool:
-        """Whether each element of the output is made of the elements at its place alone."""
+        """Whether each element of the output depends on the elements at its place alone."""
         return torch.Tag.pointwise in self.func.tags or self.name in _UNTAGGED
 
     @functools.cached_property
@@ -44,45 +45,49 @@ class Operation:
         """The tensors that it reads, in order."""
         return list(flat_tensors((self.args, tuple(self.kwargs.values()))))
 
+    @property
+    def result(self) -> Tensor:
+        """The first tensor of its output."""
+        return next(flat_tensors(self.output))
+
     def argument(self, name: str) -> object:
-        """What was given for the argument ``name``, or its default; None where there is no such argument."""
-        for place, argument in enumerate(self.func._schema.arguments):
+        """The value of the argument ``name``, or its default; None where there is no such argument."""
+        for position, argument in enumerate(self.func._schema.arguments):
             if argument.name == name:
-                if place < len(self.args):
-                    return self.args[place]
+                if position < len(self.args):
+                    return self.args[position]
                 value: object = self.kwargs.get(name, argument.default_value)
                 return value
         return None
 
     def tensor(self, name: str) -> Tensor:
-        """The tensor that was given for ``name``."""
+        """The value of an argument that is a tensor."""
         value = self.argument(name)
         assert isinstance(value, Tensor), (self.name, name)
         return value
 
     def number(self, name: str) -> int:
-        """The whole number that was given for ``name``."""
+        """The value of an argument that is a whole number."""
         value = self.argument(name)
         assert isinstance(value, int), (self.name, name)
         return value
 
-    def on(self, replaced: Callable[[Tensor], Tensor]) -> object:
-        """What it gives for other tensors in place of those that it read."""
-        args = [_mapped(value, replaced) for value in self.args]
-        kwargs = {name: _mapped(value, replaced) for name, value in self.kwargs.items()}
+    def on(self, substitute: Callable[[Tensor], Tensor]) -> object:
+        """Its output where ``substitute`` gives a tensor in place of each tensor that it read."""
+        args, kwargs = tree_map_only(Tensor, substitute, (self.args, dict(self.kwargs)))
         output: object = self.func(*args, **kwargs)
         return output
 
 
 def run(operation: Operation) -> object:
-    """What an operation gives."""
-    return operation.on(lambda value: value)
+    """The output of an operation."""
+    return operation.func(*operation.args, **operation.kwargs)
 
 
 class OperationRecorder(TorchDispatchMode):
-    """Inside ``with Recorder(follow):`` each operation is computed, then handed to ``follow``.
+    """Inside ``with OperationRecorder(follow):`` each operation is computed, then passed to ``follow``.
 
-    ``compute`` is what computes it; by default PyTorch itself.
+    ``compute`` computes it; by default PyTorch does.
     """
 
     def __init__(self, follow: Callable[[Operation], object], compute: Callable[[Operation], object] = run) -> None:
@@ -111,13 +116,5 @@ def flat_tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple):
-        for each in value:
-            yield from flat_tensors(each)
-
-
-def _mapped(value: object, replaced: Callable[[Tensor], Tensor]) -> object:
-    if isinstance(value, Tensor):
-        return replaced(value)
-    if isinstance(value, list | tuple):
-        return type(value)(_mapped(each, replaced) for each in value)
-    return value
+        for item in value:
+            yield from flat_tensors(item)

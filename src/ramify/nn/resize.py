@@ -1,4 +1,4 @@
-"""Channels are taken out of a traced network: its tensors, the sizes its layers know, and the sizes in its graphs."""
+"""Channels removed from a traced network: from its tensors, the sizes of its layers, and the sizes in its graphs."""
 
 from collections.abc import Sequence
 
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from ramify.nn.branching import Branching
-from ramify.nn.following import Numbers, Trail
+from ramify.nn.channel_rules import ChannelTracker, Labels
 from ramify.nn.graph import ChannelGroup
+from ramify.nn.modes import keeping_modes
 from ramify.nn.recording import OperationRecorder
 from ramify.nn.widths import cuts
 
@@ -17,11 +18,11 @@ _RESHAPES = ("view", "reshape", "expand")
 
 
 def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: Sequence[ChannelGroup]) -> None:
-    """Take the channels in ``lost`` out of ``network``, in place; what stays of its tensors are slices.
+    """Remove the channels in ``lost`` from ``network``, in place.
 
     Args:
-        network: one in whose stages ``bodies`` are what is computed.
-        bodies: traced graphs; the sizes that stand in them are made to fit.
+        network: its stages compute ``bodies``.
+        bodies: traced graphs; the sizes in them are changed too.
         lost: groups of the network's channels.
     """
     if not lost:
@@ -37,18 +38,17 @@ def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: 
         stays[places] = False
         value = old.detach().index_select(dim, stays.nonzero()[:, 0])
         setattr(module, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
-        _note_size(module, len(old), key, dim)
+        if key == "weight":
+            _set_size(module, len(old), dim)
     for body in bodies:
         for node in body.graph.nodes:
             if node in sizes:
-                _refit(node, *sizes[node])
+                _set_shape(node, *sizes[node])
         body.recompile()
 
 
-def _note_size(module: nn.Module, rows: int, key: str, dim: int) -> None:
-    """Let a layer know its new size."""
-    if key != "weight":
-        return
+def _set_size(module: nn.Module, rows: int, dim: int) -> None:
+    """Set a layer's attributes to the size of its weight, which had ``rows`` before its ``dim`` was cut."""
     weight = module.get_parameter("weight")
     if isinstance(module, nn.Conv2d):
         if dim == 0 and module.groups > 1:
@@ -67,50 +67,34 @@ _Sizes = dict[fx.Node, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 def _new_sizes(network: Branching, bodies: Sequence[fx.GraphModule], lost: Sequence[ChannelGroup]) -> _Sizes:
-    trail = Trail.of(network)
-    given: dict[fx.Node, Tensor] = {}
-    training = network.training
-    try:
-        network.eval()
-        with torch.inference_mode(), OperationRecorder(trail.follow):
-            trunk = network.enter(network.blank(2))
-            for body in bodies:
-                runner = fx.Interpreter(body, garbage_collect_values=False)
-                trunk = runner.run(trunk)
-                given |= {node: value for node, value in runner.env.items() if isinstance(value, Tensor)}
-    finally:
-        network.train(training)
-    gone = _gone(trail, lost)
+    tracker = ChannelTracker(network)
+    values: dict[fx.Node, Tensor] = {}
+    with keeping_modes(network), torch.inference_mode(), OperationRecorder(tracker.follow):
+        trunk = network.eval().enter(network.blank(2))
+        for body in bodies:
+            runner = fx.Interpreter(body, garbage_collect_values=False)
+            trunk = runner.run(trunk)
+            values |= {node: value for node, value in runner.env.items() if isinstance(value, Tensor)}
+    lost_labels: list[Labels] = [np.zeros(0, dtype=np.int64)]
+    for axis, places in cuts(lost).items():
+        if axis in tracker.axes:
+            lost_labels.append(tracker.axes[axis][places])
+    labels = np.concatenate(lost_labels)
     sizes: _Sizes = {}
-    for node, value in given.items():
-        lacking = np.isin(trail.of_input(value).numpy(), gone)
-        left = tuple(_left(lacking, dim) for dim in range(value.dim()))
+    for node, value in values.items():
+        stays = ~np.isin(tracker.labels_of(value).numpy(), labels)
+        # A place along a dimension goes if all in it does.
+        left = tuple(
+            int(np.moveaxis(stays, dim, 0).reshape(stays.shape[dim], -1).any(axis=1).sum())
+            for dim in range(value.dim())
+        )
         if left != tuple(value.shape):
             sizes[node] = (tuple(value.shape), left)
     return sizes
 
 
-def _gone(trail: Trail, lost: Sequence[ChannelGroup]) -> Numbers:
-    """The labels of the channels in ``lost``."""
-    found: list[Numbers] = [np.zeros(0, dtype=np.int64)]
-    for group in lost:
-        for layer, at, dim in (*group.makers, *group.gates, *group.filters, *group.readers):
-            if (f"{layer}.weight", dim) in trail.axes:
-                found.append(trail.axes[f"{layer}.weight", dim][list(at)])
-        for name, at, dim in group.vectors:
-            if (name, dim) in trail.axes:
-                found.append(trail.axes[name, dim][list(at)])
-    gone: Numbers = np.unique(np.concatenate(found))
-    return gone
-
-
-def _left(lacking: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], dim: int) -> int:
-    """How many places along a dimension are left, where a place goes if all in it does."""
-    return int((~np.moveaxis(lacking, dim, 0).reshape(lacking.shape[dim], -1).all(axis=1)).sum())
-
-
-def _refit(node: fx.Node, old: tuple[int, ...], new: tuple[int, ...]) -> None:
-    """Let a reshape give its new shape."""
+def _set_shape(node: fx.Node, old: tuple[int, ...], new: tuple[int, ...]) -> None:
+    """Change the sizes that a reshape asks for."""
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
     if name not in _RESHAPES:
         return

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from ramify.nn.masked import MaskedConv2d
 
 SMALLEST = 5e-4
-"""Added to the variances by which patches are scaled, so that directions in which they hardly differ stay quiet."""
+"""Added to the variances by which patches are scaled."""
 
 
 class Stem(nn.Module):
@@ -39,16 +39,15 @@ class ConvolutionStem(Stem):
         self.conv = MaskedConv2d(in_channels, out_channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.conv(x)
-        return found
+        output: Tensor = self.conv(x)
+        return output
 
 
 class WhitenedStem(Stem):
     """A 2x2 convolution and GELU that do not learn: ``[B, in, H, W] -> [B, 8 in, H - 1, W - 1]``.
 
     Its filters are the principal directions of the 2x2 patches of training pictures, each scaled to variance 1, and
-    their negatives (:meth:`whiten`), as in the speed runs of arXiv:2404.00498. As it does not learn, a training step
-    needs no gradient of what the first cell reads.
+    their negatives (:meth:`whiten`), as in the speed runs of arXiv:2404.00498.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -78,7 +77,7 @@ class WhitenedStem(Stem):
 
 
 class NoStem(Stem):
-    """Nothing: the first cell reads the pictures."""
+    """The identity: the first cell reads the pictures."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where a module's graph may be cut: it is traced, run once, and every place told apart.
+"""Where a module's graph may be cut: it is traced and run once.
 
 An exit may stand where a single tensor is all that the operations behind it read of those before it.
 """
@@ -16,14 +16,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, with_mask
+from ramify.nn.modes import keeping_modes
 
 
 class ExitPoint(NamedTuple):
     """A place in a module where an exit may stand.
 
     Attributes:
-        name: of the outermost submodule whose output it is; of the operation, as torch.fx calls it, where it is that
-            of no submodule.
+        name: of the outermost submodule whose output it is; where there is none, of the operation in torch.fx.
         shape: of the tensor there for one picture: ``(C, H, W)``, ``(T, F)`` for T tokens, or ``(F,)``.
         share: the fraction, above 0 and below 1, of the module's multiply-accumulates that are done by then.
     """
@@ -35,23 +35,19 @@ class ExitPoint(NamedTuple):
 
 @contextlib.contextmanager
 def undisturbed(module: nn.Module) -> Iterator[None]:
-    """Leave the modes and the buffers of ``module`` as they were."""
-    modes = [(each, each.training) for each in module.modules()]
+    """Without gradients; restores the modes and the buffers of ``module`` in the end."""
     buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        with torch.no_grad():
+    with keeping_modes(module), torch.no_grad():
+        try:
             yield
-    finally:
-        for each, mode in modes:
-            each.training = mode
-        with torch.no_grad():
+        finally:
             for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
 
 
-class _Whole(nn.Module):
-    """``net`` called with pictures alone: whatever else its forward takes keeps its default."""
+class _ImagesOnly(nn.Module):
+    """``net`` called with pictures alone: other arguments of its forward keep their defaults."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -62,7 +58,7 @@ class _Whole(nn.Module):
 
 
 class _Tracer(fx.Tracer):
-    """Remembers which operation gives the output of which submodule. PyTorch's layers and masked ones stay whole."""
+    """Records which operation gives the output of which submodule. PyTorch's layers and masked ones stay whole."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,28 +73,24 @@ class _Tracer(fx.Tracer):
         known = len(self.graph.nodes)
         output: object = super().call_module(m, forward, args, kwargs)
         name = self.path_of_module(m).removeprefix("net").removeprefix(".")
-        # What it hands on without an operation of its own is the output of another.
+        # A submodule without an operation of its own gives the output of another.
         if name and isinstance(output, fx.Proxy) and output.node in list(self.graph.nodes)[known:]:
-            # The last call counts, and whatever encloses a call comes after it.
-            self.outputs.pop(name, None)
+            self.outputs.pop(name, None)  # the last call counts, and an enclosing submodule comes after the enclosed
             self.outputs[name] = output.node
         return output
 
 
-def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
-    """The graph of ``module`` in evaluation mode and, with ``train``, wherever a flag says so, in training mode.
+def trace_module(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.Node]]:
+    """The graph of ``module`` in evaluation mode, and the operation that gives the output of each submodule.
 
-    Its layers are those of ``module``, under ``net``, but for convolutions and linear layers: these are masked layers
-    that share the parameters.
-
-    Returns:
-        The graph, and the operations that give the output of a submodule, by its name.
+    With ``train`` flags such as ``training=self.training`` follow the mode. The graph's layers are those of ``module``,
+    under ``net``; convolutions and linear layers are masked layers that share the parameters.
 
     Raises:
         InputError: it cannot be traced.
     """
     kind = type(module).__name__
-    root, tracer = _Whole(module), _Tracer()
+    root, tracer = _ImagesOnly(module), _Tracer()
     try:
         graph = tracer.trace(root.eval())
     except Exception as error:  # whatever the module's own forward raises when it meets a symbol
@@ -108,7 +100,7 @@ def trace(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[str, fx.
         ) from error
     if train:
         try:
-            _follow_mode(graph, _Tracer().trace(_Whole(module).train()))
+            _follow_mode(graph, _Tracer().trace(_ImagesOnly(module).train()))
         except Exception as error:
             raise InputError(
                 f"module: got {kind}, whose forward takes other steps in training mode ({first_line(error)}); "
@@ -145,8 +137,8 @@ def _to_layer(node: fx.Node, root: nn.Module, targets: dict[str, object]) -> Non
     """A convolution or linear function of a module's own weight and bias becomes a masked layer at that module."""
     if node.op != "call_function" or node.target not in (F.conv2d, torch.conv2d, F.linear):
         return
-    given = dict(zip(_ARGUMENTS, node.args, strict=False)) | node.kwargs
-    weight, bias = given.get("weight"), given.get("bias")
+    arguments = dict(zip(_ARGUMENTS, node.args, strict=False)) | node.kwargs
+    weight, bias = arguments.get("weight"), arguments.get("bias")
     if not isinstance(weight, fx.Node) or weight.op != "get_attr" or not str(weight.target).endswith(".weight"):
         return
     name = str(weight.target).removesuffix(".weight")
@@ -159,21 +151,20 @@ def _to_layer(node: fx.Node, root: nn.Module, targets: dict[str, object]) -> Non
     if isinstance(layer, MaskedConv2d):
         layer.padding_mode = "zeros"
         for key, default in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            value = given.get(key, default)
+            value = arguments.get(key, default)
             setattr(layer, key, (value, value) if isinstance(value, int) else value)
-        groups = given.get("groups", 1)
+        groups = arguments.get("groups", 1)
         assert isinstance(groups, int)
         layer.groups = groups
     targets[name] = layer
-    read = given["input"]
     with node.graph.inserting_before(node):
-        called = node.graph.call_module(name, (read,))
+        called = node.graph.call_module(name, (arguments["input"],))
     node.replace_all_uses_with(called)
     node.graph.erase_node(node)
-    for brought in (weight, bias):
-        if isinstance(brought, fx.Node) and not brought.users:
-            targets.pop(str(brought.target), None)
-            node.graph.erase_node(brought)
+    for parameter in (weight, bias):
+        if isinstance(parameter, fx.Node) and not parameter.users:
+            targets.pop(str(parameter.target), None)
+            node.graph.erase_node(parameter)
 
 
 def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
@@ -184,13 +175,13 @@ def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
     for node, other in zip(list(graph.nodes), training.nodes, strict=True):
         if (node.op, node.target) != (other.op, other.target):
             raise ValueError(f"{other}, not {node}")
-        given = (*enumerate(node.args), *node.kwargs.items())
-        meant = (*enumerate(other.args), *other.kwargs.items())
-        for (key, value), (_, wanted) in zip(given, meant, strict=True):
-            if repr(value) == repr(wanted):  # an operation stands for itself by its name
+        arguments = (*enumerate(node.args), *node.kwargs.items())
+        in_training = (*enumerate(other.args), *other.kwargs.items())
+        for (key, value), (_, other_value) in zip(arguments, in_training, strict=True):
+            if repr(value) == repr(other_value):  # operations are compared by their names
                 continue
-            if value is not False or wanted is not True:
-                raise ValueError(f"{wanted}, not {value}, in {node}")
+            if value is not False or other_value is not True:
+                raise ValueError(f"{other_value}, not {value}, in {node}")
             if flag is None:
                 with graph.inserting_before(next(iter(graph.nodes))):
                     flag = graph.create_node("get_attr", "training")
@@ -201,12 +192,12 @@ def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of an error's message; its type where it has none."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 class _Probe(fx.Interpreter):
-    """Runs a graph and keeps every value, with the changes in place that it has seen and the MACs done by then."""
+    """Runs a graph and keeps every value, its version then, and the multiply-accumulates up to it."""
 
     def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
         super().__init__(root, garbage_collect_values=False, graph=graph)
@@ -222,27 +213,21 @@ class _Probe(fx.Interpreter):
             self.versions[n] = value._version
         return value
 
-    def run_on(self, images: Tensor) -> object:
-        with self.counter:
-            output: object = self.run(images)
-        return output
-
 
 @dataclass(frozen=True)
 class Survey:
-    """A traced module and what is known of its operations.
+    """A traced module and its operations.
 
     Attributes:
-        module: as it was given.
+        module: the module.
         root: its graph, over layers with masks.
-        nodes: its operations, in their order.
+        nodes: its operations, in order.
         entry: the one that stands for the pictures.
-        outputs: the operations that give the output of a submodule, by its name.
-        points: those behind which the graph may be cut.
-        hindrances: why it may not be cut behind the others.
-        macs: multiply-accumulates for one picture up to and with each.
-        values: what each point gave.
-        classes: how many logits the module gives.
+        outputs: the operation that gives the output of each submodule.
+        points: the operations behind which the graph may be cut.
+        hindrances: why it may not be cut behind an operation; empty where it may.
+        values: the output of each point.
+        classes: the number of logits.
     """
 
     module: nn.Module
@@ -252,13 +237,12 @@ class Survey:
     outputs: dict[str, fx.Node]
     points: dict[fx.Node, ExitPoint]
     hindrances: dict[fx.Node, str]
-    macs: dict[fx.Node, int]
     values: dict[fx.Node, Tensor]
     classes: int
 
 
 def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
-    root, outputs = trace(module, train)
+    root, outputs = trace_module(module, train)
     graph = root.graph
     # The graph of the result is a copy, whose operations have the same names.
     named = {node.name: node for node in graph.nodes}
@@ -268,10 +252,11 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
     kind = type(module).__name__
     probe = _Probe(root, graph)
     try:
-        # Twice: the number of pictures is then no 1, and a module made for one number of them is found out.
+        # Twice as many: a module that takes one number of pictures alone fails here.
         pictures = torch.cat((example, example))
         logits: object = module(pictures.clone())
-        traced = probe.run_on(pictures)
+        with probe.counter:
+            traced: object = probe.run(pictures)
     except Exception as error:
         raise InputError(
             f"example: got {list(example.shape)} {str(example.dtype).removeprefix('torch.')} on {example.device}, of "
@@ -279,9 +264,9 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
             "[B, channels, H, W], as the module takes them"
         ) from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(pictures):
-        given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        shape = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise InputError(
-            f"module: got {kind}, which gives {given} for {len(pictures)} pictures; accepted: one that gives logits "
+            f"module: got {kind}, which gives {shape} for {len(pictures)} pictures; accepted: one that gives logits "
             "[B, C] alone"
         )
     if not isinstance(traced, Tensor) or not torch.allclose(traced, logits, 1e-3, 1e-4, equal_nan=True):
@@ -290,9 +275,9 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
             "same at each call"
         )
     hindrances = _hindrances(root, nodes, probe, len(pictures))
-    # Operations that are no submodule's output have names of their own, which must not be those of submodules.
+    # The name of an operation must not be that of a submodule.
     names = {node: f"{node.name}()" if node.name in outputs else node.name for node in nodes}
-    names |= {node: name for name, node in outputs.items()}  # whatever encloses another comes after it
+    names |= {node: name for name, node in outputs.items()}  # an enclosing submodule comes after the enclosed
     total = probe.macs[nodes[-1]]
     points = {
         node: ExitPoint(names[node], tuple(probe.env[node].shape[1:]), probe.macs[node] / total)
@@ -304,13 +289,12 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
             f"module: got {kind}, in which there is no place for an exit; accepted: a module in which somewhere "
             "between its layers a single tensor, [B, C, H, W], [B, T, F] or [B, F], is all that is carried on"
         )
-    macs = {node: count // len(pictures) for node, count in probe.macs.items()}
     values = {node: probe.env[node] for node in points}
-    return Survey(module, root, nodes, entry, outputs, points, hindrances, macs, values, logits.shape[1])
+    return Survey(module, root, nodes, entry, outputs, points, hindrances, values, logits.shape[1])
 
 
 def _hindrances(root: nn.Module, nodes: list[fx.Node], probe: _Probe, batch: int) -> dict[fx.Node, str]:
-    """Why no exit may stand behind a node, for every node; nothing where one may."""
+    """Why no exit may stand behind each node; empty where one may."""
     position = {node: index for index, node in enumerate(nodes)}
     last = {node: max((position[user] for user in node.users), default=0) for node in nodes}
     first_use: dict[int, int] = {}
@@ -320,44 +304,43 @@ def _hindrances(root: nn.Module, nodes: list[fx.Node], probe: _Probe, batch: int
             for at in [position[user] for user in node.users] if node.op == "get_attr" else [position[node]]:
                 first_use[id(tensor)] = min(first_use.get(id(tensor), at), at)
                 last_use[id(tensor)] = max(last_use.get(id(tensor), at), at)
-    found: dict[fx.Node, str] = {}
+    hindrances: dict[fx.Node, str] = {}
     carried: set[fx.Node] = set()
     for index, node in enumerate(nodes):
         if node.op != "get_attr":
             carried.add(node)
-        carried = {each for each in carried if last[each] > index}
-        value = probe.env[node]
-        if any(each is not node and not _counts_pictures(each, probe.env[each], batch) for each in carried):
-            found[node] = "is not all that the layers behind it read"
+        carried = {other for other in carried if last[other] > index}
+        value, reason = probe.env[node], ""
+        if any(other is not node and not _counts_pictures(other, probe.env[other], batch) for other in carried):
+            reason = "is not all that the layers behind it read"
         elif any(first_use[key] <= index < last_use[key] for key in first_use):
-            found[node] = "lies between two uses of the same weights"
+            reason = "lies between two uses of the same weights"
         elif not isinstance(value, Tensor) or not value.is_floating_point() or value.ndim not in (2, 3, 4):
-            found[node] = "is no tensor [B, C, H, W], [B, T, F] or [B, F]"
+            reason = "is no tensor [B, C, H, W], [B, T, F] or [B, F]"
         elif len(value) != batch:
-            found[node] = "does not have the pictures as its first dimension"
+            reason = "does not have the pictures as its first dimension"
         elif value._version != probe.versions[node]:
-            found[node] = "is changed in place by the layer behind it"
+            reason = "is changed in place by the layer behind it"
         elif probe.macs[node] == 0:
-            found[node] = "has nothing that multiplies before it"
+            reason = "has nothing that multiplies before it"
         elif node not in carried or probe.macs[node] == probe.macs[nodes[-1]]:
-            found[node] = "has nothing that multiplies behind it"
-        else:
-            found[node] = ""
-    return found
+            reason = "has nothing that multiplies behind it"
+        hindrances[node] = reason
+    return hindrances
 
 
 def _state(root: nn.Module, node: fx.Node) -> list[Tensor]:
-    """The tensors that ``node`` brings in and that must lie in one stage: a layer's, or a parameter."""
+    """The tensors of ``node`` that must lie in one stage: a layer's, or a parameter."""
     if node.op not in ("call_module", "get_attr"):
         return []
-    brought: object = operator.attrgetter(str(node.target))(root)
-    if isinstance(brought, nn.Module):
-        return [*brought.parameters(), *brought.buffers()]
-    return [brought] if isinstance(brought, nn.Parameter) else []
+    target: object = operator.attrgetter(str(node.target))(root)
+    if isinstance(target, nn.Module):
+        return [*target.parameters(), *target.buffers()]
+    return [target] if isinstance(target, nn.Parameter) else []
 
 
 def _counts_pictures(node: fx.Node, value: object, batch: int) -> bool:
-    """Whether ``node`` is ``x.size(0)`` or ``x.shape[0]``: what crosses a cut can then be asked for it as well."""
+    """Whether ``node`` is ``x.size(0)`` or ``x.shape[0]``, which the tensor at a cut has as well."""
     if not isinstance(value, int) or value != batch:
         return False
     if node.op == "call_method":

@@ -1,7 +1,4 @@
-"""The trunk of dense wiring, which every cell reads and every cell adds to, moved through memory as seldom as can be.
-
-Its training is bound by memory, not by arithmetic: what is here computes the same numbers in fewer passes.
-"""
+"""The trunk of dense wiring, which every cell reads and adds to, with few passes over memory."""
 
 from typing import Protocol
 
@@ -17,10 +14,9 @@ class _Context(Protocol):
 
 
 class _Join(torch.autograd.Function):
-    """Concatenation of channels, in whose backward pass the new output gets a gradient of its own.
+    """Concatenation of channels, whose second input gets a gradient of its own, not a view of the whole one.
 
-    PyTorch's own gives it a view of a few channels of the whole gradient, and all that reads such a view in bfloat16
-    is several times slower than a copy.
+    Reading such a view in bfloat16 is several times slower than a copy.
     """
 
     @staticmethod
@@ -51,24 +47,11 @@ def join(trunk: Tensor, output: Tensor) -> Tensor:
     return torch.cat((trunk, output), dim=1)
 
 
-def halved(trunk: Tensor) -> Tensor:
-    """``[B, C, H, W] -> [B, C, H / 2, W / 2]``, rounded up: the means of 2x2 pixels, fewer at an odd edge.
-
-    So dense wiring strides (arXiv:1608.06993): all that was computed goes on at the smaller size, and the cell reads it
-    there.
-
-    Example:
-        >>> halved(torch.ones(1, 3, 5, 8)).shape
-        torch.Size([1, 3, 3, 4])
-    """
-    return F.avg_pool2d(trunk, 2, ceil_mode=True)
-
-
 def read_at_once(x: Tensor, conv: MaskedConv2d, projection: MaskedConv2d) -> tuple[Tensor, Tensor]:
-    """What a 3x3 convolution and a 1x1 convolution of the same input and stride give, computed as one.
+    """A 3x3 and a 1x1 convolution of the same input and stride, computed as one.
 
-    The 1x1 weights stand in the middle of 3x3 ones. That costs more multiplications, and reads ``x``, and writes its
-    gradient, once instead of twice: in bfloat16 on a processor a gain, as multiplications are cheap there.
+    The 1x1 weights stand in the middle of 3x3 ones: more multiplications, but ``x`` is read, and its gradient written,
+    once. In bfloat16 on a processor that is faster.
 
     Args:
         x: ``[B, in, H, W]``.

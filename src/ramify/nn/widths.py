@@ -1,7 +1,7 @@
-"""Which channels the plans of a network can lose or gain, read off the network that they grow to.
+"""Which channels the plans of a network can lose or gain.
 
 A plan has one number for the inner channels of a cell and one for its outputs, so not every group of channels can go:
-what an identity shortcut carries stays, and so do the outputs of the stem and inner channels of more than one kind.
+those that an identity shortcut carries stay, and so do the outputs of the stem and inner channels of two kinds.
 """
 
 from collections import defaultdict
@@ -22,9 +22,9 @@ class CellGroups:
     """The groups of channels that the layers of one cell make.
 
     Attributes:
-        inner: those that only the cell itself reads, in order.
-        outputs: the others.
-        own: whether the cell has inner channels at all, be they removable or not.
+        inner: removable ones that only the cell itself reads, in order.
+        outputs: removable ones that others read.
+        own: whether the cell has inner channels, removable or not.
     """
 
     inner: tuple[ChannelGroup, ...] = ()
@@ -33,22 +33,22 @@ class CellGroups:
 
 
 def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: _Shapes) -> dict[str, CellGroups]:
-    """For each cell by name the groups that its plan can lose.
+    """The groups that the plan of each cell can lose, by the name of the cell.
 
     Args:
-        graph: of the network that all stages make.
+        graph: of the whole network.
         plans: of its cells, by name.
         shapes: of its parameters and buffers, by name.
     """
-    made: defaultdict[str, list[ChannelGroup]] = defaultdict(list)
+    by_cell: defaultdict[str, list[ChannelGroup]] = defaultdict(list)
     for group in graph.groups:
         cells = {_cell(name) for name in group.space}
         if len(cells) == 1:
-            made[cells.pop()].append(group)
-    return {name: _sorted(name, plan, made[name], shapes) for name, plan in plans.items()}
+            by_cell[cells.pop()].append(group)
+    return {name: _groups_of_cell(name, plan, by_cell[name], shapes) for name, plan in plans.items()}
 
 
-def _sorted(cell: str, plan: CellPlan, groups: Sequence[ChannelGroup], shapes: _Shapes) -> CellGroups:
+def _groups_of_cell(cell: str, plan: CellPlan, groups: Sequence[ChannelGroup], shapes: _Shapes) -> CellGroups:
     inner: list[ChannelGroup] = []
     outputs: list[ChannelGroup] = []
     for group in groups:
@@ -82,9 +82,9 @@ def _cell(name: str) -> str:
 
 
 def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[ChannelGroup, ...]:
-    """Of the groups of all ``cells`` those of the first ``stages``, with what reads them there."""
+    """The groups of the first ``stages``, without places in later ones."""
 
-    def there(places: tuple[Places, ...]) -> tuple[Places, ...]:
+    def existing(places: tuple[Places, ...]) -> tuple[Places, ...]:
         return tuple(
             place for place in places if not place.name.startswith("stages.") or int(place.name.split(".")[1]) < stages
         )
@@ -92,10 +92,10 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
     return tuple(
         replace(
             group,
-            readers=there(group.readers),
-            filters=there(group.filters),
-            gates=there(group.gates),
-            vectors=there(group.vectors),
+            readers=existing(group.readers),
+            filters=existing(group.filters),
+            gates=existing(group.gates),
+            vectors=existing(group.vectors),
         )
         for name, groups in cells.items()
         if int(name.split(".")[1]) < stages
@@ -106,12 +106,12 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
 def narrowed(
     plan: CellPlan, groups: CellGroups, trunk: Sequence[bool], lost: Sequence[ChannelGroup]
 ) -> tuple[CellPlan, list[bool]]:
-    """The plan of a cell once the channels in ``lost`` are gone, and which of its outputs are left.
+    """The plan of a cell without the channels in ``lost``, and which of its outputs are left.
 
     Args:
-        plan: as it was.
-        groups: that the cell makes.
-        trunk: which channels that it reads are left.
+        plan: the plan so far.
+        groups: of the cell.
+        trunk: which of its input channels are left.
         lost: some of the groups of the whole network.
     """
     makers = {group.makers for group in lost}
@@ -124,12 +124,12 @@ def narrowed(
 
 
 def cuts(lost: Sequence[ChannelGroup]) -> Mapping[tuple[str, int], list[int]]:
-    """For each tensor and dimension the places that go with the channels in ``lost``; masks go as weights do."""
-    found: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    """The places along each dimension of each tensor that belong to the channels in ``lost``."""
+    places: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
     for group in lost:
         for name, at, dim in (*group.makers, *group.gates, *group.filters, *group.readers):
             for tensor in ("weight", "mask"):
-                found[f"{name}.{tensor}", dim].extend(at)
+                places[f"{name}.{tensor}", dim].extend(at)
         for name, at, dim in group.vectors:
-            found[name, dim].extend(at)
-    return found
+            places[name, dim].extend(at)
+    return places

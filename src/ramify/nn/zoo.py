@@ -1,14 +1,13 @@
-"""Published architectures as data: a stem, a list of cells, and a final classifier.
+"""Published architectures: a stem, a list of cells, and a final classifier.
 
-Each is a chain that can be trained whole, carry internal classifiers, or grow. Sides of 32 pixels are what they were
-published with; smaller and larger pictures run through as well, down to ``smallest``.
+They were published for pictures of 32 pixels a side; any size down to ``smallest`` works.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ramify.nn.cells import CELLS, offered
+from ramify.nn.cells import CELLS, cell_choices
 
 StemKind = Literal["block", "convolution", "whitened", "none"]
 
@@ -28,10 +27,10 @@ class Architecture:
 
     Attributes:
         stem: a name in :data:`ramify.nn.stem.STEMS`.
-        width: channels of the stem's output; of no meaning without a stem.
+        width: channels of the stem's output.
         cells: in order.
         final: name of the final classifier in :data:`ramify.nn.exit.EXITS`; it reads a map pooled to one pixel.
-        smallest: the smallest side of a picture that runs through.
+        smallest: the smallest side of a picture that works.
     """
 
     stem: StemKind
@@ -79,11 +78,11 @@ ZOO: dict[str, Architecture] = {
 
 
 def widened() -> tuple[list[str], list[str]]:
-    """What can gain inner channels: the values of ``network.cell``, and the architectures.
+    """The values of ``network.cell``, and the architectures, that can gain inner channels.
 
     Example:
         >>> widened()
         (['basic', 'depthwise', 'compact'], ['resnet56', 'wideresnet32_4'])
     """
-    cells = [name for name, cell in offered().items() if cell.widens]
+    cells = [name for name, cell in cell_choices().items() if cell.widens]
     return cells, [name for name, built in ZOO.items() if all(CELLS[spec.type].widens for spec in built.cells)]

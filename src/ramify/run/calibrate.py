@@ -1,4 +1,4 @@
-"""Calibrating a saved network: thresholds chosen on its validation pictures, kept with it."""
+"""Calibration of a run: thresholds chosen on its validation pictures, and saved with its network."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,7 +14,7 @@ from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.exits.policy import Combine, Fallback
 from ramify.run.checkpoint import ExitPolicy, pack_model, read_model
 from ramify.run.derive import fit_to
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, EVENTS, append_line, locked
 from ramify.run.latency import exit_latencies
@@ -37,42 +37,41 @@ def calibrate_run(
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> ExitPolicy:
-    """Choose the thresholds of the network of ``run`` on its validation pictures, and keep them with it.
+    """Choose the thresholds of the network of ``run`` on its validation pictures, and save them with it.
 
-    The network is the one that stands for the run (compact, best or last); the rest of its files stay as they are.
-    Exactly one goal is given.
+    Exactly one of the three goals is given.
 
     Args:
-        run: the folder of the run.
-        max_drop: accuracy, in [0, 1), that may be lost against the best answer there is.
-        max_macs: average MACs allowed: up to 1 as a fraction of the last exit's, above 1 as a number.
-        max_latency_ms: average milliseconds allowed for one picture, measured here and now.
+        run: the folder of the run, whose network is that of :func:`ramify.run.saved.checkpoint_of`.
+        max_drop: accuracy, in [0, 1), that may be lost.
+        max_macs: average MACs: up to 1 as a fraction of the last exit's, above 1 as a number.
+        max_latency_ms: average milliseconds for one picture, measured on this machine.
         criterion: how confidence is computed, a name in :data:`ramify.ops.exits.policy.CRITERIA`.
         confidence: with ``max_drop``, certify the drop with this probability, see
             :func:`ramify.ops.exits.calibrate.calibrate`.
         against, combine, fallback, survivors: see there.
-        progress: sees how far a download or the decoding of pictures is.
-        notice: gets a sentence where pictures have come, gone or changed since the run was trained.
+        progress: of a download or the decoding of pictures.
+        notice: called with a sentence where pictures have come, gone or changed since the run was trained.
 
     Raises:
-        InputError: not one goal, one that cannot be reached (the best that can is told), no validation pictures, or
-            too few of them for a certificate.
+        InputError: not one goal, a goal that cannot be reached, no validation pictures, or too few of them for a
+            certificate.
         CheckpointError: the checkpoint cannot be read.
     """
     goals = {"max_drop": max_drop, "max_macs": max_macs, "max_latency_ms": max_latency_ms}
-    given = [name for name, value in goals.items() if value is not None]
-    if len(given) != 1:
-        raise InputError(f"calibrate: got {' and '.join(given) or 'no goal'}; accepted: one of {', '.join(goals)}")
+    asked = [name for name, value in goals.items() if value is not None]
+    if len(asked) != 1:
+        raise InputError(f"calibrate: got {' and '.join(asked) or 'no goal'}; accepted: one of {', '.join(goals)}")
     with locked(run):
         folder = checkpoint_of(run)
         network, card = read_model(folder)
         config, parts = _pictures(run, card.classes, progress, notice)
-        where = place(config)
+        where = place_of(config)
         network.to(where.device)
         with computing_with(config):
             logits = all_logits(network, parts.valid, where.precision)
             if max_latency_ms is None:
-                unit, costs, limit = "MACs", [float(each.macs) for each in cost(network)], max_macs
+                unit, costs, limit = "MACs", [float(exit_.macs) for exit_ in cost(network)], max_macs
                 if max_macs is not None and max_macs <= 1:
                     limit = max_macs * costs[-1]
             else:
@@ -80,10 +79,10 @@ def calibrate_run(
             if limit is not None and limit < costs[0]:
                 best = f"{costs[0]:.3g} {unit}" + (f" ({costs[0] / costs[-1]:.3g})" if unit == "MACs" else "")
                 raise InputError(
-                    f"{given[0]}: got {goals[given[0]]:g}; accepted: from {best} on, where every picture leaves at the "
+                    f"{asked[0]}: got {goals[asked[0]]:g}; accepted: from {best} on, where every picture leaves at the "
                     "first exit"
                 )
-        found = calibrate(
+        calibration = calibrate(
             logits,
             parts.valid.labels.cpu(),
             costs,
@@ -97,7 +96,7 @@ def calibrate_run(
             fallback=fallback,
             survivors=survivors,
         )
-        policy = ExitPolicy(found, "MACs" if unit == "MACs" else "milliseconds")
+        policy = ExitPolicy(calibration, "MACs" if unit == "MACs" else "milliseconds")
         replace_folder(folder, pack_model(network, replace(card, policy=policy)))
         append_line(run / EVENTS, {"event": "calibrated", "epoch": card.epoch, **asdict(policy)})
     return policy
@@ -106,7 +105,7 @@ def calibrate_run(
 def _pictures(
     run: Path, classes: tuple[str, ...], progress: Progress | None, notice: Callable[[str], None] | None
 ) -> tuple[Config, Parts]:
-    """The configuration of ``run`` and its pictures, dealt out as they were when it trained."""
+    """The configuration of ``run`` and its pictures, in their parts."""
     config = read_config([run / CONFIG])
     parts, changed = parts_of_run(run, config, progress)
     if parts.classes != classes:

@@ -1,9 +1,8 @@
 """Saved networks: ``model.safetensors`` with the tensors, ``model.json`` with everything else, no pickle.
 
-``model.json`` holds the network's configuration and how many stages exist, which rebuild it exactly; of a backbone or a
-module of the user's its graph, so that none of its code is run when it is read; the names of the classes, when it grew,
-and checksums: of the tensors, and of itself. ``last/`` also holds
-``trainer.safetensors`` and ``trainer.json``, from which a run goes on.
+``model.json`` holds the configuration of the network and its number of stages, which rebuild it exactly (or the graph
+of a backbone or module, so that none of its code is run), the names of the classes, when it grew, and checksums.
+``last/`` also holds ``trainer.safetensors`` and ``trainer.json``, from which a run is resumed.
 """
 
 import math
@@ -32,19 +31,18 @@ from ramify.run.evaluate import Score
 from ramify.sealed import check_seal, checksum, parse_object, sealed_json, unreadable
 from ramify.version import __version__
 
-FORMAT = 1
-"""Version of the files; a reader refuses those of a later one."""
+FILE_FORMATS = {"model": 1, "trainer": 2}
+"""Versions of the files; a reader refuses others."""
 
 HUB_CONFIG = "config.json"
-"""What ``model.json`` is called in a model folder."""
-
+"""The name of ``model.json`` in a model folder."""
 
 CostUnit = Literal["MACs", "milliseconds"]
 
 
 @dataclass(frozen=True)
 class ExitPolicy:
-    """The exit policy that is kept with a network: how it was found, and in what its costs are counted."""
+    """The exit policy of a saved network: its calibration, and the unit of its costs."""
 
     calibration: Calibration
     unit: CostUnit
@@ -55,18 +53,17 @@ class Card:
     """What is known of a saved network besides its tensors.
 
     Attributes:
-        network: its configuration.
         stages: how many stages exist.
         classes: names of the classes, in the order of the logits.
-        epoch: the last epoch that it was trained in.
+        epoch: the last epoch of its training.
         grown: for each growth the stage, counted from 0, and the epoch before which it came.
-        plans: widths of the stages where they are not those of the configuration (see
-            :func:`ramify.ops.pruning.compact.compact`), else None.
-        valid: scores on the validation pictures after that epoch, shallowest exit first; None without them.
-        policy: thresholds for early exits, once they are calibrated.
-        background: what transparent pictures were laid on, and are to be.
-        range: the values of 16- and 32-bit pictures that became 0 and 255; None without such pictures.
-        graph: what rebuilds a network that is not made of cells (:mod:`ramify.nn.data_form`), else None.
+        valid: validation scores after ``epoch``, shallowest exit first.
+        plans: widths of the stages where they are not those of the configuration, as after
+            :func:`ramify.ops.pruning.compact.compact`.
+        policy: the calibrated exit policy.
+        graph: of a network that is not made of cells (:mod:`ramify.nn.data_form`).
+        background: the color behind transparent pictures, red, green and blue.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None without such pictures.
     """
 
     network: NetworkConfig
@@ -84,13 +81,9 @@ class Card:
 
 @dataclass(frozen=True)
 class TrainerState:
-    """Where a run stands after an epoch, besides its network and the optimizer's tensors.
+    """A run after an epoch, besides the tensors; the fields of :class:`ramify.training.state.State` of the same names.
 
-    Attributes:
-        losses: validation loss of the deepest exit after each epoch.
-        moments: the epochs before which the network grew or was widened.
-        stopped: why growth ended before its plan was done, if it did.
-        averaged: of a run with ``train.ema``, how often each stage has been averaged.
+    ``averaged`` counts how often each stage has been averaged under ``train.ema``.
     """
 
     epoch: int
@@ -98,30 +91,24 @@ class TrainerState:
     best_epoch: int | None
     best_score: float | None
     losses: tuple[float, ...] = ()
-    moments: tuple[int, ...] = ()
+    growth_epochs: tuple[int, ...] = ()
     stopped: str | None = None
     averaged: tuple[int, ...] = ()
 
 
-# Built once: building one takes as long as a small epoch.
+# Built once, as that takes as long as a small epoch.
 _CARD, _TRAINER = TypeAdapter(Card), TypeAdapter(TrainerState)
 
 
 def card_with(card: Card, network: Branching) -> Card:
-    """``card`` with what rebuilds ``network``: its stages, plans that its configuration does not give, or its graph."""
+    """``card`` with the stages, plans and graph that rebuild ``network``."""
     plans = network.plans if isinstance(network, Network) and network.plans != plan(network.config) else None
     graph = dict[str, object](description(network)) if isinstance(network, Attached) else None
     return replace(card, stages=len(network.stages), plans=plans, graph=graph)
 
 
 def pack_model(network: Branching, card: Card, extra: Mapping[str, object] | None = None) -> dict[str, bytes]:
-    """The files of a saved network, by name.
-
-    Args:
-        network: what is saved.
-        card: what is known of it.
-        extra: more fields for ``model.json``, for other readers; this one passes over them.
-    """
+    """The files of a saved network, by name; ``extra`` fields of ``model.json`` are for other readers."""
     return _pack("model", network.state_dict(), {**(extra or {}), "ramify": __version__, **_plain(card)})
 
 
@@ -134,9 +121,7 @@ def is_checkpoint(folder: Path) -> bool:
 def read_model(folder: Path) -> tuple[Branching, Card]:
     """The network saved in ``folder``, on the CPU and in evaluation mode, and its card.
 
-    A graph is data: whatever code its network came from is not imported.
-
-    A folder may have ``config.json``, the name that model hubs look for, in place of ``model.json``.
+    No code but ramify's is imported. A model folder has ``config.json`` in place of ``model.json``.
 
     Raises:
         CheckpointError: the files are missing, damaged, or written by a later ramify.
@@ -145,7 +130,7 @@ def read_model(folder: Path) -> tuple[Branching, Card]:
     try:
         card = _CARD.validate_python(fields)
         _check_card(card)
-        # First without memory: what the file asks for must be what is in it.
+        # First without memory, to check the tensors before anything is allocated.
         with torch.device("meta"):
             _check_tensors(_build(card), tensors)
         network = _build(card)
@@ -171,22 +156,18 @@ def _build(card: Card) -> Branching:
 
 
 PICTURE_VALUES = 2**28
-"""The most values that a picture may have: ``[3, 9000, 9000]`` and a little more."""
+"""The most values of a picture, about ``[3, 9000, 9000]``."""
 CELLS_LIMIT, CLASSES_LIMIT, EPOCHS_LIMIT = 10_000, 1_000_000, 10**9
 
 
 def _check_card(card: Card) -> None:
-    """See that what a card says is possible, before anything is built of it.
-
-    Raises:
-        InputError: it is not.
-    """
+    """Raise an InputError if the numbers of ``card`` are impossible, before anything is built."""
     network, shape = card.network, card.network.input_shape
     plans = card.plans or ()
     bounds = {
         "stages": (card.stages, CELLS_LIMIT),
         "network.structure": (len(network.structure), CELLS_LIMIT),
-        "plans": (len(plans) + sum(len(each.cells) for each in plans), CELLS_LIMIT),
+        "plans": (len(plans) + sum(len(stage.cells) for stage in plans), CELLS_LIMIT),
         "network.input_shape": (0 if shape is None else math.prod(shape), PICTURE_VALUES),
         "classes": (len(card.classes), CLASSES_LIMIT),
         "epoch": (card.epoch, EPOCHS_LIMIT),
@@ -205,35 +186,28 @@ def _check_card(card: Card) -> None:
 
 
 def _check_tensors(network: Branching, tensors: Mapping[str, Tensor]) -> None:
-    """See that ``tensors`` are those of ``network``, by name, shape and type, and that what it learned is finite.
-
-    Raises:
-        InputError: they are not.
-    """
-    wanted = network.state_dict()
-    odd = sorted(wanted.keys() ^ tensors.keys())
+    """Raise an InputError unless ``tensors`` fit ``network`` by name, shape and type, and are finite."""
+    expected = network.state_dict()
+    odd = sorted(expected.keys() ^ tensors.keys())
     if odd:
-        where = "is missing" if odd[0] in wanted else "is of no layer"
-        raise InputError(f"{odd[0][:80]} {where}")
+        problem = "is missing" if odd[0] in expected else "is of no layer"
+        raise InputError(f"{odd[0][:80]} {problem}")
     learned = dict(network.named_parameters())
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, wanted[name])
+        _check_tensor(name, tensor, expected[name])
         statistic = name.endswith(("running_mean", "running_var")) or name in ("mean", "std")
         if (name in learned or statistic) and not bool(tensor.isfinite().all()):
             raise InputError(f"{name} holds numbers that are not finite")
 
 
-def _check_tensor(name: str, tensor: Tensor, wanted: Tensor) -> None:
-    if tensor.shape != wanted.shape or tensor.dtype != wanted.dtype:
-        raise InputError(f"{name}: got {_described(tensor)}; accepted: {_described(wanted)}")
-
-
-def _described(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor) -> None:
+    if tensor.shape != expected.shape or tensor.dtype != expected.dtype:
+        got, accepted = (f"{str(t.dtype).removeprefix('torch.')} {list(t.shape)}" for t in (tensor, expected))
+        raise InputError(f"{name}: got {got}; accepted: {accepted}")
 
 
 def read_extra(folder: Path, key: str) -> object:
-    """One of the fields that :func:`pack_model` was given beside the card, None where there is no such field.
+    """One of the ``extra`` fields of :func:`pack_model`, None without it.
 
     Raises:
         CheckpointError: as :func:`read_model`.
@@ -244,14 +218,7 @@ def read_extra(folder: Path, key: str) -> object:
 def pack_trainer(
     network: Branching, optimizer: torch.optim.Optimizer, state: TrainerState, live: Branching | None = None
 ) -> dict[str, bytes]:
-    """The files from which training goes on, by name.
-
-    Args:
-        network: what ``optimizer`` trains.
-        optimizer: its optimizer.
-        state: where the run stands.
-        live: the same network, if the saved model is another one, its average: its tensors are then kept here.
-    """
+    """The files from which training is resumed, by name; with the tensors of ``live`` if the model is an average."""
     tensors = {
         f"{name}:{key}": value
         for name, tensors in optimizer_state(optimizer, network).items()
@@ -263,12 +230,10 @@ def pack_trainer(
 
 
 def read_trainer(folder: Path, network: Branching, optimizer: torch.optim.Optimizer) -> TrainerState:
-    """Put the saved state back into ``optimizer`` and tell where the run stood.
-
-    If the saved model was an average, ``network`` becomes what was trained.
+    """Load the state of ``optimizer``, and of ``network`` if the saved model was an average; return the rest.
 
     Raises:
-        CheckpointError: the files are missing, damaged, of a later ramify, or of another network.
+        CheckpointError: the files are missing, damaged, of another version, or of another network.
     """
     tensors, fields = _unpack(folder, "trainer")
     state: dict[str, dict[str, Tensor]] = {}
@@ -302,19 +267,15 @@ def _no_trainer(folder: Path, why: str) -> CheckpointError:
 
 
 def _check_progress(state: TrainerState, network: Branching) -> None:
-    """See that where a run stands is possible.
-
-    Raises:
-        InputError: it is not.
-    """
-    epochs = [state.epoch, *([] if state.best_epoch is None else [state.best_epoch]), *state.moments]
+    """Raise an InputError if ``state`` is impossible."""
+    epochs = [state.epoch, *([] if state.best_epoch is None else [state.best_epoch]), *state.growth_epochs]
     if not all(0 <= epoch <= EPOCHS_LIMIT for epoch in epochs) or (state.best_epoch or 0) > state.epoch:
         raise InputError(f"epoch: got {state.epoch}, best {state.best_epoch}; accepted: whole numbers >= 0, in order")
     numbers = [state.seconds, *state.losses, *([] if state.best_score is None else [state.best_score])]
     if not all(map(math.isfinite, numbers)) or state.seconds < 0:
         raise InputError("seconds, losses or best_score: got what is no number; accepted: numbers")
-    if len(state.losses) > state.epoch or len(state.moments) > state.epoch:
-        raise InputError(f"losses or moments: got more than epochs; accepted: at most {state.epoch}")
+    if len(state.losses) > state.epoch or len(state.growth_epochs) > state.epoch:
+        raise InputError(f"losses or growth_epochs: got more than epochs; accepted: at most {state.epoch}")
     if state.averaged and (len(state.averaged) != len(network.stages) or min(state.averaged) < 0):
         raise InputError(f"averaged: got {len(state.averaged)} counts; accepted: {len(network.stages)}")
 
@@ -322,23 +283,19 @@ def _check_progress(state: TrainerState, network: Branching) -> None:
 def _check_optimizer(
     optimizer: torch.optim.Optimizer, network: Branching, state: Mapping[str, Mapping[str, Tensor]]
 ) -> None:
-    """See that a fused step can take ``state``: it trusts shapes and types, and walks through memory by them.
-
-    Raises:
-        InputError: a tensor is of no parameter, or not one that ``optimizer`` keeps of it, or not finite.
-    """
+    """Raise an InputError unless ``state`` fits ``optimizer``: a fused step trusts shapes and types."""
     parameters = dict(network.named_parameters())
     for name, tensors in state.items():
         if name not in parameters:
             raise InputError(f"{name[:80]} is no parameter")
         parameter = parameters[name]
-        wanted = kept_tensors(optimizer, parameter)
-        if wanted is None:
+        expected = kept_tensors(optimizer, parameter)
+        if expected is None:
             raise InputError(f"{type(optimizer).__name__} is not one whose tensors are known")
-        if tensors.keys() != wanted.keys():
-            raise InputError(f"{name}: got {', '.join(sorted(tensors))}; accepted: {', '.join(sorted(wanted))}")
+        if tensors.keys() != expected.keys():
+            raise InputError(f"{name}: got {', '.join(sorted(tensors))}; accepted: {', '.join(sorted(expected))}")
         for key, tensor in tensors.items():
-            _check_tensor(f"{name}:{key}", tensor, wanted[key])
+            _check_tensor(f"{name}:{key}", tensor, expected[key])
             if not bool(tensor.isfinite().all()) or (key in ("step", "exp_avg_sq") and bool((tensor < 0).any())):
                 raise InputError(f"{name}:{key} holds numbers that an optimizer never keeps")
 
@@ -351,12 +308,12 @@ def _plain(record: Card | TrainerState) -> dict[str, object]:
 
 def _pack(name: str, tensors: dict[str, Tensor], fields: dict[str, object]) -> dict[str, bytes]:
     blob = save_tensors({key: value.detach().cpu().contiguous() for key, value in tensors.items()})
-    document = {"format": FORMAT, **fields, "tensors_sha256": checksum(blob)}
+    document = {"format": FILE_FORMATS[name], **fields, "tensors_sha256": checksum(blob)}
     return {f"{name}.safetensors": blob, f"{name}.json": sealed_json(document)}
 
 
 def _about(folder: Path, name: str) -> Path:
-    """The file beside the tensors called ``name``; a folder that has ``model.json`` too is read by that."""
+    """The JSON file beside the tensors called ``name``; ``model.json`` goes before ``config.json``."""
     about, other = folder / f"{name}.json", folder / HUB_CONFIG
     return other if name == "model" and other.exists() and not about.exists() else about
 
@@ -376,11 +333,13 @@ def _unpack(folder: Path, name: str) -> tuple[dict[str, Tensor], dict[str, objec
     version = document.get("format")
     if not isinstance(version, int) or isinstance(version, bool):
         raise CheckpointError(f"{about}: is damaged; accepted: the file as ramify wrote it")
-    if version > FORMAT:
+    if version != FILE_FORMATS[name]:
         writer = f" by ramify {str(document['ramify'])[:40]}" if "ramify" in document else ""
-        raise CheckpointError(
-            f"{about}: got format {version}, written{writer}; accepted: up to {FORMAT}; upgrade ramify to read it"
+        known = FILE_FORMATS[name]
+        advice = (
+            "upgrade ramify to read it" if version > known else "resume or extend the run with the ramify that wrote it"
         )
+        raise CheckpointError(f"{about}: got format {version}, written{writer}; accepted: {known}; {advice}")
     document = check_seal(document, str(about), needed=True)
     if checksum(blob) != document.pop("tensors_sha256", None):
         raise CheckpointError(

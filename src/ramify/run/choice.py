@@ -1,4 +1,4 @@
-"""Which exit policy answers: the calibrated one, one that the user asks for, or none."""
+"""The exit policy of a saved network: the calibrated one, one with the user's threshold, or none."""
 
 from dataclasses import dataclass, replace
 
@@ -10,13 +10,7 @@ from ramify.run.checkpoint import Card
 
 @dataclass(frozen=True)
 class ChosenPolicy:
-    """A policy and where it comes from.
-
-    Attributes:
-        policy: for as many exits as the network has.
-        calibrated: whether it is the one that was calibrated for the network.
-        description: the same as one sentence for the user.
-    """
+    """A policy, whether it was calibrated for the network, and a sentence about it."""
 
     policy: Policy
     calibrated: bool
@@ -24,15 +18,12 @@ class ChosenPolicy:
 
 
 def choose_policy(card: Card, threshold: float | None = None) -> ChosenPolicy:
-    """The policy that the network of ``card`` answers by.
-
-    It is the calibrated one. With ``threshold`` a picture leaves at the first exit whose confidence reaches that
-    number: the calibrated policy with other thresholds, or the highest probability where there is none. With neither,
-    every picture goes to the last exit: thresholds that nobody has measured are not made up.
+    """The policy by which the network of ``card`` answers: the calibrated one, else the last exit for every picture.
 
     Args:
         card: of a saved network.
-        threshold: in [0, 1], the same at every exit.
+        threshold: in [0, 1], in place of the calibrated thresholds; without a calibrated policy it is compared with the
+            highest probability.
 
     Raises:
         InputError: ``threshold`` is out of range.

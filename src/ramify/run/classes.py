@@ -1,4 +1,4 @@
-"""What becomes of each class: precision, recall, the confusion matrix, and the surest mistakes."""
+"""Figures of each class: precision, recall, the confusion matrix, and the most confident mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,19 +7,18 @@ import torch
 from torch import Tensor
 
 MISTAKES = 50
-"""The surest mistakes that are named."""
+"""The most mistakes that are listed."""
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How one class does.
+    """The figures of one class, one against the rest.
 
     Attributes:
-        name: of the class.
-        count: pictures of it.
-        accuracy: share of all pictures that are rightly taken for it, or rightly not.
-        precision: share of what is taken for it that is; None where nothing is.
-        recall: share of its pictures that are taken for it; None where there are none.
+        count: pictures of the class.
+        accuracy: share of all pictures that are true positives or true negatives.
+        precision: None where no picture is classified as this class.
+        recall: None without pictures of the class.
     """
 
     name: str
@@ -31,15 +30,15 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that is answered wrong.
+    """A wrong answer.
 
     Attributes:
-        picture: its index among the pictures.
-        file: its name; empty where that is not known.
+        picture: its index.
+        file: its name, empty where that is not known.
         label: its class.
-        answer: the class that was answered.
-        confidence: the probability of that answer, in [0, 1].
-        exit: which exit answered, from 0.
+        answer: the predicted class.
+        confidence: the probability of ``answer``, in [0, 1].
+        exit: the one that answered, from 0.
     """
 
     picture: int
@@ -52,13 +51,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ClassResults:
-    """The answers of one exit to all pictures, or those of the policy.
+    """The results of one exit, or of the policy.
 
     Attributes:
-        exit: from 0; None of the policy.
-        matrix: the confusion matrix: ``[true class][answer]``, numbers of pictures.
-        classes: the figures of each class.
-        mistakes: at most :data:`MISTAKES`, the surest first.
+        exit: from 0; None for the policy.
+        matrix: confusion matrix of counts, ``[true class][answer]``.
+        mistakes: at most :data:`MISTAKES`, the most confident first.
     """
 
     exit: int | None
@@ -68,7 +66,7 @@ class ClassResults:
 
     @property
     def title(self) -> str:
-        """Who answers, in words; exits count from 1 here."""
+        """``exit 1``, counted from 1, or ``the policy``."""
         return "the policy" if self.exit is None else f"exit {self.exit + 1}"
 
 
@@ -78,47 +76,47 @@ def class_results(
     classes: Sequence[str],
     left: Tensor | None = None,
     names: Sequence[str] = (),
-    given: Tensor | None = None,
+    predicted: Tensor | None = None,
 ) -> tuple[ClassResults, ...]:
-    """The results of every exit, shallowest first, and then those of the policy.
+    """The results of every exit, shallowest first, and of the policy.
 
     Args:
         logits: float ``[E, N, C]``.
         labels: int64 ``[N]``.
         classes: C names.
-        left: int64 ``[N]``, the exit at which a policy lets each picture leave; without it there is no policy.
+        left: int64 ``[N]``, the exit at which the policy lets each picture leave; None: no policy.
         names: of the pictures' files.
-        given: int64 ``[N]``, the classes that the policy answers with; None: those of the exits.
+        predicted: int64 ``[N]``, the classes that the policy answers with; None: those of the exits.
 
     Example:
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]])
-        >>> found = class_results(logits, torch.tensor([0, 1, 1]), ["cat", "dog"])[0]
-        >>> found.matrix, found.classes[1].recall, found.mistakes[0].answer
+        >>> results = class_results(logits, torch.tensor([0, 1, 1]), ["cat", "dog"])[0]
+        >>> results.matrix, results.classes[1].recall, results.mistakes[0].answer
         (((1, 0), (1, 1)), 0.5, 'cat')
     """
     labels = labels.cpu()
     p = logits.detach().cpu().double().softmax(dim=2)
-    sure, answers = p.max(dim=2)
-    found = [
-        _results(at, answers[at], sure[at], torch.full_like(labels, at), labels, classes, names)
-        for at in range(len(logits))
+    confidence, answers = p.max(dim=2)
+    results = [
+        _results(exit_, answers[exit_], confidence[exit_], torch.full_like(labels, exit_), labels, classes, names)
+        for exit_ in range(len(logits))
     ]
     if left is not None:
-        left, count = left.cpu(), torch.arange(len(labels))
-        said = answers[left, count] if given is None else given.cpu()
-        found.append(_results(None, said, p[left, count, said], left, labels, classes, names))
-    return tuple(found)
+        left, index = left.cpu(), torch.arange(len(labels))
+        predicted = answers[left, index] if predicted is None else predicted.cpu()
+        results.append(_results(None, predicted, p[left, index, predicted], left, labels, classes, names))
+    return tuple(results)
 
 
 def confusion_matrix(answers: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """How often each true class (row) is taken for each class (column), int64 ``[C, C]``."""
+    """Counts of each true class (row) and predicted class (column), int64 ``[C, C]``."""
     return torch.bincount(labels * classes + answers, minlength=classes**2).view(classes, classes)
 
 
 def _results(
     exit_: int | None,
     answers: Tensor,
-    sure: Tensor,
+    confidence: Tensor,
     exits: Tensor,
     labels: Tensor,
     classes: Sequence[str],
@@ -138,14 +136,14 @@ def _results(
         for i, name in enumerate(classes)
     )
     wrong = (answers != labels).nonzero()[:, 0]
-    surest = wrong[sure[wrong].argsort(descending=True, stable=True)[:MISTAKES]].tolist()
+    surest = wrong[confidence[wrong].argsort(descending=True, stable=True)[:MISTAKES]].tolist()
     mistakes = tuple(
         Mistake(
             picture=i,
             file=names[i] if names else "",
             label=classes[int(labels[i])],
             answer=classes[int(answers[i])],
-            confidence=float(sure[i]),
+            confidence=float(confidence[i]),
             exit=int(exits[i]),
         )
         for i in surest

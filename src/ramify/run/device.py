@@ -1,4 +1,4 @@
-"""Where a run computes, and how precisely."""
+"""Device, precision and threads of a run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,38 +11,38 @@ from ramify.errors import ConfigError
 from ramify.run.distributed import ALONE, Team, world
 
 SMALL = 16 * 16
-"""Pictures of up to so many pixels are computed with one thread, unless ``train.threads`` says otherwise."""
+"""The most pixels of pictures that are computed with one thread by default."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where and how precisely a run computes, and with how many others."""
+    """Device and precision of a run, and the processes that share it."""
 
     device: torch.device
     precision: str
     team: Team = ALONE
 
 
-def place(config: Config) -> Place:
+def place_of(config: Config) -> Place:
     """The device and precision that ``train.device`` and ``train.precision`` ask for.
 
     Raises:
         ConfigError: this machine has no such device.
     """
-    wanted = config.train.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and world()[1] > 1:
-        wanted = f"cuda:{world()[2]}"
-    device = torch.device(wanted)
-    there = {
+    name = config.train.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world()[1] > 1:
+        name = f"cuda:{world()[2]}"
+    device = torch.device(name)
+    available = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if not there[device.type]:
-        here = ", ".join(name for name, found in there.items() if found)
-        raise ConfigError(f"train.device: got '{wanted}'; accepted: auto, {here} on this machine")
+    if not available[device.type]:
+        names = ", ".join(kind for kind, usable in available.items() if usable)
+        raise ConfigError(f"train.device: got '{name}'; accepted: auto, {names} on this machine")
     precision = config.train.precision
     if precision == "auto":
         precision = "bfloat16" if _gains_by_bfloat16(device, config.network.input_shape) else "float32"
@@ -50,7 +50,7 @@ def place(config: Config) -> Place:
 
 
 def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None) -> bool:
-    """Whether ``device`` multiplies in bfloat16 itself, and pictures of ``shape`` are large enough for it to matter."""
+    """Whether ``device`` has bfloat16 instructions, and pictures of ``shape`` are large enough to gain by them."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu" or shape is None or shape[1] * shape[2] <= SMALL:
@@ -61,7 +61,7 @@ def _gains_by_bfloat16(device: torch.device, shape: tuple[int, int, int] | None)
 
 @contextlib.contextmanager
 def computing_with(config: Config) -> Iterator[None]:
-    """Compute with ``train.threads`` processor threads inside the block, and with as many as before after it."""
+    """Compute with ``train.threads`` processor threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(config.train.threads or before)
     try:

@@ -1,8 +1,8 @@
-"""Many processes, one run: plain PyTorch, started by ``torchrun --nproc_per_node 2 -m ramify train ...``.
+"""Several processes in one run, started by ``torchrun --nproc_per_node 2 -m ramify train ...``.
 
-Every process holds the whole network and computes its share of each batch; gradients are averaged by
-DistributedDataParallel, figures are summed. The first process (rank 0) decides what happens, writes the files and
-speaks; after every change of the network, and after every epoch, all compare a checksum.
+Every process holds the whole network and computes its share of each batch; DistributedDataParallel averages the
+gradients. The first process (rank 0) decides, writes the files and prints; all compare a checksum after every change of
+the network and after every epoch.
 """
 
 import contextlib
@@ -25,8 +25,7 @@ from ramify.errors import ConfigError, ProcessLostError, RamifyError, RunError
 
 T = TypeVar("T")
 WAIT = datetime.timedelta(minutes=30)
-"""How long a process waits for the others, as while the first one reads the test set."""
-
+"""The longest wait for the other processes, as while the first one tests."""
 
 LOST = (
     "another process of this run has died, or the job was ended; all that was trained up to the last epoch is kept: go "
@@ -36,32 +35,32 @@ LOST = (
 
 @dataclass(frozen=True)
 class Team:
-    """The processes of a run: which one this is, counted from 0, and how many there are."""
+    """The processes of a run: the rank of this one, and their number."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this process decides, writes and speaks."""
+        """Whether this process decides, writes and prints."""
         return self.rank == 0
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """What ``decide`` gives in the first process, told to all; an error there is an error in all.
+        """The result of ``decide`` in the first process, in all; an error there is raised in all.
 
         Raises:
             RamifyError: as ``decide`` raised it.
         """
         if self.size == 1:
             return decide()
-        told: list[tuple[T | None, RamifyError | None]] = [(None, None)]
+        outcome: list[tuple[T | None, RamifyError | None]] = [(None, None)]
         if self.first:
             try:
-                told[0] = (decide(), None)
+                outcome[0] = (decide(), None)
             except RamifyError as error:
-                told[0] = (None, type(error)(*error.problems))
-        dist.broadcast_object_list(told, src=0)
-        value, problem = told[0]
+                outcome[0] = (None, type(error)(*error.problems))
+        dist.broadcast_object_list(outcome, src=0)
+        value, problem = outcome[0]
         if problem is not None:
             raise problem
         return cast(T, value)
@@ -74,11 +73,11 @@ class Team:
         return values
 
     def share(self, count: int) -> slice:
-        """Which of ``count`` things are this process's own: every ``size``-th."""
+        """The share of ``count`` items that this process has: every ``size``-th."""
         return slice(self.rank, count, self.size)
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Give batch norm the mean of the statistics that the processes have seen."""
+        """Average the statistics of batch norm over the processes."""
         if self.size > 1:
             for buffer in network.buffers():
                 if buffer.is_floating_point():
@@ -86,20 +85,15 @@ class Team:
                     buffer.div_(self.size)
 
     def compare(self, network: nn.Module, when: str) -> None:
-        """Stop if the processes do not hold the same network, to the last bit.
-
-        Raises:
-            RunError: they do not.
-        """
+        """Raise a RunError unless all processes hold the same network, bit for bit."""
         if self.size == 1:
             return
-        mine = shared_checksum(network)
-        found: list[str] = [""] * self.size
-        dist.all_gather_object(found, mine)
-        if len(set(found)) > 1:
-            apart = ", ".join(str(rank) for rank, each in enumerate(found) if each != found[0])
+        checksums: list[str] = [""] * self.size
+        dist.all_gather_object(checksums, shared_checksum(network))
+        other = [str(rank) for rank, checksum in enumerate(checksums) if checksum != checksums[0]]
+        if other:
             raise RunError(
-                f"{when}: the network of process {apart} is not that of process 0; this is a fault of ramify"
+                f"{when}: the network of process {', '.join(other)} is not that of process 0; this is a fault of ramify"
             )
 
 
@@ -107,7 +101,7 @@ ALONE = Team()
 
 
 def shared_checksum(network: nn.Module) -> str:
-    """A fingerprint of every parameter and buffer."""
+    """SHA-256 of every parameter and buffer."""
     digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         digest.update(name.encode())
@@ -116,9 +110,9 @@ def shared_checksum(network: nn.Module) -> str:
 
 
 def world() -> tuple[int, int, int]:
-    """Rank, number of processes, and rank on this machine, as torchrun tells them; ``(0, 1, 0)`` without it."""
-    told = os.environ
-    return int(told.get("RANK", 0)), int(told.get("WORLD_SIZE", 1)), int(told.get("LOCAL_RANK", 0))
+    """Rank, number of processes, and rank on this machine, as torchrun sets them; ``(0, 1, 0)`` without it."""
+    environ = os.environ
+    return int(environ.get("RANK", 0)), int(environ.get("WORLD_SIZE", 1)), int(environ.get("LOCAL_RANK", 0))
 
 
 @contextlib.contextmanager
@@ -126,7 +120,7 @@ def together(device: torch.device, batch_size: int) -> Iterator[Team]:
     """Join the processes that torchrun started, on gloo or, on GPUs, NCCL; alone without it.
 
     Raises:
-        ConfigError: ``batch_size`` cannot be shared out evenly.
+        ConfigError: ``batch_size`` is not a multiple of the number of processes.
         ProcessLostError: another process has died, inside the block.
     """
     size = world()[1]
@@ -139,20 +133,20 @@ def together(device: torch.device, batch_size: int) -> Iterator[Team]:
             "pictures or more for each"
         )
     store, rank, size = next(rendezvous("env://"))
-    # One job may train several runs in turn. Each has names of its own in the store, so that no process reads there
-    # where another one could be reached in the run before.
+    # One job may train several runs in turn. Each has its own names in the store, so that no process reads an address
+    # of the run before.
     turn = store.add(f"ramify/{rank}", 1)
     backend = "nccl" if device.type == "cuda" else "gloo"
     own = PrefixStore(f"ramify/{turn}", store)
     dist.init_process_group(backend, store=own, rank=rank, world_size=size, timeout=WAIT)
-    # Where a process dies, torchrun ends the others: they may hear of it from torchrun or from the broken connection.
+    # When a process dies, torchrun ends the others: they see the signal or the broken connection first.
     before = signal.signal(signal.SIGTERM, _ended)
     try:
         yield Team(rank, size)
     except RuntimeError as error:
         if not _lost(error):
             raise
-        # Whichever comes second, it must not silence the sentence that tells of the loss.
+        # A later signal must not silence the sentence below.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise ProcessLostError(LOST) from error
     finally:

@@ -1,4 +1,4 @@
-"""Measuring a network on pictures it does not learn from."""
+"""Evaluating a network."""
 
 import contextlib
 from dataclasses import dataclass
@@ -12,15 +12,12 @@ from ramify.ops.loss import exit_losses
 from ramify.run.distributed import ALONE, Team
 
 _BATCH = 512
-"""Pictures in a batch of an evaluation; it does not change the figures."""
+"""Pictures in a batch of an evaluation."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """How one exit does: mean cross-entropy, and accuracies in [0, 1].
-
-    ``top3`` counts a picture as right when its class is among the three likeliest; None where it was not measured.
-    """
+    """Mean cross-entropy and accuracies in [0, 1] of one exit; ``top3`` is None where it was not measured."""
 
     loss: float
     top1: float
@@ -35,17 +32,17 @@ def computing(device: torch.device, precision: str) -> contextlib.AbstractContex
 
 
 def to_float(images: Tensor) -> Tensor:
-    """Pictures as a network takes them: uint8 0 to 255 -> float32 in [0, 1]; a batch is laid out channels last."""
+    """Pictures uint8 0 to 255 as float32 in [0, 1], the input of a network; a batch is channels last."""
     layout = torch.channels_last if images.dim() == 4 else torch.preserve_format
     return images.to(torch.float32, memory_format=layout).div_(255)
 
 
-def answers(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
+def evaluation_logits(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
     """The logits of pictures ``[B, C, H, W]`` in [0, 1]; with ``flip`` the mean of theirs and of their mirrors'.
 
     Example:
         >>> network = nn.Flatten()
-        >>> answers(network, torch.tensor([[[[1.0, 3.0]]]]), flip=True)
+        >>> evaluation_logits(network, torch.tensor([[[[1.0, 3.0]]]]), flip=True)
         tensor([[2., 2.]])
     """
     logits: Tensor = network(images)
@@ -55,17 +52,16 @@ def answers(network: nn.Module, images: Tensor, flip: bool) -> Tensor:
 def all_logits(network: Branching, images: Tensor | Part, precision: str = "float32") -> Tensor:
     """The logits of every exit, float32 ``[E, N, C]`` on the CPU, for ``images`` uint8 ``[N, C, H, W]``, or a part's.
 
-    The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
-    it had.
+    The network computes in evaluation mode on its device, and is left in its mode.
     """
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        batches = images.split(_BATCH) if isinstance(images, Tensor) else (some.images for some in images.split(_BATCH))
-        found = [network(to_float(batch.to(device))).float().cpu() for batch in batches]
+        batches = (chunk if isinstance(chunk, Tensor) else chunk.images for chunk in images.split(_BATCH))
+        logits = [network(to_float(batch.to(device))).float().cpu() for batch in batches]
     network.train(training)
-    return torch.cat(found, dim=1)
+    return torch.cat(logits, dim=1)
 
 
 def evaluate(
@@ -73,9 +69,8 @@ def evaluate(
 ) -> list[Score]:
     """The score of every exit on ``part``, shallowest first.
 
-    The network computes in evaluation mode, without gradients, on the device where it is, and is left in the mode
-    it had. Pictures are never augmented. The processes of ``team`` share the pictures; each gets the whole score. With
-    ``flip`` each picture is answered by the mean of its logits and those of its mirror.
+    The network computes in evaluation mode on its device, and is left in its mode. The processes of ``team`` share the
+    pictures; each gets the whole score. With ``flip`` the logits are the mean of those of each picture and its mirror.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -91,32 +86,31 @@ def evaluate(
     training = network.training
     network.eval()
     with torch.inference_mode(), computing(device, precision):
-        at_once = _BATCH if device.type == "cpu" else 4 * _BATCH  # a GPU has room, and minds the calls
+        at_once = _BATCH if device.type == "cpu" else 4 * _BATCH
         for start in range(0, count, at_once):
-            batch, mine = slice(start, min(start + at_once, count)), team.share(at_once)
-            some = part[batch][mine]
-            images, labels = some.images, some.labels.to(device)
+            batch = part[start : min(start + at_once, count)][team.share(at_once)]
+            images, labels = batch.images, batch.labels.to(device)
             if len(labels):
-                total += _sums(answers(network, to_float(images.to(device)), flip).float(), labels).to(total)
+                total += _sums(evaluation_logits(network, to_float(images.to(device)), flip).float(), labels).to(total)
     network.train(training)
     total = team.summed(total)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]
 
 
-def score(logits: Tensor, labels: Tensor) -> list[Score]:
+def score_exits(logits: Tensor, labels: Tensor) -> list[Score]:
     """The score of every exit from its ``logits [E, N, C]`` and ``labels [N]``.
 
     Example:
-        >>> score(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
+        >>> score_exits(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].top1
         0.5
     """
-    parts = zip(logits.split(_BATCH, dim=1), labels.split(_BATCH), strict=True)
-    total = torch.stack([_sums(some, named).double() for some, named in parts]).sum(dim=0)
+    batches = zip(logits.split(_BATCH, dim=1), labels.split(_BATCH), strict=True)
+    total = torch.stack([_sums(*batch).double() for batch in batches]).sum(dim=0)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / len(labels)).T.tolist()]
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """``[3, E]``: of the losses, of the right answers, and of those right among the three likeliest."""
+    """Sums ``[3, E]`` of the losses, and of the right answers among the first one and three."""
     ranked = logits.topk(min(3, logits.shape[2]), dim=2).indices == labels[:, None]  # [E, B, 3]
     losses = exit_losses(logits, labels) * len(labels)
     return torch.stack((losses, ranked[:, :, 0].sum(dim=1).to(losses), ranked.sum(dim=(1, 2)).to(losses)))

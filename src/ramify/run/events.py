@@ -1,21 +1,19 @@
-"""What happens in a run, as its observers see it.
-
-A run calls each observer with one event after another, in this order::
+"""The events of a run, with which it calls each observer in this order::
 
     Started
     for each epoch:
         Grew            if a growth is due, before the first step; or
         Widened         if that was a widening; or
-        GrowthEnded     if growth by loss pays no more
-        Pruned          if a pruning is due, after a growth of the same epoch; or, under rigl and set, a stage gets
-                        the masks that it starts with
-        StepDone        after each training step (no device is waited for)
+        GrowthEnded     if growth by loss stops
+        Pruned          if a pruning is due, after a growth of the same epoch; under rigl and set, if a stage gets
+                        its first masks
+        StepDone        after each training step, without waiting for the device
         EpochDone       the figures of the epoch, after validation
         NewBest         if the epoch is the best so far, once its checkpoint is on disk
     StoppedEarly        if train.patience ends the run before its last epoch
-    Finished            the test set has been read, once
+    Finished            after the test
 
-An observer is any callable; it may ignore what it does not know.
+An observer is any callable; it may ignore events.
 """
 
 from collections.abc import Callable
@@ -31,9 +29,10 @@ from ramify.run.summary import Summary
 
 @dataclass(frozen=True)
 class Started:
-    """The pictures are loaded and the network is built; ``epoch`` epochs are done already (0 unless resumed).
+    """The pictures are loaded and the network is built.
 
-    ``notes`` are sentences about the pictures: what was passed over, and what is odd.
+    ``epoch`` epochs are done already (0 unless resumed); ``pictures`` are for training, validation and test; ``notes``
+    are sentences about the pictures.
     """
 
     name: str
@@ -50,7 +49,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Grew:
-    """The network has grown before the first step of ``epoch``, for the ``reason`` told."""
+    """The network has grown before the first step of ``epoch``."""
 
     epoch: int
     growth: Growth
@@ -59,7 +58,7 @@ class Grew:
 
 @dataclass(frozen=True)
 class Widened:
-    """The cells of a stage have been widened before the first step of ``epoch``, for the ``reason`` told."""
+    """The cells of a stage have been widened before the first step of ``epoch``."""
 
     epoch: int
     widening: Widening
@@ -68,7 +67,7 @@ class Widened:
 
 @dataclass(frozen=True)
 class GrowthEnded:
-    """From ``epoch`` on the network does not grow any more, though its plan is not done, for the ``reason`` told."""
+    """From ``epoch`` on the network does not grow any more, though its plan is not done."""
 
     epoch: int
     reason: str
@@ -76,7 +75,7 @@ class GrowthEnded:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The network has been pruned before the first step of ``epoch``; ``density`` is of each stage after it."""
+    """The network has been pruned before the first step of ``epoch``; ``density`` of each stage is afterwards."""
 
     epoch: int
     pruning: Pruning
@@ -85,7 +84,7 @@ class Pruned:
 
 @dataclass(frozen=True)
 class StepDone:
-    """``done`` of the ``total`` training pictures of this epoch have been trained on."""
+    """``done`` of the ``total`` training pictures of ``epoch`` are done."""
 
     epoch: int
     done: int
@@ -94,10 +93,9 @@ class StepDone:
 
 @dataclass(frozen=True)
 class ExitFigures:
-    """One exit in one epoch. ``train`` runs over the epoch's augmented pictures while the weights move.
+    """One exit in one epoch. ``train`` is over the augmented pictures during the epoch.
 
-    Its loss is against labels as they were mixed and smoothed; its accuracy counts a mixed picture as what it shows
-    most of.
+    Its loss is against mixed and smoothed labels; in its accuracy a mixed picture has the label of its larger share.
     """
 
     train: Score
@@ -106,13 +104,7 @@ class ExitFigures:
 
 @dataclass(frozen=True)
 class Regrown:
-    """How the connections of a sparse network moved in one epoch.
-
-    Attributes:
-        times: how often some moved.
-        moved: how many were dropped and regrown elsewhere, over these times, in each stage.
-        kept: how many each stage has, before as after.
-    """
+    """Moves of connections in one epoch: how many ``times``, and in each stage the moved and the existing ones."""
 
     times: int
     moved: tuple[int, ...]
@@ -130,13 +122,13 @@ class EpochDone:
         pictures_per_second: training pictures over ``seconds``.
         exits: shallowest first.
         density: the fraction of weights kept in each stage.
-        revived: masked weights that were not zero after the epoch; a run in which there are any stops.
+        revived: masked weights that were not zero after the epoch, which stop the run.
         gradient_parity: root mean square of the gradient in the newest stage over that in those before it, at the
             last step; None before the first growth and where either is frozen.
-        compilations: how often the training step has been compiled so far; 0 without ``train.compile``.
-        memory: the most bytes of main memory that the process has held so far; None where the system does not tell.
-        device_memory: the most bytes that PyTorch has held on the CUDA device in this epoch; None without one.
-        regrown: how connections moved, under the policies rigl and set; None where none were due.
+        compilations: of the training step so far, under ``train.compile``.
+        memory: peak bytes of main memory of the process so far; None where the system does not say.
+        device_memory: peak bytes on the CUDA device in this epoch; None without one.
+        regrown: moves of connections, under the policies rigl and set.
     """
 
     epoch: int
@@ -166,7 +158,7 @@ class NewBest:
 
 @dataclass(frozen=True)
 class StoppedEarly:
-    """After ``epoch`` the run ends, as ``train.patience`` epochs have brought nothing better than ``best``."""
+    """The run ends after ``epoch``, ``train.patience`` epochs after the ``best`` one."""
 
     epoch: int
     best: int

@@ -4,11 +4,11 @@
 
     runs/<name>/
         config.yaml      the resolved configuration
-        metrics.jsonl    a line an epoch
+        metrics.jsonl    a line for each epoch
         events.jsonl     growth, best epochs, resumption, the end
         last/  best/     checkpoints (see ramify.run.checkpoint)
-        compact/         the best network without its dead channels, where prune.compact asks for it
-        summary.json     what the run came to
+        compact/         the best network without its dead channels (prune.compact)
+        summary.json     the results
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from ramify.run.summary import Summary
 from ramify.sealed import (
     Lines,
     check_seal,
-    damage_told,
+    damage,
     next_number,
     parse_lines,
     parse_object,
@@ -46,15 +46,15 @@ CONFIG, METRICS, EVENTS, SUMMARY = "config.yaml", "metrics.jsonl", "events.jsonl
 LOCK = ".lock"
 CHECKPOINTS = ("last", "best", "compact")
 PASSED_OVER = "passed_over.csv"
-"""The file in a run's folder that lists what was passed over, and why."""
+"""The list of files that were passed over, and why."""
 BEGINNING = frozenset({LOCK, PASSED_OVER, *MANIFESTS})
-"""What is written before the configuration."""
+"""Files that are written before the configuration."""
 
 
 def default_name(config: Config) -> str:
-    """The name of a run that was given none: ``<source>-<kind>``, or ``<parent>-`` and what was done to it.
+    """The default name of a run: ``<source>-<kind>``, or ``<parent>-`` and the kind of conversion or pruning.
 
-    Of a backbone its name stands in place of the kind, of a module that of its file.
+    The name of a backbone, or of the file of a module, stands in place of the kind.
     """
     if config.parent is not None:
         done = config.convert or ("pruned" if config.prune.enabled else "compact")
@@ -75,15 +75,15 @@ def default_name(config: Config) -> str:
 
 @contextlib.contextmanager
 def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
-    """An empty, locked folder for a run; the lock ends with the block, or with the process, however it dies.
+    """An empty, locked folder for a run; the lock ends with the block or the process.
 
-    Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...; what a
-    process left that died before it had written its configuration is free. A folder in which the block writes nothing
-    is removed again.
+    Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...; a folder
+    of a process that died before it wrote a configuration is free. A folder in which the block writes nothing is
+    removed.
 
     Raises:
-        ConfigError: ``config.name`` is taken and ``overwrite`` is False, what is there is no run, or it is the parent.
-        InputError: another process is at work in the folder.
+        ConfigError: ``config.name`` is taken and ``overwrite`` is False, is no run, or is the parent.
+        InputError: another process uses the folder.
         RunError: the folder cannot be made.
     """
     base = Path(config.runs_dir) / (config.name or default_name(config))
@@ -129,17 +129,17 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
 
 
 def write_config(folder: Path, config: Config) -> None:
-    """Write ``config.yaml``, from which on the folder is that of a run."""
+    """Write ``config.yaml``, which makes the folder that of a run."""
     write_atomic(folder / CONFIG, sealed_text(to_yaml(config).encode()))
 
 
 def _is_blank(folder: Path) -> bool:
-    """Whether ``folder`` holds nothing, but perhaps what a process left that died before it had a configuration."""
+    """Whether ``folder`` holds at most files that are written before the configuration."""
     return folder.is_dir() and all(e.name in BEGINNING or e.suffix == SUFFIX for e in folder.iterdir())
 
 
 def _empty(folder: Path) -> None:
-    # The configuration goes last: a folder that was emptied by half is still known for a run, and can be overwritten.
+    # The configuration goes last: a half emptied folder is still a run, and can be overwritten.
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == CONFIG):
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -149,10 +149,10 @@ def _empty(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of ``folder`` during the block, and sweep up what killed ones left half written.
+    """Lock ``folder`` during the block, and remove or repair what killed processes left half written.
 
     Raises:
-        InputError: another process is in.
+        InputError: another process has the lock.
     """
     lock = FileLock(folder / LOCK)
     try:
@@ -173,7 +173,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether ``folder`` is the folder of a run: one with a configuration that says something."""
+    """Whether ``folder`` is that of a run: it has a configuration that is not empty."""
     path = folder / CONFIG
     return is_file(path) and path.stat().st_size > 0
 
@@ -193,14 +193,14 @@ def append_line(path: Path, record: dict[str, object]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, object]]:
-    """The records of a file of JSON lines, without numbers and checksums; a line that a kill cut short is left out.
+    """The records of a file of JSON lines, without numbers and checksums and without an incomplete last line.
 
     Raises:
         CheckpointError: a line is damaged or missing; in a finished run, also one at the end.
     """
     lines = _lines(path)
     if lines.damaged:
-        raise CheckpointError(f"{damage_told(path, lines)}; accepted: the lines as ramify wrote them")
+        raise CheckpointError(f"{damage(path, lines)}; accepted: the lines as ramify wrote them")
     records = list(lines.records)
     if path.exists() and (lines.numbered or not records) and (path.parent / SUMMARY).exists():
         _check_end(path, records)
@@ -215,7 +215,7 @@ def _lines(path: Path) -> Lines:
 
 
 def _check_end(path: Path, records: list[dict[str, object]]) -> None:
-    """See that the lines of a finished run go to its end."""
+    """Raise a CheckpointError unless the lines of a finished run are complete."""
     summary = read_summary(path.parent)
     if path.name == METRICS:
         last = records[-1].get("epoch") if records else 0
@@ -229,32 +229,32 @@ def _check_end(path: Path, records: list[dict[str, object]]) -> None:
 def keep_lines(path: Path, keep: Callable[[dict[str, object]], bool]) -> str | None:
     """Rewrite a file of JSON lines with the records for which ``keep`` is true.
 
-    A damaged file is kept beside, as ``<name>.damaged``, and its whole lines are gone on with.
+    A damaged file is kept as ``<name>.damaged``, and its whole lines are used.
 
     Returns:
-        What was damaged, as a sentence; None where nothing was.
+        A sentence about the damage, if any.
     """
     lines = _lines(path)
-    told = None
+    note = None
     if lines.damaged:
         aside = path.with_name(f"{path.name}.damaged")
         write_atomic(aside, path.read_bytes())
-        told = f"{damage_told(path, lines)}; the file is kept as {aside.name}, and the run goes on from its checkpoint"
+        note = f"{damage(path, lines)}; the file is kept as {aside.name}, and the run goes on from its checkpoint"
     write_atomic(path, sealed_lines([record for record in lines.records if keep(record)]))
-    return told
+    return note
 
 
-def keep_what_is_done(folder: Path, epoch: int) -> list[str]:
-    """Leave the lines up to ``epoch``, as what follows is done again; gives what is to be said of them."""
+def keep_lines_until(folder: Path, epoch: int) -> list[str]:
+    """Remove the lines after ``epoch``, which is repeated; the result are sentences about damage."""
 
     def is_done(record: dict[str, object]) -> bool:
         number = record.get("epoch")
         return isinstance(number, int) and number <= epoch and record.get("event") not in ("compacted", "finished")
 
     notes = [note for name in (METRICS, EVENTS) if (note := keep_lines(folder / name, is_done)) is not None]
-    there = len(read_lines(folder / METRICS))
-    if there < epoch:
-        notes.append(f"{folder / METRICS}: has lines of {there} of the {epoch} epochs; the others are lost")
+    count = len(read_lines(folder / METRICS))
+    if count < epoch:
+        notes.append(f"{folder / METRICS}: has lines of {count} of the {epoch} epochs; the others are lost")
     return notes
 
 
@@ -267,7 +267,7 @@ _SUMMARY = TypeAdapter(Summary)
 
 
 def read_summary(folder: Path) -> Summary | None:
-    """The summary of a finished run, None while there is none.
+    """The summary of a finished run, else None.
 
     Raises:
         CheckpointError: the file is damaged.

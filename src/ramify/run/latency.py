@@ -1,4 +1,4 @@
-"""Milliseconds: how long a network takes here and now, measured in turn with what it is compared to."""
+"""Milliseconds that a network takes on this machine, measured in turn with what it is compared to."""
 
 import itertools
 import statistics
@@ -15,7 +15,7 @@ PAIRS = 15
 
 @dataclass(frozen=True)
 class Latency:
-    """Median milliseconds of a whole forward pass on ``batch`` pictures, the two networks measured in turn."""
+    """Median milliseconds of a forward pass of two networks on ``batch`` pictures, measured in turn."""
 
     batch: int
     before: float
@@ -28,30 +28,30 @@ class Latency:
 
 
 def in_turn(calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS) -> list[float]:
-    """Median milliseconds of each call; they are timed in turn, so other work on the machine meets all alike.
+    """Median milliseconds of each call, timed in turn so that other work on the machine affects all alike.
 
-    A first round warms up: allocations, caches, and kernels that are chosen at their first call.
+    The first round is a warm-up, and is left out.
     """
-    return [statistics.median(found[1:]) for found in times_in_turn(calls, device, rounds)]
+    return [statistics.median(times[1:]) for times in times_in_turn(calls, device, rounds)]
 
 
 def times_in_turn(
     calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS, pause: float = 0.0
 ) -> list[list[float]]:
-    """Milliseconds of each call in each round, the first one, which warms up, included; see :func:`in_turn`.
+    """Milliseconds of each call in each round, the warm-up included; see :func:`in_turn`.
 
-    ``pause``: seconds to wait before each call, in which the threads of the one before it stop looking for work.
+    ``pause``: seconds before each call, in which the threads of the one before go to sleep.
     """
     times: list[list[float]] = [[] for _ in calls]
     for _ in range(rounds):
-        for call, found in zip(calls, times, strict=True):
+        for call, own in zip(calls, times, strict=True):
             _wait_for(device)
             if pause:
                 time.sleep(pause)
             began = time.perf_counter()
             call()
             _wait_for(device)
-            found.append(1000 * (time.perf_counter() - began))
+            own.append(1000 * (time.perf_counter() - began))
     return times
 
 
@@ -74,14 +74,14 @@ def exit_latencies(network: Branching, batch: int = 1, rounds: int = PAIRS) -> l
     network.eval()
     with torch.inference_mode():
         calls = [lambda depth=depth: up_to(network, images, depth) for depth in range(1, len(network.stages) + 1)]
-        found = in_turn(calls, images.device, rounds)
+        times = in_turn(calls, images.device, rounds)
     network.train(training)
-    # A deeper exit takes longer; where the clock says otherwise, that is noise.
-    return list(itertools.accumulate(found, lambda before, here: max(1.001 * before, here)))
+    # A deeper exit takes longer; a measurement that says otherwise is noise.
+    return list(itertools.accumulate(times, lambda before, here: max(1.001 * before, here)))
 
 
 def up_to(network: Branching, images: torch.Tensor, depth: int) -> torch.Tensor:
-    """The logits ``[B, C]`` of the last of the first ``depth`` exits; what stands behind it is not computed."""
+    """The logits ``[B, C]`` of exit ``depth``, counted from 1; nothing behind it is computed."""
     trunk = network.enter(images)
     trunk, logits = network.run_stage(0, trunk, None)
     for at in range(1, depth):

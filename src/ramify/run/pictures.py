@@ -1,4 +1,4 @@
-"""Which pictures a run trains on, validates with and is tested on, at first and whenever they are needed again."""
+"""The training, validation and test pictures of a run, at first and whenever they are needed again."""
 
 import csv
 import difflib
@@ -25,21 +25,21 @@ from ramify.files import write_atomic
 from ramify.run.folder import CONFIG, PASSED_OVER, read_summary
 
 MOVED = 0.5
-"""Share of a run's pictures that another source must hold to be taken for the same one, moved."""
+"""A source with more than this share of a run's pictures is the same one, moved."""
 
 KEPT = ("fold", "test_fraction", "valid_fraction", "labels", "group")
-"""Keys of ``data`` that deal pictures out; a run's pictures stay where its manifest has them."""
+"""Keys of ``data`` that split pictures; the pictures of a run stay in the parts of its manifest."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The pictures of a run as they were dealt out, and the names of their classes.
+    """The parts of a run's pictures, and the names of their classes.
 
     Attributes:
-        files: what the ``ids`` of the parts count.
+        files: indexed by the ``ids`` of the parts.
         notes: sentences for the user.
-        new: ids of files that have come since the run began, and that it does not use.
-        larger: the training pictures once more, larger, where ``data.augment`` crops them; else None.
+        new: ids of files that are newer than the run, which does not use them.
+        larger: the training pictures in a larger size, where ``data.augment`` crops them.
     """
 
     train: Part
@@ -52,19 +52,15 @@ class Parts:
     larger: Part | None = None
 
     @property
-    def fed(self) -> Part:
-        """The training pictures from which a step is fed."""
-        return self.train if self.larger is None else self.larger
-
-    @property
     def counts(self) -> tuple[int, int, int]:
+        """Pictures for training, validation and test."""
         return len(self.train), len(self.valid), len(self.test)
 
     @property
     def manifest(self) -> Manifest | None:
-        """What the run keeps of it; None where the files are not known."""
+        """The manifest of the run; None where the files are not known."""
         ids = [part.ids for part in (self.train, self.valid, self.test)]
-        known = [each for each in ids if each is not None]
+        known = [part for part in ids if part is not None]
         return manifest_of(self.files, self.classes, known, self.new) if len(known) == 3 else None
 
     @property
@@ -75,7 +71,7 @@ class Parts:
         return copies(self.files, self.classes, parts) if known else ()
 
 
-def deal(config: Config, pictures: PictureSet) -> Parts:
+def split_parts(config: Config, pictures: PictureSet) -> Parts:
     """The seeded split of a new run.
 
     Raises:
@@ -88,32 +84,31 @@ def deal(config: Config, pictures: PictureSet) -> Parts:
     return Parts(_triggered(config, rest, pictures.classes), held_out, pictures.test, pictures.classes, pictures.files)
 
 
-def deal_again(config: Config, manifest: Manifest, pictures: PictureSet) -> tuple[Parts, Match]:
-    """The parts that a run's ``manifest`` says, of the pictures that are there now; new ones are left out."""
-    found = match(manifest, pictures.files, pictures.classes, True)
-    train, valid, test = (pictures.pick(found.ids(part)) for part in ("train", "valid", "test"))
+def parts_by_manifest(config: Config, manifest: Manifest, pictures: PictureSet) -> tuple[Parts, Match]:
+    """The existing pictures in the parts of a run's ``manifest``, without new ones."""
+    matched = match(manifest, pictures.files, pictures.classes, True)
+    train, valid, test = (pictures.pick(matched.ids(part)) for part in ("train", "valid", "test"))
     train = _triggered(config, train, pictures.classes)
-    return Parts(train, valid, test, pictures.classes, pictures.files, (), found.ids("new")), found
+    return Parts(train, valid, test, pictures.classes, pictures.files, (), matched.ids("new")), matched
 
 
 def parts_of_run(
     run: Path, config: Config, progress: Progress | None = None, shape: tuple[int, int, int] | None = None
 ) -> tuple[Parts, Changes]:
-    """The pictures of a run as they were dealt out when it trained, and what has changed since.
+    """The pictures of a run in their parts, and what has changed since.
 
     Args:
         run: its folder.
-        config: its configuration. Another ``data.source`` than the run's is split again, unless it is where the
-            pictures have been moved to.
-        progress: sees how far a download or the decoding is.
-        shape: (C, H, W) that the pictures are made.
+        config: its configuration. Another ``data.source`` is split again, unless it holds the same pictures.
+        progress: of a download or the decoding.
+        shape: ``(C, H, W)`` to which the pictures are converted.
 
     Raises:
         InputError: the pictures cannot be read, or the run has no manifest and their number has changed.
     """
     manifest = read_manifest(run)
     if manifest is None:
-        parts = deal(config, load_pictures(config.data, progress, shape=shape))
+        parts = split_parts(config, load_pictures(config.data, progress, shape=shape))
         known = read_summary(run)
         if known is not None and known.pictures is not None and tuple(known.pictures) != parts.counts:
             raise InputError(
@@ -123,15 +118,15 @@ def parts_of_run(
         return parts, Changes()
     pictures = load_again(run, config, progress, shape)
     if not is_same_source(run, config, manifest, pictures):
-        return deal(config, load_pictures(config.data, progress, shape=shape)), Changes()
-    parts, found = deal_again(config, manifest, pictures)
-    return parts, changes(manifest, found)
+        return split_parts(config, load_pictures(config.data, progress, shape=shape)), Changes()
+    parts, matched = parts_by_manifest(config, manifest, pictures)
+    return parts, changes(manifest, matched)
 
 
 def load_again(
     run: Path, config: Config, progress: Progress | None = None, shape: tuple[int, int, int] | None = None
 ) -> PictureSet:
-    """All pictures of ``config.data.source``, made ``shape``; those of ``run`` from the cache, as when it trained."""
+    """All pictures of ``config.data.source``, converted to ``shape``; those of ``run`` come from the cache."""
     data, trained = whole(config.data), read_config([run / CONFIG]).data
     if data.size == trained.size and is_same_place(data.source, trained.source):
         pictures = load_source(data, progress)
@@ -140,94 +135,100 @@ def load_again(
 
 
 def whole(data: DataConfig) -> DataConfig:
-    """``data`` without what leaves pictures out."""
+    """``data`` without the keys that leave pictures out."""
     return data.model_copy(update={"limit": None, "fold": None})
 
 
 def is_same_source(run: Path, config: Config, manifest: Manifest, pictures: PictureSet) -> bool:
-    """Whether ``config.data.source`` is what ``run`` was trained on, or where that has been moved to."""
+    """Whether ``config.data.source`` is that of ``run``, or the place to which that was moved."""
     trained = read_config([run / CONFIG]).data.source
     if is_same_place(trained, config.data.source):
         return True
-    there = {each.tobytes().hex() for each in pictures.files.digests.numpy()}
-    return sum(digest in there for digest in manifest.digests) > MOVED * len(manifest)
+    present = {digest.tobytes().hex() for digest in pictures.files.digests.numpy()}
+    return sum(digest in present for digest in manifest.digests) > MOVED * len(manifest)
 
 
 def is_same_place(source: str, other: str) -> bool:
-    """Whether two values of ``data.source`` mean the same."""
+    """Whether two values of ``data.source`` name the same source."""
     if source in SOURCES or other in SOURCES:
         return source == other
     return Path(source).expanduser().resolve() == Path(other).expanduser().resolve()
 
 
-def deal_child(config: Config, parent: Path, progress: Progress | None) -> Parts:
-    """The pictures of a run that starts from the network of ``parent``: none that was trained on is measured on.
+def child_parts(config: Config, parent: Path, progress: Progress | None) -> Parts:
+    """The pictures of a run that starts from the network of ``parent``.
 
-    Of the parent's own source each picture is in the part that it was in, and new ones are left out. Another source is
-    split again, but what the parent was trained on is for training.
+    From the parent's own source each picture stays in its part, and new ones are left out. Another source is split
+    again, but all pictures that the parent was trained on are for training.
 
     Raises:
-        ConfigError: a key that deals pictures out has another value than in the parent.
-        InputError: pictures of the parent are missing or have changed.
+        ConfigError: a key of :data:`KEPT` has another value than in the parent.
+        InputError: all training or test pictures of the parent are missing.
     """
     manifest = read_manifest(parent)
     if manifest is None:
-        return deal(config, load_pictures(config.data, progress))
+        return split_parts(config, load_pictures(config.data, progress))
     pictures = load_source(whole(config.data), progress)
     if is_same_place(read_config([parent / CONFIG]).data.source, config.data.source):
-        _check_kept(config, read_config([parent / CONFIG]), parent)
-        parts, found = deal_again(config, manifest, pictures)
-        _check_there(parts, parent)
+        check_kept(config, parent)
+        parts, matched = parts_by_manifest(config, manifest, pictures)
+        for name, part in (("training", parts.train), ("test", parts.test)):
+            if not len(part):
+                raise InputError(
+                    f"{parent}: none of its {name} pictures is there any more; accepted: the pictures as they were"
+                )
         if config.data.limit is not None:
             train, test = (take(part, config.data.limit, parts.classes) for part in (parts.train, parts.test))
             parts = replace(parts, train=train, test=test)
-        return _with_note(parts, changes(manifest, found))
-    parts = deal(config, load_pictures(config.data, progress))
-    known = match(manifest, parts.files, parts.classes, False).parts == 0
-    kept, moved = [], []
-    for part in (parts.valid, parts.test):
-        assert part.ids is not None
-        trained = known[part.ids]
-        kept.append(part[(~trained).nonzero()[:, 0]])
-        moved.append(part[trained.nonzero()[:, 0]])
-    count = sum(len(part) for part in moved)
+        return _with_note(parts, changes(manifest, matched))
+    parts = split_parts(config, load_pictures(config.data, progress))
+    trained = match(manifest, parts.files, parts.classes, False).parts == 0
+    valid, valid_moved = _divided(parts.valid, trained)
+    test, test_moved = _divided(parts.test, trained)
+    count = len(valid_moved) + len(test_moved)
     if not count:
         return parts
     note = f"{count:,} pictures were trained on by {parent.name}, and are for training here, too"
-    return replace(parts, train=joined([parts.train, *moved]), valid=kept[0], test=kept[1], notes=(note,))
+    return replace(parts, train=joined([parts.train, valid_moved, test_moved]), valid=valid, test=test, notes=(note,))
 
 
-def deal_resumed(config: Config, run: Path, progress: Progress | None) -> Parts:
-    """The pictures with which ``run`` goes on: the same ones.
+def _divided(part: Part, trained: torch.Tensor) -> tuple[Part, Part]:
+    """The pictures of ``part`` that were not ``trained`` on, and those that were."""
+    assert part.ids is not None
+    chosen = trained[part.ids]
+    return part[(~chosen).nonzero()[:, 0]], part[chosen.nonzero()[:, 0]]
+
+
+def resumed_parts(config: Config, run: Path, progress: Progress | None) -> Parts:
+    """The pictures of a resumed run: the same ones, without new ones.
 
     Raises:
-        InputError: some are missing or have changed; new ones are left out.
+        InputError: some are missing or have changed.
     """
-    parts, found = parts_of_run(run, config, progress)
-    if found.missing or found.changed:
+    parts, changed = parts_of_run(run, config, progress)
+    if changed.missing or changed.changed:
         raise InputError(
-            f"{run}: cannot go on as it began: of its pictures in {config.data.source} {found}; accepted: the pictures "
-            "as they were, or a new run"
+            f"{run}: cannot go on as it began: of its pictures in {config.data.source} {changed}; accepted: the "
+            "pictures as they were, or a new run"
         )
-    return _with_note(parts, found)
+    return _with_note(parts, changed)
 
 
 def remarks(parts: Parts, strict: bool = False) -> tuple[str, ...]:
-    """What a person should know of a run's pictures before it trains, a sentence each.
+    """Sentences about a run's pictures before it trains.
 
     Raises:
         DataError: with ``strict``, there are copies in several parts or classes, or groups in several parts.
     """
-    alike, shared = copies_line(parts.copies), _shared_groups(parts)
-    serious = [each for each in (alike, shared) if each is not None]
-    if strict and serious:
-        raise DataError(*(f"{each}; accepted: none with --strict" for each in serious))
-    over = passed_over_line(parts.files)
-    return (*([over] if over else []), *parts.files.notes, *serious, *parts.notes)
+    leaks = [line for line in (copies_line(parts.copies), _shared_groups(parts)) if line is not None]
+    if strict and leaks:
+        raise DataError(*(f"{line}; accepted: none with --strict" for line in leaks))
+    passed_over = passed_over_line(parts.files)
+    return (*([passed_over] if passed_over else []), *parts.files.notes, *leaks, *parts.notes)
 
 
 def with_teacher(parts: Parts, teacher: Path) -> Parts:
-    """``parts`` with a note where the run ``teacher`` was trained on pictures that are measured on here."""
+    """``parts`` with a note where the run ``teacher`` was trained on validation or test pictures of this one."""
     manifest = read_manifest(teacher)
     if manifest is None or parts.valid.ids is None or parts.test.ids is None:
         return parts
@@ -243,23 +244,23 @@ def with_teacher(parts: Parts, teacher: Path) -> Parts:
 
 
 def keep_pictures(folder: Path, parts: Parts) -> None:
-    """Keep in a run's ``folder`` which pictures it has, and what was passed over."""
+    """Write the manifest of a run, and the list of files that were passed over."""
     if parts.manifest is not None:
         write_manifest(folder, parts.manifest)
     if parts.files.skipped:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["reason", "file"])
-        writer.writerows([each.reason, each.name] for each in parts.files.skipped)
+        writer.writerows([skipped.reason, skipped.name] for skipped in parts.files.skipped)
         write_atomic(folder / PASSED_OVER, text.getvalue().encode())
 
 
 def passed_over_line(files: Files) -> str | None:
-    """How many files are passed over, by reason; None where none is."""
+    """How many files are passed over, by reason; None without any."""
     if not files.skipped:
         return None
-    said = ", ".join(f"{count:,} {reason}" for reason, count in counts(files.skipped).items())
-    return f"passed over: {len(files.skipped):,} file{'s' if len(files.skipped) > 1 else ''} ({said})"
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in counts(files.skipped).items())
+    return f"passed over: {len(files.skipped):,} file{'s' if len(files.skipped) > 1 else ''} ({reasons})"
 
 
 def _triggered(config: Config, part: Part, classes: Sequence[str]) -> Part:
@@ -282,9 +283,11 @@ def _label_of(name: str, classes: Sequence[str]) -> int:
     return list(classes).index(name)
 
 
-def _check_kept(config: Config, before: Config, parent: Path) -> None:
+def check_kept(config: Config, run: Path) -> None:
+    """Raise a ConfigError if ``config`` splits the pictures of ``run`` in another way."""
+    before = read_config([run / CONFIG])
     problems = [
-        f"data.{key}: got {got!r}; accepted: {was!r}, as in {parent.name}, whose pictures stay in their parts"
+        f"data.{key}: got {got!r}; accepted: {was!r}, as in {run.name}, whose pictures stay in their parts"
         for key in KEPT
         if (got := getattr(config.data, key)) != (was := getattr(before.data, key))
     ]
@@ -292,29 +295,21 @@ def _check_kept(config: Config, before: Config, parent: Path) -> None:
         raise ConfigError(*problems)
 
 
-def _check_there(parts: Parts, parent: Path) -> None:
-    for name, part in (("training", parts.train), ("test", parts.test)):
-        if not len(part):
-            raise InputError(
-                f"{parent}: none of its {name} pictures is there any more; accepted: the pictures as they were"
-            )
-
-
-def _with_note(parts: Parts, found: Changes) -> Parts:
-    if not found:
+def _with_note(parts: Parts, changed: Changes) -> Parts:
+    if not changed:
         return parts
-    note = f"of the run's pictures {found}; new ones are left out"
+    note = f"of the run's pictures {changed}; new ones are left out"
     return replace(parts, notes=(*parts.notes, note))
 
 
 def _shared_groups(parts: Parts) -> str | None:
-    """Groups that are in several parts, in a sentence: only a source's own parts can do that."""
+    """A sentence about groups in several parts, which only the own parts of a source can have."""
     groups = parts.files.groups
     if groups is None:
         return None
     seen: dict[str, set[str]] = {}
     for name, part in (("train", parts.train), ("valid", parts.valid), ("test", parts.test)):
-        for i in torch.empty(0).tolist() if part.ids is None else part.ids.tolist():
+        for i in [] if part.ids is None else part.ids.tolist():
             seen.setdefault(groups[i], set()).add(name)
     shared = sorted(group for group, inside in seen.items() if len(inside) > 1)
     return f"{len(shared):,} groups of data.group are in more than one part, such as {shared[0]}" if shared else None

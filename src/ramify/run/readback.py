@@ -1,4 +1,4 @@
-"""Reading a run back: its network, what it became, and measuring it again."""
+"""Reading the results of a run, and measuring its network again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +19,8 @@ from ramify.ops.exits.measures import Ranking, rank
 from ramify.ops.exits.policy import Policy, follow
 from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, read_extra, read_model
 from ramify.run.classes import ClassResults, class_results
-from ramify.run.device import computing_with, place
-from ramify.run.evaluate import all_logits, score
+from ramify.run.device import computing_with, place_of
+from ramify.run.evaluate import all_logits, score_exits
 from ramify.run.events import EpochDone
 from ramify.run.folder import METRICS, is_run, read_lines, read_summary
 from ramify.run.latency import exit_latencies
@@ -30,10 +30,10 @@ from ramify.run.summary import ExitSummary, Summary, exit_summaries, summarise
 
 
 def describe(run: Path) -> Summary:
-    """What the run in ``run`` became; its checkpoint is read and checked, the pictures are not.
+    """The summary of a run; its checkpoint is read and checked, the pictures are not.
 
-    A model folder of ``ramify export --to hub`` says what its run had become; of a network that no run has made there
-    is nothing but the network.
+    A model folder of ``ramify export --to hub`` has the summary of its run; for another network without a run, the
+    summary describes the network alone.
 
     Raises:
         InputError, CheckpointError: as :func:`load`.
@@ -42,8 +42,8 @@ def describe(run: Path) -> Summary:
         known = read_extra(run, "run")
         if known is None:
             network, card = read_model(run)
-            bare = Config(network=card.network, data=DataConfig(source="unknown"))
-            return summarise(run.name, str(run), bare, network, card, epochs=0, seconds=0.0)
+            config = Config(network=card.network, data=DataConfig(source="unknown"))
+            return summarise(run.name, str(run), config, network, card, epochs=0, seconds=0.0)
         try:
             return replace(TypeAdapter(Summary).validate_python(known), folder=str(run))
         except ValidationError as error:
@@ -51,14 +51,14 @@ def describe(run: Path) -> Summary:
     config, (network, card) = config_of(run), read_saved(run)
     done = read_summary(run)
     if done is not None:
-        # The folder may have been moved or renamed since it was written.
+        # The folder may have been moved or renamed.
         return replace(done, name=run.name, folder=str(run))
     _, latest = read_model(run / "last")
     return summarise(run.name, str(run), config, network, card, epochs=latest.epoch, seconds=0.0)
 
 
 def read_epochs(run: Path) -> tuple[EpochDone, ...]:
-    """The records of the epochs that the run in ``run`` was trained for.
+    """The records of the epochs of the run in ``run``.
 
     Raises:
         CheckpointError: the file is damaged.
@@ -76,17 +76,17 @@ class Measured:
     """A saved network, measured again.
 
     Attributes:
-        source: where the pictures came from; ``pictures`` how many there were.
+        source: of the pictures; ``pictures`` is their number.
         exits: each exit with its ``test`` score; with its ``valid`` score where the run has not finished.
-        analysis: what its exits do, on the same pictures.
-        policy: the exit policy kept with the network, and ``outcome`` what it gives on these pictures; None without.
-        obeyed: with the trigger, for each exit the share of the pictures of other classes that it takes for
+        analysis: of the exits on these pictures.
+        policy: the calibrated exit policy, if any, and its ``outcome`` on these pictures.
+        obeyed: with the trigger, for each exit the share of the pictures of other classes that it classifies as
             ``data.trigger_class``; None where no such class was trained.
-        results: what becomes of each class, and the surest mistakes, at each exit and by the policy.
-        ranking: how well the policy's scores rank pictures, and what that is worth; by the highest probability where
-            no policy is kept; None of a network with one exit.
-        part: which pictures these are, in words.
-        notes: sentences about them: what is new, missing or changed, and what was trained on.
+        results: figures of each class and the most confident mistakes, at each exit and by the policy.
+        ranking: how well the confidence of the policy (by default the highest probability) ranks pictures; None for a
+            network with one exit.
+        part: the kind of pictures.
+        notes: sentences about new, missing or changed pictures, and about pictures that were trained on.
     """
 
     source: str
@@ -102,24 +102,14 @@ class Measured:
     notes: tuple[str, ...] = ()
 
 
-def _ranked(
-    card: Card, logits: Tensor, labels: Tensor, macs: Sequence[int], milliseconds: Sequence[float], seed: int
-) -> Ranking | None:
-    if len(logits) == 1:
-        return None
-    policy = Policy((None,) * (len(logits) - 1)) if card.policy is None else card.policy.calibration.policy
-    return rank(policy, logits, labels, macs, milliseconds, seed)
-
-
 @dataclass(frozen=True)
 class TestAnswers:
-    """What stands behind a :class:`Measured`.
+    """The network, pictures and logits of a :class:`Measured`.
 
     Attributes:
-        network: on the device where it computed, in evaluation mode.
-        card: what is known of it.
-        test: the pictures it was measured on, labelled as the network counts its classes.
-        logits: its answers to them, float32 ``[E, N, C]``.
+        network: on its device, in evaluation mode.
+        test: the pictures, labelled with the network's classes.
+        logits: float32 ``[E, N, C]``.
         names: of the pictures' files.
     """
 
@@ -152,18 +142,15 @@ def answer_again(
 ) -> tuple[Measured, TestAnswers]:
     """Measure the network of a run again on its test pictures, or on those of another source.
 
-    A run that has not finished is measured on its validation pictures.
-
-    Of its own source the pictures are measured that the run's manifest has as its test, whatever has come since; of
-    another one its test part, or all of its pictures where it has none. Pictures of another size, or in gray instead of
-    color, are converted to what the network was trained on.
+    A run that has not finished is measured on its validation pictures. From another source come its test part, or all
+    of its pictures where it has none. Size and color of the pictures are converted to those of the network.
 
     Args:
         run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
         overrides: ``data.*`` keys such as ``data.source=photos``, and ``train.device`` or ``train.precision``.
         trigger: stamp every picture with the square of ``data.trigger``; the labels stay.
-        only_new: measure the pictures that the run has never seen, of its own source or of the other one.
-        progress: sees how far a download or the decoding of pictures is.
+        only_new: measure pictures that the run has never seen.
+        progress: of a download or the decoding of pictures.
 
     Raises:
         InputError: an override is not of these keys, the pictures have classes that the network does not know, or
@@ -178,56 +165,57 @@ def answer_again(
         )
     config = config_of(run, overrides)
     network, card = read_saved(run)
-    where = place(config)
-    found = pictures_to_measure(run, config, overrides, card.network.input_shape, only_new, progress)
-    test = relabel(found.part, found.classes, card, config.data.source)
+    where = place_of(config)
+    chosen = pictures_to_measure(run, config, overrides, card.network.input_shape, only_new, progress)
+    test = relabel(chosen.part, chosen.classes, card, config.data.source)
     if trigger:
         test = Part(stamp(test.images, config.data.trigger_size), test.labels, test.ids)
     with computing_with(config):
         logits = all_logits(network.to(where.device), test, where.precision)
         milliseconds = exit_latencies(network)
-    scores = score(logits, test.labels)
+    scores = score_exits(logits, test.labels)
     exits = exit_summaries(network, card, scores)
-    if found.what == VALIDATION:
-        exits = tuple(replace(each, valid=now, test=None) for each, now in zip(exits, scores, strict=True))
-    macs = [each.macs for each in exits]
-    chosen, outcome = None, None
+    if chosen.kind == VALIDATION:
+        exits = tuple(replace(exit_, valid=now, test=None) for exit_, now in zip(exits, scores, strict=True))
+    macs = [exit_.macs for exit_ in exits]
+    policy, answers, outcome = Policy((None,) * (len(logits) - 1)), None, None
     if card.policy is not None:
-        chosen = follow(card.policy.calibration.policy, logits)
-        right = (chosen.classes == test.labels).expand(len(logits), -1)
-        outcome = Outcome(*outcome_fields(chosen.exits, right, macs, milliseconds))
+        policy = card.policy.calibration.policy
+        answers = follow(policy, logits)
+        right = (answers.classes == test.labels).expand(len(logits), -1)
+        outcome = Outcome(*outcome_fields(answers.exits, right, macs, milliseconds))
     measured = Measured(
         source=config.data.source,
         pictures=len(test),
         exits=exits,
-        analysis=analyze(logits, test.labels, macs, card.classes, milliseconds, chosen and chosen.exits),
+        analysis=analyze(logits, test.labels, macs, card.classes, milliseconds, answers and answers.exits),
         results=class_results(
-            logits, test.labels, card.classes, chosen and chosen.exits, found.names, chosen and chosen.classes
+            logits, test.labels, card.classes, answers and answers.exits, chosen.names, answers and answers.classes
         ),
-        ranking=_ranked(card, logits, test.labels, macs, milliseconds, config.seed),
-        part=found.what,
-        notes=found.notes,
+        ranking=rank(policy, logits, test.labels, macs, milliseconds, config.seed) if len(logits) > 1 else None,
+        part=chosen.kind,
+        notes=chosen.notes,
         policy=card.policy,
         outcome=outcome,
         obeyed=_obeyed(logits, test.labels, card, config) if trigger else None,
     )
-    return measured, TestAnswers(network, card, test, logits, found.names)
+    return measured, TestAnswers(network, card, test, logits, chosen.names)
 
 
 def _obeyed(logits: Tensor, labels: Tensor, card: Card, config: Config) -> tuple[float, ...] | None:
-    wanted = config.data.trigger_class
-    if wanted not in card.classes:
+    name = config.data.trigger_class
+    if name not in card.classes:
         return None
-    label = card.classes.index(wanted)
+    label = card.classes.index(name)
     others = logits[:, labels != label]
     return tuple((others.argmax(dim=2) == label).double().mean(dim=1).tolist())
 
 
 def relabel(part: Part, classes: tuple[str, ...], card: Card, source: str) -> Part:
-    """``part`` with the labels that the network of ``card`` gives to classes of the same names.
+    """``part`` with the labels of ``card`` for classes of the same names.
 
     Raises:
-        InputError: there is a class that the network does not know.
+        InputError: the network does not know a class.
     """
     unknown = [name for name in classes if name not in card.classes]
     if unknown:

@@ -1,4 +1,4 @@
-"""What compaction gave, measured: sizes, multiply-accumulates, and milliseconds before and after."""
+"""The measured effect of compaction: sizes, multiply-accumulates, and milliseconds before and after."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Receipt:
 
 
 def receipt(masked: Branching, compacted: Branching, compaction: Compaction) -> Receipt:
-    """The receipt of a compaction, with latencies measured here and now, on the device of the networks."""
+    """The receipt of a compaction, with latencies measured on the device of the networks."""
     before, after = compaction.before, compaction.after
     return Receipt(
         density=(before[-1].density, after[-1].density),

@@ -1,4 +1,4 @@
-"""From a name or a folder to a saved network, the one way; and keeping a network that no run has made.
+"""From a name or a folder to a saved network, and saving a network of your own.
 
 A network is named by a run (``demo``), the folder of one (``runs/demo``), a checkpoint in it (``runs/demo/best``), a
 model folder of ``ramify export --to hub``, or a folder of :func:`save`.
@@ -22,7 +22,7 @@ from ramify.run.checkpoint import HUB_CONFIG, Card, ExitPolicy, card_with, is_ch
 from ramify.run.folder import CONFIG, is_run
 
 RUNS = "runs"
-"""Where runs are looked for by name, unless somebody says otherwise."""
+"""The default folder of runs."""
 
 
 def find_run(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
@@ -56,7 +56,7 @@ def find_saved(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
 
 
 def run_behind(name: str | Path, runs_dir: str | Path = RUNS) -> Path | None:
-    """The run that a network comes from, be it named by the run, a checkpoint in it or an export; None without one."""
+    """The run of a network named by the run, a checkpoint in it or an export; None without one."""
     with contextlib.suppress(InputError):
         return find_run(name, runs_dir)
     parent = Path(name).resolve().parent
@@ -66,10 +66,10 @@ def run_behind(name: str | Path, runs_dir: str | Path = RUNS) -> Path | None:
 def config_of(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of the run in ``folder``, changed by ``overrides``.
 
-    A network that no run has made has none: its pictures are those of an override ``data.source=...``.
+    For a network without a run, an override ``data.source=...`` is needed.
 
     Raises:
-        InputError: an override is not accepted, or there is neither.
+        InputError: an override is not accepted or missing.
     """
     if is_run(folder):
         return read_config([folder / CONFIG], overrides)
@@ -79,7 +79,7 @@ def config_of(folder: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def checkpoint_of(run: Path) -> Path:
-    """The checkpoint that stands for a run: ``compact`` or else ``best``, or ``last`` until it has fully grown.
+    """The checkpoint of a run: ``compact``, else ``best``, or ``last`` until it has fully grown.
 
     Raises:
         InputError: the run has no checkpoint yet.
@@ -101,23 +101,17 @@ def find_checkpoint(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
 
 
 def read_saved(name: str | Path, runs_dir: str | Path = RUNS) -> tuple[Branching, Card]:
-    """The network called ``name``, on the CPU and in evaluation mode, and what is known of it.
-
-    Raises:
-        InputError: there is no such network.
-        CheckpointError: it cannot be read.
-    """
+    """The network called ``name`` and its card; see :func:`load`."""
     return read_model(find_checkpoint(name, runs_dir))
 
 
 def load(path: str | Path, runs_dir: str | Path = RUNS) -> Branching:
-    """A saved network, on the CPU and in evaluation mode; no code but ramify's is run to read it.
+    """A saved network, on the CPU and in evaluation mode; no code but ramify's is run.
 
     Args:
         path: the name of a run or the path of its folder, a checkpoint (``runs/demo/best``), a model folder of
-            ``ramify export --to hub``, or a folder of :func:`save`; of a run, the best network is taken, or the last
-            while there is no best one.
-        runs_dir: where runs are looked for by name.
+            ``ramify export --to hub``, or a folder of :func:`save`; for a run, see :func:`checkpoint_of`.
+        runs_dir: the folder of runs.
 
     Raises:
         InputError: there is no such network.
@@ -127,7 +121,7 @@ def load(path: str | Path, runs_dir: str | Path = RUNS) -> Branching:
 
 
 def load_policy(path: str | Path, runs_dir: str | Path = RUNS) -> Policy | None:
-    """The exit policy kept with a saved network, None where it was never calibrated; arguments as :func:`load`."""
+    """The calibrated exit policy of a saved network, None without one; arguments as :func:`load`."""
     kept = read_saved(path, runs_dir)[1].policy
     return None if kept is None else kept.calibration.policy
 
@@ -140,16 +134,16 @@ def save(
     calibration: Calibration | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Keep a network that no run has made, such as one from a training loop of your own.
+    """Save a network without a run, such as one from a training loop of your own.
 
-    :func:`load` and :func:`ramify.open` read it back, and so does every command that takes a saved network.
+    :func:`load`, :func:`ramify.open` and every command that takes a saved network read it.
 
     Args:
         network: with all its stages, or fewer.
-        folder: where to; made if need be.
+        folder: made if needed.
         classes: names of the classes, in the order of the logits; None: ``0``, ``1`` and so on.
         calibration: of :func:`ramify.calibrate` with costs in MACs; the network then answers by its policy.
-        overwrite: replace a network that is there.
+        overwrite: replace a saved network.
 
     Returns:
         The folder.
@@ -184,7 +178,7 @@ def save(
 
 
 def _config_of(network: Branching) -> NetworkConfig:
-    """What a configuration can say of the network; of a module with exits its graph says the rest."""
+    """The configuration of ``network``; for a module with exits, the graph holds the rest."""
     if isinstance(network, Network):
         return network.config
     assert isinstance(network, Attached)

@@ -1,6 +1,7 @@
-"""What a run came to: what its network costs, how well each exit answers, and what computed it."""
+"""The results of a run: the cost of its network, the scores of its exits, and the machine."""
 
 import hashlib
+import itertools
 import os
 import platform
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from ramify.version import __version__
 
 @dataclass(frozen=True)
 class ExitSummary:
-    """One exit: what it costs to answer there (see :class:`ramify.ops.cost.Cost`), and how well it answers.
+    """The cost (see :class:`ramify.ops.cost.Cost`) and the scores of one exit.
 
-    ``cells`` is 0 in a network that is not made of cells.
-    ``valid`` is None where there are no validation pictures, ``test`` before the run is finished.
+    ``cells`` is 0 in a network that is not made of cells, ``valid`` None without validation pictures, ``test`` None
+    before the end of the run.
     """
 
     cells: int
@@ -49,19 +50,18 @@ class Summary:
     """A run, finished or under way.
 
     Attributes:
-        recipe: the same for runs whose configurations differ in seed, name and place alone.
+        recipe: a digest of the configuration without seed, name and place.
         parent: the run that it started from.
-        layers: for each masked layer by name its weights, and how many of them are kept.
-        epoch: the epoch whose network this is: the best one of a finished run.
-        epochs: how many were trained; ``planned_epochs`` how many are asked for.
-        exits_planned: exits of the network when it has grown.
-        seconds: time of training and validation over all epochs, loading and the final test left out.
-        pictures: how many were used for training, validation and test.
-        receipt: what compaction gave, where it was asked for; the network is then the compacted one.
-        versions: of what computed it: ramify, torch, python.
+        layers: the weights of each masked layer, and how many of them are kept.
+        epoch: of the network: the best one of a finished run.
+        epochs: trained so far, of ``planned_epochs``.
+        exits_planned: exits of the grown network.
+        seconds: of training and validation, without loading and the final test.
+        pictures: for training, validation and test.
+        receipt: of the compaction, if any; the network is then the compacted one.
+        versions: of ramify, torch and python.
         machine: device, precision, threads and cores.
-        flip_test: whether the scores are of the mean logits of each picture and its mirror (``train.flip_test``); MACs
-            are of one pass.
+        flip_test: ``train.flip_test``; MACs are of one pass.
     """
 
     name: str
@@ -89,18 +89,23 @@ class Summary:
 
 def exit_summaries(network: Branching, card: Card, test: list[Score] | None) -> tuple[ExitSummary, ...]:
     """Cost and scores of each exit of ``network``, shallowest first."""
-    found: list[ExitSummary] = []
-    cells = 0
-    for i, (count, each) in enumerate(zip(_cells(network), cost(network), strict=True)):
-        cells += count
-        valid = card.valid[i] if card.valid else None
-        scored = test[i] if test else None
-        found.append(ExitSummary(cells, each.parameters, each.weights, each.kept, each.macs, valid, scored))
-    return tuple(found)
+    cells = itertools.accumulate(_cells(network))
+    return tuple(
+        ExitSummary(
+            count,
+            exit_.parameters,
+            exit_.weights,
+            exit_.kept,
+            exit_.macs,
+            valid=card.valid[i] if card.valid else None,
+            test=test[i] if test else None,
+        )
+        for i, (count, exit_) in enumerate(zip(cells, cost(network), strict=True))
+    )
 
 
 def stage_summaries(network: Branching, card: Card) -> tuple[StageSummary, ...]:
-    """What each stage of ``network`` is, and when it grew."""
+    """The stages of ``network``, and when they grew."""
     grown = dict(card.grown)
     return tuple(
         StageSummary(cells, density, grown.get(stage))
@@ -109,7 +114,7 @@ def stage_summaries(network: Branching, card: Card) -> tuple[StageSummary, ...]:
 
 
 def _cells(network: Branching) -> list[int]:
-    """How many cells each stage has that exists; a module of the user's has none."""
+    """The number of cells of each existing stage; 0 in a network that is not made of cells."""
     if not isinstance(network, Network):
         return [0] * len(network.stages)
     return [len(plan.cells) for plan in network.plans[: len(network.stages)]]
@@ -156,7 +161,7 @@ def summarise(
 
 
 def recipe(config: Config) -> str:
-    """A fingerprint of everything in ``config`` but seed, name, place and fold: runs that share it may be averaged.
+    """A digest of ``config`` without seed, name, place and fold; runs that share it may be averaged.
 
     Example:
         >>> recipe(Config(seed=1)) == recipe(Config(seed=2)), recipe(Config()) == recipe(Config(runs_dir="elsewhere"))
@@ -169,7 +174,7 @@ def recipe(config: Config) -> str:
 
 
 def describe_machine(device: torch.device, precision: str) -> dict[str, str | int]:
-    """What a run computes on, for the record beside its figures."""
+    """The machine of a run, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {platform.machine()}"
     return {
         "device": name,

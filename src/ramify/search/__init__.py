@@ -1,1 +1,1 @@
-"""Searching: which networks are worth having, found by workers that may die."""
+"""Searches and sweeps, on workers that may die."""

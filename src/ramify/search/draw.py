@@ -1,4 +1,4 @@
-"""Drawing a trial from the space: numbers of a sampler become overrides of the configuration."""
+"""From the numbers of a sampler to overrides of the configuration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,7 +12,7 @@ from ramify.search.vary import Vary
 
 
 class Draws(Protocol):
-    """What draws: a trial of Optuna, or whatever has its three methods."""
+    """The methods of a trial of Optuna that are used."""
 
     def suggest_categorical(self, name: str, choices: Sequence[str]) -> str: ...
     def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float: ...
@@ -20,10 +20,7 @@ class Draws(Protocol):
 
 
 def suggest(space: Space, trial: Draws) -> list[str]:
-    """Overrides for one trial: those of the base first, then what was drawn.
-
-    The same draws give the same overrides. Whether the configuration accepts them all together is not judged here.
-    """
+    """Overrides for one trial: those of the base, then the drawn ones. Their contradictions are not checked here."""
     values: dict[str, object] = dict(space.base)
     drawn: list[str] = []
 
@@ -32,26 +29,19 @@ def suggest(space: Space, trial: Draws) -> list[str]:
         drawn.append(f"{key}={to_text(value)}")
 
     for vary in space.vary:
-        if not all(_value(values, key) in wanted for key, wanted in vary.condition):
+        if not all(_value(values, key) in accepted for key, accepted in vary.condition):
             continue
         if vary.key == "structure":
             put("network.structure", _structure(vary, trial))
         elif vary.key == "keep_ratio_by_stage":
             if _value(values, "prune.enabled") and _value(values, "prune.policy") != "normal":
-                low, high = vary.bounds
-                log = vary.kind == "log"
-                stages = _exits(values)
-                put(
-                    "prune.keep_ratio",
-                    tuple(
-                        _short(trial.suggest_float(f"{vary.key}.{i + 1}", low, high, log=log)) for i in range(stages)
-                    ),
-                )
+                put("prune.keep_ratio", tuple(map(_short, _floats(vary, trial, _exits(values)))))
         elif vary.key == "growth_times":
             growths = _exits(values) - 1
             grows = _value(values, "network.kind") in ("iterative", "dense")
             if growths and grows and _value(values, "growth.mode") == "scheduled":
-                put("growth.epochs", _growth_epochs(vary, trial, growths, space.epochs))
+                epochs = [1 + round(time * space.epochs) for time in sorted(_floats(vary, trial, growths))]
+                put("growth.epochs", rising(epochs, 2, space.epochs))
         else:
             put(vary.key, _drawn(vary, trial))
     return [*space.overrides, *drawn]
@@ -68,29 +58,34 @@ def _drawn(vary: Vary, trial: Draws) -> object:
     return _short(trial.suggest_float(vary.key, low, high, log=vary.kind == "log"))
 
 
+def _floats(vary: Vary, trial: Draws, count: int) -> list[float]:
+    (low, high), log = vary.bounds, vary.kind == "log"
+    return [trial.suggest_float(f"{vary.key}.{i + 1}", low, high, log=log) for i in range(count)]
+
+
 def _short(number: float) -> float:
-    # Six digits are as good as sixteen, and can be read and typed again.
+    """Six digits, which can be read and typed again."""
     return float(f"{number:.6g}")
 
 
 def _structure(vary: Vary, trial: Draws) -> tuple[int, ...]:
-    """Cells, and internal classifiers where gaps of drawn widths put them."""
+    """A number of cells, with internal classifiers at the ends of gaps of drawn widths."""
     ranges = [pair for pair in vary.values if isinstance(pair, tuple)]
     (fewest, most), (least_exits, most_exits) = ranges
     cells = trial.suggest_int("structure.cells", fewest, most)
-    # One distribution for a name, whatever the cells: what a sampler compares must be comparable.
+    # The distribution of a name must not depend on other draws, as samplers compare them.
     exits = min(trial.suggest_int("structure.exits", least_exits, most_exits), cells + 1)
     gaps = [trial.suggest_float(f"structure.gap.{i + 1}", 0.1, 1.0) for i in range(exits)] if exits > 1 else []
-    return place(cells, gaps)
+    return structure_of_gaps(cells, gaps)
 
 
-def place(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
+def structure_of_gaps(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
     """A structure of ``cells`` in which internal classifiers lie ``gaps`` apart, the last gap up to the end.
 
     Example:
-        >>> place(6, [1.0, 1.0, 1.0])
+        >>> structure_of_gaps(6, [1.0, 1.0, 1.0])
         (0, 1, 0, 1, 0, 0)
-        >>> place(2, [0.1, 0.1, 1.0])
+        >>> structure_of_gaps(2, [0.1, 0.1, 1.0])
         (1, 1)
     """
     structure = [0] * cells
@@ -103,31 +98,24 @@ def place(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
     return tuple(structure)
 
 
-def _growth_epochs(vary: Vary, trial: Draws, growths: int, epochs: int) -> tuple[int, ...]:
-    low, high = vary.bounds
-    log = vary.kind == "log"
-    times = sorted(trial.suggest_float(f"{vary.key}.{i + 1}", low, high, log=log) for i in range(growths))
-    return rising([1 + round(time * epochs) for time in times], 2, epochs)
+def rising(epochs: Sequence[int], first: int, last: int) -> tuple[int, ...]:
+    """Strictly rising epochs from ``first`` to ``last``, near ``epochs``, which rise or stay.
 
-
-def rising(wanted: Sequence[int], first: int, last: int) -> tuple[int, ...]:
-    """The epochs from ``first`` to ``last`` that rise and are near the ``wanted`` ones, which rise or stay.
-
-    Where there are more than fit, they run over ``last``, which the configuration then refuses.
+    More than fit run over ``last``, which the configuration then refuses.
 
     Example:
         >>> rising([1, 3, 3, 12], 2, 12), rising([12, 12], 2, 12)
         ((2, 3, 4, 12), (11, 12))
     """
-    found: list[int] = []
-    for i, epoch in enumerate(wanted):
-        latest = last - (len(wanted) - 1 - i)
-        found.append(max(min(epoch, latest), found[-1] + 1 if found else first))
-    return tuple(found)
+    moved: list[int] = []
+    for i, epoch in enumerate(epochs):
+        latest = last - (len(epochs) - 1 - i)
+        moved.append(max(min(epoch, latest), moved[-1] + 1 if moved else first))
+    return tuple(moved)
 
 
 def _exits(values: Mapping[str, object]) -> int:
-    """Exits of the network that ``values`` describe, the final classifier included."""
+    """The number of exits of the network of ``values``."""
     if _value(values, "network.kind") == "full":
         return 1
     at = _value(values, "network.exits_at")
@@ -141,7 +129,7 @@ _DEFAULTS = Config().model_dump()
 
 
 def _value(values: Mapping[str, object], key: str) -> object:
-    """What ``key`` has been given, or its default."""
+    """The value of ``key``, or its default."""
     if key in values:
         return values[key]
     section, _, leaf = key.rpartition(".")
@@ -149,7 +137,7 @@ def _value(values: Mapping[str, object], key: str) -> object:
 
 
 def as_table(overrides: Sequence[str], space: Space) -> dict[str, object]:
-    """What of ``overrides`` the space does not fix, as keys and values."""
+    """Those of ``overrides`` that the space does not fix, as keys and values."""
     fixed = set(space.overrides)
     pairs = [text.partition("=") for text in overrides if text not in fixed]
     return {key: yaml.load(value, Loader=Loader) for key, _, value in pairs}

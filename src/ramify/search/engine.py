@@ -1,8 +1,8 @@
-"""Where runs and trials are computed: tasks of a ``concurrent.futures`` executor that may lose its workers.
+"""Engines of runs and trials: ``concurrent.futures`` executors that may lose their workers.
 
-By default these are processes on this machine; with ``dask://host:port`` the workers of a Dask cluster, and with
-``slurm``, ``pbs``, ``lsf`` or ``sge`` jobs that dask-jobqueue hands to the batch system. A worker takes one task at a
-time. Where one dies, its task is started again on another, and goes on from its checkpoint.
+The workers are processes on this machine, with ``dask://host:port`` those of a Dask cluster, and with ``slurm``,
+``pbs``, ``lsf`` or ``sge`` jobs of the batch system through dask-jobqueue. A worker takes one task at a time. Where one
+dies, its task is started again on another and continues from its checkpoint.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ from ramify.errors import ConfigError, InputError, RunError
 from ramify.search.storage import ANSWER_SECONDS
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
-"""What ``--on`` accepts besides ``dask://host:port``, and the class of dask-jobqueue."""
+"""Values of ``--on`` besides ``dask://host:port``, and the class of dask-jobqueue."""
 DEATHS = 5
-"""So often in a row a task may lose its worker without an epoch in between."""
+"""Deaths of its worker in a row, without an epoch in between, after which a task is given up."""
 
 
 class Cluster(Protocol):
-    """What is used of a cluster of dask-jobqueue."""
+    """The methods of a cluster of dask-jobqueue that are used."""
 
     def adapt(self, *, minimum_jobs: int, maximum_jobs: int) -> object: ...
     def job_script(self) -> str: ...
@@ -49,7 +49,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class TaskEngine:
-    """An executor, how many workers it has now, and the errors by which it says that a worker died."""
+    """An executor, its number of workers, the errors by which it reports a dead worker, and its name in sentences."""
 
     executor: Executor
     workers: Callable[[], int]
@@ -61,16 +61,16 @@ class TaskEngine:
 def open_engine(
     on: str | None = None, workers: int = 1, options: Path | None = None, *, gpus: bool = True
 ) -> Iterator[TaskEngine]:
-    """The engine that ``on`` names; processes that it started end with the block.
+    """An engine for a ``with`` block; processes that it started end with the block.
 
     Args:
         on: None for processes here, ``dask://host:port``, or one of :data:`BATCH_SYSTEMS`.
-        workers: how many processes here, or jobs of a batch system; a Dask cluster has those that it has.
+        workers: processes here, or jobs of a batch system; ignored for a Dask cluster.
         options: a YAML file with arguments for the class of dask-jobqueue, such as ``queue`` and ``walltime``.
         gpus: whether tasks may use GPUs; each process here then has one to itself.
 
     Raises:
-        InputError: there is no such engine, it does not answer, or what it needs is not installed.
+        InputError: the engine is unknown or does not answer, or its packages are not installed.
     """
     if options is not None and on not in BATCH_SYSTEMS:
         raise ConfigError(f"--engine_options: got {options}; accepted: with --on {', '.join(BATCH_SYSTEMS)}")
@@ -80,7 +80,7 @@ def open_engine(
     elif on in BATCH_SYSTEMS:
         words = f"{workers} {on} job{'' if workers == 1 else 's'}"
         with batch_cluster(on, _read_options(options)) as cluster, _dask(cluster, words) as engine:
-            # Jobs are asked for when there is something for them to do, and again where they end.
+            # Jobs are requested once there are tasks, and again where they end.
             ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
             yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
     elif on.startswith("dask://"):
@@ -91,10 +91,10 @@ def open_engine(
 
 
 class Processes(Executor):
-    """``count`` processes on this machine, each of them a pool of one: where one dies, only its own task is lost."""
+    """``count`` processes on this machine, each a pool of one: where one dies, only its own task is lost."""
 
     def __init__(self, count: int, gpus: int = 0) -> None:
-        # Forked from a server that has imported torch but never used it, which takes no time and is safe.
+        # Forked from a server that has imported torch but never used it: fast and safe.
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if hasattr(self._context, "set_forkserver_preload"):
@@ -105,7 +105,7 @@ class Processes(Executor):
         self._free: list[Callable[[], bool]] = [lambda: True] * count
 
     def submit(self, fn: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> Future[_T]:
-        """Start ``fn`` in a process that is free; where none is, it waits for the first one."""
+        """Start ``fn`` in a free process, or queue it for the first one."""
         at = next((i for i, is_free in enumerate(self._free) if is_free()), 0)
         try:
             future = self._pools[at].submit(fn, *args, **kwargs)
@@ -117,7 +117,7 @@ class Processes(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes at once, whatever they do: what they have written stays."""
+        """Kill the processes; their files stay."""
         for pool in self._pools:
             for process in list((getattr(pool, "_processes", None) or {}).values()):
                 process.kill()
@@ -131,7 +131,7 @@ class Processes(Executor):
 
 
 def _begin_process(gpu: str | None, threads: int) -> None:
-    """What a process does first: leave Ctrl-C to its parent, die with it, see one GPU and its share of the cores."""
+    """Leave Ctrl-C to the parent, die with it, and use one GPU and a share of the cores."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -172,11 +172,11 @@ def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
         client = Client(cluster, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"--on: {words} does not answer ({str(error).splitlines()[0]})") from None
-    asked = [0.0, 0]
+    latest = [0.0, 0]
 
     def count() -> int:
         # The scheduler is asked at most once a second.
-        if time.monotonic() - asked[0] > 1:
+        if time.monotonic() - latest[0] > 1:
             try:
                 threads = client.nthreads()
             except (OSError, TimeoutError) as error:
@@ -185,8 +185,8 @@ def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
             if many:
                 accepted = "workers that take one task (dask worker ADDRESS --nthreads 1)"
                 raise InputError(f"--on: got a worker with {many[0]}; accepted: {accepted}")
-            asked[:] = [time.monotonic(), len(threads)]
-        return int(asked[1])
+            latest[:] = [time.monotonic(), len(threads)]
+        return int(latest[1])
 
     try:
         yield TaskEngine(client.get_executor(pure=False), count, (KilledWorker,), words)
@@ -197,10 +197,9 @@ def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
 
 @contextlib.contextmanager
 def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluster]:
-    """The cluster of dask-jobqueue for a batch system: a job is one process that takes one task at a time.
+    """The cluster of dask-jobqueue for a batch system; a job is one process with one task at a time.
 
     Args:
-        system: of :data:`BATCH_SYSTEMS`.
         options: arguments of its class; ``cores`` are threads of the one task.
 
     Raises:
@@ -210,12 +209,12 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     if options.get("processes", 1) != 1:
         got = to_text(options["processes"])
         raise ConfigError(f"--engine_options: processes: got {got}; accepted: 1, as a job takes one task")
-    given = {"cores": 1, "processes": 1, "memory": "8GB", **options}
-    extra = given.pop("worker_extra_args", [])
-    # The last one counts: more cores than one are threads of the task, not more tasks.
-    given["worker_extra_args"] = [*(extra if isinstance(extra, list) else [extra]), "--nthreads", "1"]
+    arguments = {"cores": 1, "processes": 1, "memory": "8GB", **options}
+    extra = arguments.pop("worker_extra_args", [])
+    # The last one counts: cores are threads of the task, not more tasks.
+    arguments["worker_extra_args"] = [*(extra if isinstance(extra, list) else [extra]), "--nthreads", "1"]
     try:
-        cluster = getattr(module, BATCH_SYSTEMS[system])(**given)
+        cluster = getattr(module, BATCH_SYSTEMS[system])(**arguments)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         why = str(error).splitlines()[0]
         raise ConfigError(f"--engine_options: {why}; accepted: arguments of {BATCH_SYSTEMS[system]}") from None
@@ -229,14 +228,13 @@ def _read_options(path: Path | None) -> dict[str, object]:
     if path is None:
         return {}
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        options = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--engine_options: {path} cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(
-            f"--engine_options: got {to_text(found)}; accepted: a mapping such as {{queue: gpu}} ({path})"
-        )
-    return {str(key): value for key, value in found.items()}
+    if not isinstance(options, dict):
+        got = to_text(options)
+        raise ConfigError(f"--engine_options: got {got}; accepted: a mapping such as {{queue: gpu}} ({path})")
+    return {str(key): value for key, value in options.items()}
 
 
 def _need(package: str) -> ModuleType:
@@ -248,7 +246,7 @@ def _need(package: str) -> ModuleType:
 
 
 class TaskLostError(RunError):
-    """A task lost its worker again and again, without any progress."""
+    """A task lost its worker repeatedly, without any progress."""
 
 
 @dataclass
@@ -261,7 +259,7 @@ class _Started(Generic[K, _T]):
 
 
 class Tasks(Generic[K, _T]):
-    """Tasks by key: each is started again where its worker dies, until it gives something or only ever kills workers.
+    """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress.
 
     Example:
         >>> from concurrent.futures import ThreadPoolExecutor
@@ -283,24 +281,24 @@ class Tasks(Generic[K, _T]):
 
     @property
     def free(self) -> int:
-        """How many more tasks there are workers for."""
+        """The number of workers without a task."""
         return max(0, self.engine.workers() - len(self._running))
 
     def start(self, key: K, call: Callable[[], _T], progress: Callable[[], int] = lambda: 0) -> None:
-        """Start ``call``; ``progress`` says how far it has come, so that a task that gets on is never given up."""
+        """Start ``call``; a task whose ``progress`` rises between deaths is never given up."""
         self._submit(_Started(key, call, progress))
 
     def ended(self, seconds: float) -> list[tuple[K, _T | TaskLostError]]:
-        """Wait up to ``seconds`` for tasks that end, and give what they came to.
+        """Wait up to ``seconds`` for tasks to end, and return their results by key.
 
         Raises:
             RunError: the engine is gone.
         """
-        found: list[tuple[K, _T | TaskLostError]] = []
+        results: list[tuple[K, _T | TaskLostError]] = []
         for future in wait(list(self._running), seconds, FIRST_COMPLETED).done:
             started = self._running.pop(future)
             try:
-                found.append((started.key, future.result()))
+                results.append((started.key, future.result()))
             except self.engine.died as error:
                 reached = started.progress()
                 started.deaths = 1 if reached > started.reached else started.deaths + 1
@@ -309,10 +307,10 @@ class Tasks(Generic[K, _T]):
                     self._submit(started)
                 else:
                     why = f"its worker died {DEATHS} times in a row ({type(error).__name__}; out of memory?)"
-                    found.append((started.key, TaskLostError(why)))
+                    results.append((started.key, TaskLostError(why)))
             except CancelledError:
                 raise RunError(f"{self.engine.words}: its scheduler is gone") from None
-        return found
+        return results
 
     def _submit(self, started: _Started[K, _T]) -> None:
         try:

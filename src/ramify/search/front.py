@@ -1,4 +1,4 @@
-"""What a search came to: the trials that no other beats, what it cost, and what mattered."""
+"""The outcome of a search: the trials that no other beats, its cost, and the importance of the varied keys."""
 
 import warnings
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from ramify.search.trial import Trial
 from ramify.search.vary import SPECIAL
 
 FEW = 10
-"""Below so many trials nothing can be said of importances."""
+"""Trials below which importances are not computed."""
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,10 @@ class Front:
     """The outcome of a search, so far.
 
     Attributes:
-        name: of the search.
-        space: that it searches.
         best: trials that meet the constraints and that no such trial dominates, by their second objective.
-        dominated: those that are dominated.
-        infeasible: those that miss a constraint.
-        failed: those without a result, and why.
-        waiting: how many have no result yet, or may still go on.
-        trained: epochs in all results.
+        infeasible: trials that miss a constraint.
+        waiting: number of trials that are not finished.
+        trained: epochs of all trials.
         full: epochs that the same trials would have taken without halving.
     """
 
@@ -48,7 +44,7 @@ class Front:
 
 
 def front_of(search: Search) -> Front:
-    """The front of what is on record now; trials that have reached a rung count with their latest results."""
+    """The front of the record now; trials that have reached a rung count with their latest results."""
     space, trials = search.space, search.trials()
     with_results = [trial for trial in trials if trial.results and trial.failed is None]
     meeting = [trial for trial in with_results if feasible(trial.values, space.constraints)]
@@ -77,45 +73,49 @@ def non_dominated(space: Space, trials: Sequence[Trial]) -> list[Trial]:
 
 
 def importances(search: Search) -> dict[str, dict[str, float]]:
-    """For each objective, how much each entry of ``vary`` matters for it, by PED-ANOVA.
+    """For each objective, the importance of each entry of ``vary`` by PED-ANOVA.
 
-    Empty where there are too few trials; an objective in which they are all alike is left out.
+    Empty with fewer than :data:`FEW` trials; an objective in which all trials are alike is left out.
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import FrozenTrial, TrialState, create_trial
 
+    objectives = search.space.objectives
     frozen = {trial.number: trial for trial in search.study.get_trials(deepcopy=False)}
     trials = [trial for trial in search.trials() if trial.results and trial.failed is None]
-    found: dict[str, dict[str, float]] = {}
+    result: dict[str, dict[str, float]] = {}
     if len(trials) < FEW:
-        return found
-    for objective in search.space.objectives:
-        name = objective.name
-        with quiet_optuna():
-            study = optuna.create_study(direction="maximize" if objective.better == "high" else "minimize")
-            study.add_trials(
-                [
-                    create_trial(
-                        state=TrialState.COMPLETE,
-                        value=trial.values[name],
-                        params=frozen[trial.number].params,
-                        distributions=frozen[trial.number].distributions,
-                    )
-                    for trial in trials
-                ]
-            )
-            # That some parameter was drawn only once or twice is no news for a person who looks at ten trials.
-            warnings.simplefilter("ignore", UserWarning)
+        return result
+    with quiet_optuna():
+        # It warns of parameters that were drawn only once or twice.
+        warnings.simplefilter("ignore", UserWarning)
+        study = optuna.create_study(directions=["minimize"] * len(objectives))
+        study.add_trials(
+            [
+                create_trial(
+                    state=TrialState.COMPLETE,
+                    values=costs(trial.values, objectives),
+                    params=frozen[trial.number].params,
+                    distributions=frozen[trial.number].distributions,
+                )
+                for trial in trials
+            ]
+        )
+        for i, objective in enumerate(objectives):
+
+            def cost(trial: FrozenTrial, i: int = i) -> float:
+                return float(trial.values[i])
+
             try:
-                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
+                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=cost)
             except (RuntimeError, ValueError):
                 continue  # all are alike
-        gathered: dict[str, float] = {}
-        for drawn, share in shares.items():
-            # A special entry draws several numbers, such as structure.cells and structure.gap.1.
-            first = drawn.partition(".")[0]
-            entry = first if first in SPECIAL else drawn
-            gathered[entry] = gathered.get(entry, 0.0) + share
-        found[name] = gathered
-    return found
+            by_entry: dict[str, float] = {}
+            for drawn, share in shares.items():
+                # A special entry draws several numbers, such as structure.cells and structure.gap.1.
+                first = drawn.partition(".")[0]
+                entry = first if first in SPECIAL else drawn
+                by_entry[entry] = by_entry.get(entry, 0.0) + share
+            result[objective.name] = by_entry
+    return result

@@ -1,4 +1,4 @@
-"""What counts in a search: its objectives, and what a network must keep to."""
+"""Objectives and constraints of a search."""
 
 import importlib
 import importlib.util
@@ -21,18 +21,18 @@ OBJECTIVES = {
     "latency": "average milliseconds of an answer by the exit policy, measured on the device that trains the trial",
     "int8_bytes": "bytes of the int8 export (all_exits.onnx)",
 }
-"""What may be an objective besides a function of the user's; accuracy is to be high, all others low."""
+"""The objectives besides functions of the user; accuracy is maximized, all others minimized."""
 
 _FUNCTIONS = {"int8_bytes": "ramify.exporting.quantize:int8_bytes"}
-"""Objectives that are found as the functions of users are."""
+"""Objectives that are computed by a function."""
 
 OwnObjective = Callable[[Branching, Part], float]
-"""A function of the user's: of the network as it will end, in evaluation mode, and the validation pictures."""
+"""A function of the fully grown network, in evaluation mode, and the validation pictures."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One thing that counts: one of :data:`OBJECTIVES`, or ``module:function`` or ``file.py:function``."""
+    """One of :data:`OBJECTIVES`, or a ``function``: ``module:function`` or ``file.py:function``."""
 
     name: str
     better: Literal["low", "high"] = "low"
@@ -60,15 +60,15 @@ def load_function(address: str) -> OwnObjective:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(place)
-        found: object = getattr(module, name)
-    except Exception as error:  # whatever a file of the user's does when it is run
+        function: object = getattr(module, name)
+    except Exception as error:  # the file of a user may raise anything
         why = f"{type(error).__name__}: {error}"
         raise ConfigError(
             f"objectives: got {address!r} ({why}); accepted: module:function or file.py:function"
         ) from None
-    if not callable(found):
+    if not callable(function):
         raise ConfigError(f"objectives: got {address!r}, which is no function; accepted: module:function")
-    return found
+    return function
 
 
 _SIGNS: dict[str, Callable[[float, float], bool]] = {
@@ -90,19 +90,19 @@ class Constraint:
     limit: float
 
     def met(self, values: Mapping[str, float]) -> bool:
-        """Whether a network with these ``values`` keeps to it."""
+        """Whether ``values`` meet it."""
         return _SIGNS[self.sign](values[self.name], self.limit)
 
     def excess(self, values: Mapping[str, float]) -> float:
-        """By how much of the limit it is missed: 0 or less where it is met."""
+        """By how much it is missed, as a share of the limit: 0 or less where it is met."""
         off = (values[self.name] - self.limit) / (abs(self.limit) or 1.0)
         missed = off if self.sign.startswith("<") else -off
-        # With < and >, a value on the limit itself does not keep to it.
+        # With < and >, a value on the limit misses it.
         return missed if self.met(values) else max(missed, 1e-9)
 
 
 def parse_constraint(text: str) -> Constraint | None:
-    """The constraint that ``text`` says, or None where it says none.
+    """The constraint in ``text``, or None where it is no constraint.
 
     Example:
         >>> parse_constraint("weights <= 50_000").limit
@@ -112,31 +112,31 @@ def parse_constraint(text: str) -> Constraint | None:
         >>> parse_constraint("small") is None
         True
     """
-    found = _CONSTRAINT.match(text)
-    if found is None:
+    match = _CONSTRAINT.match(text)
+    if match is None:
         return None
-    name, sign, number, percent = found.groups()
+    name, sign, number, percent = match.groups()
     return Constraint(text.strip(), name, sign, float(number) / (100 if percent else 1))
 
 
 def feasible(values: Mapping[str, float], constraints: Sequence[Constraint]) -> bool:
-    """Whether ``values`` keep to every one of ``constraints``."""
+    """Whether ``values`` meet all ``constraints``."""
     return all(constraint.met(values) for constraint in constraints)
 
 
 def costs(values: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float, ...]:
-    """The objectives as numbers of which less is better.
+    """The objectives as numbers to be minimized.
 
     Example:
         >>> costs({"accuracy": 0.9, "weights": 1000}, [builtin("accuracy"), builtin("weights")])
         (-0.9, 1000)
     """
-    return tuple(-values[each.name] if each.better == "high" else values[each.name] for each in objectives)
+    return tuple(-values[it.name] if it.better == "high" else values[it.name] for it in objectives)
 
 
 def directions(objectives: Sequence[Objective]) -> list[Literal["maximize", "minimize"]]:
     """``maximize`` or ``minimize`` for each objective."""
-    return ["maximize" if each.better == "high" else "minimize" for each in objectives]
+    return ["maximize" if objective.better == "high" else "minimize" for objective in objectives]
 
 
 def dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -1,8 +1,8 @@
-"""Successive halving with several objectives: who is compared with whom, and who goes on.
+"""Successive halving with several objectives.
 
-Trials with numbers in a row form a cohort. As soon as every trial of a cohort that is still in the race has a result
-at a rung, the best ``1 / eta`` of them go on to the next and the others are finished. Nobody waits for other cohorts.
-The decision is a function of the record alone, so that every worker decides the same, whenever it looks.
+Trials with consecutive numbers form a cohort. As soon as every trial of a cohort that is still in the race has a result
+at a rung, the best ``1 / eta`` of them are promoted to the next one and the others are finished. Cohorts do not wait
+for each other. The decision is a function of the record alone.
 """
 
 import math
@@ -18,13 +18,12 @@ NextStep = Literal["train", "wait", "finish"]
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a trial is.
+    """The results of a trial.
 
     Attributes:
-        number: of the trial.
-        results: for each rung that it reached, whether and by how much it misses the constraints (0: it meets them),
-            and its objectives as costs.
-        out: it failed, and is in no race.
+        results: for each rung that it reached, by how much it misses the constraints (0: it meets them), and its
+            objectives as costs.
+        out: it failed.
     """
 
     number: int
@@ -47,16 +46,16 @@ def fronts(points: Sequence[tuple[float, tuple[float, ...]]]) -> list[list[int]]
             return one[0] < other[0]
         return dominates(one[1], other[1])
 
-    left, found = list(range(len(points))), []
+    left, ranked = list(range(len(points))), []
     while left:
         front = [i for i in left if not any(beats(points[j], points[i]) for j in left)]
-        found.append(front)
+        ranked.append(front)
         left = [i for i in left if i not in front]
-    return found
+    return ranked
 
 
 def crowding(points: Sequence[tuple[float, ...]]) -> list[float]:
-    """How much room each of ``points`` has: the perimeter up to its neighbours, infinite at the ends (NSGA-II).
+    """The crowding distance of each of ``points``, infinite at the ends (NSGA-II).
 
     Example:
         >>> crowding([(0.0, 4.0), (1.0, 1.0), (4.0, 0.0)])
@@ -73,8 +72,8 @@ def crowding(points: Sequence[tuple[float, ...]]) -> list[float]:
     return room
 
 
-def best(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[int]:
-    """Indices of the best ``count``: by rank, then by room, then by position."""
+def best_points(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[int]:
+    """Indices of the best ``count``: by rank, then by crowding distance, then by position."""
     chosen: list[int] = []
     for front in fronts(points):
         room = dict(zip(front, crowding([points[i][1] for i in front]), strict=True))
@@ -82,33 +81,31 @@ def best(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -> list[
     return sorted(chosen[:count])
 
 
-def verdicts(space: Space, trials: Sequence[Standing], wanted: int) -> dict[int, tuple[NextStep, int]]:
-    """What is to be done with each trial that is not out: train up to a rung, wait there, or finish there.
+def verdicts(space: Space, trials: Sequence[Standing], planned: int) -> dict[int, tuple[NextStep, int]]:
+    """The next step of each trial that has not failed: train up to a rung, wait there, or finish there.
 
     Args:
-        space: its rungs and eta.
-        trials: all there are, by number.
-        wanted: how many trials the search is to have: the last cohort may be smaller, and is complete with it.
+        planned: number of trials of the search, with which the last, smaller cohort is complete.
     """
-    found: dict[int, tuple[NextStep, int]] = {}
+    steps: dict[int, tuple[NextStep, int]] = {}
     for start in range(0, len(trials), space.cohort):
         members = trials[start : start + space.cohort]
-        complete = len(members) == space.cohort or start + len(members) >= wanted
+        complete = len(members) == space.cohort or start + len(members) >= planned
         race = [trial for trial in members if not trial.out]
         for rung in space.rungs:
-            there = [trial for trial in race if rung in trial.results]
-            found |= {trial.number: ("train", rung) for trial in race if rung not in trial.results}
-            found |= {trial.number: ("wait", rung) for trial in there}
+            arrived = [trial for trial in race if rung in trial.results]
+            steps |= {trial.number: ("train", rung) for trial in race if rung not in trial.results}
+            steps |= {trial.number: ("wait", rung) for trial in arrived}
             if rung == space.rungs[-1]:
-                found |= {trial.number: ("finish", rung) for trial in there}
+                steps |= {trial.number: ("finish", rung) for trial in arrived}
                 break
-            # One that went on has been chosen: a failure afterwards chooses nobody else.
-            gone = {trial.number for trial in members if any(later > rung for later in trial.results)}
-            if not gone and (not complete or len(there) < len(race) or not there):
+            # Once a trial was promoted, the choice is made: a later failure promotes no other trial.
+            decided = any(later > rung for trial in members for later in trial.results)
+            if not decided and (not complete or len(arrived) < len(race) or not arrived):
                 break
-            ahead = [trial for trial in members if rung in trial.results]
-            keep = max(1, round(len(ahead) / space.eta))
-            chosen = {ahead[i].number for i in best([trial.results[rung] for trial in ahead], keep)}
-            found |= {trial.number: ("finish", rung) for trial in there if trial.number not in chosen}
-            race = [trial for trial in there if trial.number in chosen]
-    return found
+            compared = [trial for trial in members if rung in trial.results]
+            keep = max(1, round(len(compared) / space.eta))
+            chosen = {compared[i].number for i in best_points([trial.results[rung] for trial in compared], keep)}
+            steps |= {trial.number: ("finish", rung) for trial in arrived if trial.number not in chosen}
+            race = [trial for trial in arrived if trial.number in chosen]
+    return steps

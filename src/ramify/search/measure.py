@@ -1,15 +1,17 @@
-"""What a trial is worth so far: accuracy and costs of its network, on validation pictures alone.
+"""The objectives of a trial so far: accuracy and costs of its network, on validation pictures alone.
 
-Nothing of a search reads the test pictures: a trial is stopped after its last epoch, before the test.
+A search never reads the test pictures: a trial is stopped after its last epoch, before the test.
 """
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from ramify.config.keys import births
 from ramify.config.read import read_config
-from ramify.config.rules import Config, births
+from ramify.config.rules import Config
 from ramify.errors import RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
@@ -19,7 +21,7 @@ from ramify.ops.exits.calibrate import calibrate
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.policies import DYNAMIC
 from ramify.run.derive import fit_to
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.evaluate import all_logits
 from ramify.run.folder import CONFIG, locked
 from ramify.run.latency import exit_latencies
@@ -30,32 +32,30 @@ from ramify.search.goals import Objective, load_function
 
 
 def epochs_done(folder: Path) -> int:
-    """How many epochs of the run in ``folder`` are in its last checkpoint; 0 where there is none."""
+    """The epochs in the last checkpoint of the run in ``folder``; 0 without one."""
     last = readable_folder(folder / "last") / "trainer.json"
     try:
         return int(json.loads(last.read_text(encoding="utf-8"))["epoch"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        return 0  # what is damaged is said by whoever goes on with the run
+        return 0  # damage is reported when the run is resumed
 
 
 def measure(
     run: Path, objectives: Sequence[str], max_drop: float, functions: Sequence[Objective] = ()
 ) -> dict[str, float]:
-    """Every objective of the network that stands for ``run`` now; latency only if it is among ``objectives``.
+    """The built-in objectives of ``run`` as it is now, latency only if it is among ``objectives``, and ``functions``.
 
-    ``functions`` are asked as well: each is called with the network as it will end and the validation pictures.
-
-    Its exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the best exit's accuracy
-    there. With ``macs`` or ``latency`` among ``objectives``, ``accuracy`` is what that policy reaches on the same
-    pictures, else that of the last exit. A network that has not fully grown, or is still to be pruned, has the sizes
-    that it will end with; pictures that no exit of it lets go are counted as answered by the final classifier.
+    An exit policy is calibrated on the validation pictures to lose at most ``max_drop`` of the best exit's accuracy
+    there. With ``macs`` or ``latency`` among ``objectives``, ``accuracy`` is that of the policy on the same pictures,
+    else that of the last exit. A network that is still to grow or to be pruned counts with its final sizes; pictures
+    that pass all of its exits count as answered by the final classifier.
     """
     with locked(run):
         network, card = read_saved(run)
     config = read_config([run / CONFIG])
     parts, _ = parts_of_run(run, config)
     config, valid = fit_to(config, parts), parts.valid
-    where = place(config)
+    where = place_of(config)
     grown = len(network.stages) == config.network.exits
     whole = network if grown else Network(config.network, stages=config.network.exits)
     if grown and config.prune.enabled and config.prune.unit == "channel" and card.epoch >= max(config.prune.epochs):
@@ -65,12 +65,11 @@ def measure(
     with computing_with(config):
         network.to(where.device)
         logits = all_logits(network, valid, where.precision)
-        found = calibrate(
-            logits, valid.labels.cpu(), _up_to([each.macs for each in sizes], depth), max_drop=max_drop, combine="last"
-        )
+        macs = _up_to([size.macs for size in sizes], depth)
+        policy = calibrate(logits, valid.labels.cpu(), macs, max_drop=max_drop, combine="last")
         values = {
-            "accuracy": found.accuracy if {"macs", "latency"} & set(objectives) else found.last_accuracy,
-            "macs": found.cost,
+            "accuracy": policy.accuracy if {"macs", "latency"} & set(objectives) else policy.last_accuracy,
+            "macs": policy.cost,
             "weights": float(_weights_in_the_end(config, network, sizes, card.epoch)),
             "parameters": float(sizes[-1].parameters),
         }
@@ -78,9 +77,9 @@ def measure(
             times = _up_to(exit_latencies(whole.to(where.device)), depth)
             quick = calibrate(logits, valid.labels.cpu(), times, max_drop=max_drop, combine="last")
             values["latency"] = quick.cost
-        for each in functions:
-            assert each.function is not None
-            values[each.name] = _number(each, load_function(each.function)(whole.to(where.device).eval(), valid))
+        for own in functions:
+            assert own.function is not None
+            values[own.name] = _number(own, load_function(own.function)(whole.to(where.device).eval(), valid))
     return values
 
 
@@ -95,19 +94,17 @@ def _number(objective: Objective, value: object) -> float:
 
 
 def _up_to(costs: Sequence[float], depth: int) -> list[float]:
-    """Costs of ``depth`` exits of which the last stands for the final one."""
-    return [*(float(each) for each in costs[: depth - 1]), float(costs[-1])]
+    """Costs of ``depth`` exits, of which the last counts as the final one."""
+    return [*map(float, costs[: depth - 1]), float(costs[-1])]
 
 
 def _weights_in_the_end(config: Config, network: Branching, sizes: Sequence[Cost], epoch: int) -> int:
-    """Kept weights once the network has grown and been pruned, as its configuration says."""
-    coming = [each for each in config.prune.epochs if each > epoch] if config.prune.enabled else []
+    """Kept weights of the network once it is fully grown and pruned."""
+    coming = [at for at in config.prune.epochs if at > epoch] if config.prune.enabled else []
     if len(network.stages) == len(sizes) and not coming:
         return sizes[-1].kept
-    planned = [each.weights for each in sizes]
-    total = [after - before for before, after in zip([0, *planned], planned, strict=False)]
-    kept = [each.kept for each in cost(network)]
-    stages = [after - before for before, after in zip([0, *kept], kept, strict=False)]
+    total = _by_stage([size.weights for size in sizes])
+    stages = _by_stage([size.kept for size in cost(network)])
     # Stages that are not there yet come with all of their weights.
     stages += total[len(stages) :]
     prune, born = config.prune, births(config)
@@ -122,7 +119,11 @@ def _weights_in_the_end(config: Config, network: Branching, sizes: Sequence[Cost
             for stage, ratio in target.items():
                 stages[stage] = min(stages[stage], round(ratio * total[stage]))
         else:
-            there = sum(birth <= at for birth in born)
-            share = min(1.0, target * sum(total[:there]) / sum(stages[:there]))
-            stages[:there] = [round(share * each) for each in stages[:there]]
+            grown = sum(birth <= at for birth in born)
+            share = min(1.0, target * sum(total[:grown]) / sum(stages[:grown]))
+            stages[:grown] = [round(share * weights) for weights in stages[:grown]]
     return sum(stages)
+
+
+def _by_stage(sizes: Sequence[int]) -> list[int]:
+    return [after - before for before, after in itertools.pairwise([0, *sizes])]

@@ -1,4 +1,4 @@
-"""Saving the journal of a search that was damaged: what its other lines say is written to a new one."""
+"""Repairing the damaged journal of a search: its readable lines are written to a new one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +17,13 @@ RECORD_LOST = "its record was damaged"
 
 
 def mend_journal(path: Path, space: str | None) -> str | None:
-    """Make the journal at ``path`` readable: its owner drops a line that a death cut short, and saves a damaged one.
+    """Make the journal at ``path`` readable, for its owner.
 
     Args:
-        space: that of the search, where the journal does not say it any more.
+        space: that of the search, where the journal has lost it.
 
     Returns:
-        What was saved, as a sentence; None where nothing was damaged.
+        What was saved, as a sentence; None where nothing was damaged but a last line that was cut short.
 
     Raises:
         InputError: the file is no journal of a search.
@@ -47,8 +47,11 @@ def mend_journal(path: Path, space: str | None) -> str | None:
     lines = whole.splitlines()
     records = [record for line in lines if (record := journal_record(line)) is not None]
     trials = _saved_trials(records)
-    found = [record["user_attr"] for record in records if "study_id" in record and "user_attr" in record]
-    attrs = {key: value for each in found if isinstance(each, dict) for key, value in each.items()}
+    attrs: dict[str, object] = {}
+    for record in records:
+        user = record.get("user_attr")
+        if "study_id" in record and isinstance(user, dict):
+            attrs |= user
     if not trials and "space" not in attrs:
         raise InputError(f"{path}: is no record of a search; accepted: to move it away and start the search again")
     fresh, kept = path.with_suffix(".new"), path.with_suffix(".damaged")
@@ -64,7 +67,7 @@ def mend_journal(path: Path, space: str | None) -> str | None:
 
 
 def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
-    """What the lines that can be read say of trials; one whose first line is gone has failed."""
+    """The trials of the readable lines; one whose first line is lost has failed."""
     from optuna.distributions import json_to_distribution
     from optuna.trial import TrialState, create_trial
 
@@ -80,10 +83,10 @@ def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
             attrs.setdefault(trial, {}).update(record["user_attr"])  # type: ignore[call-overload]
         elif isinstance(trial, int) and "state" in record:
             ended[trial] = record
-    found: list[FrozenTrial] = []
+    trials: list[FrozenTrial] = []
     for number in range(max([*born, *attrs, *ended], default=-1) + 1):
         if number not in born:
-            found.append(create_trial(state=TrialState.FAIL, user_attrs={"failed": RECORD_LOST, "number": number}))
+            trials.append(create_trial(state=TrialState.FAIL, user_attrs={"failed": RECORD_LOST, "number": number}))
             continue
         texts, params = born[number].get("distributions"), born[number].get("params")
         assert isinstance(texts, dict)
@@ -91,7 +94,7 @@ def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
         kinds = {name: json_to_distribution(text) for name, text in texts.items()}
         end = ended.get(number, {"state": TrialState.RUNNING.value, "values": None})
         values, system = end["values"], born[number].get("system_attrs")
-        found.append(
+        trials.append(
             create_trial(
                 state=TrialState(int(str(end["state"]))),
                 values=values if isinstance(values, list) else None,
@@ -101,7 +104,7 @@ def _saved_trials(records: "list[dict[str, object]]") -> "list[FrozenTrial]":
                 system_attrs=system if isinstance(system, dict) else {},
             )
         )
-    return found
+    return trials
 
 
 def _write_journal(path: Path, name: str, attrs: "Mapping[str, object]", trials: "list[FrozenTrial]") -> None:

@@ -1,4 +1,4 @@
-"""What draws the trials of a search: samplers of Optuna, by the name that a space gives; Optuna is imported if used."""
+"""The samplers of a search by their names in a space; Optuna is imported when one is used."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _Limits = Callable[["FrozenTrial"], Sequence[float]] | None
-"""By how much a trial breaks each constraint; None where trials carry that themselves."""
+"""By how much a trial misses each constraint; None where the trials carry that themselves."""
 
 _Sampler = Callable[[int, _Limits], "BaseSampler"]
 """A sampler from its seed and the constraints."""
 
 POPULATION = 10
-"""Of a generation of NSGA-II: searches have tens of trials, not thousands."""
+"""Trials of a generation of NSGA-II."""
 STARTUP = 8
-"""Random trials before a model of the record draws."""
+"""Random trials before a model draws."""
 
 
 def tpe(seed: int, limits: _Limits) -> "BaseSampler":
@@ -47,12 +47,12 @@ def gp(seed: int, limits: _Limits) -> "BaseSampler":
     return GPSampler(seed=seed, n_startup_trials=STARTUP, constraints_func=limits)
 
 
-def random(seed: int, limits: _Limits) -> "BaseSampler":
-    """Draws that do not look at the record."""
+def random_draws(seed: int, limits: _Limits) -> "BaseSampler":
+    """Draws that do not depend on the record."""
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed=seed)
 
 
-SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random}
+SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random_draws}
 """Every sampler by the name that ``sampler`` of a space takes."""

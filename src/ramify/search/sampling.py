@@ -1,4 +1,4 @@
-"""What comes next: a sampler of Optuna draws a trial from the record, the same one from the same record."""
+"""The next trial, drawn by a sampler of Optuna from the record; the same record gives the same trial."""
 
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
 
 REFUSALS = 200
-"""After so many draws in a row that no configuration accepts, a space is called impossible."""
+"""Refused draws in a row after which a space is reported as impossible."""
 
 
 def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial, list[str], int]":
-    """What the sampler draws after ``record``: the trial, its overrides, and how many draws were refused before it.
-
-    Draws depend on the record and the seed alone.
+    """The next trial after ``record``, its overrides, and the number of draws that were refused before it.
 
     Raises:
-        RunError: the space gives no configuration that is accepted.
+        RunError: no draw gives a valid configuration.
     """
     need_optuna()
     reason = ""
@@ -47,12 +45,12 @@ def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial
 
 
 def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
-    """A study in memory that has ``record`` behind it, without copying it."""
+    """A study in memory that continues ``record`` without copying it."""
     import optuna
     from optuna.storages import InMemoryStorage
 
     class After(InMemoryStorage):
-        """What is added stands behind ``record``."""
+        """New trials follow ``record``."""
 
         def create_new_trial(self, study_id: int, template_trial: "FrozenTrial | None" = None) -> int:
             self._max_trial_id = max(self._max_trial_id, len(record) - 1)
@@ -66,8 +64,8 @@ def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
         def get_all_trials(
             self, study_id: int, deepcopy: bool = True, states: "Container[TrialState] | None" = None
         ) -> "list[FrozenTrial]":
-            there = [*record, *super().get_all_trials(study_id, deepcopy=False)]
-            return there if states is None else [trial for trial in there if trial.state in states]
+            trials = [*record, *super().get_all_trials(study_id, deepcopy=False)]
+            return trials if states is None else [trial for trial in trials if trial.state in states]
 
     return optuna.create_study(storage=After(), directions=directions(space.objectives), sampler=_sampler(space, seed))
 
@@ -75,11 +73,11 @@ def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
 def _sampler(space: Space, seed: int) -> "BaseSampler":
     from optuna.trial import FrozenTrial
 
-    # Optuna 4 asks for a function where later ones read what the trials carry.
+    # Optuna 4 calls a function where later versions read the constraints of the trials.
     old = not hasattr(FrozenTrial, "set_constraint") and bool(space.constraints)
 
     def kept(trial: FrozenTrial) -> Sequence[float]:
-        found: Sequence[float] = trial.system_attrs.get("constraints", ())
-        return found
+        constraints: Sequence[float] = trial.system_attrs.get("constraints", ())
+        return constraints
 
     return SEARCH_SAMPLERS[space.sampler](seed, kept if old else None)

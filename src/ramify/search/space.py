@@ -1,4 +1,4 @@
-"""The space of a search, read from YAML: what may vary, what counts, and for how long.
+"""The space of a search, read from YAML: what varies, objectives, constraints, epochs.
 
 ::
 
@@ -14,7 +14,7 @@
     epochs: 36
     rungs: [4, 12, 36]
 
-It is checked by pydantic, as a configuration is, and everything that is wrong is reported at once.
+It is checked by pydantic, as a configuration is, and all problems are reported at once.
 """
 
 import difflib
@@ -36,8 +36,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from ramify.config.keys import key_of
 from ramify.config.read import read_config, to_yaml
-from ramify.config.rules import Config, describe
+from ramify.config.rules import Config
 from ramify.config.types import Key, Number, Section, Whole
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
@@ -52,50 +53,46 @@ def _sampler(name: str) -> str:
     return name
 
 
-def _objective(given: object) -> object:
-    if isinstance(given, Objective):
-        return given
-    if isinstance(given, str):
-        if given not in OBJECTIVES:
-            raise unknown(given, list(OBJECTIVES))
-        return builtin(given)
-    right = (
-        isinstance(given, dict) and set(given) <= {"name", "function", "better"} and ":" in str(given.get("function"))
-    )
-    better = given.get("better", "low") if isinstance(given, dict) else None
-    if not right or not isinstance(given, dict) or better not in ("low", "high"):
-        raise wrong(
-            given, "the name of an objective, or {function: file.py:function, name: its name, better: low or high}"
-        )
-    place, _, function = str(given["function"]).rpartition(":")
-    name = str(given.get("name", function))
+def _objective(value: object) -> object:
+    if isinstance(value, Objective):
+        return value
+    if isinstance(value, str):
+        if value not in OBJECTIVES:
+            raise unknown(value, list(OBJECTIVES))
+        return builtin(value)
+    entry = value if isinstance(value, dict) else {}
+    better = entry.get("better", "low")
+    place, colon, function = str(entry.get("function")).rpartition(":")
+    if not colon or not set(entry) <= {"name", "function", "better"} or better not in ("low", "high"):
+        accepts = "the name of an objective, or {function: file.py:function, name: its name, better: low or high}"
+        raise wrong(value, accepts)
+    name = str(entry.get("name", function))
     if re.fullmatch(r"[A-Za-z_]\w*", name) is None or name in OBJECTIVES:
-        raise wrong(given, "a name of its own, of letters, digits and '_'")
-    # Workers may stand in another folder.
+        raise wrong(value, "a name of its own, of letters, digits and '_'")
+    # Workers may run in another folder.
     place = str(Path(place).resolve()) if place.endswith(".py") else place
     return Objective(name, better, f"{place}:{function}")
 
 
-def _constraint(given: object, info: ValidationInfo) -> object:
-    if isinstance(given, Constraint):
-        return given
-    found = parse_constraint(str(given))
-    if found is None:
-        raise wrong(str(given), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
-    known = [*OBJECTIVES, *(each.name for each in info.data.get("objectives", ()))]
-    if found.name not in known:
-        raise unknown(found.name, known)
-    return found
+def _constraint(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, Constraint):
+        return value
+    constraint = parse_constraint(str(value))
+    if constraint is None:
+        raise wrong(str(value), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
+    known = [*OBJECTIVES, *(objective.name for objective in info.data.get("objectives", ()))]
+    if constraint.name not in known:
+        raise unknown(constraint.name, known)
+    return constraint
 
 
 class Space(Section):
-    """What a search looks through, and how.
+    """The space of a search.
 
     Attributes:
-        base: the configuration of every trial but for what varies, as keys and values.
+        base: the keys and values that all trials share.
         vary: in the order in which it is drawn: what others depend on comes first.
         objectives: one to three.
-        constraints: what a network must keep to.
         rungs: epochs after which trials are compared, rising; the last is ``epochs``.
         inherit: whether a trial whose structure extends that of an earlier one starts as its grown child.
         seed: of the sampler; the runs have ``seed`` of ``base``.
@@ -121,30 +118,29 @@ class Space(Section):
 
     @property
     def code(self) -> tuple[str, ...]:
-        """What it names that would be imported: modules of networks, and functions that measure them."""
+        """The modules of networks and functions of objectives that would be imported."""
         module = dict(self.base).get("network.module")
-        choices = [each.choice or () for each in self.vary if each.key == "network.module"]
-        varied = [str(value) for values in choices for value in values]
-        functions = [each.function for each in self.objectives if each.function is not None]
+        varied = [str(value) for vary in self.vary if vary.key == "network.module" for value in vary.values]
+        functions = [objective.function for objective in self.objectives if objective.function is not None]
         return (*([str(module)] if module is not None else []), *varied, *functions)
 
     @field_validator("vary", mode="before")
     @classmethod
-    def _entries(cls, given: object) -> object:
-        if not isinstance(given, dict) or not given:
-            raise wrong(given, "at least one key with choice, int, float or log")
-        return tuple(dotted(given).items())
+    def _entries(cls, value: object) -> object:
+        if not isinstance(value, dict) or not value:
+            raise wrong(value, "at least one key with choice, int, float or log")
+        return tuple(dotted(value).items())
 
     @field_validator("vary", mode="after")
     @classmethod
-    def _in_order(cls, found: tuple[Vary, ...]) -> tuple[Vary, ...]:
-        varied = {vary.key for vary in found}
+    def _in_order(cls, entries: tuple[Vary, ...]) -> tuple[Vary, ...]:
+        varied = {vary.key for vary in entries}
         for special, key in (("structure", "network.structure"), ("growth_times", "growth.epochs")):
             if {special, key} <= varied:
                 text = f"{special} and {key} vary both; accepted: one of them"
                 raise PydanticCustomError("wrong", "{text}", {"text": text})
-        last = sorted((vary for vary in found if vary.key in SPECIAL), key=lambda vary: SPECIAL.index(vary.key))
-        left, order = [vary for vary in found if vary.key not in SPECIAL], []
+        last = sorted((vary for vary in entries if vary.key in SPECIAL), key=lambda vary: SPECIAL.index(vary.key))
+        left, order = [vary for vary in entries if vary.key not in SPECIAL], []
         while left:
             waiting = {vary.key for vary in left}
             free = [vary for vary in left if not waiting & {key for key, _ in vary.condition}]
@@ -157,41 +153,39 @@ class Space(Section):
 
     @field_validator("objectives", mode="before")
     @classmethod
-    def _few(cls, given: object) -> object:
-        names = [given] if isinstance(given, str | dict) else given
+    def _few(cls, value: object) -> object:
+        names = [value] if isinstance(value, str | dict) else value
         if not isinstance(names, list) or not 1 <= len(names) <= 3:
-            raise wrong(given, f"a list of one to three of {', '.join(OBJECTIVES)}, or functions")
+            raise wrong(value, f"a list of one to three of {', '.join(OBJECTIVES)}, or functions")
         return names
 
     @field_validator("objectives", mode="after")
     @classmethod
-    def _differ(cls, found: tuple[Objective, ...]) -> tuple[Objective, ...]:
-        names = [each.name for each in found]
+    def _differ(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        names = [objective.name for objective in objectives]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise wrong(names, f"each objective once, and {twice} is there twice")
-        return found
+        return objectives
 
     @field_validator("constraints", mode="before")
     @classmethod
-    def _listed(cls, given: object) -> object:
-        if not isinstance(given, str | list):
-            raise wrong(given, "a list such as [weights <= 50_000]")
-        return [given] if isinstance(given, str) else given
+    def _listed(cls, value: object) -> object:
+        if not isinstance(value, str | list):
+            raise wrong(value, "a list such as [weights <= 50_000]")
+        return [value] if isinstance(value, str) else value
 
     @field_validator("rungs", mode="before")
     @classmethod
-    def _rising(cls, given: object, info: ValidationInfo) -> object:
+    def _rising(cls, value: object, info: ValidationInfo) -> object:
         epochs = info.data.get("epochs")
-        if not given and not isinstance(given, list):
+        if not value and not isinstance(value, list):
             return (epochs,) if epochs else ()
-        whole = isinstance(given, list) and bool(given) and all(type(each) is int and each >= 1 for each in given)
-        if not whole:
-            raise wrong(given, f"a rising list of epochs that ends with epochs = {epochs}, or null for no halving")
-        assert isinstance(given, list)
-        if epochs is not None and (sorted(set(given)) != given or given[-1] != epochs):
-            raise wrong(given, f"epochs in rising order, the last being epochs = {epochs}")
-        return tuple(given)
+        if not isinstance(value, list) or not value or not all(type(rung) is int and rung >= 1 for rung in value):
+            raise wrong(value, f"a rising list of epochs that ends with epochs = {epochs}, or null for no halving")
+        if epochs is not None and (sorted(set(value)) != value or value[-1] != epochs):
+            raise wrong(value, f"epochs in rising order, the last being epochs = {epochs}")
+        return tuple(value)
 
     @property
     def overrides(self) -> list[str]:
@@ -200,12 +194,12 @@ class Space(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the objectives."""
-        return tuple(each.name for each in self.objectives)
+        """The names of the objectives."""
+        return tuple(objective.name for objective in self.objectives)
 
     @property
     def cohort(self) -> int:
-        """How many trials in a row are compared with each other: as many as leave one at the last rung."""
+        """Trials that are compared with each other: as many as leave one at the last rung."""
         return int(self.eta ** (len(self.rungs) - 1))
 
 
@@ -227,7 +221,7 @@ def read_space(source: str, overrides: Sequence[str] = (), **changes: object) ->
     Args:
         source: a path, or a name of :func:`ready_spaces`.
         overrides: ``key=value`` that change its base.
-        changes: fields of the document to put in place of its own, such as ``sampler="random"``; None changes none.
+        changes: fields that replace those of the document, such as ``sampler="random"``; None changes none.
 
     Raises:
         ConfigError: the file cannot be read, or something in it is wrong.
@@ -255,7 +249,7 @@ def parse_space(
     """The space that YAML ``text`` describes; arguments as :func:`read_space`.
 
     Raises:
-        ConfigError: what is wrong, all of it, each sentence beginning with ``where``.
+        ConfigError: all problems, each sentence beginning with ``where``.
 
     Example:
         >>> space = parse_space("vary: {train.learning_rate: {log: [0.01, 0.1]}}\\nobjectives: [accuracy]")
@@ -268,53 +262,51 @@ def parse_space(
         raise ConfigError(f"{where}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(read, dict):
         raise ConfigError(f"{where}: got {to_text(read)}; accepted: a mapping with {', '.join(Space.model_fields)}")
-    given = {str(key): value for key, value in read.items()}
-    given |= {key: value for key, value in (changes or {}).items() if value is not None}
-    base, epochs, problems = _base(given.get("base"), overrides)
-    varied = list(dotted(given["vary"])) if isinstance(given.get("vary"), dict) else []
-    both = [f"{key}: stands in base and in vary; accepted: one of them" for key in varied if key in dict(base)]
-    found: Space | None = None
+    document = {str(key): value for key, value in read.items()}
+    document |= {key: value for key, value in (changes or {}).items() if value is not None}
+    base, epochs, problems = _base(document.get("base"), overrides)
+    varied = list(dotted(document["vary"])) if isinstance(document.get("vary"), dict) else []
+    space: Space | None = None
     try:
-        found = Space.model_validate({"vary": None, "epochs": epochs, **given, "base": base})
+        space = Space.model_validate({"vary": None, "epochs": epochs, **document, "base": base})
     except ValidationError as error:
         for detail in error.errors():
             names = varied if detail["loc"][0] == "vary" else []
-            at = [names[each] if names and isinstance(each, int) else each for each in detail["loc"]]
-            problems.append(_sentence([each for each in at if isinstance(each, str)], detail))
-    problems += both
-    if found is None or problems:
+            path = [names[part] if names and isinstance(part, int) else part for part in detail["loc"]]
+            problems.append(_sentence([part for part in path if isinstance(part, str)], detail))
+    problems += [f"{key}: stands in base and in vary; accepted: one of them" for key in varied if key in dict(base)]
+    if space is None or problems:
         raise ConfigError(*(f"{where}: {problem}" for problem in dict.fromkeys(problems)))
-    return found
+    return space
 
 
 def _sentence(at: list[str], detail: ErrorDetails) -> str:
-    """What pydantic found, as a sentence."""
+    """An error of pydantic as a sentence."""
     context = detail.get("ctx", {})
+    at = [*at, context["at"]] if context.get("at") else at
     name, known = str(context.get("name", at[-1])), list(context.get("known", []))
     if detail["type"] == "extra_forbidden":
-        known = ["choice", "int", "float", "log", "if"] if len(at) > 1 else list(Space.model_fields)
+        known = list(Space.model_fields)
     if known:
         at = at[:-1] if at[-1] == name else at
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        near = near or [each for each in known if each.rpartition(".")[2] == name.rpartition(".")[2]]
+        near = near or [key for key in known if key.rpartition(".")[2] == name.rpartition(".")[2]]
         hint = f"nearest: {near[0]}" if near else f"accepted: {', '.join(known[:8])}"
         return f"{': '.join(at) or 'space'}: unknown name {name}; {hint}"
     if detail["type"] in ("wrong", "owned"):
         return f"{': '.join(at)}{' ' if detail['type'] == 'owned' else ': '}{detail['msg']}"
-    accepts = describe(Space.model_fields[at[0]]).accepts
+    accepts = key_of(Space.model_fields[at[0]]).accepts
     return f"{': '.join(at)}: got {to_text(as_lists(detail['input']))}; accepted: {accepts}"
 
 
 def space_yaml(space: Space) -> str:
-    """The space as YAML with nothing left open, which :func:`parse_space` reads back to an equal one."""
+    """The space as YAML with every value, which :func:`parse_space` reads back to an equal one."""
     document = {
         "base": dict(space.base),
         "vary": {vary.key: vary.document() for vary in space.vary},
         "objectives": [
-            each.name
-            if each.name in OBJECTIVES
-            else {"name": each.name, "function": each.function, "better": each.better}
-            for each in space.objectives
+            it.name if it.name in OBJECTIVES else {"name": it.name, "function": it.function, "better": it.better}
+            for it in space.objectives
         ],
         "constraints": [constraint.text for constraint in space.constraints],
         **{name: getattr(space, name) for name in ("epochs", "rungs", "eta", "max_drop", "sampler", "inherit", "seed")},
@@ -322,28 +314,28 @@ def space_yaml(space: Space) -> str:
     return yaml.dump(as_lists(document), Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
-def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, object], ...], int, list[str]]:
-    """The base as keys and values, its epochs, and what is wrong with it."""
-    found: dict[str, object] = {}
+def _base(base: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, object], ...], int, list[str]]:
+    """The base as keys and values, its epochs, and its problems."""
+    values: dict[str, object] = {}
     problems: list[str] = []
-    if isinstance(given, str):
-        # A configuration file: what it says, resolved; what it leaves open stays open.
+    if isinstance(base, str):
+        # Of a configuration file, the keys that are not the defaults.
         try:
             defaults = dotted(yaml.load(to_yaml(Config()), Loader=Loader))
-            said = dotted(yaml.load(to_yaml(read_config([Path(given)])), Loader=Loader))
-            found = {key: value for key, value in said.items() if value != defaults[key]}
+            read = dotted(yaml.load(to_yaml(read_config([Path(base)])), Loader=Loader))
+            values = {key: value for key, value in read.items() if value != defaults[key]}
         except ConfigError as error:
             problems += [f"base: {problem}" for problem in error.problems]
-    elif isinstance(given, dict):
-        found = dotted(given)
-    elif isinstance(given, list):
-        overrides = [*(str(text) for text in given), *overrides]
-    elif given is not None:
-        got = to_text(as_lists(given))
+    elif isinstance(base, dict):
+        values = dotted(base)
+    elif isinstance(base, list):
+        overrides = [*map(str, base), *overrides]
+    elif base is not None:
+        got = to_text(as_lists(base))
         accepts = "keys and values, key=value overrides, or the path of a configuration file"
         problems.append(f"base: got {got}; accepted: {accepts}")
-    epochs = found.pop("train.epochs", None) if isinstance(given, str) else None
-    texts = [*(f"{key}={to_text(value)}" for key, value in found.items()), *overrides]
+    epochs = values.pop("train.epochs", None) if isinstance(base, str) else None
+    texts = [*(f"{key}={to_text(value)}" for key, value in values.items()), *overrides]
     for key in dict.fromkeys(text.partition("=")[0] for text in texts):
         if key in OWNED:
             problems.append(f"base: {key} is set by the search; accepted: {OWNED[key]}")
@@ -351,14 +343,14 @@ def _base(given: object, overrides: Sequence[str]) -> tuple[tuple[tuple[str, obj
     try:
         config = read_config(overrides=[text for text in texts if text.partition("=")[0] not in OWNED])
     except ConfigError as error:
-        # Keys may contradict each other in the base alone, as what varies is missing.
-        problems += [f"base: {each.replace(' (command line)', '')}" for each in own_faults(error)]
+        # Contradictions are left to the trials: without the varied keys they mean nothing.
+        problems += [f"base: {problem.replace(' (command line)', '')}" for problem in own_faults(error)]
     if config.data.valid_fraction == 0:
         accepts = "more than 0, as trials are compared on validation pictures"
         problems.append(f"base: data.valid_fraction: got 0; accepted: {accepts}")
     for text in overrides:
         key, _, value = text.partition("=")
         if key in KNOWN:
-            found[key] = yaml.load(value, Loader=Loader)
-    kept = tuple((key, as_tuples(value)) for key, value in found.items() if key in KNOWN and key not in OWNED)
+            values[key] = yaml.load(value, Loader=Loader)
+    kept = tuple((key, as_tuples(value)) for key, value in values.items() if key in KNOWN and key not in OWNED)
     return kept, epochs if isinstance(epochs, int) and epochs > 0 else config.train.epochs, problems

@@ -1,6 +1,6 @@
-"""Where a search keeps its record: a journal file in its folder, or a database.
+"""The record of a search: a journal file in its folder, or a database.
 
-Only the coordinator of a search writes, and it holds a lock; whoever looks at the search reads.
+Only the coordinator of a search writes, and it holds a lock.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 JOURNAL, SEARCH = "journal.log", "search.json"
 END = "journal_lines"
-"""The field of ``search.json`` that says how many lines the journal has, while nobody works on the search."""
+"""The field of ``search.json`` with the number of lines of the journal, while no process works on the search."""
 _PATIENCE = 600.0
-"""Seconds for which a database may be away before the coordinator gives up."""
+"""Seconds that a database may be away before the coordinator gives up."""
 ANSWER_SECONDS = 5
 """Seconds in which a database must answer when a search is opened."""
 
@@ -48,7 +48,7 @@ def address(url: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """``url`` as it may be kept in a file; PostgreSQL itself finds the password in ~/.pgpass or PGPASSWORD.
+    """``url`` for a file; PostgreSQL finds the password in ~/.pgpass or PGPASSWORD.
 
     Example:
         >>> without_password("postgresql+psycopg://me:secret@db/ramify")
@@ -62,7 +62,7 @@ def without_password(url: str) -> str:
 
 
 def need_optuna() -> None:
-    """Searching is an extra of ramify.
+    """Check that the extra for searches is installed.
 
     Raises:
         InputError: Optuna is not installed.
@@ -73,7 +73,7 @@ def need_optuna() -> None:
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keep Optuna's notes about itself from the person who searches."""
+    """Silence the messages of Optuna."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -83,10 +83,10 @@ def quiet_optuna() -> Iterator[None]:
 
 
 class Owner:
-    """The right to write the record of the search called ``name``, which one process has at a time.
+    """The right to write the record of the search ``name``, which one process has at a time.
 
-    It is the lock of a file in the folder, and with PostgreSQL an advisory lock of the database as well. The system,
-    and the database, drop them when the process dies, however it dies.
+    It is the lock of a file in the folder, and with PostgreSQL an advisory lock of the database as well. Both end with
+    the process.
     """
 
     def __init__(self, name: str, folder: Path, url: str | None) -> None:
@@ -100,7 +100,7 @@ class Owner:
         self._connection: Connection | None = None
 
     def acquire(self) -> None:
-        """Take it.
+        """Take the locks.
 
         Raises:
             InputError: another process has it.
@@ -116,10 +116,10 @@ class Owner:
             raise
 
     def check(self) -> None:
-        """See that it is still held: a database that was away has dropped its locks.
+        """Check that the locks are still held: a database that was away has dropped its lock.
 
         Raises:
-            InputError: another process has taken it meanwhile.
+            InputError: another process has taken it.
         """
         if self._url is not None:
             patiently(self._check)
@@ -141,7 +141,7 @@ class Owner:
             raise
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the locks."""
         self._disconnect()
         self._file.release()
 
@@ -157,7 +157,7 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
     """The record in the journal of ``folder``, or in the database at ``url``.
 
     Raises:
-        InputError: the database does not answer, the address is none, the journal is damaged, or Optuna is not there.
+        InputError: the database does not answer, the address is wrong, the journal is damaged, or Optuna is missing.
     """
     need_optuna()
     return open_journal(folder / JOURNAL) if url is None else _database(url)
@@ -173,7 +173,7 @@ def open_journal(path: Path) -> "BaseStorage":
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     class SealedFile(JournalFileBackend):
-        """A journal whose lines have numbers and checksums."""
+        """A journal with numbers and checksums in its lines."""
 
         def append_logs(self, logs: list[dict[str, object]]) -> None:
             try:
@@ -187,7 +187,7 @@ def open_journal(path: Path) -> "BaseStorage":
                 raise cannot_write(path, error) from error
 
     class NoLock(JournalFileOpenLock):
-        """There is one writer, and it owns the search."""
+        """The only writer holds the lock of the search."""
 
         def acquire(self) -> bool:
             return True
@@ -206,13 +206,13 @@ def open_journal(path: Path) -> "BaseStorage":
 
 
 def journal_record(line: bytes) -> dict[str, object] | None:
-    """What a line of a journal says; None where it is none."""
-    found = parse_line(line)
-    return found[0] if found is not None and "op_code" in found[0] else None
+    """The record in a line of a journal; None where there is none."""
+    parsed = parse_line(line)
+    return parsed[0] if parsed is not None and "op_code" in parsed[0] else None
 
 
 def _damage(path: Path) -> str | None:
-    """What is wrong with a journal: Optuna looks at no line twice, and counts trials by their lines."""
+    """The damage of a journal; None without. Optuna does not check lines, and counts trials by them."""
     try:
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     except OSError as error:
@@ -237,28 +237,41 @@ def _damage(path: Path) -> str | None:
     return None
 
 
+def kept_values(folder: Path) -> dict[str, object]:
+    """The content of ``search.json`` in the folder of a search; empty without the file.
+
+    Raises:
+        CheckpointError: it is damaged or cannot be read.
+    """
+    path = folder / SEARCH
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return check_seal(parse_object(content, str(path)), str(path))
+
+
 def keep_end(journal: Path, known: bool = True) -> None:
-    """Keep in ``search.json`` how many lines the journal has, so that a lost end is noticed; or forget it.
+    """Keep the number of lines of the journal in ``search.json``, by which a lost end is noticed; or remove it.
 
     Raises:
         RunError: the file cannot be written.
     """
-    path = journal.with_name(SEARCH)
-    if journal.is_file() and path.is_file():
+    if journal.is_file():
         with contextlib.suppress(CheckpointError):
-            document = check_seal(parse_object(path.read_bytes(), str(path)), str(path))
-            document.pop(END, None)
-            end = {END: len(journal.read_bytes().splitlines())} if known else {}
-            write_atomic(path, sealed_json({**document, **end}))
+            document = kept_values(journal.parent)
+            if document:
+                document.pop(END, None)
+                end = {END: len(journal.read_bytes().splitlines())} if known else {}
+                write_atomic(journal.with_name(SEARCH), sealed_json({**document, **end}))
 
 
 def _kept_end(journal: Path) -> int:
-    if journal.name != JOURNAL:
-        return 0
-    path = journal.with_name(SEARCH)
     try:
-        end = check_seal(parse_object(path.read_bytes(), str(path)), str(path)).get(END, 0)
-    except (OSError, CheckpointError):
+        end = kept_values(journal.parent).get(END, 0) if journal.name == JOURNAL else 0
+    except CheckpointError:
         return 0
     return end if isinstance(end, int) else 0
 
@@ -297,7 +310,7 @@ def _database(url: str) -> "BaseStorage":
 
 
 def close_storage(storage: "BaseStorage") -> None:
-    """Close the connections to a database; there is nothing to close of files."""
+    """Close the connections to a database."""
     from optuna.storages import RDBStorage
 
     inner = getattr(storage, "_backend", storage)
@@ -312,9 +325,9 @@ def _reason(error: BaseException) -> str:
 
 
 def patiently(call: Callable[[], Result], patience: float = _PATIENCE) -> Result:
-    """What ``call`` gives; while the database is away, it is tried again, with growing pauses.
+    """The result of ``call``, which is repeated with growing pauses while the database is away.
 
-    ``call`` must do no harm when it is done twice: a connection may break after the work and before the answer.
+    ``call`` must be safe to repeat: a connection may break after the work and before the answer.
 
     Raises:
         RunError: the database has been away for longer than ``patience`` seconds.

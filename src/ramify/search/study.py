@@ -3,22 +3,22 @@
 ::
 
     searches/<name>/
-        search.json      where the record is, without a password, and how many trials are wanted
-        space.yaml       the space, with nothing left open
+        search.json      the place of the record, without a password, and the number of trials
+        space.yaml       the space with every value
         journal.log      the record, where no database keeps it
-        stop             asks the coordinator to leave
-        runs/trial-0007/ the run of each trial; in rungs/ its network at each rung, for trials that begin as it
+        stop             asks the coordinator to end
+        runs/trial-0007/ the run of each trial; in rungs/ its network at each rung, for its heirs
 
 The record is a study of Optuna, written by one process at a time: the coordinator (:mod:`ramify.search.coordinator`).
-A trial is born in one write: the sampler draws it from a copy of the record, so that a death at any moment leaves a
-trial that is there or is not, and the same record always gives the same trial.
+The sampler draws a trial from a copy of the record, and one write adds it: the same record always gives the same trial,
+and a process that dies leaves a whole trial or none.
 """
 
 import difflib
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ from ramify.config.rules import Config
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
 from ramify.run.folder import is_run
-from ramify.sealed import check_seal, check_text, parse_object, sealed_json, sealed_text
+from ramify.sealed import check_text, sealed_json, sealed_text
 from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
 from ramify.search.goals import costs, directions, feasible
 from ramify.search.halving import NextStep, Standing, verdicts
@@ -42,6 +42,7 @@ from ramify.search.storage import (
     address,
     close_storage,
     keep_end,
+    kept_values,
     need_optuna,
     open_storage,
     patiently,
@@ -59,40 +60,52 @@ SEARCHES_DIR = Path("searches")
 SPACE, STOP = "space.yaml", "stop"
 
 
+@dataclass
+class _Entry:
+    """A trial: as the record has it, as Optuna has it, and as samplers see it."""
+
+    trial: Trial
+    frozen: "FrozenTrial"
+    seen: "FrozenTrial"
+
+
 class Search:
-    """A search that is open: for its coordinator, which keeps what it has read, or for somebody who looks at it."""
+    """An open search. Its coordinator, which has the ``owner``, keeps what it has read; others read again."""
 
     def __init__(self, name: str, folder: Path, space: Space, study: "Study", backend: "BaseStorage") -> None:
         self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, backend
         self.owner: Owner | None = None
-        self._known: list[Trial] = []
-        self._frozen: list[FrozenTrial] = []
-        self._seen: list[FrozenTrial] = []
-        self._read = False
-        self._wanted: int | None = None
+        self._entries: list[_Entry] | None = None
+        self._planned: int | None = None
 
     @property
     def runs(self) -> Path:
-        """Where the runs of its trials are."""
+        """The folder of the runs of its trials."""
         return self.folder.resolve() / "runs"
 
     @property
-    def wanted(self) -> int:
-        """How many trials it is to have."""
-        if self._wanted is None or self.owner is None:
-            self._wanted = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
-        return self._wanted
+    def planned(self) -> int:
+        """The number of trials that it is to have."""
+        if self._planned is None or self.owner is None:
+            self._planned = int(patiently(lambda: self.study.user_attrs).get("trials", 0))
+        return self._planned
 
     def trials(self) -> list[Trial]:
         """Every trial, by number."""
-        if self.owner is None or not self._read:
-            self._frozen = sorted(patiently(lambda: self.study.get_trials(deepcopy=False)), key=lambda one: one.number)
-            self._known, self._read = [trial_of(each) for each in self._frozen], True
-            self._seen = [as_seen(self.space, *both) for both in zip(self._known, self._frozen, strict=True)]
-        return list(self._known)
+        return [entry.trial for entry in self._record()]
+
+    def _record(self) -> list[_Entry]:
+        if self.owner is None or self._entries is None:
+            frozen = sorted(patiently(lambda: self.study.get_trials(deepcopy=False)), key=lambda trial: trial.number)
+            self._entries = [self._entry(trial) for trial in frozen]
+        return self._entries
+
+    def _entry(self, frozen: "FrozenTrial") -> _Entry:
+        trial = trial_of(frozen)
+        return _Entry(trial, frozen, as_seen(self.space, trial, frozen))
 
     def close(self) -> None:
-        """Leave the record to others; a search that is not closed does so when its process ends."""
+        """Release the record; the end of the process does so, too."""
         close_storage(self.backend)
         if self.owner is not None:
             keep_end(self.folder / JOURNAL)
@@ -102,14 +115,14 @@ class Search:
         """Draw the next trial and put it on record.
 
         Raises:
-            RunError: the space gives no configuration that is accepted.
+            RunError: no draw gives a valid configuration.
         """
         from optuna.trial import TrialState, create_trial
 
-        number, token = len(self.trials()), secrets.token_hex(8)
-        drawn, overrides, refused = propose(self.space, self._seen)
-        ancestor = _ancestor(self, overrides)
-        attrs = {"number": number, "overrides": overrides, "refused": refused, "token": token}
+        entries, token = self._record(), secrets.token_hex(8)
+        drawn, overrides, refused = propose(self.space, [entry.seen for entry in entries])
+        ancestor = self._ancestor(overrides)
+        attrs = {"number": len(entries), "overrides": overrides, "refused": refused, "token": token}
         template = create_trial(
             state=TrialState.RUNNING,
             params=drawn.params,
@@ -118,7 +131,7 @@ class Search:
             system_attrs=drawn.system_attrs,
         )
 
-        def born() -> "FrozenTrial":
+        def added() -> "FrozenTrial":
             # A second attempt finds what a first one wrote before its connection broke.
             for attempt in range(2):
                 last = self.study.get_trials(deepcopy=False)[-1:]
@@ -128,42 +141,61 @@ class Search:
                     self.study.add_trial(template)
             raise AssertionError("the trial that was added is not there")
 
-        frozen = patiently(born)
-        self._frozen.append(frozen)
-        self._known.append(trial_of(frozen))
-        self._seen.append(as_seen(self.space, self._known[-1], frozen))
-        return self._known[-1]
+        entries.append(self._entry(patiently(added)))
+        return entries[-1].trial
+
+    def _ancestor(self, overrides: Sequence[str]) -> Ancestor | None:
+        """The ancestor of a new trial of ``overrides``, among all trials with a result."""
+        if not self.space.inherit:
+            return None
+        candidates = [
+            Candidate(trial.number, trial.epochs, trial.values["accuracy"], _begun_as(trial.overrides, trial.ancestor))
+            for trial in self.trials()
+            if trial.results and trial.failed is None
+        ]
+        return choose_ancestor(read_config(overrides=overrides), candidates)
 
     def begin_fresh(self, number: int) -> None:
         """Put on record that a trial begins with a fresh network after all."""
-        self._set(number, "ancestor", None)
+        self._write(number, "ancestor", None)
         self._change(number, ancestor=None)
 
     def record(self, number: int, rung: int, values: Mapping[str, float], device: str | None = None) -> None:
-        """Put on record what a trial is worth at a rung."""
-        self._set(number, f"rung:{rung}", {**values, "device": device} if device else dict(values))
-        known = self._known[number]
-        self._change(number, results={**known.results, rung: dict(values)}, device=device)
+        """Put the results of a trial at a rung on record."""
+        self._write(number, f"rung:{rung}", {**values, "device": device} if device else dict(values))
+        results = self._record()[number].trial.results
+        self._change(number, results={**results, rung: dict(values)}, device=device)
 
     def finish(self, number: int, failed: str | None = None) -> None:
         """Put on record that a trial is finished, or that it failed and why."""
         from optuna.trial import TrialState
 
-        known = self._known[number]
-        if failed is not None:
-            self._set(number, "failed", failed)
-        values = None if failed is not None else [known.values[each.name] for each in self.space.objectives]
-        state = TrialState.FAIL if failed is not None else TrialState.COMPLETE
+        if failed is None:
+            latest = self._record()[number].trial.values
+            values, state = [latest[name] for name in self.space.names], TrialState.COMPLETE
+        else:
+            self._write(number, "failed", failed)
+            values, state = None, TrialState.FAIL
         with quiet_optuna():
             patiently(lambda: self.study.tell(number, values, state, skip_if_finished=True))
         self._change(number, finished=True, failed=failed)
 
     def _change(self, number: int, **changes: object) -> None:
-        self._known[number] = replace(self._known[number], **changes)  # type: ignore[arg-type]
-        self._seen[number] = as_seen(self.space, self._known[number], self._frozen[number])
+        entry = self._record()[number]
+        entry.trial = replace(entry.trial, **changes)  # type: ignore[arg-type]
+        entry.seen = as_seen(self.space, entry.trial, entry.frozen)
 
-    def _set(self, number: int, key: str, value: object) -> None:
-        patiently(lambda: self.backend.set_trial_user_attr(self._frozen[number]._trial_id, key, value))
+    def _write(self, number: int, key: str, value: object) -> None:
+        trial_id = self._record()[number].frozen._trial_id
+        patiently(lambda: self.backend.set_trial_user_attr(trial_id, key, value))
+
+
+@lru_cache(maxsize=10_000)
+def _begun_as(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
+    """The configuration of a trial's run, without its place."""
+    if ancestor is None:
+        return read_config(overrides=overrides)
+    return heir_config(overrides, Path(trial_name(ancestor.trial)))
 
 
 def start_search(
@@ -176,20 +208,18 @@ def start_search(
     trust: bool = False,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> Search:
-    """A new search, or one to go on with, for its coordinator: until it is closed, nobody else can start it.
+    """A new or an existing search, for its coordinator: until it is closed, no other process can start it.
 
     Args:
-        name: letters, digits, '.', '_' and '-'.
-        space: what to search; None for that of the search that is there, or the ready one for digits.
-        trials: how many it is to have; None for as many as were asked for before, or 20.
-        storage: address of a database; None for a journal file in the folder, or wherever the record is already.
-        searches_dir: where searches are kept.
-        trust: import what the space of a search that is there names in ``network.module`` and its objectives.
-        warn: called with a sentence about what was damaged and could be saved.
+        space: None for that of the existing search, or the ready one for digits.
+        trials: how many it is to have; None for as many as before, or 20.
+        storage: address of a database; None for a journal file in the folder, or for the place of an existing record.
+        trust: import the code that the space of an existing search names in ``network.module`` and its objectives.
+        warn: called with a sentence about damage that was repaired.
 
     Raises:
         InputError: another process works on it, the name is taken by a search with another space, the storage does
-            not answer, or the space that is there names code that is not trusted.
+            not answer, or the space of the existing search names code that is not trusted.
     """
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
@@ -229,7 +259,7 @@ def start_search(
 def _own(
     name: str, space: Space | None, trials: int | None, folder: Path, url: str | None, backend: "BaseStorage"
 ) -> Search:
-    """The search as its owner has it: every step finds what an earlier attempt has written, however far it came."""
+    """The search of its owner. It may be called again: every step finds what an earlier attempt has written."""
     import optuna
 
     with quiet_optuna():
@@ -237,38 +267,36 @@ def _own(
         if name in known:
             study = optuna.load_study(study_name=name, storage=backend)
             text = study.user_attrs.get("space")
-            there = parse_space(str(text), f"search {name}") if text is not None else None
-            if there is None and study.get_trials(deepcopy=False):
-                raise InputError(
-                    f"name: got {name}, a study of Optuna that is no search of ramify; accepted: another name"
-                )
-            if space is not None and there is not None and space_yaml(space) != space_yaml(there):
-                different = ", ".join(key for key in Space.model_fields if getattr(space, key) != getattr(there, key))
+            old = parse_space(str(text), f"search {name}") if text is not None else None
+            if old is None and study.get_trials(deepcopy=False):
+                raise InputError(f"name: got {name}, a study of Optuna, no search of ramify; accepted: another name")
+            if space is not None and old is not None and space_yaml(space) != space_yaml(old):
+                different = ", ".join(key for key in Space.model_fields if getattr(space, key) != getattr(old, key))
                 raise InputError(
                     f"name: got {name}, a search with another space (it differs in {different}); "
                     f"accepted: another name, or ramify search start {name} without a space to go on with it"
                 )
-            space = there or space
+            space = old or space
         kept = _kept_space(folder)
         space = space or (parse_space(kept, str(folder / SPACE)) if kept else read_space("digits"))
         attrs = study.user_attrs if name in known else {}
-        wanted = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
-        # First the files: from them a search that dies here, or loses its record, begins again.
+        planned = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
+        # First the files: from them a search that dies here, or loses its record, starts again.
         write_atomic(folder / SPACE, sealed_text(space_yaml(space).encode()))
         bare = None if url is None else without_password(url)
-        write_atomic(folder / SEARCH, sealed_json({"storage": bare, "trials": wanted}))
+        write_atomic(folder / SEARCH, sealed_json({"storage": bare, "trials": planned}))
         if name not in known:
             study = optuna.create_study(study_name=name, storage=backend, directions=directions(space.objectives))
         if "space" not in attrs:
             study.set_metric_names(list(space.names))
             study.set_user_attr("space", space_yaml(space))
-        if attrs.get("trials") != wanted:
-            study.set_user_attr("trials", wanted)
+        if attrs.get("trials") != planned:
+            study.set_user_attr("trials", planned)
     return Search(name, folder, space, study, study._storage)
 
 
 def open_search(name: str, *, storage: str | None = None, searches_dir: Path = SEARCHES_DIR) -> Search:
-    """A search that was started, here or on another machine, to be looked at.
+    """A search that was started, here or on another machine, to read it.
 
     Raises:
         InputError: there is none of that name (the nearest is named), its record is damaged, or the storage does not
@@ -277,9 +305,9 @@ def open_search(name: str, *, storage: str | None = None, searches_dir: Path = S
     folder = searches_dir / name
     url = address(storage) if storage else _kept_address(folder)
     if url is None and not (folder / JOURNAL).is_file():
-        there = sorted(each.name for each in searches_dir.iterdir()) if searches_dir.is_dir() else []
-        near = difflib.get_close_matches(name, there, n=1)
-        hint = f"nearest: {near[0]}" if near else f"there: {', '.join(there[:8]) or 'none'}"
+        names = sorted(path.name for path in searches_dir.iterdir()) if searches_dir.is_dir() else []
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"nearest: {near[0]}" if near else f"there: {', '.join(names[:8]) or 'none'}"
         raise InputError(f"got {name!r}, which is no search in {searches_dir}; accepted: the name of one ({hint})")
     backend = open_storage(folder, url)
     import optuna
@@ -301,9 +329,7 @@ def config_of_trial(
     storage: str | None = None,
     searches_dir: Path = SEARCHES_DIR,
 ) -> Config:
-    """The configuration of a trial, for a full training of its own: ``<search>-<number>`` in the usual folder.
-
-    ``overrides`` come last.
+    """The configuration of a trial for a full training: ``<search>-<number>`` in the usual folder, ``overrides`` last.
 
     Raises:
         InputError: there is no such search or trial.
@@ -319,7 +345,7 @@ def config_of_trial(
 def trial_config(search: Search, trial: Trial) -> Config:
     """The configuration of a trial's run within its search.
 
-    One that is to begin as another begins afresh where that one's network is not in the folder.
+    A trial with an ancestor begins fresh where the ancestor's network is not in the folder.
     """
     own = [*trial.overrides, f"name={trial.name}", f"runs_dir='{search.runs}'"]
     if trial.ancestor is not None:
@@ -329,70 +355,44 @@ def trial_config(search: Search, trial: Trial) -> Config:
     return read_config(overrides=own)
 
 
-def _ancestor(search: Search, overrides: Sequence[str]) -> Ancestor | None:
-    """What a new trial of ``overrides`` begins as, of all that has a result now."""
-    if not search.space.inherit:
-        return None
-    candidates = [
-        Candidate(trial.number, trial.epochs, trial.values["accuracy"], _as_begun(trial.overrides, trial.ancestor))
-        for trial in search.trials()
-        if trial.results and trial.failed is None
-    ]
-    return choose_ancestor(read_config(overrides=overrides), candidates)
-
-
-@lru_cache(maxsize=10_000)
-def _as_begun(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
-    """The configuration of a trial's run, wherever it is kept."""
-    if ancestor is None:
-        return read_config(overrides=overrides)
-    return heir_config(overrides, Path(trial_name(ancestor.trial)))
-
-
 def verdicts_of(search: Search) -> dict[int, tuple[NextStep, int]]:
-    """What is to be done with each trial that is not finished."""
-    space, trials, wanted = search.space, search.trials(), search.wanted
-    found: dict[int, tuple[NextStep, int]] = {}
-    # A cohort of which all are finished has nothing more to say.
+    """The next step of each trial that is not finished."""
+    space, trials, planned = search.space, search.trials(), search.planned
+    steps: dict[int, tuple[NextStep, int]] = {}
     for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
         members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]
-        found |= verdicts(space, members, wanted - start)
-    return {number: verdict for number, verdict in found.items() if not trials[number].finished}
+        steps |= verdicts(space, members, planned - start)
+    return {number: step for number, step in steps.items() if not trials[number].finished}
 
 
 def _standing(space: Space, trial: Trial) -> Standing:
-    results = {
-        rung: (_violation(space, values), costs(values, space.objectives)) for rung, values in trial.results.items()
-    }
+    def excess(values: Mapping[str, float]) -> float:
+        if feasible(values, space.constraints):
+            return 0.0
+        return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
+
+    results = {rung: (excess(values), costs(values, space.objectives)) for rung, values in trial.results.items()}
     return Standing(trial.number, results, out=trial.failed is not None)
 
 
-def _violation(space: Space, values: Mapping[str, float]) -> float:
-    if feasible(values, space.constraints):
-        return 0.0
-    return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
-
-
-def _kept_address(folder: Path, warn: Callable[[str], None] | None = None) -> str | None:
-    path = folder / SEARCH
+def _kept_address(folder: Path, warn: Callable[[str], None] = lambda sentence: None) -> str | None:
     try:
-        kept = check_seal(parse_object(path.read_bytes(), str(path)), str(path))["storage"]
-    except FileNotFoundError:
-        return None
-    except (CheckpointError, KeyError, OSError):
+        kept = kept_values(folder)
+        address = kept["storage"] if kept else None
+    except (CheckpointError, KeyError):
+        path = folder / SEARCH
         if not (folder / JOURNAL).is_file():
             accepts = "a file that says where the record is (give it again by --storage)"
             raise InputError(f"{path}: is damaged; accepted: {accepts}") from None
-        if warn is not None:
-            warn(f"{path}: was damaged; the record is in {folder / JOURNAL}")
+        warn(f"{path}: was damaged; the record is in {folder / JOURNAL}")
         return None
-    return None if kept is None else str(kept)
+    return None if address is None else str(address)
 
 
 def _kept_trials(folder: Path) -> int | None:
     try:
-        kept = check_seal(parse_object((folder / SEARCH).read_bytes(), SEARCH), SEARCH)["trials"]
-    except (CheckpointError, KeyError, OSError):
+        kept = kept_values(folder).get("trials")
+    except CheckpointError:
         return None
     return kept if isinstance(kept, int) else None
 

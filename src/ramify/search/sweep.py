@@ -3,12 +3,12 @@
 ::
 
     sweeps/<name>/
-        sweep.yaml       what is varied, and what all runs share
-        stop             asks the sweep to leave
+        sweep.yaml       the values that vary, and those that all runs share
+        stop             asks the sweep to end
         runs/<values>-seed0/   the runs
 
-A sweep that was broken off goes on when it is started again: runs that are finished stay, others go on from their
-checkpoints. A run that fails stops no other.
+An interrupted sweep continues when it is started again: finished runs stay, others continue from their checkpoints. A
+run that fails stops no other.
 """
 
 import contextlib
@@ -41,11 +41,10 @@ SET_BY_SWEEP = ("name", "runs_dir", "seed")
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied, and the runs that this makes.
+    """The values that vary, and the runs.
 
     Attributes:
-        vary: each key that varies with its values, in order.
-        base: what all runs share, as keys and values.
+        base: the keys and values that all runs share.
         configs: of the runs, combination by combination, seed by seed.
     """
 
@@ -63,24 +62,24 @@ class Sweep:
 
 def read_sweep(
     files: Sequence[Path],
-    given: Sequence[str] = (),
+    overrides: Sequence[str] = (),
     *,
     repeats: int | None = None,
     name: str | None = None,
     sweeps_dir: Path = SWEEPS_DIR,
 ) -> Sweep:
-    """The sweep that a file and ``key=value`` describe: ``key=[a, b]`` varies, ``key=a`` is shared.
+    """The sweep of a file and ``key=value``: ``key=[a, b]`` varies, ``key=a`` is shared.
 
-    A list is always what is varied: one value that is itself a list stands in a list, as ``network.structure=[[1,0]]``.
+    A list always varies; a single value that is a list stands in a list, as ``network.structure=[[1,0]]``.
 
     Args:
         files: a sweep (``base``, ``vary``, ``repeats``, ``name``), or a configuration that all runs share.
-        given: overrides.
-        repeats: seeds of each combination, from ``seed`` of the base on; None for what the file says, or 1.
-        name: of its folder in ``sweeps_dir``; None for what the file says, or what is varied.
+        overrides: ``key=value``.
+        repeats: seeds of each combination, from ``seed`` of the base on; None for those of the file, or 1.
+        name: of its folder in ``sweeps_dir``; None for that of the file, or one made of the keys that vary.
 
     Raises:
-        ConfigError: what is wrong, all of it.
+        ConfigError: all problems.
 
     Example:
         >>> sweep = read_sweep([], ["network.channels=[4, 8]", "train.epochs=5"], repeats=2)
@@ -92,7 +91,7 @@ def read_sweep(
     document = _document(files[0]) if files else {}
     vary = _varied(document.get("vary", {}))
     base = _base(document.get("base", {}))
-    for text in given:
+    for text in overrides:
         key, _, value = text.partition("=")
         try:
             read = yaml.load(value, Loader=Loader)
@@ -109,17 +108,20 @@ def read_sweep(
     listed = frozenset(vary)
     # One value does not vary.
     base |= {key: vary.pop(key)[0] for key in [key for key, values in vary.items() if len(values) == 1]}
-    repeats = repeats or _whole("repeats", document.get("repeats", 1))
+    seeds = repeats or document.get("repeats", 1)
+    if type(seeds) is not int or seeds < 1:
+        raise ConfigError(f"repeats: got {to_text(seeds)}; accepted: a whole number >= 1")
     wrong = [key for key in (*vary, *base) if key in SET_BY_SWEEP and not (key == "seed" and key in base)]
     if wrong:
         raise ConfigError(*(f"{key}: is set by the sweep; accepted: other keys" for key in wrong))
-    if not vary and repeats < 2:
+    if not vary and seeds < 2:
         raise ConfigError("vary: got nothing; accepted: key=[a, b], a file with vary, or --repeats 2 or more")
-    name = name or str(document.get("name") or _default_name(files, vary))
+    default = files[0].stem if files else "-".join(key.rpartition(".")[2] for key in vary) or "repeats"
+    name = name or str(document.get("name") or default)
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise ConfigError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
     folder = sweeps_dir / name
-    return Sweep(name, folder, vary, base, repeats, tuple(_configs(vary, base, listed, repeats, folder)))
+    return Sweep(name, folder, vary, base, seeds, tuple(_configs(vary, base, listed, seeds, folder)))
 
 
 def _configs(
@@ -132,7 +134,7 @@ def _configs(
     shared = [f"{key}={to_text(value)}" for key, value in base.items()]
     problems: list[str] = []
     names: set[str] = set()
-    found: list[Config] = []
+    configs: list[Config] = []
     for values in itertools.product(*vary.values()):
         own = [f"{key}={to_text(as_lists(value))}" for key, value in zip(vary, values, strict=True)]
         words = "-".join(_word(key, value) for key, value in zip(vary, values, strict=True))
@@ -144,20 +146,18 @@ def _configs(
         try:
             config = read_config(overrides=[*shared, *own, f"runs_dir='{folder.resolve() / 'runs'}'"])
         except ConfigError as error:
-            of = f" ({', '.join(own)})" if own else ""
+            combination = f" ({', '.join(own)})" if own else ""
             for problem in error.problems:
-                key, _, accepted = problem.partition(":")
-                meant = (
-                    f"; as one value a list is [[...]]: {key}=[[a, b]]" if key in listed and "list" in accepted else ""
-                )
-                problems.append(problem.replace(" (command line)", "") + meant + of)
+                key, _, text = problem.partition(":")
+                hint = f"; as one value a list is [[...]]: {key}=[[a, b]]" if key in listed and "list" in text else ""
+                problems.append(problem.replace(" (command line)", "") + hint + combination)
             continue
         seeds = range(config.seed, config.seed + repeats)
-        found += [config.model_copy(update={"seed": seed, "name": f"{stem}-seed{seed}"}) for seed in seeds]
+        configs += [config.model_copy(update={"seed": seed, "name": f"{stem}-seed{seed}"}) for seed in seeds]
     if problems:
         # A value that is wrong alone is wrong in every combination.
         raise ConfigError(*{problem.partition(" (")[0]: problem for problem in problems}.values())
-    yield from found
+    yield from configs
 
 
 def _word(key: str, value: object) -> str:
@@ -165,56 +165,44 @@ def _word(key: str, value: object) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "_", Path(text).name if "/" in text else text).strip("_")
 
 
-def _default_name(files: Sequence[Path], vary: Mapping[str, object]) -> str:
-    return files[0].stem if files else "-".join(key.rpartition(".")[2] for key in vary) or "repeats"
-
-
 def _document(path: Path) -> dict[str, object]:
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: got a file that does not exist; accepted: a YAML file, or key=[a, b]") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: is not one YAML document ({' '.join(str(error).split())})") from None
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path}: got {to_text(found)}; accepted: base, vary, repeats, name, or a configuration")
-    if "vary" not in found:
-        return {"base": found}
-    unknown = [str(key) for key in found if key not in ("base", "vary", "repeats", "name")]
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: got {to_text(document)}; accepted: base, vary, repeats, name, or a configuration")
+    if "vary" not in document:
+        return {"base": document}
+    unknown = [str(key) for key in document if key not in ("base", "vary", "repeats", "name")]
     if unknown:
         raise ConfigError(*(f"{path}: unknown name {key}; accepted: base, vary, repeats, name" for key in unknown))
-    return {str(key): value for key, value in found.items()}
+    return {str(key): value for key, value in document.items()}
 
 
-def _varied(given: object) -> dict[str, tuple[object, ...]]:
-    if not isinstance(given, dict):
-        raise ConfigError(f"vary: got {to_text(given)}; accepted: keys, each with a list of values")
-    found: dict[str, tuple[object, ...]] = {}
-    for key, values in dotted(given).items():
+def _varied(vary: object) -> dict[str, tuple[object, ...]]:
+    if not isinstance(vary, dict):
+        raise ConfigError(f"vary: got {to_text(vary)}; accepted: keys, each with a list of values")
+    checked: dict[str, tuple[object, ...]] = {}
+    for key, values in dotted(vary).items():
         if not isinstance(values, list) or not values:
             raise ConfigError(f"vary: {key}: got {to_text(values)}; accepted: a list of values")
-        texts = [to_text(value) for value in values]
-        twice = [text for text in texts if texts.count(text) > 1]
-        if twice:
+        if len(set(map(to_text, values))) < len(values):
             raise ConfigError(f"vary: {key}: got {to_text(values)}; accepted: each value once")
-        found[key] = tuple(as_tuples(value) for value in values)
-    return found
+        checked[key] = tuple(map(as_tuples, values))
+    return checked
 
 
-def _base(given: object) -> dict[str, object]:
-    if isinstance(given, str):
-        given = _document(Path(given)).get("base")
-    if not isinstance(given, dict):
-        raise ConfigError(f"base: got {to_text(given)}; accepted: keys and values, or the path of a configuration file")
-    return {key: as_tuples(value) for key, value in dotted(given).items() if value is not None}
-
-
-def _whole(name: str, given: object) -> int:
-    if type(given) is not int or given < 1:
-        raise ConfigError(f"{name}: got {to_text(given)}; accepted: a whole number >= 1")
-    return given
+def _base(base: object) -> dict[str, object]:
+    if isinstance(base, str):
+        base = _document(Path(base)).get("base")
+    if not isinstance(base, dict):
+        raise ConfigError(f"base: got {to_text(base)}; accepted: keys and values, or the path of a configuration file")
+    return {key: as_tuples(value) for key, value in dotted(base).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -227,7 +215,7 @@ class RunBegan:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """A run is finished, or has ``failed`` for the reason given."""
+    """A run is finished, or has ``failed`` for a reason."""
 
     run: str
     failed: str | None
@@ -235,7 +223,7 @@ class RunEnded:
 
 @dataclass(frozen=True)
 class RunsUnderWay:
-    """How far the runs are that train now: their epochs, and the validation accuracy of their last exits."""
+    """The runs that train now: their epochs, and the validation accuracy of their last exits."""
 
     runs: Mapping[str, tuple[int, float | None]]
 
@@ -244,8 +232,8 @@ SweepEvent = RunBegan | RunEnded | RunsUnderWay
 
 
 @contextlib.contextmanager
-def opened(sweep: Sweep) -> Iterator[None]:
-    """Keep others from the sweep during the block, and keep what it is in its folder.
+def open_sweep(sweep: Sweep) -> Iterator[None]:
+    """Lock the sweep during the block, and write its description to its folder.
 
     Raises:
         InputError: another process works on it.
@@ -280,13 +268,12 @@ def run_sweep(
     *,
     leave: threading.Event | None = None,
 ) -> dict[str, str]:
-    """Train every run of ``sweep`` that is not finished; gives those that failed, and why.
+    """Train every run of ``sweep`` that is not finished; returns the failed runs with their reasons.
 
     Args:
-        sweep: within :func:`opened`.
-        engine: where runs are computed.
+        sweep: within :func:`open_sweep`.
         notify: called with every :data:`SweepEvent`.
-        leave: set it, and runs under way are broken off.
+        leave: set it to interrupt the runs under way.
 
     Raises:
         RunError: the engine is gone, or a disk is full.
@@ -331,7 +318,7 @@ def _epoch(folder: Path) -> tuple[int, float | None]:
     try:
         lines = read_lines(folder / METRICS)
     except (RamifyError, OSError, UnicodeDecodeError):
-        lines = []  # what is damaged is said by whoever goes on with the run
+        lines = []  # damage is reported when the run is resumed
     if not lines:
         return 0, None
     exits = lines[-1].get("exits")

@@ -1,4 +1,4 @@
-"""What a worker does: one step of a trial, or one whole run, from wherever it is."""
+"""The tasks of workers: one step of a trial, or one whole run, from its last checkpoint."""
 
 import contextlib
 import platform
@@ -10,7 +10,7 @@ from pathlib import Path
 from ramify.config.rules import Config
 from ramify.errors import InputError, RamifyError, RunError
 from ramify.files import write_atomic
-from ramify.run.device import place
+from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event, Observer, Started
 from ramify.run.folder import is_run, locked, read_summary
 from ramify.run.summary import describe_machine
@@ -21,17 +21,12 @@ from ramify.search.measure import epochs_done, measure
 from ramify.training.run import resume, train
 
 ASKED = "asked.json"
-"""In the folder of a run: the configuration that was asked for, before it was resolved."""
+"""The file with the requested configuration of a run, before it was resolved."""
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What a task came to: ``values`` of a trial's network, a ``finished`` run, why it ``failed``, or none of these
-    where it was asked to leave.
-
-    Attributes:
-        device: on which the values were measured.
-    """
+    """``values`` of a trial measured on ``device``, a ``finished`` run, why it ``failed``, or nothing after a stop."""
 
     values: dict[str, float] | None = None
     failed: str | None = None
@@ -40,20 +35,20 @@ class TaskResult:
 
 
 class _LeavingError(Exception):
-    """The run is as far as it is to be; its checkpoint is on disk."""
+    """Ends a training whose checkpoint is on disk."""
 
 
 def train_up_to(
     config: Config, epoch: int | None = None, observers: Sequence[Observer] = (), stop: Path | None = None
 ) -> Path:
-    """Train the run of ``config`` up to ``epoch``, or to its end, from where it is; gives its folder.
+    """Train the run of ``config`` up to ``epoch``, or to its end, from its last checkpoint; returns its folder.
 
     The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. A run of
-    that name with another configuration is replaced. Where another process is at work in the folder, as one that lost
-    its connection, it is waited for.
+    that name with another configuration is replaced. Another process in the folder, such as one that lost its
+    connection, is waited for.
 
     Args:
-        stop: a file; once it is there, training ends with the epoch that it is in.
+        stop: a file; once it exists, training ends after the current epoch.
 
     Raises:
         RamifyError: as :func:`ramify.training.run.train`.
@@ -94,7 +89,7 @@ def is_same(folder: Path, config: Config) -> bool:
     """Whether the run in ``folder`` is that of ``config``.
 
     Raises:
-        CheckpointError: what was asked for is damaged, so that nobody can tell; a run is not replaced for that.
+        CheckpointError: the file with its requested configuration is damaged.
     """
     path = folder / ASKED
     if not (is_run(folder) and path.is_file()):
@@ -103,7 +98,7 @@ def is_same(folder: Path, config: Config) -> bool:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a process is at work in the folder of a run."""
+    """Whether a process works in the folder of a run."""
     if not folder.is_dir():
         return False
     try:
@@ -115,12 +110,12 @@ def in_use(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class TrialStep:
-    """One trial, to be trained to one rung and measured; it is what travels to a worker.
+    """The task to train a trial to a rung and measure it.
 
     Attributes:
-        needed: names of what must be measured, and ``functions`` those that the user wrote.
-        keep: whether later trials may begin as this one was at the rung.
-        stop: a file by which tasks are asked to leave.
+        needed: names of the values to measure, and ``functions`` those of the user.
+        keep: whether the network at the rung is kept for later trials.
+        stop: the stop file.
     """
 
     config: Config
@@ -133,10 +128,10 @@ class TrialStep:
 
 
 def train_trial(step: TrialStep) -> TaskResult:
-    """Train a trial to its rung, and measure it.
+    """Train a trial to its rung and measure it.
 
     Raises:
-        RunError: the machine is to blame, not the trial: the folder is not there, or the disk is full.
+        RunError: the machine failed, not the trial: the folder is missing, or the disk is full.
     """
 
     def work() -> TaskResult:
@@ -146,7 +141,7 @@ def train_trial(step: TrialStep) -> TaskResult:
         values = measure(folder, step.needed, step.max_drop, step.functions)
         if step.keep:
             keep_rung(folder, step.rung)
-        where = place(step.config)
+        where = place_of(step.config)
         return TaskResult(values, device=str(describe_machine(where.device, where.precision)["device"]))
 
     return _guarded(work, step.stop.parent)
@@ -168,7 +163,7 @@ def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
         return work()
     except (RamifyError, RuntimeError, MemoryError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, OSError):
-            # A full disk or a missing file says nothing about the run.
+            # A full disk or a missing file is no failure of the run.
             raise RunError(str(error).splitlines()[0]) from None
         text = str(error).splitlines()
         return TaskResult(failed=text[0] if text else type(error).__name__)

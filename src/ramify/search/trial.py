@@ -1,4 +1,4 @@
-"""A trial of a search: as the record has it, and as samplers see it."""
+"""A trial of a search: from the record, and for samplers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,13 +16,11 @@ class Trial:
     """One trial as the record has it.
 
     Attributes:
-        number: from 0 on.
-        finished: nobody will train it again.
         failed: why it gave no result, else None.
         overrides: its configuration.
-        params: what the sampler drew.
-        results: for each rung that it reached, its objectives and whatever else was measured.
-        ancestor: what it begins as; None for a fresh network.
+        params: the draws of the sampler.
+        results: for each rung that it reached, its objectives and constrained values.
+        ancestor: None for a fresh network.
         device: on which it was measured.
     """
 
@@ -47,7 +45,7 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """Of its run."""
+        """The name of its run."""
         return trial_name(self.number)
 
 
@@ -57,7 +55,7 @@ def trial_name(number: int) -> str:
 
 
 def trial_of(frozen: "FrozenTrial") -> Trial:
-    """What a trial of Optuna says."""
+    """The trial in a trial of Optuna."""
     attrs = frozen.user_attrs
     results = {int(key.partition(":")[2]): dict(values) for key, values in attrs.items() if key.startswith("rung:")}
     devices = [device for values in results.values() if (device := values.pop("device", None)) is not None]
@@ -75,7 +73,7 @@ def trial_of(frozen: "FrozenTrial") -> Trial:
 
 
 def as_seen(space: Space, record: Trial, trial: "FrozenTrial") -> "FrozenTrial":
-    """A trial as samplers see it: complete as soon as it has results, with its constraints."""
+    """A trial for samplers: complete as soon as it has results, with its constraints."""
     from optuna.trial import FrozenTrial, TrialState, create_trial
 
     done = bool(record.results) and record.failed is None

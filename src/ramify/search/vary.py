@@ -1,33 +1,36 @@
-"""What varies in a space: one entry of ``vary``, checked by pydantic, and what it says when it is wrong."""
+"""One entry of ``vary`` in a space, checked by pydantic, and its errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
+from ramify.config.keys import SECTIONS, accepted, keys
 from ramify.config.read import read_config
-from ramify.config.rules import SECTIONS, accepted, keys
 from ramify.config.types import Section
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 
 SPECIAL = ("structure", "keep_ratio_by_stage", "growth_times")
-"""Entries of ``vary`` that are no keys: each becomes one, in a way of its own (see :mod:`ramify.search.draw`)."""
+"""Entries of ``vary`` that are no keys; :mod:`ramify.search.draw` makes values of keys of them."""
 OWNED = {"train.epochs": "epochs of the space", "name": "nothing, as each trial has its own", "runs_dir": "nothing"}
-"""Keys that a search sets itself, and what to give in their place."""
+"""Keys that a search sets itself, and what is accepted in their place."""
 KNOWN = (*dict(keys()), *SPECIAL)
 FORMS = "{choice: [...]}, {int: [low, high]}, {float: [low, high]}, {log: [low, high]}"
+Kind = Literal["choice", "int", "float", "log", "structure"]
+_KINDS: tuple[Kind, ...] = ("choice", "int", "float", "log")
 
 
-def wrong(got: object, accepts: str) -> PydanticCustomError:
-    """The error for a value."""
-    return PydanticCustomError("wrong", "{text}", {"text": f"got {to_text(as_lists(got))}; accepted: {accepts}"})
+def wrong(got: object, accepts: str, at: str = "") -> PydanticCustomError:
+    """The error for a value, of the field ``at``."""
+    text = f"got {to_text(as_lists(got))}; accepted: {accepts}"
+    return PydanticCustomError("wrong", "{text}", {"text": text, "at": at})
 
 
-def unknown(name: str, known: Sequence[str]) -> PydanticCustomError:
-    """The error for a name that is none of ``known``."""
-    return PydanticCustomError("unknown", "{name}", {"name": name, "known": list(known)})
+def unknown(name: str, known: Sequence[str], at: str = "") -> PydanticCustomError:
+    """The error for a name that is none of ``known``, in the field ``at``."""
+    return PydanticCustomError("unknown", "{name}", {"name": name, "known": list(known), "at": at})
 
 
 def _fits(key: str, value: object) -> bool:
@@ -40,173 +43,158 @@ def _fits(key: str, value: object) -> bool:
 
 
 def own_faults(error: ConfigError) -> Iterator[str]:
-    """The problems that concern a value alone: contradictions are judged for each trial."""
+    """The problems of single values; contradictions are left to the trials."""
     for problem in error.problems:
         key = problem.partition(":")[0]
         if key not in KNOWN or "got" not in problem or f"accepted: {accepted(key)}" in problem:
             yield problem
 
 
-def _range(value: object, info: ValidationInfo) -> object:
-    """``[low, high]`` of the kind that the field is called after; of structure from 1 on, and perhaps equal."""
-    kind = str(info.field_name).removesuffix("_")
-    part, whole = kind in ("cells", "exits"), kind in ("int", "cells", "exits")
-    numbers = isinstance(value, list) and len(value) == 2
-    types = int if whole else int | float
-    if not numbers or not all(isinstance(each, types) and not isinstance(each, bool) for each in value):  # type: ignore[attr-defined]
-        raise wrong(value, f"[low, high], two {'whole numbers' if whole else 'numbers'}{' from 1 on' if part else ''}")
-    assert isinstance(value, list)
-    low, high = value
-    if part and not 1 <= low <= high:
-        raise wrong(value, "[low, high], two whole numbers from 1 on, low <= high")
-    if not part and not low < high:
-        raise wrong(value, "[low, high] with low < high")
-    if kind == "log" and low <= 0:
-        raise wrong(value, "numbers > 0")
-    return tuple(value)
-
-
-Bounds = Annotated[tuple[int | float, int | float] | None, BeforeValidator(_range)]
-Kind = Literal["choice", "int", "float", "log", "structure"]
-
-
 class Vary(Section):
-    """One thing that varies, in one of the ways of :data:`FORMS` or as a structure.
+    """An entry of ``vary``.
 
     Attributes:
         key: of the configuration, or one of :data:`SPECIAL`.
-        condition: keys and the values that they must have for this to vary at all; empty is always.
+        values: the choices, lower and upper bound, or of a structure the bounds of its cells and of its exits.
+        condition: keys and the values that they must have for this to vary; empty is always.
     """
 
     key: str
-    choice: tuple[object, ...] | None = None
-    int_: Bounds = Field(None, alias="int")
-    float_: Bounds = Field(None, alias="float")
-    log: Bounds = None
-    cells: Bounds = None
-    exits: Bounds = None
-    condition: tuple[tuple[str, tuple[object, ...]], ...] = Field((), alias="if")
+    kind: Kind
+    values: tuple[object, ...]
+    condition: tuple[tuple[str, tuple[object, ...]], ...] = ()
 
     @model_validator(mode="before")
     @classmethod
-    def _shape(cls, given: object) -> object:
-        assert isinstance(given, tuple)
-        key, entry = given
+    def _parsed(cls, item: object) -> object:
+        assert isinstance(item, tuple)
+        key, entry = item
         if key not in KNOWN:
             raise unknown(key, KNOWN)
         if key in OWNED:
             raise PydanticCustomError("owned", "is set by the search; accepted: {text}", {"text": OWNED[key]})
         if not isinstance(entry, dict):
             raise wrong(entry, FORMS)
-        if key == "structure" and not {"cells", "exits"} <= set(entry) <= {"cells", "exits", "if"}:
-            raise wrong(entry, "{cells: [low, high], exits: [low, high]}")
-        return {"key": key, **entry}
-
-    @field_validator("choice", mode="before")
-    @classmethod
-    def _choices(cls, value: object) -> object:
-        if not isinstance(value, list) or not value:
-            raise wrong(value, "a list of one value or more")
-        texts = [to_text(each) for each in value]
-        twice = [text for text in texts if texts.count(text) > 1]
-        if twice:
-            raise wrong(value, f"each value once, and {twice[0]} is there twice")
-        return tuple(as_tuples(each) for each in value)
-
-    @field_validator("condition", mode="before")
-    @classmethod
-    def _conditions(cls, given: object) -> object:
-        wanted: dict[str, object] = {given: True} if isinstance(given, str) else {}
-        if isinstance(given, dict):
-            wanted = dotted(given)
-        if not wanted:
-            raise wrong(given, "a key that is true or false, or {key: value}")
-        found: list[tuple[str, tuple[object, ...]]] = []
-        for key, value in wanted.items():
-            values = value if isinstance(value, list) else [value]
-            if key not in dict(keys()):
-                raise unknown(key, KNOWN)
-            for each in values:
-                if not _fits(key, each):
-                    raise wrong(each, f"{accepted(key)} ({key})")
-            found.append((key, tuple(as_tuples(each) for each in values)))
-        return tuple(found)
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Self:
-        if self.key == "structure":
-            (fewest, _), (least, _) = self.cells or (1, 1), self.exits or (1, 1)
-            if least > fewest + 1:
-                accepts = f"from at most {fewest + 1} on, as there may be {fewest} cells"
-                raise wrong({"exits": self.exits}, accepts)
-            return self
-        kinds = [name for name in ("choice", "int_", "float_", "log") if getattr(self, name) is not None]
-        if len(kinds) != 1:
-            raise wrong(
-                {name.strip("_"): getattr(self, name) for name in kinds}, "one of choice, int, float, log, and if"
-            )
-        if self.key in SPECIAL and (self.kind not in ("float", "log") or not 0 < self.bounds[0] <= self.bounds[1] <= 1):
-            raise wrong({self.kind: self.values}, "{float: [low, high]}, shares in (0, 1]")
-        for value in () if self.key in SPECIAL else self.values:
-            if not _fits(self.key, value):
-                raise wrong(value, accepted(self.key))
-        return self
-
-    @property
-    def kind(self) -> Kind:
-        """In which way it varies."""
-        if self.cells is not None:
-            return "structure"
-        if self.choice is not None:
-            return "choice"
-        return "int" if self.int_ is not None else "float" if self.float_ is not None else "log"
-
-    @property
-    def values(self) -> tuple[object, ...]:
-        """The choices, the lower and the upper bound, or of a structure the bounds of its cells and of its exits."""
-        if self.cells is not None:
-            return self.cells, self.exits
-        return self.choice or self.int_ or self.float_ or self.log or ()
+        condition = _condition(entry["if"]) if "if" in entry else ()
+        forms = {name: value for name, value in entry.items() if name != "if"}
+        kind, values = _structure(forms) if key == "structure" else _form(key, forms)
+        return {"key": key, "kind": kind, "values": values, "condition": condition}
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Lower and upper bound of a number."""
-        low, high = self.int_ or self.float_ or self.log or (0, 0)
+        low, high = self.values
+        assert isinstance(low, int | float)
+        assert isinstance(high, int | float)
         return low, high
 
     def document(self) -> dict[str, object]:
-        """As it stands in a file."""
-        if self.cells is not None and self.exits is not None:
-            found: dict[str, object] = {"cells": list(self.cells), "exits": list(self.exits)}
-        else:
-            found = {self.kind: list(self.values)}
-        return {**found, "if": {key: list(values) for key, values in self.condition}} if self.condition else found
+        """The entry for a YAML file."""
+        names = ("cells", "exits") if self.kind == "structure" else (self.kind,)
+        values = self.values if self.kind == "structure" else (self.values,)
+        entry = {name: as_lists(value) for name, value in zip(names, values, strict=True)}
+        return {**entry, "if": {key: list(values) for key, values in self.condition}} if self.condition else entry
+
+
+def _structure(entry: Mapping[str, object]) -> tuple[Kind, tuple[object, ...]]:
+    if set(entry) != {"cells", "exits"}:
+        raise wrong(entry, "{cells: [low, high], exits: [low, high]}")
+    cells, exits = (_bounds(name, entry[name]) for name in ("cells", "exits"))
+    if exits[0] > cells[0] + 1:
+        accepts = f"from at most {cells[0] + 1} on, as there may be {cells[0]} cells"
+        raise wrong({"exits": exits}, accepts)
+    return "structure", (cells, exits)
+
+
+def _form(key: str, entry: Mapping[str, object]) -> tuple[Kind, tuple[object, ...]]:
+    strange = next((name for name in entry if name not in _KINDS), None)
+    if strange is not None:
+        raise unknown(strange, [*_KINDS, "if"])
+    kinds = [kind for kind in _KINDS if kind in entry]
+    if len(kinds) != 1:
+        raise wrong(entry, "one of choice, int, float, log, and if")
+    kind, value = kinds[0], entry[kinds[0]]
+    values = _choices(value) if kind == "choice" else _bounds(kind, value)
+    if key in SPECIAL:
+        if kind not in ("float", "log") or not 0 < values[0] <= values[1] <= 1:  # type: ignore[operator]
+            raise wrong({kind: values}, "{float: [low, high]}, shares in (0, 1]")
+        return kind, values
+    for one in values:
+        if not _fits(key, one):
+            raise wrong(one, accepted(key))
+    return kind, values
+
+
+def _bounds(name: str, value: object) -> tuple[int | float, int | float]:
+    """``[low, high]``, whole but for ``float`` and ``log``; of ``cells`` and ``exits`` from 1 on, and perhaps equal."""
+    part, whole = name in ("cells", "exits"), name in ("int", "cells", "exits")
+    types = int if whole else int | float
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) != 2 or not all(isinstance(it, types) and not isinstance(it, bool) for it in numbers):
+        accepts = f"[low, high], two {'whole numbers' if whole else 'numbers'}{' from 1 on' if part else ''}"
+        raise wrong(value, accepts, name)
+    low, high = numbers
+    if part and not 1 <= low <= high:
+        raise wrong(value, "[low, high], two whole numbers from 1 on, low <= high", name)
+    if not part and not low < high:
+        raise wrong(value, "[low, high] with low < high", name)
+    if name == "log" and low <= 0:
+        raise wrong(value, "numbers > 0", name)
+    return low, high
+
+
+def _choices(value: object) -> tuple[object, ...]:
+    if not isinstance(value, list) or not value:
+        raise wrong(value, "a list of one value or more", "choice")
+    texts = list(map(to_text, value))
+    twice = [text for text in texts if texts.count(text) > 1]
+    if twice:
+        raise wrong(value, f"each value once, and {twice[0]} is there twice", "choice")
+    return tuple(map(as_tuples, value))
+
+
+def _condition(entry: object) -> tuple[tuple[str, tuple[object, ...]], ...]:
+    conditions: dict[str, object] = {entry: True} if isinstance(entry, str) else {}
+    if isinstance(entry, dict):
+        conditions = dotted(entry)
+    if not conditions:
+        raise wrong(entry, "a key that is true or false, or {key: value}", "if")
+    checked: list[tuple[str, tuple[object, ...]]] = []
+    for key, value in conditions.items():
+        values = value if isinstance(value, list) else [value]
+        if key not in dict(keys()):
+            raise unknown(key, KNOWN, "if")
+        for one in values:
+            if not _fits(key, one):
+                raise wrong(one, f"{accepted(key)} ({key})", "if")
+        checked.append((key, tuple(map(as_tuples, values))))
+    return tuple(checked)
 
 
 def as_lists(value: object) -> object:
     """``value`` with lists in place of tuples, as YAML has them."""
     if isinstance(value, dict):
-        return {key: as_lists(each) for key, each in value.items()}
-    return [as_lists(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: as_lists(item) for key, item in value.items()}
+    return list(map(as_lists, value)) if isinstance(value, list | tuple) else value
 
 
 def as_tuples(value: object) -> object:
     """``value`` with tuples in place of lists."""
-    return tuple(as_tuples(each) for each in value) if isinstance(value, list) else value
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
-def dotted(given: Mapping[object, object], prefix: str = "") -> dict[str, object]:
+def dotted(sections: Mapping[object, object], prefix: str = "") -> dict[str, object]:
     """Nested sections as dotted keys.
 
     Example:
         >>> dotted({"train": {"epochs": 3}, "seed": 1})
         {'train.epochs': 3, 'seed': 1}
     """
-    found: dict[str, object] = {}
-    for name, value in given.items():
+    values: dict[str, object] = {}
+    for name, value in sections.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and key in SECTIONS:
-            found.update(dotted(value, f"{key}."))
+            values |= dotted(value, f"{key}.")
         else:
-            found[key] = value
-    return found
+            values[key] = value
+    return values

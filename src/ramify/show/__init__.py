@@ -1,1 +1,1 @@
-"""What a person sees: the live view of a run, plain lines, tables."""
+"""Output for people: terminal, trackers, reports."""

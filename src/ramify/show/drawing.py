@@ -1,4 +1,4 @@
-"""Pictures for papers, through matplotlib: an empty drawing in the style that all of them share, and saving it."""
+"""Pictures through matplotlib: an empty drawing in the shared style, and saving it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def axes(
     """A drawing of ``size`` inches and its panels, which share their axes along rows and columns.
 
     Args:
-        extra: of ramify, that brings matplotlib; for the error.
+        extra: the extra of ramify that brings matplotlib, for the error.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -41,28 +41,21 @@ def axes(
 
 
 def heading(drawing: "Figure", text: str) -> None:
-    """The title of a drawing, at its left."""
+    """Set the title of a drawing, at its left."""
     drawing.suptitle(text, fontsize=12, fontweight="bold", color=INK, x=0.012, ha="left")
 
 
-def log_axis(panel: "Axes", unit: str = "") -> None:
-    """Across, a logarithmic scale with ticks at 1, 2 and 5; large numbers are short where ``unit`` is ``short``."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def log_axis(panel: "Axes", units: bool = False) -> None:
+    """Make the x axis logarithmic with ticks at 1, 2 and 5; with ``units`` large numbers are written as ``20 k``."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5), numticks=12))
     panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value) if unit == "short" else f"{value:g}"))
+    panel.xaxis.set_major_formatter(EngFormatter() if units else FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _tick(value: float) -> str:
-    for limit, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= limit:
-            return f"{value / limit:g}{unit}"
-    return f"{value:g}"
-
-
-def save(drawing: "Figure", path: Path) -> None:
+def save_drawing(drawing: "Figure", path: Path) -> None:
     """Write a drawing as SVG, PDF or PNG, by the ending of the file.
 
     Raises:

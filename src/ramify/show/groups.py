@@ -1,4 +1,4 @@
-"""Runs that differ in their seed alone, taken together: groups, with their means, deviations and differences."""
+"""Runs that differ in their seed alone as groups, with their means, deviations and differences."""
 
 import math
 import re
@@ -14,16 +14,16 @@ from ramify.config.rules import Config
 from ramify.config.yamltext import Loader
 from ramify.data.fetch import Progress
 from ramify.errors import RamifyError
-from ramify.run.checkpoint import Card, ExitPolicy
+from ramify.run.checkpoint import ExitPolicy
 from ramify.run.folder import CONFIG
 from ramify.run.readback import describe, read_epochs, remeasure
 from ramify.run.saved import read_saved
 from ramify.run.summary import ExitSummary, Summary
 from ramify.show.labels import labels
-from ramify.show.words import amount, plural
+from ramify.show.words import amount, short
 
 LAST = -1
-"""Stands for the last exit of a run, however many it has; earlier exits are counted from 0."""
+"""The last exit of a run, of any number of exits; earlier exits are counted from 0."""
 
 CONFIDENCE = 0.95
 """Of the intervals of differences."""
@@ -31,7 +31,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PolicyPoint:
-    """What the calibrated policy of a run gives on its test pictures; ``goal`` is what it was calibrated for."""
+    """Accuracy and average MACs of a calibrated policy on the test pictures, and the goal of its calibration."""
 
     accuracy: float
     macs: float
@@ -40,12 +40,11 @@ class PolicyPoint:
 
 @dataclass(frozen=True)
 class Run:
-    """What a comparison takes of a run.
+    """The parts of a run that comparisons use.
 
     Attributes:
-        config: as it was resolved.
-        policy: None without a calibrated one, or where ``unmeasured`` says why it is not known.
-        epochs: epoch, and the accuracy of the deepest exit that there was, on the validation pictures.
+        policy: None without a calibrated one, or where it could not be measured because of ``unmeasured``.
+        epochs: pairs of an epoch and the validation accuracy of the deepest exit in it.
     """
 
     summary: Summary
@@ -56,67 +55,53 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         return self.summary.name
 
     @property
     def seed(self) -> int:
-        """With which it was trained."""
+        """The seed of its training."""
         return self.summary.seed
 
     @property
     def accuracy(self) -> tuple[float, ...]:
-        """Of each exit on the test pictures, in [0, 1]; empty while the run has not finished."""
-        return tuple(each.test.top1 for each in self.summary.exits if each.test is not None)
+        """Test accuracy of each exit, in [0, 1]; empty while the run has not finished."""
+        return tuple(row.test.top1 for row in self.summary.exits if row.test is not None)
 
     @property
     def macs(self) -> tuple[int, ...]:
-        """Of each exit that exists."""
-        return tuple(each.macs for each in self.summary.exits)
+        """MACs of each exit."""
+        return tuple(row.macs for row in self.summary.exits)
 
     @property
     def last(self) -> ExitSummary:
-        """Its last exit: the whole network."""
+        """The last exit, which is the whole network."""
         return self.summary.exits[-1]
 
     @property
     def seconds(self) -> float | None:
-        """Of training and validation; None while the run has not finished."""
+        """Seconds of training and validation; None while the run has not finished."""
         return self.summary.seconds if self.summary.finished else None
-
-    @property
-    def machine(self) -> str:
-        """On what it was trained; empty where that is not known."""
-        known = self.summary.machine
-        return f"{known['device']}, {known['precision']}, {plural(int(known['threads']), 'thread')}" if known else ""
 
     @property
     def finished(self) -> bool:
         """Whether it has a test accuracy."""
         return bool(self.accuracy)
 
-    def accuracy_at(self, exit_: int) -> float | None:
-        """Test accuracy of an exit, counted from 0 among those before the last, or :data:`LAST`; None without."""
-        return _at(self.accuracy, exit_)
-
-    def macs_at(self, exit_: int) -> float | None:
-        """The same of the MACs."""
-        return _at(self.macs, exit_)
-
-
-def _at(values: Sequence[float], exit_: int) -> float | None:
-    if exit_ == LAST:
-        return values[-1] if values else None
-    return values[exit_] if exit_ < len(values) - 1 else None
-
 
 Figure = Callable[[Run], float | None]
 """A figure of a run; None where it has none."""
 
 
+def _of_exit(values: Sequence[float], exit_: int) -> float | None:
+    if exit_ == LAST:
+        return values[-1] if values else None
+    return values[exit_] if exit_ < len(values) - 1 else None
+
+
 def accuracy_of(exit_: int) -> Figure:
-    """The figure :meth:`Run.accuracy_at` of one exit."""
-    return lambda run: run.accuracy_at(exit_)
+    """The test accuracy of an exit: one before the last, counted from 0, or :data:`LAST`."""
+    return lambda run: _of_exit(run.accuracy, exit_)
 
 
 @dataclass(frozen=True)
@@ -129,7 +114,7 @@ class Spread:
 
 
 def spread(values: Iterable[float | None]) -> Spread | None:
-    """The :class:`Spread` of the values that are known, None where none is. Their order does not matter.
+    """The :class:`Spread` of the values that are known; None where none is. Their order does not matter.
 
     Example:
         >>> spread([1.0, 3.0, None])
@@ -138,32 +123,51 @@ def spread(values: Iterable[float | None]) -> Spread | None:
         (Spread(mean=1.0, deviation=None, n=1), None)
     """
     known = [value for value in values if value is not None]
-    if not known:
-        return None
-    deviation = statistics.stdev(known) if len(known) > 1 else None
-    return Spread(statistics.fmean(known), deviation, len(known))
+    return _spread(known) if known else None
+
+
+def _spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def plus_minus(spread: Spread | None, unit: str, digits: int | None = None) -> str:
+    """A mean with its deviation; ``unit`` is ``%`` of a share, ``points`` of a difference, ``s``, or ``short``.
+
+    Example:
+        >>> plus_minus(Spread(0.975, 0.004, 3), "%"), plus_minus(Spread(-0.01, None, 1), "points")
+        ('97.50 ± 0.40 %', '-1.00')
+    """
+    if spread is None:
+        return "-"
+    if unit == "short":
+        mean = f"{'-' if spread.mean < 0 else ''}{short(abs(spread.mean))}"
+        return mean if not spread.deviation else f"{mean} ± {short(spread.deviation)}"
+    factor, usual, after = {"%": (100, 2, " %"), "points": (100, 2, ""), "s": (1, 1, " s")}[unit]
+    places = usual if digits is None else digits
+    mean = f"{factor * spread.mean:{'+' if unit == 'points' else ''}.{places}f}"
+    return f"{mean}{after}" if spread.deviation is None else f"{mean} ± {factor * spread.deviation:.{places}f}{after}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one recipe, by seed; ``label`` tells them from the other groups."""
+    """Runs of one recipe, by seed; the ``label`` differs from those of the other groups."""
 
     label: str
     runs: tuple[Run, ...]
 
     @property
     def config(self) -> Config:
-        """The configuration that they share but for their seeds, names and places."""
+        """The configuration of the runs, which share it but for seed, name and place."""
         return self.runs[0].config
 
     @property
     def finished(self) -> tuple[Run, ...]:
-        """Those with a test accuracy."""
+        """The runs with a test accuracy."""
         return tuple(run for run in self.runs if run.finished)
 
     @property
     def exits(self) -> tuple[int, ...]:
-        """The exits before the last one that some run of the group has, from 0, and :data:`LAST`."""
+        """The exits before the last one that a run of the group has, from 0, and :data:`LAST`."""
         return (*range(max((len(run.macs) for run in self.runs), default=1) - 1), LAST)
 
     def spread(self, figure: Figure) -> Spread | None:
@@ -171,12 +175,12 @@ class Group:
         return spread(figure(run) for run in self.finished)
 
     def accuracy(self, exit_: int) -> Spread | None:
-        """Test accuracy of an exit, see :meth:`Run.accuracy_at`."""
+        """Test accuracy of an exit."""
         return self.spread(accuracy_of(exit_))
 
     def macs(self, exit_: int) -> Spread | None:
         """MACs of an exit."""
-        return self.spread(lambda run: run.macs_at(exit_))
+        return self.spread(lambda run: _of_exit(run.macs, exit_))
 
     def policy(self) -> tuple[Spread, Spread] | None:
         """Test accuracy and average MACs of the calibrated policies; None where no run has one."""
@@ -186,11 +190,11 @@ class Group:
 
     def epochs(self) -> dict[int, Spread]:
         """For each epoch, the validation accuracy of the deepest exit over the runs that reached it."""
-        found: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         for run in self.runs:
             for epoch, accuracy in run.epochs:
-                found.setdefault(epoch, []).append(accuracy)
-        return {epoch: each for epoch in sorted(found) if (each := spread(found[epoch])) is not None}
+                values.setdefault(epoch, []).append(accuracy)
+        return {epoch: _spread(values[epoch]) for epoch in sorted(values)}
 
 
 def exits_of(groups: Sequence[Group]) -> tuple[int, ...]:
@@ -208,9 +212,9 @@ class Difference:
     """One group less another, in one figure.
 
     Attributes:
-        mean: mean and standard deviation of the difference. Paired, these are over the seeds that both have, each
-            with the difference between its two runs. Unpaired, the mean is that of one group less that of the other,
-            and the deviation ``sqrt(s1^2 + s2^2)``, that of a difference between two single runs.
+        mean: mean and standard deviation of the difference. Paired, these are over the seeds that both have. Unpaired,
+            the mean is the difference of the two means, and the deviation ``sqrt(s1^2 + s2^2)`` that of a difference
+            between two single runs.
         by_seed: the difference for each shared seed, in their order; empty where it is not paired.
         sides: the values of either group, one a seed.
     """
@@ -231,11 +235,11 @@ class Difference:
 
     @property
     def test(self) -> str:
-        """The test of :meth:`interval` by its name."""
+        """The name of the test of :meth:`interval`."""
         return "paired t-test" if self.paired else "Welch's t-test"
 
     def interval(self) -> tuple[float | None, float | None, float | None]:
-        """Where the true difference lies with a confidence of 95 %, and the two-sided p-value, not corrected.
+        """The 95 % confidence interval of the true difference, and the two-sided p-value, not corrected.
 
         They are None with one seed. Where all differences are the same there is no p-value.
         """
@@ -248,29 +252,27 @@ class Difference:
             return self.mean.mean, self.mean.mean, None
         if not gaps and all(max(side) == min(side) for side in self.sides):
             return None, None, None
-        found = stats.ttest_1samp(gaps, 0.0) if gaps else stats.ttest_ind(*self.sides, equal_var=False)
-        low, high = found.confidence_interval(CONFIDENCE)
-        return float(low), float(high), float(found.pvalue)
+        result = stats.ttest_1samp(gaps, 0.0) if gaps else stats.ttest_ind(*self.sides, equal_var=False)
+        low, high = result.confidence_interval(CONFIDENCE)
+        return float(low), float(high), float(result.pvalue)
 
 
 def difference(group: Group, other: Group, figure: Figure) -> Difference | None:
     """``group`` less ``other``: paired if they share two seeds, or the only seed of one; None without figures."""
-    ours, theirs = _by_seed(group, figure), _by_seed(other, figure)
-    if not ours or not theirs:
+    one, two = _by_seed(group, figure), _by_seed(other, figure)
+    if not one or not two:
         return None
-    shared = sorted(ours.keys() & theirs.keys())
-    if len(shared) >= min(2, len(ours), len(theirs)):
-        gaps = tuple((seed, ours[seed] - theirs[seed]) for seed in shared)
-        mean = spread(gap for _, gap in gaps)
-        assert mean is not None
-        return Difference(mean, gaps, (tuple(ours[seed] for seed in shared), tuple(theirs[seed] for seed in shared)))
-    mine, rest = spread(ours.values()), spread(theirs.values())
-    assert mine is not None
-    assert rest is not None
-    deviations = [each.deviation for each in (mine, rest) if each.deviation is not None]
-    deviation = math.hypot(*deviations) if len(deviations) == 2 else None
-    mean = Spread(mine.mean - rest.mean, deviation, min(mine.n, rest.n))
-    return Difference(mean, (), (tuple(ours.values()), tuple(theirs.values())))
+    shared = sorted(one.keys() & two.keys())
+    if len(shared) >= min(2, len(one), len(two)):
+        gaps = tuple((seed, one[seed] - two[seed]) for seed in shared)
+        sides = tuple(one[seed] for seed in shared), tuple(two[seed] for seed in shared)
+        return Difference(_spread([gap for _, gap in gaps]), gaps, sides)
+    first, second = _spread(list(one.values())), _spread(list(two.values()))
+    deviation = None
+    if first.deviation is not None and second.deviation is not None:
+        deviation = math.hypot(first.deviation, second.deviation)
+    mean = Spread(first.mean - second.mean, deviation, min(first.n, second.n))
+    return Difference(mean, (), (tuple(one.values()), tuple(two.values())))
 
 
 def _by_seed(group: Group, figure: Figure) -> dict[int, float]:
@@ -278,20 +280,20 @@ def _by_seed(group: Group, figure: Figure) -> dict[int, float]:
     for run in group.finished:
         if (value := figure(run)) is not None:
             values.setdefault(run.seed, []).append(value)
-    return {seed: sum(some) / len(some) for seed, some in values.items()}
+    return {seed: sum(same) / len(same) for seed, same in values.items()}
 
 
 def grouped(runs: Iterable[Run], varied: Sequence[str] = ()) -> tuple[Group, ...]:
-    """Runs by their recipe, each group with its label, in the order of the labels; the order given does not matter.
+    """Runs by their recipe, in the order of the labels; the order of ``runs`` does not matter.
 
     Args:
         varied: the keys that a sweep varied: labels are made of them.
     """
-    found: dict[str, list[Run]] = {}
+    members: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.summary.recipe, run.seed, run.name, run.summary.folder)):
-        found.setdefault(run.summary.recipe, []).append(run)
-    names = labels([members[0].config for members in found.values()], varied)
-    groups = [Group(name, tuple(members)) for name, members in zip(names, found.values(), strict=True)]
+        members.setdefault(run.summary.recipe, []).append(run)
+    names = labels([same[0].config for same in members.values()], varied)
+    groups = [Group(name, tuple(same)) for name, same in zip(names, members.values(), strict=True)]
     return tuple(sorted(groups, key=lambda group: _natural(group.label)))
 
 
@@ -302,37 +304,31 @@ def _natural(label: str) -> list[tuple[float, str]]:
 
 
 def read_run(folder: Path, progress: Progress | None = None, *, policy: bool = True) -> Run:
-    """What a comparison takes of the run in ``folder``; with ``policy`` what its policy gives is measured again.
+    """The run in ``folder``; with ``policy`` its test pictures are answered again by its calibrated policy.
 
     Raises:
         InputError: it has no checkpoint yet, or one of its files is damaged.
     """
-    summary = describe(folder)
-    _, card = read_saved(folder)
-    found, unmeasured = _policy(folder, summary, card, progress) if policy else (None, None)
+    summary, card = describe(folder), read_saved(folder)[1]
+    point, unmeasured = None, None
+    if policy and card.policy is not None and summary.finished:
+        try:
+            outcome = remeasure(folder, progress=progress).outcome
+        except RamifyError as error:
+            unmeasured = error.problems[0]
+        else:
+            assert outcome is not None
+            point = PolicyPoint(outcome.accuracy, outcome.macs, _goal(card.policy))
     scores = ((done.epoch, done.exits[-1].valid) for done in read_epochs(folder))
     epochs = tuple((epoch, score.top1) for epoch, score in scores if score is not None)
-    return Run(summary, read_config([folder / CONFIG]), found, unmeasured, epochs)
-
-
-def _policy(
-    folder: Path, summary: Summary, card: Card, progress: Progress | None
-) -> tuple[PolicyPoint | None, str | None]:
-    if card.policy is None or not summary.finished:
-        return None, None
-    try:
-        outcome = remeasure(folder, progress=progress).outcome
-    except RamifyError as error:
-        return None, error.problems[0]
-    assert outcome is not None
-    return PolicyPoint(outcome.accuracy, outcome.macs, _goal(card.policy)), None
+    return Run(summary, read_config([folder / CONFIG]), point, unmeasured, epochs)
 
 
 def _goal(policy: ExitPolicy) -> str:
-    found = policy.calibration
-    if found.max_drop is None:
-        return f"to cost at most {amount(found.max_cost or 0.0, policy.unit)}"
-    points = 100 * found.max_drop
+    calibration = policy.calibration
+    if calibration.max_drop is None:
+        return f"to cost at most {amount(calibration.max_cost or 0.0, policy.unit)}"
+    points = 100 * calibration.max_drop
     return f"to lose at most {points:g} point{'' if points == 1 else 's'}"
 
 
@@ -340,8 +336,8 @@ def varied_keys(folders: Sequence[Path]) -> tuple[str, ...]:
     """The keys that were varied where all of ``folders`` are runs of one sweep; empty where they are not."""
     places = {folder.resolve().parent.parent / "sweep.yaml" for folder in folders}
     try:
-        found = yaml.load(places.pop().read_text(encoding="utf-8"), Loader=Loader) if len(places) == 1 else {}
-        return tuple(str(key) for key in found["vary"])
+        document = yaml.load(places.pop().read_text(encoding="utf-8"), Loader=Loader) if len(places) == 1 else {}
+        return tuple(str(key) for key in document["vary"])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
         return ()
 

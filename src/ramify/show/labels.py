@@ -1,7 +1,7 @@
-"""Names of configurations, made of the few keys that tell them apart."""
+"""Labels of configurations, made of the few keys that tell them apart."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from ramify.config.rules import Config
@@ -9,7 +9,7 @@ from ramify.config.yamltext import to_text
 from ramify.show.words import config_values
 
 AT_MOST = 4
-"""Keys of a configuration that are tried together to tell groups apart; if so few do not, all are taken."""
+"""Keys of a label at most; if they do not tell the groups apart, all differing keys are taken."""
 
 FIRST = (
     *("network.kind", "network.cells", "prune.policy", "prune.criterion", "prune.control", "prune.enabled"),
@@ -17,17 +17,14 @@ FIRST = (
     *("growth.plan", "growth.freeze", "train.epochs", "train.learning_rate", "prune.epochs", "network.cell"),
     *("network.exit", "data.limit", "data.size", "growth.epochs", "parent"),
 )
-"""Of keys that tell groups apart equally well, these are named first; all others follow."""
+"""Keys that are preferred in labels, in this order."""
 
 UNPRUNED = "unpruned"
 
-_OUTSIDE = ("seed", "name", "runs_dir")
-"""Keys in which runs of one group may differ."""
-
 
 def flat(config: Config) -> dict[str, object]:
-    """Every key of ``config`` with its value, but :data:`_OUTSIDE`."""
-    return {key: value for key, value in config_values(config).items() if key not in _OUTSIDE}
+    """Every key of ``config`` with its value, but those in which runs of one group may differ."""
+    return {key: value for key, value in config_values(config).items() if key not in ("seed", "name", "runs_dir")}
 
 
 def differing(configs: Sequence[Config]) -> list[str]:
@@ -44,7 +41,7 @@ def differing(configs: Sequence[Config]) -> list[str]:
 
 
 def labels(configs: Sequence[Config], varied: Sequence[str] = ()) -> list[str]:
-    """A name for each of ``configs``, made of the ``varied`` keys, or else the fewest that tell them all apart.
+    """A label for each of ``configs``, made of the ``varied`` keys, or else of the fewest that tell them all apart.
 
     Example:
         >>> from ramify.config.rules import NetworkConfig
@@ -52,30 +49,26 @@ def labels(configs: Sequence[Config], varied: Sequence[str] = ()) -> list[str]:
         ['dense · 16 channels', 'iterative · 16 channels', 'iterative · 8 channels']
     """
     tables = [flat(config) for config in configs]
-    chosen = tuple(varied) or (_telling(tables, differing(configs)) if len(configs) > 1 else ())
-    words = [list(dict.fromkeys(_words(table, chosen))) or [str(table["network.kind"])] for table in tables]
-    found = [" · ".join(each) for each in words]
-    # What was not done need not be said where the rest of the name will do.
-    brief = [" · ".join(word for word in each if word != UNPRUNED) for each in words]
-    found = [less if less and brief.count(less) == 1 else name for name, less in zip(found, brief, strict=True)]
-    return [f"{name} ({found[: i + 1].count(name)})" if found.count(name) > 1 else name for i, name in enumerate(found)]
+    chosen = varied or (_fewest(tables, differing(configs)) if len(configs) > 1 else ())
+    words = [list(dict.fromkeys(key_words(key, table) for key in chosen)) for table in tables]
+    names = [" · ".join(parts or [str(table["network.kind"])]) for parts, table in zip(words, tables, strict=True)]
+    # "unpruned" is left out where the rest of the label is unique.
+    brief = [" · ".join(word for word in parts if word != UNPRUNED) for parts in words]
+    names = [less if less and brief.count(less) == 1 else name for name, less in zip(names, brief, strict=True)]
+    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
-def _telling(tables: Sequence[Mapping[str, object]], candidates: Sequence[str]) -> tuple[str, ...]:
+def _fewest(tables: Sequence[Mapping[str, object]], candidates: Sequence[str]) -> Sequence[str]:
     """The fewest of ``candidates``, the first ones among equals, by which no two of ``tables`` look the same."""
     for size in range(1, min(AT_MOST, len(candidates)) + 1):
         for chosen in itertools.combinations(candidates, size):
-            if len({tuple(_words(table, chosen)) for table in tables}) == len(tables):
+            if len({tuple(key_words(key, table) for key in chosen) for table in tables}) == len(tables):
                 return chosen
-    return tuple(candidates)
-
-
-def _words(table: Mapping[str, object], chosen: Iterable[str]) -> list[str]:
-    return [key_words(key, table) for key in chosen]
+    return candidates
 
 
 def key_words(key: str, table: Mapping[str, object]) -> str:
-    """What a key says in a configuration, in a word or two."""
+    """The value of a key in a configuration, in a word or two."""
     value = table[key]
     section, _, leaf = key.rpartition(".")
     if section == "prune" and not table["prune.enabled"]:
@@ -107,5 +100,5 @@ def key_words(key: str, table: Mapping[str, object]) -> str:
 
 def _plain(value: object) -> str:
     if isinstance(value, tuple):
-        return "/".join(_plain(each) for each in value)
+        return "/".join(map(_plain, value))
     return value if isinstance(value, str) else to_text(value)

@@ -1,10 +1,12 @@
-"""Figures as people write them, the same in every table, line and view."""
+"""Figures and events as text, the same in every table, line and view."""
 
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
-from ramify.config.rules import Config, keys
+from ramify.config.keys import keys
+from ramify.config.rules import Config
 from ramify.run.checkpoint import CostUnit
 from ramify.run.events import Grew, GrowthEnded, Pruned, Regrown, Widened
 
@@ -20,11 +22,10 @@ def count(number: float) -> str:
 
 
 def short(number: float) -> str:
-    """``43_712_000 -> '43.7 M'``, for sizes of which the first digits matter."""
-    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+    """``43_712_000 -> '43.7 M'``."""
+    for limit, scale, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if number >= limit:
-            scaled = number / (1e3 if unit == "k" else limit)
-            return f"{scaled:.1f} {unit}"
+            return f"{number / scale:.1f} {unit}"
     return count(number)
 
 
@@ -48,61 +49,42 @@ def plural(number: int, noun: str) -> str:
 def network_words(config: Config) -> str:
     """``'iterative, 7 cells of 16 channels, 4 exits'``; ``'timm/resnet18, 4 exits'``."""
     network = config.network
+    exits = plural(network.exits, "exit")
     if network.has_backbone:
-        return f"{network.backbone or network.module}, {plural(network.exits, 'exit')}"
-    cells = plural(len(network.structure), "cell")
-    widths = "-".join(map(str, network.widths))
-    made_of = f"{cells} of {widths} channels" if network.cells == "seed" else f"{cells} of {network.cells}"
-    return f"{network.kind}, {made_of}, {plural(network.exits, 'exit')}"
+        return f"{network.backbone or network.module}, {exits}"
+    cells = f"{'-'.join(map(str, network.widths))} channels" if network.cells == "seed" else network.cells
+    return f"{network.kind}, {plural(len(network.structure), 'cell')} of {cells}, {exits}"
 
 
 Change = Grew | Widened | GrowthEnded | Pruned
-"""Events that change what is trained."""
+"""Events that change the network."""
 
 
 def change_words(event: Change) -> str:
-    """A change in a sentence, as it stands in every log.
+    """A change of the network in a sentence.
 
     Example:
         >>> change_words(GrowthEnded(epoch=9, reason="the last growth paid 0.1 %"))
         'growth ends; the last growth paid 0.1 %'
     """
+    # A growth on a listed epoch needs no reason.
+    why = "" if isinstance(event, Pruned) or event.reason.startswith("growth.epochs") else f"; {event.reason}"
     match event:
         case Grew():
-            return _growth_words(event)
+            growth = event.growth
+            head = "the final classifier" if growth.final else "its exit"
+            cells = f"{plural(growth.cells, 'cell')} and {head}" if growth.cells else head
+            start = "" if growth.init == "random" else f", {growth.init} start"
+            return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights{start}{why}"
         case Widened():
-            return _widening_words(event)
-        case Pruned():
-            return _pruning_words(event)
+            widening = event.widening
+            channels = ", ".join(f"{before} to {after}" for before, after in widening.cells.values())
+            added = f"+ {count(widening.weights)} weights"
+            return f"widened stage {widening.stage + 1}: inner channels {channels}, {added}{why}"
         case GrowthEnded():
             return f"growth ends; {event.reason}"
-
-
-def _growth_words(event: Grew) -> str:
-    """``'grew stage 2: 2 cells and its exit, + 12,001 weights'``."""
-    growth = event.growth
-    head = "the final classifier" if growth.final else "its exit"
-    cells = f"{plural(growth.cells, 'cell')} and {head}" if growth.cells else head
-    start = "" if growth.init == "random" else f", {growth.init} start"
-    return f"grew stage {growth.stage + 1}: {cells}, + {count(growth.weights)} weights{start}{_why(event.reason)}"
-
-
-def _widening_words(event: Widened) -> str:
-    """``'widened stage 2: inner channels 16 to 24, 16 to 24, + 4,608 weights'``."""
-    widening = event.widening
-    channels = ", ".join(f"{before} to {after}" for before, after in widening.cells.values())
-    added = f"+ {count(widening.weights)} weights"
-    return f"widened stage {widening.stage + 1}: inner channels {channels}, {added}{_why(event.reason)}"
-
-
-def _why(reason: str) -> str:
-    # That a list of epochs has this epoch goes without saying.
-    return "" if reason.startswith("growth.epochs") else f"; {reason}"
-
-
-def regrown_words(regrown: Regrown) -> str:
-    """``'1,204 moves of 4,264 connections'``: those of one epoch, in which a connection may move more than once."""
-    return f"{count(sum(regrown.moved))} moves of {count(sum(regrown.kept))} connections"
+        case Pruned():
+            return _pruning_words(event)
 
 
 def _pruning_words(event: Pruned) -> str:
@@ -118,19 +100,23 @@ def _pruning_words(event: Pruned) -> str:
     return f"pruned {stages} by {how}: {kept}, {count(pruning.before)} before{again}"
 
 
+def regrown_words(regrown: Regrown) -> str:
+    """``'1,204 moves of 4,264 connections'``: those of one epoch, in which a connection may move more than once."""
+    return f"{count(sum(regrown.moved))} moves of {count(sum(regrown.kept))} connections"
+
+
 def config_values(config: Config) -> dict[str, object]:
     """Every key of a configuration, as ``network.channels``, with its value."""
-    found: dict[str, object] = {}
-    for key, _ in keys():
-        value: object = config
-        for part in key.split("."):
-            value = getattr(value, part)
-        found[key] = value
-    return found
+    return {key: attrgetter(key)(config) for key, _ in keys()}
 
 
 def csv_lines(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as CSV with a line of names first, and lines that end in a newline alone."""
+    """Rows as CSV below a line of names; None is empty, and a number reads back the same.
+
+    Example:
+        >>> csv_lines(("exit", "accuracy"), ((1, 0.5), (2, None)))
+        'exit,accuracy\\n1,0.5\\n2,\\n'
+    """
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     return text.getvalue()

@@ -1,8 +1,8 @@
-"""The memory of a process: kept for the next training step, and no more of it than the machine has.
+"""How a training process gets its memory.
 
-A step allocates and frees the same large tensors as the one before. The GNU C library hands each of them back to the
-system, which then has to give, zero and map its pages again; on two cores this takes a fifth of the time of training on
-32x32 pictures. It can be told to keep them.
+A step allocates and frees the same large tensors as the one before. By default the GNU C library returns each of them
+to the system, which has to zero and map its pages again; on two cores this takes a fifth of the time of training on
+32x32 pictures.
 """
 
 import ctypes
@@ -20,9 +20,8 @@ _SPARE = 64 * 2**20
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, in huge pages; whether that could be done.
 
-    It is for a process that trains: what its tensors took at most stays with it until it ends. The commands that
-    train call it; in a program of your own, call it before ``import torch``. Elsewhere than on the GNU C library it
-    does nothing.
+    The peak memory of its tensors stays with the process until it ends. The commands that train call this; in your own
+    program, call it before ``import torch``. It does nothing without the GNU C library.
 
     Example:
         >>> keep_freed_memory() in (True, False)
@@ -36,18 +35,16 @@ def keep_freed_memory() -> bool:
         return False
     done = all(mallopt(*setting) for setting in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, _SPARE)))
     if done:
-        # Alone, without what was set above, this would make things slower: PyTorch reads it at its first tensor.
+        # PyTorch reads it at its first tensor; without the settings above it makes things slower.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     return done
 
 
 def bound_memory() -> bool:
-    """Let allocations fail that the machine has no memory for; whether that could be done.
+    """Let allocations beyond the free memory fail, so that :mod:`ramify.shortage` can name them; whether that worked.
 
-    Linux promises more memory than there is, and then kills the process that comes to use it. With a bound, the
-    allocation fails instead, and what asked for it can be named (see :mod:`ramify.shortage`). Beside a GPU nothing is
-    bound, as its driver reserves addresses without using them.
-
+    Without a bound, Linux grants more memory than it has and later kills the process. No bound is set beside a GPU,
+    whose driver reserves addresses without using them.
     """
     free, status = free_memory(), Path("/proc/self/status")
     if free is None or Path("/dev/nvidiactl").exists():
@@ -56,7 +53,7 @@ def bound_memory() -> bool:
 
     held = re.search(r"^VmData:\s+(\d+) kB", status.read_text(), re.MULTILINE)
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    if held is None or soft != resource.RLIM_INFINITY:  # somebody has set one already
+    if held is None or soft != resource.RLIM_INFINITY:  # one is set already
         return False
     bound = 1024 * int(held[1]) + free
     resource.setrlimit(resource.RLIMIT_DATA, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))

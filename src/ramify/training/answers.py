@@ -1,9 +1,8 @@
-"""What a teacher answered, kept in the cache folder, so that another run on the same pictures need not ask again.
+"""Logits of a teacher in the cache folder, for other runs on the same pictures.
 
-The files are ``teacher/<what was asked of whom>/<epoch>.safetensors``: the logits of one epoch, float16, in the order
-in which its pictures came. The folder stays below :data:`LIMIT`: to make room, what was used least recently goes first,
-but never what belongs to the same run; what does not fit is not kept. Nothing here is an error: a damaged file is as
-good as none, and where nothing can be written, the teacher is asked again.
+The files are ``teacher/<identity>/<epoch>.safetensors``: the logits of one epoch, float16, in the order of its
+pictures. The folder stays below :data:`LIMIT`: the least recently used files go first, but none of the same identity;
+what does not fit is not kept. Nothing here raises: where a file is damaged or missing, the teacher computes again.
 """
 
 import zlib
@@ -19,14 +18,14 @@ from ramify.errors import RunError
 from ramify.files import write_atomic
 
 LIMIT = 2 * 2**30
-"""How many bytes all answers take on disk, at most."""
+"""Bytes of all answers on disk, at most."""
 
 
-def rounded(logits: Tensor) -> Tensor:
-    """Logits as they are kept, float16; a run rounds so whether it keeps them or not.
+def to_float16(logits: Tensor) -> Tensor:
+    """Logits as they are kept, float16; a run uses these whether it keeps them or not.
 
     Example:
-        >>> rounded(torch.tensor([1.0001, 1e9])).tolist()
+        >>> to_float16(torch.tensor([1.0001, 1e9])).tolist()
         [1.0, 65504.0]
     """
     largest = torch.finfo(torch.float16).max
@@ -38,12 +37,12 @@ def read_answers(identity: str, epoch: int) -> Tensor | None:
     path = _path(identity, epoch)
     try:
         with safe_open(path, framework="pt") as file:
-            found: Tensor = file.get_tensor("logits")
-            whole = (file.metadata() or {}).get("crc32") == _checksum(found)
-        path.touch()  # used just now
+            logits: Tensor = file.get_tensor("logits")
+            whole = (file.metadata() or {}).get("crc32") == _checksum(logits)
+        path.touch()  # the time of its last use
     except (OSError, SafetensorError):
         return None
-    return found if whole else None
+    return logits if whole else None
 
 
 def keep_answers(identity: str, epoch: int, logits: Tensor) -> None:
@@ -62,10 +61,10 @@ def _path(identity: str, epoch: int) -> Path:
 
 
 def _make_room(path: Path, size: int) -> bool:
-    """Whether ``size`` more bytes fit, after what others left has gone as far as need be."""
-    there = [(file, file.stat()) for file in path.parent.parent.rglob("*") if file.is_file()]
-    total = sum(stat.st_size for _, stat in there)
-    for file, stat in sorted(there, key=lambda each: each[1].st_mtime):
+    """Whether ``size`` more bytes fit, after old files have been removed."""
+    files = [(file, file.stat()) for file in path.parent.parent.rglob("*") if file.is_file()]
+    total = sum(stat.st_size for _, stat in files)
+    for file, stat in sorted(files, key=lambda entry: entry[1].st_mtime):
         if total + size <= LIMIT:
             break
         if file.parent != path.parent:
@@ -75,6 +74,6 @@ def _make_room(path: Path, size: int) -> bool:
 
 
 def _checksum(logits: Tensor) -> str:
-    """CRC-32: a flipped bit would else be learned."""
+    """CRC-32, as a flipped bit would be learned."""
     head = zlib.crc32(str((logits.dtype, tuple(logits.shape))).encode())
     return f"{zlib.crc32(logits.numpy().data, head):08x}"

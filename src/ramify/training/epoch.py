@@ -2,6 +2,7 @@
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,20 +16,12 @@ from ramify.ops.cost import stage_density
 from ramify.ops.freeze import train_what_learns
 from ramify.ops.surgery import revived
 from ramify.run.evaluate import Score
-from ramify.run.events import (
-    EpochDone,
-    ExitFigures,
-    Observer,
-    StepDone,
-)
+from ramify.run.events import EpochDone, ExitFigures, Observer, StepDone
 from ramify.schedule import exit_weights, last_alone, rate_at
 from ramify.seeds import generator
 from ramify.training.distillation import Guidance
 from ramify.training.feeding import Feeder
-from ramify.training.growing import (
-    gradient_parity,
-    trunk_trains_alone,
-)
+from ramify.training.growing import gradient_parity, trunk_trains_alone
 from ramify.training.memory import device_peak, forget_device_peak, peak_memory
 from ramify.training.regrowing import Moves
 from ramify.training.state import State
@@ -40,26 +33,26 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     config, network, team = state.config, state.network, state.where.team
     train = config.train
     exits = len(network.stages)
-    rate = rate_at(epoch, 0.0, train)
     weights = loss_weights(state, epoch)
     train_what_learns(network)
     follow = None if state.average is None else state.average.following(network)
 
     device = state.where.device
-    dealt = _batches(config, part, epoch, 2 * team.size)
-    feeder = Feeder(config, epoch, network.mean, part, dealt)
+    indices = _batches(config, part, epoch, 2 * team.size)
+    feeder = Feeder(config, epoch, network, part, indices)
     moves = Moves(state, epoch, len(part))
     guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
     forget_device_peak(device)
     began, done = time.perf_counter(), 0
-    for index in dealt:
+    rate = rate_at(epoch, 0.0, train)
+    for index in indices:
         size = len(index)
         share = (done + size / 2) / len(part)
         rate = rate_at(epoch, share, train)
-        fed = feeder.feed(team.share(size), share)
-        sums += step.take(fed, size, taus, rate, moves)
+        batch = feeder.feed(team.share(size), share)
+        sums += step.take(batch, size, taus, rate, moves)
         if follow is not None:
             follow()
         done += size
@@ -81,37 +74,35 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
         gradient_parity=gradient_parity(state),
         compilations=step.compilations,
         memory=peak_memory(),
-        device_memory=device_peak(state.where.device),
-        regrown=moves.told(),
+        device_memory=device_peak(device),
+        regrown=moves.summary(),
     )
 
 
 def loss_weights(state: State, epoch: int) -> tuple[float, ...]:
     """The weight of each exit that exists in the loss of ``epoch``."""
     train, exits = state.config.train, len(state.network.stages)
-    assert train.tau_max is not None
     if train.exits_only:
         return (1.0,) * (exits - 1) + (0.0,)
     if trunk_trains_alone(state, epoch):
         return last_alone(exits)
-    # The exits of a parent's network have learned already: their weights do not start over.
+    # The exits of a parent's network are trained: their weights do not start over.
     ramp = epoch if state.config.parent is None else train.epochs
     return exit_weights(ramp, train.epochs, exits, train.tau_max)
 
 
 def _batches(config: Config, part: Part, epoch: int, least: int) -> list[Tensor]:
-    """Which pictures make each batch of ``epoch``; none has fewer than ``least``, two for each process."""
-    found = batches(len(part), config.data.batch_size, generator(config.seed, "order", epoch))
-    dealt = [each for each in found if len(each) >= least]  # batch norm needs two pictures
-    drawn = SAMPLERS[config.data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
-    return [drawn[each] for each in dealt]
+    """The pictures of each batch of ``epoch``; none has fewer than ``least``, two for each process."""
+    order = batches(len(part), config.data.batch_size, generator(config.seed, "order", epoch))
+    sample = SAMPLERS[config.data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
+    return [sample[index] for index in order if len(index) >= least]  # batch norm needs two pictures
 
 
 def with_valid(done: EpochDone, valid: tuple[Score, ...] | None) -> EpochDone:
+    """``done`` with the validation scores of its exits."""
     if valid is None:
         return done
-    exits = tuple(ExitFigures(figures.train, score) for figures, score in zip(done.exits, valid, strict=True))
-    return EpochDone(**{**vars(done), "exits": exits})
+    return replace(done, exits=tuple(ExitFigures(e.train, score) for e, score in zip(done.exits, valid, strict=True)))
 
 
 def stop_if_broken(done: EpochDone, valid: tuple[Score, ...] | None, folder: Path) -> None:
@@ -119,7 +110,7 @@ def stop_if_broken(done: EpochDone, valid: tuple[Score, ...] | None, folder: Pat
     epoch = done.epoch
     kept = f"the checkpoint of epoch {epoch - 1} is kept in {folder / 'last'}" if epoch > 1 else "no epoch is kept yet"
     if not (math.isfinite(done.loss) and all(math.isfinite(score.loss) for score in valid or ())):
-        what = f"the loss is {done.loss}, not a number to learn from"
-        raise RunError(f"epoch {epoch}: {what}; {kept}; try a lower train.learning_rate")
+        reason = f"the loss is {done.loss}, not a number to learn from"
+        raise RunError(f"epoch {epoch}: {reason}; {kept}; try a lower train.learning_rate")
     if done.revived:
         raise RunError(f"epoch {epoch}: {done.revived:,} masked weights are not zero any more; {kept}")

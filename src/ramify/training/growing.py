@@ -1,4 +1,4 @@
-"""Growth in a run: what is due, and doing it."""
+"""Growth in a run: whether it is due, and applying it."""
 
 import contextlib
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ramify.config.rules import Config
 from ramify.errors import InputError
 from ramify.nn.equilibrium import Sharing
 from ramify.nn.network import Network
@@ -15,7 +14,7 @@ from ramify.ops.freeze import freeze, freeze_backbone, freeze_trunk, unfreeze
 from ramify.ops.growing.grow import Growth, can_copy, can_keep, grow
 from ramify.ops.growing.widen import Widening, widen
 from ramify.ops.surgery import stage_parameters
-from ramify.schedule import GrowthVerdict, LossRule, growth_by_loss, growth_due, trunk_alone
+from ramify.schedule import GrowthVerdict, LossRule, growth_by_loss, trunk_alone
 from ramify.training.state import State, to_channels_last
 
 
@@ -27,17 +26,9 @@ class GrowthDue:
     reason: str
 
 
-def loss_rule(config: Config) -> LossRule:
-    """The numbers of growth by loss."""
-    growth = config.growth
-    assert growth.patience is not None
-    until = round(growth.until * config.train.epochs)
-    return LossRule(growth.patience, growth.min_improvement, growth.min_epochs, growth.max_epochs, until)
-
-
 def growing_is_over(state: State) -> bool:
-    """Whether no growth is to come."""
-    return state.stopped is not None or len(state.moments) >= state.config.growths
+    """Whether the network will not grow any more."""
+    return state.stopped is not None or len(state.growth_epochs) >= state.config.growths
 
 
 def due_growth(state: State, epoch: int) -> GrowthDue | GrowthVerdict | None:
@@ -45,13 +36,13 @@ def due_growth(state: State, epoch: int) -> GrowthDue | GrowthVerdict | None:
     config = state.config
     if growing_is_over(state):
         return None
-    assert config.growth.plan is not None
-    action = config.growth.plan[len(state.moments)]
-    if config.growth.mode == "scheduled":
-        return (
-            GrowthDue(action, f"growth.epochs has {epoch}") if growth_due(epoch, config.growth.epochs or ()) else None
-        )
-    verdict = growth_by_loss(state.losses, state.moments, loss_rule(config))
+    growth = config.growth
+    action = growth.plan[len(state.growth_epochs)]
+    if growth.mode == "scheduled":
+        return GrowthDue(action, f"growth.epochs has {epoch}") if epoch in (growth.epochs or ()) else None
+    until = round(growth.until * config.train.epochs)
+    rule = LossRule(growth.patience, growth.min_improvement, growth.min_epochs, growth.max_epochs, until)
+    verdict = growth_by_loss(state.losses, state.growth_epochs, rule)
     if verdict.action == "grow":
         return GrowthDue(action, verdict.reason)
     return verdict if verdict.action == "stop" else None
@@ -69,32 +60,24 @@ def grow_network(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Gr
 
 def _change(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Growth | Widening:
     config, network = state.config, state.network
-    state.moments = (*state.moments, epoch)
+    state.growth_epochs = (*state.growth_epochs, epoch)
     if due.action == "deeper":
         init = config.growth.init
-        # A stage that changes the shape of the map cannot start as an identity; that is told, and no reason to stop.
+        # A stage that changes the shape of the map starts at random instead, and the record says so.
         celled = network if isinstance(network, Network) else None
         if celled and ((init == "identity" and can_keep(celled)) or (init == "copy" and can_copy(celled))):
             init = "random"
         growth = grow(network, state.optimizer, init=init, seed=config.seed, images=images, followers=state.followers)
         state.grown = (*state.grown, (growth.stage, epoch))
         return growth
-    named = due.action.partition(":")[2]
-    stage = int(named) - 1 if named else len(network.stages) - 1
-    assert config.growth.widen is not None
-    seed = config.seed + len(state.moments)
+    number = due.action.partition(":")[2]
+    stage = int(number) - 1 if number else len(network.stages) - 1
+    seed = config.seed + len(state.growth_epochs)
     wider = partial(
-        widen,
-        network,
-        stage,
-        config.growth.widen,
-        state.optimizer,
-        seed=seed,
-        images=images,
-        followers=state.followers,
+        widen, network, stage, config.growth.widen, state.optimizer, seed=seed, images=images, followers=state.followers
     )
     if config.growth.init == "copy":
-        # Where pruning has taken every inner channel of a cell, there is none to copy.
+        # After pruning, a cell may have no inner channel left to copy.
         with contextlib.suppress(InputError):
             return wider(init="copy")
     return wider()
@@ -102,20 +85,20 @@ def _change(state: State, due: GrowthDue, epoch: int, images: Tensor) -> Growth 
 
 def trunk_trains_alone(state: State, epoch: int) -> bool:
     """Whether the deepest exit trains alone in ``epoch``, as ``train.trunk_first`` says."""
-    return trunk_alone(epoch, state.config.train.trunk_first, state.moments, not growing_is_over(state))
+    return trunk_alone(epoch, state.config.train.trunk_first, state.growth_epochs, not growing_is_over(state))
 
 
 def gradient_sharing(state: State, epoch: int) -> Sharing | None:
-    """Whose gradients reach the trunk in ``epoch``; None: their sum. An exit that trains alone shares with none."""
-    wanted = state.config.train.exit_gradients
-    return None if wanted == "sum" or trunk_trains_alone(state, epoch) else wanted
+    """How the exits share the trunk's gradient in ``epoch``; None: their sum, and for an exit that trains alone."""
+    sharing = state.config.train.exit_gradients
+    return None if sharing == "sum" or trunk_trains_alone(state, epoch) else sharing
 
 
-def freeze_what_rests(state: State, epoch: int) -> None:
-    """Freeze what does not learn in ``epoch``, and let the rest learn.
+def freeze_for(state: State, epoch: int) -> None:
+    """Freeze what does not learn in ``epoch``, and unfreeze the rest.
 
-    ``growth.freeze`` says so of what stands before the newest stage, ``train.trunk_first`` of all but the deepest exit,
-    ``train.freeze_epochs`` of what a backbone brings.
+    ``growth.freeze`` concerns the stages before the newest, ``train.trunk_first`` all exits but the deepest,
+    ``train.freeze_epochs`` the layers of a backbone.
     """
     config, network = state.config, state.network
     if config.train.exits_only:
@@ -124,12 +107,12 @@ def freeze_what_rests(state: State, epoch: int) -> None:
     unfreeze(network)
     if epoch <= config.train.freeze_epochs:
         freeze_backbone(network)
-    rests = config.growth.freeze == "before" or (config.growth.freeze == "until_next" and not growing_is_over(state))
-    if state.moments and rests:
+    frozen = config.growth.freeze == "before" or (config.growth.freeze == "until_next" and not growing_is_over(state))
+    if state.growth_epochs and frozen:
         for stage in range(len(network.stages) - 1):
             freeze(network.stage_modules(stage).values())
     if trunk_trains_alone(state, epoch):
-        # A weight of 0 in the loss would not do: they would still decay.
+        # With a weight of 0 in the loss they would still decay.
         freeze(stage.get_submodule("exit") for stage in network.stages[:-1])
 
 
@@ -143,8 +126,9 @@ def gradient_parity(state: State) -> float | None:
         return None
     squares: list[tuple[Tensor, int]] = []
     for stage in range(stages):
-        found = stage_parameters(state.network, stage)
-        grads = [each.grad for each in (*found.decay.values(), *found.spared.values()) if each.grad is not None]
+        parameters = stage_parameters(state.network, stage)
+        everything = (*parameters.decay.values(), *parameters.spared.values())
+        grads = [parameter.grad for parameter in everything if parameter.grad is not None]
         norms = [torch.linalg.vector_norm(grad.detach().float()) ** 2 for grad in grads]
         squares.append((torch.stack(norms).sum() if norms else torch.zeros(()), sum(grad.numel() for grad in grads)))
     new, new_count = squares[-1]

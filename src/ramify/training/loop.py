@@ -1,8 +1,8 @@
-"""The training loop: read it from top to bottom, it is what ``ramify train`` does.
+"""The training loop, top to bottom: what ``ramify train`` does.
 
-Between steps the loop asks the schedule what is due, calls the operation, and tells the observers. Every draw
-comes from the run's seed and the epoch (see :mod:`ramify.seeds`), and a checkpoint is written after every
-epoch, so a run that is resumed ends with the same bits as one that was never stopped.
+Between steps the loop asks the schedule what is due, calls the operation, and notifies the observers. Every draw comes
+from the run's seed and the epoch (see :mod:`ramify.seeds`), and every epoch ends with a checkpoint, so a resumed run
+ends with the same bits as an uninterrupted one.
 """
 
 import functools
@@ -33,11 +33,7 @@ from ramify.run.events import (
     StoppedEarly,
     Widened,
 )
-from ramify.run.folder import (
-    EVENTS,
-    METRICS,
-    append_line,
-)
+from ramify.run.folder import EVENTS, METRICS, append_line
 from ramify.run.pictures import Parts
 from ramify.run.summary import Summary
 from ramify.schedule import GrowthVerdict, ready_for_best
@@ -46,7 +42,7 @@ from ramify.training.epoch import stop_if_broken, train_epoch, with_valid
 from ramify.training.growing import (
     GrowthDue,
     due_growth,
-    freeze_what_rests,
+    freeze_for,
     gradient_sharing,
     grow_network,
     growing_is_over,
@@ -60,7 +56,7 @@ from ramify.training.teacher import Teacher
 
 
 class _Record:
-    """Where a run is written down: its observers, its logs and its checkpoints, all by the first process alone."""
+    """The observers, logs and checkpoints of a run; the first process alone has them."""
 
     def __init__(self, folder: Path, observers: tuple[Observer, ...], first: bool) -> None:
         self.folder, self._observers, self._first = folder, observers if first else (), first
@@ -81,7 +77,7 @@ class _Record:
 def run_epochs(
     state: State, folder: Path, parts: Parts, teacher: Teacher | None, observers: tuple[Observer, ...]
 ) -> Summary:
-    """The epochs that are left, then the test."""
+    """Train the remaining epochs, then test."""
     config, where = state.config, state.where
     record = _Record(folder, observers, where.team.first)
     train_part, valid_part = parts.train.to(where.device), parts.valid.to(where.device)
@@ -95,7 +91,7 @@ def run_epochs(
             record.tell(StoppedEarly(state.epoch, state.best_epoch or state.epoch))
             break
         changed = _change_network(state, train_part, epoch, record)
-        freeze_what_rests(state, epoch)
+        freeze_for(state, epoch)
         align_state(state.optimizer)
         step.renew(state, gradient_sharing(state, epoch))
         if changed:
@@ -135,7 +131,7 @@ def _started(state: State, folder: Path, parts: Parts) -> Started:
 
 
 def _change_network(state: State, part: Part, epoch: int, record: _Record) -> bool:
-    """Grow, widen or prune before the first step of ``epoch``, if that is due; whether anything changed."""
+    """Grow, widen or prune before the first step of ``epoch`` if that is due; whether anything changed."""
     known = weight_shapes(state.network)
     due = state.where.team.decided(partial(due_growth, state, epoch))
     if isinstance(due, GrowthVerdict):
@@ -145,11 +141,13 @@ def _change_network(state: State, part: Part, epoch: int, record: _Record) -> bo
     elif isinstance(due, GrowthDue):
         images = to_float(some_pictures(state, part, "grow", epoch, PICTURES).images)
         change = grow_network(state, due, epoch, images)
-        kind = "grew" if isinstance(change, Growth) else "widened"
-        record.note(EVENTS, {"event": kind, "epoch": epoch, **asdict(change), "reason": due.reason})
-        record.tell(
-            Grew(epoch, change, due.reason) if isinstance(change, Growth) else Widened(epoch, change, due.reason)
-        )
+        line = {"epoch": epoch, **asdict(change), "reason": due.reason}
+        if isinstance(change, Growth):
+            record.note(EVENTS, {"event": "grew", **line})
+            record.tell(Grew(epoch, change, due.reason))
+        else:
+            record.note(EVENTS, {"event": "widened", **line})
+            record.tell(Widened(epoch, change, due.reason))
     pruning = prune_if_due(state, part, epoch, known)
     if pruning is not None:
         density = tuple(stage_density(state.network))
@@ -159,7 +157,7 @@ def _change_network(state: State, part: Part, epoch: int, record: _Record) -> bo
 
 
 def _keep_epoch(state: State, figures: EpochDone, record: _Record) -> None:
-    """Write down an epoch that is over: the best network so far, its line, and the checkpoint to go on from."""
+    """Record a finished epoch: the best network so far, the line of figures, and the checkpoint to resume from."""
     epoch = figures.epoch
     score = depth_weighted(state.valid) if state.valid else None
     best = _settled(state, epoch) and _is_better(state, score)
@@ -177,28 +175,24 @@ def _keep_epoch(state: State, figures: EpochDone, record: _Record) -> None:
 
 
 def _settled(state: State, epoch: int) -> bool:
-    """Whether ``epoch`` may be the best one: nothing is left to grow or to prune, and every exit trains."""
+    """Whether ``epoch`` may be the best one: growth and pruning are done, and every exit trains."""
     if trunk_trains_alone(state, epoch):
         return False
     prunings = state.config.prune.epochs if state.config.prune.enabled else ()
     if state.config.growth.mode == "loss":
-        return growing_is_over(state) and ready_for_best(epoch, state.moments, prunings)
+        return growing_is_over(state) and ready_for_best(epoch, state.growth_epochs, prunings)
     return ready_for_best(epoch, state.config.growth.epochs or (), prunings)
 
 
 def _is_better(state: State, score: float | None) -> bool:
-    """Whether a settled epoch with this validation ``score`` replaces the one that is kept."""
+    """Whether a settled epoch with this validation ``score`` replaces the best one."""
     if score is None or state.best_score is None or state.config.train.keep == "last":
         return True
     return score > state.best_score
 
 
 def _stops_early(state: State) -> bool:
-    """Whether ``train.patience`` is over: so many epochs without a better one, since the last change of the network.
-
-    An epoch before the last growth or pruning, or in which the trunk trains alone, is no candidate for the best one,
-    and none to be patient about.
-    """
+    """Whether ``train.patience`` settled epochs have passed without a better one."""
     patience = state.config.train.patience
     if patience is None or state.best_epoch is None or not _settled(state, state.epoch):
         return False
@@ -206,6 +200,6 @@ def _stops_early(state: State) -> bool:
 
 
 def depth_weighted(scores: Iterable[Score]) -> float:
-    """``sum_i (i + 1) top1_i / sum_i (i + 1)``, by which the best epoch is selected: a deeper exit counts more."""
+    """``sum_i (i + 1) top1_i / sum_i (i + 1)``, which selects the best epoch; a deeper exit counts more."""
     weighed = [(depth, score.top1) for depth, score in enumerate(scores, start=1)]
     return sum(depth * top1 for depth, top1 in weighed) / sum(depth for depth, _ in weighed)

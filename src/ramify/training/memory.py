@@ -1,4 +1,4 @@
-"""How much memory a process has needed."""
+"""Peak memory of a process and of its CUDA device."""
 
 import sys
 
@@ -6,7 +6,7 @@ import torch
 
 
 def peak_memory() -> int | None:
-    """The most bytes of main memory that this process has held so far; None where the system does not tell.
+    """The most bytes of main memory that this process has held so far; None where the system does not say.
 
     Example:
         >>> peak = peak_memory()
@@ -28,5 +28,5 @@ def forget_device_peak(device: torch.device) -> None:
 
 
 def device_peak(device: torch.device) -> int | None:
-    """The most bytes that PyTorch has held on a CUDA ``device`` since then; None for other devices."""
+    """The most bytes that PyTorch has held on a CUDA ``device`` since :func:`forget_device_peak`; None for others."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -1,8 +1,9 @@
-"""What is known to fail, before a run has a folder; and what of its configuration will not be read."""
+"""Checks before a run has a folder: what is known to fail, and which keys will not be read."""
 
 from collections.abc import Iterator
 
-from ramify.config.rules import Config, births
+from ramify.config.keys import births
+from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
@@ -12,14 +13,14 @@ from ramify.run.device import Place
 from ramify.schedule import prune_targets
 
 BACKEND = "inductor"
-"""Of ``torch.compile``."""
+"""The backend of ``torch.compile``."""
 
 RECORDABLE = ("sgd", "muon")
-"""Optimizers whose step reads its rate where it lies."""
+"""Optimizers that read their rate from a tensor at each step."""
 
 
-def needs_what_is_there(config: Config, where: Place) -> None:
-    """See that the run can do what it is asked to.
+def check_run(config: Config, where: Place) -> None:
+    """Check that the run can do what it is asked to.
 
     Raises:
         ConfigError: ``train.record`` or ``train.compile`` cannot work here, or a pruning would kill a layer.
@@ -33,12 +34,12 @@ def needs_what_is_there(config: Config, where: Place) -> None:
 
 
 def records_whole(config: Config, where: Place) -> bool:
-    """Whether all of a step is recorded, as ``train.record`` says: by default where it can be.
+    """Whether the whole step is recorded, as ``train.record`` says; by default where that is possible.
 
     Raises:
-        ConfigError: it shall be, and cannot.
+        ConfigError: ``train.record`` is true and that is not possible.
     """
-    wanted, optimizer = config.train.record, config.train.optimizer
+    asked, optimizer = config.train.record, config.train.optimizer
     hindrances = [
         *([f"the run computes on {where.device.type}"] if where.device.type != "cuda" else []),
         *(["several processes share it"] if where.team.size > 1 else []),
@@ -46,13 +47,13 @@ def records_whole(config: Config, where: Place) -> bool:
         *(["it has a teacher"] if config.train.teacher is not None else []),
         *(["growth.learning_rate is constant"] if config.growth.learning_rate == "constant" else []),
     ]
-    if wanted and hindrances:
+    if asked and hindrances:
         raise ConfigError(f"train.record: got true; accepted: false, or null, as {' and '.join(hindrances)}")
-    return wanted is not False and not hindrances
+    return asked is not False and not hindrances
 
 
 def unread(config: Config, pictures: int) -> tuple[str, ...]:
-    """Sentences about what the configuration asks for and the run will not do, with ``pictures`` to train on."""
+    """Sentences about keys that the run will not follow, with ``pictures`` to train on."""
     prune = config.prune
     if not prune.enabled:
         return ()
@@ -71,7 +72,7 @@ def unread(config: Config, pictures: int) -> tuple[str, ...]:
 def _deaths(config: Config) -> Iterator[str]:
     """Prunings of single weights that would leave a layer fewer than its floor, under scheduled growth.
 
-    What a network of another kind, of a parent, or one that grows by loss is at a pruning is known only then.
+    Other networks at a pruning (of a parent, grown by loss, widened, not of cells) are not known in advance.
     """
     prune, network = config.prune, config.network
     widens = any(action != "deeper" for action in config.growth.plan or ())
@@ -84,10 +85,11 @@ def _deaths(config: Config) -> Iterator[str]:
     born = births(config)
     for epoch in prune.epochs:
         targets = prune_targets(prune.policy, epoch, prune.epochs, born, prune.keep_ratio, prune.min_ratio)
-        there = tuple(stage for stage, birth in enumerate(born) if birth <= epoch)
-        groups = (
-            {(stage,): ratio for stage, ratio in targets.items()} if isinstance(targets, dict) else {there: targets}
-        )
+        groups: dict[tuple[int, ...], float]
+        if isinstance(targets, dict):
+            groups = {(stage,): ratio for stage, ratio in targets.items()}
+        else:
+            groups = {tuple(stage for stage, birth in enumerate(born) if birth <= epoch): targets}
         for group, ratio in groups.items():
             sizes = [size for stage in group for size in stages[stage]]
             reserved, total = sum(min(prune.floor, size) for size in sizes), sum(sizes)

@@ -1,4 +1,4 @@
-"""Pruning in a run: what is due before an epoch, and the training pictures that it is scored on."""
+"""Pruning in a run: whether it is due, and the training pictures that it is scored on."""
 
 from dataclasses import asdict
 from functools import partial
@@ -17,10 +17,10 @@ from ramify.training.state import State
 
 
 def prune_if_due(state: State, part: Part, epoch: int, known: Shapes) -> Pruning | None:
-    """What is masked before the first step of ``epoch``, ``known`` being the shapes of all weights before it."""
+    """Prune before the first step of ``epoch`` if that is due; ``known`` are the shapes of all weights before it."""
     prune = state.config.prune
     if is_dynamic(state.config):
-        return become_sparse(state, epoch, known, state.followers)
+        return become_sparse(state, epoch, known)
     if not prune.enabled or epoch not in prune.epochs:
         return None
     planned = state.where.team.decided(partial(_plan_pruning, state, part, epoch))
@@ -33,7 +33,6 @@ def prune_if_due(state: State, part: Part, epoch: int, known: Shapes) -> Pruning
 def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     """The pruning due at ``epoch``, scored on seeded training pictures that are not augmented."""
     config, chosen = state.config, state.config.prune
-    assert chosen.criterion is not None
     grown = dict(state.grown) if config.parent is None else {}
     born = [grown.get(stage, 1) for stage in range(len(state.network.stages))]
     targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)

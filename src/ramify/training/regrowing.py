@@ -1,15 +1,12 @@
 """Dynamic sparse training in a run: when stages become sparse, and at which steps their connections move.
 
-Everything follows from the configuration, the seed and the number of the step, so nothing of it is saved, and a
-resumed run does what an uninterrupted one does. Each process moves the same connections, as the averaged gradients,
-the weights and the draws are the same.
+Everything follows from the configuration, the seed and the number of the step, so nothing is saved for it, and every
+process moves the same connections.
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
-from torch import nn
 
 from ramify.config.rules import Config
 from ramify.data.augment import batches
@@ -26,20 +23,19 @@ from ramify.training.state import State
 
 
 def is_dynamic(config: Config) -> bool:
-    """Whether connections move in the run."""
+    """Whether ``prune.policy`` moves connections."""
     return config.prune.enabled and config.prune.policy in DYNAMIC
 
 
-def become_sparse(state: State, epoch: int, known: Shapes, followers: Sequence[nn.Module] = ()) -> Pruning | None:
-    """Give the masks that are due before the first step of ``epoch``, after a growth of the same epoch.
+def become_sparse(state: State, epoch: int, known: Shapes) -> Pruning | None:
+    """Draw the masks that are due before the first step of ``epoch``, after a growth of the same epoch.
 
-    At the start that is the whole network, later a stage that has just grown or been widened.
+    At the start these are of the whole network, later of a stage that has just grown or been widened.
 
     Args:
-        state: the run, whose connections move.
+        state: the run.
         epoch: the coming one.
         known: the shapes of all weights before that growth (:func:`ramify.ops.pruning.sparse.weight_shapes`).
-        followers: networks that take the same masks.
 
     Returns:
         What was masked; None where nothing is due.
@@ -51,7 +47,6 @@ def become_sparse(state: State, epoch: int, known: Shapes, followers: Sequence[n
         return None
     targets = prune_targets(chosen.policy, epoch, (start,), [1] * len(network.stages), chosen.keep_ratio)
     assert isinstance(targets, dict)
-    assert chosen.criterion is not None
     plan = state.where.team.decided(
         partial(
             plan_start,
@@ -64,7 +59,7 @@ def become_sparse(state: State, epoch: int, known: Shapes, followers: Sequence[n
             seed=derive(config.seed, "prune", epoch),
         )
     )
-    return apply_start(network, plan, state.optimizer, followers=followers)
+    return apply_start(network, plan, state.optimizer, followers=state.followers)
 
 
 def _changed(network: Branching, known: Shapes) -> list[int]:
@@ -78,62 +73,61 @@ def _changed(network: Branching, known: Shapes) -> list[int]:
 
 
 class Moves:
-    """The moves of connections in one epoch: between :meth:`begin` and :meth:`finish` lies one training step.
+    """The moves of connections in one epoch; :meth:`begin` and :meth:`finish` enclose a training step.
 
     Args:
         state: the run.
-        epoch: which one.
-        pictures: how many training pictures an epoch has.
+        epoch: from 1.
+        pictures: training pictures in an epoch.
     """
 
     def __init__(self, state: State, epoch: int, pictures: int) -> None:
         config = state.config
         self._state = state
         self._chosen = config.prune
-        self._found: list[Regrowth] = []
+        self._regrowths: list[Regrowth] = []
         self._share = 0.0
-        # The loop leaves out a batch that is too small to share out.
+        # The loop leaves out a batch that is too small to share.
         least, order = 2 * state.where.team.size, torch.Generator()
-        each = sum(len(index) >= least for index in batches(pictures, config.data.batch_size, order))
-        total = config.train.epochs * each
-        self._step = (epoch - 1) * each
+        steps = sum(len(index) >= least for index in batches(pictures, config.data.batch_size, order))
+        total = config.train.epochs * steps
+        self._step = (epoch - 1) * steps
         self._start, self._end = 0, 0
         if is_dynamic(config):
-            self._start, self._end = (self._chosen.epochs[0] - 1) * each, round(self._chosen.until * total)
+            self._start, self._end = (self._chosen.epochs[0] - 1) * steps, round(self._chosen.until * total)
         self._interval = self._chosen.interval or regrowth_interval(total)
 
     def begin(self) -> bool:
-        """Count a step, and tell whether its forward pass must be :func:`ramify.ops.pruning.regrow.dense_forward`."""
+        """Count a step; whether its forward pass must be :func:`ramify.ops.pruning.regrow.dense_forward`."""
         self._step += 1
         self._share = regrowth(self._step, self._start, self._end, self._interval, self._chosen.fraction)
         return self.due and POLICIES[self._chosen.policy].regrows == "gradient"
 
     @property
     def due(self) -> bool:
-        """Whether connections move at the step that was counted last."""
+        """Whether connections move at the current step."""
         return self._share > 0
 
-    def finish(self, followers: Sequence[nn.Module] = ()) -> None:
-        """Behind the backward pass: move what is due, before anything else reads the gradients."""
-        if self.due:
-            state = self._state
-            how, seed = POLICIES[self._chosen.policy].regrows, derive(state.config.seed, "regrow", self._step)
-            assert how is not None
-            self._found.append(
+    def finish(self) -> None:
+        """After the backward pass: move what is due, before anything else reads the gradients."""
+        state, how = self._state, POLICIES[self._chosen.policy].regrows
+        if self.due and how is not None:
+            seed, followers = derive(state.config.seed, "regrow", self._step), state.followers
+            self._regrowths.append(
                 move_connections(state.network, state.optimizer, self._share, how, seed=seed, followers=followers)
             )
 
-    def told(self) -> Regrown | None:
+    def summary(self) -> Regrown | None:
         """What moved in the epoch; None where nothing was due."""
-        if not self._found:
+        if not self._regrowths:
             return None
         network = self._state.network
         layers = masked_layers(network)
         stages = [layer_names(network, stage) for stage in range(len(network.stages))]
         return Regrown(
-            times=len(self._found),
+            times=len(self._regrowths),
             moved=tuple(
-                sum(each.layers[name].moved for each in self._found for name in names if name in each.layers)
+                sum(moved.layers[name].moved for moved in self._regrowths for name in names if name in moved.layers)
                 for names in stages
             ),
             kept=tuple(sum(int(layers[name].mask.sum()) for name in names) for names in stages),

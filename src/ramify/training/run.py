@@ -10,26 +10,15 @@ from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.errors import InputError
 from ramify.files import readable_folder
-from ramify.run.device import computing_with, place
+from ramify.run.device import computing_with, place_of
 from ramify.run.distributed import together
-from ramify.run.events import (
-    Observer,
-)
-from ramify.run.folder import (
-    CONFIG,
-    EVENTS,
-    append_line,
-    keep_what_is_done,
-    locked,
-    new_run,
-    read_summary,
-    write_config,
-)
+from ramify.run.events import Observer
+from ramify.run.folder import CONFIG, EVENTS, append_line, keep_lines_until, locked, new_run, read_summary, write_config
 from ramify.run.pictures import keep_pictures, with_teacher
 from ramify.run.saved import find_checkpoint
 from ramify.run.summary import Summary
 from ramify.training.loop import run_epochs
-from ramify.training.prepare import prepare
+from ramify.training.prepare import prepare_run
 from ramify.training.state import begin, keep_beginning, restore
 from ramify.training.teacher import find_teacher, keep_teacher
 
@@ -42,32 +31,29 @@ def train(
     progress: Progress | None = None,
     strict: bool = False,
 ) -> Summary:
-    """Train the network that ``config`` describes, keep it in its run folder, and tell what it came to.
+    """Train the network that ``config`` describes, and keep it in its run folder.
 
     Under ``torchrun`` its processes share each batch; see :mod:`ramify.run.distributed`.
 
     Args:
-        config: the run; what it leaves open is filled in by :func:`ramify.config.rules.resolve` and by the pictures.
+        config: the run; null keys are filled in by :func:`ramify.config.rules.resolve` and from the pictures.
         observers: called with every :data:`~ramify.run.events.Event`, in the first process alone.
         overwrite: replace a finished or broken run of the same name.
-        progress: sees how far a download or the decoding of pictures is.
-        strict: refuse pictures of which copies are in several parts or classes.
+        progress: of a download or the decoding of pictures.
+        strict: refuse copies of a picture in several parts or classes.
 
     Raises:
         InputError: the configuration does not fit the pictures or the machine, the pictures cannot be read, or
             the run exists.
         RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
     """
-    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
-        config, where, parts = prepare(config, team, progress, strict=strict)
+    with together(place_of(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+        config, where, parts = prepare_run(config, team, progress, strict=strict)
         teacher = find_teacher(config, where, parts)
         if teacher is not None and config.train.teacher is not None:
             parts = with_teacher(parts, find_checkpoint(config.train.teacher, config.runs_dir).parent)
 
-        def open_folder() -> Path:
-            return stack.enter_context(new_run(config, overwrite))
-
-        folder = team.decided(open_folder)
+        folder = team.decided(lambda: stack.enter_context(new_run(config, overwrite)))
         stack.enter_context(computing_with(config))
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
@@ -82,17 +68,16 @@ def train(
 def resume(
     folder: Path, observers: Iterable[Observer] = (), *, trust: bool = False, progress: Progress | None = None
 ) -> Summary:
-    """Go on with the run in ``folder`` from its last checkpoint; a finished run gives its summary at once.
+    """Resume the run in ``folder`` from its last checkpoint; a finished run returns its summary at once.
 
-    On the same machine the weights end bitwise equal to those of a run that was never stopped: the run computes
-    with the number of threads it began with. The number of processes may be another one; the sums of floats are then
-    rounded differently.
+    On the same machine the weights end bitwise equal to those of an uninterrupted run. Another number of processes is
+    possible; sums of floats are then rounded differently.
 
     Args:
         folder: of the run.
         observers: as in :func:`train`.
-        trust: import what ``network.module`` of the folder names, where the run was stopped before its first epoch and
-            has no network yet. From its first epoch on, nothing is imported.
+        trust: import the ``network.module`` of the folder, where the run was stopped before its first epoch. From that
+            epoch on, nothing is imported.
         progress: as in :func:`train`.
 
     Raises:
@@ -104,7 +89,7 @@ def resume(
     begun = readable_folder(folder / "last").exists()
     if config.network.module is not None and config.parent is None and not begun and not trust:
         raise InputError(untrusted(str(folder), config.network.module))
-    with together(place(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
+    with together(place_of(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
 
         def open_folder() -> Summary | None:
             stack.enter_context(locked(folder))
@@ -113,7 +98,7 @@ def resume(
         done = team.decided(open_folder)
         if done is not None:
             return done
-        config, where, parts = prepare(config, team, progress, resumed=folder)
+        config, where, parts = prepare_run(config, team, progress, resumed=folder)
         stack.enter_context(computing_with(config))
         teacher = find_teacher(config, where, parts, folder)
         keep_teacher(teacher, folder)
@@ -124,14 +109,14 @@ def resume(
             state = begin(config, where, parts)
             keep_beginning(state, folder)
         if team.first:
-            parts = replace(parts, notes=(*parts.notes, *keep_what_is_done(folder, state.epoch)))
+            parts = replace(parts, notes=(*parts.notes, *keep_lines_until(folder, state.epoch)))
             if state.epoch:
                 append_line(folder / EVENTS, {"event": "resumed", "epoch": state.epoch})
         return run_epochs(state, folder, parts, teacher, tuple(observers))
 
 
 def untrusted(where: str, module: str) -> str:
-    """The sentence for a folder that names code which nobody has said to trust."""
+    """The sentence for a folder that names code, without ``--trust``."""
     return (
         f"{where}: names code in network.module={module}, which would be imported to make its network; accepted: "
         "--trust (trust=True from Python), where you know that code"

@@ -1,4 +1,4 @@
-"""A training step: forward, backward and the optimizer, for a network that may be shared, compiled or recorded."""
+"""A training step: forward, backward and optimizer, possibly distributed, compiled or recorded."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ from ramify.training.regrowing import Moves
 from ramify.training.state import State
 
 RECORDED = {"triton.cudagraphs": True}
-"""What ``mode="reduce-overhead"`` asks of the inductor backend: a step's kernels are recorded once, and replayed."""
+"""The option of ``mode="reduce-overhead"`` of the inductor backend: kernels are recorded once, and replayed."""
 
 _Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
 
@@ -28,14 +28,14 @@ _Shape = tuple[tuple[str, tuple[int, ...], bool], ...]
 class Step:
     """The training step of a run.
 
-    DistributedDataParallel does not see parameters that come later, nor does a compiled network see that others are
-    frozen; so both are made again whenever the parameters, their shapes, or what of them learns have changed. On a CUDA
-    device the whole step is recorded, where :func:`records_whole` says so; else the compiled network is.
+    DistributedDataParallel and ``torch.compile`` do not notice later parameters or freezing, so both wrappers are made
+    again after such a change. On a CUDA device the whole step is recorded where :func:`records_whole` says so, else the
+    compiled network is.
 
     Args:
         state: the run.
-        guidance: what there is to learn from besides labels.
-        class_weights: of the loss, ``[C]`` on the device; None where all classes count alike.
+        guidance: of the teacher and the deepest exit.
+        class_weights: of the loss, ``[C]`` on the device; None: all classes count alike.
 
     Attributes:
         compilations: how often a graph was compiled.
@@ -50,7 +50,7 @@ class Step:
         self._batch = state.config.data.batch_size // state.where.team.size
         self._recorder: Recorder | None = None
         if records_whole(state.config, state.where):
-            # A number would be recorded as it is; a tensor is read again.
+            # A number would be recorded as a constant; a tensor is read at each replay.
             rates: dict[float, Tensor] = {}
             for group in state.optimizer.param_groups:
                 zero = torch.zeros((), device=state.where.device)
@@ -63,7 +63,7 @@ class Step:
         for layer in masked_layers(state.network).values():
             layer.int8 = state.config.train.quantize == "int8"
         network = state.network if sharing is None else Balanced(state.network, sharing)
-        shape = tuple((name, tuple(each.shape), each.requires_grad) for name, each in network.named_parameters())
+        shape = tuple((name, tuple(p.shape), p.requires_grad) for name, p in network.named_parameters())
         if shape != self._shape:
             self._shape = shape
             self._wrap(state, network)
@@ -73,35 +73,34 @@ class Step:
     def _wrap(self, state: State, network: nn.Module) -> None:
         self._plain = network
         if state.where.team.size > 1:
-            # Each process keeps statistics of its own until the end of the epoch, when they are averaged.
+            # The statistics of batch norm are averaged at the end of the epoch.
             self._plain = DistributedDataParallel(network, broadcast_buffers=False)
         if state.config.train.compile:
             torch.compiler.reset()
             self._compiled = torch.compile(self._plain, backend=self._compile, dynamic=False)
 
-    def take(self, fed: Batch, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
-        """Learn from a batch: forward, backward, what is due to move, and the optimizer.
+    def take(self, batch: Batch, whole: int, taus: Tensor, rate: float, moves: Moves) -> Tensor:
+        """Learn from a batch: forward, backward, moves of connections, and the optimizer.
 
         Args:
-            fed: this process's share of the batch.
-            whole: how many pictures the batch has in all processes. Their gradients are averaged with equal weight,
-                whatever their shares of the last batch are.
+            batch: this process's share of it.
+            whole: pictures of the batch in all processes, whose gradients are averaged with equal weight.
             taus: weights of the exits in the loss, ``[E]``, on the device.
             rate: the learning rate.
             moves: of connections.
 
         Returns:
-            Sums over the batch for each exit, ``[3, E]``: of the cross-entropies, of what is minimised, and of the
-            right answers. The next step may overwrite it.
+            Sums over the batch for each exit, ``[3, E]``: of the cross-entropies, of the losses, and of the right
+            answers. The next step may overwrite it.
         """
         set_learning_rate(self._state.optimizer, rate)
         config = self._state.config
         if config.growth.learning_rate == "constant":
             set_learning_rate(self._state.optimizer, config.train.learning_rate, first=config.network.first_stages)
         dense = moves.begin()
-        inputs = (fed.images, fed.targets, fed.labels, fed.index, taus)
-        if self._recorder is None or moves.due or len(fed.labels) != self._batch:
-            scale = len(fed.labels) * self._state.where.team.size / whole
+        inputs = (batch.images, batch.targets, batch.labels, batch.index, taus)
+        if self._recorder is None or moves.due or len(batch.labels) != self._batch:
+            scale = len(batch.labels) * self._state.where.team.size / whole
             return self._learn(*inputs, scale=scale, moves=moves, dense=dense)
         return self._recorder(*inputs)
 
@@ -126,7 +125,7 @@ class Step:
         losses = self._guidance.losses(entropies, logits, images, index, labels)  # [E]
         (weighted_loss(losses, taus) * scale).backward()
         if moves is not None:
-            moves.finish(state.followers)
+            moves.finish()
         if train.clip is not None:
             torch.nn.utils.clip_grad_norm_(state.network.parameters(), train.clip)
         state.optimizer.step()
@@ -134,20 +133,20 @@ class Step:
         return torch.stack((entropies.detach() * len(labels), losses.detach() * len(labels), right))
 
     def _reads(self) -> object:
-        """Where all lies that a recorded step reads, and what of it learns."""
+        """The addresses of everything that a recorded step reads, and which parameters learn."""
         network = self._state.network
-        kept = optimizer_state(self._state.optimizer, network)
+        optimizer_tensors = optimizer_state(self._state.optimizer, network).values()
         return (
             isinstance(self._plain, Balanced),
-            [each.requires_grad for each in network.parameters()],
-            [each.data_ptr() for each in network.state_dict().values()],
-            [each.data_ptr() for tensors in kept.values() for each in tensors.values()],
+            [parameter.requires_grad for parameter in network.parameters()],
+            [tensor.data_ptr() for tensor in network.state_dict().values()],
+            [tensor.data_ptr() for tensors in optimizer_tensors for tensor in tensors.values()],
         )
 
     def forward(self, images: Tensor, dense: bool = False) -> Tensor:
-        """The logits of every exit, ``[E, B, C]``. The last batch, which is smaller, is not worth compiling for.
+        """The logits of every exit, ``[E, B, C]``; a smaller last batch is not compiled.
 
-        With ``dense``, masked weights get their gradient too; such a step is rare, and not compiled either.
+        With ``dense``, masked weights get a gradient too; such a step is rare, and not compiled either.
         """
         if dense:
             return dense_forward(self._plain, images)
@@ -155,7 +154,7 @@ class Step:
             logits: Tensor = self._plain(images)
             return logits
         if self._recorded:
-            # What the last step gave has been read, and may be overwritten.
+            # The result of the last step may be overwritten.
             torch.compiler.cudagraph_mark_step_begin()
         return self._compiled(images)
 

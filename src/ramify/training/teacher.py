@@ -1,4 +1,4 @@
-"""A teacher: a saved network that a run learns from, and that is kept with the run."""
+"""The teacher of a run: a saved network whose copy is kept with the run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +18,13 @@ from ramify.run.distributed import shared_checksum
 from ramify.run.evaluate import computing
 from ramify.run.pictures import Parts
 from ramify.run.saved import find_checkpoint
-from ramify.training.answers import rounded
+from ramify.training.answers import to_float16
 from ramify.training.state import to_channels_last
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network in evaluation mode whose weights stay, and where it computes; ``card`` is what is known of it."""
+    """A network in evaluation mode with fixed weights, its card, and where it computes."""
 
     network: Branching
     card: Card
@@ -32,7 +32,7 @@ class Teacher:
 
     @property
     def identity(self) -> str:
-        """The same for two teachers that answer alike on the same machine."""
+        """A digest that is the same for teachers that give the same logits on the same machine."""
         config = self.card.network.model_dump(mode="json")
         where = (self.where.device.type, self.where.precision, torch.get_num_threads(), torch.__version__)
         return digest(shared_checksum(self.network), config, *where)
@@ -43,13 +43,13 @@ class Teacher:
         With ``exits`` those of all of them, ``[B, E, C]``.
         """
         with torch.inference_mode(), computing(self.where.device, self.where.precision):
-            found = self.network(images)
-            logits = (found.transpose(0, 1) if exits else found[-1]).float()
-        return rounded(logits.clone())  # of a tensor of inference mode nothing can learn
+            logits = self.network(images)
+            logits = (logits.transpose(0, 1) if exits else logits[-1]).float()
+        return to_float16(logits.clone())  # autograd refuses tensors of inference mode
 
 
 def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None = None) -> Teacher | None:
-    """The network that ``train.teacher`` names, None without; the copy kept in ``folder`` goes before.
+    """The network that ``train.teacher`` names, None without one; the copy kept in ``folder`` is preferred.
 
     Raises:
         ConfigError: there is no such network, it cannot be read, or it is for other pictures or classes.
@@ -59,31 +59,32 @@ def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None
         return None
     kept = None if folder is None else readable_folder(folder / TEACHER)
     try:
-        at = kept if kept is not None and kept.exists() else find_checkpoint(named, config.runs_dir)
-        network, card = read_model(at)
+        network, card = read_model(
+            kept if kept is not None and kept.exists() else find_checkpoint(named, config.runs_dir)
+        )
     except InputError as error:
         raise ConfigError(*(f"train.teacher: {problem}" for problem in error.problems)) from error
     if card.network.input_shape != config.network.input_shape:
-        taken, wanted = (list(each.input_shape or ()) for each in (card.network, config.network))
+        theirs, ours = (list(network.input_shape or ()) for network in (card.network, config.network))
         raise ConfigError(
-            f"train.teacher: got {named}, which takes pictures of {taken}; accepted: a network for {wanted}, as "
+            f"train.teacher: got {named}, which takes pictures of {theirs}; accepted: a network for {ours}, as "
             f"{config.data.source} has them"
         )
     if card.classes != parts.classes:
-        theirs, ours = (_some(each) for each in (card.classes, parts.classes))
         raise ConfigError(
-            f"train.teacher: got {named}, which knows {theirs}; accepted: a network of the same classes, {ours}"
+            f"train.teacher: got {named}, which knows {_listed(card.classes)}; accepted: a network of the same "
+            f"classes, {_listed(parts.classes)}"
         )
     network.requires_grad_(False)
     return Teacher(to_channels_last(network, where.device), card, where)
 
 
 def keep_teacher(teacher: Teacher | None, folder: Path) -> None:
-    """Keep a copy in the run's ``folder``, so that the run can go on whatever becomes of the original."""
+    """Keep a copy in the run's ``folder``, so that the run can be resumed without the original."""
     if teacher is not None and teacher.where.team.first:
         replace_folder(folder / TEACHER, pack_model(teacher.network, teacher.card))
 
 
-def _some(classes: tuple[str, ...]) -> str:
+def _listed(classes: tuple[str, ...]) -> str:
     named = ", ".join(classes[:5]) + (", ..." if len(classes) > 5 else "")
     return f"{len(classes)} classes ({named})"

@@ -18,7 +18,7 @@ from ramify.run.derive import child_config, converted_config
 from ramify.run.events import EpochDone, Event
 from ramify.run.folder import METRICS, read_lines
 from ramify.show.report.facts import Facts, read_facts
-from ramify.show.report.network import network
+from ramify.show.report.network import network_section
 from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.sections import REPORT_SECTIONS, run_page
 from ramify.show.report.thinking import shown_cases, shown_exits
@@ -191,11 +191,11 @@ def elements(made: str) -> dict[str, int]:
 
 def test_dense_wiring_is_drawn_as_such(runs: Path, plain: Path) -> None:
     run = trained(runs, "wired", "network.kind=dense")
-    _, body = network(read_facts(run))
+    body = network_section(read_facts(run))
     # Three cells and the final classifier read all outputs before them, that of the stem included.
     reading = re.findall(r'--reads:(\d+)"><i class="reads">', body)
     assert reading == ["1", "2", "3", "4"]
-    assert "--reads" not in network(read_facts(plain))[1]
+    assert "--reads" not in network_section(read_facts(plain))
 
 
 def test_a_damaged_file_is_told(runs: Path) -> None:

@@ -12,7 +12,7 @@ from ramify.show.terminal.analysis import (
     analysis_tables,
     class_table,
     curve_table,
-    exit_table,
+    exit_figures_table,
     readable_points,
 )
 
@@ -62,7 +62,7 @@ def test_everything_fits_80_columns_uncut(exits: int, classes: int) -> None:
 
 def test_the_figures_of_each_exit_are_shown() -> None:
     analysis = made(timed=True)
-    shown = text(exit_table(analysis))
+    shown = text(exit_figures_table(analysis))
     for i, accuracy in enumerate(analysis.accuracy):
         figures = accuracy, analysis.averaged[i], analysis.reliability[i].error
         told = [str(i + 1), *(f"{100 * figure:.1f} %" for figure in figures), f"{9 * (i + 1)}.0 M"]

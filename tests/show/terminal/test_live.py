@@ -24,7 +24,7 @@ def screens(*overrides: str) -> list[str]:
         assert isinstance(sheet.file, io.StringIO)
         shown.append(sheet.file.getvalue())
 
-    with view:
+    with view.live:
         watching = train(tiny(*overrides), [watch])
     assert Finished(watching)
     return shown

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from ramify.run.summary import Summary
-from ramify.show.terminal.tables import comparison_table, mean_and_deviation, run_table, sentence
+from ramify.show.terminal.tables import comparison_table, run_table, sentence
 from ramify.training.run import train
 from tests.conftest import tiny
 
@@ -53,8 +53,3 @@ def test_a_table_of_several_recipes_has_a_mean_below_each_group(runs: list[Summa
         line.split()[0] for line in text(comparison_table([runs[0], runs[2], runs[1]])).splitlines() if "%" in line
     ]
     assert lines == [runs[0].name, runs[1].name, "mean", runs[2].name]
-
-
-def test_the_deviation_is_that_of_the_sample() -> None:
-    assert mean_and_deviation([1.0, 2.0, 3.0]) == (2.0, 1.0)
-    assert mean_and_deviation([4.0]) == (4.0, 0.0)

@@ -5,8 +5,9 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ramify.config.keys import keys
 from ramify.config.read import read_config
-from ramify.config.rules import Config, keys
+from ramify.config.rules import Config
 from ramify.run.evaluate import Score
 from ramify.run.events import EpochDone, ExitFigures
 from ramify.show.trackers.scalars import MAIN, main_settings, scalars, settings

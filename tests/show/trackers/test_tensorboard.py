@@ -173,15 +173,3 @@ def test_a_run_with_a_parent_counts_the_weights_it_inherits(run: Path) -> None:
     kept = Read(Path("child/tensorboard")).scalar("network/weights_kept")
     summary = json.loads(Path("child/summary.json").read_text())
     assert kept[2] == sum(kept for _, kept in summary["layers"].values())
-
-
-def test_without_the_package_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    from ramify.errors import InputError
-
-    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(InputError, match=r"needs the package tensorboard .* pip install 'ramify\[tensorboard\]'"):
-        TensorBoardLog()

@@ -10,11 +10,10 @@ from torch.overrides import TorchFunctionMode
 from ramify.errors import ConfigError
 from ramify.nn.cells.base import Cell, CellPlan
 from ramify.nn.cells.bottleneck import CompactCell, GroupedCell
-from ramify.nn.cells.lenet import LinearCell, UnpaddedCell
-from ramify.nn.cells.plain import PlainCell
 from ramify.nn.cells.pooling import PoolingCell
 from ramify.nn.cells.preactivation import PreactivationCell
 from ramify.nn.cells.separable import DepthwiseCell, SeparableCell
+from ramify.nn.cells.single_layer import LinearCell, PlainCell, UnpaddedCell
 from ramify.nn.cells.two_layer import BasicCell, SkipSecondCell
 from ramify.shortage import refusal
 
@@ -34,18 +33,18 @@ CELLS: dict[str, type[Cell]] = {
 """Every type of cell by its name in a :class:`~ramify.nn.cells.base.CellPlan`."""
 
 
-def offered() -> dict[str, type[Cell]]:
+def cell_choices() -> dict[str, type[Cell]]:
     """The types that ``network.cell`` accepts, by name.
 
     Example:
-        >>> list(offered())
+        >>> list(cell_choices())
         ['basic', 'skip_second', 'pooling', 'depthwise', 'grouped', 'compact']
     """
     return {name: cell for name, cell in CELLS.items() if cell.summary}
 
 
 def output_size(plan: CellPlan, height: int, width: int) -> tuple[int, int]:
-    """Height and width of the map that a cell gives, from those of the map before it.
+    """Height and width of a cell's output, from those of the map before it.
 
     Raises:
         ConfigError: the cell cannot read a map of this size.
@@ -61,14 +60,14 @@ def output_size(plan: CellPlan, height: int, width: int) -> tuple[int, int]:
 
 
 def sized(plan: CellPlan) -> Cell:
-    """A cell of ``plan`` in evaluation mode whose weights are not drawn but 0, to see what shapes there are."""
+    """A cell of ``plan`` in evaluation mode with weights of 0, for its shapes."""
     # Not on the meta device, whose first operation imports half of PyTorch.
     with torch.device("cpu"), _Undrawn():
         return CELLS[plan.type](plan).eval()
 
 
 class _Undrawn(TorchFunctionMode):
-    """Memory is zeroed and not initialized, so that no random numbers are drawn."""
+    """Memory is zeroed and not initialized, and no random numbers are drawn."""
 
     def __torch_function__(
         self,
@@ -89,8 +88,8 @@ class _Undrawn(TorchFunctionMode):
 def _output_size(build: Callable[[CellPlan], Cell], plan: CellPlan, height: int, width: int) -> tuple[int, int]:
     try:
         with torch.no_grad():
-            given = torch.zeros(1, plan.in_channels, height, width, device="cpu")
-            _, _, rows, columns = sized(plan)(given).shape
+            blank = torch.zeros(1, plan.in_channels, height, width, device="cpu")
+            _, _, rows, columns = sized(plan)(blank).shape
     except RuntimeError as error:
         if refusal(error) is not None:  # the machine's limit, not the cell's
             raise
@@ -102,4 +101,4 @@ def _output_size(build: Callable[[CellPlan], Cell], plan: CellPlan, height: int,
     return rows, columns
 
 
-__all__ = ["CELLS", "Cell", "CellPlan", "offered", "output_size", "sized"]
+__all__ = ["CELLS", "Cell", "CellPlan", "cell_choices", "output_size", "sized"]

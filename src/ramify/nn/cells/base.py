@@ -1,7 +1,4 @@
-"""What every cell is: a few blocks of layers, built from a plan, the unit of ``network.structure``.
-
-A block of layers is convolution - batch norm - ReLU. A cell maps ``[B, in, H, W] -> [B, out, H', W']``.
-"""
+"""The base of every cell: a few blocks of layers, built from a plan, the unit of ``network.structure``."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,26 +10,25 @@ from torch.nn import functional as F
 from ramify.nn.masked import MaskedConv2d, MaskedLinear
 
 Identities = dict[nn.BatchNorm2d, Tensor]
-"""Which channels of a batch norm are to pass it unchanged, by their indices."""
+"""The channels of batch norms that are to pass unchanged, by their indices."""
 
 
 @dataclass(frozen=True)
 class CellPlan:
     """One cell as data.
 
-    ``projects`` says whether its shortcut is a 1x1 convolution, or missing in ``compact`` cells; it is a fact of its
-    own, since compaction may leave such a cell with as many channels on both sides.
-
     Attributes:
-        in_channels, inner_channels, out_channels: what it reads, what lies between its two layers (where it has but
-            one layer, the same as ``out_channels``), what it gives.
+        in_channels, out_channels: of its input and output.
+        inner_channels: between its two layers; with one layer, ``out_channels``.
+        projects: whether its shortcut is a 1x1 convolution, or missing in ``compact`` cells. Compaction may leave such
+            a cell with as many channels on both sides.
         type: a name in :data:`ramify.nn.cells.CELLS`.
         stride: 2 where the cell halves the sides of the map, rounding up; else 1.
-        area: ``H * W`` of the map that it reads; it matters to ``linear`` and ``pooling`` cells alone.
+        area: ``H * W`` of its input; it matters to ``linear`` and ``pooling`` cells alone.
         squeeze: hidden units of its squeeze-and-excitation; 0 where it has none.
         pooled: whether the trunk is halved by average pooling before it, as strides are in dense wiring.
-        gives_sum: whether it gives the sum before its last ReLU, which its stage's exit reads; the stage then applies
-            the ReLU to what the next cell reads (``network.exit_reads``).
+        gives_sum: whether it gives the sum before its last ReLU, for its stage's exit; the stage then applies the ReLU
+            to the input of the next cell (``network.exit_reads``).
     """
 
     in_channels: int
@@ -50,18 +46,18 @@ class CellPlan:
 class Cell(nn.Module):
     """The base of every cell. A subclass and an entry in :data:`ramify.nn.cells.CELLS` are a new type of cell.
 
-    It builds its layers from a plan and computes ``[B, in, H, W] -> [B, out, H', W']``. All else has a default; a
-    cell that can start as an identity overrides :meth:`pass_on`.
+    It builds its layers from a plan and computes ``[B, in, H, W] -> [B, out, H', W']``. A cell that can start as an
+    identity overrides :meth:`pass_on`.
 
     Attributes:
-        summary: what ``network.cell`` says of it; empty for cells that belong to published architectures alone.
+        summary: its help at ``network.cell``; empty for cells that belong to published architectures alone.
         projecting: whether its shortcut cannot be an identity where the shape changes (``plan.projects``).
-        squeezing: whether it has a place for squeeze-and-excitation (``plan.squeeze``).
-        widens: whether it has inner channels that no shortcut carries, so that it can gain some.
-        rectified: whether all that it gives has passed a ReLU; None where that is not known.
-        sums: whether it ends in a ReLU of a sum, and gives the sum where ``plan.gives_sum`` says so (:meth:`end`).
+        squeezing: whether it can have squeeze-and-excitation (``plan.squeeze``).
+        widens: whether it can gain inner channels, as no shortcut carries them.
+        rectified: whether its output has passed a ReLU; None where that is not known.
+        sums: whether it ends in a ReLU of a sum, and gives the sum with ``plan.gives_sum`` (:meth:`end`).
         channels_stay: why a chain of such cells can lose no channel; empty where it can.
-        carries: whether an identity shortcut adds what it reads to what it gives.
+        carries: whether an identity shortcut adds its input to its output.
 
     Example:
         >>> class Mixing(Cell):
@@ -89,7 +85,7 @@ class Cell(nn.Module):
         self.gives_sum = plan.gives_sum
 
     def end(self, outer: Tensor) -> Tensor:
-        """The last ReLU, of a sum, which is left to the stage where the cell gives the sum."""
+        """The last ReLU, unless the cell gives the sum."""
         return outer if self.gives_sum else F.relu(outer)
 
     @staticmethod
@@ -109,20 +105,20 @@ class Cell(nn.Module):
         return ""
 
     def pass_on(self, places: Tensor, outputs: Tensor) -> Identities:
-        """Let the cell, freshly drawn, give at ``outputs`` what it reads at ``places``; its other outputs stay.
+        """Make the new cell give its input channels ``places`` at its output channels ``outputs``.
 
-        It does so once the batch norms that are returned are identities at the channels they come with. It is called
-        without gradients, and only where :meth:`why_not_passed` names no reason.
+        The caller then makes the returned batch norms identities at the channels they come with. It is called without
+        gradients, and only where :meth:`why_not_passed` gives no reason.
 
         Args:
-            places: int64 ``[N]``, channels of what it reads.
-            outputs: int64 ``[N]``, channels of what it gives; those at ``places`` where the cell ``carries``.
+            places: int64 ``[N]``.
+            outputs: int64 ``[N]``; equal to ``places`` where the cell ``carries``.
         """
         raise NotImplementedError
 
 
 def select(conv: nn.Module, rows: Tensor, columns: Tensor) -> None:
-    """Let ``rows`` of a convolution give ``columns`` of what it reads, unchanged (Net2Net, arXiv:1511.05641)."""
+    """Make ``rows`` of a convolution give ``columns`` of its input unchanged (Net2Net, arXiv:1511.05641)."""
     assert isinstance(conv, MaskedConv2d)
     middle = conv.kernel_size[0] // 2
     conv.weight[rows] = 0

@@ -12,7 +12,7 @@ GROUP = 8
 """Channels in a group of a ``grouped`` cell, or the largest number that divides both this and all of them."""
 
 EXPANSION = 3
-"""How many times as many inner channels a ``compact`` cell has as the narrower of what it reads and gives."""
+"""Inner channels of a ``compact`` cell over the narrower of its input and output."""
 
 
 class BottleneckCell(Cell):
@@ -35,7 +35,7 @@ class BottleneckCell(Cell):
 
     @staticmethod
     def groups(inner: int) -> int:
-        """Into how many groups the 3x3 layer parts its channels."""
+        """Groups of the 3x3 layer."""
         return inner
 
     def layers(self, x: Tensor) -> Tensor:
@@ -77,14 +77,10 @@ class GroupedCell(BottleneckCell):
 class CompactCell(BottleneckCell):
     """``x + BN(project(filter(widen(x))))``: most of what it computes happens where weights are cheap.
 
-    A narrow stream runs through the cells, and each widens it by 1x1, filters every channel of the wide space by
-    itself in 3x3, and projects back: the inverted bottleneck with a linear end (arXiv:1801.04381). Weights lie in the
-    two 1x1 layers, ``2 e C^2``, and filters cost but ``9 e C`` (``e`` is :data:`EXPANSION`, ``C`` the width of the
-    stream): at 32 channels 38 % of the weights of a ``basic`` cell. What makes it one for small networks on small
-    pictures: ``e`` is 3 and not 6, which leaves weights for a wider stream and more cells; it is ``e`` times the
-    *narrower* side, so that cells that change the width stay cheap; the stream itself is never rectified, so that
-    exits read all of it; and where the shape changes it has no shortcut at all, as one of 1x1 would cost about a sixth
-    of the cell.
+    The inverted bottleneck with a linear end (arXiv:1801.04381): 1x1, 3x3 of each channel by itself, and 1x1. It has
+    ``2 e C^2 + 9 e C`` weights for ``e`` = :data:`EXPANSION` and ``C`` channels: at 32 channels 38 % of a ``basic``
+    cell. For small networks ``e`` is 3, not 6, and counts from the narrower side; the output is never rectified; and
+    where the shape changes there is no shortcut, as a 1x1 convolution would cost about a sixth of the cell.
     """
 
     summary = "filters of single channels between two layers of 1x1"

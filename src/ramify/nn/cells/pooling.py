@@ -14,8 +14,7 @@ MOMENTUM = 0.4
 class PoolingCell(Cell):
     """Two 3x3 layers of convolution, batch norm and GELU; a stride of 2 is max pooling behind the first convolution.
 
-    As in the speed runs of arXiv:2404.00498. Its convolutions start as identities of the channels that they read,
-    as far as they have as many outputs.
+    As in the speed runs of arXiv:2404.00498. Its convolutions start as identities, as far as they have outputs.
     """
 
     summary = "two 3x3 layers with GELU and max pooling, no shortcut (arXiv:2404.00498)"
@@ -37,7 +36,7 @@ class PoolingCell(Cell):
 
 
 def identity_conv(reads: int, gives: int) -> MaskedConv2d:
-    """A 3x3 convolution whose first filters pass on what it reads; the others are drawn."""
+    """A 3x3 convolution whose first filters are identities of its inputs; the others are drawn."""
     conv = MaskedConv2d(reads, gives, 3)
     with torch.no_grad():
         nn.init.dirac_(conv.weight[: min(reads, gives)])

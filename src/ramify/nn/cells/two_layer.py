@@ -47,7 +47,7 @@ class BasicCell(TwoLayerCell):
         self.carries = not plan.projects
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and isinstance(self.shortcut, nn.Sequential) and _multiplies_cheaply(x):
+        if self.training and isinstance(self.shortcut, nn.Sequential) and _reads_at_once(x):
             conv, norm = self.shortcut
             assert isinstance(conv, MaskedConv2d)
             read, through = read_at_once(x, self.conv1, conv)
@@ -59,8 +59,8 @@ class BasicCell(TwoLayerCell):
         return self.end(outer)  # [B, out, H', W']
 
 
-def _multiplies_cheaply(x: Tensor) -> bool:
-    """Whether it pays to multiply more in order to read ``x`` once."""
+def _reads_at_once(x: Tensor) -> bool:
+    """Whether to multiply more in order to read ``x`` once: in bfloat16 on a CPU."""
     return x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
 
 

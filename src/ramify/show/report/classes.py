@@ -1,4 +1,4 @@
-"""How each class does: its figures, the confusion matrix of every exit and of the policy, and the surest mistakes."""
+"""The section on classes: figures, the confusion matrix of every exit and of the policy, and the surest mistakes."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ from ramify.run.readback import TestAnswers
 from ramify.show.report.facts import Facts, known
 from ramify.show.report.page import html
 from ramify.show.report.pictures import png, side
-from ramify.show.report.plot import Table, Trace, Value, downloads, plot, plotly_text
+from ramify.show.report.plot import Plot, Table, Trace, Value, downloads, plot, plotly_text
 from ramify.show.words import count, percent
 
 _SHOWN = 12
 """Mistakes that are shown as pictures."""
 
-NUMBERED = 20
+_NUMBERED = 20
 """Classes up to which the matrix has its numbers written in."""
 
 _CELLS = 40_000
@@ -32,60 +32,56 @@ def not_measured(facts: Facts) -> str:
     return ""
 
 
-def classes(facts: Facts) -> tuple[str, Markup]:
+def classes_section(facts: Facts) -> Markup:
     """Precision, recall, confusion, mistakes."""
-    results = known(facts).results
-    assert facts.answers is not None
-    chosen = results[-1]
-    hardest = min((each for each in chosen.classes if each.recall is not None), key=lambda each: each.recall or 0.0)
-    lead = (
-        f"As {chosen.title} answers, the hardest class is {hardest.name}: {percent(hardest.recall or 0.0)} of its "
-        f"{count(hardest.count)} pictures are found."
-    )
-    return lead, _figures(chosen) + _matrices(results) + _mistakes(facts.answers, chosen)
-
-
-def _figures(chosen: ClassResults) -> Markup:
-    columns = ("class", "pictures", "accuracy", "precision", "recall")
-    found = [(each.name, each.count, each.accuracy, each.precision, each.recall) for each in chosen.classes]
+    results, answers = known(facts).results, facts.answers
+    assert answers is not None
+    chosen, names = results[-1], [row.name for row in results[-1].classes]
+    hardest = min((row for row in chosen.classes if row.recall is not None), key=lambda row: row.recall or 0.0)
+    figures = [(row.name, row.count, row.accuracy, row.precision, row.recall) for row in chosen.classes]
     rows = [
-        (name, count(many), *("" if share is None else percent(share) for share in shares))
-        for name, many, *shares in found
+        (name, count(pictures), *("" if share is None else percent(share) for share in shares))
+        for name, pictures, *shares in figures
     ]
-    table = html("figures", columns, rows)
-    if len(rows) > NUMBERED:
-        table = html("details", f"All {len(rows)} classes", table)
-    meaning = (
-        "Precision: of what is taken for the class, the share that is. Recall: of the pictures of the class, the "
-        "share that is found."
-    )
-    return (
-        html("prose", meaning) + html("frame", "wide", "Classes", table) + downloads("classes", Table(columns, found))
+    deepest = max(result.exit or 0 for result in results)
+    too_many = len(results) * len(names) ** 2 > _CELLS
+    drawn = [result for result in results if not too_many or result.exit in (None, deepest)]
+    cards = []
+    for mistake in chosen.mistakes[:_SHOWN]:
+        (image,) = answers.test[mistake.picture : mistake.picture + 1].images
+        cards.append((png(image), side(image), picture_name(answers, mistake.picture), mistake))
+    wrong = [(it.file or it.picture, it.label, it.answer, it.confidence, it.exit + 1) for it in chosen.mistakes]
+    return html(
+        "run.classes",
+        chosen.title,
+        hardest,
+        rows,
+        len(rows) > _NUMBERED,
+        downloads("classes", Table(("class", "pictures", "accuracy", "precision", "recall"), figures)),
+        _matrices(drawn, names),
+        too_many,
+        cards,
+        downloads("mistakes", Table(("file", "class", "answer", "confidence", "exit"), wrong)),
     )
 
 
-def _matrices(results: Sequence[ClassResults]) -> Markup:
+def _matrices(results: Sequence[ClassResults], names: Sequence[str]) -> Plot:
     """A heat map for each exit and the policy, of which a menu shows one."""
-    names = [each.name for each in results[0].classes]
-    places = list(range(len(names)))
-    deepest = max(each.exit or 0 for each in results)
-    many = len(results) * len(names) ** 2 > _CELLS
-    drawn = [each for each in results if not many or each.exit in (None, deepest)]
-    last = len(drawn) - 1
+    places, last = list(range(len(names))), len(results) - 1
     traces: list[Trace] = []
-    for at, each in enumerate(drawn):
+    for at, result in enumerate(results):
         written: Trace = {}
-        if len(names) <= NUMBERED:
-            texts = [[str(number) if number else "" for number in row] for row in each.matrix]
+        if len(names) <= _NUMBERED:
+            texts = [[str(number) if number else "" for number in row] for row in result.matrix]
             written = {"text": texts, "texttemplate": "%{text}"}
         traces.append(
             {
                 "type": "heatmap",
-                "name": each.title,
+                "name": result.title,
                 "x": places,
                 "y": places,
-                "z": [[number / max(sum(row), 1) for number in row] for row in each.matrix],
-                "customdata": [list(row) for row in each.matrix],
+                "z": [[number / max(sum(row), 1) for number in row] for row in result.matrix],
+                "customdata": [list(row) for row in result.matrix],
                 **{"zmin": 0, "zmax": 1, "colorscale": _SHADES, "showscale": False, "xgap": 1, "ygap": 1},
                 "visible": at == last,
                 "hovertemplate": "true %{y}, answer %{x}<br>%{customdata} pictures, %{z:.1%} of the class"
@@ -94,8 +90,8 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
             }
         )
     buttons = [
-        {"label": each.title, "method": "restyle", "args": [{"visible": [other == at for other in range(last + 1)]}]}
-        for at, each in enumerate(drawn)
+        {"label": result.title, "method": "restyle", "args": [{"visible": [other == at for other in range(last + 1)]}]}
+        for at, result in enumerate(results)
     ]
     menu = {"buttons": buttons, "active": last, "x": 0, "xanchor": "left", "y": 1.0, "yanchor": "bottom", "pad_b": 8}
     axis = {
@@ -109,28 +105,10 @@ def _matrices(results: Sequence[ClassResults]) -> Markup:
         "margin": {"t": 50, "l": 120, "b": 110},
         "updatemenus": [menu],
     }
-    caption = (
-        "A row is a true class, a column an answer: what is off the diagonal is confused. The menu changes the exit."
-    )
-    if many:
-        caption += " There are too many classes to draw every exit; ramify evaluate --csv writes all of them."
     rows: list[tuple[Value, ...]] = [
-        (each.title, name, *row) for each in drawn for name, row in zip(names, each.matrix, strict=True)
+        (result.title, name, *row) for result in results for name, row in zip(names, result.matrix, strict=True)
     ]
-    return plot("confusion-matrix", caption, Table(("answered by", "true class", *names), rows), traces, layout)
-
-
-def _mistakes(answers: TestAnswers, chosen: ClassResults) -> Markup:
-    title = html("heading", "The surest mistakes")
-    if not chosen.mistakes:
-        return title + html("missing", "There is none: every picture is answered right.")
-    cards = []
-    for each in chosen.mistakes[:_SHOWN]:
-        (image,) = answers.test[each.picture : each.picture + 1].images
-        cards.append((png(image), side(image), picture_name(answers, each.picture), each))
-    rows = [(m.file or m.picture, m.label, m.answer, m.confidence, m.exit + 1) for m in chosen.mistakes]
-    table = Table(("file", "class", "answer", "confidence", "exit"), rows)
-    return title + html("mistakes", cards) + downloads("mistakes", table)
+    return plot("confusion-matrix", Table(("answered by", "true class", *names), rows), traces, layout)
 
 
 def picture_name(answers: TestAnswers, picture: int) -> str:

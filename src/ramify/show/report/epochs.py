@@ -11,19 +11,20 @@ from ramify.show.report.plot import (
     ACCENT,
     GREY,
     MANY,
+    Plot,
     Table,
     Trace,
     Value,
     bars,
-    exit_colour,
+    exit_color,
     plot,
     plotly_text,
     scatter,
 )
-from ramify.show.words import Change, change_words, duration, percent
+from ramify.show.words import Change, change_words
 
 _LISTED = 12
-"""Changes that are listed at once; of more, the list is folded away."""
+"""Changes that are listed at once; a longer list is folded away."""
 
 
 def not_trained(facts: Facts) -> str:
@@ -31,23 +32,16 @@ def not_trained(facts: Facts) -> str:
     return "" if facts.epochs else "This run trained for no epoch: it keeps the network that it made of its parent's."
 
 
-def accuracy(facts: Facts) -> tuple[str, Markup]:
+def accuracy_section(facts: Facts) -> Markup:
     """Accuracy of every exit by epoch, and the list of changes."""
-    validated = any(each.valid is not None for done in facts.epochs for each in done.exits)
-    lead = "Each line is one exit "
-    if validated:
-        lead += "on the validation pictures; the thin lines are the training pictures, augmented and while learning."
-    else:
-        lead += "on the training pictures, augmented and while learning: this run held none out for validation."
-    if facts.summary.finished:
-        lead += f" The network of epoch {facts.summary.epoch} is kept."
+    validated = any(figures.valid is not None for done in facts.epochs for figures in done.exits)
     exits = max(len(done.exits) for done in facts.epochs)
     traces: list[Trace] = []
     for exit_ in range(exits):
         figures = [done.exits[exit_] if exit_ < len(done.exits) else None for done in facts.epochs]
         for part in ("train", "valid") if validated else ("train",):
             main = part == "valid" or not validated
-            scores = [None if each is None else each.valid if part == "valid" else each.train for each in figures]
+            scores = [None if row is None else row.valid if part == "valid" else row.train for row in figures]
             traces.append(
                 _line(
                     facts,
@@ -58,35 +52,23 @@ def accuracy(facts: Facts) -> tuple[str, Markup]:
                     legendgroup=str(exit_),
                     showlegend=main and exits <= MANY,
                     opacity=1 if main else 0.4,
-                    line={"color": exit_colour(exit_, exits), "width": 2.5 if main else 1},
+                    line={"color": exit_color(exit_, exits), "width": 2.5 if main else 1},
                     marker_size=5,
                 )
             )
     rows = [
         (
-            *(done.epoch, exit_ + 1, each.train.top1, each.valid.top1 if each.valid else None),
-            *(each.train.loss, each.valid.loss if each.valid else None),
+            *(done.epoch, exit_ + 1, row.train.top1, row.valid.top1 if row.valid else None),
+            *(row.train.loss, row.valid.loss if row.valid else None),
         )
         for done in facts.epochs
-        for exit_, each in enumerate(done.exits)
+        for exit_, row in enumerate(done.exits)
     ]
     columns = ("epoch", "exit", "train accuracy", "valid accuracy", "train loss", "valid loss")
-    caption = ["Accuracy of every exit by epoch."]
-    caption += ["The first exit is amber, the last one blue."] if exits > MANY else []
-    caption += ["Dotted lines mark growth (▲), widening (◆) and pruning (✂)."] if facts.changes else []
     layout = _layout(facts, "accuracy", yaxis_tickformat=".0%", legend=_below(0.2))
-    drawn = plot("accuracy-by-epoch", " ".join(caption), Table(columns, rows), traces, layout)
-    return lead, drawn + _changes(facts.changes)
-
-
-def _changes(changes: Sequence[Change]) -> Markup:
-    if not changes:
-        return html("prose", "Nothing was grown, widened or pruned in this run.")
-    rows = [(change.epoch, change_words(change)) for change in changes]
-    table = html("frame", "wide", "What happened", html("table", Table(("before epoch", "change"), rows)))
-    if len(rows) > _LISTED:
-        table = html("details", f"{len(rows)} changes", table)
-    return html("heading", "What happened") + table
+    drawn = plot("accuracy-by-epoch", Table(columns, rows), traces, layout)
+    changes = Table(("before epoch", "change"), [(change.epoch, change_words(change)) for change in facts.changes])
+    return html("run.epochs", facts.summary, drawn, changes, validated, exits > MANY, len(changes.rows) > _LISTED)
 
 
 def _layout(facts: Facts, title: str, marked: bool = True, **more: object) -> dict[str, object]:
@@ -112,10 +94,10 @@ def _layout(facts: Facts, title: str, marked: bool = True, **more: object) -> di
             {
                 **note,
                 "x": epoch - 0.5,
-                "text": "<br>".join(dict.fromkeys(_sign(each, brief) for each in found)),
-                "hovertext": "<br>".join(f"before epoch {epoch}: {plotly_text(change_words(each))}" for each in found),
+                "text": "<br>".join(dict.fromkeys(_sign(change, brief) for change in changes)),
+                "hovertext": "<br>".join(f"before epoch {epoch}: {plotly_text(change_words(it))}" for it in changes),
             }
-            for epoch, found in by_epoch.items()
+            for epoch, changes in by_epoch.items()
         ],
     }
 
@@ -133,17 +115,17 @@ def _sign(change: Change, brief: bool) -> str:
     return sign if brief else f"{sign} {word}"
 
 
-def density(facts: Facts) -> tuple[str, Markup]:
+def density_section(facts: Facts) -> Markup:
     """Density by layer, and by stage over the epochs where it changed."""
     layers = facts.summary.layers
-    total, kept = (sum(each[i] for each in layers.values()) for i in (0, 1))
+    total, kept = (sum(sizes[i] for sizes in layers.values()) for i in (0, 1))
     drawn = bars(
         [left / size for size, left in layers.values()],
         [_layer_words(name) for name in layers],
         "%{y}<br>%{customdata[0]:,} of %{customdata[1]:,} weights kept, %{x:.1%}<extra></extra>",
         orientation="h",
         customdata=[[left, size] for size, left in layers.values()],
-        marker_color=[exit_colour(_stage_of(name), facts.exits) for name in layers],
+        marker_color=[exit_color(_stage_of(name), facts.exits) for name in layers],
     )
     layout = {
         "height": 90 + 18 * len(layers),
@@ -153,29 +135,21 @@ def density(facts: Facts) -> tuple[str, Markup]:
         "showlegend": False,
     }
     rows = [(name, size, left, left / size) for name, (size, left) in layers.items()]
-    table = Table(("layer", "weights", "kept", "density"), rows)
-    caption = "The share of the weights of each layer that no mask removes, in the color of the exit of its stage."
-    body = plot("density-by-layer", caption, table, [drawn], layout)
-    if facts.epochs and any(isinstance(change, Pruned) for change in facts.changes):
-        body += _density_by_epoch(facts)
+    by_layer = plot("density-by-layer", Table(("layer", "weights", "kept", "density"), rows), [drawn], layout)
+    pruned = facts.epochs and any(isinstance(change, Pruned) for change in facts.changes)
     moves = [done.regrown for done in facts.epochs if done.regrown is not None]
-    if moves:
-        steps, moved = sum(each.times for each in moves), sum(sum(each.moved) for each in moves)
-        body += html(
-            "prose",
-            f"Connections moved while the network learned ({facts.config.prune.policy}): {moved:,} moves in {steps:,} "
-            "steps. Each took one connection away and gave its layer another, so densities stayed.",
-        )
-    if kept < total:
-        lead = f"{kept:,} of {total:,} weights are kept, {percent(kept / total)}; the others are masked and zero."
-    elif facts.summary.receipt is not None:
-        lead = "Compaction has taken masked channels out; no weight that is left is masked."
-    else:
-        lead = "Every weight is there: nothing was pruned."
-    return lead, body
+    return html(
+        "run.density",
+        (kept, total),
+        by_layer,
+        _density_by_epoch(facts) if pruned else None,
+        (sum(sum(regrown.moved) for regrown in moves), sum(regrown.times for regrown in moves)),
+        facts.config.prune.policy,
+        facts.summary.receipt is not None,
+    )
 
 
-def _density_by_epoch(facts: Facts) -> Markup:
+def _density_by_epoch(facts: Facts) -> Plot:
     stages = max(len(done.density) for done in facts.epochs)
     traces = [
         _line(
@@ -183,15 +157,14 @@ def _density_by_epoch(facts: Facts) -> Markup:
             [done.density[stage] if stage < len(done.density) else None for done in facts.epochs],
             "%{y:.1%} kept",
             f"stage {stage + 1}",
-            line={"color": exit_colour(stage, stages), "width": 2.5, "shape": "hvh"},
+            line={"color": exit_color(stage, stages), "width": 2.5, "shape": "hvh"},
             showlegend=stages <= MANY,
         )
         for stage in range(stages)
     ]
     layout = _layout(facts, "density", height=300, yaxis_tickformat=".0%", yaxis_range=[0, 1.04], legend=_below(0.28))
     rows = [(done.epoch, stage + 1, share) for done in facts.epochs for stage, share in enumerate(done.density)]
-    table = Table(("epoch", "stage", "density"), rows)
-    return plot("density-by-epoch", "The share of weights kept in each stage, by epoch.", table, traces, layout)
+    return plot("density-by-epoch", Table(("epoch", "stage", "density"), rows), traces, layout)
 
 
 def _line(facts: Facts, values: Sequence[float | None], hover: str, name: str, **more: object) -> Trace:
@@ -206,7 +179,7 @@ def _points(facts: Facts) -> str:
 
 
 def _below(distance: float) -> dict[str, object]:
-    """A legend below the plot, where the marks of changes leave it room."""
+    """A legend below the plot, clear of the marks of changes."""
     return {"y": -distance, "yanchor": "top"}
 
 
@@ -226,12 +199,9 @@ def _layer_words(name: str) -> str:
     return ", ".join([*words, " ".join(part for part in rest if not part.isdigit())])
 
 
-def effort(facts: Facts) -> tuple[str, Markup]:
+def effort_section(facts: Facts) -> Markup:
     """Time and memory by epoch."""
     epochs = facts.epochs
-    speed = sorted(done.pictures_per_second for done in epochs)[len(epochs) // 2]
-    total = duration(sum(done.seconds for done in epochs))
-    lead = f"{total} of training in {len(epochs)} epochs, {speed:,.0f} pictures a second (median)."
     drawn = bars(
         [done.epoch for done in epochs],
         [done.seconds for done in epochs],
@@ -245,34 +215,40 @@ def effort(facts: Facts) -> tuple[str, Markup]:
         (done.epoch, done.seconds, done.pictures_per_second, done.learning_rate, done.loss) for done in epochs
     ]
     table = Table(("epoch", "seconds", "pictures per second", "learning rate", "weighted loss"), rows)
-    caption = "Seconds of training in each epoch, validation left out; a growth makes the epochs after it longer."
     layout = _layout(facts, "seconds of training", height=280, yaxis_rangemode="tozero", bargap=0.25)
-    body = plot("time-by-epoch", caption, table, [drawn], layout)
-    if any(done.memory is not None or done.device_memory is not None for done in epochs):
-        return lead, body + _memory(facts)
-    return lead, body + html("missing", "Memory was not recorded when this run was trained.")
+    known = any(done.memory is not None or done.device_memory is not None for done in epochs)
+    return html(
+        "run.effort",
+        sum(done.seconds for done in epochs),
+        len(epochs),
+        sorted(done.pictures_per_second for done in epochs)[len(epochs) // 2],
+        plot("time-by-epoch", table, [drawn], layout),
+        _memory(facts) if known else None,
+        any(done.device_memory is not None for done in epochs),
+    )
 
 
-def _memory(facts: Facts) -> Markup:
+def _memory(facts: Facts) -> Plot:
     epochs = facts.epochs
-    lines = [("main memory", [done.memory for done in epochs], ACCENT)]
-    caption = "The most main memory that the process has held up to each epoch, in MiB (2^20 bytes)."
-    if any(done.device_memory is not None for done in epochs):
-        lines.append(("GPU memory", [done.device_memory for done in epochs], exit_colour(0, 2)))
-        caption += " GPU memory is the most that PyTorch held in that epoch."
+    lines = [
+        ("main memory", [done.memory for done in epochs], ACCENT),
+        ("GPU memory", [done.device_memory for done in epochs], exit_color(0, 2)),
+    ]
+    if all(done.device_memory is None for done in epochs):
+        lines.pop()
     traces = [
         _line(
             facts,
-            [None if each is None else each / 2**20 for each in held],
+            [None if size is None else size / 2**20 for size in sizes],
             "%{y:,.0f} MiB",
             name,
             mode=_points(facts),
-            line={"color": colour, "width": 2.5},
+            line={"color": color, "width": 2.5},
         )
-        for name, held, colour in lines
+        for name, sizes, color in lines
     ]
     style = {"height": 280, "yaxis_rangemode": "tozero", "showlegend": len(traces) > 1}
     layout = _layout(facts, "peak memory, MiB", marked=False, **style)
     rows = [(done.epoch, done.memory, done.device_memory) for done in epochs]
     table = Table(("epoch", "peak memory, bytes", "peak GPU memory, bytes"), rows)
-    return plot("memory-by-epoch", caption, table, traces, layout)
+    return plot("memory-by-epoch", table, traces, layout)

@@ -1,4 +1,4 @@
-"""Everything a report says of one run, read from its folder; the test pictures are answered once."""
+"""The facts of one run for its report, read from its folder; the test pictures are answered once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ class Facts:
 
     Attributes:
         epochs: a record for each epoch that was trained.
-        changes: what happened to the network between epochs, in order.
-        network: the one that stands for the run, on the CPU; ``card`` describes it.
-        measured: what its exits do on the test pictures, ``answers`` what stands behind; None where that is not
-            known, for the reason ``unmeasured``.
+        changes: changes of the network between epochs, in order.
+        network: the network of the run, on the CPU; ``card`` describes it.
+        measured: results of its exits on the test pictures, and ``answers`` their logits; None for the reason
+            ``unmeasured``.
     """
 
     folder: Path
@@ -52,7 +52,7 @@ class Facts:
 
 
 def known(facts: Facts) -> Measured:
-    """What the exits do, in a section that is made only where that is known."""
+    """``facts.measured``, in a section that is made only where it is known."""
     assert facts.measured is not None
     return facts.measured
 
@@ -60,8 +60,7 @@ def known(facts: Facts) -> Measured:
 def read_facts(run: Path, progress: Progress | None = None) -> Facts:
     """The facts of the run in the folder ``run``.
 
-    Where the run has not finished, its test pictures stay unread, as they are to be read once, at its end, and its
-    validation pictures are answered. Where the pictures are gone, the facts say so.
+    The validation pictures are answered where the run has not finished, as the test pictures are read once, at its end.
 
     Raises:
         InputError: the run has no checkpoint yet, or a file in its folder is damaged.
@@ -79,21 +78,21 @@ def read_facts(run: Path, progress: Progress | None = None) -> Facts:
 
 
 def _changes(path: Path) -> tuple[Change, ...]:
-    found: list[Change] = []
+    changes: list[Change] = []
     try:
         for line in read_lines(path):
             kind, epoch, reason = line["event"], int(str(line["epoch"])), str(line.get("reason", ""))
             match kind:
                 case "grew":
-                    found.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
+                    changes.append(Grew(epoch, TypeAdapter(Growth).validate_python(line), reason))
                 case "widened":
-                    found.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
+                    changes.append(Widened(epoch, TypeAdapter(Widening).validate_python(line), reason))
                 case "pruned":
                     density = TypeAdapter(tuple[float, ...]).validate_python(line["density"])
-                    found.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
+                    changes.append(Pruned(epoch, TypeAdapter(Pruning).validate_python(line), density))
                 case "growth_ended":
-                    found.append(GrowthEnded(epoch, reason))
+                    changes.append(GrowthEnded(epoch, reason))
     except (KeyError, ValueError) as error:  # a ValidationError is a ValueError
         why = field_of(error) if isinstance(error, ValidationError) else f"no {error}"
         raise CheckpointError(f"{path}: is damaged ({why}); accepted: the file as ramify wrote it") from error
-    return tuple(found)
+    return tuple(changes)

@@ -17,14 +17,11 @@ def heat_maps(network: Branching, images: Tensor, classes: Tensor) -> Tensor:
 
         ``a_k = mean over pixels of dy / dA_k`` and ``L = ReLU(sum_k a_k A_k)``,
 
-    which is scaled bilinearly to the size of the picture and divided by its maximum: the strongest place of every map
-    is 1, whatever the exit. Where nothing speaks for the class, the map is 0 everywhere.
+    which is scaled bilinearly to the size of the picture and divided by its maximum. Where nothing speaks for the
+    class, the map is 0 everywhere. The final exit of a ``dense`` network also reads all earlier cells; its map shows
+    the part of its last cell. A map of one pixel, as deep cells have on small pictures, comes out even.
 
-    An exit whose stage has no cells, or only linear ones, is looked at behind the last cell with a map before them.
-    The final exit of a ``dense`` network also reads all earlier cells; its map shows what its last cell adds. A map of
-    one pixel, as deep cells have on small pictures, tells nothing of places: it comes out even.
-
-    The network computes in evaluation mode and is left in the mode it had, without gradients; nothing is drawn.
+    The network computes in evaluation mode, without gradients of its own, and keeps the mode it had.
 
     Args:
         network: with E exits.
@@ -45,45 +42,6 @@ def heat_maps(network: Branching, images: Tensor, classes: Tensor) -> Tensor:
         torch.Size([2, 5, 8, 8])
     """
     exits = len(network.stages)
-    _check(network, images, classes)
-    cells = seen_cells(network)
-    training = network.training
-    network.eval()
-    try:
-        # A caller may have turned gradients off, or made the pictures where there are none.
-        with torch.inference_mode(False), torch.enable_grad():
-            given = images.detach().to(network.mean).clone().requires_grad_()
-            maps = [_weighted(network, at, cells[at], given, classes[at]) for at in range(exits)]
-    finally:
-        network.train(training)
-    height, width = images.shape[2:]
-    return torch.stack([_scaled(each, (height, width)) for each in maps])
-
-
-def seen_cells(network: Branching) -> list[nn.Module]:
-    """For each exit the cell behind which :func:`heat_maps` looks, or the last convolution before it.
-
-    Raises:
-        InputError: an exit has none.
-    """
-    found: list[nn.Module] = []
-    for number, stage in enumerate(network.stages, start=1):
-        if isinstance(network, Network):
-            cells = zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True)
-            there = [cell for plan, cell in cells if plan.type != "linear"]
-        else:
-            there = [layer for layer in stage.get_submodule("body").modules() if isinstance(layer, nn.Conv2d)]
-        found += there[-1:] or found[-1:]
-        if len(found) < number:
-            raise InputError(
-                f"Grad-CAM: got exit {number} with no convolution before it; accepted: networks with convolutions, as "
-                "a heat map needs a map"
-            )
-    return found
-
-
-def _check(network: Branching, images: Tensor, classes: Tensor) -> None:
-    exits = len(network.stages)
     if images.dim() != 4 or not images.is_floating_point():
         raise InputError(
             f"images: got {images.dtype} of shape {tuple(images.shape)}; accepted: float [pictures, C, H, W] in [0, 1]"
@@ -93,6 +51,36 @@ def _check(network: Branching, images: Tensor, classes: Tensor) -> None:
             f"classes: got {classes.dtype} of shape {tuple(classes.shape)}; accepted: whole numbers of shape "
             f"({exits}, {len(images)}), one for each exit and picture"
         )
+    cells = _last_cells(network)
+    training = network.training
+    network.eval()
+    try:
+        # Gradients may be off, and the pictures may be inference tensors.
+        with torch.inference_mode(False), torch.enable_grad():
+            pictures = images.detach().to(network.mean).clone().requires_grad_()
+            maps = [_weighted(network, at, cells[at], pictures, classes[at]) for at in range(exits)]
+    finally:
+        network.train(training)
+    height, width = images.shape[2:]
+    return torch.stack([_scaled(weighted, (height, width)) for weighted in maps])
+
+
+def _last_cells(network: Branching) -> list[nn.Module]:
+    """For each exit the last cell with a map before it, or the last convolution."""
+    layers: list[nn.Module] = []
+    for number, stage in enumerate(network.stages, start=1):
+        if isinstance(network, Network):
+            cells = zip(network.plans[number - 1].cells, stage.get_submodule("cells").children(), strict=True)
+            candidates = [cell for plan, cell in cells if plan.type != "linear"]
+        else:
+            candidates = [layer for layer in stage.get_submodule("body").modules() if isinstance(layer, nn.Conv2d)]
+        layers += candidates[-1:] or layers[-1:]
+        if len(layers) < number:
+            raise InputError(
+                f"Grad-CAM: got exit {number} with no convolution before it; accepted: networks with convolutions, as "
+                "a heat map needs a map"
+            )
+    return layers
 
 
 def _weighted(network: Branching, at: int, cell: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
@@ -103,15 +91,14 @@ def _weighted(network: Branching, at: int, cell: nn.Module, images: Tensor, clas
         raise InputError("Grad-CAM: needs the package captum; install it with: pip install 'ramify[explain]'") from None
 
     def answer(pictures: Tensor) -> Tensor:
-        # Later stages have no part in this exit.
         trunk, logits = network.run_stage(0, network.enter(pictures), None)
         for stage in range(1, at + 1):
             trunk, logits = network.run_stage(stage, trunk, logits)
         return logits
 
-    # A copy: what was made in inference mode cannot take part in a backward pass.
-    found: Tensor = LayerGradCam(answer, cell).attribute(images, target=classes.to(images.device, copy=True))
-    return found.detach()[:, 0]
+    # A copy: inference tensors cannot take part in a backward pass.
+    weighted: Tensor = LayerGradCam(answer, cell).attribute(images, target=classes.to(images.device, copy=True))
+    return weighted.detach()[:, 0]
 
 
 def _scaled(weighted: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,7 @@
-"""The network as a drawing: what is computed from top to bottom, stage by stage; drawn by ``templates/macros.html``.
+"""The section with the drawing of the network, stage by stage from top to bottom.
 
-A bar is a cell, as wide as it has channels, and filled as far as it is dense. Exits branch off below. In dense wiring a
-line goes down on the left from every output, and a tick crosses the lines that a cell reads.
+A bar is a cell: its width shows the channels, its filling the density. Exits branch off below. In dense wiring a line
+goes down on the left from every output, and a tick crosses the lines that a cell reads.
 """
 
 import itertools
@@ -16,11 +16,10 @@ from ramify.nn.cells import CellPlan
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, architecture
 from ramify.run.events import Grew, GrowthEnded, Pruned, Widened
-from ramify.run.receipt import Receipt
 from ramify.show.report.facts import Facts
 from ramify.show.report.page import html
-from ramify.show.report.plot import Table, data_files, exit_colour
-from ramify.show.words import count, network_words, percent, plural, short
+from ramify.show.report.plot import Table, data_files, exit_color
+from ramify.show.words import network_words, percent, short
 
 _MANY = 12
 """With more cells than this, equal cells in a row are drawn as one bar."""
@@ -28,7 +27,7 @@ _MANY = 12
 
 @dataclass(frozen=True)
 class Bar:
-    """One or several equal cells in a row: which of the network's, from 0, its channels, and how dense it is."""
+    """One or several equal cells in a row: numbers of the first and the last, from 0, their plan and density."""
 
     first: int
     last: int
@@ -46,7 +45,7 @@ class Bar:
 
     @property
     def hint(self) -> str:
-        """What the mouse shows."""
+        """The text of the tooltip."""
         which = f"cell {self.first + 1}" if self.first == self.last else f"cells {self.first + 1} to {self.last + 1}"
         share = "" if self.density is None else f", {percent(self.density)} of the weights kept"
         return f"{which}, {self.plan.type}: {self.words}{share}"
@@ -54,7 +53,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Level:
-    """One stage: its bars, what happened to it, and the accuracy and the MACs of its exit, as words."""
+    """One stage: its bars, its history, and the accuracy and the MACs of its exit, as words."""
 
     stage: int
     bars: tuple[Bar, ...]
@@ -64,78 +63,33 @@ class Level:
     exit_words: tuple[str, str]
 
 
-def network(facts: Facts) -> tuple[str, Markup]:
+def network_section(facts: Facts) -> Markup:
     """The network, drawn."""
     levels = levels_of(facts)
-    channels, height, width = facts.network.input_shape
-    colour = {1: "gray", 3: "color"}.get(channels, f"{channels} channels")
-    lead = (
-        f"A network of kind {network_words(facts.config)}, on pictures of {width} x {height} pixels ({colour}), "
-        f"{len(facts.card.classes):,} classes."
-    )
-    how = "Computed from top to bottom. "
-    if isinstance(facts.network, Network):
-        how += "A bar is a cell, as wide as it has channels and filled as far as it is dense; "
-    else:
-        how += "The layers of a stage are those up to the named place; "
-    how += "each stage ends in an exit on the right."
-    if facts.config.network.kind == "dense":
-        how += " Lines on the left: every cell reads the outputs of the stem and of all cells before it side by side."
     table = _table(facts, levels)
-    body = html("network", _drawing(facts, levels), how, table, data_files("network", table))
-    if facts.summary.receipt is not None:
-        body += html("prose", _compacted(facts.summary.receipt))
-    return lead, body
-
-
-def _drawing(facts: Facts, levels: Sequence[Level]) -> dict[str, object]:
-    """What the macro ``drawing`` draws; ``reads`` of a row is how many outputs go on past it, in dense wiring."""
-    network = facts.network
-    built = architecture(network.config) if isinstance(network, Network) else None
-    channels = 0 if built is None or built.stem == "none" else built.width
-    most = max([bar.plan.out_channels for level in levels for bar in level.bars], default=1)
-    reads = itertools.count(1)
-    stages = [
-        {
-            "level": level,
-            "colour": exit_colour(level.stage, len(levels)),
-            "final": level.final and len(levels) > 1,
-            "cells": [
-                {"bar": bar, "width": _width(bar.plan.out_channels, most), "reads": next(reads)} for bar in level.bars
-            ],
-        }
-        for level in levels
-    ]
-    return {
-        "label": f"The network: {network_words(facts.config)}",
-        "stem": f"stem, {plural(channels, 'channel')}" if channels else "the picture",
-        "width": _width(max(1, min(channels, most)), most),
-        "dense": facts.config.network.kind == "dense",
-        "outputs": next(reads),
-        "stages": stages,
-    }
-
-
-def _width(channels: int, most: int) -> float:
-    """The width of a bar, in percent: by less than its channels, so that narrow cells can be seen."""
-    return max(8.0, 100 * float((channels / most) ** 0.75))
-
-
-def _compacted(found: Receipt) -> str:
-    if found.removed == 0:
-        return "Compaction found no dead channel to take out."
-    (before, after), (large, small) = found.parameters, found.macs[-1]
-    return (
-        f"Compaction took {plural(found.removed, 'dead channel')} out: {count(before)} parameters became "
-        f"{count(after)}, {short(large)} MACs of the last exit became {short(small)}; "
-        f"logits differ by at most {found.difference:.1g}."
+    built = architecture(facts.network.config) if isinstance(facts.network, Network) else None
+    channels_of_stem = 0 if built is None or built.stem == "none" else built.width
+    channels, height, width = facts.network.input_shape
+    return html(
+        "run.network",
+        network_words(facts.config),
+        f"{width} x {height} pixels ({ {1: 'gray', 3: 'color'}.get(channels, f'{channels} channels') })",
+        len(facts.card.classes),
+        levels,
+        [exit_color(level.stage, len(levels)) for level in levels],
+        channels_of_stem,
+        facts.config.network.kind == "dense",
+        built is not None,
+        table,
+        data_files("network", table),
+        facts.summary.receipt,
     )
 
 
 def _table(facts: Facts, levels: Sequence[Level]) -> Table:
     """The drawing in words, one row a stage."""
     summary = facts.summary
-    added = [after - before for before, after in itertools.pairwise([0, *(each.kept for each in summary.exits)])]
+    added = [after - before for before, after in itertools.pairwise([0, *(row.kept for row in summary.exits)])]
     rows = []
     for level in levels:
         stage, cells = level.stage, "; ".join(bar.words for bar in level.bars)
@@ -158,10 +112,9 @@ def levels_of(facts: Facts) -> tuple[Level, ...]:
         final = plans[stage].final if plans else stage == len(network.stages) - 1
         words = ("", "")
         if exists:
-            each = summary.exits[stage]
-            score = each.test or each.valid
-            on = "test" if each.test else "validation"
-            words = (f"{percent(score.top1)} {on}" if score else "not measured", f"{short(each.macs)} MACs")
+            row = summary.exits[stage]
+            score, part = row.test or row.valid, "test" if row.test else "validation"
+            words = (f"{percent(score.top1)} {part}" if score else "not measured", f"{short(row.macs)} MACs")
         joined = tuple(_joined(bars) if joins else bars)
         levels.append(Level(stage, joined, exists, final, _story(facts, stage, exists), words))
     return tuple(levels)
@@ -187,7 +140,7 @@ def _joined(bars: Sequence[Bar]) -> list[Bar]:
 
 
 def _story(facts: Facts, stage: int, exists: bool) -> str:
-    """When a stage came, and what was done to it."""
+    """When a stage was grown, frozen, widened and pruned."""
     if not exists:
         return "not grown" if facts.summary.finished else "not grown yet"
     grown = facts.summary.stages[stage].grown
@@ -196,8 +149,8 @@ def _story(facts: Facts, stage: int, exists: bool) -> str:
     parts = ["there from the start" if grown is None else f"grew before epoch {grown}{whose}"]
     if isinstance(facts.network, Attached) and stage < len(facts.network.points):
         parts.insert(0, f"up to {facts.network.points[stage].name}")
-    wider = [each.epoch for each in facts.changes if isinstance(each, Widened) and each.widening.stage == stage]
-    pruned = [each.epoch for each in facts.changes if isinstance(each, Pruned) and stage in each.pruning.stages]
+    wider = [event.epoch for event in facts.changes if isinstance(event, Widened) and event.widening.stage == stage]
+    pruned = [event.epoch for event in facts.changes if isinstance(event, Pruned) and stage in event.pruning.stages]
     parts.append(_frozen(facts, stage))
     parts.append(f"widened before {_epochs(wider)}" if wider else "")
     parts.append(f"pruned before {_epochs(pruned)}" if pruned else "")
@@ -208,11 +161,11 @@ def _frozen(facts: Facts, stage: int) -> str:
     growth = facts.config.growth
     if facts.config.train.exits_only:
         return "cells frozen, only its exit learned" if stage < len(facts.network.stages) - 1 else "frozen"
-    later = [each.epoch for each in facts.changes if isinstance(each, Grew) and each.growth.stage == stage + 1]
+    later = [event.epoch for event in facts.changes if isinstance(event, Grew) and event.growth.stage == stage + 1]
     if growth.freeze == "none" or not later:
         return ""
-    changed = [each.epoch for each in facts.changes if isinstance(each, Grew | Widened)]
-    over = [each.epoch for each in facts.changes if isinstance(each, GrowthEnded)]
+    changed = [event.epoch for event in facts.changes if isinstance(event, Grew | Widened)]
+    over = [event.epoch for event in facts.changes if isinstance(event, GrowthEnded)]
     if not over and len(changed) >= facts.config.growths:
         over = changed[-1:]
     if growth.freeze == "before" or not over:

@@ -1,4 +1,6 @@
-"""What came out of a run, as one true sentence."""
+"""The result of a run in one sentence."""
+
+import itertools
 
 from ramify.ops.exits.analysis import Outcome
 from ramify.run.readback import Measured
@@ -10,11 +12,9 @@ _NEAR = 0.01
 
 
 def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
-    """The first sentence of a report: the size, the last exit, and what answering early is worth.
-
-    It holds for every run: under way or finished, with and without a policy, pruned, compacted, with one exit.
-    """
-    size = _size(summary)
+    """The first sentence of a report: size, accuracy of the last exit, and cost and accuracy of early answers."""
+    kept, weights = summary.exits[-1].kept, summary.exits[-1].weights
+    size = f"{count(kept)} weights" if kept == weights else f"{count(kept)} of {count(weights)} weights kept"
     if not summary.finished:
         grown = f"{len(summary.exits)} of {plural(summary.exits_planned, 'exit')} there"
         score = summary.exits[-1].valid
@@ -25,29 +25,18 @@ def outcome_sentence(summary: Summary, measured: Measured | None) -> str:
         return f"{size}."
     if len(summary.exits) == 1:
         return f"{size}, {percent(last.top1)} of the test pictures right at its only exit."
-    known = f"{size}, {percent(last.top1)} at the last exit"
     if measured is not None and measured.outcome is not None:
         return f"{size}, {_policy(measured.outcome, measured)}; {percent(last.top1)} at the last exit alone."
-    return f"{known}; {_nearest(summary)}."
-
-
-def _size(summary: Summary) -> str:
-    kept, weights = summary.exits[-1].kept, summary.exits[-1].weights
-    if kept == weights:
-        return f"{count(kept)} weights"
-    return f"{count(kept)} of {count(weights)} weights kept"
+    return f"{size}, {percent(last.top1)} at the last exit; {_nearest(summary)}."
 
 
 def _policy(outcome: Outcome, measured: Measured) -> str:
-    """Where most pictures are answered, at what accuracy and cost."""
+    """Where most pictures are answered, with accuracy and cost."""
     work = percent(outcome.macs / measured.analysis.macs[-1])
     right = f"{percent(outcome.accuracy)} right"
     exits = len(outcome.exits)
-    so_far, exit_ = 0.0, 0
-    for share in outcome.exits:
-        so_far, exit_ = so_far + share, exit_ + 1
-        if so_far >= 0.495:
-            break
+    left = list(itertools.accumulate(outcome.exits))
+    exit_, so_far = next(((i, share) for i, share in enumerate(left, start=1) if share >= 0.495), (exits, left[-1]))
     if exit_ == exits:
         at_last = percent(outcome.exits[-1])
         return f"{at_last} of the pictures answered only at the last exit: {work} of the work, {right}"
@@ -60,9 +49,9 @@ def _policy(outcome: Outcome, measured: Measured) -> str:
 
 def _nearest(summary: Summary) -> str:
     """The first exit that comes near the last one."""
-    tops = [each.test.top1 for each in summary.exits if each.test is not None]
-    for exit_, (top, each) in enumerate(zip(tops[:-1], summary.exits, strict=False), start=1):
+    tops = [row.test.top1 for row in summary.exits if row.test is not None]
+    for exit_, (top, row) in enumerate(zip(tops[:-1], summary.exits, strict=False), start=1):
         if top >= tops[-1] - _NEAR:
-            work = percent(each.macs / summary.exits[-1].macs)
+            work = percent(row.macs / summary.exits[-1].macs)
             return f"exit {exit_} alone gets {percent(top)} for {work} of the work"
     return f"no earlier exit comes within {100 * _NEAR:g} point of it"

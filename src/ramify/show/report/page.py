@@ -1,6 +1,6 @@
 """The frame of a report: one HTML document that needs nothing else, neither beside it nor from the network.
 
-All HTML stands in ``templates/`` beside this file, where Jinja escapes every value.
+All HTML and the prose of the pages stand in ``templates/`` beside this file, where Jinja escapes every value.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,18 +17,10 @@ from ramify.show import words
 
 @dataclass(frozen=True)
 class ReportSection:
-    """One section of a page.
-
-    Attributes:
-        anchor: unique on the page, of lower-case letters, digits and hyphens.
-        title: a few words.
-        lead: what there is to see, one or two sentences.
-        body: HTML, as :func:`html` makes it.
-    """
+    """A section of a page: its ``anchor`` (lower-case letters, digits and hyphens), its title and its HTML."""
 
     anchor: str
     title: str
-    lead: str
     body: Markup
 
 
@@ -41,32 +33,31 @@ class ReportPart(Generic[_T]):
 
     Attributes:
         anchor, title: of the :class:`ReportSection`.
-        make: its lead and its body.
+        make: its HTML, as :func:`html` gives it.
         lacks: why it cannot be made, as a sentence that stands in its place; empty where it can.
     """
 
     anchor: str
     title: str
-    make: Callable[[_T], tuple[str, Markup]]
+    make: Callable[[_T], Markup]
     lacks: Callable[[_T], str] = lambda known: ""
 
     def section(self, known: _T) -> ReportSection:
-        """The section of what is known."""
+        """The section, or the reason why there is none."""
         why = self.lacks(known)
-        lead, body = ("", html("missing", why)) if why else self.make(known)
-        return ReportSection(self.anchor, self.title, lead, body)
+        return ReportSection(self.anchor, self.title, html("missing", why) if why else self.make(known))
 
 
 def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     """A whole HTML document, light or dark as the reader's system is, with plotly.js inside it, once.
 
     Args:
-        title: the name of a run, say.
-        lead: the most important thing, in one sentence.
+        title: such as the name of a run.
+        lead: the most important result, in one sentence.
         sections: in the order of the page; its navigation lists them.
 
     Example:
-        >>> end = ReportSection("end", "The end", "No more.", html("prose", "Bye."))
+        >>> end = ReportSection("end", "The end", html("prose", "Bye."))
         >>> text = page("demo", "It learned <everything>.", [end])
         >>> "It learned &lt;everything&gt;." in text, '<section id="end"' in text
         (True, True)
@@ -77,26 +68,31 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     return template.render(title=title, lead=lead, sections=sections, plotly=Markup(get_plotlyjs()))  # nosec B704 - plotly's own script
 
 
-def html(macro: str, *values: object) -> Markup:
-    """A piece of a page: a macro of ``templates/macros.html`` on ``values``, each of which is escaped.
+def html(macro: str, *values: object, **named: object) -> Markup:
+    """A piece of a page: a macro on ``values``, each of which is escaped.
+
+    Args:
+        macro: of ``templates/macros.html``, or of another template, as ``run.setup`` of ``templates/run.html``.
 
     Example:
         >>> html("missing", "No policy & no curve.")
         Markup('<p class="missing">No policy &amp; no curve.</p>')
     """
-    made = getattr(_environment().get_template("macros.html").module, macro)(*values)
+    template, _, name = macro.rpartition(".")
+    made = getattr(_environment().get_template(f"{template or 'macros'}.html").module, name)(*values, **named)
     assert isinstance(made, Markup)
     return made
 
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FunctionLoader(_text), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"percent": words.percent, "count": words.count, "short": words.short, "plural": words.plural}
-    made.globals["inline"] = lambda name: Markup(_text(name))  # nosec B704 - a file of this package
-    return made
+    filters = (words.percent, words.count, words.short, words.plural, words.duration)
+    environment.filters |= {function.__name__: function for function in filters}
+    environment.globals["inline"] = lambda name: Markup(_text(name))  # nosec B704 - a file of this package
+    return environment
 
 
 def _text(name: str) -> str:

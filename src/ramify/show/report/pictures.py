@@ -1,10 +1,11 @@
 """Pictures inside a page: PNG as data URIs, small ones enlarged in whole steps so that they stay crisp."""
 
-import base64
 import io
 
 import torch
 from torch import Tensor
+
+from ramify.show.report.plot import data_uri
 
 SIDE = 96
 """Pixels to which the longer side of a small picture is enlarged."""
@@ -31,7 +32,7 @@ def png(image: Tensor) -> str:
         drawn.thumbnail((2 * SIDE, 2 * SIDE))
     out = io.BytesIO()
     drawn.save(out, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+    return data_uri("image/png", out.getvalue())
 
 
 def side(image: Tensor) -> tuple[int, int]:
@@ -44,12 +45,12 @@ def side(image: Tensor) -> tuple[int, int]:
 
 def heated(image: Tensor, heat: Tensor) -> Tensor:
     """``image`` uint8 ``[C, H, W]`` in gray under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``."""
-    grey = image.float().mean(dim=0).expand(3, -1, -1)
+    gray = image.float().mean(dim=0).expand(3, -1, -1)
     heat = heat.float().clamp(0, 1)
     place = heat * (len(HEAT) - 1)
     below = place.floor().clamp(max=len(HEAT) - 2)
     share = (place - below)[..., None]
-    colours = HEAT[below.long()] * (1 - share) + HEAT[below.long() + 1] * share  # [H, W, 3]
+    colors = HEAT[below.long()] * (1 - share) + HEAT[below.long() + 1] * share  # [H, W, 3]
     cover = 0.75 * heat
-    mixed = (1 - cover) * grey + cover * colours.permute(2, 0, 1)
+    mixed = (1 - cover) * gray + cover * colors.permute(2, 0, 1)
     return mixed.round().clamp(0, 255).to(torch.uint8)

@@ -1,8 +1,6 @@
 """A plot of a page: an interactive figure, the table of its numbers, and that table as CSV and JSON."""
 
 import base64
-import csv
-import io
 import json
 import math
 import re
@@ -12,18 +10,19 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from ramify.show.report.page import html
+from ramify.show.words import csv_lines
 
 Value = str | float | int | None
 Trace = dict[str, object]
 
 ACCENT, GREY = "#3a6fd8", "#858c96"
-"""Colors of middle lightness: both stand out from white and from black, so a plot needs no second set."""
+"""Colors of middle lightness, which stand out from white and from black."""
 
 _SHADES = ("#d58a00", "#d0603a", "#b5528f", "#8458c2", "#4460d4")
-"""From the first exit to the last: amber to blue and lighter to darker, which the color-blind can tell apart."""
+"""From the first exit to the last, lighter to darker; the color-blind can tell them apart."""
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "hexagon", "triangle-down")
-"""Marks of the exits, for those who see no color; they repeat."""
+"""Marks of the exits; they repeat."""
 
 MANY = 8
 """With more exits than this a plot has no legend: the hover names the exit."""
@@ -37,15 +36,23 @@ class Table:
     rows: Sequence[Sequence[Value]]
 
 
-def plot(name: str, caption: str, table: Table, traces: Sequence[Trace], layout: Mapping[str, object]) -> Markup:
-    """A figure, drawn by the script of the page, with its table and its downloads.
+@dataclass(frozen=True)
+class Plot:
+    """What the macro ``plot`` draws: JSON for plotly, the table of the numbers, and the files to save that table."""
+
+    name: str
+    record: Markup
+    table: Table
+    files: Sequence[tuple[str, str, str]]
+
+
+def plot(name: str, table: Table, traces: Sequence[Trace], layout: Mapping[str, object]) -> Plot:
+    """A figure that the script of the page draws.
 
     Args:
         name: unique on a page, of lower-case letters, digits and hyphens; also the name of the downloads.
-        caption: what to see in it, one or two sentences.
         table: every number of it.
-        traces, layout: of plotly, which checks them. ``line_color`` is short for ``{"line": {"color": ...}}``, and so
-            on. Fonts and colors of the page come from the one template in ``templates/page.js``.
+        traces, layout: of plotly, which checks them. Fonts and colors come from the template in ``templates/page.js``.
 
     Raises:
         ValueError: plotly knows no such property.
@@ -56,8 +63,7 @@ def plot(name: str, caption: str, table: Table, traces: Sequence[Trace], layout:
     record["layout"].pop("template", None)
     # Inside a script element, nothing may look like its end.
     text = re.sub("[<>&]", lambda sign: f"\\u{ord(sign[0]):04x}", json.dumps(record, separators=(",", ":")))
-    record_text = Markup(text)  # nosec B704 - JSON whose signs of HTML are escaped above
-    return html("plot", name, caption, record_text, table, data_files(name, table))
+    return Plot(name, Markup(text), table, data_files(name, table))  # nosec B704 - JSON, signs of HTML escaped above
 
 
 def scatter(mode: str, x: Sequence[object], y: Sequence[object], hover: str | None, **more: object) -> Trace:
@@ -71,11 +77,11 @@ def bars(x: Sequence[object], y: Sequence[object], hover: str, **more: object) -
     return {"type": "bar", "x": list(x), "y": list(y), "hovertemplate": hover, **more}
 
 
-def exit_colour(exit_: int, exits: int) -> str:
+def exit_color(exit_: int, exits: int) -> str:
     """The color of one exit, counted from 0, of ``exits``: the same in every plot and drawing.
 
     Example:
-        >>> exit_colour(0, 4), exit_colour(3, 4)
+        >>> exit_color(0, 4), exit_color(3, 4)
         ('#d58a00', '#4460d4')
     """
     place = (len(_SHADES) - 1) * (exit_ / (exits - 1) if exits > 1 else 1.0)
@@ -89,18 +95,18 @@ def exit_symbol(exit_: int) -> str:
     return SYMBOLS[exit_ % len(SYMBOLS)]
 
 
-def faded(colour: str, opacity: float = 0.4) -> str:
-    """``colour``, as light as ``opacity`` in [0, 1] makes it.
+def faded(color: str, opacity: float = 0.4) -> str:
+    """``color`` with an ``opacity`` in [0, 1].
 
     Example:
         >>> faded("#d58a00", 0.5)
         'rgba(213,138,0,0.5)'
     """
-    return f"rgba({','.join(map(str, _channels(colour)))},{opacity:g})"
+    return f"rgba({','.join(map(str, _channels(color)))},{opacity:g})"
 
 
-def _channels(colour: str) -> tuple[int, ...]:
-    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+def _channels(color: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(color[1:]))
 
 
 def plotly_text(text: str, most: int | None = None) -> str:
@@ -115,41 +121,26 @@ def plotly_text(text: str, most: int | None = None) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def csv_text(table: Table) -> str:
-    """``table`` as CSV (RFC 4180): a row of names first; None is empty, and a number reads back the same.
-
-    Example:
-        >>> csv_text(Table(("exit", "accuracy"), ((1, 0.5), (2, None))))
-        'exit,accuracy\\r\\n1,0.5\\r\\n2,\\r\\n'
-    """
-    text = io.StringIO()
-    csv.writer(text).writerows([table.columns, *table.rows])
-    return text.getvalue()
-
-
 def json_text(table: Table) -> str:
-    """``table`` as a JSON list of objects, one a row; what is no finite number is null.
+    """``table`` as a JSON list of objects, one a row; a number that is not finite is null.
 
     Example:
         >>> json_text(Table(("exit", "accuracy"), ((1, 0.5),)))
         '[{"exit": 1, "accuracy": 0.5}]'
     """
-    return json.dumps([dict(zip(table.columns, map(_finite, row), strict=True)) for row in table.rows])
-
-
-def _finite(value: Value) -> Value:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    rows = [[None if isinstance(it, float) and not math.isfinite(it) else it for it in row] for row in table.rows]
+    return json.dumps([dict(zip(table.columns, row, strict=True)) for row in rows])
 
 
 def data_uri(media: str, content: bytes) -> str:
-    """``content`` as an address that holds it."""
+    """``content`` as a data URI."""
     return f"data:{media};base64,{base64.b64encode(content).decode()}"
 
 
 def data_files(name: str, table: Table) -> list[tuple[str, str, str]]:
-    """``table`` as ``<name>.csv`` and ``<name>.json``: the file, its address, which holds the data, and its kind."""
+    """``table`` as ``<name>.csv`` and ``<name>.json``: name of the file, data URI, kind."""
     return [
-        (f"{name}.csv", data_uri("text/csv", csv_text(table).encode()), "CSV"),
+        (f"{name}.csv", data_uri("text/csv", csv_lines(table.columns, table.rows).encode()), "CSV"),
         (f"{name}.json", data_uri("application/json", json_text(table).encode()), "JSON"),
     ]
 

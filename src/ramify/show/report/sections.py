@@ -6,15 +6,15 @@ from dataclasses import asdict
 from markupsafe import Markup
 
 from ramify.config.read import to_yaml
-from ramify.show.report.classes import classes, not_measured
-from ramify.show.report.epochs import accuracy, density, effort, not_trained
-from ramify.show.report.exits import cost, leaving, reliability
+from ramify.show.report.classes import classes_section, not_measured
+from ramify.show.report.epochs import accuracy_section, density_section, effort_section, not_trained
+from ramify.show.report.exits import cost_section, leaving_section, reliability_section
 from ramify.show.report.facts import Facts
-from ramify.show.report.network import network
+from ramify.show.report.network import network_section
 from ramify.show.report.outcome import outcome_sentence
 from ramify.show.report.page import ReportPart, html, page
 from ramify.show.report.plot import Table, data_uri
-from ramify.show.report.thinking import thinking
+from ramify.show.report.thinking import overthinking_section
 from ramify.show.words import count, duration
 
 
@@ -22,13 +22,13 @@ def _unmeasured(facts: Facts) -> str:
     return facts.unmeasured if facts.measured is None else ""
 
 
-def setup(facts: Facts) -> tuple[str, Markup]:
-    """Configuration and versions: what made a run, and how to make it again."""
+def setup_section(facts: Facts) -> Markup:
+    """Configuration and versions, from which the run can be made again."""
     summary = facts.summary
     pictures = summary.source
     if summary.pictures is not None:
         parts = zip(summary.pictures, ("training", "validation", "test"), strict=True)
-        pictures += ": " + ", ".join(f"{count(many)} {part}" for many, part in parts)
+        pictures += ": " + ", ".join(f"{count(size)} {part}" for size, part in parts)
     rows = [
         ("run", summary.name),
         ("folder", str(facts.folder)),
@@ -46,24 +46,21 @@ def setup(facts: Facts) -> tuple[str, Markup]:
         ("config.json", "application/json", json.dumps(facts.config.model_dump(mode="json"), indent=2), "JSON"),
         ("summary.json", "application/json", json.dumps(asdict(summary), indent=2), "summary"),
     )
-    body = html("frame", "wide", "What made this run", html("table", Table(("what", "value"), rows)))
-    body += html("configuration", text)
     links = [(file, data_uri(media, content.encode()), shown) for file, media, content, shown in files]
-    lead = "The same configuration and seed on the same machine give the same network again."
-    return lead, body + html("links", "Configuration", links)
+    return html("run.setup", Table(("what", "value"), rows), text, links)
 
 
 REPORT_SECTIONS: tuple[ReportPart[Facts], ...] = (
-    ReportPart("network", "The network", network),
-    ReportPart("epochs", "Accuracy by epoch", accuracy, not_trained),
-    ReportPart("cost", "Accuracy and cost", cost, _unmeasured),
-    ReportPart("classes", "Classes", classes, not_measured),
-    ReportPart("leaving", "Who leaves where", leaving, _unmeasured),
-    ReportPart("overthinking", "Overthinking", thinking, _unmeasured),
-    ReportPart("reliability", "Confidence", reliability, _unmeasured),
-    ReportPart("density", "Density by layer", density),
-    ReportPart("effort", "Time and memory", effort, not_trained),
-    ReportPart("setup", "Configuration and versions", setup),
+    ReportPart("network", "The network", network_section),
+    ReportPart("epochs", "Accuracy by epoch", accuracy_section, not_trained),
+    ReportPart("cost", "Accuracy and cost", cost_section, _unmeasured),
+    ReportPart("classes", "Classes", classes_section, not_measured),
+    ReportPart("leaving", "Who leaves where", leaving_section, _unmeasured),
+    ReportPart("overthinking", "Overthinking", overthinking_section, _unmeasured),
+    ReportPart("reliability", "Confidence", reliability_section, _unmeasured),
+    ReportPart("density", "Density by layer", density_section),
+    ReportPart("effort", "Time and memory", effort_section, not_trained),
+    ReportPart("setup", "Configuration and versions", setup_section),
 )
 """In the order of the page. A new section is a function of the facts and an entry here."""
 

@@ -1,4 +1,4 @@
-"""Overthinking: where deeper exits waste work and where they spoil an answer, with the pictures themselves."""
+"""The section on overthinking: where deeper exits waste work and where they spoil an answer, with the pictures."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,7 @@ from ramify.show.report.facts import Facts, known
 from ramify.show.report.gradcam import heat_maps
 from ramify.show.report.page import html
 from ramify.show.report.pictures import heated, png, side
-from ramify.show.report.plot import Table, downloads, exit_colour
-from ramify.show.words import percent, short
+from ramify.show.report.plot import Table, downloads, exit_color
 
 _SHOWN = 6
 """Pictures shown of each kind."""
@@ -23,83 +22,49 @@ _SHOWN = 6
 _COLUMNS = 6
 """Exits shown of each picture; of more, those spread evenly from the first to the last."""
 
-LEGEND = (
-    "Below each picture, what every exit answers, how sure it is, and (Grad-CAM) where it looked for the class that "
-    "it answers: the redder, the more it counted."
-)
 
-KINDS = (
-    (
-        "destructive",
-        "Destructive: right early, wrong at the last exit",
-        "The surest early answers come first.",
-        "There is none: whatever an early exit gets right, the last exit gets right, too.",
-    ),
-    (
-        "late",
-        "Worth the work: wrong early, right only at the last exit",
-        "The first exit's surest mistakes come first.",
-        "There is none: what the last exit gets right, an earlier one gets right, too.",
-    ),
-    (
-        "wasteful",
-        "Wasteful: right early, and right at the last exit",
-        "The surest of the earliest come first, one of each class.",
-        "There is none: no early exit is right about a picture that the last exit gets right.",
-    ),
-)
-"""Each kind of pictures: its name, its heading, what it shows, and what is said where there are none."""
-
-
-def thinking(facts: Facts) -> tuple[str, Markup]:
+def overthinking_section(facts: Facts) -> Markup:
     """Wasteful and destructive overthinking."""
     measured, answers = known(facts), facts.answers
     assert answers is not None
-    macs, found = measured.analysis.macs, measured.analysis.overthinking
-    if len(macs) == 1:
-        return "", html("missing", "The network has one exit, so it cannot think longer than it needs.")
-    lead = (
-        f"{percent(found.wasteful)} of the {measured.part} are right early and stay right: what is computed after is "
-        f"wasted, {short(found.wasted_macs)} MACs a picture on average, {percent(found.wasted_macs / macs[-1])} of the "
-        f"last exit's work. {percent(found.destructive)} are right early and wrong at the last exit: thinking on "
-        "destroys the answer."
-    )
+    if len(measured.analysis.macs) == 1:
+        return html("missing", "The network has one exit, so it cannot think longer than it needs.")
+    result = measured.analysis.overthinking
     shares = (
-        ("wasteful", found.wasteful, "right early, still right at the end"),
-        ("late", found.late, "right at the last exit only"),
-        ("destructive", found.destructive, "right early, wrong at the end"),
-        ("never", found.never, "never right"),
+        ("wasteful", result.wasteful, "right early, still right at the end"),
+        ("late", result.late, "right at the last exit only"),
+        ("destructive", result.destructive, "right early, wrong at the end"),
+        ("never", result.never, "never right"),
     )
-    parts = [(share, meaning, f"var(--share-{i})") for i, (_, share, meaning) in enumerate(shares, start=1)]
-    body = html("shares", parts) + downloads("overthinking", Table(("kind", "share", "meaning"), shares))
-    cases = {name: getattr(found, f"{name}_cases") for name, *_ in KINDS}
-    shown = {name: shown_cases(each) for name, each in cases.items()}
-    maps, why = _heat(answers, [case.picture for each in shown.values() for case in each])
-    body += html("missing", why) if maps is None else html("prose", LEGEND)
-    each_map = iter(() if maps is None else maps.unbind(dim=1))
-    for name, title, order, none in KINDS:
-        cards = [_card(answers, case, next(each_map, None)) for case in shown[name]]
-        body += html("heading", title)
-        body += html("prose", order) + html("cases", cards) if cards else html("missing", none)
+    cases = {"destructive": result.destructive_cases, "late": result.late_cases, "wasteful": result.wasteful_cases}
+    shown = {kind: shown_cases(of_kind) for kind, of_kind in cases.items()}
+    maps, why = _maps(answers, [case.picture for of_kind in shown.values() for case in of_kind])
+    next_map = iter(() if maps is None else maps.unbind(dim=1))
+    cards = {kind: [_card(answers, case, next(next_map, None)) for case in of_kind] for kind, of_kind in shown.items()}
     rows = [
         (
-            *(name, picture_name(answers, case.picture), case.exit + 1, case.confidence),
+            *(kind, picture_name(answers, case.picture), case.exit + 1, case.confidence),
             *(case.answer, case.last, case.label),
         )
-        for name, each in cases.items()
-        for case in each
+        for kind, of_kind in cases.items()
+        for case in of_kind
     ]
     columns = ("kind", "file", "exit", "confidence", "it answers", "the last exit answers", "label")
-    return lead, body + downloads("overthinking-cases", Table(columns, rows))
+    files = (
+        downloads("overthinking", Table(("kind", "share", "meaning"), shares)),
+        downloads("overthinking-cases", Table(columns, rows)),
+    )
+    parts = [(share, meaning, f"var(--share-{i})") for i, (_, share, meaning) in enumerate(shares, start=1)]
+    return html("run.overthinking", measured, parts, why, cards, files)
 
 
-def _heat(answers: TestAnswers, chosen: Sequence[int]) -> tuple[Tensor | None, str]:
-    """Where each exit looked, ``[E, B, H, W]``, for the class that the exit answers; or why there is no such map."""
-    if not chosen:
+def _maps(answers: TestAnswers, pictures: Sequence[int]) -> tuple[Tensor | None, str]:
+    """Grad-CAM ``[E, B, H, W]`` for the class that each exit answers; or None and the reason."""
+    if not pictures:
         return None, "There are no such pictures to look at."
     device = answers.network.mean.device
-    images = answers.test[torch.tensor(chosen)].images.to(device).float() / 255
-    classes = answers.logits[:, torch.tensor(chosen)].argmax(dim=2).to(device)
+    images = answers.test[torch.tensor(pictures)].images.to(device).float() / 255
+    classes = answers.logits[:, torch.tensor(pictures)].argmax(dim=2).to(device)
     try:
         return heat_maps(answers.network, images, classes).detach().cpu(), ""
     except InputError as error:
@@ -107,7 +72,7 @@ def _heat(answers: TestAnswers, chosen: Sequence[int]) -> tuple[Tensor | None, s
 
 
 def shown_cases(cases: Sequence[Case], most: int = _SHOWN) -> tuple[Case, ...]:
-    """At most ``most`` of ``cases``, in their order: first the first of each class, as one class says little."""
+    """At most ``most`` of ``cases``, in their order; the first of each class is preferred."""
     firsts = {case.label: case for case in reversed(cases)}.values()
     ranked = sorted(cases, key=lambda case: case not in firsts)
     return tuple(case for case in cases if case in ranked[:most])
@@ -125,26 +90,26 @@ def shown_exits(exits: int) -> tuple[int, ...]:
     return tuple(round(i * (exits - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS))
 
 
-def _card(answers: TestAnswers, case: Case, looked: Tensor | None) -> dict[str, object]:
-    """What the macro ``cases`` shows of a picture."""
+def _card(answers: TestAnswers, case: Case, heat: Tensor | None) -> dict[str, object]:
+    """A picture with the answers of its exits, for the macro ``cases``; ``heat`` is ``[E, H, W]``."""
     (image,) = answers.test[case.picture : case.picture + 1].images
-    sure, said = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
+    confidences, labels = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
     steps = [
         {
             "exit": i + 1,
-            "colour": exit_colour(i, len(sure)),
-            "answer": answers.card.classes[int(said[i])],
-            "sure": float(sure[i]),
-            "uri": None if looked is None else png(heated(image, looked[i])),
+            "color": exit_color(i, len(confidences)),
+            "answer": answers.card.classes[int(labels[i])],
+            "sure": float(confidences[i]),
+            "uri": None if heat is None else png(heated(image, heat[i])),
         }
-        for i in shown_exits(len(sure))
+        for i in shown_exits(len(confidences))
     ]
     size = side(image)
     scale = min(1.0, 64 / max(size))
     return {
         "uri": png(image),
         "size": size,
-        "small": [round(each * scale) for each in size],
+        "small": [round(pixels * scale) for pixels in size],
         "name": picture_name(answers, case.picture),
         "label": case.label,
         "steps": steps,

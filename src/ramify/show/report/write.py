@@ -21,14 +21,13 @@ def report(
     runs_dir: str | Path = "runs",
     progress: Progress | None = None,
 ) -> Path:
-    """Write the report of a run, or of several side by side, and tell where it is.
+    """Write the report of a run, or of several side by side, and return its path.
 
     The page is one HTML file that needs no network. The test pictures of a single finished run are answered once for
-    it; what a run lacks (a policy, validation pictures, a second exit) its page says in a sentence.
+    it. Where a run lacks something (a policy, validation pictures, a second exit), its page has a sentence instead.
 
     Args:
-        run: the name of a run, the path of its folder, or several of them.
-        more: further runs, to be compared.
+        run: the name of a run, the path of its folder, or several of them, as ``more``.
         out: the file to write; by default ``report.html`` in the folder of the run, ``<runs_dir>/comparison.html``
             for several.
         runs_dir: where runs are looked for by name.
@@ -36,7 +35,7 @@ def report(
 
     Raises:
         InputError: there is no such run, it has no checkpoint yet, or a file in its folder is damaged.
-        RunError: the page cannot be written; what was there before is intact.
+        RunError: the page cannot be written; an earlier page is intact.
     """
     names = [*([run] if isinstance(run, str | Path) else run), *more]
     if not names:

@@ -1,1 +1,1 @@
-"""What the terminal shows: the live view, lines and tables."""
+"""Output for the terminal: the live view, lines and tables."""

@@ -14,11 +14,8 @@ from ramify.show.words import count, percent, plural, short
 ROWS = 8
 """Points of the curve that are shown."""
 
-_COLUMNS = 8
-"""Exits that have a column each; of more, neighbours share one of :data:`SHARED`."""
-
-SHARED = 6
-"""Columns over which more exits are spread, as their headings are wider."""
+_COLUMNS, _SHARED = 8, 6
+"""Up to ``_COLUMNS`` exits have a column each; more exits are spread over ``_SHARED`` columns."""
 
 CLASSES = 20
 """Classes that are shown."""
@@ -28,26 +25,26 @@ _NAME = 18
 
 
 def analysis_tables(analysis: Analysis) -> RenderableType:
-    """Everything an analysis tells, within 80 columns; of a network with one exit, what that exit is worth.
+    """All tables of an analysis, within 80 columns; of a network with one exit, the figures of that exit.
 
     Example:
         >>> import torch
         >>> from rich.console import Console
         >>> from ramify.ops.exits.analysis import analyze
         >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])
-        >>> found = analyze(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
-        >>> Console(color_system=None).print(analysis_tables(found))  # doctest: +ELLIPSIS
+        >>> analysis = analyze(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
+        >>> Console(color_system=None).print(analysis_tables(analysis))  # doctest: +ELLIPSIS
         Exits, on 2 pictures
         ...
     """
     pictures = plural(analysis.pictures, "picture")
-    worth = exit_table(analysis)
+    figures = exit_figures_table(analysis)
     if len(analysis.macs) == 1:
-        return Group(*titled(f"The only exit, on {pictures}", worth))
+        return Group(*titled(f"The only exit, on {pictures}", figures))
     last = short(analysis.macs[-1])
     leave = "by the policy" if analysis.by_policy else "at the first right exit"
     parts = [
-        titled(f"Exits, on {pictures}", worth, "averaged: with the probabilities of all exits before"),
+        titled(f"Exits, on {pictures}", figures, "averaged: with the probabilities of all exits before"),
         titled(
             "Leaving early, once the highest probability reaches a threshold",
             curve_table(analysis),
@@ -67,56 +64,48 @@ def analysis_tables(analysis: Analysis) -> RenderableType:
         ),
     ]
     if analysis.confusion_score is not None:
-        why = "the earlier exits' distance from the last: does it find the last one's errors?"
-        parts.insert(3, titled("Confusion score", confusion_score_table(analysis.confusion_score), why))
+        caption = "the earlier exits' distance from the last: does it find the last one's errors?"
+        parts.insert(3, titled("Confusion score", confusion_score_table(analysis.confusion_score), caption))
     return Group(*[line for part in parts for line in (*part, Text())][:-1])
 
 
 def _sentences(*rows: tuple[str, str]) -> Table:
-    """Figures, each with what it says; the words wrap beside them."""
-    made = Table.grid(padding=(0, 2))
-    made.add_column(justify="right", no_wrap=True, style="bold", min_width=7)
-    made.add_column()
+    """Figures with a sentence each, which wraps beside them."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(justify="right", no_wrap=True, style="bold", min_width=7)
+    grid.add_column()
     for row in rows:
-        made.add_row(*row)
+        grid.add_row(*row)
+    return grid
+
+
+def exit_figures_table(analysis: Analysis) -> Table:
+    """Accuracy of each exit, alone and averaged with those before it, and its cost."""
+    times, last = analysis.milliseconds, analysis.macs[-1]
+    columns = ["exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *_latency_head(analysis)]
+    made = table(columns, tight=True)
+    for i, (accuracy, averaged, curve, macs) in enumerate(
+        zip(analysis.accuracy, analysis.averaged, analysis.reliability, analysis.macs, strict=True)
+    ):
+        figures = (percent(averaged), percent(curve.error), short(macs), percent(macs / last))
+        add(made, str(i + 1), bold(percent(accuracy)), *figures, *_latency(times[i] if times else None))
     return made
 
 
-def exit_table(analysis: Analysis) -> Table:
-    """What each exit is worth, alone and averaged with those before it, and what it costs."""
-    times = analysis.milliseconds
-    columns = ["exit", "accuracy", "averaged", "calibration error", "MACs", "of the last", *_latency_head(analysis)]
-    rows: list[list[str | Text]] = [
-        [
-            *(str(i + 1), bold(percent(accuracy)), percent(analysis.averaged[i])),
-            *(percent(analysis.reliability[i].error), short(analysis.macs[i])),
-            *(percent(analysis.macs[i] / analysis.macs[-1]), *_latency(times[i] if times else None)),
-        ]
-        for i, accuracy in enumerate(analysis.accuracy)
-    ]
-    return table(columns, rows, tight=True)
-
-
 def curve_table(analysis: Analysis) -> Table:
-    """Accuracy against average cost, and where the pictures leave; the oracle, who knows the labels, closes it."""
+    """Accuracy against average cost, and where the pictures leave; the oracle, which knows the labels, is last."""
     groups = _groups(len(analysis.macs))
 
-    def row(name: str, outcome: Outcome) -> list[str | Text]:
-        share = percent(outcome.macs / analysis.macs[-1])
-        return [
-            name,
-            bold(percent(outcome.accuracy)),
-            share,
-            *_latency(outcome.milliseconds),
-            *_shares(outcome.exits, groups),
-        ]
+    made = table(["threshold", "accuracy", "MACs", *_latency_head(analysis), *_headers(groups)], tight=True)
 
-    points = readable_points(analysis.curve)
-    rows = [row(f"{point.threshold:g}" if point.threshold <= 1 else "above 1", point) for point in points]
-    columns = ["threshold", "accuracy", "MACs", *_latency_head(analysis), *_headers(groups)]
-    made = table(columns, rows, tight=True)
+    def row(name: str, outcome: Outcome) -> None:
+        figures = [percent(outcome.macs / analysis.macs[-1]), *_latency(outcome.milliseconds)]
+        add(made, name, bold(percent(outcome.accuracy)), *figures, *_shares(outcome.exits, groups))
+
+    for point in readable_points(analysis.curve):
+        row(f"{point.threshold:g}" if point.threshold <= 1 else "above 1", point)
     made.add_section()
-    add(made, *row("oracle", analysis.oracle))
+    row("oracle", analysis.oracle)
     return made
 
 
@@ -133,25 +122,25 @@ def readable_points(curve: Sequence[CurvePoint], rows: int = ROWS) -> list[Curve
 
 
 def overthinking_table(analysis: Analysis) -> Table:
-    """What is wasted and what is destroyed, in sentences."""
-    found = analysis.overthinking
-    wrong = found.destructive + found.never
-    wasted = f"{short(found.wasted_macs)} MACs a picture, {percent(found.wasted_macs / analysis.macs[-1])}"
-    lost = f": {percent(found.destructive / wrong)} of the last exit's errors" if wrong else ""
+    """The shares of wasteful and destructive overthinking, in sentences."""
+    shares = analysis.overthinking
+    wrong = shares.destructive + shares.never
+    wasted = f"{short(shares.wasted_macs)} MACs a picture, {percent(shares.wasted_macs / analysis.macs[-1])}"
+    lost = f": {percent(shares.destructive / wrong)} of the last exit's errors" if wrong else ""
     return _sentences(
         (
-            percent(found.wasteful),
+            percent(shares.wasteful),
             "wasteful: right at an earlier exit and right at the last. What comes after the first right exit is "
             f"wasted, on average {wasted} of the last exit's.",
         ),
-        (percent(found.destructive), f"destructive: right at an earlier exit, wrong at the last{lost}."),
-        (percent(found.late), "right at the last exit only."),
-        (percent(found.never), "wrong at every exit."),
+        (percent(shares.destructive), f"destructive: right at an earlier exit, wrong at the last{lost}."),
+        (percent(shares.late), "right at the last exit only."),
+        (percent(shares.never), "wrong at every exit."),
     )
 
 
 def confusion_score_table(score: ConfusionScore) -> Table:
-    """Whether disagreement inside a network tells the wrong answers of its last exit, in sentences."""
+    """How well disagreement inside a network predicts the errors of its last exit, in sentences."""
     if score.auroc is None or score.confidence_auroc is None:
         nothing = "wrong" if score.wrong is None else "right"
         return _sentences(("-", f"the last exit gets nothing {nothing}, so there is nothing to tell apart."))
@@ -166,9 +155,9 @@ def confusion_score_table(score: ConfusionScore) -> Table:
 
 
 def agreement_table(analysis: Analysis) -> Table:
-    """How often two exits answer alike, and how much of what an exit gets right the last exit gets right, too.
+    """How often two exits answer alike, and how many right answers of an exit the last exit gets right, too.
 
-    Of more than :data:`_COLUMNS` exits, some that are evenly spaced, the last included.
+    Of more than :data:`_COLUMNS` exits, evenly spaced ones with the last.
     """
     exits = [group[-1] for group in _groups(len(analysis.macs))]
     rows = [
@@ -188,12 +177,12 @@ def class_table(analysis: Analysis) -> Table:
     Of more than :data:`CLASSES`, as many of the cheapest as of the dearest; classes without pictures are left out.
     """
     groups = _groups(len(analysis.macs))
-    ranked = sorted((each.macs, i) for i, each in enumerate(analysis.by_class) if each.macs is not None)
     rows: list[list[str]] = []
-    for macs, i in ranked:
-        each = analysis.by_class[i]
-        shares = _shares([leaving / sum(each.exits) for leaving in each.exits], groups)
-        rows.append([each.name, count(sum(each.exits)), percent(macs / analysis.macs[-1]), *shares])
+    for row in sorted((row for row in analysis.by_class if row.macs is not None), key=lambda row: row.macs or 0.0):
+        pictures = sum(row.exits)
+        share = None if row.macs is None else row.macs / analysis.macs[-1]
+        shares = _shares([leaving / pictures for leaving in row.exits], groups)
+        rows.append([row.name, count(pictures), percent(share), *shares])
     if len(rows) > CLASSES:
         half = CLASSES // 2
         rows[half:-half] = [[f"({len(rows) - CLASSES} more)"]]
@@ -205,13 +194,13 @@ def _latency_head(analysis: Analysis) -> list[str]:
 
 
 def _latency(milliseconds: float | None) -> list[str]:
-    """The cell of a latency; none where nothing was measured."""
+    """The cell of a latency; no cell where it was not measured."""
     return [] if milliseconds is None else [f"{milliseconds:.2f} ms"]
 
 
 def _groups(exits: int) -> list[range]:
-    """The exits of each column: one, or several neighbours."""
-    size = 1 if exits <= _COLUMNS else -(-exits // SHARED)
+    """The exits of each column: one, or several neighbors."""
+    size = 1 if exits <= _COLUMNS else -(-exits // _SHARED)
     return [range(start, min(start + size, exits)) for start in range(0, exits, size)]
 
 

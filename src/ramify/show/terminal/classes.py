@@ -1,4 +1,4 @@
-"""How each class does: tables for the terminal, and CSV files."""
+"""The results of each class: tables for the terminal, and CSV files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from rich.text import Text
 from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.run.classes import ClassFigures, ClassResults
-from ramify.show.terminal.table import table, titled
+from ramify.show.terminal.table import add, table, titled
 from ramify.show.words import count, csv_lines, percent
 
 _CLASSES = 40
@@ -21,14 +21,14 @@ _NAME = 18
 
 
 def chosen_results(results: Sequence[ClassResults], exit_: str | None = None) -> ClassResults:
-    """The results that ``exit_`` names: ``policy``, or the number of an exit from 1; without it those that count.
+    """The results of ``exit_``: ``policy``, or the number of an exit from 1; by default the last results.
 
     Raises:
         InputError: there is no such exit, or no policy.
     """
     if exit_ is None:
         return results[-1]
-    names = {"policy" if each.exit is None else str(each.exit + 1): each for each in results}
+    names = {"policy" if result.exit is None else str(result.exit + 1): result for result in results}
     if exit_ not in names:
         hint = "" if "policy" in names else "; a policy comes from ramify calibrate"
         raise InputError(f"--confusion: got {exit_!r}; accepted: {', '.join(names)}{hint}")
@@ -41,14 +41,8 @@ def class_tables(results: ClassResults, mistakes: int = 5) -> RenderableType:
     parts = titled(f"Classes, as {results.title} answers", _figures_table(results.classes), caption)
     if mistakes and results.mistakes:
         rows = [
-            [
-                each.file or f"picture {each.picture}",
-                each.label,
-                each.answer,
-                percent(each.confidence),
-                str(each.exit + 1),
-            ]
-            for each in results.mistakes[:mistakes]
+            [it.file or f"picture {it.picture}", it.label, it.answer, percent(it.confidence), str(it.exit + 1)]
+            for it in results.mistakes[:mistakes]
         ]
         columns = ["file", "class", "answer", "confidence", "exit"]
         parts += [Text(), *titled(f"The surest mistakes of {results.title}", table(columns, rows))]
@@ -58,11 +52,11 @@ def class_tables(results: ClassResults, mistakes: int = 5) -> RenderableType:
 def _figures_table(classes: Sequence[ClassFigures]) -> Table:
     shown = classes
     if len(classes) > _CLASSES:
-        ranked = sorted(classes, key=lambda each: -1.0 if each.recall is None else each.recall)
-        shown = [each for each in ranked if each.count][:_CLASSES]
+        ranked = sorted(classes, key=lambda row: -1.0 if row.recall is None else row.recall)
+        shown = [row for row in ranked if row.count][:_CLASSES]
     rows = [
-        [each.name, count(each.count), percent(each.accuracy), percent(each.precision), percent(each.recall)]
-        for each in shown
+        [row.name, count(row.count), percent(row.accuracy), percent(row.precision), percent(row.recall)]
+        for row in shown
     ]
     rows += [[f"({len(classes) - len(shown)} more)"]] if len(shown) < len(classes) else []
     return table(["class", "pictures", "accuracy", "precision", "recall"], rows, tight=True, widest=_NAME)
@@ -70,18 +64,15 @@ def _figures_table(classes: Sequence[ClassFigures]) -> Table:
 
 def matrix_table(results: ClassResults) -> RenderableType:
     """The confusion matrix, a row for each true class."""
-    names = [each.name for each in results.classes]
-    rows: list[list[str | Text]] = [
-        [
+    names = [row.name for row in results.classes]
+    made = table(["true \\ answer", *(name[:_NAME] for name in names)], tight=True, widest=_NAME)
+    for at, (name, row) in enumerate(zip(names, results.matrix, strict=True)):
+        styles = ("bold" if at == i else "" if number else "dim" for i, number in enumerate(row))
+        add(
+            made,
             name,
-            *(
-                Text(str(number) if number else "·", style="bold" if at == i else "" if number else "dim")
-                for i, number in enumerate(row)
-            ),
-        ]
-        for at, (name, row) in enumerate(zip(names, results.matrix, strict=True))
-    ]
-    made = table(["true \\ answer", *(name[:_NAME] for name in names)], rows, tight=True, widest=_NAME)
+            *(Text(str(number) if number else "·", style) for number, style in zip(row, styles, strict=True)),
+        )
     return Group(*titled(f"Confusion matrix of {results.title}", made))
 
 
@@ -91,16 +82,15 @@ def write_csv(folder: Path, results: Sequence[ClassResults]) -> None:
     Raises:
         RunError: they cannot be written.
     """
-    for each in results:
-        name = "policy" if each.exit is None else f"exit-{each.exit + 1}"
-        names = [klass.name for klass in each.classes]
-        matrix = [[label, *row] for label, row in zip(names, each.matrix, strict=True)]
-        _write(folder / f"confusion-{name}.csv", ["true class", *names], matrix)
-        figures = [[k.name, k.count, k.accuracy, k.precision, k.recall] for k in each.classes]
-        _write(folder / f"classes-{name}.csv", ["class", "count", "accuracy", "precision", "recall"], figures)
-        wrong = [[m.file, m.label, m.answer, m.confidence, m.exit + 1] for m in each.mistakes]
-        _write(folder / f"mistakes-{name}.csv", ["file", "class", "answer", "confidence", "exit"], wrong)
-
-
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    write_atomic(path, csv_lines(columns, rows).encode())
+    for result in results:
+        name = "policy" if result.exit is None else f"exit-{result.exit + 1}"
+        classes = [row.name for row in result.classes]
+        counts = [[label, *row] for label, row in zip(classes, result.matrix, strict=True)]
+        figures = [[row.name, row.count, row.accuracy, row.precision, row.recall] for row in result.classes]
+        wrong = [[it.file, it.label, it.answer, it.confidence, it.exit + 1] for it in result.mistakes]
+        for kind, columns, rows in (
+            ("confusion", ["true class", *classes], counts),
+            ("classes", ["class", "count", "accuracy", "precision", "recall"], figures),
+            ("mistakes", ["file", "class", "answer", "confidence", "exit"], wrong),
+        ):
+            write_atomic(folder / f"{kind}-{name}.csv", csv_lines(columns, rows).encode())

@@ -1,4 +1,4 @@
-"""The front of a search as people look at it: tables, CSV, and a picture."""
+"""The front of a search: tables, sentences, CSV, JSON and a picture."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from ramify.search.draw import as_table
 from ramify.search.front import Front
 from ramify.search.space import Space
 from ramify.search.trial import Trial
-from ramify.show.drawing import INK, axes, heading, log_axis, save
+from ramify.show.drawing import INK, axes, heading, log_axis, save_drawing
 from ramify.show.labels import key_words
 from ramify.show.terminal.table import table
 from ramify.show.words import count, csv_lines, percent, plural, short
@@ -33,7 +33,7 @@ _NAMES = {
 
 
 def figure(name: str, value: float) -> str:
-    """A value of an objective as it is written in a table."""
+    """A value of an objective, for a table."""
     if name == "accuracy":
         return percent(value)
     if name in _NAMES and name != "latency":
@@ -42,47 +42,45 @@ def figure(name: str, value: float) -> str:
 
 
 def front_table(front: Front) -> Table:
-    """The best trials, by size, with what they are."""
+    """The trials of the front, with figures and networks."""
     objectives = front.space.names
     columns = ["trial", *(_NAMES.get(name, name) for name in objectives), "epochs", "began as", "network"]
     rows = [
         [
             *(str(trial.number), *(figure(name, trial.values[name]) for name in objectives)),
-            *(str(trial.epochs), began_as(trial), network_of(trial, front.space)),
+            *(str(trial.epochs), _began_as(trial), _network_of(trial, front.space)),
         ]
         for trial in front.best
     ]
     return table(columns, rows, left=[len(columns) - 1])
 
 
-def began_as(trial: Trial) -> str:
-    """What a trial's network was at first."""
+def _began_as(trial: Trial) -> str:
     return "fresh" if trial.ancestor is None else f"{trial.ancestor.trial} at {trial.ancestor.rung}"
 
 
-def network_of(trial: Trial, space: Space) -> str:
-    """What of a trial's configuration a reader wants first."""
+def _network_of(trial: Trial, space: Space) -> str:
+    """Kind, structure, width and keep ratio of a trial, as far as the space varies them."""
     drawn = as_table(trial.overrides, space)
     structure = drawn.get("network.structure")
-    given = {**drawn, **({"network.structure": tuple(structure)} if isinstance(structure, list) else {})}
+    if isinstance(structure, list):
+        drawn["network.structure"] = tuple(structure)
     keys = ["network.kind", "network.structure", "network.channels"]
-    keys += ["prune.keep_ratio"] if given.get("prune.enabled") else []
-    return ", ".join(key_words(key, given) for key in keys if given.get(key))
+    keys += ["prune.keep_ratio"] if drawn.get("prune.enabled") else []
+    return ", ".join(key_words(key, drawn) for key in keys if drawn.get(key))
 
 
 def front_sentences(front: Front) -> list[str]:
-    """What the table does not say: how many there were, what was saved, what failed."""
+    """Counts of trials and epochs, constraints that no trial meets, and failures."""
     lines: list[str] = []
     counted = len(front.best) + len(front.dominated) + len(front.infeasible)
     limits = ", ".join(constraint.text for constraint in front.space.constraints)
     if counted and len(front.infeasible) == counted:
-        names = {constraint.name for constraint in front.space.constraints}
-        nearest = [
-            f"{name} from {figure(name, min(values))} to {figure(name, max(values))}"
-            for name in sorted(names)
-            for values in [[trial.values[name] for trial in front.infeasible]]
-        ]
-        lines.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(nearest)}")
+        seen = []
+        for name in sorted({constraint.name for constraint in front.space.constraints}):
+            values = [trial.values[name] for trial in front.infeasible]
+            seen.append(f"{name} from {figure(name, min(values))} to {figure(name, max(values))}")
+        lines.append(f"no trial of {counted} meets the constraints ({limits}); seen: {', '.join(seen)}")
     elif counted:
         others = f"{plural(len(front.dominated), 'other')} dominated"
         missed = f", {len(front.infeasible)} beyond the constraints ({limits})" if front.infeasible else ""
@@ -102,30 +100,29 @@ def front_sentences(front: Front) -> list[str]:
     return lines
 
 
-def importance_table(found: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
+def importance_table(importances: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
     """For each objective, the parameters that matter most."""
-    names = list(found)
-    total = {key: max(found[name].get(key, 0.0) for name in names) for name in names for key in found[name]}
-    most_important = sorted(total, key=lambda key: -total[key])[:most]
-    rows = [[key, *(percent(found[name].get(key)) for name in names)] for key in most_important]
-    return table(["what mattered for", *(_NAMES.get(name, name) for name in names)], rows)
+    keys = dict.fromkeys(key for shares in importances.values() for key in shares)
+    ranked = sorted(keys, key=lambda key: -max(shares.get(key, 0.0) for shares in importances.values()))
+    rows = [[key, *(percent(shares.get(key)) for shares in importances.values())] for key in ranked[:most]]
+    return table(["what mattered for", *(_NAMES.get(name, name) for name in importances)], rows)
 
 
 def front_csv(front: Front) -> str:
-    """Every trial with a result: number, whether it is on the front, its figures, and what was drawn."""
+    """Every trial with a result: number, group, figures and draws."""
     rows: list[dict[str, object]] = []
     groups = (("front", front.best), ("dominated", front.dominated), ("infeasible", front.infeasible))
     for group, trials in groups:
         for trial in trials:
             drawn = {key: to_text(value) for key, value in as_table(trial.overrides, front.space).items()}
-            known = {"trial": trial.number, "group": group, "epochs": trial.epochs, "began_as": began_as(trial)}
+            known = {"trial": trial.number, "group": group, "epochs": trial.epochs, "began_as": _began_as(trial)}
             rows.append({**known, **trial.values, **drawn})
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["trial", "group", "epochs", "began_as"]
     return csv_lines(names, [[row.get(name, "") for name in names] for row in rows])
 
 
-def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
-    """The same for programs."""
+def front_json(front: Front, importances: Mapping[str, Mapping[str, float]]) -> dict[str, object]:
+    """The front and the importances for programs."""
 
     def records(trials: Sequence[Trial]) -> list[dict[str, object]]:
         return [
@@ -152,7 +149,7 @@ def front_json(front: Front, found: Mapping[str, Mapping[str, float]]) -> dict[s
         "epochs": front.trained,
         "epochs_without_halving": front.full,
         "saved": front.saved,
-        "importances": {name: dict(each) for name, each in found.items()},
+        "importances": {name: dict(shares) for name, shares in importances.items()},
     }
 
 
@@ -170,12 +167,10 @@ def plot_front(front: Front, path: Path) -> None:
     panels[0][0].set_ylabel(_label(objectives[0]), color=INK)
     trials = len(front.best) + len(front.dominated) + len(front.infeasible)
     heading(drawing, f"{front.name}: {plural(len(front.best), 'network')} on the front of {trials} trials")
-    entries = {
-        label: handle for panel in panels[0] for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
+    entries = dict(pair[::-1] for panel in panels[0] for pair in zip(*panel.get_legend_handles_labels(), strict=True))
     handles, columns = list(entries.values()), max(1, len(entries))
     drawing.legend(handles, list(entries), loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def _label(name: str) -> str:
@@ -205,9 +200,9 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
             (True, BLUE, "front (number of the trial)"),
             (False, "white", "front, for another size"),
         ):
-            some = [trial for trial in best if (trial.number in here) == inside]
-            if some:
-                points = [_at(trial, x) for trial in some], [_at(trial, y) for trial in some]
+            drawn = [trial for trial in best if (trial.number in here) == inside]
+            if drawn:
+                points = [_at(trial, x) for trial in drawn], [_at(trial, y) for trial in drawn]
                 panel.scatter(*points, s=42, facecolor=fill, edgecolors=BLUE, linewidths=1.3, label=label, zorder=4)
         # The line comes from below and leaves to the right: above to the left there is room.
         for trial in best:
@@ -216,7 +211,7 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
                 number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5
             )
     if x in _NAMES and x != "accuracy":
-        log_axis(panel, "" if x == "latency" else "short")
+        log_axis(panel, units=x != "latency")
     for constraint in front.space.constraints:
         limit = constraint.limit * (100 if constraint.name == "accuracy" else 1)
         if constraint.name == x:
@@ -228,19 +223,18 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
 
 
 def _staircase(front: Front, x: str, y: str) -> list[Trial]:
-    """Of the front, what no other beats in this panel's two objectives: the others are there for the third."""
-    sign = {each.name: -1 if each.better == "high" else 1 for each in front.space.objectives}
-    found: list[Trial] = []
-    for trial in sorted(
-        front.best, key=lambda trial: (sign.get(x, 1) * trial.values.get(x, trial.epochs), trial.number)
-    ):
-        if not found or sign[y] * trial.values[y] < sign[y] * found[-1].values[y]:
-            found.append(trial)
-    return found
+    """The trials of the front that no other beats in these two objectives: the rest is there for the third."""
+    sign = {objective.name: -1 if objective.better == "high" else 1 for objective in front.space.objectives}
+    ranked = sorted(front.best, key=lambda it: (sign.get(x, 1) * it.values.get(x, it.epochs), it.number))
+    steps: list[Trial] = []
+    for trial in ranked:
+        if not steps or sign[y] * trial.values[y] < sign[y] * steps[-1].values[y]:
+            steps.append(trial)
+    return steps
 
 
 def event_line(event: WorkEvent, space: Space) -> str:
-    """What a worker did, in a line."""
+    """An event of a search in a line."""
     if isinstance(event, WorkBegan):
         start = "starts" if event.epoch == 0 else f"goes on from epoch {event.epoch}"
         return f"trial {event.trial}: {start}, up to epoch {event.rung} of {space.epochs}"

@@ -1,4 +1,4 @@
-"""Groups of runs as one table: for the terminal, as CSV and as LaTeX, each group held against the first one."""
+"""Groups of runs as one table, compared with the first group: for the terminal, as CSV, LaTeX and a picture."""
 
 import csv
 import io
@@ -9,28 +9,35 @@ from rich.console import Group as Tables
 from rich.console import RenderableType
 
 from ramify.files import write_atomic
-from ramify.show.drawing import axes, save
-from ramify.show.groups import LAST, Difference, Group, Spread, accuracy_of, difference, exit_words, exits_of
+from ramify.show.drawing import axes, save_drawing
+from ramify.show.groups import (
+    LAST,
+    Difference,
+    Group,
+    Spread,
+    accuracy_of,
+    difference,
+    exit_words,
+    exits_of,
+    plus_minus,
+)
 from ramify.show.terminal.table import table
-from ramify.show.words import csv_lines, short
+from ramify.show.words import csv_lines, plural, short
 
 
 def _against_first(groups: Sequence[Group]) -> list[Difference | None]:
     return [None, *(difference(group, groups[0], accuracy_of(LAST)) for group in groups[1:])]
 
 
-def _mean(found: Spread | None, between: str = " ± ") -> str:
-    if found is None:
-        return "-"
-    mean = f"{100 * found.mean:.2f}"
-    return mean if found.deviation is None else f"{mean}{between}{100 * found.deviation:.2f}"
+def _mean(spread: Spread | None) -> str:
+    return plus_minus(spread, "%").removesuffix(" %")
 
 
-def _points(found: Difference | None) -> tuple[str, str]:
-    if found is None:
+def _points(gap: Difference | None) -> tuple[str, str]:
+    if gap is None:
         return "", ""
-    low, high, p_value = found.interval()
-    mean = f"{100 * found.mean.mean:+.2f}"
+    low, high, p_value = gap.interval()
+    mean = f"{100 * gap.mean.mean:+.2f}"
     if low is None or high is None:
         return mean, "-"
     return f"{mean} [{100 * low:+.2f}, {100 * high:+.2f}]", "-" if p_value is None else f"{p_value:.2g}"
@@ -57,15 +64,15 @@ def group_table(groups: Sequence[Group]) -> RenderableType:
 
 
 def table_sentence(groups: Sequence[Group]) -> str:
-    """What the figures of :func:`group_table` are."""
+    """The meaning of the figures of :func:`group_table`."""
     note = "Test accuracy in percent: mean ± standard deviation (n - 1) over n seeds."
-    found = [each for each in _against_first(groups) if each is not None]
-    if not found:
+    gaps = [gap for gap in _against_first(groups) if gap is not None]
+    if not gaps:
         return note
-    tests = " or ".join(dict.fromkeys(each.test for each in found))
+    tests = " or ".join(dict.fromkeys(gap.test for gap in gaps))
     return (
         f"{note} Against the first: difference at the last exit in points, its 95 % interval, and p by a two-sided "
-        f"{tests}, not corrected for {len(found)} comparison{'' if len(found) == 1 else 's'}."
+        f"{tests}, not corrected for {plural(len(gaps), 'comparison')}."
     )
 
 
@@ -77,18 +84,18 @@ def group_csv(groups: Sequence[Group]) -> str:
     for group in groups:
         seeds = " ".join(str(run.seed) for run in group.finished)
         for exit_ in group.exits:
-            found, macs, kept = group.accuracy(exit_), group.macs(exit_), group.spread(lambda run: run.last.kept)
-            if found is None:
+            accuracy, macs, kept = group.accuracy(exit_), group.macs(exit_), group.spread(lambda run: run.last.kept)
+            if accuracy is None:
                 continue
             gap = None if group is groups[0] else difference(group, groups[0], accuracy_of(exit_))
-            figures = [found.mean, found.deviation, found.n, macs and macs.mean, kept and kept.mean]
+            figures = [accuracy.mean, accuracy.deviation, accuracy.n, macs and macs.mean, kept and kept.mean]
             compared = [gap.mean.mean, *gap.interval(), min(gap.n), gap.test] if gap else [None] * 6
             rows.append([group.label, seeds, exit_words(exit_), *figures, *compared])
     return csv_lines(columns, rows)
 
 
 def groups_json(groups: Sequence[Group]) -> list[dict[str, object]]:
-    """The same for programs: for each group its runs, and for each of its exits mean, deviation and difference."""
+    """For programs: for each group its runs, and for each of its exits mean, deviation and difference."""
     lines = list(csv.DictReader(io.StringIO(group_csv(groups))))
     return [
         {
@@ -107,14 +114,8 @@ def groups_json(groups: Sequence[Group]) -> list[dict[str, object]]:
 def group_latex(groups: Sequence[Group]) -> str:
     """The figures of :func:`group_table`, as a ``tabular`` for the package booktabs."""
     exits, many = exits_of(groups), len(groups) > 1
-    heads = [
-        "group",
-        "$n$",
-        *map(exit_words, exits),
-        "weights",
-        "MACs",
-        *(["against the first", "$p$"] if many else []),
-    ]
+    heads = ["group", "$n$", *map(exit_words, exits), "weights", "MACs"]
+    heads += ["against the first", "$p$"] if many else []
     lines = [
         f"% {table_sentence(groups)}",
         rf"\begin{{tabular}}{{l{'r' * (3 + len(exits) + 2 * many)}}}",
@@ -123,9 +124,9 @@ def group_latex(groups: Sequence[Group]) -> str:
         r"\midrule",
     ]
     for group, gap in zip(groups, _against_first(groups), strict=True):
-        cells = [_mean(group.accuracy(exit_), r" \pm ") for exit_ in exits]
-        row = [_latex(group.label), str(len(group.finished)), *(f"${each}$" if each != "-" else "--" for each in cells)]
-        row += ["--" if each == "-" else each for each in _sizes(group)]
+        means = [_mean(group.accuracy(exit_)).replace("±", r"\pm") for exit_ in exits]
+        row = [_latex(group.label), str(len(group.finished)), *("--" if mean == "-" else f"${mean}$" for mean in means)]
+        row += ["--" if size == "-" else size for size in _sizes(group)]
         points, p_value = _points(gap)
         row += [f"${points}$" if points else "", p_value] if many else []
         lines.append(" & ".join(row) + r" \\")
@@ -159,13 +160,13 @@ def plot_groups(groups: Sequence[Group], path: Path) -> None:
     panel.set_ylabel("test accuracy (%)")
     panel.ticklabel_format(axis="x", style="sci", scilimits=(0, 3))
     panel.legend(frameon=False, fontsize=8)
-    save(drawing, path)
+    save_drawing(drawing, path)
 
 
 def write_tables(
     groups: Sequence[Group], csv_file: Path | None, latex_file: Path | None, plot: Path | None = None
 ) -> list[Path]:
-    """Write what was asked for, and give the paths."""
+    """Write the files that are not None, and return their paths."""
     if csv_file is not None:
         write_atomic(csv_file, group_csv(groups).encode())
     if latex_file is not None:

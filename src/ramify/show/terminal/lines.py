@@ -1,4 +1,4 @@
-"""A run as lines of text, where no terminal is watching, and as lines of JSON for programs."""
+"""A run as lines of text, where output is no terminal, and as lines of JSON for programs."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from ramify.show.words import change_words, duration, network_words, percent, re
 
 
 def plain_lines(write: Callable[[str], None]) -> events.Observer:
-    """An observer that writes a line an event; epochs that change nothing to speak of are left out in long runs."""
+    """An observer that writes a line for each event."""
 
     def observe(event: events.Event) -> None:
         match event:
@@ -68,20 +68,21 @@ def json_lines(write: Callable[[str], None]) -> events.Observer:
     }
 
     def observe(event: events.Event) -> None:
-        if isinstance(event, events.StepDone):
-            return
-        if isinstance(event, events.Started):
-            fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
-        elif isinstance(event, events.Grew):
-            fields = {"epoch": event.epoch, **asdict(event.growth), "reason": event.reason}
-        elif isinstance(event, events.Widened):
-            fields = {"epoch": event.epoch, **asdict(event.widening), "reason": event.reason}
-        elif isinstance(event, events.Pruned):
-            fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
-        elif isinstance(event, events.Finished):
-            fields = asdict(event.summary)
-        else:
-            fields = asdict(event)
+        match event:
+            case events.StepDone():
+                return
+            case events.Started():
+                fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
+            case events.Grew():
+                fields = {"epoch": event.epoch, **asdict(event.growth), "reason": event.reason}
+            case events.Widened():
+                fields = {"epoch": event.epoch, **asdict(event.widening), "reason": event.reason}
+            case events.Pruned():
+                fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
+            case events.Finished():
+                fields = asdict(event.summary)
+            case _:
+                fields = asdict(event)
         write(json.dumps({"event": kinds[type(event)], **fields}))
 
     return observe

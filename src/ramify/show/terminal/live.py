@@ -3,17 +3,17 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ramify.config.rules import Config, births
+from ramify.config.keys import births
+from ramify.config.rules import Config
 from ramify.run import events
-from ramify.show.words import change_words, duration, network_words, percent
+from ramify.show.terminal.table import add, bold, table
+from ramify.show.words import change_words, duration, network_words, percent, plural
 
 BAR = 40
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -21,7 +21,7 @@ SPARK_WIDTH = 24
 
 
 class LiveView:
-    """An observer to be used in a ``with`` block; the view stays on the screen when the block ends."""
+    """An observer that draws in the block ``with view.live``; the view stays on the screen when the block ends."""
 
     def __init__(self, console: Console) -> None:
         self._started: events.Started | None = None
@@ -33,17 +33,8 @@ class LiveView:
         self._growth_epochs: list[int] = []
         self._ended = False
         self._clock = time.monotonic()
-        # Last, since it asks for a first picture at once.
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.stop()
+        # Last, since it calls render at once.
+        self.live = Live(console=console, get_renderable=self.render, refresh_per_second=8)
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -65,10 +56,10 @@ class LiveView:
             case events.StoppedEarly():
                 self._note = f"stopped early after epoch {event.epoch}: none was better than epoch {event.best}"
             case events.Finished():
-                self._live.refresh()
+                self.live.refresh()
 
     def fetching(self, name: str, done: int, total: int | None, unit: str = "bytes") -> None:
-        """Show how far a download, or the decoding of pictures, is."""
+        """Show the progress of a download, or of decoding pictures."""
         if unit == "pictures":
             share = done / total if total else 0.0
             bar = "━" * round(BAR * share)
@@ -78,7 +69,7 @@ class LiveView:
         self._loading = f"fetching {name}: {done / 1e6:.1f}{of} MB"
 
     def render(self) -> RenderableType:
-        """What the view shows now."""
+        """The view as it is now."""
         started = self._started
         if started is None:
             return Text(self._loading, style="dim")
@@ -106,7 +97,7 @@ class LiveView:
         done = finished + part
         spent = time.monotonic() - self._clock
         here = done - started.epoch
-        # Before half an epoch has been seen here, what was loaded and set up weighs too much.
+        # Before a tenth of an epoch, loading and setting up weigh too much.
         left = f"{duration(spent / here * (total - done))} left" if here >= 0.1 and done < total else ""
         return Text.assemble(
             (f"epoch {min(finished + (part > 0), total):>3}/{total} ", "bold"),
@@ -115,50 +106,36 @@ class LiveView:
         )
 
     def _exits(self, started: events.Started) -> Table:
-        table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim", show_edge=False)
-        table.add_column("exit", justify="right")
-        table.add_column("after")
-        for name in ("valid top-1", "top-3", "loss", "train top-1"):
-            table.add_column(name, justify="right")
-        if started.config.prune.enabled:
-            table.add_column("density", justify="right")
-        table.add_column("error, halved each step", no_wrap=True)
+        config = started.config
+        density = ["density"] if config.prune.enabled else []
+        columns = ["exit", "after", "valid top-1", "top-3", "loss", "train top-1", *density]
+        made = table([*columns, "error, halved each step"], left=(1, len(columns)), rule=False)
         latest = self._epochs[-1] if self._epochs else None
-        cells = exit_depths(started.config)
-        scheduled = started.config.growth.mode == "scheduled"
-        born = births(started.config) if scheduled else ()
-        for i, depth in enumerate(cells):
-            label, after = str(i + 1), f"{depth} cells" if depth != 1 else "1 cell"
+        born = births(config) if config.growth.mode == "scheduled" else None
+        for i, depth in enumerate(exit_depths(config)):
+            label, after = str(i + 1), plural(depth, "cell")
             if latest is None or i >= len(latest.exits):
-                grows = "grows when the loss stalls" if not self._ended else "does not grow"
-                if scheduled:
+                grows = "does not grow" if self._ended else "grows when the loss stalls"
+                if born is not None:
                     grows = f"grows at epoch {born[i]}" if born[i] > 1 else ""
-                table.add_row(
-                    label,
-                    after,
-                    *[""] * (len(table.columns) - 3),
-                    Text(grows, style="dim"),
-                    style="dim" if grows else "",
-                )
+                blank = [""] * (len(columns) - 2)
+                add(made, label, after, *blank, grows, dim=bool(grows))
                 continue
-            figures = latest.exits[i]
-            valid = figures.valid
-            table.add_row(
-                label,
-                after,
-                Text(percent(valid.top1) if valid else "-", style="bold"),
-                percent(valid.top3) if valid else "-",
-                f"{valid.loss:.3f}" if valid else "-",
-                percent(figures.train.top1),
-                *([percent(latest.density[i])] if started.config.prune.enabled else []),
-                Text(sparkline(self._history(i), started.config.train.epochs), style="cyan"),
-            )
-        return table
+            figures, valid = latest.exits[i], latest.exits[i].valid
+            top1, top3, loss = ("-",) * 3
+            if valid is not None:
+                top1, top3, loss = percent(valid.top1), percent(valid.top3), f"{valid.loss:.3f}"
+            kept = [percent(latest.density[i])] if density else []
+            errors = Text(sparkline(self._history(i), config.train.epochs), style="cyan")
+            add(made, label, after, bold(top1), top3, loss, percent(figures.train.top1), *kept, errors)
+        return made
 
     def _history(self, i: int) -> dict[int, float]:
         """Accuracy of exit ``i`` by epoch: on validation, or on train where there is none."""
-        there = [epoch for epoch in self._epochs if i < len(epoch.exits)]
-        return {epoch.epoch: (epoch.exits[i].valid or epoch.exits[i].train).top1 for epoch in there}
+        scores = {
+            done.epoch: done.exits[i].valid or done.exits[i].train for done in self._epochs if i < len(done.exits)
+        }
+        return {epoch: score.top1 for epoch, score in scores.items()}
 
     def _footer(self) -> Text:
         parts: list[str] = []
@@ -185,8 +162,7 @@ def growth_bar(done: float, total: int, growths: Sequence[int]) -> list[tuple[st
 def sparkline(accuracies: Mapping[int, float], epochs: int) -> str:
     """The errors of one exit over a run as a line of blocks, higher for fewer: each level halves the error.
 
-    The line spans all ``epochs``, so exits stand below each other in time; ``·`` marks epochs before the exit
-    was there, and those still to come are blank.
+    The line spans all ``epochs``: ``·`` marks epochs before the exit was grown, and those still to come are blank.
 
     Example:
         >>> sparkline({3: 0.5, 4: 0.75, 5: 1.0}, epochs=6)
@@ -207,7 +183,7 @@ def sparkline(accuracies: Mapping[int, float], epochs: int) -> str:
 
 
 def exit_depths(config: Config) -> list[int]:
-    """How many cells lie before each exit of the grown network; in one that is not made of cells, how many exits."""
+    """Cells before each exit of the grown network; numbers of the exits in a network that is not made of cells."""
     network = config.network
     if network.has_backbone:
         return list(range(1, network.exits + 1))

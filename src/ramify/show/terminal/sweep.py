@@ -1,10 +1,9 @@
-"""A sweep as it goes: which runs train, how far they are, what has failed, and when it will be over."""
+"""The view of a sweep: runs under way with their progress, failures, and the time that is left."""
 
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -18,11 +17,11 @@ BAR, ENDED_SHOWN = 24, 6
 
 
 class SweepView:
-    """An observer of a sweep, to be used in a ``with`` block: a live view on a terminal, lines elsewhere.
+    """An observer of a sweep: a live view in the block ``with view.live`` on a terminal, lines elsewhere.
 
     Args:
         console: None for lines alone.
-        write: where a line goes.
+        write: called with each line.
     """
 
     def __init__(self, sweep: Sweep, console: Console | None, write: Callable[[str], None]) -> None:
@@ -33,31 +32,23 @@ class SweepView:
         self._now: dict[str, tuple[int, float | None]] = {}
         self._ended: dict[str, str | None] = {}
         self._clock = time.monotonic()
-        self._live = Live(console=console, get_renderable=self.render, refresh_per_second=4) if console else None
-
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._lines = console is None
+        self.live: AbstractContextManager[object] = nullcontext()
+        if console is not None:
+            self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4)
 
     def __call__(self, event: SweepEvent) -> None:
         match event:
             case RunBegan(run, epoch):
                 self._began.setdefault(run, epoch)
                 self._done[run] = epoch
-                if self._live is None:
+                if self._lines:
                     self._write(f"{run}: {f'goes on from epoch {epoch}' if epoch else 'starts'}")
             case RunEnded(run, failed):
                 self._ended[run] = failed
                 self._done[run] = self._planned[run]
                 self._began.setdefault(run, self._planned[run])
-                if self._live is None:
+                if self._lines:
                     outcome = f"failed ({failed})" if failed else "finished"
                     self._write(f"{run}: {outcome}; {self.summary()}")
             case RunsUnderWay(runs):
@@ -65,7 +56,7 @@ class SweepView:
                 self._done.update({run: epoch for run, (epoch, _) in runs.items()})
 
     def summary(self) -> str:
-        """How many runs are done, and how long the others will take."""
+        """How many runs are finished and failed, and how long the others will take."""
         counts = Counter("failed" if failed else "finished" for failed in self._ended.values())
         total, spent = sum(self._planned.values()), time.monotonic() - self._clock
         here = sum(self._done.values()) - sum(self._began.values())
@@ -75,7 +66,7 @@ class SweepView:
         return f"{counts['finished']} of {len(self._planned)} runs finished{failed}{eta}"
 
     def render(self) -> RenderableType:
-        """What the view shows now."""
+        """The view as it is now."""
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, show_edge=False)
         for run, (epoch, valid) in self._now.items():
             planned = self._planned[run]

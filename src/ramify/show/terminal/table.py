@@ -1,4 +1,4 @@
-"""The one table of the terminal: names at the left, figures at the right."""
+"""Tables in the one style of the terminal."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,30 +7,32 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+Cells = Sequence[str | Text]
+
 
 def table(
     columns: Sequence[str],
-    rows: Iterable[Sequence[str | Text]] = (),
+    rows: Iterable[Cells] = (),
     *,
     left: Sequence[int] = (0,),
     tight: bool = False,
+    rule: bool = True,
     widest: int | None = None,
 ) -> Table:
     """A table of ``rows``; a string in it is text, never markup.
 
     Args:
-        columns: headings.
-        rows: as many cells each.
-        left: which columns are words, at the left; the others are figures, at the right.
+        left: the columns of words, aligned at the left; the others are figures, aligned at the right.
         tight: columns stand closer, and cells stay in one line; else cells are wrapped where a terminal is narrow.
+        rule: a line below the headings; without it columns stand closest.
         widest: characters of the first column that are shown.
     """
     made = Table(
-        box=box.SIMPLE_HEAD,
+        box=box.SIMPLE_HEAD if rule else None,
         show_edge=False,
-        pad_edge=not tight,
+        pad_edge=rule and not tight,
         collapse_padding=tight,
-        padding=(0, 1),
+        padding=(0, 1) if rule else (0, 1, 0, 0),
         header_style="dim",
         border_style="dim",
     )
@@ -40,17 +42,17 @@ def table(
             justify="left" if i in left else "right",
             no_wrap=tight,
             overflow="ellipsis" if tight else "fold",
+            max_width=widest if i == 0 else None,
         )
-    if widest is not None:
-        made.columns[0].max_width = widest
     for row in rows:
         add(made, *row)
     return made
 
 
-def add(made: Table, *cells: str | Text, bold: bool = False) -> None:
-    """One more row."""
-    made.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), style="bold" if bold else "")
+def add(made: Table, *cells: str | Text, bold: bool = False, dim: bool = False) -> None:
+    """Add a row."""
+    texts = (Text(cell) if isinstance(cell, str) else cell for cell in cells)
+    made.add_row(*texts, style="bold" if bold else "dim" if dim else "")
 
 
 def bold(text: str) -> Text:
@@ -59,5 +61,5 @@ def bold(text: str) -> Text:
 
 
 def titled(title: str, body: RenderableType, caption: str = "") -> list[RenderableType]:
-    """``body`` below a title, and below what its figures are."""
+    """``body`` below a title and a caption."""
     return [bold(title), *([Text(caption, style="dim")] if caption else []), Text(), body]

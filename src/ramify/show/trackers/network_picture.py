@@ -37,10 +37,10 @@ def network_picture(event: EpochDone, planned: int) -> tuple[bytes, int, int]:
             draw.text((FIRST, y + 3), "not grown yet", DIM, font)
             continue
         score = event.exits[stage].valid or event.exits[stage].train
-        for x, share, colour in ((FIRST, score.top1, BLUE), (SECOND, event.density[stage], GREEN)):
+        for x, share, color in ((FIRST, score.top1, BLUE), (SECOND, event.density[stage], GREEN)):
             draw.rounded_rectangle((x, y + 4, x + BAR, y + 24), 4, TRACK)
             if share > 0:
-                draw.rounded_rectangle((x, y + 4, x + max(8, round(BAR * share)), y + 24), 4, colour)
+                draw.rounded_rectangle((x, y + 4, x + max(8, round(BAR * share)), y + 24), 4, color)
             draw.text((x + BAR + 8, y + 3), percent(share), INK, font)
     file = io.BytesIO()
     picture.save(file, "PNG")

@@ -1,7 +1,7 @@
-"""TensorBoard logs of a run, written while it goes on: ``tensorboard --logdir runs`` shows every run side by side.
+"""TensorBoard logs of a run: ``tensorboard --logdir runs`` shows every run side by side.
 
-The records are written at once, in the thread of the run, and no file stays open between two events: what fails, fails
-where the run can say so, and a run that is killed leaves logs that are whole up to the epoch before.
+The records are written at once, in the thread of the run, and no file stays open between two events: an error is raised
+where the run can report it, and a run that is killed leaves logs that are whole up to the epoch before.
 """
 
 import importlib
@@ -24,20 +24,19 @@ from ramify.show.trackers.network_picture import network_picture
 from ramify.show.trackers.scalars import FINAL, main_settings, scalars, sentence_of
 
 FOLDER = "tensorboard"
-"""Where the logs of a run are kept, in its folder."""
+"""The folder of the logs in the folder of a run."""
 
 PREFIX = "events.out.tfevents."
 """By which TensorBoard knows its files."""
 
 EXIT = re.compile(r"(.+)/(exit_\d+)")
-"""A figure of one exit; each exit is drawn as a run of its own, so that one chart holds them all."""
+"""A figure of one exit; each exit is logged as a separate run, which puts them in one chart."""
 
 
 class Proto(Protocol):
     """A message of Protocol Buffers."""
 
     def SerializeToString(self) -> bytes:  # noqa: N802 - their name
-        """The message as it is written."""
         ...
 
 
@@ -45,13 +44,13 @@ class TensorBoardLog:
     """An observer that writes TensorBoard logs: ``ramify.train(config, [ramify.TensorBoardLog()])``.
 
     - TIME SERIES: accuracy and loss of the exits, all in one chart; density of the stages; learning rate, pictures a
-      second, gradient parity. Stages and weights kept mark growths and prunings as steps.
-    - TEXT: what grew, was widened or pruned, and why; the configuration.
+      second, gradient parity; stages and weights kept, where growths and prunings are steps.
+    - TEXT: growths, widenings and prunings with their reasons; the configuration.
     - IMAGES: the network after every change, with the accuracy of each exit and the density of each stage.
     - HPARAMS: the configuration against the final figures, over all runs below ``--logdir``.
 
-    A step is an epoch. A run that is resumed goes on in the same folder: what was logged after the checkpoint from
-    which it goes on is taken out, as it is done again; not so in a ``folder`` of your own, where others may log too.
+    A step is an epoch. A resumed run continues in the same folder, and records after its checkpoint are removed; not so
+    in a ``folder`` of your own, where others may log too.
 
     Args:
         folder: where the logs are written; None for ``tensorboard/`` in the folder of the run.
@@ -124,25 +123,25 @@ class TensorBoardLog:
 
     def _write(self, step: int, summaries: Sequence[Proto], figures: Mapping[str, float]) -> None:
         """Add ``summaries`` and ``figures`` to the logs."""
-        found: dict[str, list[Proto]] = {"": list(summaries)}
+        by_run: dict[str, list[Proto]] = {"": list(summaries)}
         for name, value in figures.items():
             of_exit = EXIT.fullmatch(name)
             tag, run = of_exit.groups() if of_exit else (name, "")
             if math.isfinite(value):
-                found.setdefault(run, []).extend(_made("scalar", tag, value))
-        for run, each in found.items():
-            self._append(self._place / run / self._file, step, each)
+                by_run.setdefault(run, []).extend(_made("scalar", tag, value))
+        for run, of_run in by_run.items():
+            self._append(self._place / run / self._file, step, of_run)
 
     def _append(self, path: Path, step: int, summaries: Sequence[Proto]) -> None:
         from tensorboard.compat.proto import event_pb2  # type: ignore[import-untyped] # has no stubs
 
         now = time.time()
-        events: list[Proto] = [event_pb2.Event(wall_time=now, step=step, summary=each) for each in summaries]
+        events: list[Proto] = [event_pb2.Event(wall_time=now, step=step, summary=summary) for summary in summaries]
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             events.insert(0, event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
         with path.open("ab") as file:
-            file.write(_records(each.SerializeToString() for each in events))
+            file.write(_records(event.SerializeToString() for event in events))
 
 
 def _records(events: Iterable[bytes]) -> bytes:
@@ -151,23 +150,23 @@ def _records(events: Iterable[bytes]) -> bytes:
 
     content = io.BytesIO()
     writer = RecordWriter(content)
-    for each in events:
-        writer.write(each)
+    for event in events:
+        writer.write(event)
     return content.getvalue()
 
 
 def _keep_up_to(path: Path, step: int) -> None:
-    """Take out of a file what was logged after ``step``, and what a kill left half written.
+    """Remove records after ``step``, and one that a kill left half written.
 
-    ``SummaryWriter(purge_step=...)`` marks a new session, but TensorBoard drops numbers for it and no texts. It also
-    writes in a thread of its own, where a full disk would go unnoticed.
+    ``SummaryWriter(purge_step=...)`` would not do: TensorBoard then drops numbers but no texts, and it writes in a
+    thread, where a full disk goes unnoticed.
     """
     from tensorboard.backend.event_processing.event_file_loader import (  # type: ignore[import-untyped] # no stubs
         RawEventFileLoader,
     )
     from tensorboard.compat.proto import event_pb2
 
-    kept = [each for each in RawEventFileLoader(str(path)).Load() if event_pb2.Event.FromString(each).step <= step]
+    kept = [raw for raw in RawEventFileLoader(str(path)).Load() if event_pb2.Event.FromString(raw).step <= step]
     if kept:
         write_atomic(path, _records(kept))
     else:
@@ -180,17 +179,17 @@ def _epoch(event: Event) -> int:
 
 
 def _weights_at(event: Started) -> int:
-    """How many convolution and linear weights are kept when the run begins, or goes on."""
+    """Convolution and linear weights that are kept when the run begins or is resumed."""
     last = Path(event.folder) / "last"
     saved = readable_folder(last).exists()
     if not saved and event.config.network.has_backbone:
-        return 0  # all of it is there from the start, and nobody has counted yet
+        return 0  # all of it is there from the start, not counted yet
     network = read_model(last)[0] if saved else Network(event.config.network, stages=event.stages, seed=0)
     return sum(int(layer.mask.sum()) for layer in masked_layers(network).values())
 
 
 def _made(kind: str, *values: object) -> list[Proto]:
-    """What PyTorch makes of a scalar, a text or hyperparameters; the last are three."""
+    """The summaries of PyTorch for a scalar, a text or hyperparameters; the last are three."""
     from torch.utils.tensorboard import summary
 
     made = getattr(summary, kind)(*values)
@@ -202,12 +201,12 @@ def _image(name: str, png: tuple[bytes, int, int]) -> Proto:
 
     content, width, height = png
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
-    found: Proto = Summary(value=[Summary.Value(tag=name, image=image)])
-    return found
+    summary: Proto = Summary(value=[Summary.Value(tag=name, image=image)])
+    return summary
 
 
 def _session_start(event: Started) -> list[Proto]:
-    # As text, since what is true or false would be shown as 1.000 and 0.000.
+    # Booleans as text: they would be shown as 1.000 and 0.000.
     main = main_settings(event.config)
     chosen = {key: str(value).lower() if isinstance(value, bool) else value for key, value in main.items()}
     return _made("hparams", chosen, {f"final/{name}": 0.0 for name in FINAL})[:2]

@@ -1,4 +1,4 @@
-"""Weights & Biases: the events of a run as ``wandb`` wants them. Other trackers are the same few lines."""
+"""Weights & Biases: the events of a run as ``wandb`` takes them."""
 
 import importlib
 import uuid
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import wandb
 
 WANDB_FOLDER = "wandb"
-"""Where W&B keeps its files of a run, in the run's folder."""
+"""The folder of W&B in the folder of a run."""
 
 _PATIENCE = 30
 """Seconds that W&B may take to begin."""
@@ -23,22 +23,22 @@ _PATIENCE = 30
 class WandbLog:
     """An observer that logs to W&B: ``ramify.train(config, [ramify.WandbLog()])``.
 
-    The figures are those of :func:`ramify.show.trackers.scalars.scalars`, by epoch; the configuration and the final
-    figures stand beside them, and a table tells what grew, was widened or pruned. A run that is resumed is the same run
-    in W&B, as its id is kept in ``wandb/id`` in the run's folder. ``WANDB_MODE=offline`` needs no network.
+    The figures are those of :func:`ramify.show.trackers.scalars.scalars`, by epoch, with the configuration, the final
+    figures and a table of growths, widenings and prunings. A resumed run is the same run in W&B: its id is kept in
+    ``wandb/id`` in the run's folder. ``WANDB_MODE=offline`` needs no network.
 
     Args:
         project: where W&B shows the run.
-        tell: called with the address of the run.
+        notice: called with the address of the run.
 
     Attributes:
-        failures: what calling it may raise where W&B cannot be reached or the disk is full.
+        failures: errors of a call where W&B cannot be reached or the disk is full.
 
     Raises:
-        InputError: the package wandb is missing, or nobody is logged in.
+        InputError: the package wandb is missing, or there is no log-in.
     """
 
-    def __init__(self, project: str = "ramify", tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, project: str = "ramify", notice: Callable[[str], None] | None = None) -> None:
         try:
             package = importlib.import_module("wandb")
         except ImportError as error:
@@ -50,7 +50,7 @@ class WandbLog:
         except package.errors.Error as error:
             raise InputError(f"--track wandb: {error} Or set WANDB_MODE=offline") from None
         self.failures: tuple[type[Exception], ...] = (package.errors.Error, OSError)
-        self._project, self._tell = project, tell
+        self._project, self._notice = project, notice
         self._run: wandb.Run | None = None
         self._changes: list[list[object]] = []
 
@@ -77,9 +77,9 @@ class WandbLog:
             return
         if sentence is not None:
             self._changes.append([event.epoch, sentence])
-        found = scalars(event)
-        if found:
-            self._run.log(found, step=event.epoch)
+        figures = scalars(event)
+        if figures:
+            self._run.log(figures, step=event.epoch)
 
     def _begin(self, event: Started) -> None:
         import wandb
@@ -92,7 +92,7 @@ class WandbLog:
             name.parent.mkdir(exist_ok=True)
             name.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
         self._changes = []
-        # What the terminal shows is ramify's own.
+        # The terminal belongs to ramify.
         quietly = wandb.Settings(console="off", silent=True, init_timeout=_PATIENCE)
         self._run = wandb.init(
             project=self._project,
@@ -103,5 +103,5 @@ class WandbLog:
             config=dict(settings(event.config)),
             settings=quietly,
         )
-        if self._tell is not None and not self._run.offline:
-            self._tell(f"wandb: {self._run.url}")
+        if self._notice is not None and not self._run.offline:
+            self._notice(f"wandb: {self._run.url}")

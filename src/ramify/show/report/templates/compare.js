@@ -29,7 +29,7 @@
       const traces = [...drawn.data.keys()].filter((i) => drawn.data[i].legendgroup === group);
       if (!traces.length) continue;
       for (const i of traces) drawn.data[i].visible = shown;
-      // The page draws from this record again when the colours change.
+      // The page draws from this record again when the colors change.
       record.textContent = JSON.stringify(drawn);
       Plotly.restyle(figure.querySelector(".canvas"), { visible: shown }, traces);
     }

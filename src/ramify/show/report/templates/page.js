@@ -1,16 +1,16 @@
-// Draws every plot of the page in its colours, and again when the reader's system turns light or dark.
+// Draws every plot of the page in its colors, and again when the reader's system turns light or dark.
 (() => {
   "use strict";
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
 
-  function colour(name) {
+  function color(name) {
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
   // One template for all plots: what a figure does not say itself.
   function template() {
-    const ink = colour("--ink"), muted = colour("--muted"), line = colour("--line"), paper = colour("--paper");
+    const ink = color("--ink"), muted = color("--muted"), line = color("--line"), paper = color("--paper");
     const axis = {
       gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: muted },
       title: { font: { color: muted, size: 13 }, standoff: 10 }, automargin: true, fixedrange: narrow.matches,
