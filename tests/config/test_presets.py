@@ -18,7 +18,8 @@ from tests.data.making import encoded, write_tree
 
 HOUSE = Path(__file__).parents[2]
 PRESETS = list(presets().values())
-BUDGETS = {"cpu-cifar": 50_817, "seed-2020": 50_817, "gnap-158k": 158_000}
+BUDGETS = {"cpu-cifar": 50_817, "seed-2020": 50_817, "gnap-158k": 158_000, "mlperf-tiny": 78_000}
+BUDGETS |= {f"cpu-{minutes}min": 100_000 for minutes in (2, 10, 60)}
 PUBLISHED = {"seed-2020", "seed-full-ic", "seed-iterative", "seed-iterative-fixed"}
 
 
@@ -52,8 +53,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_presets_are_those_that_are_known() -> None:
-    known = {"compact-100k", "cpu-10min", "cpu-cifar", "digits", "gnap-158k", "small-50k", "tiny-20k", *PUBLISHED}
-    known |= {"photos", "photos-pretrained"}
+    known = {"compact-100k", "cpu-cifar", "digits", "gnap-158k", "mlperf-tiny", "small-50k", "tiny-20k", *PUBLISHED}
+    known |= {"cpu-2min", "cpu-10min", "cpu-60min", "cpu-10min-300k", "cpu-60min-300k", "photos", "photos-pretrained"}
     assert all(0 < len(purpose(preset)) < 150 for preset in PRESETS)
     assert {preset.stem for preset in PRESETS} == known
     told = json.loads((HOUSE / "bench" / "results" / "known.json").read_text())
