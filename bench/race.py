@@ -5,11 +5,13 @@
 Each contestant trains once for each budget, since its schedule ends with it. Everything counts, from reading the
 archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
-pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written to
-``bench/results/race.json``, ``docs/race.md`` and ``docs/images/race.png``.
+pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
+training to ``bench/results/race.json``, ``docs/race.md`` and ``docs/images/race.png``; what was run on this machine is
+kept and not run again.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -193,6 +195,15 @@ from reading the archive to the last evaluation. Accuracy in % on the test pictu
 """
 
 
+def read_results(machine: dict[str, str]) -> list[Result]:
+    """What was run before on this ``machine``."""
+    if not RESULTS.exists():
+        return []
+    kept = json.loads(RESULTS.read_text())
+    same = all(kept[key] == value for key, value in machine.items())
+    return [Result(**{**row, "exits": tuple(row["exits"])}) for row in kept["results"]] if same else []
+
+
 def plot(results: list[Result], path: Path) -> None:
     """The last exit's accuracy against the minutes."""
     from ramify.show.drawing import axes, save_drawing
@@ -217,23 +228,24 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="so many pictures, to try the race itself")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    results: list[Result] = []
-    for minutes in given.minutes:
-        for seed in range(given.seeds):
-            jobs = [(preset, name) for name in given.presets] + [(plain, name) for name in given.plain]
-            for train, name in jobs:
-                results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
-                print(json.dumps(asdict(results[-1])), flush=True)
     machine = {
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
         "threads": f"{given.threads} threads",
         "torch": f"torch {torch.__version__}",
     }
+    results = read_results(machine) if given.limit is None else []
+    done = {(each.name, each.minutes, each.seed) for each in results}
+    jobs = [(preset, name) for name in given.presets] + [(plain, name) for name in given.plain]
+    for minutes, seed, (train, name) in itertools.product(given.minutes, range(given.seeds), jobs):
+        if (name, minutes, seed) in done:
+            continue
+        results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
+        print(json.dumps(asdict(results[-1])), flush=True)
+        if given.limit is None:
+            RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
+            PAGE.write_text(page(results, machine))
+            plot(results, PLOT)
     print(table(results))
-    if given.limit is None:
-        RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
-        PAGE.write_text(page(results, machine))
-        plot(results, PLOT)
 
 
 if __name__ == "__main__":
