@@ -16,7 +16,6 @@ HEAVY = (
     "tensorboard",
     "fastapi",
     "PIL",
-    "pydantic",
 )
 
 WATCHED = """

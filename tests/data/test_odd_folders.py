@@ -31,9 +31,7 @@ from tests.data.making import (
 
 def test_each_row_of_the_table_is_a_test() -> None:
     root = Path(__file__).parents[2]
-    page = (
-        (root / "docs" / "pictures.md").read_text().partition("## What we do with odd folders")[2].partition("## ")[0]
-    )
+    page = (root / "docs" / "pictures.md").read_text().partition("## Unusual folders")[2].partition("## ")[0]
     rows = [line for line in page.splitlines() if line.startswith("| ")][1:]
     assert len(rows) > 25
     source = "".join(path.read_text() for path in (root / "tests" / "data").glob("test_*.py"))
