@@ -139,17 +139,17 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     common = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
     with tempfile.TemporaryDirectory() as folder:
         count = len(pictures(archive, seed, limit).train)
-        few = min(count, 2560)
+        few = min(count, 5120)
         stages = read_config([presets()[name]]).growths + 1
         probe = read_config(
             [presets()[name]],
-            [*common, f"data.limit={few}", f"train.epochs={max(2, stages)}", f"runs_dir={folder}", "name=probe"],
+            [*common, f"data.limit={few}", f"train.epochs={max(3, stages)}", f"runs_dir={folder}", "name=probe"],
         )
         seen: list[float] = []
         ramify.train(probe, [lambda event: seen.append(getattr(event, "pictures_per_second", 0.0))])
-        speed = max(seen)
+        speed = min([each for each in seen if each][1:])  # the first epoch warms up
         left = 60 * minutes * SPARE - (time.perf_counter() - start)
-        epochs = max(stages, int(left / (count / speed * 1.06)))
+        epochs = max(stages, int(left / (count / speed * 1.05)))
         config = read_config([presets()[name]], [*common, f"train.epochs={epochs}", f"runs_dir={folder}", "name=race"])
         summary = ramify.train(config)
     tests = [each.test.top1 for each in summary.exits if each.test is not None]

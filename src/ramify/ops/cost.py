@@ -10,6 +10,7 @@ from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
+from ramify.nn.modes import keeping_modes
 from ramify.nn.network import Network
 from ramify.nn.recording import Operation, OperationRecorder
 
@@ -46,18 +47,14 @@ def cost(network: Branching) -> list[Cost]:
         >>> cost(Network(config))[-1].weights
         44464
     """
-    training = network.training
     counter = MacCounter()
     macs: list[int] = []
-    try:
+    with keeping_modes(network), torch.inference_mode(), counter:
         network.eval()
-        with torch.inference_mode(), counter:
-            trunk, logits = network.enter(network.blank()), None
-            for stage in range(len(network.stages)):
-                trunk, logits = network.run_stage(stage, trunk, logits)
-                macs.append(counter.macs)
-    finally:
-        network.train(training)
+        trunk, logits = network.enter(network.blank()), None
+        for stage in range(len(network.stages)):
+            trunk, logits = network.run_stage(stage, trunk, logits)
+            macs.append(counter.macs)
     costs: list[Cost] = []
     parameters = weights = kept = 0
     for stage, so_far in enumerate(macs):

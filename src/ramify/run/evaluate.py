@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ramify.data.pictures import Part
 from ramify.nn.branching import Branching
+from ramify.nn.modes import keeping_modes
 from ramify.ops.loss import exit_losses
 from ramify.run.distributed import ALONE, Team
 
@@ -55,12 +56,10 @@ def all_logits(network: Branching, images: Tensor | Part, precision: str = "floa
     The network computes in evaluation mode on its device, and is left in its mode.
     """
     device = next(network.parameters()).device
-    training = network.training
-    network.eval()
-    with torch.inference_mode(), computing(device, precision):
+    with keeping_modes(network), torch.inference_mode(), computing(device, precision):
+        network.eval()
         batches = (chunk if isinstance(chunk, Tensor) else chunk.images for chunk in images.split(_BATCH))
         logits = [network(to_float(batch.to(device))).float().cpu() for batch in batches]
-    network.train(training)
     return torch.cat(logits, dim=1)
 
 
@@ -83,16 +82,14 @@ def evaluate(
     device = network.mean.device
     exits, count = len(network.stages), len(part)
     total = torch.zeros(3, exits, dtype=torch.float64, device="cpu" if device.type == "mps" else device)
-    training = network.training
-    network.eval()
-    with torch.inference_mode(), computing(device, precision):
+    with keeping_modes(network), torch.inference_mode(), computing(device, precision):
+        network.eval()
         at_once = _BATCH if device.type == "cpu" else 4 * _BATCH
         for start in range(0, count, at_once):
             batch = part[start : min(start + at_once, count)][team.share(at_once)]
             images, labels = batch.images, batch.labels.to(device)
             if len(labels):
                 total += _sums(evaluation_logits(network, to_float(images.to(device)), flip).float(), labels).to(total)
-    network.train(training)
     total = team.summed(total)
     return [Score(loss, top1, top3) for loss, top1, top3 in (total / count).T.tolist()]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ramify.nn.branching import Branching
+from ramify.nn.modes import keeping_modes
 
 PAIRS = 15
 
@@ -58,24 +59,19 @@ def times_in_turn(
 def paired_latency(first: Branching, second: Branching, batch: int, pairs: int = PAIRS) -> Latency:
     """Time two networks on the same random pictures."""
     images = _pictures(first, batch)
-    modes = first.training, second.training
-    with torch.inference_mode():
+    with keeping_modes(first), keeping_modes(second), torch.inference_mode():
         calls = [lambda network=network: network(images) for network in (first.eval(), second.eval())]
         before, after = in_turn(calls, images.device, pairs)
-    for network, mode in zip((first, second), modes, strict=True):
-        network.train(mode)
     return Latency(batch, before, after)
 
 
 def exit_latencies(network: Branching, batch: int = 1, rounds: int = PAIRS) -> list[float]:
     """Median milliseconds of answering at each exit, shallowest first: all heads on the way are computed."""
     images = _pictures(network, batch)
-    training = network.training
-    network.eval()
-    with torch.inference_mode():
+    with keeping_modes(network), torch.inference_mode():
+        network.eval()
         calls = [lambda depth=depth: up_to(network, images, depth) for depth in range(1, len(network.stages) + 1)]
         times = in_turn(calls, images.device, rounds)
-    network.train(training)
     # A deeper exit takes longer; a measurement that says otherwise is noise.
     return list(itertools.accumulate(times, lambda before, here: max(1.001 * before, here)))
 

@@ -22,6 +22,7 @@ from ramify.nn.cells import CELLS, Cell, CellPlan, sized
 from ramify.nn.cells.base import Identities
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
+from ramify.nn.modes import keeping_modes
 from ramify.nn.network import Network, architecture, existing_cells
 
 Statistics = dict[nn.BatchNorm2d, tuple[Tensor, Tensor]]
@@ -199,16 +200,13 @@ def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]
         # The variance by which training mode divides.
         statistics[norm] = (inputs[0].mean(dim=(0, 2, 3)), inputs[0].var(dim=(0, 2, 3), correction=0))
 
-    modes = {module: module.training for module in network.modules()}
     hooks = [norm.register_forward_pre_hook(note) for norm in norms]
     try:
-        with torch.no_grad():
+        with keeping_modes(network), torch.no_grad():
             network.eval()(images.to(network.mean))
     finally:
         for hook in hooks:
             hook.remove()
-        for module, training in modes.items():
-            module.training = training
     return statistics
 
 

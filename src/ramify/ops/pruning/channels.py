@@ -9,6 +9,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.constants import Constants, constants
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
+from ramify.nn.modes import keeping_modes
 from ramify.ops.surgery import set_masks
 
 
@@ -144,11 +145,8 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
 
 def _of_constants(network: Branching, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
     """What is the same for every picture in evaluation mode; the mode of ``network`` stays."""
-    training = network.training
-    try:
+    with keeping_modes(network):
         return constants(network.eval(), network.blank(), forward)
-    finally:
-        network.train(training)
 
 
 def dead_trunk(network: Branching) -> Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from ramify.errors import InputError, RunError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
+from ramify.nn.modes import keeping_modes
 from ramify.seeds import generator
 
 ScoringBatch = tuple[Tensor, Tensor]
@@ -227,15 +228,10 @@ def _mean_over_batches(
 @contextlib.contextmanager
 def _isolated(network: Branching, training: bool) -> Iterator[None]:
     """Gradients on, autocast off and every module in one mode inside the block."""
-    modes = {module: module.training for module in network.modules()}
-    try:
-        for module in modes:
-            module.training = training
+    with keeping_modes(network):
+        network.train(training)
         with torch.inference_mode(False), torch.enable_grad(), torch.autocast(network.mean.device.type, enabled=False):
             yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _copies(network: nn.Module, at_least: torch.dtype) -> dict[str, Tensor]:

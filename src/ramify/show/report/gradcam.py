@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
+from ramify.nn.modes import keeping_modes
 from ramify.nn.network import Network
 
 
@@ -52,15 +53,11 @@ def heat_maps(network: Branching, images: Tensor, classes: Tensor) -> Tensor:
             f"({exits}, {len(images)}), one for each exit and picture"
         )
     cells = _last_cells(network)
-    training = network.training
-    network.eval()
-    try:
-        # Gradients may be off, and the pictures may be inference tensors.
-        with torch.inference_mode(False), torch.enable_grad():
-            pictures = images.detach().to(network.mean).clone().requires_grad_()
-            maps = [_weighted(network, at, cells[at], pictures, classes[at]) for at in range(exits)]
-    finally:
-        network.train(training)
+    # Gradients may be off, and the pictures may be inference tensors.
+    with keeping_modes(network), torch.inference_mode(False), torch.enable_grad():
+        network.eval()
+        pictures = images.detach().to(network.mean).clone().requires_grad_()
+        maps = [_weighted(network, at, cells[at], pictures, classes[at]) for at in range(exits)]
     height, width = images.shape[2:]
     return torch.stack([_scaled(weighted, (height, width)) for weighted in maps])
 
