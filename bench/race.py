@@ -6,8 +6,8 @@ Each contestant trains once for each budget, since its schedule ends with it. Ev
 archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
 pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
-training to ``bench/results/race.json``, ``docs/race.md`` and ``docs/images/race.png``; what was run on this machine is
-kept and not run again.
+training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``; what was run on
+this machine is kept and not run again.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -172,9 +173,13 @@ def table(results: list[Result]) -> str:
         own = [each for each in results if each.name == name]
         cells = []
         for budget in budgets:
-            found = [each.exits for each in own if each.minutes == budget]
-            means = [sum(values) / len(values) for values in zip(*found, strict=True)]
-            cells.append(" / ".join(f"{100 * mean:.1f}" for mean in means) or "-")
+            runs = [each for each in own if each.minutes == budget]
+            if not runs:
+                cells.append("-")
+                continue
+            means = [statistics.fmean(values) for values in zip(*(each.exits for each in runs), strict=True)]
+            length = f"{runs[0].epochs} epochs, {statistics.fmean(each.seconds for each in runs):.0f} s"
+            cells.append(f"{' / '.join(f'{100 * mean:.1f}' for mean in means)} ({length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -243,9 +248,10 @@ def main() -> None:
         print(json.dumps(asdict(results[-1])), flush=True)
         if given.limit is None:
             RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
-            PAGE.write_text(page(results, machine))
-            plot(results, PLOT)
     print(table(results))
+    if given.limit is None:
+        PAGE.write_text(page(results, machine))
+        plot(results, PLOT)
 
 
 if __name__ == "__main__":
