@@ -6,8 +6,8 @@ Each contestant trains once for each budget, since its schedule ends with it. Ev
 archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
 pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
-training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``; what was run on
-this machine is kept and not run again.
+training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``; what was run
+on this machine is kept and not run again.
 """
 
 import argparse
