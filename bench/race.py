@@ -7,7 +7,7 @@ archive to the last evaluation. How many epochs fit is measured on a few batches
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
 pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
 training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``; what was run
-on this machine is kept and not run again.
+on this machine is kept and not run again; results of another machine are replaced.
 """
 
 import argparse
@@ -158,7 +158,7 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
 
 
 def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
-    """The pictures of the race, dealt out by ``seed``."""
+    """The pictures of the race, split by ``seed``."""
     wishes = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
     config = resolve(read_config(overrides=wishes))
     return split_parts(config, load_pictures(config.data))
@@ -201,7 +201,7 @@ from reading the archive to the last evaluation. Accuracy in % on the test pictu
 
 
 def read_results(machine: dict[str, str]) -> list[Result]:
-    """What was run before on this ``machine``."""
+    """The results of earlier races on this ``machine``."""
     if not RESULTS.exists():
         return []
     kept = json.loads(RESULTS.read_text())
@@ -210,13 +210,15 @@ def read_results(machine: dict[str, str]) -> list[Result]:
 
 
 def plot(results: list[Result], path: Path) -> None:
-    """The last exit's accuracy against the minutes."""
+    """The last exit's accuracy against the minutes, means over the seeds."""
     from ramify.show.drawing import axes, save_drawing
 
     drawing, [[panel]] = axes((6.4, 4.0))
     for name in dict.fromkeys(each.name for each in results):
-        own = sorted((each.minutes, 100 * each.exits[-1]) for each in results if each.name == name)
-        panel.plot(*zip(*own, strict=True), marker="o", label=name)
+        own = [result for result in results if result.name == name]
+        budgets = sorted({result.minutes for result in own})
+        means = [statistics.fmean(result.exits[-1] for result in own if result.minutes == budget) for budget in budgets]
+        panel.plot(budgets, [100 * mean for mean in means], marker="o", label=name)
     panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
     panel.legend(frameon=False)
     save_drawing(drawing, path)
