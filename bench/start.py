@@ -1,6 +1,6 @@
 """How long a start takes: of a command, of training, and of decoding pictures the first time and every time after.
 
-    python bench/start.py [path/to/cifar10-jpeg.tar.xz]
+    python bench/start.py [ARCHIVE]
 
 ``ramify --help``, and what ``ramify train`` does on the embedded digits up to its first step, are timed from the shell,
 each in a fresh process, five times. Where a folder or archive is given, it is decoded the first time, and read from the
