@@ -15,7 +15,6 @@ import json
 import multiprocessing
 import sys
 import tarfile
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -39,9 +38,6 @@ from ramify.training.prepare import prepare_run
 
 RECORD = ("compact-100k:2.6", "small-50k:2.6", "gnap-158k:2.6", "tiny-20k:1.3", "seed-full-ic", "seed-iterative")
 """By value: the first two at the length of the record at 100,000 weights, cifar10-tiniest."""
-
-RESERVE = 0.04
-"""Share of a run's time that is kept for its start and its test."""
 
 
 @dataclass(frozen=True)
@@ -94,29 +90,6 @@ class Outcome:
     settings: tuple[str, ...]
 
 
-def trial(config: Config) -> float:
-    """Seconds of the last epoch of ``config``, in which all of the network is there."""
-    clock: list[float] = []
-
-    def watch(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            clock.append(time.monotonic())
-
-    with tempfile.TemporaryDirectory() as folder:
-        ramify.train(config.model_copy(update={"runs_dir": folder}), [watch])
-    return clock[-1] - clock[-2]
-
-
-def shortest(config: Config) -> int:
-    """The fewest epochs to which the schedule of ``config`` can be moved."""
-    for epochs in range(config.network.exits if config.growths else 1, config.train.epochs):
-        try:
-            return ramify.rescale(config, epochs).train.epochs
-        except ConfigError:
-            continue
-    return config.train.epochs
-
-
 def run(wanted: Wanted, archive: str, runs_dir: str, out: Path, seconds: float) -> Outcome:
     """Train one preset as long as asked for, or as long as fits into ``seconds``."""
     ends = time.monotonic() + seconds
@@ -124,22 +97,23 @@ def run(wanted: Wanted, archive: str, runs_dir: str, out: Path, seconds: float) 
     pictures = len(parts.train)
     _, whole = work(config, pictures, Path(runs_dir) / "none")
     asked = config.train.epochs if wanted.pflop is None else max(1, round(config.train.epochs * wanted.pflop / whole))
-    least = shortest(wanted.config(archive, runs_dir))
-    each = trial(wanted.config(archive, runs_dir, least + 1))
-    left = ends - time.monotonic() - RESERVE * seconds
-    planned = max(0, min(asked, int(left / each)))
-    began, done, why = time.monotonic(), 0, ""
+    planned, why = 0, ""
+    try:
+        fitting = ramify.rescale_to_minutes(wanted.config(archive, runs_dir), (ends - time.monotonic()) / 60)
+        planned = min(asked, fitting.train.epochs)
+    except ConfigError as error:
+        why = str(error)
+    began, done = time.monotonic(), 0
 
     def watch(event: Event) -> None:
         nonlocal done
         if isinstance(event, EpochDone):
             done = event.epoch
+            each = (time.monotonic() - began) / event.epoch
             if event.epoch < event.epochs and time.monotonic() + each > ends:
                 raise RunError(f"its time was over after epoch {event.epoch} of {event.epochs}")
 
-    if planned < least:
-        why = f"{max(left, 0.0):.0f} s are left, in which {planned} epochs fit; it needs {least}"
-    else:
+    if planned:
         try:
             ramify.train(wanted.config(archive, runs_dir, planned), [watch], overwrite=True)
         except RunError as error:

@@ -137,30 +137,22 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
 def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
     """Train a preset for as many epochs as fit."""
     start = time.perf_counter()
-    common = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
     with tempfile.TemporaryDirectory() as folder:
-        count = len(pictures(archive, seed, limit).train)
-        few = min(count, 5120)
-        stages = read_config([presets()[name]]).growths + 1
-        probe = read_config(
-            [presets()[name]],
-            [*common, f"data.limit={few}", f"train.epochs={max(3, stages)}", f"runs_dir={folder}", "name=probe"],
-        )
-        seen: list[float] = []
-        ramify.train(probe, [lambda event: seen.append(getattr(event, "pictures_per_second", 0.0))])
-        speed = min([each for each in seen if each][1:])  # the first epoch warms up
-        left = 60 * minutes * SPARE - (time.perf_counter() - start)
-        epochs = max(stages, int(left / (count / speed * 1.05)))
-        config = read_config([presets()[name]], [*common, f"train.epochs={epochs}", f"runs_dir={folder}", "name=race"])
+        config = read_config([presets()[name]], [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"])
+        config = ramify.rescale_to_minutes(config, minutes)
         summary = ramify.train(config)
-    tests = [each.test.top1 for each in summary.exits if each.test is not None]
-    return Result(name, minutes, seed, summary.exits[-1].weights, epochs, time.perf_counter() - start, tuple(tests))
+    exits = tuple(exit_.test.top1 for exit_ in summary.exits if exit_.test is not None)
+    took = time.perf_counter() - start
+    return Result(name, minutes, seed, summary.exits[-1].kept, config.train.epochs, took, exits)
+
+
+def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
+    return [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
 
 
 def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
     """The pictures of the race, split by ``seed``."""
-    wishes = [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
-    config = resolve(read_config(overrides=wishes))
+    config = resolve(read_config(overrides=settings(archive, seed, limit)))
     return split_parts(config, load_pictures(config.data))
 
 

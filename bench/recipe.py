@@ -1,4 +1,4 @@
-"""What each part of the recipe is worth: the same run with the part and without it, for the same processor time.
+"""What each part of the recipe is worth: the same run with the part and without it, for the same minutes of one thread.
 
     python bench/recipe.py ARCHIVE
     python bench/recipe.py ARCHIVE --parts base mixup "no average" --minutes 2 --seeds 3
@@ -6,8 +6,8 @@
 
 The base is ``cpu-cifar`` on 10,000 training pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10),
 a tenth of them held out. For each part the base is run once more with the part taken out, where the base has it, or put
-in, where it has not. Every run has as many epochs as fit into the budget of one processor thread, by a trial of that
-very run on 1,000 pictures, its schedules moved along; so what a part costs in time counts against it. Differences are
+in, where it has not. Every run has as many epochs as fit into its minutes, its schedules moved along; so what a part
+costs in time counts against it. Differences are
 taken seed by seed, in points of the last exit on the test pictures, mean ± standard deviation (n - 1). Runs that are
 done are kept in ``bench/results/recipe-*.json`` and not done again; with ``--jobs 2`` two run side by side.
 """
@@ -29,17 +29,13 @@ from pydantic import TypeAdapter
 
 import ramify
 from ramify.config.presets import presets
-from ramify.config.rules import Config
 from ramify.files import write_atomic
-from ramify.run.events import EpochDone, Event
-from ramify.run.summary import Summary
 from ramify.training.allocator import keep_freed_memory
 
 HERE = Path(__file__).parent
 PRESET = presets()["cpu-cifar"]
 EPOCHS = 20
 """Of the schedules in :data:`PARTS`, before they are moved to as many as fit."""
-TRIAL = 1_000
 BASE = "base"
 
 SGD = ["optimizer=sgd", "learning_rate=0.1", "momentum=0.9", "nesterov=true", "weight_decay=0.0005"]
@@ -91,35 +87,19 @@ class Outcome:
     weights: int
 
 
-def configured(archive: str, overrides: Sequence[str], seed: int, folder: str, limit: int, epochs: int) -> Config:
-    fixed = [f"data.source={archive}", f"data.limit={limit}", "train.threads=1", f"runs_dir={folder}", f"seed={seed}"]
-    fixed.append(f"train.epochs={EPOCHS}")
-    return ramify.rescale(ramify.read_config([PRESET], [*fixed, *overrides]), epochs)
-
-
-def timed(config: Config) -> tuple[float, Summary]:
-    """Processor seconds of an epoch, validation included, from the second one on, and the summary."""
-    clock: list[float] = []
-
-    def watch(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            clock.append(time.process_time())
-
-    summary = ramify.train(config, [watch])
-    return (clock[-1] - clock[0]) / (len(clock) - 1), summary
-
-
 def run(part: str, overrides: list[str], seed: int, archive: str, pictures: int, minutes: float) -> Outcome:
     """Train once, for the budget."""
     keep_freed_memory()
     torch.set_num_threads(1)
+    start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        each, _ = timed(configured(archive, overrides, seed, folder, TRIAL, 6))
-        epochs = max(4, round(60 * minutes / (each * pictures / TRIAL)))
-    with tempfile.TemporaryDirectory() as folder:
-        took, summary = timed(configured(archive, overrides, seed, folder, pictures, epochs))
-    tested = tuple(found.test.top1 for found in summary.exits if found.test is not None)
-    return Outcome(part, overrides, seed, epochs, took * epochs, tested, summary.exits[-1].kept)
+        fixed = [f"data.source={archive}", f"data.limit={pictures}", "train.threads=1", f"runs_dir={folder}"]
+        config = ramify.read_config([PRESET], [*fixed, f"seed={seed}", f"train.epochs={EPOCHS}", *overrides])
+        config = ramify.rescale_to_minutes(config, minutes)
+        summary = ramify.train(config)
+    tested = tuple(exit_.test.top1 for exit_ in summary.exits if exit_.test is not None)
+    took = time.monotonic() - start
+    return Outcome(part, overrides, seed, config.train.epochs, took, tested, summary.exits[-1].kept)
 
 
 def table(found: Sequence[Outcome]) -> str:

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from ramify.run.saved import load_policy as load_policy
     from ramify.run.saved import save as save
     from ramify.show.report.write import report as report
+    from ramify.training.minutes import rescale_to_minutes as rescale_to_minutes
     from ramify.training.run import resume as resume
     from ramify.training.run import train as train
 
@@ -114,6 +115,7 @@ _HOME = {
     "ramify.run.readback": "describe",
     "ramify.run.saved": "load load_policy save",
     "ramify.show.report.write": "report",
+    "ramify.training.minutes": "rescale_to_minutes",
     "ramify.training.run": "resume train",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

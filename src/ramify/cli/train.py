@@ -68,6 +68,10 @@ def train(
             "--rescale", min=1, metavar="EPOCHS", help="The same in so many epochs, its schedules moved along."
         ),
     ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", metavar="M", help="As --rescale, in as many epochs as fit into M minutes here."),
+    ] = None,
     overwrite: Overwrite = False,
     trust: Annotated[
         bool, typer.Option("--trust", help="Import the code that `network.module` of a run's folder names.")
@@ -92,6 +96,7 @@ def train(
     - `ramify train photos data.source=my_photos/`
     - `ramify train photos data.source=my_photos/ --folds 5`
     - `ramify train seed-2020 --rescale 40`
+    - `ramify train cpu-10min --minutes 5`
     - `ramify train --track tensorboard`
     - `ramify train --resume digits-iterative`
     - `ramify train --from_search demo --trial 7 train.epochs=100`
@@ -109,11 +114,13 @@ def train(
             from_search,
             trial is not None,
             rescaled is not None,
+            minutes is not None,
         )
         _resume(resume, runs_dir or RUNS_DIR, any(others), trust, track, quiet, as_json)
         return
     configs = _configs(arguments or [], runs_dir, from_search, trial, trust)
-    _train(_copies(configs, rescaled, folds, repeats), overwrite, strict, track, quiet, as_json)
+    configs = _rescaled(configs, rescaled, minutes, quiet or as_json)
+    _train(_copies(configs, folds, repeats), overwrite, strict, track, quiet, as_json)
 
 
 def _resume(name: str, runs_dir: Path, others: bool, trust: bool, track: list[str], quiet: bool, as_json: bool) -> None:
@@ -169,13 +176,29 @@ def _refuse_code(source: str, config: "Config") -> None:
         raise ConfigError(untrusted(source, config.network.module))
 
 
-def _copies(configs: "list[Config]", rescaled: int | None, folds: int | None, repeats: int) -> "list[Config]":
-    """Each configuration once for each fold and seed, both in its name."""
+def _rescaled(configs: "list[Config]", epochs: int | None, minutes: float | None, quiet: bool) -> "list[Config]":
+    """Each configuration in so many epochs, or minutes."""
     from ramify.config.rescaling import rescale
+    from ramify.training.minutes import rescale_to_minutes
+
+    if epochs is not None and minutes is not None:
+        raise ConfigError("--minutes: got it beside --rescale; accepted: one of the two")
+    if epochs is not None:
+        return [rescale(config, epochs) for config in configs]
+    if minutes is None:
+        return configs
+    scaled = []
+    for config in configs:
+        scaled.append(rescale_to_minutes(config, minutes))
+        if not quiet:
+            say(f"{minutes:g} minutes: {scaled[-1].train.epochs} epochs fit, by short trials")
+    return scaled
+
+
+def _copies(configs: "list[Config]", folds: int | None, repeats: int) -> "list[Config]":
+    """Each configuration once for each fold and seed, both in its name."""
     from ramify.run.folder import default_name
 
-    if rescaled is not None:
-        configs = [rescale(config, rescaled) for config in configs]
     fixed = next((config.data.fold for config in configs if config.data.fold is not None), None)
     if folds is not None and fixed is not None:
         raise ConfigError(f"--folds: got it beside data.fold = {list(fixed)}; accepted: one of the two")

@@ -1,5 +1,6 @@
 """The same run in more or fewer epochs, with every key in epochs moved in proportion."""
 
+import contextlib
 from collections.abc import Sequence
 
 from ramify.config.keys import longest_trunk_first
@@ -61,6 +62,20 @@ def rescale(config: Config, epochs: int) -> Config:
     scaled = Config.model_validate({**keys, **{name: {**keys[name], **changed} for name, changed in changes.items()}})
     trunk_first = min(round(train.trunk_first * share), longest_trunk_first(scaled))
     return scaled.model_copy(update={"train": scaled.train.model_copy(update={"trunk_first": trunk_first})})
+
+
+def fewest_epochs(config: Config) -> int:
+    """The fewest epochs to which :func:`rescale` can move ``config``.
+
+    Example:
+        >>> from ramify import Config, GrowthConfig, TrainConfig
+        >>> fewest_epochs(Config(growth=GrowthConfig(epochs=(25, 50, 75)), train=TrainConfig(epochs=250)))
+        4
+    """
+    for epochs in range(1, config.train.epochs):
+        with contextlib.suppress(ConfigError):
+            return rescale(config, epochs).train.epochs
+    return config.train.epochs
 
 
 def _moved(old: Sequence[int], share: float, epochs: int, name: str) -> list[int]:

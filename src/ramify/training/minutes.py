@@ -1,0 +1,111 @@
+"""A run in as many epochs as fit into some minutes."""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import count
+
+from ramify.config.rescaling import fewest_epochs, rescale
+from ramify.config.rules import Config
+from ramify.data.fetch import Progress
+from ramify.errors import ConfigError
+from ramify.run.distributed import ALONE, world
+from ramify.run.events import EpochDone, Event
+from ramify.training.prepare import prepare_run
+from ramify.training.run import train
+
+RESERVE = 0.03
+"""Share of the time that is kept for what a trial does not show, such as a slower machine."""
+
+TRIALS = 0.04
+"""Share of the time that trials take at most, about."""
+
+FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 4
+"""Of the smallest trial."""
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """Seconds of a short run on ``pictures`` training pictures: of an ``epoch``, and of all else (``around``)."""
+
+    pictures: int
+    epoch: float
+    around: float
+
+
+def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None = None) -> Config:
+    """``config`` in as many epochs as fit into ``minutes`` on this machine, by :func:`ramify.rescale`.
+
+    Everything counts, from this call to the summary of the run. Short runs on a part of the pictures show how long an
+    epoch takes; with growth it is the mean over the stages. A run may still take longer, where the machine slows down.
+
+    Args:
+        config: not yet resolved.
+        minutes: more than 0.
+        progress: of a download or the decoding of pictures.
+
+    Raises:
+        ConfigError: too few epochs fit for all growths and prunings, or the run computes in several processes.
+        InputError: as :func:`ramify.train`.
+
+    Example:
+        >>> short = rescale_to_minutes(Config(), 0.2)  # doctest: +SKIP
+        >>> ramify.train(short)  # doctest: +SKIP
+    """
+    ends = time.monotonic() + 60 * minutes
+    if not 0 < minutes < math.inf:
+        raise ConfigError(f"minutes: got {minutes:g}; accepted: more than 0")
+    if world()[1] > 1:
+        raise ConfigError(f"minutes: got it in {world()[1]} processes; accepted: one process")
+    least = fewest_epochs(config)
+    pictures = len(prepare_run(config, ALONE, progress)[2].train)
+    limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
+    trials: list[ShortRun] = []
+    for size in (limit * 4**step for step in count()):
+        trials.append(short_run(config, max(FEWEST_EPOCHS, least + 1), size))
+        longest = trials[-1].epoch * max(FEWEST_EPOCHS, least + 1)
+        if trials[-1].pictures >= pictures or 4 * longest > TRIALS * 60 * minutes:
+            break
+    epoch = seconds_of(pictures, trials)
+    left = ends - time.monotonic() - 60 * minutes * RESERVE - trials[-1].around
+    epochs = int(left / epoch)
+    if epochs < least:
+        needed = minutes + (least * epoch - left) / 60
+        raise ConfigError(
+            f"minutes: got {minutes:g}; accepted: {needed:.2g} or more, for {least} epochs of {epoch:.2g} s"
+        )
+    return rescale(config, epochs)
+
+
+def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
+    """Train ``config`` in ``epochs``, 2 or more, on at most ``limit`` pictures; the first epoch warms up."""
+    clock: list[float] = []
+    pictures = 0
+
+    def watch(event: Event) -> None:
+        nonlocal pictures
+        if isinstance(event, EpochDone):
+            clock.append(time.monotonic())
+            pictures = round(event.seconds * event.pictures_per_second)
+
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        data = config.data.model_copy(update={"limit": min(limit, config.data.limit or limit)})
+        keys = {"runs_dir": folder, "name": None, "data": data}
+        train(rescale(config.model_copy(update=keys), epochs), [watch])
+    epoch = (clock[-1] - clock[0]) / (len(clock) - 1)
+    return ShortRun(pictures, epoch, time.monotonic() - start - epoch * len(clock))
+
+
+def seconds_of(pictures: int, trials: list[ShortRun]) -> float:
+    """Seconds of an epoch on ``pictures``, on the line through the last two trials.
+
+    Example:
+        >>> seconds_of(1000, [ShortRun(100, 1.5, 0.0), ShortRun(200, 2.5, 0.0)])
+        10.5
+    """
+    last = trials[-1]
+    before = trials[-2] if len(trials) > 1 else ShortRun(0, 0.0, 0.0)
+    slope = (last.epoch - before.epoch) / max(1, last.pictures - before.pictures)
+    return last.epoch + max(0.0, slope) * (pictures - last.pictures)
