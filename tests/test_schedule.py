@@ -40,6 +40,8 @@ def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
     ("policy", "epoch", "keep", "least", "expected"),
     [
         ("normal", 35, 0.3, None, 0.3),
+        ("gradual", 10, 0.3, None, 0.3 + 0.7 * 0.75**3),
+        ("gradual", 85, 0.3, None, 0.3),
         ("skip_layer", 10, 0.8, None, {0: 0.8}),
         ("skip_layer", 85, (0.9, 0.8, 0.7, 0.6), None, {3: 0.6}),
         ("skip_layer", 85, (0.9, 0.8, 0.7), None, {3: 0.7}),  # one for each internal classifier

@@ -188,7 +188,7 @@ CONTRADICTIONS = [
     (f"{RIGL} prune.epochs=[9] growth.freeze=before", "prune.epochs: got [9]; accepted: none,"),
     (
         f"{RIGL} parent=runs/a train.exits_only=true growth.epochs=null",
-        "prune.policy: got 'rigl'; accepted: skip_layer, normal, iterative,",
+        "prune.policy: got 'rigl'; accepted: skip_layer, normal, gradual, iterative,",
     ),
 ]
 

@@ -226,7 +226,7 @@ def test_the_state_is_saved_whole() -> None:
         (("network.cell=skip_second", "growth.plan=[wider,deeper,deeper,deeper]"), "growth.plan: got"),
         (
             ("growth.mode=loss", "prune.enabled=true", "prune.epochs=[20]", "prune.policy=skip_layer"),
-            "prune.policy: got 'skip_layer'; accepted: normal, iterative",
+            "prune.policy: got 'skip_layer'; accepted: normal, gradual, iterative",
         ),
     ],
 )

@@ -9,7 +9,7 @@ from ramify.config.network import PUBLISHED, NetworkConfig
 from ramify.config.prune import DENSITIES
 from ramify.config.types import Section
 from ramify.config.yamltext import to_text
-from ramify.ops.pruning.policies import DYNAMIC
+from ramify.ops.pruning.policies import DYNAMIC, FIXED, POLICIES
 
 Problems = Iterator[tuple[str, object, str]]
 """The key, its value, and what is accepted instead."""
@@ -184,7 +184,8 @@ def _of_growth(config: ConfigKeys) -> Problems:
         if config.data.valid_fraction == 0:
             yield "growth.mode", "loss", "scheduled, as there is no validation loss with data.valid_fraction = 0"
         if config.prune.enabled and config.prune.policy == "skip_layer":
-            yield "prune.policy", "skip_layer", "normal, iterative, as growth.mode loss does not tell when stages grow"
+            others = ", ".join(name for name in FIXED if name != "skip_layer")
+            yield "prune.policy", "skip_layer", f"{others}, as growth.mode loss does not tell when stages grow"
     elif growth.epochs is None:
         least = config.growths * (growth.every or 1) + 1
         if config.parent is None and last < least:
@@ -356,8 +357,9 @@ def _of_pruning(config: ConfigKeys) -> Problems:
     for key, budget in (("prune.max_parameters", prune.max_parameters), ("prune.max_macs", prune.max_macs)):
         if budget is not None and (prune.policy, prune.unit, prune.rounds) != ("normal", "channel", 1):
             yield key, budget, "null, unless prune.policy is normal, prune.unit channel and prune.rounds 1"
-    if prune.policy == "normal" and isinstance(prune.keep_ratio, tuple):
-        yield "prune.keep_ratio", prune.keep_ratio, "one number, as policy normal ranks the whole network at once"
+    if not POLICIES[prune.policy].by_stage and isinstance(prune.keep_ratio, tuple):
+        why = f"as policy {prune.policy} ranks the whole network at once"
+        yield "prune.keep_ratio", prune.keep_ratio, f"one number, {why}"
     if prune.unit == "channel" and network.cells == "seed":
         from ramify.nn.cells import CELLS
 
@@ -391,7 +393,7 @@ def _of_dynamic_sparsity(config: ConfigKeys) -> Problems:
     yield from _unused("prune", prune, ("control",), f"{why} ranks nothing before it starts")
     yield from _unused("prune", prune, ("reinit",), f"{why} starts with the weights that are there")
     if config.train.exits_only:
-        yield "prune.policy", prune.policy, "skip_layer, normal, iterative, as train.exits_only lets no trunk learn"
+        yield "prune.policy", prune.policy, f"{', '.join(FIXED)}, as train.exits_only lets no trunk learn"
     start = prune.epochs[0] if prune.epochs else 1
     if len(prune.epochs) > 1:
         yield "prune.epochs", prune.epochs, f"one epoch, or none for the first, {why} starts once"

@@ -7,6 +7,7 @@ import yaml
 
 from ramify.config.rules import Config
 from ramify.config.yamltext import Loader, to_text
+from ramify.ops.pruning.policies import POLICIES
 from ramify.search.space import Space
 from ramify.search.vary import Vary
 
@@ -34,7 +35,7 @@ def suggest(space: Space, trial: Draws) -> list[str]:
         if vary.key == "structure":
             put("network.structure", _structure(vary, trial))
         elif vary.key == "keep_ratio_by_stage":
-            if _value(values, "prune.enabled") and _value(values, "prune.policy") != "normal":
+            if _value(values, "prune.enabled") and POLICIES[str(_value(values, "prune.policy"))].by_stage:
                 put("prune.keep_ratio", tuple(map(_short, _floats(vary, trial, _exits(values)))))
         elif vary.key == "growth_times":
             growths = _exits(values) - 1

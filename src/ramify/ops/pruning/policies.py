@@ -40,17 +40,25 @@ class PruningPolicy:
     Attributes:
         targets: what a pruning keeps.
         summary: what it does, for ``ramify config --keys``.
+        by_stage: whether each stage may have a ratio of its own, and is ranked inside itself.
         regrows: None, or where masked connections regrow in training; stages are then sparse from their birth.
     """
 
     targets: Targets
     summary: str
+    by_stage: bool = True
     regrows: Literal["gradient", "random"] | None = None
 
 
 def normal(due: Due) -> float:
     """The whole network, to one ratio."""
     return due.keep[0]
+
+
+def gradual(due: Due) -> float:
+    """The whole network, to ``keep + (1 - keep) (1 - i / n) ** 3`` at the i-th of n prunings."""
+    share = (due.epochs.index(due.epoch) + 1) / len(due.epochs)
+    return due.keep[0] + (1 - due.keep[0]) * (1 - share) ** 3
 
 
 def skip_layer(due: Due) -> dict[int, float]:
@@ -75,7 +83,12 @@ def from_birth(due: Due) -> dict[int, float]:
 
 POLICIES: dict[str, PruningPolicy] = {
     "skip_layer": PruningPolicy(skip_layer, "the i-th pruning takes the i-th stage"),
-    "normal": PruningPolicy(normal, "the whole network, ranked globally"),
+    "normal": PruningPolicy(normal, "the whole network, ranked globally", by_stage=False),
+    "gradual": PruningPolicy(
+        gradual,
+        "as normal, in steps from one of prune.epochs to the next, large ones first (arXiv:1710.01878)",
+        by_stage=False,
+    ),
     "iterative": PruningPolicy(iterative, "every stage, again and again"),
     "rigl": PruningPolicy(
         from_birth,
@@ -89,3 +102,6 @@ POLICIES: dict[str, PruningPolicy] = {
 
 DYNAMIC = tuple(name for name, policy in POLICIES.items() if policy.regrows)
 """Policies under which connections move while the network learns."""
+
+FIXED = tuple(name for name in POLICIES if name not in DYNAMIC)
+"""Policies whose masks only shrink."""
