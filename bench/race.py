@@ -11,6 +11,7 @@ on this machine is kept and not run again; results of another machine are replac
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import os
@@ -45,7 +46,10 @@ SPARE = 0.96
 
 @dataclass(frozen=True)
 class Result:
-    """What one training came to; accuracies on the test set, in [0, 1], shallowest exit first."""
+    """What one training came to; accuracies on the test set, in [0, 1], shallowest exit first.
+
+    ``recipe`` is a checksum of the preset: one that has changed since runs again.
+    """
 
     name: str
     minutes: float
@@ -54,6 +58,7 @@ class Result:
     epochs: int
     seconds: float
     exits: tuple[float, ...]
+    recipe: str = ""
 
 
 class Block(nn.Module):
@@ -130,7 +135,7 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
         images = ((to_float(some.images) - mean) / deviation for some in parts.test.split(512))
         answers = torch.cat([network(some).argmax(dim=1) for some in images])
     right = float((answers == parts.test.labels).float().mean())
-    weights = sum(each.numel() for each in network.parameters() if each.dim() > 1)
+    weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
     return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (right,))
 
 
@@ -138,12 +143,21 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     """Train a preset for as many epochs as fit."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        config = read_config([presets()[name]], [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"])
+        config = read_config([source(name)], [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"])
         config = ramify.rescale_to_minutes(config, minutes)
         summary = ramify.train(config)
     exits = tuple(exit_.test.top1 for exit_ in summary.exits if exit_.test is not None)
     took = time.perf_counter() - start
-    return Result(name, minutes, seed, summary.exits[-1].kept, config.train.epochs, took, exits)
+    return Result(name, minutes, seed, summary.exits[-1].kept, config.train.epochs, took, exits, recipe(name))
+
+
+def recipe(name: str) -> str:
+    """A checksum of what a contestant is; nothing for the plain networks, which stand in this file."""
+    return "" if name in PLAIN else hashlib.sha256(source(name).read_bytes()).hexdigest()[:12]
+
+
+def source(name: str) -> Path:
+    return presets().get(name, Path(name))
 
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
@@ -158,19 +172,21 @@ def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
 
 def table(results: list[Result]) -> str:
     """Accuracies by contestant and minutes, means over the seeds."""
-    budgets = sorted({each.minutes for each in results})
-    lines = ["| network | weights | " + " | ".join(f"{each:g} min" for each in budgets) + " |"]
+    budgets = sorted({result.minutes for result in results})
+    lines = ["| network | weights | " + " | ".join(f"{budget:g} min" for budget in budgets) + " |"]
     lines.append("|---|---|" + "---|" * len(budgets))
-    for name in dict.fromkeys(each.name for each in results):
-        own = [each for each in results if each.name == name]
+    for name in dict.fromkeys(result.name for result in results):
+        own = [result for result in results if result.name == name]
         cells = []
         for budget in budgets:
-            runs = [each for each in own if each.minutes == budget]
+            runs = [result for result in own if result.minutes == budget]
             if not runs:
                 cells.append("-")
                 continue
-            means = [statistics.fmean(values) for values in zip(*(each.exits for each in runs), strict=True)]
-            length = f"{runs[0].epochs} epochs, {statistics.fmean(each.seconds for each in runs):.0f} s"
+            means = [statistics.fmean(values) for values in zip(*(run.exits for run in runs), strict=True)]
+            epochs = statistics.fmean(run.epochs for run in runs)
+            seconds = statistics.fmean(run.seconds for run in runs)
+            length = f"{epochs:.3g} epochs, {seconds:.0f} s, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
             cells.append(f"{' / '.join(f'{100 * mean:.1f}' for mean in means)} ({length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -178,13 +194,11 @@ def table(results: list[Result]) -> str:
 
 def page(results: list[Result], machine: dict[str, str]) -> str:
     """``docs/race.md``."""
-    count = len({each.seed for each in results})
-    seeds = "one seed" if count == 1 else f"means over {count} seeds"
     return f"""# CIFAR-10 against the clock
 
 Written by `bench/race.py`. Each contestant trains once for each budget, on the same machine, and everything counts,
-from reading the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit;
-{seeds}; {", ".join(machine.values())}.
+from reading the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as
+the mean over the seeds; weights are those kept, of every exit. {", ".join(machine.values())}.
 
 {table(results)}
 
@@ -193,12 +207,13 @@ from reading the archive to the last evaluation. Accuracy in % on the test pictu
 
 
 def read_results(machine: dict[str, str]) -> list[Result]:
-    """The results of earlier races on this ``machine``."""
+    """The results of earlier races on this ``machine``, of recipes that have not changed."""
     if not RESULTS.exists():
         return []
     kept = json.loads(RESULTS.read_text())
     same = all(kept[key] == value for key, value in machine.items())
-    return [Result(**{**row, "exits": tuple(row["exits"])}) for row in kept["results"]] if same else []
+    results = [Result(**{**row, "exits": tuple(row["exits"])}) for row in kept["results"]] if same else []
+    return [result for result in results if result.recipe == recipe(result.name)]
 
 
 def plot(results: list[Result], path: Path) -> None:
@@ -206,7 +221,7 @@ def plot(results: list[Result], path: Path) -> None:
     from ramify.show.drawing import axes, save_drawing
 
     drawing, [[panel]] = axes((6.4, 4.0))
-    for name in dict.fromkeys(each.name for each in results):
+    for name in dict.fromkeys(result.name for result in results):
         own = [result for result in results if result.name == name]
         budgets = sorted({result.minutes for result in own})
         means = [statistics.fmean(result.exits[-1] for result in own if result.minutes == budget) for budget in budgets]
@@ -220,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("archive", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--presets", nargs="*", default=["cpu-10min"])
+    parser.add_argument("--presets", nargs="*", default=["cpu-10min"], metavar="PRESET|FILE.yaml")
     parser.add_argument("--plain", nargs="*", choices=[*PLAIN], default=[*PLAIN])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -233,7 +248,7 @@ def main() -> None:
         "torch": f"torch {torch.__version__}",
     }
     results = read_results(machine) if given.limit is None else []
-    done = {(each.name, each.minutes, each.seed) for each in results}
+    done = {(result.name, result.minutes, result.seed) for result in results}
     jobs = [(preset, name) for name in given.presets] + [(plain, name) for name in given.plain]
     for minutes, seed, (train, name) in itertools.product(given.minutes, range(given.seeds), jobs):
         if (name, minutes, seed) in done:
@@ -241,7 +256,9 @@ def main() -> None:
         results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
         print(json.dumps(asdict(results[-1])), flush=True)
         if given.limit is None:
-            RESULTS.write_text(json.dumps({**machine, "results": [asdict(each) for each in results]}, indent=2) + "\n")
+            RESULTS.write_text(
+                json.dumps({**machine, "results": [asdict(result) for result in results]}, indent=2) + "\n"
+            )
     print(table(results))
     if given.limit is None:
         PAGE.write_text(page(results, machine))
