@@ -36,19 +36,28 @@ class _Entry:
     where: str
 
 
-def read_config(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
+def read_config(
+    files: Sequence[Path] = (), overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
+) -> Config:
     """The configuration that ``files`` and ``overrides`` describe; see :func:`read_configs`.
+
+    Args:
+        files: as in :func:`read_configs`.
+        overrides: as in :func:`read_configs`.
+        changes: values by key, such as ``{"train.epochs": 5}``, which override the files and not the overrides.
 
     Raises:
         ConfigError: as :func:`read_configs`, or the files describe several runs.
     """
-    configs = read_configs(files, overrides)
+    configs = read_configs(files, overrides, changes)
     if len(configs) > 1:
         raise ConfigError(f"{files[-1]}: got {len(configs)} documents (---); accepted: one here")
     return configs[0]
 
 
-def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> list[Config]:
+def read_configs(
+    files: Sequence[Path] = (), overrides: Sequence[str] = (), changes: Mapping[str, object] | None = None
+) -> list[Config]:
     """Every configuration that YAML ``files`` and ``key=value`` ``overrides`` describe.
 
     One file may hold several documents (``---``), each a run. Other files and the overrides apply to all of them.
@@ -56,6 +65,7 @@ def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> l
     Args:
         files: paths; a later file overrides an earlier one key by key.
         overrides: ``key=value`` with values in YAML, for example ``growth.epochs=[5,10,15]``.
+        changes: as in :func:`read_config`.
 
     Raises:
         ConfigError: a file cannot be read, a key is unknown, a value is not accepted.
@@ -64,7 +74,8 @@ def read_configs(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> l
     documents = [_read_documents(path, problems) for path in files]
     if sum(len(document) > 1 for document in documents) > 1:
         problems.append("got several files with more than one document (---); accepted: one such file")
-    last = _read_overrides(overrides, problems)
+    changed = {key: _Entry(value, "as derived") for key, value in (changes or {}).items()}
+    last = {**changed, **_read_overrides(overrides, problems)}
     if problems:
         raise ConfigError(*problems)
     configs: list[Config] = []

@@ -21,16 +21,16 @@ from ramify.run.folder import CONFIG
 from ramify.run.pictures import Parts
 from ramify.run.saved import read_saved
 
-NO_GROWTH = (
-    "growth.mode=scheduled",
-    "growth.epochs=null",
-    "growth.every=null",
-    "growth.plan=null",
-    "growth.learning_rate=shared",
-)
+NO_GROWTH = {
+    "growth.mode": "scheduled",
+    "growth.epochs": None,
+    "growth.every": None,
+    "growth.plan": None,
+    "growth.learning_rate": "shared",
+}
 """A run with a parent does not grow."""
 
-UNTIMED = ("train.milestones=null", "train.warmup=0", "data.sizes=null")
+UNTIMED = {"train.milestones": None, "train.warmup": 0, "data.sizes": None}
 """Keys in epochs, which a run with other epochs than its parent's does not inherit."""
 
 TEACHER = "teacher"
@@ -51,36 +51,36 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
         ConfigError: an override is not accepted.
     """
     train = read_config([parent / CONFIG]).train
-    changes = [
-        *_of_child(parent),
-        "convert=null",
-        *(f"{key}={to_text(field.get_default())}" for key, field in keys() if key.startswith("prune.")),
-        "prune.enabled=true",
-        "prune.epochs=[1]",
-        "train.epochs=5",
-        "train.exits_only=false",
-        f"train.learning_rate={train.learning_rate / 2!r}",
-        "train.gammas=0.2",
-        *_same_teacher(parent, train),
-    ]
+    changes = {
+        **_of_child(parent),
+        "convert": None,
+        **{key: field.get_default() for key, field in keys() if key.startswith("prune.")},
+        "prune.enabled": True,
+        "prune.epochs": (1,),
+        "train.epochs": 5,
+        "train.exits_only": False,
+        "train.learning_rate": train.learning_rate / 2,
+        "train.gammas": 0.2,
+        **_same_teacher(parent, train),
+    }
     if compact:
-        changes.append("prune.compact=true")
+        changes["prune.compact"] = True
         only = not any(text.startswith(("prune.", "train.")) for text in overrides)
         if only:
-            changes += ["prune.enabled=false", "prune.epochs=[]", "train.epochs=0"]
-    return read_config([parent / CONFIG], [*changes, *overrides])
+            changes |= {"prune.enabled": False, "prune.epochs": (), "train.epochs": 0}
+    return read_config([parent / CONFIG], overrides, changes)
 
 
-def _of_child(parent: Path) -> list[str]:
+def _of_child(parent: Path) -> dict[str, object]:
     """What every run with a parent changes."""
-    own = ["name=null", f"runs_dir={parent.parent}", f"parent={parent}"]
-    return [*own, *NO_GROWTH, *UNTIMED, "train.trunk_first=0", "train.freeze_epochs=0"]
+    own = {"name": None, "runs_dir": str(parent.parent), "parent": str(parent)}
+    return {**own, **NO_GROWTH, **UNTIMED, "train.trunk_first": 0, "train.freeze_epochs": 0}
 
 
-def _same_teacher(parent: Path, train: TrainConfig) -> list[str]:
+def _same_teacher(parent: Path, train: TrainConfig) -> dict[str, object]:
     """The teacher of the parent, from the copy in the parent's folder."""
     kept = parent / TEACHER
-    return [f"train.teacher={to_text(str(kept))}"] if train.teacher is not None and kept.exists() else []
+    return {"train.teacher": str(kept)} if train.teacher is not None and kept.exists() else {}
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -163,55 +163,54 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         InputError: there is no such exit.
     """
     config = read_config([parent / CONFIG])
-    changes = [
-        *_of_child(parent),
-        f"convert={'cut' if isinstance(to, int) else to}",
-        "prune.enabled=false",
-        "prune.epochs=[]",
-        "prune.keep_ratio=0.5",
-        "prune.min_ratio=null",
-        "prune.compact=false",
-        "train.tau_max=null",
-        "train.gammas=0.1",
-    ]
+    changes = {
+        **_of_child(parent),
+        "convert": "cut" if isinstance(to, int) else to,
+        "prune.enabled": False,
+        "prune.epochs": (),
+        "prune.keep_ratio": 0.5,
+        "prune.min_ratio": None,
+        "prune.compact": False,
+        "train.tau_max": None,
+        "train.gammas": 0.1,
+    }
     if to != "extend":
         # The trunk does not learn, and one exit may be left.
-        changes += ["train.exit_gradients=sum", "train.distill=0", "train.teacher=null", "train.teacher_weight=null"]
+        changes |= {"train.exit_gradients": "sum", "train.distill": 0}
+        changes |= {"train.teacher": None, "train.teacher_weight": None}
     network = config.network
+    if to in ("sdn", "extend") and network.kind == "full":
+        changes["network.kind"] = "full_ic"
     if to == "sdn":
         cells = len(network.structure)
         placed = any(text.startswith(("network.structure=", "network.exits_at=")) for text in overrides)
         if not placed and cells > EVERY_CELL:
-            changes.append(f"network.exits_at={to_text(EXITS_AT)}")
+            changes["network.exits_at"] = EXITS_AT
         else:
-            changes += ["network.exits_at=null", f"network.structure={to_text((1,) * (cells - 1) + (0,))}"]
-        if network.kind == "full":
-            changes.append("network.kind=full_ic")
-        recipe = ["optimizer=adam", "learning_rate=0.001", "epochs=25", "exits_only=true", "nesterov=false"]
-        recipe += ["schedule=steps", "final_rate=0"]
+            changes |= {"network.exits_at": None, "network.structure": (1,) * (cells - 1) + (0,)}
+        recipe = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 25, "exits_only": True, "nesterov": False}
+        recipe |= {"schedule": "steps", "final_rate": 0}
         if not any(text.startswith("train.epochs=") for text in overrides):
-            recipe.append("milestones=[15]")
-        changes += [f"train.{text}" for text in recipe]
+            recipe["milestones"] = (15,)
+        changes |= {f"train.{key}": value for key, value in recipe.items()}
     elif to == "extend":
-        changes += [f"network.final={network.exit}", "train.exits_only=false", "train.gammas=0.2"]
-        changes += _same_teacher(parent, config.train)
-        if network.kind == "full":
-            changes.append("network.kind=full_ic")
+        changes |= {"network.final": network.exit, "train.exits_only": False, "train.gammas": 0.2}
+        changes |= _same_teacher(parent, config.train)
     else:
         built = read_saved(parent)[0]
         exits = len(built.stages)
         if isinstance(built, Network):
             fewer = bare_config(built.config) if to == "cnn" else cut_config(built.config, to, exits)
-            changes += [f"network.{key}={to_text(getattr(fewer, key))}" for key in ("kind", "structure", "exits_at")]
+            changes |= {f"network.{key}": getattr(fewer, key) for key in ("kind", "structure", "exits_at")}
         else:
-            changes += _fewer_exits(network, 1 if to == "cnn" else to, exits)
-        changes += ["train.epochs=0", "train.exits_only=false"]
-    return read_config([parent / CONFIG], [*changes, *overrides])
+            changes |= _fewer_exits(network, 1 if to == "cnn" else to, exits)
+        changes |= {"train.epochs": 0, "train.exits_only": False}
+    return read_config([parent / CONFIG], overrides, changes)
 
 
-def _fewer_exits(network: NetworkConfig, exits: int, count: int) -> list[str]:
+def _fewer_exits(network: NetworkConfig, exits: int, count: int) -> dict[str, object]:
     """The keys of a backbone that is cut to the first ``exits`` of ``count``."""
     if not 1 <= exits <= count:
         raise InputError(f"exit: got {exits}; accepted: 1 to {count}, the exits that there are")
     kept = (network.exits_at or ())[: exits - 1]
-    return [f"network.exits_at={to_text(kept)}"] if kept else ["network.kind=full", "network.exits_at=null"]
+    return {"network.exits_at": kept} if kept else {"network.kind": "full", "network.exits_at": None}

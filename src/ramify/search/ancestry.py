@@ -79,9 +79,9 @@ def heir_config(overrides: Sequence[str], parent: Path) -> Config:
     """
     config = read_config(overrides=overrides)
     final = config.network.final or config.network.exit
-    return read_config(
-        overrides=[*overrides, *NO_GROWTH, f"parent='{parent}'", "convert=extend", f"network.final={final}"]
-    )
+    changes = {**NO_GROWTH, "parent": str(parent), "convert": "extend", "network.final": final}
+    kept = [text for text in overrides if text.partition("=")[0] not in changes]
+    return read_config(overrides=kept, changes=changes)
 
 
 def rung_folder(run: Path, rung: int) -> Path:
