@@ -223,6 +223,8 @@ REFUSED = [
     (("train", "missing.yaml"), "missing.yaml: got a file that does not exist"),
     (("train", "--resume", "nothing"), "got 'nothing', which is no run in runs"),
     (("train", "--resume", "nothing", "train.epochs=3"), "accepted: --resume NAME alone"),
+    (("train", "--minutes", "1", "--rescale", "3"), "--minutes: got it beside --rescale"),
+    (("train", "--minutes", "0"), "minutes: got 0; accepted: more than 0"),
     (("info", "nothing"), "got 'nothing', which is no run in runs"),
     (("evaluate", "nothing"), "got 'nothing', which is no run in runs"),
     (("config", "prune.enabled=maybe"), "prune.enabled: got 'maybe'; accepted: true, false"),
