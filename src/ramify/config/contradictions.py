@@ -46,7 +46,7 @@ def _epochs(key: str, epochs: Sequence[int], last: int) -> Problems:
     if not _rising(epochs):
         yield key, epochs, "epochs in rising order"
     elif epochs and epochs[-1] > last:
-        yield key, epochs, f"epochs up to train.epochs = {last}"
+        yield key, epochs, f"epochs up to train.epochs = {last}; ramify train --rescale {last} moves them along"
 
 
 def _unused(section: str, keys: Section, names: Iterable[str], why: str) -> Problems:
