@@ -1,27 +1,23 @@
-"""Answering early: accuracy, multiply-accumulates and the clock, with exits and without.
+"""Answering early: accuracy, MACs and time, with exits and without.
 
     python bench/exits_time.py [ARCHIVE]
 
-A network is trained on the embedded digits, and one on 12,000 pictures of ARCHIVE where it is given (32x32 colour
-pictures, such as CIFAR-10). For each drop of accuracy that is allowed, thresholds are chosen on validation pictures;
-everything below is then measured on test pictures. The yardstick is the same network without its internal
-classifiers.
-Both answer the same pictures in turn in this process, one at a time and in batches of 256, one thread; times are
-medians over rounds. The bench also checks, and stops if it is not so, that a batch answers what its pictures answer
-alone, and that each cell ran on as many pictures as the exits say. Written to
-``bench/results/exits_time.json`` as well.
+A network is trained on the embedded digits and, with ARCHIVE (32x32 color pictures, such as CIFAR-10), one on 12,000
+pictures of it. For each allowed drop of accuracy, thresholds are calibrated on validation pictures; everything else is
+measured on test pictures. The baseline is the same network without internal classifiers. Both answer the same pictures
+in turn in this process, one at a time and in batches of 256, one thread; times are medians over rounds.
+
+The script stops with an error if a picture is answered otherwise in a batch than alone, or if a cell ran on another
+number of pictures than the exits say. Written to ``bench/results/exits_time.json``.
 """
 
-import json
-import os
-import platform
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from common import RESULTS, command, machine, new_parser, write_json
 from torch import Tensor
 
 import ramify
@@ -34,13 +30,12 @@ from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn
 from ramify.run.saved import load, load_policy
 
-RESULTS = Path(__file__).parent / "results" / "exits_time.json"
 DROPS = (0.0, 0.01, 0.03)
 SINGLES, MANY, BATCH, ROUNDS = 64, 2048, 256, 9
 
 DIGITS = ("name=digits", "data.valid_fraction=0.3")
-COLOUR = (
-    "name=colour",
+COLOR = (
+    "name=color",
     "data.limit=15000",
     "data.valid_fraction=0.2",
     "data.batch_size=128",
@@ -55,30 +50,30 @@ COLOUR = (
 
 
 def answers(network: Branching, images: Tensor, policy: Policy, batch: int) -> tuple[Tensor, Tensor, list[int]]:
-    """Classes and exits of ``images``, answered ``batch`` at a time, and on how many each stage ran."""
-    found = [network.predict(some, policy) for some in images.split(batch)]
-    ran = [sum(each.ran[i] for each in found) for i in range(policy.exits)]
-    return torch.cat([each.classes for each in found]), torch.cat([each.exits for each in found]), ran
+    """Classes and exits of ``images``, answered ``batch`` at a time, and the number of pictures each stage ran on."""
+    outputs = [network.predict(chunk, policy) for chunk in images.split(batch)]
+    ran = [sum(output.ran[i] for output in outputs) for i in range(policy.exits)]
+    return torch.cat([output.classes for output in outputs]), torch.cat([output.exits for output in outputs]), ran
 
 
 def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int]:
-    """On how many pictures each cell ran while ``answer`` was called, counted by hooks."""
+    """The number of pictures each cell ran on while ``answer`` was called, counted by hooks."""
     counts: dict[str, int] = {}
 
     def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor], Tensor], None]:
-        def count(module: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-            counts[name] = counts.get(name, 0) + len(given[0])
+        def count(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            counts[name] = counts.get(name, 0) + len(inputs[0])
 
         return count
 
-    hooks = [
+    handles = [
         cell.register_forward_hook(hook(f"{i}.{j}"))
         for i, stage in enumerate(network.stages)
         for j, cell in enumerate(stage.get_submodule("cells").children())
     ]
     answer()
-    for each in hooks:
-        each.remove()
+    for handle in handles:
+        handle.remove()
     return counts
 
 
@@ -88,7 +83,7 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     network, policy = load(run), load_policy(run)
     assert isinstance(network, ramify.Network)
     assert policy is not None
-    bare = to_cnn(network)
+    plain = to_cnn(network)
     pictures = ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test
     images, labels = to_float(pictures.images), pictures.labels
 
@@ -103,10 +98,10 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     if same != len(images):
         raise SystemExit(f"{run}: {len(images) - same} of {len(images)} pictures are answered otherwise in a batch")
 
-    costs, whole = [each.macs for each in cost(network)], cost(bare)[-1].macs
-    macs = sum(n * each for n, each in zip(histogram, costs, strict=True)) / len(images)
+    costs, whole = [exit_.macs for exit_ in cost(network)], cost(plain)[-1].macs
+    macs = sum(n * mac for n, mac in zip(histogram, costs, strict=True)) / len(images)
     with torch.inference_mode():
-        last = torch.cat([bare(some)[-1].argmax(dim=1) for some in images.split(BATCH)])
+        last = torch.cat([plain(chunk)[-1].argmax(dim=1) for chunk in images.split(BATCH)])
         row: dict[str, object] = {
             "network": run.name,
             "max_drop": drop,
@@ -117,21 +112,23 @@ def measure(run: Path, drop: float) -> dict[str, object]:
             "macs": {"policy": macs, "without exits": whole, "ratio": macs / whole},
         }
         for batch, count in ((1, SINGLES), (BATCH, min(MANY, len(images) // BATCH * BATCH or len(images)))):
-            some = images[torch.linspace(0, len(images) - 1, count).long()].split(batch)
-            share = answers(network, torch.cat(some), policy, batch)[1].bincount(minlength=policy.exits).tolist()
-            promised = sum(n * each for n, each in zip(share, costs, strict=True)) / count / whole
-            calls = [partial(_each, bare, some), partial(_each, partial(network.predict, policy=policy), some)]
-            plain, early = in_turn(calls, images.device, ROUNDS)
+            sample = images[torch.linspace(0, len(images) - 1, count).long()]
+            leaving = answers(network, sample, policy, batch)[1].bincount(minlength=policy.exits).tolist()
+            batches = sample.split(batch)
+            calls = [partial(for_each, answer, batches) for answer in (plain, partial(network.predict, policy=policy))]
+            without, early = in_turn(calls, images.device, ROUNDS)
             row[f"batch {batch}"] = {
-                "without exits, ms a picture": plain / count,
+                "without exits, ms a picture": without / count,
                 "policy, ms a picture": early / count,
-                "time ratio": early / plain,
-                "MACs ratio of these pictures": promised,
+                "time ratio": early / without,
+                "MACs ratio of these pictures": sum(n * mac for n, mac in zip(leaving, costs, strict=True))
+                / count
+                / whole,
             }
     return row
 
 
-def _each(answer: Callable[[Tensor], object], batches: Sequence[Tensor]) -> None:
+def for_each(answer: Callable[[Tensor], object], batches: Sequence[Tensor]) -> None:
     for images in batches:
         answer(images)
 
@@ -157,23 +154,22 @@ def show(row: dict[str, object]) -> None:
 
 
 def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("archive", nargs="?")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
-    )
-    print(f"{machine}, 1 thread, seed 0, medians of {ROUNDS - 1} rounds")
+    print(f"{machine()}, seed 0, medians of {ROUNDS - 1} rounds")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [DIGITS, *((*COLOUR, f"data.source={archive}") for archive in sys.argv[1:2])]
-        runs = [ramify.train(ramify.read_config(overrides=[*each, f"runs_dir={folder}"])) for each in wanted]
+        settings = [DIGITS, (*COLOR, f"data.source={args.archive}")] if args.archive else [DIGITS]
+        runs = [ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}"])) for keys in settings]
         print("network  max_drop   last exit   policy    MACs   time at 1 (MACs)   at 256 (MACs)")
         for run in runs:
             for drop in DROPS:
                 rows.append(measure(Path(run.folder), drop))
                 show(rows[-1])
-    command = "python bench/exits_time.py" + (" ARCHIVE" if len(sys.argv) > 1 else "")
-    document = {"command": command, "machine": machine, "threads": 1, "seed": 0, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    document = {"command": command(args.archive), "machine": machine(), "threads": 1, "seed": 0, "rows": rows}
+    write_json(RESULTS / "exits_time.json", document)
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
-"""How long a start takes: of a command, of training, and of decoding pictures the first time and every time after.
+"""How long a start takes: of a command, of training, and of decoding pictures, with an empty and a full cache.
 
     python bench/start.py [ARCHIVE]
 
-``ramify --help``, and what ``ramify train`` does on the embedded digits up to its first step, are timed from the shell,
-each in a fresh process, five times. Where a folder or archive is given, it is decoded the first time, and read from the
-cache after: each start is a fresh process of ``ramify data``, imports included, with a cache of its own that is empty
-at the first start; first and second alternate. Medians are printed, and the ratio that the cache makes.
+``ramify --help``, and ``ramify train`` on the embedded digits up to its first step, each in a fresh process, five
+times. With ARCHIVE, ``ramify data`` also runs in fresh processes that share a cache, empty at the first start: first
+and second start alternate. Medians, and the ratio that the cache makes.
 """
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
-import torch
+from common import machine, new_parser
 
 PAIRS, STARTS = 3, 5
 
@@ -47,62 +45,63 @@ except Stepped:
 
 
 def seconds_of(*words: str) -> float:
-    """From the shell until a fresh Python is done with ``words``."""
-    began = time.perf_counter()
+    """Seconds that a fresh Python takes for ``words``."""
+    start = time.perf_counter()
     subprocess.run([sys.executable, *words], capture_output=True, check=True)
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def told(times: list[float]) -> str:
+def describe(times: list[float]) -> str:
     return f"{statistics.median(times):6.2f} s  (of {', '.join(f'{value:.2f}' for value in times)})"
 
 
-def begin() -> None:
+def measure_commands() -> None:
     """Help, and the first step on digits."""
     with tempfile.TemporaryDirectory() as folder:
-        helped = [seconds_of("-m", "ramify", "--help") for _ in range(STARTS)]
-        stepped = [seconds_of("-c", FIRST_STEP, f"runs_dir={folder}/{turn}") for turn in range(STARTS)]
-    print(f"ramify --help          {told(helped)}")
-    print(f"first step on digits   {told(stepped)}")
+        helps = [seconds_of("-m", "ramify", "--help") for _ in range(STARTS)]
+        steps = [seconds_of("-c", FIRST_STEP, f"runs_dir={folder}/{turn}") for turn in range(STARTS)]
+    print(f"ramify --help          {describe(helps)}")
+    print(f"first step on digits   {describe(steps)}")
 
 
-def start(source: str, cache: str) -> tuple[float, int]:
-    """Seconds from the shell until the pictures are counted, and how many there are."""
-    began = time.perf_counter()
-    done = subprocess.run(
+def read_pictures(source: str, cache: str) -> tuple[float, int]:
+    """Seconds until ``ramify data`` has counted the pictures, and how many there are."""
+    start = time.perf_counter()
+    process = subprocess.run(
         [sys.executable, "-m", "ramify", "data", f"data.source={source}", "--json"],
         env={**os.environ, "RAMIFY_CACHE": cache},
         capture_output=True,
         check=True,
     )
-    seconds = time.perf_counter() - began
-    counted = json.loads(done.stdout)
-    return seconds, sum(counted["train"]) + sum(counted["test"])
+    seconds = time.perf_counter() - start
+    counts = json.loads(process.stdout)
+    return seconds, sum(counts["train"]) + sum(counts["test"])
 
 
-def main() -> None:
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
-    )
-    begin()
-    for source in sys.argv[1:2]:
-        decode(source)
-
-
-def decode(source: str) -> None:
-    """The first start on pictures, and those after."""
+def measure_cache(source: str) -> None:
+    """The first start on pictures, and the second."""
     first: list[float] = []
     second: list[float] = []
     pictures = 0
     for _ in range(PAIRS):
         with tempfile.TemporaryDirectory() as cache:
             for times in (first, second):
-                seconds, pictures = start(source, cache)
+                seconds, pictures = read_pictures(source, cache)
                 times.append(seconds)
     print(f"{source}: {pictures:,} pictures")
-    print(f"first start  {told(first)}")
-    print(f"second start {told(second)}")
+    print(f"first start  {describe(first)}")
+    print(f"second start {describe(second)}")
     print(f"ratio {statistics.median(first) / statistics.median(second):.1f}")
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("archive", nargs="?")
+    args = parser.parse_args()
+    print(machine(os.cpu_count() or 1))
+    measure_commands()
+    if args.archive:
+        measure_cache(args.archive)
 
 
 if __name__ == "__main__":
