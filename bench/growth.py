@@ -86,7 +86,7 @@ def train(name: str, seed: int, overrides: list[str], folder: str) -> Result:
 def train_all(base: list[str], epochs: int) -> list[Result]:
     """Every way of training for every seed, one after another."""
     results: list[Result] = []
-    rates = RATES
+    rates: tuple[float, ...] = RATES
     with tempfile.TemporaryDirectory() as folder:
         for seed in SEEDS:
             fixed = [*base, f"train.epochs={epochs}"]

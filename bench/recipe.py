@@ -131,9 +131,7 @@ def main() -> None:
     results = TypeAdapter(list[Result]).validate_python(rows)
     done = {(result.part, result.seed) for result in results}
     runs = [(part, seed) for seed in range(args.seeds) for part in args.parts if (part, seed) not in done]
-    print(
-        f"{machine()} a run; {args.minutes:g} processor minutes a run, {args.pictures:,} training pictures", flush=True
-    )
+    print(f"{machine()}; {args.minutes:g} minutes a run, {args.pictures:,} training pictures", flush=True)
     with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn")) as pool:
         futures = [pool.submit(train, part, seed, args.archive, args.pictures, args.minutes) for part, seed in runs]
         for future in futures:
