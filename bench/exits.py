@@ -97,11 +97,15 @@ def logits_of(run: Path, overrides: Sequence[str] = ()) -> Logits:
     )
 
 
-def measure(networks: Sequence[Logits], method: Method, drop: float, confidence: float | None) -> dict[str, object]:
-    """Means over the networks, with intervals; ``refused`` alone where a certificate needs more pictures."""
+def measure(
+    training: str, networks: Sequence[Logits], method: Method, drop: float, confidence: float | None
+) -> dict[str, object]:
+    """Means over the networks, with intervals; ``refused`` where a certificate needs more pictures. Prints a line."""
+    row = {"training": training, "way": method.name, "max_drop": drop, "confidence": confidence}
+    line = f"{training:<19}{method.name:<28}{100 * drop:>5.1f}{'' if confidence is None else ' c':<2}"
     lost: list[Tensor] = []  # of each picture, for each network
-    macs_saved: list[Tensor] = []
-    time_saved: list[Tensor] = []
+    macs: list[Tensor] = []
+    time: list[Tensor] = []
     areas: list[float] = []
     aurocs: list[float] = []
     accuracies: list[float] = []
@@ -121,26 +125,36 @@ def measure(networks: Sequence[Logits], method: Method, drop: float, confidence:
         except InputError as error:
             if confidence is None:
                 raise
-            return {"refused": str(error)}
+            print(f"{line} refused: too few pictures", flush=True)
+            return {**row, "refused": str(error)}
         answer = follow(policy, logits.test)
         right_at = logits.test.argmax(dim=-1) == logits.test_labels
         best = right_at[int(right_at.sum(dim=1).argmax())]
         right = answer.classes == logits.test_labels
-        macs, clock = (torch.tensor(costs, dtype=torch.float64) for costs in (logits.macs, logits.milliseconds))
+        for saved, costs in ((macs, logits.macs), (time, logits.milliseconds)):
+            spent = torch.tensor(costs, dtype=torch.float64)
+            saved.append(1 - spent[answer.exits] / spent[-1])
         lost.append(best.double() - right.double())
-        macs_saved.append(1 - macs[answer.exits] / macs[-1])
-        time_saved.append(1 - clock[answer.exits] / clock[-1])
         accuracies.append(float(right.double().mean()))
         ranking = rank(policy, logits.test, logits.test_labels, logits.macs)
         areas.append(ranking.area_macs)
         aurocs += [value for value in ranking.auroc if value is not None]
+    drops, macs_saved, time_saved = interval(lost), interval(macs), interval(time)
+    auroc = statistics.fmean(aurocs) if aurocs else None
+    print(
+        f"{line} {100 * drops[0]:>6.2f} {100 * macs_saved[0]:>7.1f} % "
+        f"({100 * macs_saved[1]:.1f} to {100 * macs_saved[2]:.1f}) {100 * time_saved[0]:>7.1f} % "
+        f"{'' if auroc is None else f'{auroc:.3f}':>6}",
+        flush=True,
+    )
     return {
+        **row,
         "accuracy": statistics.fmean(accuracies),
-        "drop": interval(lost),
-        "macs_saved": interval(macs_saved),
-        "milliseconds_saved": interval(time_saved),
+        "drop": drops,
+        "macs_saved": macs_saved,
+        "milliseconds_saved": time_saved,
         "area": statistics.fmean(areas),
-        "auroc": statistics.fmean(aurocs) if aurocs else None,
+        "auroc": auroc,
     }
 
 
@@ -172,33 +186,14 @@ def digits(seeds: int, runs_dir: Path) -> dict[str, list[Logits]]:
 
 
 def table(networks: dict[str, list[Logits]]) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
     print(f"{'training':<19}{'criterion':<28}{'asked':>6} {'lost':>7} {'MACs saved':>24} {'ms saved':>9} {'AUC':>6}")
-    for training, logits in networks.items():
-        for method in methods():
-            for drop in DROPS:
-                for confidence in (None, CONFIDENCE) if drop > 0 else (None,):
-                    row = {"training": training, "way": method.name, "max_drop": drop, "confidence": confidence}
-                    rows.append({**row, **measure(logits, method, drop, confidence)})
-                    show(rows[-1])
-    return rows
-
-
-def show(row: dict[str, object]) -> None:
-    certified = "" if row["confidence"] is None else " c"
-    head = f"{row['training']:<19}{row['way']:<28}{100 * float(str(row['max_drop'])):>5.1f}{certified:<2}"
-    if "refused" in row:
-        print(f"{head} refused: too few pictures", flush=True)
-        return
-    lost, macs, clock, auroc = row["drop"], row["macs_saved"], row["milliseconds_saved"], row["auroc"]
-    assert isinstance(lost, tuple)
-    assert isinstance(macs, tuple)
-    assert isinstance(clock, tuple)
-    print(
-        f"{head} {100 * lost[0]:>6.2f} {100 * macs[0]:>7.1f} % ({100 * macs[1]:.1f} to {100 * macs[2]:.1f}) "
-        f"{100 * clock[0]:>7.1f} % {f'{auroc:.3f}' if isinstance(auroc, float) else '':>6}",
-        flush=True,
-    )
+    return [
+        measure(training, logits, method, drop, confidence)
+        for training, logits in networks.items()
+        for method in methods()
+        for drop in DROPS
+        for confidence in ((None, CONFIDENCE) if drop > 0 else (None,))
+    ]
 
 
 def certificates(draws: int) -> list[dict[str, object]]:

@@ -78,7 +78,7 @@ def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int
 
 
 def measure(run: Path, drop: float) -> dict[str, object]:
-    """One network at one allowed drop."""
+    """Measure one network at one allowed drop, and print a line."""
     calibration = calibrate_run(run, max_drop=drop).calibration
     network, policy = load(run), load_policy(run)
     assert isinstance(network, ramify.Network)
@@ -102,18 +102,22 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     macs = sum(n * mac for n, mac in zip(histogram, costs, strict=True)) / len(images)
     with torch.inference_mode():
         last = torch.cat([plain(chunk)[-1].argmax(dim=1) for chunk in images.split(BATCH)])
+        with_policy, without_exits = accuracy(classes, labels), accuracy(last, labels)
+        line = f"{run.name:<8} {drop:>8} {100 * without_exits:>9.2f} % {100 * with_policy:>7.2f} % "
+        line += f"{100 * macs / whole:>6.1f} %"
         row: dict[str, object] = {
             "network": run.name,
             "max_drop": drop,
             "pictures": {"validation": calibration.pictures, "test": len(images)},
             "thresholds": policy.thresholds,
-            "accuracy": {"policy": accuracy(classes, labels), "last exit": accuracy(last, labels)},
+            "accuracy": {"policy": with_policy, "last exit": without_exits},
             "exits": [count / len(images) for count in histogram],
             "macs": {"policy": macs, "without exits": whole, "ratio": macs / whole},
         }
         for batch, count in ((1, SINGLES), (BATCH, min(MANY, len(images) // BATCH * BATCH or len(images)))):
             sample = images[torch.linspace(0, len(images) - 1, count).long()]
             leaving = answers(network, sample, policy, batch)[1].bincount(minlength=policy.exits).tolist()
+            macs_ratio = sum(n * mac for n, mac in zip(leaving, costs, strict=True)) / count / whole
             batches = sample.split(batch)
             calls = [partial(for_each, answer, batches) for answer in (plain, partial(network.predict, policy=policy))]
             without, early = in_turn(calls, images.device, ROUNDS)
@@ -121,10 +125,10 @@ def measure(run: Path, drop: float) -> dict[str, object]:
                 "without exits, ms a picture": without / count,
                 "policy, ms a picture": early / count,
                 "time ratio": early / without,
-                "MACs ratio of these pictures": sum(n * mac for n, mac in zip(leaving, costs, strict=True))
-                / count
-                / whole,
+                "MACs ratio of these pictures": macs_ratio,
             }
+            line += f" {early / without:>10.2f} ({macs_ratio:.2f})"
+    print(line, flush=True)
     return row
 
 
@@ -137,37 +141,17 @@ def accuracy(classes: Tensor, labels: Tensor) -> float:
     return float((classes == labels).double().mean())
 
 
-def show(row: dict[str, object]) -> None:
-    """One line of the table."""
-    right, macs = row["accuracy"], row["macs"]
-    single, many = row["batch 1"], row[f"batch {BATCH}"]
-    assert isinstance(right, dict)
-    assert isinstance(macs, dict)
-    assert isinstance(single, dict)
-    assert isinstance(many, dict)
-    print(
-        f"{row['network']:<8} {row['max_drop']:>8} {100 * right['last exit']:>9.2f} % {100 * right['policy']:>7.2f} % "
-        f"{100 * macs['ratio']:>6.1f} % {single['time ratio']:>10.2f} ({single['MACs ratio of these pictures']:.2f}) "
-        f"{many['time ratio']:>10.2f} ({many['MACs ratio of these pictures']:.2f})",
-        flush=True,
-    )
-
-
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("archive", nargs="?")
     args = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{machine()}, seed 0, medians of {ROUNDS - 1} rounds")
-    rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         settings = [DIGITS, (*COLOR, f"data.source={args.archive}")] if args.archive else [DIGITS]
         runs = [ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}"])) for keys in settings]
         print("network  max_drop   last exit   policy    MACs   time at 1 (MACs)   at 256 (MACs)")
-        for run in runs:
-            for drop in DROPS:
-                rows.append(measure(Path(run.folder), drop))
-                show(rows[-1])
+        rows = [measure(Path(run.folder), drop) for run in runs for drop in DROPS]
     document = {"command": command(args.archive), "machine": machine(), "threads": 1, "seed": 0, "rows": rows}
     write_json(RESULTS / "exits_time.json", document)
 

@@ -4,18 +4,16 @@
     python bench/loading.py train /tmp/many
     python bench/loading.py rates /tmp/many
 
-``make`` writes JPEG files of smooth noise in ten classes. ``train`` trains a small network on them for one epoch in a
-process of its own, and prints its peak resident memory. ``rates`` reads batches of 64 from ramify's store and from a
-DataLoader that decodes the files with two workers, in turn, and prints the median and the range of the rounds; with
-``--step`` each batch also goes through a training step.
+``make`` writes JPEG files of smooth noise in ten classes. ``train`` trains a small network on them for one epoch, and
+prints the peak resident memory of the process. ``rates`` reads batches of 64 from ramify's store and from a DataLoader
+that decodes the files with two workers, in turn, and prints the median and the range of the rounds.
 """
 
 import json
+import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 import ramify
 from ramify.data.augment import batches
 from ramify.data.pictures import Part
-from ramify.run.evaluate import to_float
+from ramify.run.events import EpochDone, Event, Started
 
 BATCH = 64
 NETWORK = (
@@ -47,23 +45,20 @@ def make(folder: Path, pictures: int, side: int) -> None:
 
 
 def train(folder: Path) -> None:
-    """Train for one epoch in a process of its own, and print its peak memory."""
-    keys = [f"data.source={folder}", f"runs_dir={folder}-runs", "name=many", *NETWORK]
-    code = (
-        "import json, sys, time, ramify, resource\n"
-        "from ramify.run.events import EpochDone, Started\n"
-        "start, row = time.perf_counter(), {}\n"
-        "def watch(event):\n"
-        "    if isinstance(event, Started): row['seconds until the first step'] = time.perf_counter() - start\n"
-        "    if isinstance(event, EpochDone): row['pictures a second'] = event.pictures_per_second\n"
-        "summary = ramify.train(ramify.read_config(overrides=sys.argv[1:]), [watch], overwrite=True)\n"
-        "row['pictures'] = summary.pictures\n"
-        "row['seconds'] = time.perf_counter() - start\n"
-        "row['peak resident GiB'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
-        "print(json.dumps(row))\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code, *keys], check=True, capture_output=True, text=True)
-    row = json.loads(process.stdout.splitlines()[-1])
+    """Train for one epoch, and print the peak memory of this process."""
+    row: dict[str, object] = {}
+    start = time.perf_counter()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Started):
+            row["seconds until the first step"] = time.perf_counter() - start
+        elif isinstance(event, EpochDone):
+            row["pictures a second"] = event.pictures_per_second
+
+    overrides = [f"data.source={folder}", f"runs_dir={folder}-runs", "name=many", *NETWORK]
+    row["pictures"] = ramify.train(ramify.read_config(overrides=overrides), [watch], overwrite=True).pictures
+    row["seconds"] = time.perf_counter() - start
+    row["peak resident GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({**row, "machine": machine(torch.get_num_threads())}, indent=2))
 
 
@@ -95,19 +90,16 @@ def from_loader(files: list[Path], seed: int) -> Iterator[tuple[torch.Tensor, to
     yield from DataLoader(Pictures(files), BATCH, shuffle=True, num_workers=2, generator=order)
 
 
-def rates(folder: Path, rounds: int, count: int, step: bool, seed: int) -> None:
+def rates(folder: Path, rounds: int, count: int, seed: int) -> None:
     """Pictures a second of both, in turn, over ``count`` pictures after the first batch."""
     part = ramify.load_pictures(ramify.DataConfig(source=str(folder))).train
     files = sorted(folder.rglob("*.jpg"))
-    train_step = training_step(part) if step else None
     speeds: dict[str, list[float]] = {"store": [], "DataLoader, 2 workers": []}
     for order in range(seed, seed + rounds):
         for name, source in zip(speeds, (from_store(part, order), from_loader(files, order)), strict=True):
             next(source)  # starts the workers, and reads the first pages
             start, done = time.perf_counter(), 0
-            for images, labels in source:
-                if train_step is not None:
-                    train_step(images, labels)
+            for images, _ in source:
                 done += len(images)
                 if done >= count:
                     break
@@ -123,21 +115,6 @@ def rates(folder: Path, rounds: int, count: int, step: bool, seed: int) -> None:
     print(json.dumps({**row, "machine": machine(torch.get_num_threads())}, indent=2))
 
 
-def training_step(part: Part) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A training step of a small network."""
-    network = ramify.Network(
-        ramify.NetworkConfig(structure=(1,), channels=2, kind="full_ic", input_shape=part.shape, classes=10), seed=0
-    )
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-
-    def train_step(images: torch.Tensor, labels: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        ramify.exit_losses(network(to_float(images)), labels).sum().backward()
-        optimizer.step()
-
-    return train_step
-
-
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("what", choices=("make", "train", "rates"))
@@ -146,7 +123,6 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4_000)
-    parser.add_argument("--step", action="store_true")
     parser.add_argument("--seed", type=int, default=0, help="of the order: another seed reads pictures not yet cached")
     args = parser.parse_args()
     if args.what == "make":
@@ -154,7 +130,7 @@ def main() -> None:
     elif args.what == "train":
         train(args.folder)
     else:
-        rates(args.folder, args.rounds, args.count, args.step, args.seed)
+        rates(args.folder, args.rounds, args.count, args.seed)
 
 
 if __name__ == "__main__":

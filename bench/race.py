@@ -34,7 +34,7 @@ from ramify.config.rules import resolve
 from ramify.data.augment import batches, changed, draw_changes, farthest
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
-from ramify.run.pictures import Parts, split_parts
+from ramify.run.pictures import split_parts
 from ramify.seeds import generator
 
 RECORD = RESULTS / "race.json"
@@ -92,7 +92,8 @@ PLAIN: dict[str, Callable[[], nn.Sequential]] = {"resnet20": lambda: residual(3)
 def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
     """Train one of :data:`PLAIN` by the plain loop."""
     start = time.perf_counter()
-    parts = pictures(archive, seed, limit)
+    config = resolve(read_config(overrides=settings(archive, seed, limit)))
+    parts = split_parts(config, load_pictures(config.data))
     torch.manual_seed(seed)
     network = PLAIN[name]()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
@@ -158,12 +159,6 @@ def source(name: str) -> Path:
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
     return [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
-
-
-def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
-    """The pictures of the race, split by ``seed``."""
-    config = resolve(read_config(overrides=settings(archive, seed, limit)))
-    return split_parts(config, load_pictures(config.data))
 
 
 def table(results: list[Result]) -> str:

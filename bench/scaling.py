@@ -123,16 +123,12 @@ def draw(panels: dict[str, dict[str, list[dict[str, float]]]]) -> None:
             sizes = [point["size"] for point in panels[name]["iterative"]]
             linear = [first[key] * size / sizes[0] for size in sizes]
             axis.plot(sizes, linear, color="#9aa1ab", linewidth=1, linestyle="--", label="linear", zorder=0)
-            axis.set_xscale("log")
-            axis.set_yscale("log")
+            axis.set(xscale="log", yscale="log", xlabel=NAMES[name], ylabel=label)
             axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
             axis.minorticks_off()
             axis.grid(visible=True, color="#eceef1")
             axis.set_axisbelow(True)
-            if column == 0:
-                axis.set_ylabel(label)
-            if row == 1:
-                axis.set_xlabel(NAMES[name])
+            axis.label_outer(remove_inner_ticks=False) if row == 0 else None
     axes[0][0].legend(frameon=False)
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)

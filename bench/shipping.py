@@ -70,7 +70,7 @@ def for_each(answer: Callable[[Floats], object], images: list[Floats]) -> None:
 
 
 def measure(folder: Path) -> list[dict[str, object]]:
-    """A row for each exit at which pictures leave, of the export in ``folder``, a subfolder of its run."""
+    """A row and a printed line for each exit at which pictures leave; ``folder`` is a subfolder of its run."""
     images = test_pictures(folder.parent)
     whole, early = (
         opened((folder / f"{name}.onnx").read_bytes(), name, THREADS) for name in ("all_exits", "early_exit")
@@ -102,16 +102,12 @@ def measure(folder: Path) -> list[dict[str, object]]:
                 "stages / all exits": staged / all_exits,
             }
         )
+        print(
+            f"{runtime.card.name:<8} {exit_ + 1} of {len(macs)} {macs[exit_] / macs[-1]:>6.2f} {all_exits:>14.3f} ms "
+            f"{graph / all_exits:>12.2f} {staged / all_exits:>12.2f}",
+            flush=True,
+        )
     return rows
-
-
-def show(row: dict[str, object]) -> None:
-    """One line of the table."""
-    print(
-        f"{row['network']:<8} {row['exit']} of {row['exits']} {row['macs']:>6.2f} {row['all exits, ms']:>14.3f} ms "
-        f"{row['early exit / all exits']:>12.2f} {row['stages / all exits']:>12.2f}",
-        flush=True,
-    )
 
 
 def main() -> None:
@@ -131,9 +127,7 @@ def main() -> None:
                 run = ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}/runs"]))
                 exports.append(export_run(Path(run.folder)))
         for export_ in exports:
-            for row in measure(export_):
-                rows.append(row)
-                show(row)
+            rows += measure(export_)
     document = {"command": command(), "machine": here, "threads": THREADS, "seed": 0, "rows": rows}
     write_json(RESULTS / "shipping.json", document)
 

@@ -7,7 +7,6 @@ times. With ARCHIVE, ``ramify data`` also runs in fresh processes that share a c
 and second start alternate. Medians, and the ratio that the cache makes.
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,6 +14,7 @@ import sys
 import tempfile
 import time
 
+import torch
 from common import machine, new_parser
 
 PAIRS, STARTS = 3, 5
@@ -44,64 +44,37 @@ except Stepped:
 """What ``ramify train`` does, up to its first step."""
 
 
-def seconds_of(*words: str) -> float:
-    """Seconds that a fresh Python takes for ``words``."""
+def seconds_of(*words: str, cache: str | None = None) -> float:
+    """Seconds that a fresh Python takes for ``words``, with the cache folder ``cache``."""
+    environment = os.environ if cache is None else {**os.environ, "RAMIFY_CACHE": cache}
     start = time.perf_counter()
-    subprocess.run([sys.executable, *words], capture_output=True, check=True)
+    subprocess.run([sys.executable, *words], env=environment, capture_output=True, check=True)
     return time.perf_counter() - start
 
 
-def describe(times: list[float]) -> str:
-    return f"{statistics.median(times):6.2f} s  (of {', '.join(f'{value:.2f}' for value in times)})"
-
-
-def measure_commands() -> None:
-    """Help, and the first step on digits."""
-    with tempfile.TemporaryDirectory() as folder:
-        helps = [seconds_of("-m", "ramify", "--help") for _ in range(STARTS)]
-        steps = [seconds_of("-c", FIRST_STEP, f"runs_dir={folder}/{turn}") for turn in range(STARTS)]
-    print(f"ramify --help          {describe(helps)}")
-    print(f"first step on digits   {describe(steps)}")
-
-
-def read_pictures(source: str, cache: str) -> tuple[float, int]:
-    """Seconds until ``ramify data`` has counted the pictures, and how many there are."""
-    start = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, "-m", "ramify", "data", f"data.source={source}", "--json"],
-        env={**os.environ, "RAMIFY_CACHE": cache},
-        capture_output=True,
-        check=True,
-    )
-    seconds = time.perf_counter() - start
-    counts = json.loads(process.stdout)
-    return seconds, sum(counts["train"]) + sum(counts["test"])
-
-
-def measure_cache(source: str) -> None:
-    """The first start on pictures, and the second."""
-    first: list[float] = []
-    second: list[float] = []
-    pictures = 0
-    for _ in range(PAIRS):
-        with tempfile.TemporaryDirectory() as cache:
-            for times in (first, second):
-                seconds, pictures = read_pictures(source, cache)
-                times.append(seconds)
-    print(f"{source}: {pictures:,} pictures")
-    print(f"first start  {describe(first)}")
-    print(f"second start {describe(second)}")
-    print(f"ratio {statistics.median(first) / statistics.median(second):.1f}")
+def show(name: str, times: list[float]) -> None:
+    print(f"{name:22} {statistics.median(times):6.2f} s  (of {', '.join(f'{value:.2f}' for value in times)})")
 
 
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("archive", nargs="?")
     args = parser.parse_args()
-    print(machine(os.cpu_count() or 1))
-    measure_commands()
+    print(machine(torch.get_num_threads()))
+    show("ramify --help", [seconds_of("-m", "ramify", "--help") for _ in range(STARTS)])
+    with tempfile.TemporaryDirectory() as folder:
+        steps = [seconds_of("-c", FIRST_STEP, f"runs_dir={folder}/{turn}") for turn in range(STARTS)]
+    show("first step on digits", steps)
     if args.archive:
-        measure_cache(args.archive)
+        first: list[float] = []
+        second: list[float] = []
+        for _ in range(PAIRS):
+            with tempfile.TemporaryDirectory() as cache:
+                for times in (first, second):
+                    times.append(seconds_of("-m", "ramify", "data", f"data.source={args.archive}", cache=cache))
+        show("first start", first)
+        show("second start", second)
+        print(f"ratio {statistics.median(first) / statistics.median(second):.1f}")
 
 
 if __name__ == "__main__":

@@ -124,14 +124,6 @@ class Row:
     command: str
 
 
-@dataclass(frozen=True)
-class Known:
-    """What others report at others as many weights: the 2020 project's row, and the best found."""
-
-    seed: str | None
-    best: str | None
-
-
 def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
     """The row of one run, which is trained, resumed, or only read.
 
@@ -224,26 +216,23 @@ def report(event: Event) -> None:
         )
 
 
-def page(rows: Sequence[Row], known: dict[str, Known]) -> str:
+def page(rows: Sequence[Row], known: dict[str, dict[str, str | None]]) -> str:
     """``docs/results.md``."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.preset, *row.settings, row.source, row.machine), []).append(row)
     lines = [
-        "# Results",
-        "",
-        "Written by `bench/table.py` from what was run, nothing else: a preset that has no row has not been trained to "
-        "its end.",
-        "Accuracy in % on the test pictures, which are read once, mean ± standard deviation over the seeds; epochs, "
-        "masks and",
-        "thresholds were chosen on held-out training pictures; where none were held out, the last epoch is reported. "
-        "MACs count",
-        "every exit head; the training counts 6 operations for each MAC, picture and epoch.",
+        """# Results
+
+Written by `bench/table.py` from what was run, nothing else: a preset that has no row has not been trained to its end.
+Accuracy in % on the test pictures, which are read once, mean ± standard deviation over the seeds; epochs, masks and
+thresholds were chosen on held-out training pictures; where none were held out, the last epoch is reported. MACs count
+every exit head; the training counts 6 operations for each MAC, picture and epoch."""
     ]
     for group in groups.values():
         first = group[0]
         exits = zip(*(row.exits for row in group), strict=True)
-        others = known.get(first.preset, Known(None, None))
+        others = known.get(first.preset, {})
         changes = f" ({', '.join(first.settings)})" if first.settings else ""
         lines += [
             "",
@@ -264,10 +253,9 @@ def page(rows: Sequence[Row], known: dict[str, Known]) -> str:
                 f"| by the calibrated policy | {accuracy} at {short(macs)} average MACs "
                 f"({percent(macs / first.macs)} of the last exit's) |"
             )
-        if others.seed is not None:
-            lines.append(f"| the 2020 project | {others.seed} |")
-        if others.best is not None:
-            lines.append(f"| best known | {others.best} |")
+        for key, name in (("seed", "the 2020 project"), ("best", "best known")):
+            if others.get(key):
+                lines.append(f"| {name} | {others[key]} |")
         lines += [
             f"| epochs, time of a run | {first.epochs}, {duration(statistics.fmean(row.seconds for row in group))} |",
             f"| training | {statistics.fmean(row.pflop for row in group):.3g} PFLOP |",
@@ -295,7 +283,7 @@ def publish(new: Sequence[Row] = ()) -> int:
     rows = dict(sorted(rows.items()))
     if new:
         write_json(RECORD, {key: asdict(row) for key, row in rows.items()})
-    known = TypeAdapter(dict[str, Known]).validate_json(KNOWN.read_bytes())
+    known = TypeAdapter(dict[str, dict[str, str | None]]).validate_json(KNOWN.read_bytes())
     write_atomic(PAGE, page(list(rows.values()), known).encode())
     return len(rows)
 

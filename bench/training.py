@@ -26,6 +26,7 @@ from multiprocessing.connection import Connection
 import torch
 from common import RESULTS, command, machine, new_parser, spread, tested, write_json
 from PIL import Image, ImageOps
+from race import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -64,26 +65,6 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return (pixels.permute(2, 0, 1).float() / 255 - 0.47) / 0.25, self.labels[index]
 
 
-class Cell(nn.Module):
-    """A cell of ResNet."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(CHANNELS),
-            nn.ReLU(),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(CHANNELS),
-        )
-        self.shortcut = nn.Sequential()
-        if width != CHANNELS:
-            self.shortcut = nn.Sequential(nn.Conv2d(width, CHANNELS, 1, bias=False), nn.BatchNorm2d(CHANNELS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layers(x) + self.shortcut(x))
-
-
 class InternalClassifier(nn.Module):
     """Mixed pooling and one linear layer."""
 
@@ -106,7 +87,7 @@ class Baseline(nn.Module):
         self.dense = dense
         self.stem = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
         widths = [CHANNELS * (i + 1) if dense else CHANNELS for i in range(len(STRUCTURE))]
-        self.cells = nn.ModuleList(Cell(width) for width in widths)
+        self.cells = nn.ModuleList(Block(width, CHANNELS, 1) for width in widths)
         self.heads = nn.ModuleList(InternalClassifier() if bit else nn.Identity() for bit in STRUCTURE)
         self.final = nn.Linear((CHANNELS * (len(STRUCTURE) + 1) if dense else CHANNELS) * 16, CLASSES)
 
@@ -171,12 +152,6 @@ def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Con
             ]
         )
         ramify.train(config, [wait])
-
-
-def precision_of(overrides: list[str]) -> str:
-    """Precision of a run on 32x32 pictures."""
-    config = ramify.read_config(overrides=["network.input_shape=[3,32,32]", "train.device=cpu", *overrides])
-    return place_of(config).precision
 
 
 def peak(precision: str) -> float:
@@ -284,7 +259,9 @@ def main() -> None:
         return
     if args.archive is None:
         parser.error("ARCHIVE: got nothing; accepted: a file or folder of 32x32 color pictures, or --accuracy")
-    here, precision = machine(args.threads), precision_of(args.overrides)
+    here = machine(args.threads)
+    overrides = ["network.input_shape=[3,32,32]", "train.device=cpu", *args.overrides]
+    precision = place_of(ramify.read_config(overrides=overrides)).precision
     reachable = peak(precision)
     print(f"matrix product of {SIDE} x {SIDE}, {precision}: {reachable / 1e9:.0f} G operations a second")
     print(f"pictures a second, batches of {BATCH}, loader included; {here}")
