@@ -7,7 +7,7 @@ pictures of it. For each allowed drop of accuracy, thresholds are calibrated on 
 measured on test pictures. The baseline is the same network without internal classifiers. Both answer the same pictures
 in turn in this process, one at a time and in batches of 256, one thread; times are medians over rounds.
 
-The script stops with an error if a picture is answered otherwise in a batch than alone, or if a cell ran on another
+The script stops with an error if a picture is answered otherwise in a batch than alone, or if a stage ran on another
 number of pictures than the exits say. Written to ``bench/results/exits_time.json``.
 """
 
@@ -56,27 +56,6 @@ def answers(network: Branching, images: Tensor, policy: Policy, batch: int) -> t
     return torch.cat([output.classes for output in outputs]), torch.cat([output.exits for output in outputs]), ran
 
 
-def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int]:
-    """The number of pictures each cell ran on while ``answer`` was called, counted by hooks."""
-    counts: dict[str, int] = {}
-
-    def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor], Tensor], None]:
-        def count(module: torch.nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            counts[name] = counts.get(name, 0) + len(inputs[0])
-
-        return count
-
-    handles = [
-        cell.register_forward_hook(hook(f"{i}.{j}"))
-        for i, stage in enumerate(network.stages)
-        for j, cell in enumerate(stage.get_submodule("cells").children())
-    ]
-    answer()
-    for handle in handles:
-        handle.remove()
-    return counts
-
-
 def measure(run: Path, drop: float) -> dict[str, object]:
     """Measure one network at one allowed drop, and print a line."""
     calibration = calibrate_run(run, max_drop=drop).calibration
@@ -92,9 +71,8 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     same = int(((alone[0] == classes) & (alone[1] == exits)).sum())
     histogram = exits.bincount(minlength=policy.exits).tolist()
     reached = [len(images) - sum(histogram[:i]) for i in range(policy.exits)]
-    counted = cells_run(network, lambda: answers(network, images, policy, BATCH))
-    if ran != reached or any(count != reached[int(name.split(".")[0])] for name, count in counted.items()):
-        raise SystemExit(f"{run}: cells ran on {counted}, exits say {reached}")
+    if ran != reached:
+        raise SystemExit(f"{run}: stages ran on {ran} pictures, exits say {reached}")
     if same != len(images):
         raise SystemExit(f"{run}: {len(images) - same} of {len(images)} pictures are answered otherwise in a batch")
 

@@ -141,7 +141,8 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     """Train a preset for as many epochs as fit."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        config = read_config([source(name)], [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"])
+        overrides = [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"]
+        config = read_config([presets().get(name, Path(name))], overrides)
         config = ramify.rescale_to_minutes(config, minutes)
         summary = ramify.train(config)
     seconds, last = time.perf_counter() - start, summary.exits[-1]
@@ -150,11 +151,7 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
 
 def recipe(name: str) -> str:
     """A checksum of a preset; empty for the plain networks, which this file defines."""
-    return "" if name in PLAIN else hashlib.sha256(source(name).read_bytes()).hexdigest()[:12]
-
-
-def source(name: str) -> Path:
-    return presets().get(name, Path(name))
+    return "" if name in PLAIN else hashlib.sha256(presets().get(name, Path(name)).read_bytes()).hexdigest()[:12]
 
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:

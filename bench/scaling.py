@@ -79,15 +79,18 @@ def training_step(case: Case, kind: str) -> tuple[Callable[[], None], int]:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    def step() -> None:
+    def forward() -> Tensor:
         with computing(place.device, place.precision):
-            logits = network(images)
+            logits: Tensor = network(images)
+        return logits
+
+    def step() -> None:
+        logits = forward()
         network.zero_grad(set_to_none=True)
         weighted_loss(exit_losses(logits, labels), (1.0,) * settings.exits).backward()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with computing(place.device, place.precision):
-            logits = network(images)
+        logits = forward()
         size = sum(kept.values())
         del logits
     return step, size
@@ -129,6 +132,8 @@ def draw(panels: dict[str, dict[str, list[dict[str, float]]]]) -> None:
             axis.grid(visible=True, color="#eceef1")
             axis.set_axisbelow(True)
             axis.label_outer(remove_inner_ticks=False) if row == 0 else None
+    for axis in axes.flat:
+        axis.label_outer()
     axes[0][0].legend(frameon=False)
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)

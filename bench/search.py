@@ -36,13 +36,7 @@ class BudgetUsedError(Exception):
 
 
 def hypervolume(trials: Sequence[Trial]) -> float:
-    """The share of the rectangle that ``trials`` dominate.
-
-    Example:
-        >>> values = {"accuracy": 0.75, "weights": 100.0}
-        >>> hypervolume([Trial(0, True, None, (), {}, {3: values})])
-        0.5
-    """
+    """The share of the rectangle that ``trials`` dominate."""
     low, high = (math.log(bound) for bound in WEIGHTS)
     points = [(math.log(trial.values["weights"]), trial.values["accuracy"]) for trial in trials]
     area, reached = 0.0, ACCURACY

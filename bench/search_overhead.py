@@ -26,7 +26,7 @@ from common import RESULTS, new_parser, write_json
 
 from ramify.search.coordinator import TrialEnded, WorkEvent, coordinate
 from ramify.search.engine import TaskEngine, open_engine
-from ramify.search.samplers import STARTUP
+from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.space import Space, parse_space
 from ramify.search.study import start_search
 from ramify.search.task import TaskResult, TrialStep
@@ -108,22 +108,11 @@ def many(folder: Path, sampler: str, workers: int, trials: int) -> float:
     return 1000 * seconds / trials
 
 
-def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """The sampler as ramify configures it."""
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True
-    )
-
-
 def work(path: str, sampler: str, seed: int, trials: int, ready: "multiprocessing.Barrier") -> None:  # type: ignore[valid-type]
     """One process of plain Optuna."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = optuna.storages.journal.JournalFileBackend(path)
-    study = optuna.load_study(
-        study_name="plain", storage=optuna.storages.JournalStorage(backend), sampler=sampler_of(sampler, seed)
-    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
+    study = optuna.load_study(study_name="plain", storage=storage, sampler=SEARCH_SAMPLERS[sampler](seed, None))
     ready.wait()  # type: ignore[attr-defined]
     states = (optuna.trial.TrialState.COMPLETE,)
     study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])

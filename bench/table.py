@@ -197,7 +197,7 @@ def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:
 
 
 def progress(job: Job, runs_dir: Path) -> str:
-    """One line others how far a run is."""
+    """One line about how far a run is."""
     config, _, parts = prepare_run(job.config(runs_dir), ALONE)
     folder = runs_dir / job.name
     done, whole = work(config, len(parts.train), folder)
