@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, machine, new_parser, write_json
-from exits_time import COLOR, DIGITS, DROPS, for_each
+from common import RESULTS, command, for_each, machine, new_parser, write_json
+from exits_time import COLOR, DIGITS, DROPS
 from torch import Tensor
 
 import ramify

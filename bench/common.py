@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -17,6 +18,7 @@ from ramify.files import write_atomic
 from ramify.run.summary import ExitSummary
 
 RESULTS = Path(__file__).parent / "results"
+Input = TypeVar("Input")
 
 
 def new_parser(doc: str | None) -> argparse.ArgumentParser:
@@ -51,6 +53,12 @@ def spread(values: Iterable[float], sign: str = "", digits: int = 2) -> str:
 def tested(exits: Sequence[ExitSummary]) -> tuple[float, ...]:
     """Test accuracy of each exit, in [0, 1], shallowest first."""
     return tuple(exit_.test.top1 for exit_ in exits if exit_.test is not None)
+
+
+def for_each(answer: Callable[[Input], object], inputs: Iterable[Input]) -> None:
+    """Call ``answer`` with each input, as one call to be timed."""
+    for value in inputs:
+        answer(value)
 
 
 def medians_in_turn(

@@ -12,12 +12,11 @@ number of pictures than the exits say. Written to ``bench/results/exits_time.jso
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, machine, new_parser, write_json
+from common import RESULTS, command, for_each, machine, new_parser, write_json
 from torch import Tensor
 
 import ramify
@@ -108,11 +107,6 @@ def measure(run: Path, drop: float) -> dict[str, object]:
             line += f" {early / without:>10.2f} ({macs_ratio:.2f})"
     print(line, flush=True)
     return row
-
-
-def for_each(answer: Callable[[Tensor], object], batches: Sequence[Tensor]) -> None:
-    for images in batches:
-        answer(images)
 
 
 def accuracy(classes: Tensor, labels: Tensor) -> float:

@@ -15,12 +15,13 @@ import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from common import RESULTS, command, machine, new_parser, spread, tested, write_json
+from table import work
 
 import ramify
-from ramify.ops.cost import cost
 from ramify.run.events import EpochDone, Event, Started
 
 SEEDS = (0, 1, 2)
@@ -53,30 +54,24 @@ class Result:
 def train(name: str, seed: int, overrides: list[str], folder: str) -> Result:
     """Train once; seconds run from the first epoch to the last, validation and checkpoints included."""
     config = ramify.read_config(overrides=[*overrides, f"seed={seed}", f"runs_dir={folder}"])
-    started: list[Started] = []
-    epochs: list[EpochDone] = []
     clock: list[float] = []
 
     def watch(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            epochs.append(event)
-            clock.append(time.process_time())
-        elif isinstance(event, Started):
-            started.append(event)
+        if isinstance(event, Started | EpochDone):
             clock.append(time.process_time())
 
     summary = ramify.train(config, [watch])
-    network = started[0].config.network
-    macs = [exit_.macs for exit_ in cost(ramify.Network(network, stages=network.exits))]
-    pictures = started[0].pictures[0]
+    run = Path(summary.folder)
     valid = summary.exits[-1].valid
+    assert summary.pictures is not None
     assert valid is not None
+    pflop, _ = work(ramify.read_config([run / "config.yaml"]), summary.pictures[0], run)
     return Result(
         name,
         seed,
-        len(epochs),
+        summary.epochs,
         clock[-1] - clock[0],
-        float(sum(3 * macs[event.stages - 1] * pictures for event in epochs)),
+        pflop * 1e15 / 2,
         tested(summary.exits),
         valid.top1,
         config.train.learning_rate,
@@ -93,13 +88,10 @@ def train_all(base: list[str], epochs: int) -> list[Result]:
             grown = [train(name, seed, [*fixed, *keys], folder) for name, keys in GROWN.items()]
             whole = train("scratch, same epochs", seed, [*fixed, "network.kind=full_ic"], folder)
             matched = next(result for result in grown if result.name == MATCHED)
-            short = [
-                *base,
-                "network.kind=full_ic",
-                f"train.epochs={max(4, int(epochs * matched.seconds / whole.seconds))}",
-            ]
+            short = max(4, int(epochs * matched.seconds / whole.seconds))
+            fixed = [*base, "network.kind=full_ic", f"train.epochs={short}"]
             controls = [
-                train("scratch, same seconds", seed, [*short, f"train.learning_rate={rate}"], folder) for rate in rates
+                train("scratch, same seconds", seed, [*fixed, f"train.learning_rate={rate}"], folder) for rate in rates
             ]
             control = max(controls, key=lambda result: result.valid)
             rates = (control.rate,)

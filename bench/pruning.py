@@ -36,16 +36,6 @@ ROWS = {
 }
 
 
-def accuracy(
-    overrides: list[str], seed: int, keep: float, channels: int, epochs: int, folder: str
-) -> tuple[float, int]:
-    """Test accuracy of the last exit, and the weights kept."""
-    base = ["network.kind=full_ic", f"network.channels={channels}", f"train.epochs={epochs}", "train.threads=1"]
-    pruning = ["prune.enabled=true", "prune.epochs=[1]", f"prune.keep_ratio={keep}", f"runs_dir={folder}"]
-    summary = ramify.train(ramify.read_config(overrides=[*base, *pruning, f"seed={seed}", *overrides]))
-    return tested(summary.exits)[-1], summary.exits[-1].kept
-
-
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
@@ -60,11 +50,15 @@ def main() -> None:
     print(f"{'criterion':24} {'weights':>8}  accuracy of the last exit, %")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
+        fixed = ["network.kind=full_ic", f"network.channels={args.channels}", f"train.epochs={args.epochs}"]
+        fixed += ["train.threads=1", "prune.enabled=true", "prune.epochs=[1]", f"prune.keep_ratio={args.keep}"]
         for name in args.rows:
-            runs = [
-                accuracy(ROWS[name], seed, args.keep, args.channels, args.epochs, folder) for seed in range(args.seeds)
-            ]
-            values, weights = [100 * top1 for top1, _ in runs], runs[0][1]
+            values: list[float] = []
+            for seed in range(args.seeds):
+                overrides = [*fixed, f"runs_dir={folder}", f"seed={seed}", *ROWS[name]]
+                exits = ramify.train(ramify.read_config(overrides=overrides)).exits
+                values.append(100 * tested(exits)[-1])
+            weights = exits[-1].kept
             print(f"{name:24} {weights:>8,}  {spread(values)}", flush=True)
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             mean = statistics.fmean(values)

@@ -18,7 +18,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -86,7 +85,7 @@ def residual(blocks: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-PLAIN: dict[str, Callable[[], nn.Sequential]] = {"resnet20": lambda: residual(3), "resnet8": lambda: residual(1)}
+PLAIN = {"resnet20": 3, "resnet8": 1}
 
 
 def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
@@ -95,7 +94,7 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     config = resolve(read_config(overrides=settings(archive, seed, limit)))
     parts = split_parts(config, load_pictures(config.data))
     torch.manual_seed(seed)
-    network = PLAIN[name]()
+    network = residual(PLAIN[name])
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
     mean = to_float(parts.train.images).mean(dim=(0, 2, 3))[:, None, None]
     deviation = to_float(parts.train.images).std(dim=(0, 2, 3))[:, None, None]

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from common import RESULTS, command, machine, medians_in_turn, new_parser, write_json
-from PIL import Image
+from common import RESULTS, command, for_each, machine, medians_in_turn, new_parser, write_json
+from loading import make
 
 import ramify
 from ramify.answer.runtime import Floats, Runtime, opened
@@ -40,16 +40,6 @@ COLOR = (
 )
 
 
-def noise(folder: Path) -> Path:
-    """Pictures of noise in folders, 10 classes of 30."""
-    random = np.random.default_rng(0)
-    for number in range(300):
-        path = folder / str(number % 10) / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (32, 32, 3)).astype(np.uint8)).save(path)
-    return folder
-
-
 def test_pictures(run: Path) -> Floats:
     """Up to 200 test pictures of a run, float32 ``[N, C, H, W]``."""
     test = load_pictures(ramify.read_config([run / "config.yaml"]).data).test
@@ -62,11 +52,6 @@ def export_run(run: Path) -> Path:
     network, images = ramify.answerer(run), test_pictures(run)
     confidences = [opinion.confidence for image in images for opinion in network.opinions(image)[:-1]]
     return Path(export(run, threshold=float(np.quantile(confidences, 0.6))).folder)
-
-
-def for_each(answer: Callable[[Floats], object], images: list[Floats]) -> None:
-    for image in images:
-        answer(image)
 
 
 def measure(folder: Path) -> list[dict[str, object]]:
@@ -122,8 +107,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         exports = list(args.exports)
         if not exports:
-            color = (*COLOR, f"data.source={noise(Path(folder, 'noise'))}")
-            for keys in (("data.source=digits",), color):
+            make(Path(folder, "noise"), 300, 32)
+            for keys in (("data.source=digits",), (*COLOR, f"data.source={folder}/noise")):
                 run = ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}/runs"]))
                 exports.append(export_run(Path(run.folder)))
         for export_ in exports:
