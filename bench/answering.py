@@ -70,18 +70,6 @@ def same_shares(network: Branching, images: Tensor, shares: list[float]) -> Poli
     return Policy(tuple(thresholds))
 
 
-def color(source: str, pictures: int, epochs: int) -> tuple[str, ...]:
-    """The settings of the run on ``source``; a fifth of its pictures is held out."""
-    return (
-        *COLOR,
-        f"data.source={source}",
-        f"data.limit={pictures * 5 // 4}",
-        f"train.epochs={epochs}",
-        "train.milestones=null",
-        "train.precision=auto",
-    )
-
-
 def measure(name: str, drop: float, network: Branching, policy: Policy, images: Tensor) -> dict[str, object]:
     """One network by one policy."""
     whole = to_cnn(network)
@@ -129,7 +117,11 @@ def main() -> None:
         if args.run is not None:
             runs = [args.run]
         else:
-            settings = [DIGITS, color(args.archive, args.pictures, args.epochs)] if args.archive else [DIGITS]
+            settings: list[tuple[str, ...]] = [DIGITS]
+            if args.archive:
+                size = [f"data.limit={args.pictures * 5 // 4}", f"train.epochs={args.epochs}"]  # a fifth is held out
+                other = [f"data.source={args.archive}", "train.milestones=null", "train.precision=auto"]
+                settings.append((*COLOR, *size, *other))
             configs = [ramify.read_config(overrides=[*keys, f"runs_dir={folder}"]) for keys in settings]
             runs = [Path(ramify.train(config).folder) for config in configs]
         print("network   drop batch      MACs      time    kept   ms a picture")

@@ -79,7 +79,7 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     macs = sum(n * mac for n, mac in zip(histogram, costs, strict=True)) / len(images)
     with torch.inference_mode():
         last = torch.cat([plain(chunk)[-1].argmax(dim=1) for chunk in images.split(BATCH)])
-        with_policy, without_exits = accuracy(classes, labels), accuracy(last, labels)
+        with_policy, without_exits = ((top1 == labels).double().mean().item() for top1 in (classes, last))
         line = f"{run.name:<8} {drop:>8} {100 * without_exits:>9.2f} % {100 * with_policy:>7.2f} % "
         line += f"{100 * macs / whole:>6.1f} %"
         row: dict[str, object] = {
@@ -107,10 +107,6 @@ def measure(run: Path, drop: float) -> dict[str, object]:
             line += f" {early / without:>10.2f} ({macs_ratio:.2f})"
     print(line, flush=True)
     return row
-
-
-def accuracy(classes: Tensor, labels: Tensor) -> float:
-    return float((classes == labels).double().mean())
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import multiprocessing
 import sys
 import tarfile
 import time
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,11 +139,6 @@ def run(job: Job, archive: str, runs_dir: str, out: Path, seconds: float) -> Res
     return result
 
 
-def length(wave: Sequence[Job]) -> float:
-    """PFLOP of the longest training of a wave; a preset's own length counts as 1."""
-    return max(job.pflop or 1.0 for job in wave)
-
-
 def describe(result: Result) -> str:
     """One line about a run."""
     exits = ", ".join(f"{100 * top1:.2f}" for top1 in result.exits or result.valid) or "nothing"
@@ -187,12 +181,11 @@ def main() -> int:
     configs = [job.config(args.archive, str(runs_dir)) for job in jobs]  # checks all before anything runs
     load_pictures(configs[-1].data)  # once, into the cache
     waves = [jobs[i : i + args.side_by_side] for i in range(0, len(jobs), args.side_by_side)]
+    lengths = [max(job.pflop or 1.0 for job in wave) for wave in waves]  # a preset's own length counts as 1
     failed = 0
     with ProcessPoolExecutor(args.side_by_side, multiprocessing.get_context("spawn"), keep_freed_memory) as pool:
-        while waves:
-            share = length(waves[0]) / sum(map(length, waves))
-            seconds = share * (end - time.monotonic())
-            wave = waves.pop(0)
+        for index, wave in enumerate(waves):
+            seconds = lengths[index] / sum(lengths[index:]) * (end - time.monotonic())
             futures = [pool.submit(run, job, args.archive, str(runs_dir), args.out, seconds) for job in wave]
             for job, future in zip(wave, futures, strict=True):
                 try:

@@ -136,10 +136,8 @@ def main() -> None:
         print(f"\n{name}, {epochs} epochs, seeds {SEEDS}; {machine()}")
         results = train_all(base, epochs)
         show(results)
-        rows = [asdict(result) for result in results]
-        write_json(
-            RESULTS / f"growth-{name}.json", {"command": command(args.archive), "machine": machine(), "rows": rows}
-        )
+        document = {"command": command(args.archive), "machine": machine(), "rows": [asdict(row) for row in results]}
+        write_json(RESULTS / f"growth-{name}.json", document)
 
 
 if __name__ == "__main__":

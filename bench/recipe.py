@@ -139,13 +139,8 @@ def main() -> None:
             results.append(result)
             length = f"{result.epochs} epochs, {result.seconds:.0f} s"
             print(f"{result.part} {result.seed}: {100 * result.exits[-1]:.2f} %, {length}", flush=True)
-            document = {
-                "pictures": args.pictures,
-                "minutes": args.minutes,
-                "machine": machine(),
-                "rows": [asdict(result) for result in results],
-            }
-            write_json(path, document)
+            document = {"pictures": args.pictures, "minutes": args.minutes, "machine": machine()}
+            write_json(path, {**document, "rows": [asdict(row) for row in results]})
     print(table(results))
 
 

@@ -179,10 +179,7 @@ def operations(kind: str) -> float:
 
 def accuracy(epochs: int) -> None:
     """Test accuracy of the last exit both ways, seed by seed."""
-    ways = {
-        "fast": ["train.precision=bfloat16", "train.compile=true"],
-        "plain": ["train.precision=float32"],
-    }
+    ways = {"fast": ["train.precision=bfloat16", "train.compile=true"], "plain": ["train.precision=float32"]}
     top1: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SEEDS):
