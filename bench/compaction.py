@@ -1,20 +1,18 @@
-"""Channel pruning to half the multiply-accumulates: what was masked, what was taken out, and what a clock says.
+"""Channel pruning to half of the MACs: accuracy, size and latency before and after compaction.
 
     python bench/compaction.py
 
-For each wiring a network is trained on the embedded digits, its channels are pruned by SNIP so that at most half of
-its MACs are left, it is trained on for 10 epochs and compacted. Latencies are medians over pairs, the unpruned and the
-compacted network in turn in this process, one thread. Written to ``bench/results/compaction.json`` as well.
+For each wiring a network is trained on the embedded digits, its channels are pruned by SNIP until at most half of its
+MACs are left, and it is trained for 10 more epochs and compacted. Latencies are medians over pairs: the unpruned and
+the compacted network in turn, one thread. Written to ``bench/results/compaction.json``.
 """
 
-import json
-import os
-import platform
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from common import RESULTS, command, machine, new_parser, tested, write_json
 
 import ramify
 from ramify.config.rules import Config
@@ -24,9 +22,7 @@ from ramify.run.derive import child_config
 from ramify.run.latency import paired_latency
 from ramify.run.pictures import split_parts
 from ramify.run.saved import load
-from ramify.run.summary import Summary
 
-RESULTS = Path(__file__).parent / "results" / "compaction.json"
 PAIRS = 201
 
 
@@ -43,16 +39,10 @@ def ratio_for_half(folder: Path, config: Config) -> float:
     raise SystemExit("no keep ratio leaves half of the MACs")
 
 
-def last_top1(summary: Summary) -> float:
-    last = summary.exits[-1].test
-    assert last is not None
-    return 100 * last.top1
-
-
 def main() -> None:
+    new_parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    machine = f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}"
-    print(f"digits, 7 cells of 16 channels, seed 0; {machine}, {os.cpu_count()} cores")
+    print(f"digits, 7 cells of 16 channels, seed 0; {machine()}")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("iterative", "dense"):
@@ -62,32 +52,34 @@ def main() -> None:
             keep = ratio_for_half(parent, config)
             overrides = ["prune.unit=channel", f"prune.keep_ratio={keep}", "train.epochs=10"]
             after = ramify.train(child_config(parent, overrides, compact=True))
-            found = after.receipt
-            assert found is not None
+            receipt = after.receipt
+            assert receipt is not None
             large, small = load(parent), load(after.folder)
             latencies = [paired_latency(large, small, batch, PAIRS) for batch in (1, 64)]
             macs = before.exits[-1].macs, after.exits[-1].macs
-            print(f"\n{kind}: keep ratio {keep} of the channels, {found.removed} channels taken out")
-            print(f"  masked density   {100 * found.density[0]:.1f} %")
-            print(f"  parameters       {found.parameters[0]:,} -> {found.parameters[1]:,}")
+            top1 = [100 * tested(summary.exits)[-1] for summary in (before, after)]
+            print(f"\n{kind}: keep ratio {keep} of the channels, {receipt.removed} channels removed")
+            print(f"  masked density   {100 * receipt.density[0]:.1f} %")
+            print(f"  parameters       {receipt.parameters[0]:,} -> {receipt.parameters[1]:,}")
             print(f"  MACs             {macs[0]:,} -> {macs[1]:,} ({macs[0] / macs[1]:.2f}x)")
-            print(f"  last exit, test  {last_top1(before):.1f} % -> {last_top1(after):.1f} %")
-            print(f"  max |difference of logits|, masked and compacted: {found.difference:.1g}")
-            for each in latencies:
-                print(f"  batch {each.batch:<3} {each.before:.2f} ms -> {each.after:.2f} ms ({each.ratio:.2f}x)")
+            print(f"  last exit, test  {top1[0]:.1f} % -> {top1[1]:.1f} %")
+            print(f"  max |difference of logits|, masked and compacted: {receipt.difference:.1g}")
+            for latency in latencies:
+                print(
+                    f"  batch {latency.batch:<3} {latency.before:.2f} ms -> {latency.after:.2f} ms "
+                    f"({latency.ratio:.2f}x)"
+                )
             rows.append(
                 {
                     "kind": kind,
                     "keep_ratio": keep,
                     "macs": macs,
-                    "test": [last_top1(before), last_top1(after)],
-                    "latencies": [asdict(each) for each in latencies],
-                    **asdict(found),
+                    "test": top1,
+                    "latencies": [asdict(latency) for latency in latencies],
+                    **asdict(receipt),
                 }
             )
-    RESULTS.parent.mkdir(exist_ok=True)
-    document = {"command": "python bench/compaction.py", "machine": machine, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+    write_json(RESULTS / "compaction.json", {"command": command(), "machine": machine(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,27 +1,22 @@
-"""Answering early: accuracy, multiply-accumulates and the clock, with exits and without.
+"""Answering early: accuracy, MACs and time, with exits and without.
 
     python bench/exits_time.py [ARCHIVE]
 
-A network is trained on the embedded digits, and one on 12,000 pictures of ARCHIVE where it is given (32x32 colour
-pictures, such as CIFAR-10). For each drop of accuracy that is allowed, thresholds are chosen on validation pictures;
-everything below is then measured on test pictures. The yardstick is the same network without its internal
-classifiers.
-Both answer the same pictures in turn in this process, one at a time and in batches of 256, one thread; times are
-medians over rounds. The bench also checks, and stops if it is not so, that a batch answers what its pictures answer
-alone, and that each cell ran on as many pictures as the exits say. Written to
-``bench/results/exits_time.json`` as well.
+A network is trained on the embedded digits and, with ARCHIVE (32x32 color pictures, such as CIFAR-10), one on 12,000
+pictures of it. For each allowed drop of accuracy, thresholds are calibrated on validation pictures; everything else is
+measured on test pictures. The baseline is the same network without internal classifiers. Both answer the same pictures
+in turn in this process, one at a time and in batches of 256, one thread; times are medians over rounds.
+
+The script stops with an error if a picture is answered otherwise in a batch than alone, or if a stage ran on another
+number of pictures than the exits say. Written to ``bench/results/exits_time.json``.
 """
 
-import json
-import os
-import platform
-import sys
 import tempfile
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
+from common import RESULTS, command, for_each, machine, new_parser, write_json
 from torch import Tensor
 
 import ramify
@@ -34,13 +29,12 @@ from ramify.run.evaluate import to_float
 from ramify.run.latency import in_turn
 from ramify.run.saved import load, load_policy
 
-RESULTS = Path(__file__).parent / "results" / "exits_time.json"
 DROPS = (0.0, 0.01, 0.03)
 SINGLES, MANY, BATCH, ROUNDS = 64, 2048, 256, 9
 
 DIGITS = ("name=digits", "data.valid_fraction=0.3")
-COLOUR = (
-    "name=colour",
+COLOR = (
+    "name=color",
     "data.limit=15000",
     "data.valid_fraction=0.2",
     "data.batch_size=128",
@@ -55,40 +49,19 @@ COLOUR = (
 
 
 def answers(network: Branching, images: Tensor, policy: Policy, batch: int) -> tuple[Tensor, Tensor, list[int]]:
-    """Classes and exits of ``images``, answered ``batch`` at a time, and on how many each stage ran."""
-    found = [network.predict(some, policy) for some in images.split(batch)]
-    ran = [sum(each.ran[i] for each in found) for i in range(policy.exits)]
-    return torch.cat([each.classes for each in found]), torch.cat([each.exits for each in found]), ran
-
-
-def cells_run(network: Branching, answer: Callable[[], object]) -> dict[str, int]:
-    """On how many pictures each cell ran while ``answer`` was called, counted by hooks."""
-    counts: dict[str, int] = {}
-
-    def hook(name: str) -> Callable[[torch.nn.Module, tuple[Tensor], Tensor], None]:
-        def count(module: torch.nn.Module, given: tuple[Tensor], output: Tensor) -> None:
-            counts[name] = counts.get(name, 0) + len(given[0])
-
-        return count
-
-    hooks = [
-        cell.register_forward_hook(hook(f"{i}.{j}"))
-        for i, stage in enumerate(network.stages)
-        for j, cell in enumerate(stage.get_submodule("cells").children())
-    ]
-    answer()
-    for each in hooks:
-        each.remove()
-    return counts
+    """Classes and exits of ``images``, answered ``batch`` at a time, and the number of pictures each stage ran on."""
+    outputs = [network.predict(chunk, policy) for chunk in images.split(batch)]
+    ran = [sum(output.ran[i] for output in outputs) for i in range(policy.exits)]
+    return torch.cat([output.classes for output in outputs]), torch.cat([output.exits for output in outputs]), ran
 
 
 def measure(run: Path, drop: float) -> dict[str, object]:
-    """One network at one allowed drop."""
+    """Measure one network at one allowed drop, and print a line."""
     calibration = calibrate_run(run, max_drop=drop).calibration
     network, policy = load(run), load_policy(run)
     assert isinstance(network, ramify.Network)
     assert policy is not None
-    bare = to_cnn(network)
+    plain = to_cnn(network)
     pictures = ramify.load_pictures(ramify.read_config([run / "config.yaml"]).data).test
     images, labels = to_float(pictures.images), pictures.labels
 
@@ -97,83 +70,58 @@ def measure(run: Path, drop: float) -> dict[str, object]:
     same = int(((alone[0] == classes) & (alone[1] == exits)).sum())
     histogram = exits.bincount(minlength=policy.exits).tolist()
     reached = [len(images) - sum(histogram[:i]) for i in range(policy.exits)]
-    counted = cells_run(network, lambda: answers(network, images, policy, BATCH))
-    if ran != reached or any(count != reached[int(name.split(".")[0])] for name, count in counted.items()):
-        raise SystemExit(f"{run}: cells ran on {counted}, exits say {reached}")
+    if ran != reached:
+        raise SystemExit(f"{run}: stages ran on {ran} pictures, exits say {reached}")
     if same != len(images):
         raise SystemExit(f"{run}: {len(images) - same} of {len(images)} pictures are answered otherwise in a batch")
 
-    costs, whole = [each.macs for each in cost(network)], cost(bare)[-1].macs
-    macs = sum(n * each for n, each in zip(histogram, costs, strict=True)) / len(images)
+    costs, whole = [exit_.macs for exit_ in cost(network)], cost(plain)[-1].macs
+    macs = sum(n * mac for n, mac in zip(histogram, costs, strict=True)) / len(images)
     with torch.inference_mode():
-        last = torch.cat([bare(some)[-1].argmax(dim=1) for some in images.split(BATCH)])
+        last = torch.cat([plain(chunk)[-1].argmax(dim=1) for chunk in images.split(BATCH)])
+        with_policy, without_exits = ((top1 == labels).double().mean().item() for top1 in (classes, last))
+        line = f"{run.name:<8} {drop:>8} {100 * without_exits:>9.2f} % {100 * with_policy:>7.2f} % "
+        line += f"{100 * macs / whole:>6.1f} %"
         row: dict[str, object] = {
             "network": run.name,
             "max_drop": drop,
             "pictures": {"validation": calibration.pictures, "test": len(images)},
             "thresholds": policy.thresholds,
-            "accuracy": {"policy": accuracy(classes, labels), "last exit": accuracy(last, labels)},
+            "accuracy": {"policy": with_policy, "last exit": without_exits},
             "exits": [count / len(images) for count in histogram],
             "macs": {"policy": macs, "without exits": whole, "ratio": macs / whole},
         }
         for batch, count in ((1, SINGLES), (BATCH, min(MANY, len(images) // BATCH * BATCH or len(images)))):
-            some = images[torch.linspace(0, len(images) - 1, count).long()].split(batch)
-            share = answers(network, torch.cat(some), policy, batch)[1].bincount(minlength=policy.exits).tolist()
-            promised = sum(n * each for n, each in zip(share, costs, strict=True)) / count / whole
-            calls = [partial(_each, bare, some), partial(_each, partial(network.predict, policy=policy), some)]
-            plain, early = in_turn(calls, images.device, ROUNDS)
+            sample = images[torch.linspace(0, len(images) - 1, count).long()]
+            leaving = answers(network, sample, policy, batch)[1].bincount(minlength=policy.exits).tolist()
+            macs_ratio = sum(n * mac for n, mac in zip(leaving, costs, strict=True)) / count / whole
+            batches = sample.split(batch)
+            calls = [partial(for_each, answer, batches) for answer in (plain, partial(network.predict, policy=policy))]
+            without, early = in_turn(calls, images.device, ROUNDS)
             row[f"batch {batch}"] = {
-                "without exits, ms a picture": plain / count,
+                "without exits, ms a picture": without / count,
                 "policy, ms a picture": early / count,
-                "time ratio": early / plain,
-                "MACs ratio of these pictures": promised,
+                "time ratio": early / without,
+                "MACs ratio of these pictures": macs_ratio,
             }
+            line += f" {early / without:>10.2f} ({macs_ratio:.2f})"
+    print(line, flush=True)
     return row
 
 
-def _each(answer: Callable[[Tensor], object], batches: Sequence[Tensor]) -> None:
-    for images in batches:
-        answer(images)
-
-
-def accuracy(classes: Tensor, labels: Tensor) -> float:
-    return float((classes == labels).double().mean())
-
-
-def show(row: dict[str, object]) -> None:
-    """One line of the table."""
-    right, macs = row["accuracy"], row["macs"]
-    single, many = row["batch 1"], row[f"batch {BATCH}"]
-    assert isinstance(right, dict)
-    assert isinstance(macs, dict)
-    assert isinstance(single, dict)
-    assert isinstance(many, dict)
-    print(
-        f"{row['network']:<8} {row['max_drop']:>8} {100 * right['last exit']:>9.2f} % {100 * right['policy']:>7.2f} % "
-        f"{100 * macs['ratio']:>6.1f} % {single['time ratio']:>10.2f} ({single['MACs ratio of these pictures']:.2f}) "
-        f"{many['time ratio']:>10.2f} ({many['MACs ratio of these pictures']:.2f})",
-        flush=True,
-    )
-
-
 def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("archive", nargs="?")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}, torch {torch.__version__}"
-    )
-    print(f"{machine}, 1 thread, seed 0, medians of {ROUNDS - 1} rounds")
-    rows: list[dict[str, object]] = []
+    print(f"{machine()}, seed 0, medians of {ROUNDS - 1} rounds")
     with tempfile.TemporaryDirectory() as folder:
-        wanted = [DIGITS, *((*COLOUR, f"data.source={archive}") for archive in sys.argv[1:2])]
-        runs = [ramify.train(ramify.read_config(overrides=[*each, f"runs_dir={folder}"])) for each in wanted]
+        settings = [DIGITS, (*COLOR, f"data.source={args.archive}")] if args.archive else [DIGITS]
+        runs = [ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}"])) for keys in settings]
         print("network  max_drop   last exit   policy    MACs   time at 1 (MACs)   at 256 (MACs)")
-        for run in runs:
-            for drop in DROPS:
-                rows.append(measure(Path(run.folder), drop))
-                show(rows[-1])
-    command = "python bench/exits_time.py" + (" ARCHIVE" if len(sys.argv) > 1 else "")
-    document = {"command": command, "machine": machine, "threads": 1, "seed": 0, "rows": rows}
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+        rows = [measure(Path(run.folder), drop) for run in runs for drop in DROPS]
+    document = {"command": command(args.archive), "machine": machine(), "threads": 1, "seed": 0, "rows": rows}
+    write_json(RESULTS / "exits_time.json", document)
 
 
 if __name__ == "__main__":

@@ -1,35 +1,29 @@
-"""Does growing pay? One final network, grown or trained whole, for as many epochs or for as many seconds.
+"""Growing against training the whole network, for as many epochs or for as many seconds.
 
     python bench/growth.py [ARCHIVE]
 
-For each seed the same network is trained in turn in this process: grown on schedule from each start (random, identity,
-copy), grown by the validation loss, and from scratch for as many epochs. The control that decides is the network from
-scratch for no more seconds than the grown one took; its epochs follow from the seconds of the two runs of that seed,
-and its learning rate is the best on the validation pictures of three that seed 0 tries. Every exit is measured on the
-test pictures. MACs of training are three times those of the forward passes, all exits included. On the embedded digits,
-and on 1,500 pictures of ARCHIVE (32x32 colour pictures, such as CIFAR-10) where it is given. Seconds are those of the
-one processor thread, so that other work on the machine does not count. Written to
-``bench/results/growth-digits.json`` and ``growth-colour.json`` as well.
+For each seed the same final network is trained in turn in this process: grown on schedule from each initialization
+(random, identity, copy), grown by the validation loss, and from scratch for as many epochs. The decisive control is
+training from scratch for no more seconds than the grown run took; its epochs follow from the seconds of the two runs of
+that seed, and its learning rate is the best on the validation pictures of three that seed 0 tries. Training MACs are
+three times those of the forward passes, all exits included. Seconds are processor time of one thread, so that other
+work on the machine does not count. The pictures are the embedded digits and, with ARCHIVE (32x32 color pictures, such
+as CIFAR-10), 1,500 of its pictures. Written to ``bench/results/growth-digits.json`` and ``growth-color.json``.
 """
 
-import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from common import RESULTS, command, machine, new_parser, spread, tested, write_json
+from table import work
 
 import ramify
-from ramify.ops.cost import cost
 from ramify.run.events import EpochDone, Event, Started
-from ramify.run.summary import Summary
 
-RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
 RATES = (0.01, 0.02, 0.05)
 GROWN = {
@@ -40,12 +34,12 @@ GROWN = {
     "by loss, identity": ["growth.mode=loss", "growth.init=identity"],
 }
 MATCHED = "scheduled, random"
-"""The grown run whose seconds the control gets."""
+"""The grown run whose seconds the control may take."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One training: what it cost, and how every exit does on the test pictures."""
+class Result:
+    """Cost and accuracy of one training; ``exits`` are test accuracies, ``valid`` that of the last exit."""
 
     name: str
     seed: int
@@ -57,121 +51,93 @@ class Outcome:
     rate: float
 
 
-def run(name: str, seed: int, overrides: list[str], folder: str) -> Outcome:
+def train(name: str, seed: int, overrides: list[str], folder: str) -> Result:
     """Train once; seconds run from the first epoch to the last, validation and checkpoints included."""
-    seen: list[EpochDone] = []
-    clock: list[float] = []
     config = ramify.read_config(overrides=[*overrides, f"seed={seed}", f"runs_dir={folder}"])
-    started: list[Started] = []
+    clock: list[float] = []
 
     def watch(event: Event) -> None:
-        if isinstance(event, EpochDone):
-            seen.append(event)
-            clock.append(time.process_time())
-        elif isinstance(event, Started):
-            started.append(event)
+        if isinstance(event, Started | EpochDone):
             clock.append(time.process_time())
 
     summary = ramify.train(config, [watch])
-    whole = ramify.Network(started[0].config, stages=started[0].config.network.exits)
-    each = [3 * one.macs for one in cost(whole)]
-    pictures = started[0].pictures[0]
-    return Outcome(
+    run = Path(summary.folder)
+    valid = summary.exits[-1].valid
+    assert summary.pictures is not None
+    assert valid is not None
+    pflop, _ = work(ramify.read_config([run / "config.yaml"]), summary.pictures[0], run)
+    return Result(
         name,
         seed,
-        len(seen),
+        summary.epochs,
         clock[-1] - clock[0],
-        float(sum(each[event.stages - 1] * pictures for event in seen)),
-        tuple(tested(summary)),
-        validated(summary),
+        pflop * 1e15 / 2,
+        tested(summary.exits),
+        valid.top1,
         config.train.learning_rate,
     )
 
 
-def tested(summary: Summary) -> list[float]:
-    return [each.test.top1 for each in summary.exits if each.test is not None]
-
-
-def validated(summary: Summary) -> float:
-    last = summary.exits[-1].valid
-    assert last is not None
-    return last.top1
-
-
-def paired(base: list[str], epochs: int, seeds: tuple[int, ...]) -> list[Outcome]:
+def train_all(base: list[str], epochs: int) -> list[Result]:
     """Every way of training for every seed, one after another."""
-    found: list[Outcome] = []
-    rate = 0.0
+    results: list[Result] = []
+    rates: tuple[float, ...] = RATES
     with tempfile.TemporaryDirectory() as folder:
-        for seed in seeds:
-            grown = [run(name, seed, [*base, f"train.epochs={epochs}", *more], folder) for name, more in GROWN.items()]
-            scratch = [*base, "network.kind=full_ic"]
-            whole = run("scratch, same epochs", seed, [*scratch, f"train.epochs={epochs}"], folder)
-            matched = next(each for each in grown if each.name == MATCHED)
+        for seed in SEEDS:
+            fixed = [*base, f"train.epochs={epochs}"]
+            grown = [train(name, seed, [*fixed, *keys], folder) for name, keys in GROWN.items()]
+            whole = train("scratch, same epochs", seed, [*fixed, "network.kind=full_ic"], folder)
+            matched = next(result for result in grown if result.name == MATCHED)
             short = max(4, int(epochs * matched.seconds / whole.seconds))
-            rates = RATES if seed == seeds[0] else (rate,)
+            fixed = [*base, "network.kind=full_ic", f"train.epochs={short}"]
             controls = [
-                run(
-                    "scratch, same seconds",
-                    seed,
-                    [*scratch, f"train.epochs={short}", f"train.learning_rate={each}"],
-                    folder,
-                )
-                for each in rates
+                train("scratch, same seconds", seed, [*fixed, f"train.learning_rate={rate}"], folder) for rate in rates
             ]
-            control = max(controls, key=lambda each: each.valid)
-            rate = control.rate
-            found += [*grown, whole, control]
-            for each in found[-len(grown) - 2 :]:
-                exits = " / ".join(f"{100 * exit_:.2f}" for exit_ in each.exits)
-                print(
-                    f"seed {seed}  {each.name:<22} {each.epochs:>3} epochs {each.seconds:>7.1f} s  {exits} %",
-                    flush=True,
-                )
-    return found
+            control = max(controls, key=lambda result: result.valid)
+            rates = (control.rate,)
+            for result in (*grown, whole, control):
+                exits = " / ".join(f"{100 * top1:.2f}" for top1 in result.exits)
+                line = f"seed {seed}  {result.name:<22} {result.epochs:>3} epochs {result.seconds:>7.1f} s  {exits} %"
+                print(line, flush=True)
+                results.append(result)
+    return results
 
 
-def table(found: list[Outcome]) -> None:
-    """Means over the seeds, and each way's ratios to training from scratch for as many epochs."""
-    whole = [each for each in found if each.name == "scratch, same epochs"]
-    names = list(dict.fromkeys(each.name for each in found))
+def show(results: list[Result]) -> None:
+    """Means over the seeds, and the ratios to training from scratch for as many epochs."""
+    whole = [result for result in results if result.name == "scratch, same epochs"]
     print(f"\n{'':<22} {'last exit, %':>15} {'MACs':>6} {'seconds':>8} {'epochs':>7} {'exits':>6}")
-    for name in names:
-        mine = [each for each in found if each.name == name]
-        last = [100 * each.exits[-1] for each in mine]
-        macs = statistics.median(a.macs / b.macs for a, b in zip(mine, whole, strict=True))
-        seconds = statistics.median(a.seconds / b.seconds for a, b in zip(mine, whole, strict=True))
-        epochs = statistics.mean(each.epochs for each in mine)
-        exits = "/".join(str(len(each.exits)) for each in mine)
-        spread = statistics.stdev(last) if len(last) > 1 else 0.0
-        mean = f"{statistics.mean(last):.2f} ± {spread:.2f}"
-        print(f"{name:<22} {mean:>15} {macs:>6.2f} {seconds:>8.2f} {epochs:>7.1f} {exits:>6}")
+    for name in dict.fromkeys(result.name for result in results):
+        rows = [result for result in results if result.name == name]
+        last = spread(100 * row.exits[-1] for row in rows)
+        macs = statistics.median(row.macs / base.macs for row, base in zip(rows, whole, strict=True))
+        seconds = statistics.median(row.seconds / base.seconds for row, base in zip(rows, whole, strict=True))
+        epochs = statistics.mean(row.epochs for row in rows)
+        exits = "/".join(str(len(row.exits)) for row in rows)
+        print(f"{name:<22} {last:>15} {macs:>6.2f} {seconds:>8.2f} {epochs:>7.1f} {exits:>6}")
 
 
 def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("archive", nargs="?")
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, 1 thread"
-    versions = f"python {platform.python_version()}, torch {torch.__version__}"
     jobs: dict[str, tuple[list[str], int]] = {"digits": ([], 30)}
-    if len(sys.argv) > 1:
-        colour = [
-            f"data.source={sys.argv[1]}",
+    if args.archive:
+        color = [
+            f"data.source={args.archive}",
             "data.limit=1500",
             "network.structure=[0,0,1,0,0,1,0,1,0]",
             "train.precision=bfloat16",
             "train.threads=1",
         ]
-        jobs["colour"] = (colour, 8)
+        jobs["color"] = (color, 8)
     for name, (base, epochs) in jobs.items():
-        print(f"\n{name}, {epochs} epochs, seeds {SEEDS}; {machine}; {versions}")
-        found = paired(base, epochs, SEEDS)
-        table(found)
-        document = {
-            "command": "python bench/growth.py" + (" ARCHIVE" if name == "colour" else ""),
-            "machine": f"{machine}; {versions}",
-            "rows": [vars(each) for each in found],
-        }
-        (RESULTS / f"growth-{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        print(f"\n{name}, {epochs} epochs, seeds {SEEDS}; {machine()}")
+        results = train_all(base, epochs)
+        show(results)
+        document = {"command": command(args.archive), "machine": machine(), "rows": [asdict(row) for row in results]}
+        write_json(RESULTS / f"growth-{name}.json", document)
 
 
 if __name__ == "__main__":

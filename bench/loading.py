@@ -1,34 +1,31 @@
-"""A set larger than memory: peak memory of training on it, and pictures a second against a DataLoader with two workers.
+"""A data set larger than memory: peak memory of training, and pictures a second against a DataLoader with two workers.
 
     python bench/loading.py make /tmp/many --pictures 100000 --side 224
     python bench/loading.py train /tmp/many
     python bench/loading.py rates /tmp/many
 
-``make`` writes JPEG files of smooth noise in ten classes. ``train`` trains one epoch of a small network on them in a
-process of its own, and says its peak resident memory. ``rates`` feeds batches of 64 from ramify's store and from a
-DataLoader that decodes the files with two workers, in turn, and gives the median and the range of the rounds; with
-``--step`` each batch also goes through a training step.
+``make`` writes JPEG files of smooth noise in ten classes. ``train`` trains a small network on them for one epoch, and
+prints the peak resident memory of the process. ``rates`` reads batches of 64 from ramify's store and from a DataLoader
+that decodes the files with two workers, in turn, and prints the median and the range of the rounds.
 """
 
-import argparse
 import json
-import os
+import resource
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import machine, new_parser
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import ramify
 from ramify.data.augment import batches
 from ramify.data.pictures import Part
-from ramify.run.evaluate import to_float
+from ramify.run.events import EpochDone, Event, Started
 
 BATCH = 64
 NETWORK = (
@@ -48,27 +45,25 @@ def make(folder: Path, pictures: int, side: int) -> None:
 
 
 def train(folder: Path) -> None:
-    """Train one epoch in a process of its own, and say the most memory that it has held."""
-    keys = [f"data.source={folder}", f"runs_dir={folder}-runs", "name=many", *NETWORK]
-    code = (
-        "import json, sys, time, ramify, resource\n"
-        "from ramify.run.events import EpochDone, Started\n"
-        "began, seen = time.perf_counter(), {}\n"
-        "def look(event):\n"
-        "    if isinstance(event, Started): seen['seconds until the first step'] = time.perf_counter() - began\n"
-        "    if isinstance(event, EpochDone): seen['pictures a second'] = event.pictures_per_second\n"
-        "summary = ramify.train(ramify.read_config(overrides=sys.argv[1:]), [look], overwrite=True)\n"
-        "seen['pictures'] = summary.pictures\n"
-        "seen['seconds'] = time.perf_counter() - began\n"
-        "seen['peak resident GiB'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20\n"
-        "print(json.dumps(seen))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *keys], check=True, capture_output=True, text=True)
-    print(json.dumps({**json.loads(done.stdout.splitlines()[-1]), **machine()}, indent=2))
+    """Train for one epoch, and print the peak memory of this process."""
+    row: dict[str, object] = {}
+    start = time.perf_counter()
+
+    def watch(event: Event) -> None:
+        if isinstance(event, Started):
+            row["seconds until the first step"] = time.perf_counter() - start
+        elif isinstance(event, EpochDone):
+            row["pictures a second"] = event.pictures_per_second
+
+    overrides = [f"data.source={folder}", f"runs_dir={folder}-runs", "name=many", *NETWORK]
+    row["pictures"] = ramify.train(ramify.read_config(overrides=overrides), [watch], overwrite=True).pictures
+    row["seconds"] = time.perf_counter() - start
+    row["peak resident GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({**row, "machine": machine(torch.get_num_threads())}, indent=2))
 
 
 class Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """The files, decoded when they are asked for."""
+    """The files, decoded on access."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -85,8 +80,8 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
 def from_store(part: Part, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches as a run gathers them."""
     for index in batches(len(part), BATCH, torch.Generator().manual_seed(seed)):
-        some = part[index]
-        yield some.images, some.labels
+        batch = part[index]
+        yield batch.images, batch.labels
 
 
 def from_loader(files: list[Path], seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -95,69 +90,47 @@ def from_loader(files: list[Path], seed: int) -> Iterator[tuple[torch.Tensor, to
     yield from DataLoader(Pictures(files), BATCH, shuffle=True, num_workers=2, generator=order)
 
 
-def rates(folder: Path, rounds: int, count: int, step: bool, seed: int) -> None:
-    """Pictures a second of both, in turn: the time from the first batch to the last of ``count`` pictures."""
-    config = ramify.DataConfig(source=str(folder))
-    part = ramify.load_pictures(config).train
+def rates(folder: Path, rounds: int, count: int, seed: int) -> None:
+    """Pictures a second of both, in turn, over ``count`` pictures after the first batch."""
+    part = ramify.load_pictures(ramify.DataConfig(source=str(folder))).train
     files = sorted(folder.rglob("*.jpg"))
-    learn = stepping(part) if step else None
-    found: dict[str, list[float]] = {"store": [], "DataLoader, 2 workers": []}
-    for drawn in range(seed, seed + rounds):
-        for name, source in zip(found, (from_store(part, drawn), from_loader(files, drawn)), strict=True):
-            first = next(source)  # workers have started, and the first pages are there
-            began, done = time.perf_counter(), 0
-            for images, labels in source:
-                if learn is not None:
-                    learn(images, labels)
+    speeds: dict[str, list[float]] = {"store": [], "DataLoader, 2 workers": []}
+    for order in range(seed, seed + rounds):
+        for name, source in zip(speeds, (from_store(part, order), from_loader(files, order)), strict=True):
+            next(source)  # starts the workers, and reads the first pages
+            start, done = time.perf_counter(), 0
+            for images, _ in source:
                 done += len(images)
                 if done >= count:
                     break
-            found[name].append(done / (time.perf_counter() - began))
-            del source, first
-    record = {
+            speeds[name].append(done / (time.perf_counter() - start))
+            del source
+    row: dict[str, object] = {
         name: {"median": statistics.median(values), "low": min(values), "high": max(values)}
-        for name, values in found.items()
+        for name, values in speeds.items()
     }
-    pairs = [ours / theirs for ours, theirs in zip(*found.values(), strict=True)]
-    print(json.dumps({**record, "ratio of the pairs, median": statistics.median(pairs), **machine()}, indent=2))
-
-
-def stepping(part: Part) -> Callable[[torch.Tensor, torch.Tensor], None]:
-    """A training step of a small network."""
-    network = ramify.Network(
-        ramify.NetworkConfig(structure=(1,), channels=2, kind="full_ic", input_shape=part.shape, classes=10), seed=0
+    row["ratio of the pairs, median"] = statistics.median(
+        store / loader for store, loader in zip(*speeds.values(), strict=True)
     )
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-
-    def learn(images: torch.Tensor, labels: torch.Tensor) -> None:
-        optimizer.zero_grad()
-        ramify.exit_losses(network(to_float(images)), labels).sum().backward()
-        optimizer.step()
-
-    return learn
-
-
-def machine() -> dict[str, object]:
-    return {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    print(json.dumps({**row, "machine": machine(torch.get_num_threads())}, indent=2))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = new_parser(__doc__)
     parser.add_argument("what", choices=("make", "train", "rates"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--pictures", type=int, default=100_000)
     parser.add_argument("--side", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4_000)
-    parser.add_argument("--step", action="store_true")
-    parser.add_argument("--seed", type=int, default=0, help="of the order: other pictures, which no cache has yet")
-    given = parser.parse_args()
-    if given.what == "make":
-        make(given.folder, given.pictures, given.side)
-    elif given.what == "train":
-        train(given.folder)
+    parser.add_argument("--seed", type=int, default=0, help="of the order: another seed reads pictures not yet cached")
+    args = parser.parse_args()
+    if args.what == "make":
+        make(args.folder, args.pictures, args.side)
+    elif args.what == "train":
+        train(args.folder)
     else:
-        rates(given.folder, given.rounds, given.count, given.step, given.seed)
+        rates(args.folder, args.rounds, args.count, args.seed)
 
 
 if __name__ == "__main__":

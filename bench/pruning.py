@@ -1,26 +1,19 @@
-"""Does a criterion do anything? Networks pruned before their first step, on the embedded digits.
+"""Pruning criteria and their controls: networks pruned before their first step, on the embedded digits.
 
     python bench/pruning.py
     python bench/pruning.py --channels 32 --rows random snip "synflow, 100 rounds"
     python bench/pruning.py --seeds 3 --epochs 15 --rows "static, erk by stage" set rigl --name moving
 
-Each row is one criterion or control: the network is pruned at its initialisation to ``keep_ratio`` of its weights,
-ranked as a whole but for the last three rows, and trained by the default recipe. The figures are test accuracies of
-the last exit, mean and sample standard deviation over the seeds; a seed has the same split, initial weights and
-order of pictures in every row. Written to ``bench/results/pruning-<name>.json`` as well; the name is the number of
-channels unless ``--name`` says another.
+Each row is one criterion or control. The network is pruned at initialization to a fraction ``--keep`` of its weights
+(global ranking except in the last three rows) and trained by the default recipe. Figures are test accuracies of the
+last exit, mean ± standard deviation over the seeds; the split, the initial weights and the order of pictures depend on
+the seed alone. Written to ``bench/results/pruning-NAME.json``, NAME being the number of channels by default.
 """
 
-import argparse
-import json
-import os
-import platform
 import statistics
-import sys
 import tempfile
-from pathlib import Path
 
-import torch
+from common import RESULTS, command, machine, new_parser, spread, tested, write_json
 
 import ramify
 
@@ -41,48 +34,37 @@ ROWS = {
     "set": ["prune.policy=set"],
     "rigl": ["prune.policy=rigl"],
 }
-RESULTS = Path(__file__).parent / "results"
-
-
-def accuracy(
-    overrides: list[str], seed: int, keep: float, channels: int, epochs: int, folder: str
-) -> tuple[float, int]:
-    """Test accuracy of the last exit, and the weights kept."""
-    base = ["network.kind=full_ic", f"network.channels={channels}", f"train.epochs={epochs}", "train.threads=1"]
-    pruning = ["prune.enabled=true", "prune.epochs=[1]", f"prune.keep_ratio={keep}", f"runs_dir={folder}"]
-    summary = ramify.train(ramify.read_config(overrides=[*base, *pruning, f"seed={seed}", *overrides]))
-    last = summary.exits[-1]
-    assert last.test is not None
-    return last.test.top1, last.kept
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--keep", type=float, default=0.05)
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--name")
     parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS), metavar="ROW")
-    given = parser.parse_args()
-    machine = f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}"
-    print(f"digits, the default network as full_ic with {given.channels} channels, keep ratio {given.keep}")
-    print(f"{given.seeds} seeds; {machine}, {os.cpu_count()} cores")
+    args = parser.parse_args()
+    print(f"digits, the default network as full_ic with {args.channels} channels, keep ratio {args.keep}")
+    print(f"{args.seeds} seeds; {machine()}")
     print(f"{'criterion':24} {'weights':>8}  accuracy of the last exit, %")
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in given.rows:
-            found = [
-                accuracy(ROWS[name], seed, given.keep, given.channels, given.epochs, folder)
-                for seed in range(given.seeds)
-            ]
-            values = [100 * value for value, _ in found]
-            mean, deviation = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
-            print(f"{name:24} {found[0][1]:>8,}  {mean:6.2f} ± {deviation:.2f}", flush=True)
-            rows.append({"criterion": name, "weights": found[0][1], "mean": mean, "std": deviation, "values": values})
-    RESULTS.mkdir(exist_ok=True)
-    document = {"command": " ".join(["python", *sys.argv]), "machine": machine, "rows": rows}
-    (RESULTS / f"pruning-{given.name or given.channels}.json").write_text(json.dumps(document, indent=2) + "\n")
+        fixed = ["network.kind=full_ic", f"network.channels={args.channels}", f"train.epochs={args.epochs}"]
+        fixed += ["train.threads=1", "prune.enabled=true", "prune.epochs=[1]", f"prune.keep_ratio={args.keep}"]
+        for name in args.rows:
+            values: list[float] = []
+            for seed in range(args.seeds):
+                overrides = [*fixed, f"runs_dir={folder}", f"seed={seed}", *ROWS[name]]
+                exits = ramify.train(ramify.read_config(overrides=overrides)).exits
+                values.append(100 * tested(exits)[-1])
+            weights = exits[-1].kept
+            print(f"{name:24} {weights:>8,}  {spread(values)}", flush=True)
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            mean = statistics.fmean(values)
+            rows.append({"criterion": name, "weights": weights, "mean": mean, "std": deviation, "values": values})
+    document = {"command": command(), "machine": machine(), "rows": rows}
+    write_json(RESULTS / f"pruning-{args.name or args.channels}.json", document)
 
 
 if __name__ == "__main__":

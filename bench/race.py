@@ -1,16 +1,15 @@
-"""CIFAR-10 against the clock: presets beside plain residual networks, on the same machine with the same minutes.
+"""CIFAR-10 against the clock: presets and plain residual networks, on the same machine for the same minutes.
 
     python bench/race.py ARCHIVE [--minutes 2 5 10] [--presets cpu-10min] [--plain resnet20 resnet8] [--seeds 1]
 
-Each contestant trains once for each budget, since its schedule ends with it. Everything counts, from reading the
-archive to the last evaluation. How many epochs fit is measured on a few batches of the network itself. The plain loop:
-Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, mirrored
-pictures, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
-training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``; what was run
-on this machine is kept and not run again; results of another machine are replaced.
+Each network trains once for each budget, since its schedule ends with it. Everything counts, from reading the archive
+to the last evaluation; how many epochs fit is measured on a few batches of the network itself. The plain loop:
+Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, horizontal
+flips, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
+training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of
+this machine and of unchanged presets are kept and not repeated; those of another machine are replaced.
 """
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -19,11 +18,11 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from common import RESULTS, new_parser, tested, write_json
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,22 +33,19 @@ from ramify.config.rules import resolve
 from ramify.data.augment import batches, changed, draw_changes, farthest
 from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
-from ramify.run.pictures import Parts, split_parts
+from ramify.run.pictures import split_parts
 from ramify.seeds import generator
 
-RESULTS = Path(__file__).parent / "results" / "race.json"
+RECORD = RESULTS / "race.json"
 PAGE = Path(__file__).parents[1] / "docs" / "race.md"
 PLOT = PAGE.parent / "images" / "race.png"
-SPARE = 0.96
-"""Of the budget is planned with; the rest is for what a probe does not see."""
+PLANNED = 0.96
+"""Share of the budget that is planned; the rest is for what the timed batches do not show."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What one training came to; accuracies on the test set, in [0, 1], shallowest exit first.
-
-    ``recipe`` is a checksum of the preset: one that has changed since runs again.
-    """
+    """One training; ``exits`` are test accuracies in [0, 1], shallowest first, ``recipe`` a checksum of the preset."""
 
     name: str
     minutes: float
@@ -64,14 +60,14 @@ class Result:
 class Block(nn.Module):
     """Two 3x3 layers and a shortcut, the basic block of arXiv:1512.03385."""
 
-    def __init__(self, reads: int, gives: int, stride: int) -> None:
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(reads, gives, 3, stride, 1, bias=False)
-        self.conv2 = nn.Conv2d(gives, gives, 3, 1, 1, bias=False)
-        self.norm1, self.norm2 = nn.BatchNorm2d(gives), nn.BatchNorm2d(gives)
-        same = reads == gives and stride == 1
-        conv = nn.Conv2d(reads, gives, 1, stride, bias=False)
-        self.shortcut: nn.Module = nn.Identity() if same else nn.Sequential(conv, nn.BatchNorm2d(gives))
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.norm1, self.norm2 = nn.BatchNorm2d(width), nn.BatchNorm2d(width)
+        conv = nn.Conv2d(inputs, width, 1, stride, bias=False)
+        same = inputs == width and stride == 1
+        self.shortcut: nn.Module = nn.Identity() if same else nn.Sequential(conv, nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         inner = F.relu(self.norm1(self.conv1(x)))
@@ -81,23 +77,24 @@ class Block(nn.Module):
 def residual(blocks: int) -> nn.Sequential:
     """A ResNet for 32x32 pictures with ``6 * blocks + 2`` layers: ResNet-20 has 3 blocks a width, ResNet-8 one."""
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
-    reads = 16
+    inputs = 16
     for width in (16, 32, 64):
-        for place in range(blocks):
-            layers.append(Block(reads, width, 2 if width != 16 and place == 0 else 1))
-            reads = width
+        for block in range(blocks):
+            layers.append(Block(inputs, width, 2 if width != 16 and block == 0 else 1))
+            inputs = width
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-PLAIN: dict[str, Callable[[], nn.Sequential]] = {"resnet20": lambda: residual(3), "resnet8": lambda: residual(1)}
+PLAIN = {"resnet20": 3, "resnet8": 1}
 
 
 def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
     """Train one of :data:`PLAIN` by the plain loop."""
     start = time.perf_counter()
-    parts = pictures(archive, seed, limit)
+    config = resolve(read_config(overrides=settings(archive, seed, limit)))
+    parts = split_parts(config, load_pictures(config.data))
     torch.manual_seed(seed)
-    network = PLAIN[name]()
+    network = residual(PLAIN[name])
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack it
     mean = to_float(parts.train.images).mean(dim=(0, 2, 3))[:, None, None]
     deviation = to_float(parts.train.images).std(dim=(0, 2, 3))[:, None, None]
@@ -114,12 +111,12 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
         optimizer.step()
 
     draw = generator(seed, "race")
-    probe = time.perf_counter()
+    first = time.perf_counter()
     for index in list(batches(len(parts.train), 128, draw))[:10]:
         step(index, draw)
-    took = (time.perf_counter() - probe) / 10
-    left = 60 * minutes * SPARE - (time.perf_counter() - start)
-    steps = max(1, int(left / took))
+    seconds = (time.perf_counter() - first) / 10
+    remaining = 60 * minutes * PLANNED - (time.perf_counter() - start)
+    steps = max(1, int(remaining / seconds))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps + 1, pct_start=0.25)
     done = epochs = 0
     while done < steps:
@@ -132,42 +129,32 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
                 break
     network.eval()
     with torch.inference_mode():
-        images = ((to_float(some.images) - mean) / deviation for some in parts.test.split(512))
-        answers = torch.cat([network(some).argmax(dim=1) for some in images])
-    right = float((answers == parts.test.labels).float().mean())
+        normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
+        answers = torch.cat([network(images).argmax(dim=1) for images in normalized])
+    accuracy = float((answers == parts.test.labels).float().mean())
     weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
-    return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (right,))
+    return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (accuracy,))
 
 
 def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
     """Train a preset for as many epochs as fit."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        config = read_config([source(name)], [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"])
+        overrides = [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"]
+        config = read_config([presets().get(name, Path(name))], overrides)
         config = ramify.rescale_to_minutes(config, minutes)
         summary = ramify.train(config)
-    exits = tuple(exit_.test.top1 for exit_ in summary.exits if exit_.test is not None)
-    took = time.perf_counter() - start
-    return Result(name, minutes, seed, summary.exits[-1].kept, config.train.epochs, took, exits, recipe(name))
+    seconds, last = time.perf_counter() - start, summary.exits[-1]
+    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, tested(summary.exits), recipe(name))
 
 
 def recipe(name: str) -> str:
-    """A checksum of what a contestant is; nothing for the plain networks, which stand in this file."""
-    return "" if name in PLAIN else hashlib.sha256(source(name).read_bytes()).hexdigest()[:12]
-
-
-def source(name: str) -> Path:
-    return presets().get(name, Path(name))
+    """A checksum of a preset; empty for the plain networks, which this file defines."""
+    return "" if name in PLAIN else hashlib.sha256(presets().get(name, Path(name)).read_bytes()).hexdigest()[:12]
 
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
     return [f"data.source={archive}", f"seed={seed}", f"data.limit={'null' if limit is None else limit}"]
-
-
-def pictures(archive: Path, seed: int, limit: int | None) -> Parts:
-    """The pictures of the race, split by ``seed``."""
-    config = resolve(read_config(overrides=settings(archive, seed, limit)))
-    return split_parts(config, load_pictures(config.data))
 
 
 def table(results: list[Result]) -> str:
@@ -207,16 +194,17 @@ the mean over the seeds; weights are those kept, of every exit. {", ".join(machi
 
 
 def read_results(machine: dict[str, str]) -> list[Result]:
-    """The results of earlier races on this ``machine``, of recipes that have not changed."""
-    if not RESULTS.exists():
+    """The results of earlier races on this machine, of presets that have not changed."""
+    if not RECORD.exists():
         return []
-    kept = json.loads(RESULTS.read_text())
-    same = all(kept[key] == value for key, value in machine.items())
-    results = [Result(**{**row, "exits": tuple(row["exits"])}) for row in kept["results"]] if same else []
+    record = json.loads(RECORD.read_text())
+    if any(record[key] != value for key, value in machine.items()):
+        return []
+    results = [Result(**{**row, "exits": tuple(row["exits"])}) for row in record["results"]]
     return [result for result in results if result.recipe == recipe(result.name)]
 
 
-def plot(results: list[Result], path: Path) -> None:
+def plot(results: list[Result]) -> None:
     """The last exit's accuracy against the minutes, means over the seeds."""
     from ramify.show.drawing import axes, save_drawing
 
@@ -228,41 +216,39 @@ def plot(results: list[Result], path: Path) -> None:
         panel.plot(budgets, [100 * mean for mean in means], marker="o", label=name)
     panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
     panel.legend(frameon=False)
-    save_drawing(drawing, path)
+    save_drawing(drawing, PLOT)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = new_parser(__doc__)
     parser.add_argument("archive", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
     parser.add_argument("--presets", nargs="*", default=["cpu-10min"], metavar="PRESET|FILE.yaml")
     parser.add_argument("--plain", nargs="*", choices=[*PLAIN], default=[*PLAIN])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--limit", type=int, help="so many pictures, to try the race itself")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    parser.add_argument("--limit", type=int, help="number of pictures, to try the race itself; writes no results")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     machine = {
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
-        "threads": f"{given.threads} threads",
+        "threads": f"{args.threads} threads",
         "torch": f"torch {torch.__version__}",
     }
-    results = read_results(machine) if given.limit is None else []
+    results = read_results(machine) if args.limit is None else []
     done = {(result.name, result.minutes, result.seed) for result in results}
-    jobs = [(preset, name) for name in given.presets] + [(plain, name) for name in given.plain]
-    for minutes, seed, (train, name) in itertools.product(given.minutes, range(given.seeds), jobs):
+    jobs = [(preset, name) for name in args.presets] + [(plain, name) for name in args.plain]
+    for minutes, seed, (train, name) in itertools.product(args.minutes, range(args.seeds), jobs):
         if (name, minutes, seed) in done:
             continue
-        results.append(train(name, given.archive.resolve(), minutes, seed, given.limit))
+        results.append(train(name, args.archive.resolve(), minutes, seed, args.limit))
         print(json.dumps(asdict(results[-1])), flush=True)
-        if given.limit is None:
-            RESULTS.write_text(
-                json.dumps({**machine, "results": [asdict(result) for result in results]}, indent=2) + "\n"
-            )
+        if args.limit is None:
+            write_json(RECORD, {**machine, "results": [asdict(result) for result in results]})
     print(table(results))
-    if given.limit is None:
+    if args.limit is None:
         PAGE.write_text(page(results, machine))
-        plot(results, PLOT)
+        plot(results)
 
 
 if __name__ == "__main__":

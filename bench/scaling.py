@@ -1,19 +1,15 @@
-"""How the cost of a training step grows: with cells, channels, the size of the pictures, exits, and the batch.
+"""How the cost of a training step scales with cells, channels, the size of the pictures, exits, and the batch.
 
     python bench/scaling.py
 
-One thing at a time varies; the rest is the seed's network on 32x32 pictures: 9 cells of 16 channels, 3 internal
+One quantity varies at a time; the rest is the seed's network on 32x32 pictures: 9 cells of 16 channels, 3 internal
 classifiers, batches of 32. Time is processor time of forward, loss and backward, one thread, the median of several
 rounds in which all networks of a panel take turns; memory is what autograd keeps for the backward pass, exactly.
-Precision is what ``train.precision=auto`` takes here. The last column of a table is the exponent ``log(cost ratio) /
-log(size ratio)`` from one row to the next: 1 is linear, more is worse. Written to ``bench/results/scaling.json`` and
-drawn as ``docs/images/scaling.png``.
+The precision is that of ``train.precision=auto``. The exponents in the tables are ``log(cost ratio) / log(size ratio)``
+from one row to the next: 1 is linear. Written to ``bench/results/scaling.json`` and ``docs/images/scaling.png``.
 """
 
-import json
 import math
-import platform
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +17,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
+from common import RESULTS, machine, medians_in_turn, new_parser, write_json
 from matplotlib import pyplot as plt
 from torch import Tensor
 
@@ -31,10 +28,9 @@ from ramify.run.device import place_of
 from ramify.run.evaluate import computing
 from ramify.training.state import to_channels_last
 
-HERE = Path(__file__).parent
-RESULTS, PICTURE = HERE / "results" / "scaling.json", HERE.parent / "docs" / "images" / "scaling.png"
-ROUNDS = 7
-COLOURS = {"iterative": "#1f5fa8", "dense": "#c65a1e"}
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "scaling.png"
+ROUNDS = 8
+COLORS = {"iterative": "#1f5fa8", "dense": "#c65a1e"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,8 @@ PANELS: dict[str, tuple[int, ...]] = {
 NAMES = {"cells": "cells", "channels": "channels", "side": "side of a picture", "exits": "exits", "batch": "batch"}
 
 
-def prepared(case: Case, kind: str) -> tuple[Callable[[], None], int]:
-    """A training step of ``case``, and how many bytes autograd keeps for its backward pass."""
+def training_step(case: Case, kind: str) -> tuple[Callable[[], None], int]:
+    """A training step of ``case``, and the bytes that autograd keeps for its backward pass."""
     settings = ramify.NetworkConfig(
         kind="dense" if kind == "dense" else "full_ic",
         structure=case.structure(),
@@ -74,98 +70,91 @@ def prepared(case: Case, kind: str) -> tuple[Callable[[], None], int]:
         classes=10,
     )
     network = to_channels_last(ramify.Network(settings, stages=settings.exits, seed=0), torch.device("cpu")).train()
-    where = place_of(Config(network=settings))
+    place = place_of(Config(network=settings))
     images = torch.rand(case.batch, 3, case.side, case.side).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (case.batch,))
-    weights = (1.0,) * settings.exits
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
+    def forward() -> Tensor:
+        with computing(place.device, place.precision):
+            logits: Tensor = network(images)
+        return logits
+
     def step() -> None:
-        with computing(where.device, where.precision):
-            logits = network(images)
+        logits = forward()
         network.zero_grad(set_to_none=True)
-        weighted_loss(exit_losses(logits, labels), weights).backward()
+        weighted_loss(exit_losses(logits, labels), (1.0,) * settings.exits).backward()
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with computing(where.device, where.precision):
-            logits = network(images)
-        found = sum(kept.values())
+        logits = forward()
+        size = sum(kept.values())
         del logits
-    return step, found
+    return step, size
 
 
 def measure(name: str, kind: str) -> list[dict[str, float]]:
     """Milliseconds of a step and megabytes kept, for each size of a panel."""
-    steps = [prepared(Case(**{name: size}), kind) for size in PANELS[name]]
-    times: list[list[float]] = [[] for _ in steps]
-    for turn in range(ROUNDS + 1):
-        for (step, _), found in zip(steps, times, strict=True):
-            began = time.process_time()
-            step()
-            if turn:
-                found.append(1000 * (time.process_time() - began))
+    sizes = PANELS[name]
+    steps = [training_step(Case(**{name: size}), kind) for size in sizes]
+    times = medians_in_turn([step for step, _ in steps], ROUNDS, time.process_time)
     return [
-        {"size": float(size), "ms": statistics.median(found), "mb": kept / 1e6}
-        for size, found, (_, kept) in zip(PANELS[name], times, steps, strict=True)
+        {"size": float(size), "ms": ms, "mb": kept / 1e6}
+        for size, ms, (_, kept) in zip(sizes, times, steps, strict=True)
     ]
 
 
-def exponent(rows: list[dict[str, float]], at: int, key: str) -> float:
-    before, here = rows[at - 1], rows[at]
-    return math.log(here[key] / before[key]) / math.log(here["size"] / before["size"])
+def exponent(rows: list[dict[str, float]], index: int, key: str) -> float:
+    before, row = rows[index - 1], rows[index]
+    return math.log(row[key] / before[key]) / math.log(row["size"] / before["size"])
 
 
-def draw(found: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    """Small panels, one for each thing that varies: time above, memory below."""
+def draw(panels: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    """One column for each quantity that varies: time above, memory below."""
     mpl.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure, axes = plt.subplots(2, len(PANELS), figsize=(14, 5.2), sharey="row", layout="constrained")
     for column, name in enumerate(PANELS):
         for row, (key, label) in enumerate((("ms", "milliseconds a step"), ("mb", "megabytes kept"))):
             axis = axes[row][column]
-            for kind, rows in found[name].items():
-                sizes, values = [each["size"] for each in rows], [each[key] for each in rows]
-                axis.plot(sizes, values, marker="o", markersize=4, color=COLOURS[kind], label=kind)
-            first = found[name]["iterative"][0]
-            sizes = [each["size"] for each in found[name]["iterative"]]
+            for kind, rows in panels[name].items():
+                sizes, values = [point["size"] for point in rows], [point[key] for point in rows]
+                axis.plot(sizes, values, marker="o", markersize=4, color=COLORS[kind], label=kind)
+            first = panels[name]["iterative"][0]
+            sizes = [point["size"] for point in panels[name]["iterative"]]
             linear = [first[key] * size / sizes[0] for size in sizes]
             axis.plot(sizes, linear, color="#9aa1ab", linewidth=1, linestyle="--", label="linear", zorder=0)
-            axis.set_xscale("log")
-            axis.set_yscale("log")
+            axis.set(xscale="log", yscale="log", xlabel=NAMES[name], ylabel=label)
             axis.set_xticks(sizes, [f"{size:.0f}" for size in sizes])
             axis.minorticks_off()
             axis.grid(visible=True, color="#eceef1")
             axis.set_axisbelow(True)
-            if column == 0:
-                axis.set_ylabel(label)
-            if row == 1:
-                axis.set_xlabel(NAMES[name])
+            axis.label_outer(remove_inner_ticks=False) if row == 0 else None
+    for axis in axes.flat:
+        axis.label_outer()
     axes[0][0].legend(frameon=False)
     PICTURE.parent.mkdir(exist_ok=True)
     figure.savefig(PICTURE, dpi=110)
 
 
 def main() -> None:
+    new_parser(__doc__).parse_args()
     torch.set_num_threads(1)
     precision = place_of(Config(network=ramify.NetworkConfig(input_shape=(3, 32, 32)))).precision
-    machine = (
-        f"{platform.machine()}, 1 thread, python {platform.python_version()}, torch {torch.__version__}, {precision}"
-    )
-    print(machine)
-    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    here = f"{machine()}, {precision}"
+    print(here)
+    panels: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name in PANELS:
-        found[name] = {kind: measure(name, kind) for kind in COLOURS}
-        for kind, rows in found[name].items():
+        panels[name] = {kind: measure(name, kind) for kind in COLORS}
+        for kind, rows in panels[name].items():
             print(f"\n{kind}: {NAMES[name]:18} ms a step   exponent   MB kept   exponent")
-            for at, row in enumerate(rows):
-                powers = [f"{exponent(rows, at, key):9.2f}" if at else " " * 9 for key in ("ms", "mb")]
+            for index, row in enumerate(rows):
+                powers = [f"{exponent(rows, index, key):9.2f}" if index else " " * 9 for key in ("ms", "mb")]
                 print(f"{row['size']:28.0f} {row['ms']:11.1f} {powers[0]} {row['mb']:9.1f} {powers[1]}", flush=True)
-    draw(found)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({"machine": machine, "panels": found}, indent=2) + "\n")
+    draw(panels)
+    write_json(RESULTS / "scaling.json", {"machine": here, "panels": panels})
 
 
 if __name__ == "__main__":

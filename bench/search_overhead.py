@@ -1,17 +1,15 @@
-"""What the coordinator costs: trials that take no time, against plain Optuna with processes of its own.
+"""What the search coordinator costs: trials that take no time, against plain Optuna with processes of its own.
 
     python bench/search_overhead.py
     python bench/search_overhead.py --trials 1000 --workers 1 2 8 --samplers random tpe
     python bench/search_overhead.py --many 1000
 
-Both draw with the same sampler from two parameters, write the same journal file, and run in turn, each with so many
-workers. With plain Optuna every process asks, computes and writes for itself; with ramify the coordinator does, and
-reads and checks a whole configuration for each trial. The share of the coordinator is its processor time over the
-wall time. Written to ``bench/results/search_overhead.json``, too.
+Both draw two parameters with the same sampler, write a journal file, and run in turn with the same number of workers.
+In plain Optuna every process asks, computes and writes for itself; in ramify the coordinator does, and checks a
+complete configuration for each trial. The share of the coordinator is its processor time over the wall time. ``--many``
+only measures the coordinator, with so many idle workers. Written to ``bench/results/search_overhead.json``.
 """
 
-import argparse
-import json
 import multiprocessing
 import platform
 import tempfile
@@ -24,21 +22,21 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import optuna
+from common import RESULTS, new_parser, write_json
 
 from ramify.search.coordinator import TrialEnded, WorkEvent, coordinate
 from ramify.search.engine import TaskEngine, open_engine
-from ramify.search.samplers import STARTUP
+from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.space import Space, parse_space
 from ramify.search.study import start_search
 from ramify.search.task import TaskResult, TrialStep
 
 P = ParamSpec("P")
 T = TypeVar("T")
-RESULTS = Path(__file__).parent / "results" / "search_overhead.json"
 
 
 def trivial(step: TrialStep) -> TaskResult:
-    """What a trial comes to without any training."""
+    """A result without any training."""
     rate, channels = step.config.train.learning_rate, step.config.network.widths[0]
     return TaskResult({"accuracy": 1 - rate / channels, "weights": float(channels)})
 
@@ -60,22 +58,22 @@ def space_of(sampler: str) -> Space:
 
 
 def ramify(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float, float]:
-    """Seconds, and of them the share in which the coordinator computes."""
+    """Seconds, and the share of them in which the coordinator computes."""
     search = start_search("overhead", space_of(sampler), trials, searches_dir=folder)
     with open_engine(None, workers, gpus=False) as engine:
-        for _ in range(workers):  # the processes are there before the clock starts
+        for _ in range(workers):  # starts the processes before the clock
             engine.executor.submit(time.sleep, 2)
         time.sleep(10)
-        began, used = time.perf_counter(), time.process_time()
+        start, start_cpu = time.perf_counter(), time.process_time()
         coordinate(search, engine, step=trivial)
-        seconds, used = time.perf_counter() - began, time.process_time() - used
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     assert sum(trial.finished for trial in search.trials()) == trials
     search.close()
-    return seconds, used / seconds
+    return seconds, cpu / seconds
 
 
-class Many(Executor):
-    """So many workers that do nothing: a task ends when all are busy, the oldest first."""
+class IdleExecutor(Executor):
+    """Workers that do nothing: when all are busy, the oldest task ends."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -90,49 +88,38 @@ class Many(Executor):
 
 
 def many(folder: Path, sampler: str, workers: int, trials: int) -> float:
-    """Processor milliseconds of the coordinator for each trial, while ``workers`` trials are under way."""
+    """Processor milliseconds of the coordinator for each trial, with ``workers`` trials running."""
     search = start_search("many", space_of(sampler), trials + workers, searches_dir=folder)
-    leave, executor = threading.Event(), Many(workers)
-    ended, used = 0, 0.0
+    leave, executor = threading.Event(), IdleExecutor(workers)
+    ended, start = 0, 0.0
 
     def notify(event: WorkEvent) -> None:
-        nonlocal ended, used
+        nonlocal ended, start
         ended += isinstance(event, TrialEnded)
         if ended == 1:
-            used = time.process_time()
+            start = time.process_time()
         if ended == trials:
             leave.set()
 
     engine = TaskEngine(executor, lambda: workers, (BrokenExecutor,), "nowhere")
     coordinate(search, engine, notify, leave=leave, step=trivial)
-    used = time.process_time() - used
+    seconds = time.process_time() - start
     search.close()
-    return 1000 * used / trials
-
-
-def sampler_of(name: str, seed: int) -> optuna.samplers.BaseSampler:
-    """As ramify has it."""
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=STARTUP, multivariate=True, group=True, constant_liar=True
-    )
+    return 1000 * seconds / trials
 
 
 def work(path: str, sampler: str, seed: int, trials: int, ready: "multiprocessing.Barrier") -> None:  # type: ignore[valid-type]
     """One process of plain Optuna."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    backend = optuna.storages.journal.JournalFileBackend(path)
-    study = optuna.load_study(
-        study_name="plain", storage=optuna.storages.JournalStorage(backend), sampler=sampler_of(sampler, seed)
-    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
+    study = optuna.load_study(study_name="plain", storage=storage, sampler=SEARCH_SAMPLERS[sampler](seed, None))
     ready.wait()  # type: ignore[attr-defined]
     states = (optuna.trial.TrialState.COMPLETE,)
     study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])
 
 
 def plain(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float, int]:
-    """Seconds, and how many trials there are."""
+    """Seconds, and the number of complete trials."""
     path = str(folder / "journal.log")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
     study = optuna.create_study(study_name="plain", storage=storage, directions=["maximize", "minimize"])
@@ -142,55 +129,52 @@ def plain(folder: Path, sampler: str, workers: int, trials: int) -> tuple[float,
     for process in processes:
         process.start()
     ready.wait()
-    began = time.perf_counter()
+    start = time.perf_counter()
     for process in processes:
         process.join()
-    seconds = time.perf_counter() - began
-    done = sum(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
-    return seconds, done
+    seconds = time.perf_counter() - start
+    complete = sum(trial.state.name == "COMPLETE" for trial in study.get_trials(deepcopy=False))
+    return seconds, complete
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = new_parser(__doc__)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 8])
     parser.add_argument("--samplers", nargs="*", default=["random", "tpe"])
-    parser.add_argument("--many", type=int, help="only measure the coordinator, with so many workers that do nothing")
-    given = parser.parse_args()
+    parser.add_argument("--many", type=int, metavar="WORKERS")
+    args = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    if given.many:
-        for sampler in given.samplers:
-            with tempfile.TemporaryDirectory() as one:
-                spent = many(Path(one), sampler, given.many, given.trials)
-            print(
-                f"{sampler:6} {given.many} workers at once: the coordinator computes {spent:.1f} ms a trial", flush=True
-            )
+    if args.many:
+        for sampler in args.samplers:
+            with tempfile.TemporaryDirectory() as folder:
+                ms = many(Path(folder), sampler, args.many, args.trials)
+            print(f"{sampler:6} {args.many} workers: the coordinator computes {ms:.1f} ms a trial", flush=True)
         return
     rows: list[dict[str, object]] = []
-    print(
-        f"{given.trials} trials, optuna {optuna.__version__}, {platform.machine()}, python {platform.python_version()}"
-    )
-    for sampler in given.samplers:
-        for workers in given.workers:
-            with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-                alone, done = plain(Path(one), sampler, workers, given.trials)
-                ours, share = ramify(Path(other), sampler, workers, given.trials)
+    versions = f"optuna {optuna.__version__}, {platform.machine()}, python {platform.python_version()}"
+    print(f"{args.trials} trials, {versions}")
+    for sampler in args.samplers:
+        for workers in args.workers:
+            with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+                optuna_seconds, complete = plain(Path(first), sampler, workers, args.trials)
+                seconds, share = ramify(Path(second), sampler, workers, args.trials)
             row = {
                 "sampler": sampler,
                 "workers": workers,
-                "optuna": done / alone,
-                "optuna_trials": done,
-                "ramify": given.trials / ours,
+                "optuna": complete / optuna_seconds,
+                "optuna_trials": complete,
+                "ramify": args.trials / seconds,
                 "coordinator_share": share,
-                "coordinator_ms": 1000 * share * ours / given.trials,
+                "coordinator_ms": 1000 * share * seconds / args.trials,
             }
             rows.append(row)
             print(
                 f"{sampler:6} {workers} workers: ramify {row['ramify']:6.1f} trials/s (coordinator {share:.0%}, "
-                f"{row['coordinator_ms']:.1f} ms a trial), optuna {row['optuna']:6.1f} trials/s ({done} trials)",
+                f"{row['coordinator_ms']:.1f} ms a trial), optuna {row['optuna']:6.1f} trials/s ({complete} trials)",
                 flush=True,
             )
-            RESULTS.write_text(json.dumps({"trials": given.trials, "rows": rows}, indent=2) + "\n")
+            write_json(RESULTS / "search_overhead.json", {"trials": args.trials, "rows": rows})
 
 
 if __name__ == "__main__":

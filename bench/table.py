@@ -1,4 +1,4 @@
-"""Presets by seeds: trains what is not there yet, and writes ``docs/results.md`` from what was run.
+"""Train presets with several seeds, and write ``docs/results.md`` from the finished runs.
 
     python bench/table.py digits small-50k --seeds 3
     python bench/table.py cpu-cifar tiny-20k --seeds 1 --rescale 20 --set data.source=ARCHIVE data.limit=12000
@@ -6,30 +6,30 @@
     python bench/table.py --resume
     python bench/table.py
 
-Each training is an ordinary run, kept under ``--runs_dir``: one that is finished is not trained again, one that was
-stopped goes on from its checkpoint. What was asked for is noted there as well, in ``rows.json``, so that ``--resume``
-goes on with all of it, in that order, after any stop. Exits are then calibrated on the validation pictures
+Each training is an ordinary run, kept under ``--runs_dir``: a finished one is not repeated, a stopped one continues
+from its checkpoint. All requests are kept there in ``rows.json``, so that ``--resume`` continues with all of them, in
+order, after any stop (``--note`` only keeps them). Exits are then calibrated on the validation pictures
 (``--max_drop``), if there are any, and measured on the test pictures. A row of the table is the mean and the standard
-deviation (n - 1) over the seeds of one preset with the same settings; beside it stand the row of the 2020 project and
-the best known at that many weights, from ``bench/results/known.json``. Figures are kept in
-``bench/results/table.json``; without presets, the page alone is written anew.
+deviation (n - 1) over the seeds of one preset with the same settings, beside the row of the 2020 project and the best
+known at that many weights, from ``bench/results/known.json``. Rows are kept in ``bench/results/table.json``; without
+presets, only the page is rewritten.
 
 The training of a row costs ``6 x MACs x pictures x epochs``: a multiply-accumulate is two operations, and the backward
-pass takes two for each one of the forward pass. The MACs of an epoch are those of the stages that exist in it.
+pass takes twice those of the forward pass. The MACs of an epoch are those of the stages that exist in it.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from common import RESULTS, new_parser, spread, tested, write_json
 from pydantic import TypeAdapter
 
 import ramify
@@ -48,22 +48,22 @@ from ramify.show.words import count, duration, percent, short
 from ramify.training.allocator import keep_freed_memory
 from ramify.training.prepare import prepare_run
 
-HERE = Path(__file__).parent
-RECORD, KNOWN, PAGE = HERE / "results" / "table.json", HERE / "results" / "known.json", HERE.parent / "docs/results.md"
+RECORD, KNOWN = RESULTS / "table.json", RESULTS / "known.json"
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 ROWS = "rows.json"
-OF_THE_PLACE = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
-"""Keys in which a run may differ from its preset: where and how it is computed, not what."""
+PLACE_KEYS = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
+"""Keys in which a run may differ from its preset: they say where it is computed, not what."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run that is asked for.
+    """One requested run.
 
     Attributes:
         preset: its name, without the ending.
-        settings: ``key=value``, by which it is changed.
-        rescale: epochs to move its schedule to.
-        label: how the page calls the pictures.
+        settings: ``key=value``, which change it.
+        rescale: epochs to rescale its schedule to.
+        label: name of the pictures on the page.
     """
 
     preset: str
@@ -74,9 +74,9 @@ class Job:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What the preset is changed by, without :data:`OF_THE_PLACE`."""
-        told = [text for text in self.settings if text.partition("=")[0] not in OF_THE_PLACE]
-        return (*told, f"rescaled to {self.rescale} epochs") if self.rescale is not None else tuple(told)
+        """The changes to the preset, without :data:`PLACE_KEYS`."""
+        changes = tuple(text for text in self.settings if text.partition("=")[0] not in PLACE_KEYS)
+        return changes if self.rescale is None else (*changes, f"rescaled to {self.rescale} epochs")
 
     @property
     def name(self) -> str:
@@ -85,7 +85,7 @@ class Job:
         return "".join(letter if letter.isalnum() or letter in "-._" else "-" for letter in name)[:100]
 
     def config(self, runs_dir: Path) -> Config:
-        """The run, as it is to be."""
+        """The configuration of the run."""
         config = ramify.read_config([presets()[self.preset]], self.settings)
         if self.rescale is not None:
             config = ramify.rescale(config, self.rescale)
@@ -97,9 +97,9 @@ class Row:
     """One run of a preset.
 
     Attributes:
-        settings: what the preset was changed by, without the place of the pictures.
+        settings: the changes to the preset, see :attr:`Job.changes`.
         source: the pictures in words, and how many of them trained, validated and tested.
-        kept: weights kept; ``parameters`` counts everything that is learned.
+        kept: weights kept; ``parameters`` counts all trainable values.
         macs: of the last exit.
         pflop: of its training, in 1e15 operations.
         exits: test accuracy of each, shallowest first.
@@ -124,38 +124,30 @@ class Row:
     command: str
 
 
-@dataclass(frozen=True)
-class Known:
-    """What others report at about as many weights: the 2020 project's row, and the best found."""
-
-    seed: str | None
-    best: str | None
-
-
-def trained(job: Job, runs_dir: Path, max_drop: float) -> Row:
-    """The row of one run, which is trained, taken up again, or only read.
+def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
+    """The row of one run, which is trained, resumed, or only read.
 
     Raises:
-        ConfigError: the run that is there is another one than its preset says.
+        ConfigError: the folder holds a run with other settings than the preset.
     """
     config, folder = job.config(runs_dir), runs_dir / job.name
     if is_run(folder):
         _refuse_another(config, folder)
     if read_summary(folder) is None:
         if is_run(folder):
-            ramify.resume(folder, [say])
+            ramify.resume(folder, [report])
         else:
-            ramify.train(config, [say])
+            ramify.train(config, [report])
     summary = read_summary(folder)
     assert summary is not None
     assert summary.pictures is not None
     if len(summary.exits) > 1 and summary.pictures[1]:
         ramify.calibrate_run(folder, max_drop=max_drop)
-    found = remeasure(folder)
-    kept = ramify.read_config([folder / CONFIG])
+    measured = remeasure(folder)
+    saved = ramify.read_config([folder / CONFIG])
     threads = f"{summary.machine['threads']} of {summary.machine['cores']} cores"
-    how = f"{summary.machine['precision']}{', compiled' if kept.train.compile else ''}"
-    given = [text for text in job.changes if "=" in text]
+    precision = f"{summary.machine['precision']}{', compiled' if saved.train.compile else ''}"
+    settings = [text for text in job.changes if "=" in text]
     return Row(
         preset=job.preset,
         settings=job.changes,
@@ -166,46 +158,46 @@ def trained(job: Job, runs_dir: Path, max_drop: float) -> Row:
         kept=summary.exits[-1].kept,
         parameters=summary.exits[-1].parameters,
         macs=cost(ramify.load(folder))[-1].macs,
-        pflop=work(kept, summary.pictures[0], folder)[0],
-        exits=tuple(each.test.top1 for each in found.exits if each.test is not None),
-        policy=None if found.outcome is None else (found.outcome.accuracy, found.outcome.macs),
+        pflop=work(saved, summary.pictures[0], folder)[0],
+        exits=tested(measured.exits),
+        policy=None if measured.outcome is None else (measured.outcome.accuracy, measured.outcome.macs),
         seconds=summary.seconds,
-        machine=f"{summary.machine['device']}, {threads}, {how}, torch {torch.__version__}",
+        machine=f"{summary.machine['device']}, {threads}, {precision}, torch {torch.__version__}",
         command=f"python bench/table.py {job.preset}"
         + (f" --rescale {job.rescale}" if job.rescale is not None else "")
-        + (" --set " + " ".join(given) if given else ""),
+        + (" --set " + " ".join(settings) if settings else ""),
     )
 
 
 def _refuse_another(config: Config, folder: Path) -> None:
     """Refuse to publish a run under a preset that has changed since."""
-    there, wanted = ramify.read_config([folder / CONFIG]), resolve(config)
+    expected, saved = resolve(config), ramify.read_config([folder / CONFIG])
     for key, _ in keys():
         section, _, leaf = key.rpartition(".")
-        asked, is_ = (getattr(getattr(each, section) if section else each, leaf) for each in (wanted, there))
-        if key not in OF_THE_PLACE and asked is not None and asked != is_:
-            raise ConfigError(f"{folder}: got a run with {key} {is_}; accepted: {asked}, as the preset says")
+        value, old = (getattr(getattr(root, section) if section else root, leaf) for root in (expected, saved))
+        if key not in PLACE_KEYS and value is not None and value != old:
+            raise ConfigError(f"{folder}: got a run with {key} {old}; accepted: {value}, as the preset says")
 
 
 def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:
-    """PFLOP of the training of a run: of the epochs that are done, and of all.
+    """PFLOP of the training of a run: of its finished epochs, and of all.
 
     Args:
-        config: as the run was resolved, with the shape of the pictures.
+        config: as resolved, with the shape of the pictures.
         pictures: in an epoch.
-        folder: of the run, which tells the stages of each epoch so far; those to come are as planned.
+        folder: of the run, whose metrics hold the stages of each finished epoch; the others are as planned.
     """
-    macs = [each.macs for each in cost(Network(config.network, stages=config.network.exits))]
+    macs = [exit_.macs for exit_ in cost(Network(config.network, stages=config.network.exits))]
     stages = [int(str(line["stages"])) for line in read_lines(folder / METRICS)]
     born = births(config) if config.growth.mode == "scheduled" else (1,) * config.network.exits
-    coming = range(len(stages) + 1, config.train.epochs + 1)
-    planned = [*stages, *(sum(birth <= epoch for birth in born) for epoch in coming)]
-    done, whole = (6 * pictures * sum(macs[count - 1] for count in each) / 1e15 for each in (stages, planned))
+    remaining = range(len(stages) + 1, config.train.epochs + 1)
+    planned = [*stages, *(sum(birth <= epoch for birth in born) for epoch in remaining)]
+    done, whole = (6 * pictures * sum(macs[n - 1] for n in epochs) / 1e15 for epochs in (stages, planned))
     return done, whole
 
 
-def standing(job: Job, runs_dir: Path) -> str:
-    """One line: how far a run is."""
+def progress(job: Job, runs_dir: Path) -> str:
+    """One line about how far a run is."""
     config, _, parts = prepare_run(job.config(runs_dir), ALONE)
     folder = runs_dir / job.name
     done, whole = work(config, len(parts.train), folder)
@@ -213,67 +205,57 @@ def standing(job: Job, runs_dir: Path) -> str:
     return f"{job.name}: {epochs} of {config.train.epochs} epochs, {done:.3g} of {whole:.3g} PFLOP"
 
 
-def say(event: Event) -> None:
-    """A line for each tenth of the epochs, and one for a run that has ended."""
+def report(event: Event) -> None:
+    """Print a line for each tenth of the epochs, and one for a finished run."""
     if isinstance(event, EpochDone) and event.epoch % max(1, event.epochs // 10) == 0:
         print(f"epoch {event.epoch} of {event.epochs}: {event.pictures_per_second:.0f} pictures/s", flush=True)
     if isinstance(event, Finished):
-        last = event.summary.exits[-1]
-        assert last.test is not None
-        print(f"{event.summary.name}: {percent(last.test.top1)}, {duration(event.summary.seconds)}", flush=True)
+        print(
+            f"{event.summary.name}: {percent(tested(event.summary.exits)[-1])}, {duration(event.summary.seconds)}",
+            flush=True,
+        )
 
 
-def spread(values: Iterable[float]) -> str:
-    """``84.19 ± 0.19``, of shares in [0, 1]."""
-    found = [100 * value for value in values]
-    if len(found) == 1:
-        return f"{found[0]:.2f}"
-    return f"{statistics.fmean(found):.2f} ± {statistics.stdev(found):.2f}"
-
-
-def page(rows: Sequence[Row], known: dict[str, Known]) -> str:
+def page(rows: Sequence[Row], known: dict[str, dict[str, str | None]]) -> str:
     """``docs/results.md``."""
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.preset, *row.settings, row.source, row.machine), []).append(row)
     lines = [
-        "# Results",
-        "",
-        "Written by `bench/table.py` from what was run, nothing else: a preset that has no row has not been trained to "
-        "its end.",
-        "Accuracy in % on the test pictures, which are read once, mean ± standard deviation over the seeds; epochs, "
-        "masks and",
-        "thresholds were chosen on held-out training pictures; where none were held out, the last epoch is reported. "
-        "MACs count",
-        "every exit head; the training counts 6 operations for each MAC, picture and epoch.",
+        """# Results
+
+Written by `bench/table.py` from what was run, nothing else: a preset that has no row has not been trained to its end.
+Accuracy in % on the test pictures, which are read once, mean ± standard deviation over the seeds; epochs, masks and
+thresholds were chosen on held-out training pictures; where none were held out, the last epoch is reported. MACs count
+every exit head; the training counts 6 operations for each MAC, picture and epoch."""
     ]
     for group in groups.values():
         first = group[0]
         exits = zip(*(row.exits for row in group), strict=True)
-        about = known.get(first.preset, Known(None, None))
-        changed = f" ({', '.join(first.settings)})" if first.settings else ""
+        others = known.get(first.preset, {})
+        changes = f" ({', '.join(first.settings)})" if first.settings else ""
         lines += [
             "",
-            f"## {first.preset}{changed}",
+            f"## {first.preset}{changes}",
             "",
             "| | |",
             "|---|---|",
             f"| pictures | {first.source}: {' / '.join(map(count, first.pictures))} trained, validated, tested |",
             f"| weights kept, parameters | {count(first.kept)}, {count(first.parameters)} |",
             f"| MACs, last exit | {short(first.macs)} |",
-            f"| accuracy by exit | {', '.join(spread(values) for values in exits)} |",
+            f"| accuracy by exit | {', '.join(spread(100 * top1 for top1 in values) for values in exits)} |",
         ]
         if first.policy is not None:
-            obeyed = [row.policy for row in group if row.policy is not None]
-            work = statistics.fmean(macs for _, macs in obeyed)
+            policies = [row.policy for row in group if row.policy is not None]
+            accuracy = spread(100 * top1 for top1, _ in policies)
+            macs = statistics.fmean(macs for _, macs in policies)
             lines.append(
-                f"| by the calibrated policy | {spread(accuracy for accuracy, _ in obeyed)} at {short(work)} average "
-                f"MACs ({percent(work / first.macs)} of the last exit's) |"
+                f"| by the calibrated policy | {accuracy} at {short(macs)} average MACs "
+                f"({percent(macs / first.macs)} of the last exit's) |"
             )
-        if about.seed is not None:
-            lines.append(f"| the 2020 project | {about.seed} |")
-        if about.best is not None:
-            lines.append(f"| best known | {about.best} |")
+        for key, name in (("seed", "the 2020 project"), ("best", "best known")):
+            if others.get(key):
+                lines.append(f"| {name} | {others[key]} |")
         lines += [
             f"| epochs, time of a run | {first.epochs}, {duration(statistics.fmean(row.seconds for row in group))} |",
             f"| training | {statistics.fmean(row.pflop for row in group):.3g} PFLOP |",
@@ -284,27 +266,25 @@ def page(rows: Sequence[Row], known: dict[str, Known]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def noted(runs_dir: Path, wanted: Sequence[Job]) -> list[Job]:
-    """All jobs that were ever asked for under ``runs_dir``, in that order, ``wanted`` among them; they are noted."""
-    adapter, path = TypeAdapter(list[Job]), runs_dir / ROWS
-    jobs = adapter.validate_json(path.read_bytes()) if path.exists() else []
-    jobs += [job for job in wanted if job not in jobs]
-    if wanted:
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, (json.dumps([asdict(job) for job in jobs], indent=2) + "\n").encode())
+def add_jobs(runs_dir: Path, new: Sequence[Job]) -> list[Job]:
+    """All jobs ever requested under ``runs_dir``, in that order, ``new`` among them; they are kept."""
+    path = runs_dir / ROWS
+    jobs = TypeAdapter(list[Job]).validate_json(path.read_bytes()) if path.exists() else []
+    jobs += [job for job in new if job not in jobs]
+    if new:
+        write_json(path, [asdict(job) for job in jobs])
     return jobs
 
 
 def publish(new: Sequence[Row] = ()) -> int:
-    """Keep the rows, write the page, and tell how many rows there are."""
-    adapter = TypeAdapter(dict[str, Row])
-    rows = adapter.validate_json(RECORD.read_bytes()) if RECORD.exists() else {}
+    """Add rows to the record, write the page, and return the number of rows."""
+    rows = TypeAdapter(dict[str, Row]).validate_json(RECORD.read_bytes()) if RECORD.exists() else {}
     rows |= {" ".join((row.preset, *row.settings, str(row.seed))): row for row in new}
-    known = TypeAdapter(dict[str, Known]).validate_json(KNOWN.read_bytes())
+    rows = dict(sorted(rows.items()))
     if new:
-        told = {key: asdict(each) for key, each in sorted(rows.items())}
-        write_atomic(RECORD, (json.dumps(told, indent=2) + "\n").encode())
-    write_atomic(PAGE, page([rows[key] for key in sorted(rows)], known).encode())
+        write_json(RECORD, {key: asdict(row) for key, row in rows.items()})
+    known = TypeAdapter(dict[str, dict[str, str | None]]).validate_json(KNOWN.read_bytes())
+    write_atomic(PAGE, page(list(rows.values()), known).encode())
     return len(rows)
 
 
@@ -316,38 +296,39 @@ def known_preset(name: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = new_parser(__doc__)
     parser.add_argument("presets", nargs="*", type=known_preset, metavar="PRESET")
-    parser.add_argument("--resume", action="store_true", help="go on with all that was asked for under --runs_dir")
-    parser.add_argument("--note", action="store_true", help="only note the runs, for a later --resume")
-    parser.add_argument("--seeds", type=int, default=3, help="so many, from 0 on")
-    parser.add_argument("--rescale", type=int, help="epochs to move the presets' schedules to")
+    parser.add_argument("--resume", action="store_true", help="continue with all requests under --runs_dir")
+    parser.add_argument("--note", action="store_true", help="only keep the requests, for a later --resume")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on")
+    parser.add_argument("--rescale", type=int, help="epochs to rescale the presets' schedules to")
     parser.add_argument("--set", nargs="*", default=[], dest="settings", metavar="KEY=VALUE")
-    parser.add_argument("--label", help="how the page calls the pictures")
+    parser.add_argument("--label", help="name of the pictures on the page")
     parser.add_argument("--max_drop", type=float, default=0.005)
     parser.add_argument("--runs_dir", default=Path("runs/table"), type=Path)
-    parser.add_argument("--jobs", type=int, default=1, help="so many trainings side by side, in processes of their own")
-    given = parser.parse_args()
-    wanted = [
-        Job(preset, seed, tuple(given.settings), given.rescale, given.label)
-        for seed in range(given.seeds)
-        for preset in given.presets
+    parser.add_argument("--jobs", type=int, default=1, help="trainings side by side, in processes of their own")
+    args = parser.parse_args()
+    jobs = [
+        Job(preset, seed, tuple(args.settings), args.rescale, args.label)
+        for seed in range(args.seeds)
+        for preset in args.presets
     ]
-    jobs = noted(given.runs_dir, wanted)
-    if given.note:
-        wanted = []
-    elif given.resume:
-        wanted = jobs
-        print(*(standing(job, given.runs_dir) for job in jobs), sep="\n", flush=True)
+    all_jobs = add_jobs(args.runs_dir, jobs)
+    if args.note:
+        jobs = []
+    elif args.resume:
+        jobs = all_jobs
+        print(*(progress(job, args.runs_dir) for job in jobs), sep="\n", flush=True)
     failed = 0
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn"), keep_freed_memory) as pool:
-        for done in as_completed([pool.submit(trained, job, given.runs_dir, given.max_drop) for job in wanted]):
+    with ProcessPoolExecutor(args.jobs, multiprocessing.get_context("spawn"), keep_freed_memory) as pool:
+        futures = [pool.submit(train_job, job, args.runs_dir, args.max_drop) for job in jobs]
+        for future in as_completed(futures):
             try:
-                publish([done.result()])
+                publish([future.result()])
             except RamifyError as error:
                 failed += 1
                 print(f"error: {error}", flush=True)
-    print(f"{PAGE.relative_to(HERE.parent)}: {publish()} runs; {platform.machine()}, {os.cpu_count()} cores")
+    print(f"docs/{PAGE.name}: {publish()} runs; {platform.machine()}, {os.cpu_count()} cores")
     return 1 if failed else 0
 
 

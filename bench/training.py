@@ -1,36 +1,32 @@
-"""Training on a processor: pictures a second, against the ordinary way to train the same network in PyTorch.
+"""Training on a processor: pictures a second, against the usual way to train the same network in PyTorch.
 
     python bench/training.py ARCHIVE
     python bench/training.py ARCHIVE --kinds iterative --set train.precision=float32
     python bench/training.py --accuracy
 
-ARCHIVE holds 32x32 colour pictures, such as CIFAR-10. The yardstick below is what a good engineer in a hurry writes: a
-``DataLoader`` with two worker processes, PIL augmentation picture by picture, float32, eager layers, a loss call for
-each exit, ``.item()`` in each batch. Both train the seed's network, fully grown, on the same pictures in batches of
-128, an epoch each in turn, loading and augmentation included, each in a process as its user has it. The last column is
-the share that our step reaches of the machine's peak, a matrix product of 2048 x 2048 by as many in the same run, in
-the precision that the run takes; a picture is three times its MACs (forward, and backward twice), of two operations
-each, loading and all else counted as time. Written to ``bench/results/training.json`` as well.
+ARCHIVE holds 32x32 color pictures, such as CIFAR-10. The baseline is straightforward code: a ``DataLoader`` with two
+worker processes, PIL augmentation picture by picture, float32, eager layers, one loss call for each exit, ``.item()``
+in each batch. Both train the seed's network, fully grown, on the same pictures in batches of 128, in processes of their
+own, one epoch each in turn, loading and augmentation included. The last column is the share of the machine's peak that
+ramify reaches. The peak is a 2048 x 2048 matrix product in the precision of the run; a picture counts three times its
+MACs (forward, and backward twice), each of two operations. Written to ``bench/results/training.json``.
 
-``--accuracy`` trains on the embedded digits instead, three seeds both ways, in bfloat16 and compiled, and in float32
-without a compiler, and prints means and deviations of the test accuracy of the last exit; written to
-``bench/results/training-accuracy.json`` as well. That a fused optimizer steps alike is a test of its own.
+``--accuracy`` instead trains on the embedded digits with three seeds, in bfloat16 and compiled, and in float32 and
+eager, and prints the test accuracy of the last exit; written to ``bench/results/training-accuracy.json``.
 """
 
-import argparse
-import json
 import multiprocessing
 import os
-import platform
 import random
 import statistics
 import tempfile
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
+from common import RESULTS, command, machine, new_parser, spread, tested, write_json
 from PIL import Image, ImageOps
+from race import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
@@ -43,8 +39,6 @@ from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event
 from ramify.training.allocator import keep_freed_memory
 
-RESULTS = Path(__file__).parent / "results" / "training.json"
-ACCURACY = RESULTS.with_name("training-accuracy.json")
 SEEDS, SIDE = 3, 2048
 STRUCTURE = (0, 0, 1, 0, 0, 1, 0, 1, 0)
 CHANNELS, CLASSES, BATCH = 16, 10, 128
@@ -52,7 +46,7 @@ TAUS = (0.26, 0.51, 0.76, 1.0)
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Pictures in memory, cropped and flipped one by one as they are asked for."""
+    """Pictures in memory, cropped and flipped one by one on access."""
 
     def __init__(self, part: Part) -> None:
         self.images = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in part.images]
@@ -71,26 +65,6 @@ class Pictures(Dataset[tuple[Tensor, int]]):
         return (pixels.permute(2, 0, 1).float() / 255 - 0.47) / 0.25, self.labels[index]
 
 
-class Cell(nn.Module):
-    """A cell of ResNet."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(CHANNELS),
-            nn.ReLU(),
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
-            nn.BatchNorm2d(CHANNELS),
-        )
-        self.shortcut = nn.Sequential()
-        if width != CHANNELS:
-            self.shortcut = nn.Sequential(nn.Conv2d(width, CHANNELS, 1, bias=False), nn.BatchNorm2d(CHANNELS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layers(x) + self.shortcut(x))
-
-
 class InternalClassifier(nn.Module):
     """Mixed pooling and one linear layer."""
 
@@ -105,15 +79,15 @@ class InternalClassifier(nn.Module):
         return logits
 
 
-class Ordinary(nn.Module):
-    """The seed's network, as one would write it down."""
+class Baseline(nn.Module):
+    """The seed's network, in straightforward code."""
 
     def __init__(self, dense: bool) -> None:
         super().__init__()
         self.dense = dense
         self.stem = nn.Sequential(nn.Conv2d(3, CHANNELS, 3, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU())
         widths = [CHANNELS * (i + 1) if dense else CHANNELS for i in range(len(STRUCTURE))]
-        self.cells = nn.ModuleList(Cell(width) for width in widths)
+        self.cells = nn.ModuleList(Block(width, CHANNELS, 1) for width in widths)
         self.heads = nn.ModuleList(InternalClassifier() if bit else nn.Identity() for bit in STRUCTURE)
         self.final = nn.Linear((CHANNELS * (len(STRUCTURE) + 1) if dense else CHANNELS) * 16, CLASSES)
 
@@ -121,24 +95,24 @@ class Ordinary(nn.Module):
         trunk = self.stem(x)
         outputs: list[Tensor] = []
         for cell, head, bit in zip(self.cells, self.heads, STRUCTURE, strict=True):
-            here = cell(trunk)
-            trunk = torch.cat((trunk, here), dim=1) if self.dense else here
+            x = cell(trunk)
+            trunk = torch.cat((trunk, x), dim=1) if self.dense else x
             if bit:
-                outputs.append(head(here))
+                outputs.append(head(x))
         return [*outputs, self.final(F.avg_pool2d(trunk, 8).flatten(1))]
 
 
-def ordinary(archive: str, kind: str, pictures: int, threads: int, pipe: Connection) -> None:
-    """Trains for an epoch each time it is asked for the pictures a second of one."""
+def baseline(archive: str, kind: str, pictures: int, threads: int, pipe: Connection) -> None:
+    """Train for an epoch at each message that is true, and send its pictures a second."""
     torch.set_num_threads(threads)
     loaded = ramify.load_pictures(ramify.DataConfig(source=archive, limit=pictures))
-    network = Ordinary(kind == "dense")
+    network = Baseline(kind == "dense")
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
         Pictures(loaded.train), BATCH, shuffle=True, num_workers=2, persistent_workers=True, drop_last=True
     )
     while pipe.recv():
-        began, done, total, right = time.perf_counter(), 0, 0.0, 0
+        start, done, total, right = time.perf_counter(), 0, 0.0, 0
         for images, labels in loader:
             optimizer.zero_grad()
             outputs = network(images)
@@ -149,14 +123,14 @@ def ordinary(archive: str, kind: str, pictures: int, threads: int, pipe: Connect
             total += loss.item()
             right += int((outputs[-1].argmax(dim=1) == labels).sum().item())
             done += len(labels)
-        pipe.send(done / (time.perf_counter() - began))
+        pipe.send(done / (time.perf_counter() - start))
 
 
 def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Connection) -> None:
-    """``ramify.train``; the network has all its stages from the fourth epoch on, and each one waits for its turn."""
+    """``ramify.train``; from the fourth epoch on the network is complete, and each epoch waits for a message."""
     keep_freed_memory()
 
-    def in_turn(event: Event) -> None:
+    def wait(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch >= 4:
             pipe.send(event.pictures_per_second)
             pipe.recv()
@@ -177,28 +151,22 @@ def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Con
                 *overrides,
             ]
         )
-        ramify.train(config, [in_turn])
-
-
-def precision_of(overrides: list[str]) -> str:
-    """What a run on 32x32 pictures computes in."""
-    config = ramify.read_config(overrides=["network.input_shape=[3,32,32]", "train.device=cpu", *overrides])
-    return place_of(config).precision
+        ramify.train(config, [wait])
 
 
 def peak(precision: str) -> float:
     """Operations a second of a large matrix product, the fastest of several."""
-    one, other = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    first, second = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
     seconds = []
     for _ in range(8):
-        began = time.perf_counter()
-        one @ other
-        seconds.append(time.perf_counter() - began)
+        start = time.perf_counter()
+        first @ second
+        seconds.append(time.perf_counter() - start)
     return 2.0 * SIDE**3 / min(seconds[1:])
 
 
 def operations(kind: str) -> float:
-    """Of a training step, for one picture."""
+    """Operations of a training step for one picture."""
     config = NetworkConfig(
         kind="dense" if kind == "dense" else "iterative",
         structure=STRUCTURE,
@@ -209,70 +177,54 @@ def operations(kind: str) -> float:
     return 3 * 2.0 * cost(ramify.Network(config, stages=config.exits))[-1].macs
 
 
-def trained(seed: int, folder: str, overrides: list[str]) -> float:
-    """Test accuracy of the last exit, after a run on the digits."""
-    settings = [f"runs_dir={folder}", f"seed={seed}", "train.device=cpu", *overrides]
-    found = ramify.train(ramify.read_config(overrides=settings)).exits[-1].test
-    assert found is not None
-    return found.top1
-
-
 def accuracy(epochs: int) -> None:
-    """Both ways, seed by seed."""
-    ways = {
-        "fast": [f"train.epochs={epochs}", "train.precision=bfloat16", "train.compile=true"],
-        "plain": [f"train.epochs={epochs}", "train.precision=float32"],
-    }
-    found: dict[str, list[float]] = {way: [] for way in ways}
+    """Test accuracy of the last exit both ways, seed by seed."""
+    ways = {"fast": ["train.precision=bfloat16", "train.compile=true"], "plain": ["train.precision=float32"]}
+    top1: dict[str, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(SEEDS):
             for way, overrides in ways.items():
-                found[way].append(trained(seed, folder, overrides))
-                print(f"seed {seed} {way:6} {100 * found[way][-1]:.2f} %", flush=True)
-    for way, values in found.items():
-        print(f"{way:6} {100 * statistics.mean(values):.2f} ± {100 * statistics.stdev(values):.2f} %")
-    command = f"python bench/training.py --accuracy --epochs {epochs}"
-    ACCURACY.write_text(json.dumps({"command": command, "machine": machine(1), "test top-1": found}, indent=2) + "\n")
-
-
-def machine(threads: int) -> str:
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, {threads} threads, python {platform.python_version()}, "
-        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
-    )
+                fixed = [f"runs_dir={folder}", f"seed={seed}", f"train.epochs={epochs}", "train.device=cpu"]
+                summary = ramify.train(ramify.read_config(overrides=[*fixed, *overrides]))
+                top1[way].append(tested(summary.exits)[-1])
+                print(f"seed {seed} {way:6} {100 * top1[way][-1]:.2f} %", flush=True)
+    for way, values in top1.items():
+        print(f"{way:6} {spread(100 * value for value in values)} %")
+    document = {"command": command(), "machine": machine(torch.get_num_threads()), "test top-1": top1}
+    write_json(RESULTS / "training-accuracy.json", document)
 
 
 def measure(
     archive: str, kind: str, pairs: int, pictures: int, threads: int, overrides: list[str], reachable: float
 ) -> dict[str, object]:
-    """Pictures a second of both, an epoch each in turn, each in a process as its user has it."""
+    """Pictures a second of both, one epoch each in turn, each in a process of its own."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    yardstick = context.Process(target=ordinary, args=(archive, kind, pictures, threads, there))
-    yardstick.start()
-    mine, other = context.Pipe()
+    baseline_pipe, baseline_end = context.Pipe()
+    baseline_process = context.Process(target=baseline, args=(archive, kind, pictures, threads, baseline_end))
+    baseline_process.start()
+    our_pipe, our_end = context.Pipe()
     settings = [f"train.threads={threads}", f"train.epochs={4 + pairs}", *overrides]
-    trained = context.Process(target=ours, args=(archive, kind, pictures, settings, other))
-    before = dict(os.environ)
-    keep_freed_memory()  # as the command does before it imports PyTorch; what it sets in the environment is inherited
-    trained.start()
+    our_process = context.Process(target=ours, args=(archive, kind, pictures, settings, our_end))
+    environment = dict(os.environ)
+    keep_freed_memory()  # sets variables that the process inherits, as the command does before it imports PyTorch
+    our_process.start()
     os.environ.clear()
-    os.environ.update(before)
-    found: list[tuple[float, float]] = []
+    os.environ.update(environment)
+    speeds: list[tuple[float, float]] = []
     for turn in range(pairs + 1):
-        speed = float(mine.recv())
-        here.send(True)
-        found.append((speed, float(here.recv())))
-        mine.send(turn)
-    here.send(False)
-    trained.join()
-    yardstick.join()
-    # The first pair warms up: caches, kernels that are chosen at their first call, worker processes.
-    ratios = [one / another for one, another in found[1:]]
-    speed = statistics.median(one for one, _ in found[1:])
+        our_speed = float(our_pipe.recv())
+        baseline_pipe.send(True)
+        speeds.append((our_speed, float(baseline_pipe.recv())))
+        our_pipe.send(turn)
+    baseline_pipe.send(False)
+    our_process.join()
+    baseline_process.join()
+    del speeds[0]  # a warm-up: caches, kernels that are chosen at their first call, worker processes
+    ratios = [our_speed / baseline_speed for our_speed, baseline_speed in speeds]
+    speed = statistics.median(our_speed for our_speed, _ in speeds)
     row = {
         "ours": speed,
-        "yardstick": statistics.median(another for _, another in found[1:]),
+        "yardstick": statistics.median(baseline_speed for _, baseline_speed in speeds),
         "ratio": statistics.median(ratios),
         "lowest": min(ratios),
         "highest": max(ratios),
@@ -288,34 +240,34 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = new_parser(__doc__)
     parser.add_argument("archive", nargs="?")
-    parser.add_argument("--accuracy", action="store_true", help="compare what is learned, on the digits")
+    parser.add_argument("--accuracy", action="store_true", help="compare the accuracy instead, on the digits")
     parser.add_argument("--epochs", type=int, default=30, help="of the runs of --accuracy")
     parser.add_argument("--kinds", nargs="*", default=["iterative", "dense"])
     parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--pictures", type=int, default=2612)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--set", nargs="*", default=[], dest="overrides", metavar="KEY=VALUE")
-    given = parser.parse_args()
-    torch.set_num_threads(given.threads)
-    if given.accuracy:
-        accuracy(given.epochs)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.accuracy:
+        accuracy(args.epochs)
         return
-    if given.archive is None:
-        parser.error("ARCHIVE: got nothing; accepted: a file or folder of 32x32 colour pictures, or --accuracy")
-    here, precision = machine(given.threads), precision_of(given.overrides)
+    if args.archive is None:
+        parser.error("ARCHIVE: got nothing; accepted: a file or folder of 32x32 color pictures, or --accuracy")
+    here = machine(args.threads)
+    overrides = ["network.input_shape=[3,32,32]", "train.device=cpu", *args.overrides]
+    precision = place_of(ramify.read_config(overrides=overrides)).precision
     reachable = peak(precision)
     print(f"matrix product of {SIDE} x {SIDE}, {precision}: {reachable / 1e9:.0f} G operations a second")
     print(f"pictures a second, batches of {BATCH}, loader included; {here}")
-    print("network       ours  yardstick  ratio                       of the peak")
+    print("network       ours   baseline  ratio                       of the peak")
     rows = [
-        measure(given.archive, kind, given.pairs, given.pictures, given.threads, given.overrides, reachable)
-        for kind in given.kinds
+        measure(args.archive, kind, args.pairs, args.pictures, args.threads, args.overrides, reachable)
+        for kind in args.kinds
     ]
-    RESULTS.parent.mkdir(exist_ok=True)
-    told = {"machine": here, "precision": precision, "peak": reachable, "rows": rows}
-    RESULTS.write_text(json.dumps(told, indent=2) + "\n")
+    write_json(RESULTS / "training.json", {"machine": here, "precision": precision, "peak": reachable, "rows": rows})
 
 
 if __name__ == "__main__":

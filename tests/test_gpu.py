@@ -68,11 +68,11 @@ def test_parts_are_taken_one_by_one_and_the_runs_leave_what_they_came_to(archive
 def test_a_run_is_as_long_as_its_time(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     gpu = importlib.import_module("gpu")
-    wanted = gpu.Wanted("seed-iterative", 1.0, TOY, 0)
-    found = gpu.run(wanted, str(archive), str(tmp_path / "runs"), tmp_path, 5.0)
+    job = gpu.Job("seed-iterative", 1.0, TOY, 0)
+    found = gpu.run(job, str(archive), str(tmp_path / "runs"), tmp_path, 5.0)
     assert found.epochs <= found.planned < found.wanted
     assert found.finished or found.why
-    none = gpu.run(wanted, str(archive), str(tmp_path / "more"), tmp_path, 0.0)
+    none = gpu.run(job, str(archive), str(tmp_path / "more"), tmp_path, 0.0)
     assert (none.finished, none.epochs, none.exits) == (False, 0, ())
     assert none.why.startswith("minutes: got ")
 

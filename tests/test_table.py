@@ -1,7 +1,7 @@
 """bench/table.py: what a training costs, and that everything that was asked for is gone on with."""
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -16,15 +16,10 @@ from tests.conftest import edit_config
 
 
 @pytest.fixture(scope="module")
-def table() -> ModuleType:
-    path = Path(__file__).parent.parent / "bench" / "table.py"
-    spec = importlib.util.spec_from_file_location("table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["table"] = module
-    spec.loader.exec_module(module)
-    return module
+def table() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent.parent / "bench"))
+        yield importlib.import_module("table")
 
 
 def test_a_training_costs_six_operations_for_each_mac_of_the_stages_that_exist(
@@ -41,18 +36,18 @@ def test_a_training_costs_six_operations_for_each_mac_of_the_stages_that_exist(
 
 def test_what_was_asked_for_is_noted_once_and_in_order(table: ModuleType, tmp_path: Path) -> None:
     jobs = [table.Job("digits", seed, ("data.limit=60", "data.source=digits"), 4) for seed in (1, 0)]
-    assert table.noted(tmp_path / "new", jobs[:1]) == jobs[:1]
-    assert table.noted(tmp_path / "new", jobs) == jobs
-    assert table.noted(tmp_path / "new", ()) == jobs
+    assert table.add_jobs(tmp_path / "new", jobs[:1]) == jobs[:1]
+    assert table.add_jobs(tmp_path / "new", jobs) == jobs
+    assert table.add_jobs(tmp_path / "new", ()) == jobs
     assert jobs[0].name == "digits-limit-60-rescaled-to-4-epochs-seed1"  # without the place of the pictures
 
 
 def test_a_run_of_another_preset_is_not_published(table: ModuleType, tmp_path: Path) -> None:
     job = table.Job("digits", 0, ("data.limit=60", "network.channels=4", "data.batch_size=32"), 4)
-    row = table.trained(job, tmp_path, 0.005)
+    row = table.train_job(job, tmp_path, 0.005)
     assert len(row.exits) == 3
     assert row.policy is not None
-    assert table.trained(job, tmp_path, 0.005).exits == row.exits  # read, not trained again
+    assert table.train_job(job, tmp_path, 0.005).exits == row.exits  # read, not trained again
     edit_config(tmp_path / job.name, "momentum: 0.9", "momentum: 0.8")
     with pytest.raises(ConfigError, match=r"train\.momentum 0\.8; accepted: 0\.9"):
-        table.trained(job, tmp_path, 0.005)
+        table.train_job(job, tmp_path, 0.005)

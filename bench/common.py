@@ -1,0 +1,74 @@
+"""What the benchmarks share: the parser, a description of the machine, results as JSON, means and deviations."""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from ramify.files import write_atomic
+from ramify.run.summary import ExitSummary
+
+RESULTS = Path(__file__).parent / "results"
+Input = TypeVar("Input")
+
+
+def new_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is ``doc``, the docstring of the script."""
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def machine(threads: int = 1) -> str:
+    """The processor and the versions, in one line."""
+    return (
+        f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, "
+        f"{threads} thread{'s' if threads != 1 else ''}, python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
+def command(archive: str | None = None) -> str:
+    """The command line of this process, with ARCHIVE in place of the path ``archive``."""
+    return shlex.join(["python", *("ARCHIVE" if word == archive else word for word in sys.argv)])
+
+
+def write_json(path: Path, document: object) -> None:
+    write_atomic(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def spread(values: Iterable[float], sign: str = "", digits: int = 2) -> str:
+    """Mean ± standard deviation (n - 1), such as ``84.19 ± 0.19``; of a single value the value alone."""
+    numbers = list(values)
+    deviation = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    return f"{statistics.fmean(numbers):{sign}.{digits}f}{deviation}"
+
+
+def tested(exits: Sequence[ExitSummary]) -> tuple[float, ...]:
+    """Test accuracy of each exit, in [0, 1], shallowest first."""
+    return tuple(exit_.test.top1 for exit_ in exits if exit_.test is not None)
+
+
+def for_each(answer: Callable[[Input], object], inputs: Iterable[Input]) -> None:
+    """Call ``answer`` with each input, as one call to be timed."""
+    for value in inputs:
+        answer(value)
+
+
+def medians_in_turn(
+    calls: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Median milliseconds of each call by ``clock``, timed in turn; the first round is a warm-up."""
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(rounds):
+        for call, own in zip(calls, times, strict=True):
+            start = clock()
+            call()
+            own.append(1000 * (clock() - start))
+    return [statistics.median(own[1:]) for own in times]
