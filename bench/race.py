@@ -35,6 +35,7 @@ from ramify.data.sources import load_pictures
 from ramify.run.evaluate import to_float
 from ramify.run.pictures import split_parts
 from ramify.seeds import generator
+from ramify.training.allocator import keep_freed_memory
 
 RECORD = RESULTS / "race.json"
 PAGE = Path(__file__).parents[1] / "docs" / "race.md"
@@ -229,6 +230,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=int, help="number of pictures, to try the race itself; writes no results")
     args = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(args.threads)
     machine = {
         "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
