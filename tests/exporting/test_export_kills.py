@@ -1,7 +1,5 @@
 """Exports that are killed inside the writing of their folder: the run stays whole, and so does an export of before."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,20 +12,12 @@ from ramify.exporting.hub import write_hub
 from ramify.files import replace_folder
 from ramify.run.checkpoint import read_model
 from ramify.run.saved import checkpoint_of, read_saved
-from tests.killing import die_at
+from tests.killing import die_at, killed
 
 
-def dies(out: Path, files: dict[str, bytes], count: int) -> bool:
-    """Whether a process that writes the folder was killed before it was done."""
-    process = os.fork()
-    if process == 0:
-        try:
-            die_at(out.parent, count)
-            replace_folder(out, files)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(process, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+def write_and_die(out: Path, files: dict[str, bytes], count: int) -> None:
+    die_at(out.parent, count)
+    replace_folder(out, files)
 
 
 @pytest.mark.slow
@@ -41,7 +31,7 @@ def test_a_kill_at_any_file_operation_of_an_export(demo: Path, tmp_path: Path, m
             nonlocal kills
             for there in (False, True):
                 count = 1
-                while dies(out, files, count):
+                while killed(write_and_die, out, files, count):
                     kills += 1
                     count += 1
                     whole = out.exists() or out.with_name(f"{out.name}.old").exists()
@@ -49,7 +39,7 @@ def test_a_kill_at_any_file_operation_of_an_export(demo: Path, tmp_path: Path, m
                     if whole:
                         check(out)
                 replace_folder(out, files)
-                assert [each.name for each in out.parent.iterdir()] == [out.name], "something was left"
+                assert [path.name for path in out.parent.iterdir()] == [out.name], "something was left"
 
         return write
 

@@ -3,8 +3,6 @@
 import hashlib
 from pathlib import Path
 
-import optuna.samplers  # noqa: F401 - for the processes that are forked from here
-
 from ramify.search.coordinator import coordinate
 from ramify.search.space import Space, parse_space
 from ramify.search.study import Search, start_search
@@ -53,4 +51,4 @@ def dying(folder: Path, count: int, half: bool) -> None:
 
 def killed(folder: Path, count: int, half: bool) -> bool:
     """Whether a process that works on the search was killed before it was done."""
-    return killing.killed(dying, folder, count, half, preload="tests.search.quick")
+    return killing.killed(dying, folder, count, half)
