@@ -1,12 +1,15 @@
-"""Processes that are killed inside their file operations."""
+"""Processes that are forked from this one, so that they import nothing, and die inside their file operations."""
 
+import multiprocessing
 import os
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Callable
+from multiprocessing.context import ForkProcess
 from pathlib import Path
+
+import torch
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
@@ -46,23 +49,38 @@ def reads(arguments: tuple[object, ...]) -> bool:
     return isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) == 0
 
 
-def killed(work: Callable[..., None], *arguments: object) -> bool:
-    """Whether a process that does ``work`` was killed before it was done.
-
-    It is forked from this one, so that it imports nothing; ``work`` must be free of threads.
-    """
+def forked(work: Callable[..., None], *arguments: object) -> ForkProcess:
+    """A process that does ``work``, with one thread: those of this process are not in it."""
+    process = multiprocessing.get_context("fork").Process(target=_begin, args=(work, *arguments))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12 on: pytest may have threads
-        process = os.fork()
-    if process == 0:
-        code = 1
-        try:
-            work(*arguments)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    assert code in (0, -signal.SIGKILL), code
-    return code != 0
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns where this process has threads
+        process.start()
+    return process
+
+
+def _begin(work: Callable[..., None], *arguments: object) -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")
+    work(*arguments)
+
+
+def killed(work: Callable[..., None], *arguments: object) -> bool:
+    """Whether a process that does ``work`` was killed before it was done."""
+    process = forked(work, *arguments)
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    return process.exitcode != 0
+
+
+def command_line(output: Path, *arguments: str) -> None:
+    """``ramify`` with ``arguments`` in this process, forked for it; what it writes goes to ``output``."""
+    from ramify.cli import main
+
+    with output.open("wb") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+    sys.argv = ["ramify", *arguments]
+    main()

@@ -6,10 +6,10 @@ run itself checks after every change and epoch.
 """
 
 import os
-import signal
+import socket
 import subprocess
 import sys
-import textwrap
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ramify.run.readback import describe
 from ramify.run.saved import load
 from ramify.training.run import resume, train
 from tests.conftest import edit_config, tiny
+from tests.killing import command_line, forked
 
 COMMON = """
 data: {limit: 240, batch_size: 32, valid_fraction: 0.2}
@@ -51,23 +52,6 @@ name: two-moving
 network: {{structure: [1, 0, 1], channels: 4}}
 growth: {{epochs: [2, 3]}}
 {COMMON.replace("epochs: [4], keep_ratio: 0.5", "policy: rigl, keep_ratio: 0.3, interval: 3")}"""
-
-DYING = """
-import os, signal, sys, threading, time
-from pathlib import Path
-
-def die() -> None:
-    lines = Path("runs/dying/metrics.jsonl")
-    while not (lines.exists() and lines.read_text().count("\\n") >= 2):
-        time.sleep(0.01)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if os.environ["RANK"] == "1":
-    threading.Thread(target=die, daemon=True).start()
-sys.argv = ["ramify", "train", "dying.yaml", "train.epochs=400", "growth.epochs=[2]", "train.milestones=[2]"]
-from ramify.cli import main
-main()
-"""
 
 
 @dataclass(frozen=True)
@@ -155,17 +139,32 @@ def test_a_run_of_two_goes_on_alone(there: Path) -> None:
     assert again.exits[-1].test is not None
 
 
-def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dying.py").write_text(textwrap.dedent(DYING))
+def train_one_of_two(rank: int, port: int) -> None:
+    """As torchrun starts a process, but forked."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    long = ("train.epochs=400", "growth.epochs=[2]", "train.milestones=[2]")
+    command_line(Path(f"output{rank}"), "train", "dying.yaml", *long)
+
+
+def test_a_process_that_dies_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
     (tmp_path / "dying.yaml").write_text(
         WITHOUT_NORM.replace("two-plain", "dying").replace("enabled: true, epochs: [4]", "enabled: false, epochs: []")
     )
-    job = launch(tmp_path, "dying.py")
-    assert job.code != 0
-    assert "error: another process of this run has died" in job.err, job.err[-4000:]
-    assert f"signal {signal.SIGKILL.value}" in job.err.lower() or "sigkill" in job.err.lower()
-    monkeypatch.chdir(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    first, second = (forked(train_one_of_two, rank, port) for rank in range(2))
     folder = tmp_path / "runs" / "dying"
+    while first.is_alive() and not (
+        (folder / "metrics.jsonl").exists() and len(read_lines(folder / "metrics.jsonl")) > 1
+    ):
+        time.sleep(0.01)
+    second.kill()
+    first.join()
+    written = Path("output0").read_text()
+    assert first.exitcode == 1, written[-4000:]
+    assert "error: another process of this run has died" in written
     kept = read_lines(folder / "metrics.jsonl")
     assert len(kept) >= 2
     edit_config(folder, "epochs: 400", f"epochs: {len(kept) + 3}")

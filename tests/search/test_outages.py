@@ -18,8 +18,7 @@ from ramify.search.engine import open_engine
 from ramify.search.study import open_search, start_search
 from ramify.search.task import TaskResult, TrialStep
 from tests.search.postgres import server
-from tests.search.quick import WANTED, finish, quick_space, quick_step, record
-from tests.search.test_search import HERE
+from tests.search.quick import HERE, WANTED, finish, quick_space, quick_step, record
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -104,7 +104,6 @@ def grown_by_identity(network: Network, images: Tensor | None = None) -> Growth:
     fitted=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40)
 def test_identity_keeps_the_function_to_the_last_stage(
     kind: str, structure: list[int], cell: str, exit_: str, width: int, pruning: str, fitted: bool, seed: int
 ) -> None:
