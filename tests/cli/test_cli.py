@@ -122,6 +122,7 @@ def test_a_shift_beyond_the_picture_is_refused(ramify: CommandLine) -> None:
     assert not Path("runs/far").exists()
 
 
+@pytest.mark.slow
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "--quiet")
     answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")
@@ -135,6 +136,7 @@ def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     assert Path("runs/mine-pruned-2").exists()
 
 
+@pytest.mark.slow
 def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "network.kind=dense", "--quiet")
     lean = ramify("prune", "mine", "prune.unit=channel", "train.epochs=1", "--compact")
@@ -318,6 +320,7 @@ def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatc
     assert ramify("train", "--resume", "mine").code == 0
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine, tmp_path: Path) -> None:
     """A real refusal by the system: no file may exceed a size that only the grown network needs."""
 

@@ -111,6 +111,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: p
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify: CommandLine) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and event.epoch == 4:

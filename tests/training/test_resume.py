@@ -101,6 +101,7 @@ def test_a_run_stopped_again_and_again_ends_bitwise_equal() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["replace", "mkdir"])
 def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
     operation: str, monkeypatch: pytest.MonkeyPatch

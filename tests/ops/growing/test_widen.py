@@ -51,6 +51,7 @@ def has_live_channels(network: Network, name: str) -> bool:
     return bool((made & layers[f"{name}.conv2"].mask.any(dim=(0, 2, 3))).any())
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS),
     structure=st.lists(st.integers(0, 1), min_size=1, max_size=4),

@@ -603,6 +603,7 @@ def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
     return network, chosen
 
 
+@pytest.mark.slow
 @given(example=touched_chains())
 def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network, dict[ChannelGroup, str]]) -> None:
     network, chosen = example
@@ -629,6 +630,7 @@ def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network,
     assert not compact(small)[1].changed
 
 
+@pytest.mark.slow
 @given(network=chains(), data=st.data())
 def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network, data: st.DataObject) -> None:
     check_slices(network, data)
