@@ -93,8 +93,18 @@ CommandLine = Callable[..., Answer]
 
 
 @pytest.fixture
-def ramify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def with_reports() -> None:
+    """``ramify`` writes reports after its trainings, as it does for users; they take longer than the trainings here."""
+
+
+@pytest.fixture
+def ramify(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> CommandLine:
     """The command line, called in this process: ``ramify("train", "train.epochs=3")``."""
+    if "with_reports" not in request.fixturenames:
+        for command in ("train", "calibrate"):
+            monkeypatch.setattr(f"ramify.cli.{command}.report_of", lambda *_: None)
 
     def call(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["ramify", *arguments])

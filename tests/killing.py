@@ -9,7 +9,9 @@ from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-import torch
+import plotly.graph_objects  # noqa: F401 - a run imports these late
+import sklearn.datasets  # noqa: F401
+import torch._dynamo
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
