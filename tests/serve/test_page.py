@@ -140,7 +140,8 @@ def test_a_pasted_picture_is_answered(page: Page) -> None:
         }""",
         base64.b64encode(picture(2)).decode(),
     )
-    answered(page)
+    assert answered(page)
+    assert page.locator(".exit.left").count() == 1
 
 
 def test_a_broken_file_is_refused_in_a_sentence_and_the_next_is_answered(page: Page) -> None:
@@ -167,8 +168,7 @@ def test_a_broken_file_is_refused_in_a_sentence_and_the_next_is_answered(page: P
     assert not page.locator("#error").is_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1180])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1180, "light")])
 def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width: int, scheme: str) -> None:
     page = browser.new_page(
         viewport={"width": width, "height": 844}, color_scheme="dark" if scheme == "dark" else "light"
