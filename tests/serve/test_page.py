@@ -112,10 +112,7 @@ def test_a_chosen_picture_is_answered_and_bars_say_what_figures_say(page: Page) 
         meter = card.locator(".meter")
         width, mark = (
             meter.locator(part).evaluate(f"part => {what} / part.parentElement.getBoundingClientRect().width")
-            for part, what in (
-                (".fill", "part.getBoundingClientRect().width"),
-                (".mark-at", "(part.offsetLeft + 1)"),
-            )
+            for part, what in ((".fill", "part.getBoundingClientRect().width"), (".mark-at", "(part.offsetLeft + 1)"))
         )
         assert 100 * width == pytest.approx(sure, abs=0.3)
         assert at == 2 or mark == pytest.approx(0.2, abs=0.005)

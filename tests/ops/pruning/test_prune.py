@@ -77,13 +77,7 @@ def steps(network: Network, optimizer: torch.optim.Optimizer, number: int) -> No
     control=st.sampled_from(["none", "shuffle", "invert", "reinit"]),
 )
 def test_masks_nest_and_counts_are_exact(
-    kind: str,
-    structure: tuple[int, ...],
-    criterion: str,
-    ratios: list[float],
-    local: bool,
-    rounds: int,
-    control: str,
+    kind: str, structure: tuple[int, ...], criterion: str, ratios: list[float], local: bool, rounds: int, control: str
 ) -> None:
     network = build(kind, structure)
     lowest = [1.0] * len(network.stages)
