@@ -1,5 +1,6 @@
 """Processes that are forked from this one, so that they import nothing, and die inside their file operations."""
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -9,9 +10,10 @@ from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
-import plotly.graph_objects  # noqa: F401 - a run imports these late
-import sklearn.datasets  # noqa: F401
-import torch._dynamo
+import torch
+
+for name in ("plotly.graph_objects", "sklearn.datasets", "torch._dynamo"):
+    importlib.import_module(name)  # late in a run, and again in each process that is forked before
 
 OPERATIONS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree")
 
