@@ -57,6 +57,7 @@ def test_quiet_prints_the_table_alone(ramify: CommandLine) -> None:
     assert "test top-1" in answer.out
 
 
+@pytest.mark.slow
 def test_repeats_end_with_mean_and_deviation(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "name=mine", "seed=5", "--repeats", "3")
     assert answer.code == 0
@@ -99,6 +100,7 @@ def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: Comman
     assert Path("runs/good/summary.json").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_measured_on_its_validation_pictures(
     ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
