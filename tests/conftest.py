@@ -1,6 +1,7 @@
 """What many tests share: a run small enough to train in a blink, and the command line in-process."""
 
 import functools
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,11 +23,14 @@ from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.training.run import train
 
+# What is imported here stays, and looking through it for garbage takes a tenth of the time of the tests.
+gc.set_threshold(20_000, 10, 50)
+
 # A timing is never a test: a busy machine must not fail one.
 NIGHTLY = os.environ.get("RAMIFY_NIGHTLY") == "1"
 """Whether every kill, every damaged byte and many random examples are tried (``make nightly``), or a sample of them."""
 
-settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 25)
+settings.register_profile("ramify", deadline=None, max_examples=240 if NIGHTLY else 12)
 settings.load_profile("ramify")
 
 TINY = (
@@ -89,8 +93,18 @@ CommandLine = Callable[..., Answer]
 
 
 @pytest.fixture
-def ramify(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
+def with_reports() -> None:
+    """``ramify`` writes reports after its trainings, as it does for users; they take longer than the trainings here."""
+
+
+@pytest.fixture
+def ramify(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> CommandLine:
     """The command line, called in this process: ``ramify("train", "train.epochs=3")``."""
+    if "with_reports" not in request.fixturenames:
+        for command in ("train", "calibrate"):
+            monkeypatch.setattr(f"ramify.cli.{command}.report_of", lambda *_: None)
 
     def call(*arguments: str) -> Answer:
         monkeypatch.setattr(sys, "argv", ["ramify", *arguments])

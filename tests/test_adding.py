@@ -20,18 +20,7 @@ from ramify.ops.pruning.saliency import SALIENCIES
 from ramify.search.samplers import SEARCH_SAMPLERS
 from tests.conftest import TINY, CommandLine
 
-REGISTRIES = (
-    CELLS,
-    EXITS,
-    SALIENCIES,
-    POLICIES,
-    CRITERIA,
-    SOURCES,
-    CHANGES,
-    SAMPLERS,
-    SEARCH_SAMPLERS,
-    EXPORTERS,
-)
+REGISTRIES = (CELLS, EXITS, SALIENCIES, POLICIES, CRITERIA, SOURCES, CHANGES, SAMPLERS, SEARCH_SAMPLERS, EXPORTERS)
 GUIDE = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text().partition("## Adding things")[2]
 ENTRIES = re.findall(r"\*\*([\w ]+)\*\*.*?```python\n(.*?)```\n\n    ramify ([^\n]+)\n", GUIDE, flags=re.DOTALL)
 

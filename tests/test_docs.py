@@ -9,6 +9,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 README = Path(__file__).parent.parent / "README.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["python.md", "attach.md"])
 def test_a_page_of_python_runs_and_prints_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     blocks = re.findall(r"```(\w+)\n(.*?)```", (DOCS / page).read_text(), flags=re.DOTALL)

@@ -19,7 +19,7 @@ from ramify.answer.runtime import Runtime
 from ramify.data.digits import load_digits
 from ramify.errors import RamifyError
 from ramify.exporting.hub import write_hub
-from ramify.exporting.write import export
+from ramify.exporting.write import Export
 from ramify.run.calibrate import calibrate_run
 from ramify.run.checkpoint import read_model
 from ramify.run.evaluate import to_float
@@ -73,9 +73,9 @@ def of_search(folder: Path) -> object:
 
 
 def of_export(folder: Path) -> object:
-    found = Runtime(folder).predict(IMAGES.numpy())
+    answered = Runtime(folder).predict(IMAGES.numpy())
     cards = [read_card(path) for path in (folder, *sorted(folder.glob("*.onnx")), *sorted(folder.glob("*.pt2")))]
-    return found.classes.tolist(), found.confidence.tolist(), found.exits.tolist(), cards
+    return answered.classes.tolist(), answered.confidence.tolist(), answered.exits.tolist(), cards
 
 
 def of_hub(folder: Path) -> object:
@@ -94,11 +94,11 @@ class Subject:
 
 
 @pytest.fixture(scope="module")
-def subjects(tmp_path_factory: pytest.TempPathFactory) -> list[Subject]:
+def subjects(tmp_path_factory: pytest.TempPathFactory, exported: Export) -> list[Subject]:
     place = tmp_path_factory.mktemp("whole")
     done = Path(train(configured(place, "name=done", "data.limit=200")).folder)
     calibrate_run(done, max_macs=1.0)
-    export(done, place / "onnx")
+    shutil.copytree(exported.folder, place / "onnx")
     write_hub(done, place / "hub")
 
     def stop(event: Event) -> None:
@@ -141,13 +141,13 @@ def edit(content: bytes, draw: random.Random) -> bytes:
 @pytest.mark.slow
 def test_no_damage_changes_anything_in_silence(subjects: list[Subject], tmp_path: Path) -> None:
     draw = random.Random(19)
-    found: Counter[str] = Counter()
+    results: Counter[str] = Counter()
     for subject in subjects:
         copy = tmp_path / subject.folder.name
         shutil.copytree(subject.folder, copy)
         expected = subject.read(copy)
         files = sorted(path.relative_to(subject.folder) for path in subject.folder.rglob("*") if path.is_file())
-        files = [each for each in files if (subject.folder / each).stat().st_size]
+        files = [file for file in files if (subject.folder / file).stat().st_size]
         for number in range(subject.count if NIGHTLY else subject.count // 5):
             shutil.rmtree(copy)
             shutil.copytree(subject.folder, copy)
@@ -159,9 +159,9 @@ def test_no_damage_changes_anything_in_silence(subjects: list[Subject], tmp_path
             except (RamifyError, NoticedError) as error:
                 sentence = str(error).splitlines()[0]
                 assert len(sentence) < 600 and "pydantic" not in str(error), sentence  # noqa: PT018, PT017
-                found["noticed"] += 1
+                results["noticed"] += 1
             else:
-                found["harmless" if seen == expected else f"{damage.__name__} of {copy.name}/{name} in silence"] += 1
-    print(dict(found))  # noqa: T201 - the figure
-    assert found.keys() == {"noticed", "harmless"}
-    assert sum(found.values()) >= (500 if NIGHTLY else 95)
+                results["harmless" if seen == expected else f"{damage.__name__} of {copy.name}/{name} in silence"] += 1
+    print(dict(results))  # noqa: T201 - the figure
+    assert results.keys() == {"noticed", "harmless"}
+    assert sum(results.values()) >= (500 if NIGHTLY else 95)

@@ -95,8 +95,6 @@ def test_an_installed_wheel_does_the_main_jobs(installed: Path, tmp_path: Path) 
     assert "photos-pretrained" in run([installed, "config", "--presets"], tmp_path)
     run([installed, "train", "digits", *TINY, "name=mine"], tmp_path)
     assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000
-    page = run([installed, "report", "mine", "--out", "page.html"], tmp_path)
-    assert "page.html" in page
     run([installed, "search", "start", "demo", "--trials", "1", "data.limit=120"], tmp_path)
     assert (tmp_path / "searches" / "demo").is_dir()
 

@@ -29,8 +29,7 @@ from ramify.schedule import (
 
 
 @pytest.mark.parametrize(
-    ("epoch", "expected"),
-    [(1, 0.01), (119, 0.01), (120, 0.001), (159, 0.001), (160, 1e-5), (180, 1e-7), (250, 1e-7)],
+    ("epoch", "expected"), [(1, 0.01), (119, 0.01), (120, 0.001), (159, 0.001), (160, 1e-5), (180, 1e-7), (250, 1e-7)]
 )
 def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
     assert learning_rate(epoch, 0.01, (120, 160, 180), (0.1, 0.01, 0.01)) == pytest.approx(expected, rel=1e-12)
@@ -51,11 +50,7 @@ def test_learning_rate_of_the_seed(epoch: int, expected: float) -> None:
     ],
 )
 def test_what_a_pruning_of_the_seed_keeps(
-    policy: str,
-    epoch: int,
-    keep: float | tuple[float, ...],
-    least: float | None,
-    expected: float | dict[int, float],
+    policy: str, epoch: int, keep: float | tuple[float, ...], least: float | None, expected: float | dict[int, float]
 ) -> None:
     assert prune_targets(policy, epoch, (10, 35, 60, 85), (1, 25, 50, 75), keep, least) == expected
 
@@ -207,10 +202,7 @@ def test_sizes_end_at_the_last_side() -> None:
 
 
 @given(
-    start=st.integers(0, 300),
-    length=st.integers(1, 2000),
-    interval=st.integers(1, 150),
-    fraction=st.floats(0.01, 1.0),
+    start=st.integers(0, 300), length=st.integers(1, 2000), interval=st.integers(1, 150), fraction=st.floats(0.01, 1.0)
 )
 def test_connections_move_at_the_interval_and_ever_fewer(
     start: int, length: int, interval: int, fraction: float

@@ -1,6 +1,7 @@
 """The command line: every verb, what it prints, and what it says to bad input."""
 
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from ramify.config.rules import Config
 from ramify.errors import RunError
 from ramify.run.folder import locked
 from tests.conftest import TINY, CommandLine
+from tests.killing import command_line, forked
 
 
 def assert_refused(answer: object, sentence: str, code: int = 2) -> None:
@@ -55,6 +57,7 @@ def test_quiet_prints_the_table_alone(ramify: CommandLine) -> None:
     assert "test top-1" in answer.out
 
 
+@pytest.mark.slow
 def test_repeats_end_with_mean_and_deviation(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "name=mine", "seed=5", "--repeats", "3")
     assert answer.code == 0
@@ -97,6 +100,7 @@ def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: Comman
     assert Path("runs/good/summary.json").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_measured_on_its_validation_pictures(
     ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +124,7 @@ def test_a_shift_beyond_the_picture_is_refused(ramify: CommandLine) -> None:
     assert not Path("runs/far").exists()
 
 
+@pytest.mark.slow
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "--quiet")
     answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")
@@ -133,6 +138,7 @@ def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     assert Path("runs/mine-pruned-2").exists()
 
 
+@pytest.mark.slow
 def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "network.kind=dense", "--quiet")
     lean = ramify("prune", "mine", "prune.unit=channel", "train.epochs=1", "--compact")
@@ -319,13 +325,19 @@ def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatc
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine) -> None:
+def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine, tmp_path: Path) -> None:
     """A real refusal by the system: no file may exceed a size that only the grown network needs."""
-    command = f"ulimit -f 96; exec {sys.executable} -m ramify train {' '.join(TINY)} name=mine network.channels=16"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 1, done.stderr
-    [error] = done.stderr.strip().splitlines()
-    assert "cannot be written (File too large)" in error
+
+    def train_with_little_space(output: Path) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (96 * 1024, 96 * 1024))
+        command_line(output, "train", *TINY, "name=mine", "network.channels=16", "train.threads=1")
+
+    process = forked(train_with_little_space, tmp_path / "output")
+    process.join()
+    written = (tmp_path / "output").read_text().splitlines()
+    assert process.exitcode == 1, written
+    assert "cannot be written (File too large)" in written[-1]
+    assert [line for line in written if line.startswith(("error", "Traceback"))] == written[-1:]
     answer = ramify("info", "mine")
     assert answer.code == 0
     assert "under way: epoch" in answer.out

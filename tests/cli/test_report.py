@@ -10,7 +10,7 @@ from ramify.errors import RunError
 from ramify.show.report import write
 from tests.conftest import TINY, CommandLine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("with_reports")]
 
 
 def test_training_ends_with_a_report_and_says_so(ramify: CommandLine) -> None:

@@ -5,18 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = (
-    "torch",
-    "numpy",
-    "plotly",
-    "matplotlib",
-    "onnx",
-    "onnxruntime",
-    "sklearn",
-    "tensorboard",
-    "fastapi",
-    "PIL",
-)
+HEAVY = ("torch", "numpy", "plotly", "matplotlib", "onnx", "onnxruntime", "sklearn", "tensorboard", "fastapi", "PIL")
 
 WATCHED = """
 import sys

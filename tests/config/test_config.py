@@ -287,11 +287,7 @@ def test_a_file_and_the_command_line_agree_on_an_architecture(tmp_path: Path) ->
 
 def test_everything_that_contradicts_an_architecture_is_told_at_once() -> None:
     found = problems("network.cells=lenet5", "network.kind=dense", "network.channels=8", "network.structure=[0,0,1,0]")
-    assert [problem.partition(":")[0] for problem in found] == [
-        "network.structure",
-        "network.kind",
-        "network.channels",
-    ]
+    assert [problem.partition(":")[0] for problem in found] == ["network.structure", "network.kind", "network.channels"]
 
 
 def test_a_schedule_from_step_to_step_has_no_milestones() -> None:

@@ -127,9 +127,7 @@ def test_mnist_with_labels_for_other_pictures_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "content",
-    [b"no gzip", gzip.compress(bytes(1000), mtime=0)[:-4], b""],
-    ids=["no gzip", "cut short", "empty"],
+    "content", [b"no gzip", gzip.compress(bytes(1000), mtime=0)[:-4], b""], ids=["no gzip", "cut short", "empty"]
 )
 def test_a_damaged_gz_is_named(tmp_path: Path, content: bytes) -> None:
     paths = write_all(tmp_path, {**mnist_files(), "t10k-images-idx3-ubyte.gz": content})

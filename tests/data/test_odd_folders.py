@@ -15,18 +15,7 @@ from ramify.data.layout import part_of
 from ramify.data.listing import DEEPER, HEIC, HIDDEN, LINK, NOT_A_PICTURE, OTHER_PART, OUTSIDE, THUMBNAIL, counts
 from ramify.data.names import printable, shown
 from ramify.data.sources import load_pictures
-from tests.data.making import (
-    FLAT,
-    FORMS,
-    names,
-    picture,
-    problem,
-    skipped,
-    tree,
-    write_source,
-    write_tree,
-    zip_bytes,
-)
+from tests.data.making import FLAT, FORMS, names, picture, problem, skipped, tree, write_source, write_tree, zip_bytes
 
 
 def test_each_row_of_the_table_is_a_test() -> None:

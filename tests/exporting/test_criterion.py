@@ -40,22 +40,21 @@ pytestmark = pytest.mark.slow
 
 def runner_up(seen: Seen) -> Tensor:
     """1 minus the second highest probability, averaged with that of the exit before."""
-    each = [1 - p.topk(2, dim=-1).values[..., 1] for p in seen.probabilities[-2:]]
-    return torch.stack(each).mean(dim=0)
+    return torch.stack([1 - p.topk(2, dim=-1).values[..., 1] for p in seen.probabilities[-2:]]).mean(dim=0)
 
 
 def test_a_criterion_is_added_in_one_place(
-    demo: Path, tmp_path: Path, digits: Tensor, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+    demo: Path, tmp_path: Path, digits: Tensor, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch, traced: None
 ) -> None:
     monkeypatch.setitem(CRITERIA, "runner_up", Criterion("1 less the second chance", runner_up, earlier=True))
     run = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("onnx")))
     wrong = ramify("calibrate", str(run), "--criterion", "runnerup", "--max_macs", "0.7")
     assert wrong.code == 2
     assert "runner_up" in wrong.err
-    found = ramify(
+    calibrated = ramify(
         "calibrate", str(run), "--criterion", "runner_up", "--max_macs", "0.7", "--combine", "last", "--json"
     )
-    assert json.loads(found.out)["calibration"]["policy"]["criterion"] == "runner_up"
+    assert json.loads(calibrated.out)["calibration"]["policy"]["criterion"] == "runner_up"
 
     policy = load_policy(run)
     assert policy is not None
@@ -68,8 +67,8 @@ def test_a_criterion_is_added_in_one_place(
         batches = digits.split(size)
         by_runtime = [runtime.predict(some.numpy()) for some in batches]
         for classes, exits in (
-            ([each.classes for each in by_runtime], [each.exits for each in by_runtime]),
-            zip(*[(found[0].numpy(), found[2].numpy()) for found in map(early, batches)], strict=True),
+            ([prediction.classes for prediction in by_runtime], [prediction.exits for prediction in by_runtime]),
+            zip(*[(outputs[0].numpy(), outputs[2].numpy()) for outputs in map(early, batches)], strict=True),
         ):
             apart = np.concatenate(exits) != expected.exits.numpy()
             assert apart.sum() <= 1  # at a threshold to within rounding
@@ -108,7 +107,7 @@ def traced() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", ["max_probability", "patience", "correctable"])  # see test_join.py for all
 def test_everything_that_answers_gives_the_same_class_and_exit(
     criterion: str, demo: Path, tmp_path: Path, all_test_pictures: Tensor, traced: None
 ) -> None:
@@ -130,19 +129,19 @@ def test_everything_that_answers_gives_the_same_class_and_exit(
     early, whole = (runner((folder / name).read_bytes()) for name in ("early_exit.onnx", "all_exits.onnx"))
     for size in (1, 256):
         batches = all_test_pictures.split(size)
-        found = {
-            "PyTorch": [(each.classes, each.exits) for each in (network.predict(some, policy) for some in batches)],
-            "early_exit.onnx": [(each[0], each[2]) for each in map(early, batches)],
+        answered = {
+            "PyTorch": [(batch.classes, batch.exits) for batch in (network.predict(some, policy) for some in batches)],
+            "early_exit.onnx": [(outputs[0], outputs[2]) for outputs in map(early, batches)],
             "all_exits.onnx": [
-                (each.classes, each.exits) for each in (follow(policy, whole(some)[0]) for some in batches)
+                (batch.classes, batch.exits) for batch in (follow(policy, whole(some)[0]) for some in batches)
             ],
             "stages": [
-                (torch.from_numpy(each.classes), torch.from_numpy(each.exits))
-                for each in (runtime.predict(some.numpy()) for some in batches)
+                (torch.from_numpy(batch.classes), torch.from_numpy(batch.exits))
+                for batch in (runtime.predict(some.numpy()) for some in batches)
             ],
         }
-        for who, answered in found.items():
-            classes, exits = (torch.cat(each) for each in zip(*answered, strict=True))
+        for who, predictions in answered.items():
+            classes, exits = (torch.cat(parts) for parts in zip(*predictions, strict=True))
             same = (classes == expected.classes) & (exits == expected.exits)
             assert same[~near].all(), f"{who} at batch {size}"
 

@@ -105,7 +105,7 @@ class Several(nn.Module):
 
 @pytest.mark.slow
 def test_every_kind_of_network_is_the_same_in_onnx_runtime() -> None:
-    names = ["dense, masked, color", "full_ic, max pooling, skip_second", "full", "compacted", "lenet5"]
+    names = ["dense, masked, color", "full_ic, max pooling, skip_second", "compacted", "lenet5"]
     networks = [NETWORKS[name]() for name in names]
     shapes = [network.config.input_shape or () for network in networks]
     inputs, outputs = [f"in{i}" for i in range(len(names))], [f"out{i}" for i in range(len(names))]

@@ -30,11 +30,11 @@ def test_every_criterion_is_the_same_number_in_onnx_runtime() -> None:
     draw = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(3, 50, 4, generator=draw)
     labels = torch.randint(4, (50,), generator=draw)
-    policies = [drawn_policy(criterion, logits, labels) for criterion in CRITERIA]
-    ends = (1, 2)  # behind another exit, and the last
-    graphs = judgements([OneJudgement(policy, at) for policy in policies for at in ends], 4)
-    for i, graph in enumerate(graphs):
-        policy, at = policies[i // 2], ends[i % 2]
+    # Each behind another exit, and two at the last one, of which one may answer with an earlier exit.
+    cases = [(criterion, 1) for criterion in CRITERIA] + [("max_probability", 2), ("entropy", 2)]
+    policies = [drawn_policy(criterion, logits, labels) for criterion, _ in cases]
+    graphs = judgements([OneJudgement(policy, at) for policy, (_, at) in zip(policies, cases, strict=True)], 4)
+    for i, (graph, policy, (_, at)) in enumerate(zip(graphs, policies, cases, strict=True)):
         classes, sure = answers(policy, logits)
         values = {"seen": logits[:at].numpy(), "logits": logits[at].clone().numpy(), "threshold": np.float32(0.5)}
         feed = {f"{name}{i}": np.asarray(values[name]) for name in OneJudgement(policy, at).inputs}

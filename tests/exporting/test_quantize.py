@@ -13,15 +13,14 @@ from ramify.answer.runtime import Runtime
 from ramify.data.sources import load_pictures
 from ramify.exporting.check import runner
 from ramify.exporting.quantize import int8_bytes
-from ramify.exporting.write import Export, export
-from ramify.run.checkpoint import read_model
-from ramify.training.run import train
-from tests.conftest import CommandLine, tiny
+from ramify.exporting.write import Export
+from ramify.run.saved import config_of, load
+from tests.conftest import CommandLine
 
 pytestmark = pytest.mark.slow
 
 
-def test_int8_is_as_accurate_to_within_a_point(
+def test_int8_is_as_accurate_to_within_a_point_and_as_small_as_said(
     ramify: CommandLine, demo: Path, exported: Export, digits: Tensor, tmp_path: Path
 ) -> None:
     folder = tmp_path / "int8"
@@ -33,7 +32,7 @@ def test_int8_is_as_accurate_to_within_a_point(
     assert json.loads(result.out)["card"]["quantization"]["after"] == list(quantization.after)
     assert (card.precision, len(quantization.before), len(quantization.after)) == ("int8", 3, 3)
     assert quantization.calibration_pictures == 512
-    assert quantization.before == pytest.approx([each.test for each in card.exits])
+    assert quantization.before == pytest.approx([at.test for at in card.exits])
     assert quantization.before[-1] > 0.8, "the digits were learned, or this shows nothing"
     assert all(
         abs(after - before) <= 0.01 for before, after in zip(quantization.before, quantization.after, strict=True)
@@ -48,11 +47,5 @@ def test_int8_is_as_accurate_to_within_a_point(
     assert (whole - staged).abs().max() <= 0.02 * staged.abs().max()
     assert 1e-3 < (staged - exact).abs().max() < 0.3 * exact.abs().max()
 
-
-def test_the_size_is_that_of_the_file_without_its_card(tmp_path: Path) -> None:
-    config = tiny("train.epochs=3", f"runs_dir={tmp_path}", "name=run")
-    train(config)
-    export(tmp_path / "run", quantize="int8")
-    size = (tmp_path / "run" / "onnx-int8" / "all_exits.onnx").stat().st_size
-    network, _ = read_model(tmp_path / "run" / "best")
-    assert 0 <= size - int8_bytes(network, load_pictures(config.data).test) < 3000
+    size = (folder / "all_exits.onnx").stat().st_size
+    assert 0 <= size - int8_bytes(load(demo), load_pictures(config_of(demo).data).test) < 3000

@@ -89,12 +89,11 @@ def test_a_compacted_dense_network_of_color_pictures(tmp_path: Path) -> None:
     assert answers.exits.tolist() == [1] * 5
 
 
-def test_a_file_that_is_not_the_network_is_not_written(
-    demo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_file_that_is_not_the_network_is_not_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run = train(tiny("network.kind=full", "train.epochs=1")).folder
     monkeypatch.setattr("ramify.exporting.write.plain", lambda network: plain(network).apply(_doubled))
     with pytest.raises(RunError, match=r"logits of all_exits\.pt2 are off by .*; nothing was written"):
-        export(demo, tmp_path / "out", to="torch")
+        export(run, tmp_path / "out", to="torch")
     assert not (tmp_path / "out").exists()
 
 

@@ -67,7 +67,7 @@ PINNED = {
         "a linear layer that reads a channel in part",
         "add of channels with what is none",
         *ANSWERS,
-    },
+    }
 }
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.rules import Config, NetworkConfig
@@ -43,7 +43,6 @@ def configs(draw: st.DrawFn) -> NetworkConfig:
     )
 
 
-@settings(max_examples=40)
 @given(config=configs(), batch=st.integers(2, 4), data=st.data())
 def test_forward_gives_logits_of_every_exit_that_exists(config: NetworkConfig, batch: int, data: st.DataObject) -> None:
     stages = data.draw(st.integers(1, config.exits))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.rules import Config, NetworkConfig
@@ -13,7 +13,6 @@ from tests.ops.shapes import SHAPES, pictures, shaped
 
 
 @given(cells=st.integers(1, 12), groups=st.integers(1, 5))
-@settings(max_examples=40)
 def test_widths_are_spread_evenly_and_each_but_the_first_starts_with_a_stride(cells: int, groups: int) -> None:
     widths = tuple(range(4, 4 + groups))
     told = {"structure": (0,) * cells, "channels": widths, "input_shape": (1, 8, 8), "classes": 2, "kind": "full_ic"}

@@ -140,6 +140,7 @@ def test_an_exit_on_the_way_is_the_network_cut_there(name: str) -> None:
     assert torch.equal(Network(config, seed=0).eval()(images), whole[:1])
 
 
+@pytest.mark.slow
 @every_architecture
 @pytest.mark.parametrize("stages", [1, None])
 def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int | None, tmp_path: Path) -> None:

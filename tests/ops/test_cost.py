@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -109,7 +109,6 @@ def shares(config: NetworkConfig) -> list[float]:
     asked=st.lists(st.floats(0.01, 0.99), max_size=3, unique=True).map(sorted),
     side=st.integers(8, 17),
 )
-@settings(max_examples=12)
 def test_exits_stand_behind_the_nearest_cells(kind: str, cells: int, asked: list[float], side: int) -> None:
     config = NetworkConfig.model_validate(
         {"kind": kind, "structure": (0,) * cells, "channels": 3, "exits_at": tuple(asked)}

@@ -14,13 +14,7 @@ from ramify.ops.muon import LINEAR_RATE, REST_MOMENTUM, Muon, NormedMuon, orthog
 from ramify.ops.pruning.channels import channels, mask_channels, owner, silence
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
-from ramify.ops.surgery import (
-    load_optimizer_state,
-    optimizer_state,
-    parameter_groups,
-    revived,
-    set_masks,
-)
+from ramify.ops.surgery import load_optimizer_state, optimizer_state, parameter_groups, revived, set_masks
 
 CONFIG = NetworkConfig(structure=(1, 0, 1), channels=4, input_shape=(1, 8, 8), classes=10)
 
@@ -113,12 +107,7 @@ def test_normed_muon_keeps_the_norm_of_convolutions_and_moves_the_rest_by_sgd() 
     other = [nn.Parameter(each.detach().clone()) for each in (linear, norm)]
     own = NormedMuon([linear, norm], lr=0.01)
     groups: list[dict[str, object]] = [{"params": other[:1], "lr": 0.01 * LINEAR_RATE}, {"params": other[1:]}]
-    sgd = torch.optim.SGD(
-        groups,
-        lr=0.01,
-        momentum=REST_MOMENTUM,
-        nesterov=True,
-    )
+    sgd = torch.optim.SGD(groups, lr=0.01, momentum=REST_MOMENTUM, nesterov=True)
     for step in range(3):
         for each, twin in zip((linear, norm), other, strict=True):
             each.grad = torch.full_like(each, step + 1.0)

@@ -204,6 +204,7 @@ def test_it_is_folded_and_kept(name: str, kind: str, tmp_path: Path) -> None:
     assert torch.equal(answers(read_model(tmp_path)[0]), wanted)
 
 
+@pytest.mark.slow
 def test_it_is_exported(name: str) -> None:
     network = built(name)
     staged = Staged([graph.SerializeToString() for graph in to_stages(plain(network), (2, 8, 8))])

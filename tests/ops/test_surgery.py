@@ -200,6 +200,7 @@ def test_momentum_that_does_not_exist_is_no_obstacle() -> None:
     assert any(not torch.equal(value, before[key]) for key, value in small.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("init", "growths"), [("random", 6), ("identity", 20), ("copy", 6)])
 def test_growth_holds_on_to_nothing(init: Literal["random", "identity", "copy"], growths: int) -> None:
     """After growths there are the tensors of the network, of its optimizer, and no others.
@@ -230,6 +231,7 @@ def test_growth_holds_on_to_nothing(init: Literal["random", "identity", "copy"],
     assert network.complete
 
 
+@pytest.mark.slow
 def test_widening_and_compaction_hold_on_to_nothing() -> None:
     network = seed_network("dense", (0, 1, 0), width=3)
     optimizer = torch.optim.Adam(parameter_groups(network, 1e-4), lr=0.001)

@@ -1,19 +1,37 @@
 """A search whose trials take no time, and processes that are killed inside their file operations."""
 
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future
 from pathlib import Path
-
-import optuna.samplers  # noqa: F401 - for the processes that are forked from here
+from typing import ParamSpec, TypeVar
 
 from ramify.search.coordinator import coordinate
+from ramify.search.engine import TaskEngine
 from ramify.search.space import Space, parse_space
 from ramify.search.study import Search, start_search
 from ramify.search.task import TaskResult, TrialStep
 from tests import killing
 from tests.killing import die_at
-from tests.search.test_search import HERE
 
 WANTED = 4
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Here(Executor):
+    """One worker: this process."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+HERE = TaskEngine(Here(), lambda: 1, (BrokenExecutor,), "here")
 
 
 def quick_space() -> Space:
@@ -28,7 +46,8 @@ def quick_step(step: TrialStep) -> TaskResult:
     """What a trial would come to, from its configuration alone."""
     text = step.config.model_dump_json(exclude={"name", "runs_dir"})
     drawn = int(hashlib.sha256(f"{text}{step.rung}".encode()).hexdigest()[:8], 16)
-    return TaskResult({"accuracy": drawn / 2**32, "weights": float(step.config.network.widths[0])})
+    channels = float(step.config.network.widths[0])
+    return TaskResult({"accuracy": drawn / 2**32, "weights": channels, "macs": channels})
 
 
 def finish(folder: Path, wanted: int | None = WANTED) -> Search:
@@ -53,4 +72,4 @@ def dying(folder: Path, count: int, half: bool) -> None:
 
 def killed(folder: Path, count: int, half: bool) -> bool:
     """Whether a process that works on the search was killed before it was done."""
-    return killing.killed(dying, folder, count, half, preload="tests.search.quick")
+    return killing.killed(dying, folder, count, half)

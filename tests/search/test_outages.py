@@ -1,13 +1,13 @@
 """A real Dask cluster that loses a worker and gets another, and a real PostgreSQL that goes away."""
 
 import contextlib
+import importlib
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,9 @@ from ramify.search.coordinator import WorkEvent, coordinate
 from ramify.search.engine import open_engine
 from ramify.search.study import open_search, start_search
 from ramify.search.task import TaskResult, TrialStep
+from tests.killing import forked
 from tests.search.postgres import server
-from tests.search.quick import WANTED, finish, quick_space, quick_step, record
-from tests.search.test_search import HERE
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.search.quick import HERE, WANTED, finish, quick_space, quick_step, record
 
 
 def slow_step(step: TrialStep) -> TaskResult:
@@ -29,16 +27,13 @@ def slow_step(step: TrialStep) -> TaskResult:
     return quick_step(step)
 
 
-@contextlib.contextmanager
-def dask(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
-    command = [sys.executable, "-m", f"distributed.cli.dask_{arguments[0]}", *arguments[1:], "--no-dashboard"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+def dask(kind: str, begin: Event, *arguments: str) -> None:
+    """The command ``dask scheduler`` or ``dask worker``, in a process forked for it."""
+    begin.wait()
+    with Path(os.devnull).open("wb") as nowhere:
+        for number in (1, 2):
+            os.dup2(nowhere.fileno(), number)
+    importlib.import_module(f"distributed.cli.dask_{kind}").main([*arguments, "--no-dashboard"])
 
 
 @pytest.mark.slow
@@ -47,9 +42,16 @@ def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    worker = ["worker", f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-nanny"]
+    context = multiprocessing.get_context("fork")
+    now, later = context.Event(), context.Event()
+    now.set()
+    worker = (f"tcp://127.0.0.1:{port}", "--nthreads", "1", "--no-nanny")
+    importlib.import_module("distributed.cli.dask_worker")  # once for all three
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask("scheduler", "--host", "127.0.0.1", "--port", str(port)))
+        scheduler = forked(dask, "scheduler", now, "--host", "127.0.0.1", "--port", str(port))
+        first, second = (forked(dask, "worker", begin, *worker) for begin in (now, later))
+        for process in (scheduler, first, second):
+            stack.callback(process.kill)
         until = time.monotonic() + 120
         while True:
             try:
@@ -57,7 +59,6 @@ def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
                 break
             except InputError:
                 assert time.monotonic() < until
-        first = stack.enter_context(dask(*worker))
         search = start_search("quick", quick_space(), 8, searches_dir=tmp_path)
         events: list[WorkEvent] = []
 
@@ -65,7 +66,7 @@ def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
             events.append(event)
             if len(events) == 4:  # in the middle of a step
                 first.kill()
-                stack.enter_context(dask(*worker))
+                later.set()
 
         coordinate(search, engine, notify, step=slow_step)
         search.close()

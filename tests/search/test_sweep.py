@@ -11,7 +11,7 @@ from ramify.run.folder import METRICS, read_lines
 from ramify.search.sweep import RunBegan, SweepEvent, open_sweep, read_sweep, run_sweep
 from ramify.search.task import ASKED, is_same, train_run, train_up_to
 from tests.conftest import TINY, CommandLine, tiny
-from tests.search.test_search import HERE
+from tests.search.quick import HERE
 
 BASE = [text for text in TINY if not text.startswith(("network.structure", "growth.epochs", "train.epochs"))]
 SMALL = [*BASE, "network.structure=[[1]]", "train.epochs=2"]

@@ -89,11 +89,7 @@ def ask(connection: HTTPConnection, body: bytes) -> tuple[int, Reply]:
 def started(*command: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
     """A command that serves, in a process of its own, and its port once it says it."""
     with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
     ) as process:
         assert process.stdout is not None
         assert select.select([process.stdout], [], [], 120)[0], "the server said nothing"

@@ -1,15 +1,16 @@
 """The command `ramify serve` under slow and many clients."""
 
 import json
+import os
+import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http.client import HTTPConnection
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import psutil
@@ -24,7 +25,8 @@ from ramify.serve.guard import Origins
 from ramify.serve.server import app
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
-from tests.serve.serving import BOUNDARY, REQUESTS, ask, form, picture, running, started
+from tests.killing import command_line, forked
+from tests.serve.serving import BOUNDARY, REQUESTS, ask, form, picture, running
 
 pytestmark = pytest.mark.slow
 
@@ -45,14 +47,30 @@ def served(run: Path) -> FastAPI:
 
 
 @contextmanager
-def command(run: Path, descriptors: int) -> "Iterator[tuple[subprocess.Popen[str], int]]":
+def command(run: Path, descriptors: int, output: Path) -> Iterator[tuple[ForkProcess, int]]:
     """``ramify serve`` in a process of its own with so many descriptors, and its port."""
-    served = [sys.executable, "-m", "ramify", "serve", str(run), "--port", "0", "--samples", "0"]
-    with started("sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *served) as (process, port):
-        try:
-            yield process, port
-        finally:
-            process.kill()
+
+    def serve() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        command_line(output, "serve", str(run), "--port", "0", "--samples", "0")
+
+    process = forked(serve)
+    try:
+        while not (output.exists() and (address := re.search(r"http://127\.0\.0\.1:(\d+)/", output.read_text()))):
+            assert process.is_alive()
+            time.sleep(0.02)
+        yield process, int(address[1])
+    finally:
+        process.kill()
+
+
+def ended(process: ForkProcess, by: int, output: Path) -> None:
+    """Interrupt the command: it must say that it ended."""
+    os.kill(process.pid or 0, by)
+    process.join(60)
+    written = output.read_text()
+    assert (process.exitcode, written.splitlines()[-1]) == (0, "ended")
+    assert "Traceback" not in written
 
 
 def half_open(port: int, number: int) -> socket.socket:
@@ -69,38 +87,33 @@ def good_client(port: int, seed: int, asked: int) -> list[int]:
     return statuses
 
 
-def test_no_picture_is_lost_beside_1100_half_open_requests(run: Path) -> None:
+def test_no_picture_is_lost_beside_1100_half_open_requests(run: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2000), hard))
-    with command(run, 1024) as (process, port), ExitStack() as opened, ThreadPoolExecutor(8) as clients:
+    output = tmp_path / "output"
+    with command(run, 1024, output) as (process, port), ExitStack() as opened, ThreadPoolExecutor(8) as clients:
         assert good_client(port, 0, 1) == [200]
         seen = psutil.Process(process.pid)
         memory = seen.memory_info().rss
         good = [clients.submit(good_client, port, seed, REQUESTS) for seed in range(8)]
         for number in range(1100):
             opened.enter_context(half_open(port, number))
-        statuses = [status for each in good for status in each.result()]
+        statuses = [status for client in good for status in client.result()]
         assert statuses == [200] * 8 * REQUESTS
         assert len(seen.net_connections("tcp")) <= connections.MOST_CONNECTIONS + 65
         assert seen.memory_info().rss - memory < 100_000_000
         # Some are open still, and nobody waits for them.
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
-    assert process.returncode == 0
-    assert rest.splitlines()[-1] == "ended"
-    assert "Traceback" not in rest
+        ended(process, signal.SIGINT, output)
 
 
-def test_few_descriptors_serve_few_connections(run: Path) -> None:
-    with command(run, 100) as (process, port), ExitStack() as opened:
+def test_few_descriptors_serve_few_connections(run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    with command(run, 100, output) as (process, port), ExitStack() as opened:
         for number in range(150):
             opened.enter_context(half_open(port, number))
         assert good_client(port, 1, 20) == [200] * 20
-        process.send_signal(signal.SIGTERM)
-        rest, _ = process.communicate(timeout=60)
-    assert (process.returncode, rest.splitlines()[-1]) == (0, "ended")
-    assert "Traceback" not in rest
+        ended(process, signal.SIGTERM, output)
 
 
 def test_too_few_descriptors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,8 +149,7 @@ def test_the_end_waits_for_nobody_who_has_not_asked(served: FastAPI, caplog: pyt
         for number in range(12):
             opened.enter_context(half_open(port, number))
         assert good_client(port, 1, 1) == [200]
-    assert [each.exc_info for each in caplog.records if each.exc_info] == []
-    assert [each.getMessage() for each in caplog.records if each.levelname in ("WARNING", "ERROR")] == []
+    assert [record for record in caplog.records if record.exc_info or record.levelname in ("WARNING", "ERROR")] == []
 
 
 OTHERS = [
@@ -180,5 +192,5 @@ def test_a_site_that_is_named_may_ask(run: Path) -> None:
 
 
 def test_what_is_no_origin_is_told(ramify: CommandLine, run: Path) -> None:
-    found = ramify("serve", str(run), "--allow_origin", "labels.example/page")
-    assert (found.code, "allow_origin: got 'labels.example/page'" in found.err) == (2, True)
+    answer = ramify("serve", str(run), "--allow_origin", "labels.example/page")
+    assert (answer.code, "allow_origin: got 'labels.example/page'" in answer.err) == (2, True)

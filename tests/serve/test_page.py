@@ -112,10 +112,7 @@ def test_a_chosen_picture_is_answered_and_bars_say_what_figures_say(page: Page) 
         meter = card.locator(".meter")
         width, mark = (
             meter.locator(part).evaluate(f"part => {what} / part.parentElement.getBoundingClientRect().width")
-            for part, what in (
-                (".fill", "part.getBoundingClientRect().width"),
-                (".mark-at", "(part.offsetLeft + 1)"),
-            )
+            for part, what in ((".fill", "part.getBoundingClientRect().width"), (".mark-at", "(part.offsetLeft + 1)"))
         )
         assert 100 * width == pytest.approx(sure, abs=0.3)
         assert at == 2 or mark == pytest.approx(0.2, abs=0.005)
@@ -140,7 +137,8 @@ def test_a_pasted_picture_is_answered(page: Page) -> None:
         }""",
         base64.b64encode(picture(2)).decode(),
     )
-    answered(page)
+    assert answered(page)
+    assert page.locator(".exit.left").count() == 1
 
 
 def test_a_broken_file_is_refused_in_a_sentence_and_the_next_is_answered(page: Page) -> None:
@@ -167,8 +165,7 @@ def test_a_broken_file_is_refused_in_a_sentence_and_the_next_is_answered(page: P
     assert not page.locator("#error").is_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1180])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1180, "light")])
 def test_nothing_is_wider_than_the_window(browser: Browser, address: str, width: int, scheme: str) -> None:
     page = browser.new_page(
         viewport={"width": width, "height": 844}, color_scheme="dark" if scheme == "dark" else "light"

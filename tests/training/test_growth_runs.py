@@ -207,10 +207,7 @@ def test_the_state_is_saved_whole() -> None:
     ("changes", "message"),
     [
         (("growth.mode=loss", "data.valid_fraction=0"), "growth.mode: got 'loss'; accepted: scheduled, as there is no"),
-        (
-            ("growth.plan=[deeper,deeper,deeper,deeper]",),
-            "deeper, deeper]; accepted: 3 times deeper",
-        ),
+        (("growth.plan=[deeper,deeper,deeper,deeper]",), "deeper, deeper]; accepted: 3 times deeper"),
         (("growth.plan=[deeper,wider:7,deeper,deeper]",), "accepted: wider:1 to wider:2 at that place"),
         (
             ("growth.plan=[deeper,sideways,deeper]",),

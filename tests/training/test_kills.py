@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -73,21 +72,20 @@ def goes_on(folder: Path) -> Path:
         resume(run)
     else:
         train(configured(folder, SHORT))
-    assert [each.name for each in folder.iterdir()] == ["digits-iterative"]
+    assert [path.name for path in folder.iterdir()] == ["digits-iterative"]
     assert litter(folder) == []
     assert [line["event"] for line in read_lines(run / EVENTS)].count("finished") == 1
     return run
 
 
 @pytest.mark.slow
-def test_a_kill_at_a_file_operation_or_a_step_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the server that the processes are forked from
+def test_a_kill_at_a_file_operation_or_a_step_loses_nothing(tmp_path: Path) -> None:
     expected = outcome(Path(train(configured(tmp_path / "calm", SHORT)).folder))
     assert "grew" in [line["event"] for line in read_lines(tmp_path / "calm/digits-iterative" / EVENTS)]
     kills, apart = 0, 1 if NIGHTLY else 9
     for work in (train_and_die, train_to):
         count = apart
-        while killed(work, folder := tmp_path / f"{work.__name__}-{count}", count, preload="tests.training.test_kills"):
+        while killed(work, folder := tmp_path / f"{work.__name__}-{count}", count):
             kills += 1
             assert outcome(goes_on(folder)) == expected, f"killed at {count} of {work.__name__}"
             shutil.rmtree(folder)
@@ -107,12 +105,13 @@ def test_a_run_killed_before_its_configuration_leaves_its_name_free(tmp_path: Pa
 
 
 def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ramify.training.run.begin", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("ramify.training.run.begin", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train(configured(tmp_path / "runs"))
     assert list((tmp_path / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify: CommandLine) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and event.epoch == 4:
@@ -137,7 +136,7 @@ def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify:
 def test_sigterm_says_how_to_go_on(tmp_path: Path, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     from ramify.training import loop as module
 
-    def ended(*given: object) -> None:
+    def ended(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(module, "stop_if_broken", ended)

@@ -2,17 +2,13 @@
 
 import functools
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ramify.config.read import read_config
 from ramify.errors import CheckpointError, InputError
@@ -20,6 +16,7 @@ from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned,
 from ramify.run.folder import locked, read_lines
 from ramify.training.run import resume, train
 from tests.conftest import TINY, edit_config, tiny
+from tests.killing import command_line, forked
 
 
 class Killed(BaseException):
@@ -104,6 +101,7 @@ def test_a_run_stopped_again_and_again_ends_bitwise_equal() -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["replace", "mkdir"])
 def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
     operation: str, monkeypatch: pytest.MonkeyPatch
@@ -188,24 +186,19 @@ def test_pictures_that_have_changed_are_noticed() -> None:
 @pytest.mark.slow
 def test_a_process_killed_at_random_moments_ends_bitwise_equal(tmp_path: Path) -> None:
     """The real thing: ``kill -9`` of the command, again and again, at moments that fall where they will."""
-    overrides = [*TINY[:-3], "train.epochs=12", "growth.epochs=[4,8]", "train.device=cpu"]
-    # What is compared with it, and what ends it, runs in this process: starting another takes as long as training.
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-m", "ramify", "train"]
+    overrides = [*TINY[:-3], "train.epochs=12", "growth.epochs=[4,8]", "train.device=cpu", "train.threads=1"]
     whole = Path(train(read_config(overrides=["name=whole", *overrides])).folder)
     metrics = tmp_path / "runs/killed/metrics.jsonl"
-    arguments = ["name=killed", *overrides]
+    arguments = ["train", "name=killed", *overrides]
     kills = 0
     for lines in (2, 5, 8, 10):
-        process = subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines:
-                process.send_signal(signal.SIGKILL)
-                break
+        process = forked(command_line, tmp_path / "output", *arguments)
+        while process.is_alive() and not (metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines):
             time.sleep(0.01)
-        kills += process.wait() == -signal.SIGKILL
-        arguments = ["--resume", "killed"]
+        process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        arguments = ["train", "--resume", "killed"]
     resume(tmp_path / "runs/killed")
     assert kills >= 3
     assert outcome(tmp_path / "runs/killed") == outcome(whole)

@@ -98,7 +98,7 @@ class Processes(Executor):
         methods = multiprocessing.get_all_start_methods()
         self._context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if hasattr(self._context, "set_forkserver_preload"):
-            self._context.set_forkserver_preload(["ramify.search.task"])
+            self._context.set_forkserver_preload(["ramify.search.task", "torch._dynamo"])  # as every optimizer needs
         self._gpus = gpus
         self._threads = max(1, (os.cpu_count() or 1) // count)
         self._pools = [self._pool(i) for i in range(count)]

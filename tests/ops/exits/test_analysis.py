@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ramify.errors import InputError
-from ramify.ops.exits.analysis import (
-    BINS,
-    CASES,
-    LEVELS,
-    Analysis,
-    CurvePoint,
-    analyze,
-    reliability,
-)
+from ramify.ops.exits.analysis import BINS, CASES, LEVELS, Analysis, CurvePoint, analyze, reliability
 from ramify.ops.exits.confusion import CONFUSION_EDGES, auroc, confusion_scores
 
 # The probabilities of classes a, b, c that three exits give to six pictures; the answers to the right.

@@ -6,7 +6,7 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -51,6 +51,7 @@ def has_live_channels(network: Network, name: str) -> bool:
     return bool((made & layers[f"{name}.conv2"].mask.any(dim=(0, 2, 3))).any())
 
 
+@pytest.mark.slow
 @given(
     kind=st.sampled_from(KINDS),
     structure=st.lists(st.integers(0, 1), min_size=1, max_size=4),
@@ -61,7 +62,6 @@ def has_live_channels(network: Network, name: str) -> bool:
     fitted=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=30)
 def test_the_function_stays(
     kind: str, structure: list[int], width: int, pruning: str, init: Init, count: int, fitted: bool, seed: int
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -73,7 +73,6 @@ def outputs(network: Network) -> dict[str, Tensor]:
 
 
 @given(wiring=st.sampled_from(KINDS), structure=structures, data=st.data())
-@settings(max_examples=12)
 def test_the_channels_are_those_of_the_cells_in_order(
     wiring: str, structure: tuple[int, ...], data: st.DataObject
 ) -> None:
@@ -161,7 +160,6 @@ def test_makers_are_all_that_makes_a_channel_and_nothing_else(name: str) -> None
 
 
 @given(wiring=st.sampled_from(KINDS), structure=structures, data=st.data())
-@settings(max_examples=12)
 def test_scores_are_sums_over_the_makers(wiring: str, structure: tuple[int, ...], data: st.DataObject) -> None:
     network = build(wiring, structure)
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
@@ -185,7 +183,6 @@ def test_scores_are_sums_over_the_makers(wiring: str, structure: tuple[int, ...]
 
 
 @given(name=st.sampled_from(NAMES), data=st.data())
-@settings(max_examples=24)
 def test_masks_of_lost_channels_only_take(name: str, data: st.DataObject) -> None:
     network = network_of(name)
     draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
@@ -206,7 +203,6 @@ def test_masks_of_lost_channels_only_take(name: str, data: st.DataObject) -> Non
 
 
 @given(name=st.sampled_from(NAMES), data=st.data())
-@settings(max_examples=24)
 def test_a_silent_channel_gives_zero_in_both_modes_and_stays_so(name: str, data: st.DataObject) -> None:
     network = network_of(name)
     lost = data.draw(st.lists(st.sampled_from(channels(network)), unique=True, min_size=1, max_size=8))

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, reject, settings
+from hypothesis import given, reject
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -222,7 +222,6 @@ def touched(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
 
 
 @given(example=touched())
-@settings(max_examples=15)
 def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelGroup, str]]) -> None:
     network, chosen = example
     going = [group for group, way in chosen.items() if way != "constant"]
@@ -259,7 +258,6 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
 
 
 @given(example=touched(), data=st.data())
-@settings(max_examples=8)
 def test_what_stays_are_slices_of_the_same_tensors(
     example: tuple[Network, dict[ChannelGroup, str]], data: st.DataObject
 ) -> None:
@@ -605,8 +603,8 @@ def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
     return network, chosen
 
 
+@pytest.mark.slow
 @given(example=touched_chains())
-@settings(max_examples=20)
 def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network, dict[ChannelGroup, str]]) -> None:
     network, chosen = example
     going = [group for group, way in chosen.items() if goes(network, group, way)]
@@ -632,14 +630,13 @@ def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network,
     assert not compact(small)[1].changed
 
 
+@pytest.mark.slow
 @given(network=chains(), data=st.data())
-@settings(max_examples=12)
 def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network, data: st.DataObject) -> None:
     check_slices(network, data)
 
 
 @given(network=chains(), data=st.data())
-@settings(max_examples=8)
 def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Network, data: st.DataObject) -> None:
     """What a stage to come would have read is gone from it as well."""
     unit: Literal["weight", "channel"] = data.draw(st.sampled_from(["weight", "channel"]))

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -46,7 +46,6 @@ def counts(network: torch.nn.Module) -> dict[str, int]:
     return {name: int(layer.mask.sum()) for name, layer in masked_layers(network).items()}
 
 
-@settings(max_examples=25)
 @given(
     kind=st.sampled_from(["dense", "iterative", "full_ic", "full"]),
     keep=st.floats(0.1, 1.0),

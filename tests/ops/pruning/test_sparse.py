@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.errors import InputError
@@ -19,7 +19,6 @@ from tests.ops.growing.test_inherit import seed_network, step
 from tests.ops.networks import pictures_for
 
 
-@settings(max_examples=30)
 @given(
     kind=st.sampled_from(["dense", "full_ic"]),
     keep=st.floats(0.05, 1.0),

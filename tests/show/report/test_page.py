@@ -36,8 +36,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
 def test_every_plot_is_drawn_and_nothing_goes_wrong(run: Path, browser: Browser, width: int, scheme: str) -> None:
     watched = opened(browser, run / "report.html", width, scheme)
     page = watched.page

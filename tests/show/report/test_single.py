@@ -1,5 +1,6 @@
 """The report of odd runs: each has its page, and what is missing is said in a sentence."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -153,18 +154,22 @@ NAMES = st.lists(
 )
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)  # with ten names each
 @given(NAMES, st.sampled_from(['"><script>alert(2)</script>', "naïve <i>run</i>", "{% raw %}"]))
 def test_names_of_classes_and_runs_stay_text(plain: Path, classes: list[str], name: str) -> None:
     names = tuple(f"{i} {each}" for i, each in enumerate(classes))
     facts = renamed(read_facts(plain), names, name)
     made = run_page(facts)
-    calm = run_page(renamed(facts, tuple(f"class {i}" for i in range(10)), "calm"))
     # Names change the words of a page, never its elements.
-    assert elements(made) == elements(calm)
+    assert elements(made) == calm_elements(plain)
     assert "alert(1)</script>" not in made
     assert "alert(2)</script>" not in made
     assert "49" not in re.findall(r"<h1>(.*?)</h1>", made)
+
+
+@functools.cache
+def calm_elements(run: Path) -> dict[str, int]:
+    return elements(run_page(renamed(read_facts(run), tuple(f"class {i}" for i in range(10)), "calm")))
 
 
 def renamed(facts: Facts, classes: tuple[str, ...], name: str) -> Facts:

@@ -60,11 +60,7 @@ def test_the_bar_fills_from_left_to_right(done: float) -> None:
 
 @pytest.mark.parametrize(
     ("accuracies", "epochs", "line"),
-    [
-        ({}, 5, ""),
-        ({1: 0.0, 2: 0.5, 3: 0.75, 4: 0.875, 5: 1.0}, 5, "▁▁▂▃█"),
-        ({3: 0.5}, 5, "··▁  "),
-    ],
+    [({}, 5, ""), ({1: 0.0, 2: 0.5, 3: 0.75, 4: 0.875, 5: 1.0}, 5, "▁▁▂▃█"), ({3: 0.5}, 5, "··▁  ")],
 )
 def test_a_sparkline_rises_as_the_error_is_halved(accuracies: dict[int, float], epochs: int, line: str) -> None:
     assert sparkline(accuracies, epochs) == line
