@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import count
 
 from ramify.config.rescaling import fewest_epochs, rescale
-from ramify.config.rules import Config
+from ramify.config.rules import Config, PruneConfig
 from ramify.data.fetch import Progress
 from ramify.errors import ConfigError
+from ramify.ops.pruning.policies import FIXED
 from ramify.run.distributed import ALONE, world
 from ramify.run.events import EpochDone, Event
 from ramify.training.prepare import prepare_run
@@ -21,7 +22,7 @@ RESERVE = 0.03
 TRIALS = 0.04
 """Share of the time that trials take at most, about."""
 
-FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 4
+FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
 """Of the smallest trial."""
 
 
@@ -61,11 +62,14 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     least = fewest_epochs(config)
     pictures = len(prepare_run(config, ALONE, progress)[2].train)
     limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
+    # A pruning takes moments, but would need an epoch of its own in a short run.
+    dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
+    trial_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
     trials: list[ShortRun] = []
     for size in (limit * 4**step for step in count()):
-        trials.append(short_run(config, max(FEWEST_EPOCHS, least + 1), size))
-        longest = trials[-1].epoch * max(FEWEST_EPOCHS, least + 1)
-        if trials[-1].pictures >= pictures or 4 * longest > TRIALS * 60 * minutes:
+        trials.append(short_run(dense, trial_epochs, size))
+        enough = len(trials) > 1 or trials[-1].epoch > TRIALS * 60 * minutes
+        if trials[-1].pictures >= pictures or (enough and 4 * trials[-1].epoch * trial_epochs > TRIALS * 60 * minutes):
             break
     epoch = seconds_of(pictures, trials)
     left = ends - time.monotonic() - 60 * minutes * RESERVE - trials[-1].around
