@@ -172,9 +172,11 @@ def table(results: list[Result]) -> str:
                 cells.append("-")
                 continue
             means = [statistics.fmean(values) for values in zip(*(run.exits for run in runs), strict=True)]
-            epochs = statistics.fmean(run.epochs for run in runs)
-            seconds = statistics.fmean(run.seconds for run in runs)
-            length = f"{epochs:.3g} epochs, {seconds:.0f} s, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
+            epochs, seconds = sorted(run.epochs for run in runs), sorted(run.seconds for run in runs)
+            length = f"{epochs[0]} epochs, {seconds[0]:.0f} s, 1 seed"
+            if len(runs) > 1:
+                span = f"{seconds[0]:.0f} to {seconds[-1]:.0f} s"
+                length = f"{epochs[0]} to {epochs[-1]} epochs, {span}, {len(runs)} seeds"
             cells.append(f"{' / '.join(f'{100 * mean:.1f}' for mean in means)} ({length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
