@@ -1,4 +1,4 @@
-"""Two processes, one run: forked once for the whole module, and nightly started by torchrun as a user does.
+"""Two processes, one run: started as a user does, once for the whole module, for each costs seconds to start.
 
 What two processes compute is compared with what one computes on the same batches by a network without batch norm
 (lenet300), since batch norm sees half a batch in each. One that has it must be the same in both processes, which the
@@ -6,12 +6,11 @@ run itself checks after every change and epoch.
 """
 
 import os
-import socket
+import signal
 import subprocess
 import sys
-import time
+import textwrap
 from dataclasses import dataclass
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
@@ -25,8 +24,7 @@ from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
 from ramify.training.run import resume, train
-from tests.conftest import NIGHTLY, edit_config, tiny
-from tests.killing import command_line, forked
+from tests.conftest import edit_config, tiny
 
 COMMON = """
 data: {limit: 240, batch_size: 32, valid_fraction: 0.2}
@@ -54,47 +52,41 @@ network: {{structure: [1, 0, 1], channels: 4}}
 growth: {{epochs: [2, 3]}}
 {COMMON.replace("epochs: [4], keep_ratio: 0.5", "policy: rigl, keep_ratio: 0.3, interval: 3")}"""
 
+DYING = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+def die() -> None:
+    lines = Path("runs/dying/metrics.jsonl")
+    while not (lines.exists() and lines.read_text().count("\\n") >= 2):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if os.environ["RANK"] == "1":
+    threading.Thread(target=die, daemon=True).start()
+sys.argv = ["ramify", "train", "dying.yaml", "train.epochs=400", "growth.epochs=[2]", "train.milestones=[2]"]
+from ramify.cli import main
+main()
+"""
+
 
 @dataclass(frozen=True)
 class Job:
-    """What a job of two processes left: its folder, its exit code, and what both wrote."""
+    """What a job of two processes left: its folder, its exit code, and what it wrote."""
 
     folder: Path
     code: int
     out: str
+    err: str
 
 
-def by_torchrun(folder: Path, *arguments: str) -> Job:
+def launch(folder: Path, *command: str) -> Job:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "RAMIFY_CACHE": str(folder / "cache"), "PYTHONWARNINGS": ""}
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, "-m", "ramify", "train", *arguments]
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        [*torchrun, *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
-    return Job(folder, done.returncode, done.stdout + done.stderr)
-
-
-def two_of_them(folder: Path, *arguments: str) -> list[ForkProcess]:
-    """As torchrun starts them, but forked, which saves 20 seconds of imports."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-
-    def train_as(rank: int) -> None:
-        os.chdir(folder)
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RAMIFY_CACHE": "cache"}
-        command_line(Path(f"output{rank}"), "train", *arguments)
-
-    return [forked(train_as, rank) for rank in range(2)]
-
-
-def by_forks(folder: Path, *arguments: str) -> Job:
-    processes = two_of_them(folder, *arguments)
-    for process in processes:
-        process.join()
-    code = max(abs(process.exitcode or 0) for process in processes)
-    return Job(folder, code, "".join((folder / f"output{rank}").read_text() for rank in range(2)))
+    return Job(folder, done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +95,12 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Job:
     for number, document in enumerate((WITHOUT_NORM, WITH_NORM, BY_LOSS, MOVING)):
         (folder / f"{number}.yaml").write_text(document)
     (folder / "runs.yaml").write_text("---".join((WITHOUT_NORM, WITH_NORM, BY_LOSS, MOVING)))
-    return (by_torchrun if NIGHTLY else by_forks)(folder, "runs.yaml")
+    return launch(folder, "-m", "ramify", "train", "runs.yaml")
 
 
 @pytest.fixture
 def there(pair: Job, monkeypatch: pytest.MonkeyPatch) -> Path:
-    assert pair.code == 0, pair.out[-3000:]
+    assert pair.code == 0, pair.err[-3000:]
     monkeypatch.chdir(pair.folder)
     return pair.folder
 
@@ -163,22 +155,17 @@ def test_a_run_of_two_goes_on_alone(there: Path) -> None:
     assert again.exits[-1].test is not None
 
 
-def test_a_process_that_dies_ends_the_other_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_job_and_the_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dying.py").write_text(textwrap.dedent(DYING))
     (tmp_path / "dying.yaml").write_text(
         WITHOUT_NORM.replace("two-plain", "dying").replace("enabled: true, epochs: [4]", "enabled: false, epochs: []")
     )
-    long = ("train.epochs=400", "growth.epochs=[2]", "train.milestones=[2]")
-    first, second = two_of_them(tmp_path, "dying.yaml", *long)
+    job = launch(tmp_path, "dying.py")
+    assert job.code != 0
+    assert "error: another process of this run has died" in job.err, job.err[-4000:]
+    assert f"signal {signal.SIGKILL.value}" in job.err.lower() or "sigkill" in job.err.lower()
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs" / "dying"
-    while first.is_alive() and not (
-        (folder / "metrics.jsonl").exists() and len(read_lines(folder / "metrics.jsonl")) > 1
-    ):
-        time.sleep(0.01)
-    second.kill()
-    first.join()
-    written = Path("output0").read_text()
-    assert first.exitcode == 1, written[-4000:]
-    assert "error: another process of this run has died" in written
     kept = read_lines(folder / "metrics.jsonl")
     assert len(kept) >= 2
     edit_config(folder, "epochs: 400", f"epochs: {len(kept) + 3}")
