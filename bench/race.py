@@ -3,7 +3,7 @@
     python bench/race.py ARCHIVE [--minutes 2 5 10] [--presets cpu-10min] [--plain resnet20 resnet8] [--seeds 1]
 
 Each network trains once for each budget, since its schedule ends with it. Everything counts, from reading the archive
-to the last evaluation; how many epochs fit is measured on a few batches of the network itself. The plain loop:
+to the last evaluation; how many epochs fit is measured by short runs, for the plain loop by ten batches. That loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, horizontal
 flips, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
 training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of

@@ -191,7 +191,7 @@ def _rescaled(configs: "list[Config]", epochs: int | None, minutes: float | None
     for config in configs:
         scaled.append(rescale_to_minutes(config, minutes))
         if not quiet:
-            say(f"{minutes:g} minutes: {scaled[-1].train.epochs} epochs fit, by short trials")
+            say(f"{minutes:g} minutes: {scaled[-1].train.epochs} epochs fit, as short runs show")
     return scaled
 
 

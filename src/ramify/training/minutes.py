@@ -17,13 +17,13 @@ from ramify.training.prepare import prepare_run
 from ramify.training.run import train
 
 RESERVE = 0.03
-"""Share of the time that is kept for what a trial does not show, such as a slower machine."""
+"""Share of the time that is kept for what short runs do not show, such as a slower machine."""
 
-TRIALS = 0.04
-"""Share of the time that trials take at most, about."""
+SHORT_RUNS = 0.04
+"""Share of the time that a short run takes at most, about."""
 
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
-"""Of the smallest trial."""
+"""Of the smallest short run."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,17 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     least = fewest_epochs(config)
     pictures = len(prepare_run(config, ALONE, progress)[2].train)
     limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
-    # A pruning takes moments, but would need an epoch of its own in a short run.
+    # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
-    trial_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
-    trials: list[ShortRun] = []
+    run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
+    runs: list[ShortRun] = []
     for size in (limit * 4**step for step in count()):
-        trials.append(short_run(dense, trial_epochs, size))
-        enough = len(trials) > 1 or trials[-1].epoch > TRIALS * 60 * minutes
-        if trials[-1].pictures >= pictures or (enough and 4 * trials[-1].epoch * trial_epochs > TRIALS * 60 * minutes):
+        runs.append(short_run(dense, run_epochs, size))
+        enough = len(runs) > 1 or runs[-1].epoch > SHORT_RUNS * 60 * minutes
+        if runs[-1].pictures >= pictures or (enough and 4 * runs[-1].epoch * run_epochs > SHORT_RUNS * 60 * minutes):
             break
-    epoch = seconds_of(pictures, trials)
-    left = ends - time.monotonic() - 60 * minutes * RESERVE - trials[-1].around
+    epoch = seconds_of(pictures, runs)
+    left = ends - time.monotonic() - 60 * minutes * RESERVE - runs[-1].around
     epochs = int(left / epoch)
     if epochs < least:
         needed = minutes + (least * epoch - left) / 60
@@ -102,14 +102,14 @@ def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
     return ShortRun(pictures, epoch, time.monotonic() - start - epoch * len(clock))
 
 
-def seconds_of(pictures: int, trials: list[ShortRun]) -> float:
-    """Seconds of an epoch on ``pictures``, on the line through the last two trials.
+def seconds_of(pictures: int, runs: list[ShortRun]) -> float:
+    """Seconds of an epoch on ``pictures``, on the line through the last two runs.
 
     Example:
         >>> seconds_of(1000, [ShortRun(100, 1.5, 0.0), ShortRun(200, 2.5, 0.0)])
         10.5
     """
-    last = trials[-1]
-    before = trials[-2] if len(trials) > 1 else ShortRun(0, 0.0, 0.0)
+    last = runs[-1]
+    before = runs[-2] if len(runs) > 1 else ShortRun(0, 0.0, 0.0)
     slope = (last.epoch - before.epoch) / max(1, last.pictures - before.pictures)
     return last.epoch + max(0.0, slope) * (pictures - last.pictures)
