@@ -5,8 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One thread for each of two processes: small networks gain nothing from more. Each process begins with its half of the
+# tests in order, so that what the tests of a file share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-.PHONY: setup run test quick nightly lint audit docs format clean
+.PHONY: setup run test pytest quick nightly lint audit docs format clean
 
 setup: $(INSTALLED)
 
@@ -31,17 +34,19 @@ audit: setup
 	$(VENV)-audit/bin/bandit --quiet --recursive --configfile pyproject.toml src
 	$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-# One thread for each of two processes: small networks gain nothing from more. Each process begins with its half of the
-# tests in order, so that what the tests of a file share is made once.
-test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+# Lint beside the tests: mypy takes one core for a minute.
+test: setup
+	@$(MAKE) --no-print-directory --jobs 2 lint pytest
+
+pytest: setup
+	$(PYTEST)
 
 quick: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
-# Every kill, every damaged byte, and twenty times as many random examples.
+# Every kill, every damaged byte, and twenty-five times as many random examples.
 nightly: lint
-	RAMIFY_NIGHTLY=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	RAMIFY_NIGHTLY=1 $(PYTEST)
 
 # The guides and the API as a site in docs/_build, checked: open docs/_build/html/index.html.
 docs: $(VENV)/.docs

@@ -7,6 +7,7 @@ import platform
 import shlex
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+import ramify
 from ramify.files import write_atomic
 from ramify.run.summary import ExitSummary
 
@@ -53,6 +55,14 @@ def spread(values: Iterable[float], sign: str = "", digits: int = 2) -> str:
 def tested(exits: Sequence[ExitSummary]) -> tuple[float, ...]:
     """Test accuracy of each exit, in [0, 1], shallowest first."""
     return tuple(exit_.test.top1 for exit_ in exits if exit_.test is not None)
+
+
+def int8_of(run: Path) -> tuple[tuple[float, ...], int]:
+    """Test accuracy of each exit of ``run`` in int8, in [0, 1], and the bytes of the ONNX graph with all exits."""
+    with tempfile.TemporaryDirectory() as folder:
+        exported = ramify.export(run, Path(folder, "int8"), quantize="int8")
+    assert exported.card.quantization is not None
+    return exported.card.quantization.after, exported.files[0].bytes
 
 
 def for_each(answer: Callable[[Input], object], inputs: Iterable[Input]) -> None:

@@ -18,11 +18,13 @@ import platform
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import RESULTS, new_parser, tested, write_json
+from common import RESULTS, int8_of, new_parser, tested, write_json
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -46,7 +48,13 @@ PLANNED = 0.96
 
 @dataclass(frozen=True)
 class Result:
-    """One training; ``exits`` are test accuracies in [0, 1], shallowest first, ``recipe`` a checksum of the preset."""
+    """One training.
+
+    Attributes:
+        exits: test accuracies in [0, 1], shallowest first.
+        recipe: a checksum of the preset.
+        int8: what :func:`common.int8_of` gives, after the time is stopped; None for a plain network.
+    """
 
     name: str
     minutes: float
@@ -56,6 +64,7 @@ class Result:
     seconds: float
     exits: tuple[float, ...]
     recipe: str = ""
+    int8: tuple[tuple[float, ...], int] | None = None
 
 
 class Block(nn.Module):
@@ -138,20 +147,26 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
 
 
 def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
-    """Train a preset for as many epochs as fit."""
+    """Train a preset, with the changes that ``name`` says, for as many epochs as fit."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [*settings(archive, seed, limit), f"runs_dir={folder}", "name=race"]
-        config = read_config([presets().get(name, Path(name))], overrides)
+        base, *changes = name.split()
+        overrides = [*changes, *settings(archive, seed, limit), f"runs_dir={folder}", "name=race"]
+        config = read_config([presets().get(base, Path(base))], overrides)
         config = ramify.rescale_to_minutes(config, minutes)
         summary = ramify.train(config)
-    seconds, last = time.perf_counter() - start, summary.exits[-1]
-    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, tested(summary.exits), recipe(name))
+        seconds, last = time.perf_counter() - start, summary.exits[-1]
+        int8 = int8_of(Path(folder, "race"))
+    exits = tested(summary.exits)
+    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, exits, recipe(name), int8)
 
 
 def recipe(name: str) -> str:
-    """A checksum of a preset; empty for the plain networks, which this file defines."""
-    return "" if name in PLAIN else hashlib.sha256(presets().get(name, Path(name)).read_bytes()).hexdigest()[:12]
+    """A checksum of a preset and its changes; empty for the plain networks, which this file defines."""
+    base, *changes = name.split()
+    if base in PLAIN:
+        return ""
+    return hashlib.sha256(presets().get(base, Path(base)).read_bytes() + " ".join(changes).encode()).hexdigest()[:12]
 
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
@@ -171,15 +186,40 @@ def table(results: list[Result]) -> str:
             if not runs:
                 cells.append("-")
                 continue
-            means = [statistics.fmean(values) for values in zip(*(run.exits for run in runs), strict=True)]
             epochs, seconds = sorted(run.epochs for run in runs), sorted(run.seconds for run in runs)
             length = f"{epochs[0]} epochs, {seconds[0]:.0f} s, 1 seed"
             if len(runs) > 1:
                 span = f"{seconds[0]:.0f} to {seconds[-1]:.0f} s"
                 length = f"{epochs[0]} to {epochs[-1]} epochs, {span}, {len(runs)} seeds"
-            cells.append(f"{' / '.join(f'{100 * mean:.1f}' for mean in means)} ({length})")
+            cells.append(f"{in_percent(means(run.exits for run in runs))} ({length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def int8_table(results: list[Result]) -> str:
+    """Accuracies in int8 by contestant and minutes, means over the seeds, and what they lose."""
+    lines = ["| network | minutes | int8, by exit | against float32, points | bytes |", "|---|---|---|---|---|"]
+    for name, minutes in dict.fromkeys((result.name, result.minutes) for result in results):
+        runs = [
+            (result.exits, *result.int8)
+            for result in results
+            if (result.name, result.minutes) == (name, minutes) and result.int8 is not None
+        ]
+        if runs:
+            before, after = means(exits for exits, _, _ in runs), means(exits for _, exits, _ in runs)
+            losses = " / ".join(f"{100 * (new - old):+.2f}" for old, new in zip(before, after, strict=True))
+            size = statistics.fmean(size for _, _, size in runs)
+            lines.append(f"| {name} | {minutes:g} | {in_percent(after)} | {losses} | {size:,.0f} |")
+    return "\n".join(lines)
+
+
+def means(exits: Iterable[tuple[float, ...]]) -> list[float]:
+    """The mean of each exit over runs."""
+    return [statistics.fmean(values) for values in zip(*exits, strict=True)]
+
+
+def in_percent(exits: list[float]) -> str:
+    return " / ".join(f"{100 * mean:.1f}" for mean in exits)
 
 
 def page(results: list[Result], machine: dict[str, str]) -> str:
@@ -192,6 +232,10 @@ the mean over the seeds; weights are those kept, of every exit. {", ".join(machi
 
 {table(results)}
 
+The same runs as int8 ONNX graphs (`ramify export --quantize int8`), exported after the time is stopped:
+
+{int8_table(results)}
+
 ![Accuracy against minutes](images/race.png)
 """
 
@@ -203,7 +247,7 @@ def read_results(machine: dict[str, str]) -> list[Result]:
     record = json.loads(RECORD.read_text())
     if any(record[key] != value for key, value in machine.items()):
         return []
-    results = [Result(**{**row, "exits": tuple(row["exits"])}) for row in record["results"]]
+    results = TypeAdapter(list[Result]).validate_python(record["results"], strict=False)
     return [result for result in results if result.recipe == recipe(result.name)]
 
 
@@ -226,7 +270,7 @@ def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("archive", type=Path)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 5, 10])
-    parser.add_argument("--presets", nargs="*", default=["cpu-10min"], metavar="PRESET|FILE.yaml")
+    parser.add_argument("--presets", nargs="*", default=["cpu-10min"], metavar='"PRESET|FILE.yaml [KEY=VALUE ...]"')
     parser.add_argument("--plain", nargs="*", choices=[*PLAIN], default=[*PLAIN])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())

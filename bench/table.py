@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import RESULTS, new_parser, spread, tested, write_json
+from common import RESULTS, int8_of, new_parser, spread, tested, write_json
 from pydantic import TypeAdapter
 
 import ramify
@@ -105,6 +105,7 @@ class Row:
         exits: test accuracy of each, shallowest first.
         policy: test accuracy and average MACs of the calibrated policy.
         seconds: of training and validation.
+        int8: test accuracy of each exit as an int8 ONNX graph, and the bytes of the graph with all exits.
     """
 
     preset: str
@@ -122,6 +123,7 @@ class Row:
     seconds: float
     machine: str
     command: str
+    int8: tuple[tuple[float, ...], int] | None = None
 
 
 def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
@@ -166,6 +168,7 @@ def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
         command=f"python bench/table.py {job.preset}"
         + (f" --rescale {job.rescale}" if job.rescale is not None else "")
         + (" --set " + " ".join(settings) if settings else ""),
+        int8=int8_of(folder),
     )
 
 
@@ -252,6 +255,14 @@ every exit head; the training counts 6 operations for each MAC, picture and epoc
             lines.append(
                 f"| by the calibrated policy | {accuracy} at {short(macs)} average MACs "
                 f"({percent(macs / first.macs)} of the last exit's) |"
+            )
+        if all(row.int8 is not None for row in group):
+            graphs = [row.int8 for row in group if row.int8 is not None]
+            by_exit = zip(*(accuracies for accuracies, _ in graphs), strict=True)
+            lines.append(
+                f"| int8 ONNX graph: accuracy by exit, bytes | "
+                f"{', '.join(spread(100 * top1 for top1 in values) for values in by_exit)}; "
+                f"{count(round(statistics.fmean(size for _, size in graphs)))} |"
             )
         for key, name in (("seed", "the 2020 project"), ("best", "best known")):
             if others.get(key):

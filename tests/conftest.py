@@ -30,7 +30,7 @@ gc.set_threshold(20_000, 10, 50)
 NIGHTLY = os.environ.get("RAMIFY_NIGHTLY") == "1"
 """Whether every kill, every damaged byte and many random examples are tried (``make nightly``), or a sample of them."""
 
-settings.register_profile("ramify", deadline=None, max_examples=240 if NIGHTLY else 12)
+settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 20)
 settings.load_profile("ramify")
 
 TINY = (

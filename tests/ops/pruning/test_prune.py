@@ -192,7 +192,7 @@ def optimizer_for(name: str, network: Network) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_no_masked_weight_lives_after_many_steps(name: str) -> None:
-    many = 250 if NIGHTLY else 30
+    many = 500 if NIGHTLY else 30
     network = build("dense", (1, 0))
     optimizer = optimizer_for(name, network)
     steps(network, optimizer, 5)
