@@ -1,13 +1,15 @@
 """CIFAR-10 against the clock: presets and plain residual networks, on the same machine for the same minutes.
 
     python bench/race.py ARCHIVE [--minutes 2 5 10] [--presets cpu-10min] [--plain resnet20 resnet8] [--seeds 1]
+    python bench/race.py ARCHIVE --minutes 10 --presets "cpu-10min network.kind=iterative growth.epochs=[3,6]" --plain
 
 Each network trains once for each budget, since its schedule ends with it. Everything counts, from reading the archive
 to the last evaluation; how many epochs fit is measured by short runs, for the plain loop by ten batches. That loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, horizontal
 flips, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
 training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of
-this machine and of unchanged presets are kept and not repeated; those of another machine are replaced.
+this machine and of unchanged presets are kept and not repeated; those of another machine are replaced. The runs of
+presets stay under ``--runs_dir``.
 """
 
 import hashlib
@@ -16,7 +18,6 @@ import json
 import os
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -54,6 +55,7 @@ class Result:
         exits: test accuracies in [0, 1], shallowest first.
         recipe: a checksum of the preset.
         int8: what :func:`common.int8_of` gives, after the time is stopped; None for a plain network.
+        run: its name in ``--runs_dir``.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Result:
     exits: tuple[float, ...]
     recipe: str = ""
     int8: tuple[tuple[float, ...], int] | None = None
+    run: str = ""
 
 
 class Block(nn.Module):
@@ -98,7 +101,7 @@ def residual(blocks: int) -> nn.Sequential:
 PLAIN = {"resnet20": 3, "resnet8": 1}
 
 
-def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
+def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None, _: Path) -> Result:
     """Train one of :data:`PLAIN` by the plain loop."""
     start = time.perf_counter()
     config = resolve(read_config(overrides=settings(archive, seed, limit)))
@@ -146,19 +149,16 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (accuracy,))
 
 
-def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None) -> Result:
+def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None, runs_dir: Path) -> Result:
     """Train a preset, with the changes that ``name`` says, for as many epochs as fit."""
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        base, *changes = name.split()
-        overrides = [*changes, *settings(archive, seed, limit), f"runs_dir={folder}", "name=race"]
-        config = read_config([presets().get(base, Path(base))], overrides)
-        config = ramify.rescale_to_minutes(config, minutes)
-        summary = ramify.train(config)
-        seconds, last = time.perf_counter() - start, summary.exits[-1]
-        int8 = int8_of(Path(folder, "race"))
-    exits = tested(summary.exits)
-    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, exits, recipe(name), int8)
+    base, *changes = name.split()
+    overrides = [*changes, *settings(archive, seed, limit), f"runs_dir={runs_dir}"]
+    config = ramify.rescale_to_minutes(read_config([presets().get(base, Path(base))], overrides), minutes)
+    summary = ramify.train(config)
+    seconds, last, exits = time.perf_counter() - start, summary.exits[-1], tested(summary.exits)
+    int8 = int8_of(runs_dir / summary.name)
+    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, exits, recipe(name), int8, summary.name)
 
 
 def recipe(name: str) -> str:
@@ -275,7 +275,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=int, help="number of pictures, to try the race itself; writes no results")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs/race"), help="where the runs of presets are kept")
     args = parser.parse_args()
+    args.runs_dir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     machine = {
@@ -289,7 +291,7 @@ def main() -> None:
     for minutes, seed, (train, name) in itertools.product(args.minutes, range(args.seeds), jobs):
         if (name, minutes, seed) in done:
             continue
-        results.append(train(name, args.archive.resolve(), minutes, seed, args.limit))
+        results.append(train(name, args.archive.resolve(), minutes, seed, args.limit, args.runs_dir))
         print(json.dumps(asdict(results[-1])), flush=True)
         if args.limit is None:
             write_json(RECORD, {**machine, "results": [asdict(result) for result in results]})
