@@ -19,7 +19,7 @@ from ramify.training.run import train
 RESERVE = 0.03
 """Share of the time that is kept for what short runs do not show, such as a slower machine."""
 
-SHORT_RUNS = 0.04
+SHORT_RUNS = 0.02
 """Share of the time that a short run takes at most, about."""
 
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
@@ -66,10 +66,10 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
     runs: list[ShortRun] = []
-    for size in (limit * 4**step for step in count()):
+    for size in (limit * 2**step for step in count()):
         runs.append(short_run(dense, run_epochs, size))
         enough = len(runs) > 1 or runs[-1].epoch > SHORT_RUNS * 60 * minutes
-        if runs[-1].pictures >= pictures or (enough and 4 * runs[-1].epoch * run_epochs > SHORT_RUNS * 60 * minutes):
+        if runs[-1].pictures >= pictures or (enough and 2 * runs[-1].epoch * run_epochs > SHORT_RUNS * 60 * minutes):
             break
     epoch = seconds_of(pictures, runs)
     left = ends - time.monotonic() - 60 * minutes * RESERVE - runs[-1].around
