@@ -19,7 +19,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -186,11 +186,8 @@ def table(results: list[Result]) -> str:
             if not runs:
                 cells.append("-")
                 continue
-            epochs, seconds = sorted(run.epochs for run in runs), sorted(run.seconds for run in runs)
-            length = f"{epochs[0]} epochs, {seconds[0]:.0f} s, 1 seed"
-            if len(runs) > 1:
-                span = f"{seconds[0]:.0f} to {seconds[-1]:.0f} s"
-                length = f"{epochs[0]} to {epochs[-1]} epochs, {span}, {len(runs)} seeds"
+            epochs, seconds = span([run.epochs for run in runs]), span([run.seconds for run in runs])
+            length = f"{epochs} epochs, {seconds} s, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
             cells.append(f"{in_percent(means(run.exits for run in runs))} ({length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -211,6 +208,12 @@ def int8_table(results: list[Result]) -> str:
             size = statistics.fmean(size for _, _, size in runs)
             lines.append(f"| {name} | {minutes:g} | {in_percent(after)} | {losses} | {size:,.0f} |")
     return "\n".join(lines)
+
+
+def span(values: Sequence[float]) -> str:
+    """The smallest and the largest of ``values``, rounded."""
+    lowest, highest = f"{min(values):.0f}", f"{max(values):.0f}"
+    return lowest if lowest == highest else f"{lowest} to {highest}"
 
 
 def means(exits: Iterable[tuple[float, ...]]) -> list[float]:
@@ -262,7 +265,7 @@ def plot(results: list[Result]) -> None:
         means = [statistics.fmean(result.exits[-1] for result in own if result.minutes == budget) for budget in budgets]
         panel.plot(budgets, [100 * mean for mean in means], marker="o", label=name)
     panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
-    panel.legend(frameon=False)
+    panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     save_drawing(drawing, PLOT)
 
 
