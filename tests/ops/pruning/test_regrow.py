@@ -48,7 +48,8 @@ def counts(network: torch.nn.Module) -> dict[str, int]:
 
 @given(
     kind=st.sampled_from(["dense", "iterative", "full_ic", "full"]),
-    keep=st.floats(0.1, 1.0),
+    # Of a few masked weights, the gradients may all be zero, which regrow refuses.
+    keep=st.floats(0.1, 0.95) | st.just(1.0),
     criterion=st.sampled_from(["erk", "uniform", "magnitude"]),
     fractions=st.lists(st.floats(0, 1), min_size=1, max_size=3),
     random=st.booleans(),
