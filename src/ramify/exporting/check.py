@@ -22,7 +22,10 @@ RELATIVE = 1e-6
 """Largest accepted difference relative to the largest logit: the precision of float32 for logits in the hundreds."""
 
 INT8_SLACK = 0.02
-"""The same for int8, relative to the largest logit and for a confidence: kernels may round one of 256 steps apart."""
+"""The same for int8, relative to the largest logit: kernels may round one of 256 steps apart.
+
+A confidence may differ as much, or as far as the logits do where that is more.
+"""
 
 BATCH = 64
 SINGLES = 64
