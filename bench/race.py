@@ -6,10 +6,11 @@
 Each network trains once for each budget, since its schedule ends with it. Everything counts, from reading the archive
 to the last evaluation; how many epochs fit is measured by short runs, for the plain loop by ten batches. That loop:
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, horizontal
-flips, float32, channels last. The test set is read once, at the end, one view of each picture. Written after each
-training to ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of
-this machine and of unchanged presets are kept and not repeated; those of another machine are replaced. The runs of
-presets stay under ``--runs_dir``.
+flips, float32, channels last. The test set is read once, at the end, one view of each picture; what the mean of the
+logits of both mirror images gives is stated beside it, outside the time. Written after each training to
+``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of this machine
+and of unchanged presets are kept and not repeated; those of another machine are replaced. The runs of presets stay
+under ``--runs_dir``.
 """
 
 import hashlib
@@ -35,8 +36,9 @@ from ramify.config.read import read_config
 from ramify.config.rules import resolve
 from ramify.data.augment import batches, changed, draw_changes, farthest
 from ramify.data.sources import load_pictures
-from ramify.run.evaluate import to_float
-from ramify.run.pictures import split_parts
+from ramify.run.evaluate import evaluate, evaluation_logits, to_float
+from ramify.run.pictures import parts_of_run, split_parts
+from ramify.run.saved import read_saved
 from ramify.seeds import generator
 from ramify.training.allocator import keep_freed_memory
 
@@ -54,6 +56,7 @@ class Result:
     Attributes:
         exits: test accuracies in [0, 1], shallowest first.
         recipe: a checksum of the preset.
+        mirrored: that of the last exit by the mean of both mirror images, after the time is stopped.
         int8: what :func:`common.int8_of` gives, after the time is stopped; None for a plain network.
         run: its name in ``--runs_dir``.
     """
@@ -66,6 +69,7 @@ class Result:
     seconds: float
     exits: tuple[float, ...]
     recipe: str = ""
+    mirrored: float | None = None
     int8: tuple[tuple[float, ...], int] | None = None
     run: str = ""
 
@@ -144,9 +148,13 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     with torch.inference_mode():
         normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
         answers = torch.cat([network(images).argmax(dim=1) for images in normalized])
-    accuracy = float((answers == parts.test.labels).float().mean())
+        exits = (float((answers == parts.test.labels).float().mean()),)
+        seconds = time.perf_counter() - start
+        normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
+        answers = torch.cat([evaluation_logits(network, images, flip=True).argmax(dim=1) for images in normalized])
+    mirrored = float((answers == parts.test.labels).float().mean())
     weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
-    return Result(name, minutes, seed, weights, epochs, time.perf_counter() - start, (accuracy,))
+    return Result(name, minutes, seed, weights, epochs, seconds, exits, mirrored=mirrored)
 
 
 def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None, runs_dir: Path) -> Result:
@@ -157,8 +165,22 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     config = ramify.rescale_to_minutes(read_config([presets().get(base, Path(base))], overrides), minutes)
     summary = ramify.train(config)
     seconds, last, exits = time.perf_counter() - start, summary.exits[-1], tested(summary.exits)
-    int8 = int8_of(runs_dir / summary.name)
-    return Result(name, minutes, seed, last.kept, config.train.epochs, seconds, exits, recipe(name), int8, summary.name)
+    run = runs_dir / summary.name
+    network, card = read_saved(run)
+    test = parts_of_run(run, config, None, card.network.input_shape)[0].test
+    return Result(
+        name,
+        minutes,
+        seed,
+        last.kept,
+        config.train.epochs,
+        seconds,
+        exits,
+        recipe(name),
+        evaluate(network, test, flip=True)[-1].top1,
+        int8_of(run),
+        summary.name,
+    )
 
 
 def recipe(name: str) -> str:
@@ -188,7 +210,9 @@ def table(results: list[Result]) -> str:
                 continue
             epochs, seconds = span([run.epochs for run in runs]), span([run.seconds for run in runs])
             length = f"{epochs} epochs, {seconds} s, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
-            cells.append(f"{in_percent(means(run.exits for run in runs))} ({length})")
+            both = [run.mirrored for run in runs if run.mirrored is not None]
+            mirrored = f"mirrored {in_percent([statistics.fmean(both)])}; " if len(both) == len(runs) else ""
+            cells.append(f"{in_percent(means(run.exits for run in runs))} ({mirrored}{length})")
         lines.append(f"| {name} | {own[0].weights:,} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -231,7 +255,8 @@ def page(results: list[Result], machine: dict[str, str]) -> str:
 
 Written by `bench/race.py`. Each contestant trains once for each budget, on the same machine, and everything counts,
 from reading the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as
-the mean over the seeds; weights are those kept, of every exit. {", ".join(machine.values())}.
+the mean over the seeds; "mirrored" is that of the last exit by the mean of both mirror images, at twice the MACs, which
+no other figure uses. Weights are those kept, of every exit. {", ".join(machine.values())}.
 
 {table(results)}
 
