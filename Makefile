@@ -41,12 +41,13 @@ test: setup
 pytest: setup
 	$(PYTEST)
 
+# The fast tests with two cases of each, while you work.
 quick: setup
-	$(PYTEST) -m 'not slow'
+	RAMIFY_TESTS=quick $(PYTEST)
 
 # Every kill, every damaged byte, and twenty-five times as many random examples.
 nightly: lint
-	RAMIFY_NIGHTLY=1 $(PYTEST)
+	RAMIFY_TESTS=nightly $(PYTEST)
 
 # The guides and the API as a site in docs/_build, checked: open docs/_build/html/index.html.
 docs: $(VENV)/.docs

@@ -4,6 +4,7 @@ import functools
 import gc
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,17 @@ from ramify.training.run import train
 # What is imported here stays, and looking through it for garbage takes a tenth of the time of the tests.
 gc.set_threshold(20_000, 10, 50)
 
-# A timing is never a test: a busy machine must not fail one.
-NIGHTLY = os.environ.get("RAMIFY_NIGHTLY") == "1"
+NIGHTLY = os.environ.get("RAMIFY_TESTS") == "nightly"
 """Whether every kill, every damaged byte and many random examples are tried (``make nightly``), or a sample of them."""
+QUICK = os.environ.get("RAMIFY_TESTS") == "quick"
+"""Whether a test that is not ``slow`` runs with its first two cases and few random examples (``make quick``)."""
 
-settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 20)
+# A timing is never a test: a busy machine must not fail one.
+settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 20)
 settings.load_profile("ramify")
+
+SLOW_FOLDERS = ("bench", "exporting", "run", "search", "serve", "show/report", "training")
+"""Their tests train networks, export graphs or start servers: all of them are ``slow``."""
 
 TINY = (
     "data.limit=120",
@@ -45,6 +51,24 @@ TINY = (
     "train.device=cpu",
 )
 """A grown network of three stages on 120 digits, in four short epochs."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the tests of the slow folders and of a trained network; in quick mode leave them and more cases out."""
+    folders = [Path(__file__).parent / folder for folder in SLOW_FOLDERS]
+    kept: list[pytest.Item] = []
+    cases: Counter[str] = Counter()
+    for item in items:
+        fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
+        if "demo" in fixtures or any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker("slow")
+        function = item.nodeid.partition("[")[0]
+        cases[function] += 1
+        if cases[function] <= 2 and item.get_closest_marker("slow") is None:
+            kept.append(item)
+    if QUICK:
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
 
 
 @pytest.fixture(autouse=True)

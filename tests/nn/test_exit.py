@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ramify.config.keys import key_of
 from ramify.config.rules import NetworkConfig
-from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, GlobalHead, Grid, PooledHead, hidden_channels
+from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, BothHead, Grid, PooledHead, ScaledHead, hidden_channels
 
 
 def test_the_keys_offer_every_exit() -> None:
@@ -52,12 +52,18 @@ def test_mixed_pooling_is_what_the_paper_says(share: float) -> None:
 
 
 def test_the_heads_of_one_pixel_read_means_and_maxima() -> None:
-    x = torch.randn(2, 3, 8, 5)
+    x = torch.randn(20, 3, 8, 5)
     mean, highest = x.flatten(2).mean(dim=2), x.flatten(2).amax(dim=2)
     both, scaled = EXITS["both"](3, 4, (4, 4)), EXITS["scaled"](3, 4, (4, 4))
-    assert isinstance(both, GlobalHead)
-    assert isinstance(scaled, GlobalHead)
-    torch.testing.assert_close(both(x), both.linear(torch.cat((mean, highest), dim=1)))
+    assert isinstance(both, BothHead)
+    assert isinstance(scaled, ScaledHead)
+    features = torch.cat((mean, highest), dim=1)
+    torch.testing.assert_close(both(x), both.linear(F.batch_norm(features, None, None, training=True)))
+    for _ in range(200):
+        both(x)  # the running statistics approach those of x
+    deviation = (features.var(dim=0) + both.norm.eps).sqrt()
+    expected = both.linear((features - features.mean(dim=0)) / deviation)
+    torch.testing.assert_close(both.eval()(x), expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(scaled(x), scaled.linear(highest) / 9)
 
 

@@ -171,8 +171,8 @@ class NetworkConfig(Section):
         Key(
             lambda: ", ".join(_heads()),
             "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
-            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both reads the "
-            "mean and the maximum of the map; scaled a ninth of what its maximum gives",
+            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both normalizes "
+            "the mean and the maximum of the map; scaled gives a ninth of what is read from its maximum",
         ),
     ] = "mixed"
     exit_reads: Annotated[

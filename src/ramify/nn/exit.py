@@ -83,23 +83,37 @@ def hidden_channels(classes: int) -> int:
     return max(HIDDEN_CHANNELS, classes)
 
 
-class GlobalHead(nn.Module):
-    """The maximum of each channel over the map, and with ``mean`` its mean as well, then one linear layer.
+class BothHead(nn.Module):
+    """The mean and the maximum of each channel over the map, batch norm, one linear layer.
 
-    ``[B, channels, H, W] -> [B, classes]``, times ``scale``.
+    ``[B, channels, H, W] -> [B, classes]``. The batch norm has no parameters: it gives the linear layer features of
+    equal size, so that it learns at any rate (exit 1 of `cpu-10min` without it: 7 points less).
     """
 
-    def __init__(self, channels: int, classes: int, mean: bool, scale: float) -> None:
+    def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        self.mean, self.scale = mean, scale
-        self.linear = MaskedLinear(channels * (2 if mean else 1), classes)
+        self.norm = nn.BatchNorm1d(2 * channels, affine=False)
+        self.linear = MaskedLinear(2 * channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        read = x.amax(dim=(2, 3))
-        if self.mean:
-            read = torch.cat((x.mean(dim=(2, 3)), read), dim=1)
-        logits: Tensor = self.linear(read)
-        return logits if self.scale == 1 else logits * self.scale
+        read = torch.cat((x.mean(dim=(2, 3)), x.amax(dim=(2, 3))), dim=1)
+        logits: Tensor = self.linear(self.norm(read))
+        return logits
+
+
+class ScaledHead(nn.Module):
+    """The maximum of each channel over the map, one linear layer, times 1/9 (arXiv:2404.00498).
+
+    ``[B, channels, H, W] -> [B, classes]``.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.linear = MaskedLinear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.amax(dim=(2, 3))) / 9
+        return logits
 
 
 Exit = Callable[[int, int, Grid], nn.Module]
@@ -119,10 +133,10 @@ EXITS: dict[str, Exit] = {
     "conv": lambda channels, classes, grid: PooledHead(
         channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes)
     ),
-    # The mean and the maximum of the map side by side.
-    "both": lambda channels, classes, grid: GlobalHead(channels, classes, mean=True, scale=1.0),
-    # The final classifier of speed runs (arXiv:2404.00498).
-    "scaled": lambda channels, classes, grid: GlobalHead(channels, classes, mean=False, scale=1 / 9),
+    # An exit that reads a trunk it does not teach.
+    "both": lambda channels, classes, grid: BothHead(channels, classes),
+    # The final classifier of speed runs.
+    "scaled": lambda channels, classes, grid: ScaledHead(channels, classes),
 }
 """Every classifier by the name that ``network.exit`` takes."""
 

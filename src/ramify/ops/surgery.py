@@ -211,7 +211,7 @@ def reinitialize(
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
                 for part in module.modules():
-                    if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm2d | PooledHead):
+                    if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm1d | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
         if optimizer is not None:
