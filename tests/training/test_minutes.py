@@ -1,13 +1,11 @@
 """A run in as many epochs as fit into some minutes."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ramify.config.rules import Config, DataConfig, GrowthConfig, NetworkConfig, TrainConfig
 from ramify.errors import ConfigError
 from ramify.training import minutes as module
-from ramify.training.minutes import ShortRun, rescale_to_minutes, seconds_of
+from ramify.training.minutes import ShortRun, rescale_to_minutes
 
 SMALL = Config(
     data=DataConfig(limit=60),
@@ -17,25 +15,35 @@ SMALL = Config(
 )
 
 
-@given(st.floats(0, 10), st.floats(1e-5, 1), st.integers(1, 500), st.integers(501, 2000), st.integers(2001, 100_000))
-def test_an_epoch_is_a_line_in_the_pictures(fixed: float, slope: float, few: int, more: int, pictures: int) -> None:
-    runs = [ShortRun(count, fixed + slope * count, 0.0) for count in (few, more)]
-    assert seconds_of(pictures, runs) == pytest.approx(fixed + slope * pictures, rel=1e-6)
-
-
-def test_short_runs_stay_within_their_share_and_the_epochs_within_the_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend(monkeypatch: pytest.MonkeyPatch, seconds: float, most: int) -> list[int]:
+    """Replace the short runs: ``seconds`` for a picture and epoch, ``most`` pictures. Returns the limits they get."""
     limits: list[int] = []
 
-    def pretended(_: Config, epochs: int, limit: int) -> ShortRun:
+    def short_run(_: Config, epochs: int, limit: int) -> ShortRun:
         limits.append(limit)
-        return ShortRun(min(limit, 50), 2.0, 0.0)
+        pictures = min(limit, most)
+        return ShortRun(pictures, seconds * pictures, 0.0)
 
-    monkeypatch.setattr(module, "short_run", pretended)
+    monkeypatch.setattr(module, "short_run", short_run)
+    return limits
+
+
+def test_the_epochs_and_their_schedules_fit_into_the_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = pretend(monkeypatch, 1 / 25, 50)  # all training pictures of SMALL
     fitted = rescale_to_minutes(SMALL, 10)
     assert fitted.train.epochs in (288, 289, 290, 291)  # 600 s less 3 %, in epochs of 2 s
     assert fitted.growth.epochs is not None
     assert fitted.growth.epochs[0] == pytest.approx(1 + 10 * fitted.train.epochs / 40, abs=1)
     assert len(limits) == 1
+
+
+def test_a_longer_short_run_takes_its_share_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = SMALL.model_copy(update={"data": DataConfig(batch_size=16)})
+    limits = pretend(monkeypatch, 0.05, 1294)
+    fitted = rescale_to_minutes(digits, 50)  # an epoch of all 1,294 pictures takes 65 s
+    assert len(limits) == 2
+    assert limits[1] * 0.05 == pytest.approx(module.SHORT_EPOCH * 50 * 60, rel=0.01)
+    assert fitted.train.epochs == pytest.approx(0.97 * 50 * 60 / (1294 * 0.05), abs=1)
 
 
 def test_a_short_run_of_all_there_is_decides() -> None:

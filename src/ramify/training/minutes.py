@@ -4,7 +4,6 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass
-from itertools import count
 
 from ramify.config.rescaling import fewest_epochs, rescale
 from ramify.config.rules import Config, PruneConfig
@@ -19,8 +18,8 @@ from ramify.training.run import train
 RESERVE = 0.03
 """Share of the time that is kept for what short runs do not show, such as a slower machine."""
 
-SHORT_RUNS = 0.02
-"""Share of the time that a short run takes at most, about."""
+SHORT_EPOCH = 0.015
+"""Share of the time that an epoch of the longer short run takes, about."""
 
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
 """Of the smallest short run."""
@@ -65,14 +64,13 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
-    runs: list[ShortRun] = []
-    for size in (limit * 2**step for step in count()):
-        runs.append(short_run(dense, run_epochs, size))
-        enough = len(runs) > 1 or runs[-1].epoch > SHORT_RUNS * 60 * minutes
-        if runs[-1].pictures >= pictures or (enough and 2 * runs[-1].epoch * run_epochs > SHORT_RUNS * 60 * minutes):
-            break
-    epoch = seconds_of(pictures, runs)
-    left = ends - time.monotonic() - 60 * minutes * RESERVE - runs[-1].around
+    run = short_run(dense, run_epochs, limit)
+    # What is short by more than the machine is noisy shows little.
+    longer = min(pictures, int(run.pictures * SHORT_EPOCH * 60 * minutes / run.epoch))
+    if longer > run.pictures:
+        run = short_run(dense, run_epochs, int(limit * longer / run.pictures) + 1)
+    epoch = run.epoch * pictures / run.pictures
+    left = ends - time.monotonic() - 60 * minutes * RESERVE - run.around
     epochs = int(left / epoch)
     if epochs < least:
         needed = minutes + (least * epoch - left) / 60
@@ -100,16 +98,3 @@ def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
         train(rescale(config.model_copy(update=keys), epochs), [watch])
     epoch = (clock[-1] - clock[0]) / (len(clock) - 1)
     return ShortRun(pictures, epoch, time.monotonic() - start - epoch * len(clock))
-
-
-def seconds_of(pictures: int, runs: list[ShortRun]) -> float:
-    """Seconds of an epoch on ``pictures``, on the line through the last two runs.
-
-    Example:
-        >>> seconds_of(1000, [ShortRun(100, 1.5, 0.0), ShortRun(200, 2.5, 0.0)])
-        10.5
-    """
-    last = runs[-1]
-    before = runs[-2] if len(runs) > 1 else ShortRun(0, 0.0, 0.0)
-    slope = (last.epoch - before.epoch) / max(1, last.pictures - before.pictures)
-    return last.epoch + max(0.0, slope) * (pictures - last.pictures)
