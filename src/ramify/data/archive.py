@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, SNIFFED, Entry, Listing, SourceLimits, too_large
+from ramify.config.rules import DataConfig
+from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, SNIFFED, Entry, Listing, too_large
 from ramify.data.names import is_hidden, shown
 from ramify.errors import DataError
 
@@ -46,14 +47,14 @@ _DAMAGE = (
 )
 
 
-def list_archive(path: Path, limits: SourceLimits, selects: Callable[[str], bool] | None = None) -> Listing:
+def list_archive(path: Path, limits: DataConfig, selects: Callable[[str], bool] | None = None) -> Listing:
     """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
 
     Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
 
     Args:
         path: the archive.
-        limits: of the source.
+        limits: the section ``data``, of which the keys ``max_...`` count.
         selects: whether a file of a name is listed; None for pictures.
 
     Raises:
@@ -88,7 +89,7 @@ def read_archive(path: Path, numbers: Container[int]) -> Iterator[tuple[int, byt
 
 
 def members(
-    path: Path, selects: Callable[[str], bool], limits: SourceLimits | None = None
+    path: Path, selects: Callable[[str], bool], limits: DataConfig | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """The name and content of each regular file that is not hidden and whose name ``selects`` accepts.
 
@@ -97,14 +98,14 @@ def members(
     """
     names = {
         entry.place: entry.name
-        for entry in list_archive(path, limits or SourceLimits(), selects).entries.values()
+        for entry in list_archive(path, limits or DataConfig(), selects).entries.values()
         if isinstance(entry.place, int)
     }
     for number, content in read_archive(path, names):
         yield names[number], content
 
 
-def _check_directory(path: Path, limits: SourceLimits) -> None:
+def _check_directory(path: Path, limits: DataConfig) -> None:
     """Refuse a zip with too many members before :mod:`zipfile` makes an object of each."""
     try:
         with path.open("rb") as file:

@@ -80,23 +80,28 @@ def pixel_file(identity: str, size: int) -> Iterator[Path]:
         RunError: the cache folder cannot be written.
     """
     folder = cache_folder() / "decoded"
-    temporary: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
+        with _temporary(folder, identity) as path:
+            yield path
     except OSError as error:
-        if temporary is not None:
-            _remove(temporary)
         raise RunError(
             f"{folder}: cannot keep {size / 1e9:,.1f} GB of decoded pictures ({error.strerror or error}); accepted: "
             "room for them, another folder in the environment variable RAMIFY_CACHE, or a larger data.memory_gb"
         ) from error
+
+
+@contextmanager
+def _temporary(folder: Path, identity: str) -> Iterator[Path]:
+    """A new file in ``folder`` that is removed if the block raises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # With the beginning of its final name, by which _write finds what a killed run left.
+    handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
     except BaseException:
-        if temporary is not None:
-            _remove(temporary)
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
         raise
 
 
@@ -145,18 +150,12 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
     tensors, about = _packed(pictures)
     metadata = {"about": json.dumps(about)}
     metadata["crc32"] = _checksum(metadata, tensors)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, SafetensorError), _temporary(path.parent, identity) as temporary:
         stored = pictures.train.pixels
         if isinstance(stored, Rows):
             stored.store.path.chmod(0o644)
             stored.store.path.replace(path.with_suffix(".pixels"))
             stored.store.path = path.with_suffix(".pixels")
-        # With the beginning of its final name, so that the file of a killed run is removed below.
-        handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         save_file(tensors, temporary, metadata)
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -164,9 +163,6 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
             # A young temporary file may be that of another process.
             if old.stem != path.stem and not (old.suffix == ".tmp" and time.time() - old.stat().st_mtime < YOUNG):
                 old.unlink(missing_ok=True)
-    except (OSError, SafetensorError):
-        if temporary is not None:
-            _remove(temporary)
 
 
 def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -197,11 +193,6 @@ def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, ob
         tensors["images"] = torch.cat([part.images for part in parts])
         shape = list(tensors["images"].shape)
     return tensors, {"classes": pictures.classes, "counts": [len(part) for part in parts], "shape": shape}
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:

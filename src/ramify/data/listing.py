@@ -2,14 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ramify.data.names import is_hidden, is_system, shown
 from ramify.errors import DataError
+
+if TYPE_CHECKING:
+    from ramify.config.rules import DataConfig
 
 NOT_A_PICTURE = "not a picture"
 HIDDEN = "hidden"
@@ -35,25 +39,6 @@ HEIC_SUFFIXES, AVIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"}), frozenset(
 
 SNIFFED = 32
 """Bytes of a file by which its kind is known."""
-
-
-@dataclass(frozen=True)
-class SourceLimits:
-    """Limits of a source: the keys of the section ``data`` of the same names.
-
-    Attributes:
-        max_pixels: of one picture.
-        max_file_mb: MB (10**6 bytes) of one file, unpacked.
-        max_archive_gb: GB (10**9 bytes) of all files of an archive, unpacked.
-        max_depth: folders above a picture.
-        max_entries: files and folders.
-    """
-
-    max_pixels: int = 89_000_000
-    max_file_mb: float = 250.0
-    max_archive_gb: float = 32.0
-    max_depth: int = 32
-    max_entries: int = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -84,6 +69,8 @@ class Listing:
     """The files of a source.
 
     Attributes:
+        where: the folder or archive.
+        limits: the section ``data``, of which the keys ``max_...`` count.
         selects: whether a file of a name is listed; None for pictures.
         entries: picture files by name.
         folders: names of folders that are not hidden.
@@ -92,7 +79,7 @@ class Listing:
     """
 
     where: str
-    limits: SourceLimits
+    limits: "DataConfig"
     selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -200,7 +187,7 @@ def reads_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def list_folder(root: Path, limits: SourceLimits) -> Listing:
+def list_folder(root: Path, limits: "DataConfig") -> Listing:
     """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
@@ -238,11 +225,17 @@ def list_folder(root: Path, limits: SourceLimits) -> Listing:
     return listing
 
 
-def too_large(name: str, size: int, limits: SourceLimits) -> DataError:
+def too_large(name: str, size: int, limits: "DataConfig") -> DataError:
     """The error for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"
     )
+
+
+def first_problems(problems: Sequence[str], most: int) -> DataError:
+    """An error with up to ``most`` of ``problems``, and the number of the others."""
+    more = [f"and {len(problems) - most:,} more like these"] if len(problems) > most else []
+    return DataError(*problems[:most], *more)
 
 
 def counts(skipped: Iterable[Skipped]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """A statistical test that bounds the accuracy that a policy loses on other pictures."""
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -121,13 +122,6 @@ def pictures_needed(max_drop: float, confidence: float) -> int:
         raise InputError(f"max_drop: got {max_drop}; accepted with a confidence: a number in (0, 1)")
     if not 0 < confidence < 1:
         raise InputError(f"confidence: got {confidence}; accepted: a number in (0, 1), such as 0.95")
-    few, enough = 0, 1
-    while p_value(0, 0, enough, max_drop) > 1 - confidence:
-        few, enough = enough, 2 * enough
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if p_value(0, 0, middle, max_drop) > 1 - confidence:
-            few = middle
-        else:
-            enough = middle
-    return 2 * enough
+    counts = range(1, 1 << 60)
+    tested = bisect.bisect_left(counts, True, key=lambda count: p_value(0, 0, count, max_drop) <= 1 - confidence)
+    return 2 * counts[tested]

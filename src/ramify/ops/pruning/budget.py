@@ -1,5 +1,6 @@
 """A budget for a whole network: the most channels with which it has so many parameters or MACs once compacted."""
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -49,17 +50,13 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
     def cost_with(count: int) -> Cost:
         return cost(network.smaller([groups[i] for i in sorted(order[count:])]))[-1]
 
-    fewest, most = len(spaces), len(groups)
+    fewest = len(spaces)
     least = cost_with(fewest)
     if not budget.fits(least, before):
         raise InputError(
             f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: at least "
             f"{least.parameters:,} parameters and {least.macs:,} MACs, what is left with one channel in each place"
         )
-    while fewest < most:  # the largest count that fits
-        middle = (fewest + most + 1) // 2
-        if budget.fits(cost_with(middle), before):
-            fewest = middle
-        else:
-            most = middle - 1
-    return fewest / len(groups)
+    more = range(fewest + 1, len(groups) + 1)
+    fitting = bisect.bisect_left(more, True, key=lambda count: not budget.fits(cost_with(count), before))
+    return (fewest + fitting) / len(groups)

@@ -14,7 +14,7 @@ from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
 from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
 from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
-from ramify.ops.surgery import reinitialize, set_masks
+from ramify.ops.surgery import reinitialize, rewire, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
@@ -66,7 +66,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """A pruning to apply: the mask of every layer, and the stages that are pruned."""
+    """A pruning to apply: the masks of layers, and the stages that are pruned; with ``grows`` masks may grow too."""
 
     criterion: str
     unit: PruneUnit
@@ -75,6 +75,7 @@ class PruningPlan:
     seed: int
     stages: tuple[int, ...]
     masks: Masks
+    grows: bool = False
 
 
 def prune(
@@ -178,57 +179,6 @@ def plan_pruning(
     if budget is not None:
         scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
         groups = _groups(network, keep_within(network, scores, budget))
-    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
-    stages = tuple(sorted({stage for group, _ in groups for stage in group}))
-    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
-
-
-def apply_pruning(
-    network: Branching,
-    plan: PruningPlan,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    followers: Sequence[torch.nn.Module] = (),
-) -> Pruning:
-    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
-    layers = masked_layers(network)
-    before = {name: layer.mask.clone() for name, layer in layers.items()}
-    groups = channels(network) if plan.unit == "channel" else ()
-    living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
-    masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
-    if plan.reinit:
-        reinitialize(network, plan.stages, optimizer, plan.seed)
-    set_masks(network, masks, optimizer)
-    gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
-    silence(network, *gone, optimizer=optimizer)
-    for follower in followers:
-        set_masks(follower, masks)
-        silence(follower, *gone)
-    return Pruning(
-        plan.criterion,
-        plan.unit,
-        plan.control,
-        plan.reinit,
-        {
-            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
-            for stage in plan.stages
-            for name in layer_names(network, stage)
-        },
-    )
-
-
-def _decide(
-    network: Branching,
-    groups: Sequence[tuple[tuple[int, ...], float]],
-    criterion: str,
-    batches: Sequence[ScoringBatch],
-    unit: PruneUnit,
-    rounds: int,
-    floor: int,
-    control: Control,
-    seed: int,
-) -> Masks:
-    """The masks of every layer after a pruning; rounds mask and score a copy."""
     draft = copy.deepcopy(network)
     before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
     for step in range(1, rounds + 1):
@@ -245,7 +195,42 @@ def _decide(
     masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
     if control == "shuffle" and unit == "weight":
         masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
-    return masks
+    pruned = tuple(sorted({stage for stages, _ in groups for stage in stages}))
+    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, pruned, masks)
+
+
+def apply_pruning(
+    network: Branching,
+    plan: PruningPlan,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    followers: Sequence[torch.nn.Module] = (),
+) -> Pruning:
+    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
+    layers = masked_layers(network)
+    before = {name: int(layer.mask.sum()) for name, layer in layers.items()}
+    groups = channels(network) if plan.unit == "channel" else ()
+    living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
+    if plan.reinit:
+        reinitialize(network, plan.stages, optimizer, plan.seed)
+    apply_masks = rewire if plan.grows else set_masks
+    apply_masks(network, plan.masks, optimizer)
+    gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
+    silence(network, *gone, optimizer=optimizer)
+    for follower in followers:
+        apply_masks(follower, plan.masks)
+        silence(follower, *gone)
+    return Pruning(
+        plan.criterion,
+        plan.unit,
+        plan.control,
+        plan.reinit,
+        {
+            name: LayerPruning(stage, layers[name].mask.numel(), before[name], int(layers[name].mask.sum()))
+            for stage in plan.stages
+            for name in layer_names(network, stage)
+        },
+    )
 
 
 def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
