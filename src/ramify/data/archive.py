@@ -167,9 +167,6 @@ class _Guarded:
     def tell(self) -> int:
         return self._file.tell()
 
-    def close(self) -> None:
-        return  # its caller closes the file
-
 
 def _tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     # Opened plain and only sought forward, so that this module's decompressors see every byte once and notice a cut

@@ -172,10 +172,7 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 # The last layer.
 
-_PASSING = (
-    *(nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity, nn.ReLU),
-    *(nn.AdaptiveAvgPool2d, nn.AvgPool2d),
-)
+_PASSING = (nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity, nn.ReLU, nn.AdaptiveAvgPool2d, nn.AvgPool2d)
 _METHODS = frozenset({"view", "reshape", "flatten", "squeeze", "mean", "contiguous"})
 _FUNCTIONS = frozenset(
     {torch.flatten, torch.squeeze, torch.mean, F.dropout, F.relu, F.adaptive_avg_pool2d, F.avg_pool2d}
@@ -281,8 +278,7 @@ def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) 
     fresh.train(layer.training)
     if not name:
         return fresh
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, fresh)
+    module.set_submodule(name, fresh)
     return module
 
 
@@ -312,11 +308,8 @@ def load_weights(module: nn.Module, path: Path, last: str) -> None:
         weights = {name: value for name, value in weights.items() if name not in ends}
     optional = ends | {name for name in own if name.endswith("num_batches_tracked")}
     missing, surplus = own.keys() - weights.keys() - optional, weights.keys() - own.keys() - ends
-    problems = [
-        *([f"misses {_first_names(missing)}"] if missing else []),
-        *([f"has {_first_names(surplus)} too many"] if surplus else []),
-        *([f"has other shapes of {_first_names(odd)}"] if odd else []),
-    ]
+    faults = (("misses {}", missing), ("has {} too many", surplus), ("has other shapes of {}", odd))
+    problems = [text.format(_first_names(names)) for text, names in faults if names]
     if problems:
         raise ConfigError(
             f"network.weights: got {path}, which {' and '.join(problems)}; accepted: the weights of this network"

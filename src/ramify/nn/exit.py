@@ -12,7 +12,7 @@ GRID = 4
 """Largest side of the pooled map that a head reads."""
 
 HIDDEN_CHANNELS = 32
-"""Least channels of the block in a ``conv`` exit."""
+"""Least channels of the block in a ``conv`` exit; it has as many as there are classes, if these are more."""
 
 FUSED_FROM = 64
 """Above so many channels, as behind dense wiring, average pooling is left to the compiler where there is one."""
@@ -78,11 +78,6 @@ def _average(x: Tensor, grid: Grid) -> Tensor:
     return F.adaptive_avg_pool2d(x, grid)
 
 
-def hidden_channels(classes: int) -> int:
-    """Channels of the block in a ``conv`` exit: :data:`HIDDEN_CHANNELS`, or as many as there are classes."""
-    return max(HIDDEN_CHANNELS, classes)
-
-
 class GlobalHead(nn.Module):
     """The maximum of each channel over the map, and with ``mean`` its mean as well, then one linear layer.
 
@@ -117,7 +112,7 @@ EXITS: dict[str, Exit] = {
     "global": lambda channels, classes, grid: PooledHead(channels, classes, (1, 1), share=None),
     # Channels are combined at each place before the pooling.
     "conv": lambda channels, classes, grid: PooledHead(
-        channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes)
+        channels, classes, (1, 1), share=None, normed=True, hidden=max(HIDDEN_CHANNELS, classes)
     ),
     # The mean and the maximum of the map side by side.
     "both": lambda channels, classes, grid: GlobalHead(channels, classes, mean=True, scale=1.0),

@@ -141,18 +141,15 @@ def _torn(labels: Labels) -> Labels:
 
 def _roots(tracker: ChannelTracker) -> Labels:
     """For each channel the first one of all that are tied to it."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *tracker.ties])
-    one, other = pairs[:, 0], pairs[:, 1]
-    roots: Labels = np.arange(tracker.count)
-    while True:
-        least = np.minimum(roots[one], roots[other])
-        joined = roots.copy()
-        np.minimum.at(joined, roots[one], least)
-        np.minimum.at(joined, roots[other], least)
-        joined = joined[joined]
-        if (joined == roots).all():
-            return roots
-        roots = joined
+    links = coo_array((np.ones(len(pairs), dtype=bool), pairs.T), shape=(tracker.count, tracker.count))
+    tied: Labels = connected_components(links, directed=False)[1]
+    _, firsts = np.unique(tied, return_index=True)
+    roots: Labels = firsts[tied]
+    return roots
 
 
 def _groups(

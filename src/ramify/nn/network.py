@@ -115,13 +115,10 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), head))
             cells = []
-    if config.cells == "seed":
-        grid = _grid(config.final or "average", height, width)
-        stages.append(StagePlan(tuple(cells), trunk, True, grid, config.final))
-    else:
-        final = None if built.final == "average" else built.final
-        stages.append(StagePlan(tuple(cells), trunk, True, (1, 1), final))
-    return tuple(stages)
+    seed = config.cells == "seed"
+    final = config.final if seed else None if built.final == "average" else built.final
+    grid = _grid(config.final or "average", height, width) if seed else (1, 1)
+    return (*stages, StagePlan(tuple(cells), trunk, True, grid, final))
 
 
 def _grid(head: str, height: int, width: int) -> Grid:

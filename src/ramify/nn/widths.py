@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
@@ -133,3 +134,12 @@ def cuts(lost: Sequence[ChannelGroup]) -> Mapping[tuple[str, int], list[int]]:
         for name, at, dim in group.vectors:
             places[name, dim].extend(at)
     return places
+
+
+def cut_out(value: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """A tensor without ``places`` along a dimension; itself without any."""
+    if not places:
+        return value
+    stays = torch.ones(value.shape[dim], dtype=torch.bool, device=value.device)
+    stays[list(places)] = False
+    return value.index_select(dim, stays.nonzero()[:, 0])

@@ -39,12 +39,7 @@ def stage_parameters(network: Branching, stage: int) -> StageParameters:
 
 
 def parameter_groups(
-    network: Branching,
-    weight_decay: float,
-    spared: float = 0.0,
-    *,
-    slow: Collection[str] = (),
-    slow_rate: float = 1.0,
+    network: Branching, weight_decay: float, spared: float = 0.0, *, slow: Collection[str] = (), slow_rate: float = 1.0
 ) -> list[dict[str, object]]:
     """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all other parameters.
 
@@ -155,7 +150,7 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
         for name, mask in masks.items():
             layer = layers[name]
             layer.mask.logical_and_(mask.to(layer.mask.device))
-            _clear([layer.weight, layer.weight.grad, *_kept_of(optimizer, layer.weight)], ~layer.mask)
+            _clear([layer.weight, layer.weight.grad, *kept_of(optimizer, layer.weight)], ~layer.mask)
 
 
 def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -185,11 +180,11 @@ def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.opti
             layer = layers[name]
             changed = layer.mask ^ mask.to(layer.mask.device)
             layer.mask.logical_xor_(changed)
-            _clear([layer.weight, *_kept_of(optimizer, layer.weight)], changed)
+            _clear([layer.weight, *kept_of(optimizer, layer.weight)], changed)
             _clear([layer.weight.grad], ~layer.mask)
 
 
-def _kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
+def kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
     """The tensors in the optimizer state of a parameter."""
     if optimizer is None or parameter not in optimizer.state:
         return []

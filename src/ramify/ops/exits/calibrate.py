@@ -162,15 +162,19 @@ def calibrate(
     check_labels(logits, labels)
     _check_goal(len(logits), costs, max_drop, max_cost, confidence)
     _check_names(len(logits), criterion, against, combine)
-    fits = _Fits(criterion, scale, combine, fallback, survivors, seed)
+    fits = _Fits(costs, criterion, scale, combine, fallback, survivors, seed)
     logits, labels = logits.detach().cpu(), labels.cpu()
     if max_drop is not None and confidence is not None:
-        return _certified(logits, labels, costs, max_drop, fits, against, confidence)
-    candidates = fits.candidates(logits, labels, costs)
+        return _certified(logits, labels, max_drop, fits, against, confidence)
+    candidates = fits.candidates(logits, labels)
     reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
     results: list[tuple[tuple[float, ...], Calibration]] = []
     for rule, pictures in candidates:
-        goal = _goal(pictures, reference, max_drop, max_cost)
+        if max_drop is not None:
+            goal = cheapest(reference.right, max_drop, pictures.total)
+        else:
+            assert max_cost is not None  # see _check_goal
+            goal = most_accurate(pictures, max_cost)
         cuts = search(pictures, goal)
         policy = replace(rule, thresholds=thresholds_of(pictures, cuts))
         result = _measured(policy, pictures, goal, reference)
@@ -191,6 +195,7 @@ def calibrate(
 class _Fits:
     """The arguments of :func:`calibrate` that say how a policy is fitted before its thresholds are searched."""
 
+    costs: Sequence[float]
     criterion: str
     scale: bool
     combine: Combine | None
@@ -198,35 +203,27 @@ class _Fits:
     survivors: bool
     seed: int
 
-    def candidates(self, logits: Tensor, labels: Tensor, costs: Sequence[float]) -> list[_Candidate]:
+    def candidates(self, logits: Tensor, labels: Tensor) -> list[_Candidate]:
         """One for each way to combine answers, the plain one first: it is taken where others are no better."""
         scaled = self.scale and CRITERIA[self.criterion].scaled
         temperatures = tuple(temperature(z, labels) for z in logits) if scaled else None
         ways: tuple[Combine, ...] = get_args(Combine) if self.combine is None else (self.combine,)
-        candidates: list[_Candidate] = []
-        for way in ways:
-            weights = mixture(logits, labels, temperatures) if way == "weighted" else None
-            base = Policy(
-                (None,) * (len(logits) - 1),
-                temperatures=temperatures,
-                combine=way,
-                weights=weights,
-                fallback=self.fallback,
-            )
-            candidates.append(self._fitted(base, logits, labels, costs))
-        return candidates
+        plain = Policy((None,) * (len(logits) - 1), temperatures=temperatures, fallback=self.fallback)
+        weights = mixture(logits, labels, temperatures) if "weighted" in ways else None
+        rules = [replace(plain, combine=way, weights=weights if way == "weighted" else None) for way in ways]
+        return [self._fitted(rule, logits, labels) for rule in rules]
 
-    def _fitted(self, base: Policy, logits: Tensor, labels: Tensor, costs: Sequence[float]) -> _Candidate:
+    def _fitted(self, base: Policy, logits: Tensor, labels: Tensor) -> _Candidate:
         if CRITERIA[self.criterion].targets is None:
             rule = replace(base, criterion=self.criterion)
             classes, sure = answers(rule, logits)
-            return _Candidate(rule, exit_outcomes(sure, classes == labels, costs))
+            return _Candidate(rule, exit_outcomes(sure, classes == labels, self.costs))
         reached = None
         for last in (False, True) if self.survivors else (True,):
             coefficients = scores(base, self.criterion, logits, labels, reached)
             rule = replace(base, criterion=self.criterion, coefficients=coefficients)
             sure = crossed(base, self.criterion, logits, labels, self.seed, reached)
-            pictures = exit_outcomes(sure, answers(rule, logits)[0] == labels, costs)
+            pictures = exit_outcomes(sure, answers(rule, logits)[0] == labels, self.costs)
             if not last:
                 goal = cheapest(float(pictures.right.sum(axis=1).max()), 0.0, pictures.total)
                 first = replace(rule, thresholds=thresholds_of(pictures, search(pictures, goal)))
@@ -274,21 +271,8 @@ def _with_exits_alone(calibration: Calibration, logits: Tensor, labels: Tensor) 
     return replace(calibration, alone=alone, last_accuracy=alone[-1])
 
 
-def _goal(pictures: ExitOutcomes, reference: _Reference, max_drop: float | None, max_cost: float | None) -> Goal:
-    if max_drop is not None:
-        return cheapest(reference.right, max_drop, pictures.total)
-    assert max_cost is not None  # see _check_goal
-    return most_accurate(pictures, max_cost)
-
-
 def _certified(
-    logits: Tensor,
-    labels: Tensor,
-    costs: Sequence[float],
-    max_drop: float,
-    fits: _Fits,
-    against: str,
-    confidence: float,
+    logits: Tensor, labels: Tensor, max_drop: float, fits: _Fits, against: str, confidence: float
 ) -> Calibration:
     total, needed = len(labels), pictures_needed(max_drop, confidence)
     if total < needed:
@@ -298,13 +282,13 @@ def _certified(
         )
     choosing, testing = torch.randperm(total, generator=generator(fits.seed, "certify")).tensor_split([total // 2])
     logits, labels, chosen, known = logits[:, testing], labels[testing], logits[:, choosing], labels[choosing]
-    reference = _reference(fits.candidates(chosen, known, costs), chosen, known, against, unlimited=False)
+    reference = _reference(fits.candidates(chosen, known), chosen, known, against, unlimited=False)
     assert reference.at is not None
     ladder = _ladder(reference.candidate, reference.at, max_drop)
     classes, sure = answers(ladder[0], logits)
     right = classes == labels
     reference_right = answers(reference.rule, logits)[0][reference.at] == labels
-    stay = replace(reference.rule, thresholds=_ending((None,) * reference.at, len(costs)))
+    stay = replace(reference.rule, thresholds=_ending((None,) * reference.at, len(logits)))
     passed = [(stay, Certificate(max_drop, confidence, len(labels), 0, 0, p_value(0, 0, len(labels), max_drop), 0))]
     for policy in ladder:
         policy_right = right.gather(0, leaving(policy, sure)[None])[0]
@@ -316,7 +300,7 @@ def _certified(
             passed.append((policy, Certificate(max_drop, confidence, len(labels), lost, gained, p, len(passed))))
     policy, certificate = passed[-1]
     classes, sure = answers(policy, logits)
-    tested = exit_outcomes(sure, classes == labels, costs)
+    tested = exit_outcomes(sure, classes == labels, fits.costs)
     reference = reference._replace(right=float(reference_right.sum()))
     result = _measured(policy, tested, cheapest(reference.right, max_drop, tested.total), reference)
     certificate = replace(certificate, reference=reference.words)

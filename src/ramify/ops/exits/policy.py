@@ -280,10 +280,10 @@ class Policy:
             own = logits[-1]
             classes, p = own.argmax(dim=-1), _softmax(own, temperature)
             return classes, _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
-        seen = self.seen(logits)
+        views = self.seen(logits)
         if self.fallback == "last" or at + 1 < self.exits:
-            return seen[-1].classes[-1], _scored(self.criterion, seen[-1])
-        return _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in seen])
+            views = views[-1:]
+        return _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in views])
 
 
 def answers(policy: Policy, logits: Tensor) -> tuple[Tensor, Tensor]:

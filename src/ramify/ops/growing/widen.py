@@ -138,22 +138,18 @@ class _Space:
     Attributes:
         name: of the module with these layers, such as a cell.
         width: how many there are.
-        makers, filters, gates, readers, norms: names of the layers that make, filter, gate and read them, and of the
-            batch norms on the way.
+        makers, filters, readers, norms: names of the layers that make, filter and read them, and of the batch norms on
+            the way.
+        rows: names of all layers with a row for each channel: those that make, filter and gate them.
     """
 
     name: str
     width: int
     makers: tuple[str, ...]
     filters: tuple[str, ...]
-    gates: tuple[str, ...]
+    rows: tuple[str, ...]
     readers: tuple[str, ...]
     norms: tuple[str, ...]
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The layers that have a row for each channel."""
-        return self.makers + self.filters + self.gates
 
 
 def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_Space]:
@@ -214,7 +210,7 @@ def _space(network: Branching, groups: Sequence[ChannelGroup]) -> _Space:
         tuple(place.name for place in part) for part in (first.makers, first.filters, first.gates, first.readers)
     )
     batch_norms = tuple(name for name in norms if isinstance(network.get_submodule(name), nn.BatchNorm2d))
-    return _Space(owner(first), len(groups), makers, filters, gates, readers, batch_norms)
+    return _Space(owner(first), len(groups), makers, filters, makers + filters + gates, readers, batch_norms)
 
 
 def _layer(network: nn.Module, name: str) -> Masked:

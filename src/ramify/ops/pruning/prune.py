@@ -134,17 +134,7 @@ def prune(
         False
     """
     plan = plan_pruning(
-        network,
-        keep,
-        criterion,
-        batches,
-        unit=unit,
-        rounds=rounds,
-        floor=floor,
-        control=control,
-        reinit=reinit,
-        seed=seed,
-        budget=budget,
+        network, keep, criterion, batches, unit, rounds, floor, control, reinit=reinit, seed=seed, budget=budget
     )
     return apply_pruning(network, plan, optimizer, followers=followers)
 
@@ -154,7 +144,6 @@ def plan_pruning(
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[ScoringBatch] = (),
-    *,
     unit: PruneUnit = "weight",
     rounds: int = 1,
     floor: int = 1,
@@ -256,20 +245,14 @@ def layer_names(network: Branching, stage: int) -> list[str]:
 
 
 def _keep_weights(
-    network: Branching,
-    stages: tuple[int, ...],
-    scores: Scores,
-    fraction: float,
-    share: float,
-    before: Masks,
-    floor: int,
+    network: Branching, stages: tuple[int, ...], scores: Scores, keep: float, share: float, before: Masks, floor: int
 ) -> Masks:
-    """The masks of the layers of ``stages`` that keep the best weights, at ``share`` of the way to ``fraction``."""
+    """The masks of the layers of ``stages`` that keep the best weights, at ``share`` of the way to ``keep``."""
     names = [name for stage in stages for name in layer_names(network, stage)]
     layers = masked_layers(network)
     total = sum(layers[name].weight.numel() for name in names)
     start = sum(int(before[name].sum()) for name in names)
-    target = round(fraction * total)
+    target = round(keep * total)
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
     ranks = {name: _ranked(scores[name], layers[name].mask, floor) for name in names}
     reserved = sum(int((rank == torch.inf).sum()) for rank in ranks.values())
@@ -278,7 +261,7 @@ def _keep_weights(
         dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
         layers_text = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {stages_text(stages)}, with which "
+            f"prune.keep_ratio: got {keep:g}, {target:,} of {total:,} weights in {stages_text(stages)}, with which "
             f"{layers_text} would die; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
         )
     return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in best(ranks, count).items()}
