@@ -15,19 +15,7 @@ from ramify.errors import InputError
 from ramify.ops.exits.certify import Certificate, p_value, pictures_needed
 from ramify.ops.exits.fit import check_labels, crossed, mixture, scores, temperature
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, criterion_problems, leaving
-from ramify.ops.exits.thresholds import (
-    EXACT,
-    ExitOutcomes,
-    Goal,
-    bound,
-    cheapest,
-    exit_outcomes,
-    most_accurate,
-    rank_of,
-    score,
-    search,
-    thresholds_of,
-)
+from ramify.ops.exits.thresholds import EXACT, ExitOutcomes, Goal, bound, cheapest, exit_outcomes, most_accurate, search
 from ramify.seeds import generator
 
 LADDER = 64
@@ -176,11 +164,11 @@ def calibrate(
             assert max_cost is not None  # see _check_goal
             goal = most_accurate(pictures, max_cost)
         cuts = search(pictures, goal)
-        policy = replace(rule, thresholds=thresholds_of(pictures, cuts))
+        policy = replace(rule, thresholds=pictures.thresholds(cuts))
         result = _measured(policy, pictures, goal, reference)
         if len(logits) <= EXACT:
             result = replace(result, bound=result.accuracy if max_drop is None else result.cost)
-        results.append((rank_of(pictures, goal, cuts), result))
+        results.append((pictures.rank(goal, cuts), result))
     (missing, *_), best = min(results, key=lambda pair: pair[0])
     if missing > 0 and max_drop is not None:
         most = max(_unlimited(candidate.pictures) for candidate in candidates)
@@ -226,7 +214,7 @@ class _Fits:
             pictures = exit_outcomes(sure, answers(rule, logits)[0] == labels, self.costs)
             if not last:
                 goal = cheapest(float(pictures.right.sum(axis=1).max()), 0.0, pictures.total)
-                first = replace(rule, thresholds=thresholds_of(pictures, search(pictures, goal)))
+                first = replace(rule, thresholds=pictures.thresholds(search(pictures, goal)))
                 left = leaving(first, sure)
                 reached = (left >= torch.arange(len(logits))[:, None]).float()
         return _Candidate(rule, pictures)
@@ -234,7 +222,7 @@ class _Fits:
 
 def _unlimited(pictures: ExitOutcomes) -> float:
     """The most right answers that any thresholds give."""
-    return score(pictures, search(pictures, most_accurate(pictures)))[0]
+    return pictures.score(search(pictures, most_accurate(pictures)))[0]
 
 
 def _reference(
@@ -321,11 +309,11 @@ def _ladder(candidate: _Candidate, at: int, max_drop: float) -> list[Policy]:
     if max(len(np.unique(row)) for row in pictures.sure) < LADDER:  # too few confidences to part by shares
         drops = np.linspace(0, BOLDEST * max_drop, LADDER // 4)
         searched = [search(pictures, cheapest(correct, drop, pictures.total)) for drop in drops]
-        searched.sort(key=lambda cuts: -score(pictures, cuts)[1])
-        rungs += [thresholds_of(pictures, cuts) for cuts in searched]
+        searched.sort(key=lambda cuts: -pictures.score(cuts)[1])
+        rungs += [pictures.thresholds(cuts) for cuts in searched]
     else:
         bold = search(pictures, cheapest(correct, BOLDEST * max_drop, pictures.total))
-        rungs += [thresholds_of(pictures, bold, share) for share in np.linspace(0, 1, LADDER)]
+        rungs += [pictures.thresholds(bold, share) for share in np.linspace(0, 1, LADDER)]
     return [
         replace(candidate.rule, thresholds=_ending(thresholds, len(whole.right)))
         for thresholds, _ in itertools.groupby(rungs)
