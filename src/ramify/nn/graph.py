@@ -145,7 +145,7 @@ def _roots(tracker: ChannelTracker) -> Labels:
     from scipy.sparse.csgraph import connected_components
 
     pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *tracker.ties])
-    links = coo_array((np.ones(len(pairs), dtype=bool), pairs.T), shape=(tracker.count, tracker.count))
+    links = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(tracker.count, tracker.count))
     tied: Labels = connected_components(links, directed=False)[1]
     _, firsts = np.unique(tied, return_index=True)
     roots: Labels = firsts[tied]

@@ -44,6 +44,10 @@ class StagePlan:
     grid: Grid = (GRID, GRID)
     head: str | None = None
 
+    def head_name(self, exit_name: str) -> str:
+        """The name of its exit, where ``network.exit`` is ``exit_name``."""
+        return self.head or ("average" if self.final else exit_name)
+
 
 def architecture(config: NetworkConfig) -> Architecture:
     """The architecture that ``network.cells`` names; for ``seed`` that of the other keys."""
@@ -147,8 +151,7 @@ class Stage(nn.Module):
         # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
         self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
-        head = plan.head or ("average" if plan.final else exit_name)
-        self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
+        self.exit = EXITS[plan.head_name(exit_name)](plan.exit_channels, classes, plan.grid)
 
     def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         output = trunk

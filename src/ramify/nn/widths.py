@@ -91,12 +91,10 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
         )
 
     return tuple(
-        replace(
-            group,
-            readers=existing(group.readers),
-            filters=existing(group.filters),
-            gates=existing(group.gates),
-            vectors=existing(group.vectors),
+        ChannelGroup(
+            group.makers,
+            *map(existing, (group.readers, group.filters, group.gates, group.vectors)),
+            carried=group.carried,
         )
         for name, groups in cells.items()
         if int(name.split(".")[1]) < stages

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import overload
@@ -169,15 +170,15 @@ def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | 
         if own:
             sums = (*(False,) * (len(own) - 1), any(cell.gives_sum for cell in reads))
             own = tuple(replace(cell, gives_sum=gives) for cell, gives in zip(own, sums, strict=True))
-        default = stage.head or ("average" if stage.final else config.exit)
         if source is None:
             # What the last cell gives, as compaction left it.
             channels = cells[done - 1].out_channels if done else stage.exit_channels
             plans.append(replace(stage, cells=own, exit_channels=channels))
             continue
         old = network.plans[source]
-        head = old.head or ("average" if old.final else network.config.exit)
-        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, stage.head if head == default else head))
+        head = old.head_name(network.config.exit)
+        head_of_plan = stage.head if head == stage.head_name(config.exit) else head
+        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, head_of_plan))
     converted = Network(config, stages=len(plans), seed=seed, plans=tuple(plans)).to(network.mean.device)
     prefixes = {"stem": "stem", "mean": "mean", "std": "std"}
     prefixes |= dict(zip(cell_names(converted), cell_names(network), strict=False))
@@ -216,26 +217,15 @@ def _last_exit(network: Attached) -> Attached:
 
 def _joined(bodies: list[fx.GraphModule]) -> fx.GraphModule:
     """One graph of several in sequence, with the same layers under the same names."""
-    root, graph = nn.Module(), fx.Graph()
+    targets: dict[str, object] = {}
+    graph = fx.Graph()
     trunk = graph.placeholder("trunk")
     for body in bodies:
-        _graft(root, body)
+        used = [str(node.target) for node in body.graph.nodes if node.op in ("call_module", "get_attr")]
+        targets |= {name: operator.attrgetter(name)(body) for name in used}
         [entry] = [node for node in body.graph.nodes if node.op == "placeholder"]
         output = graph.graph_copy(body.graph, {entry: trunk})
         assert isinstance(output, fx.Node)
         trunk = output
     graph.output(trunk)
-    return fx.GraphModule(root, graph, "Body")
-
-
-def _graft(root: nn.Module, body: nn.Module) -> None:
-    """Put the modules, parameters and buffers of ``body`` into ``root``, under the same names."""
-    for name, child in body.named_children():
-        if hasattr(root, name) and not list(child.parameters(recurse=False)):
-            _graft(root.get_submodule(name), child)
-        else:
-            root.add_module(name, child)
-    for name, parameter in body.named_parameters(recurse=False):
-        root.register_parameter(name, parameter)
-    for name, buffer in body.named_buffers(recurse=False):
-        root.register_buffer(name, buffer)
+    return fx.GraphModule(targets, graph, "Body")

@@ -55,7 +55,7 @@ def can_keep(network: Network) -> str:
 def _why_heads_differ(network: Network, index: int) -> str:
     """Why the exit of stage ``index`` cannot take the weights of the one before it; empty if it can."""
     old, new = network.plans[index - 1], network.plans[index]
-    before, after = _head(network, index - 1), _head(network, index)
+    before, after = (stage.head_name(network.config.exit) for stage in (old, new))
     if before != after:
         hint = " (see network.final)" if new.final and network.config.cells == "seed" else ""
         return f"its exit is {after} and the one before it {before}{hint}"
@@ -65,12 +65,6 @@ def _why_heads_differ(network: Network, index: int) -> str:
     if new.exit_channels < old.exit_channels:
         return f"its exit reads {new.exit_channels} channels and the one before it {old.exit_channels}"
     return ""
-
-
-def _head(network: Network, index: int) -> str:
-    """The kind of exit of stage ``index``."""
-    stage = network.plans[index]
-    return stage.head or ("average" if stage.final else network.config.exit)
 
 
 def _relays(network: Network, index: int) -> Sequence[int]:
@@ -103,9 +97,7 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
     """
     index = len(network.stages) - 1
     old, new, stage = network.plans[index - 1], network.plans[index], network.stages[index]
-    before, after = network.stages[index - 1].get_submodule("exit"), stage.get_submodule("exit")
-    assert isinstance(before, PooledHead)
-    assert isinstance(after, PooledHead)
+    before, after = pooled_head(network.stages[index - 1]), pooled_head(stage)
     if network.cascade:
         # A convolution before it stays random, so that these weights get a gradient at once.
         nn.init.zeros_(after.linear.weight)
@@ -134,6 +126,13 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
             for norm, (mean, variance) in measured(network, images, norms).items():
                 set_statistics(norm, norms[norm], mean[norms[norm]], variance[norms[norm]])
             _make_identities(norms)
+
+
+def pooled_head(stage: nn.Module) -> PooledHead:
+    """The exit of a stage."""
+    head = stage.get_submodule("exit")
+    assert isinstance(head, PooledHead)
+    return head
 
 
 def _read_channels(head: PooledHead) -> Tensor:
@@ -245,9 +244,7 @@ def copy_previous(network: Network) -> None:
     """
     index = len(network.stages) - 1
     new, stage = network.plans[index], network.stages[index]
-    before, after = network.stages[index - 1].get_submodule("exit"), stage.get_submodule("exit")
-    assert isinstance(before, PooledHead)
-    assert isinstance(after, PooledHead)
+    before, after = pooled_head(network.stages[index - 1]), pooled_head(stage)
     earlier = [(name, cell) for at, name, cell in existing_cells(network) if at < index]
     with torch.no_grad():
         for cell, plan in zip(stage.get_submodule("cells").children(), new.cells, strict=True):
