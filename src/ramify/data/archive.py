@@ -48,14 +48,11 @@ _DAMAGE = (
 
 
 def list_archive(path: Path, limits: DataConfig, selects: Callable[[str], bool] | None = None) -> Listing:
-    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
+    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name, within the ``limits`` of
+    ``data.max_...``.
 
-    Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
-
-    Args:
-        path: the archive.
-        limits: the section ``data``, of which the keys ``max_...`` count.
-        selects: whether a file of a name is listed; None for pictures.
+    Of several members of one name the last counts, as when they are unpacked; a hard link is its target. ``selects``
+    says whether a file of a name is listed; without it, pictures are.
 
     Raises:
         DataError: the archive cannot be read, is damaged, has been cut short, or holds more than ``limits`` allow.

@@ -59,10 +59,7 @@ def digest(*parts: object) -> str:
 def cached(identity: str, state: str, build: Callable[[], PictureSet]) -> PictureSet:
     """The pictures of ``build``, from the cache where it has them.
 
-    Args:
-        identity: :func:`digest` of the request.
-        state: :func:`digest` of the files.
-        build: decodes the pictures.
+    ``identity`` is the :func:`digest` of the request, ``state`` that of the files.
     """
     path = cache_folder() / "decoded" / f"{identity}-{state}.safetensors"
     pictures = _read(path)

@@ -31,13 +31,7 @@ def load_path(
 
     A folder holds ``train/<class>/*`` and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``
     (:func:`ramify.data.layout.arrange`), or a table of labels (``data.labels``). Classes, and the pictures of each, are
-    in the order of their names.
-
-    Args:
-        path: the folder or archive.
-        size: (H, W) that every picture is scaled and center-cropped to; None keeps their own.
-        config: the other keys of the section ``data``.
-        progress: reports how many pictures are decoded.
+    in the order of their names. Every picture is scaled and center-cropped to ``size`` (H, W); None keeps their own.
 
     Raises:
         DataError: nothing is there, the archive or a picture is damaged, a picture's size differs or is below

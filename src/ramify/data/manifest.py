@@ -155,16 +155,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source: bool) -> Match:
-    """Find the pictures of ``files`` in ``manifest``.
+    """Find the pictures of ``files``, with labels in ``classes``, in ``manifest``.
 
     A picture is found by its name where the source is the same, and else by its content: a renamed picture, or a copy,
     is in the part that it was in; of copies in several parts, the training part counts.
-
-    Args:
-        manifest: of a run.
-        files: the present ones.
-        classes: the names of ``files.labels``.
-        same_source: whether the names are those of the same source.
     """
     digests = [digest.tobytes().hex() for digest in files.digests.numpy()]
     by_name = {name: row for row, name in enumerate(manifest.names)} if same_source else {}

@@ -37,10 +37,7 @@ class Row:
 def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Row, ...]:
     """The rows of a CSV file whose first line names its columns, with commas, semicolons or tabs.
 
-    Args:
-        content: the file.
-        where: its name, for an error.
-        group: the column of groups, if another one than ``group``.
+    ``group`` is the column of groups, if another one than "group"; ``where`` names the table in an error.
 
     Raises:
         DataError: it is not text, lacks a column, or a row lacks a value or has an unknown part.
@@ -91,14 +88,9 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
 
 
 def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: str) -> tuple[Layout, dict[str, str]]:
-    """The layout that a table describes, and the group of each picture that has one.
+    """The layout that ``table`` describes of the pictures ``names`` of a source, and the group of each that has one.
 
-    Args:
-        rows: of the table.
-        names: the pictures of the source. A row's file is a name, or the end of exactly one, with or without
-            its ending.
-        table: the table, for an error.
-        where: the source, for an error.
+    A row's file is a name, or the end of exactly one, with or without its ending.
 
     Raises:
         DataError: a row names no picture, or a picture has two labels; fewer than two classes; a class that the

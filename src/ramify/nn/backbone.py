@@ -41,13 +41,8 @@ _NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema")
 def load_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[nn.Module, Normalization | None]:
     """The network of ``network.backbone`` or ``network.module``, its weights loaded, its last layer for ``classes``.
 
-    Args:
-        config: with ``input_shape`` and ``classes``.
-        seed: seed of a last layer that is drawn; None draws from PyTorch's generator.
-
-    Returns:
-        A module that gives logits ``[B, classes]``, and the mean and deviation of each channel of its pictures, in
-        units of pictures in [0, 1]; None where neither the configuration nor the module has them.
+    With it the mean and deviation of each channel of its pictures, in units of pictures in [0, 1]; None where neither
+    the configuration nor the module has them. A last layer that is drawn is drawn with ``seed``.
 
     Raises:
         ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not known.
@@ -286,12 +281,9 @@ def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) 
 
 
 def load_weights(module: nn.Module, path: Path, last: str) -> None:
-    """Load a file of weights into ``module``.
+    """Load a .safetensors file, or a state dict by ``torch.save``, into ``module``; nothing else is unpickled.
 
-    Args:
-        module: the network.
-        path: a .safetensors file, or a state dict by ``torch.save``, which is read with ``weights_only``.
-        last: the name of the last layer, whose weights may be missing, or for other classes.
+    The weights of the layer ``last`` may be missing, or for other classes.
 
     Raises:
         ConfigError: the file cannot be read, or its names or shapes are not those of ``module``.

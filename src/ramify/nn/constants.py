@@ -40,10 +40,7 @@ class Constants(NamedTuple):
 def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
     """The values of ``network``, in evaluation mode, that do not depend on the picture.
 
-    Args:
-        network: ``pictures -> Tensor``.
-        pictures: one or more; their values do not matter.
-        forward: a part of the network to run in place of it.
+    The values of ``pictures`` do not matter. A part of the network, ``forward``, may run in place of all of it.
 
     Example:
         >>> from ramify.nn.masked import MaskedConv2d

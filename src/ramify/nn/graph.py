@@ -69,12 +69,9 @@ class ChannelGraph:
 
 
 def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) -> ChannelGraph:
-    """The channel groups of ``network``, from one run on ``images`` in evaluation mode.
+    """The channel groups of ``network``, from one run in evaluation mode; the network does not change.
 
-    Args:
-        network: ``images -> Tensor``, on any device; it is not changed.
-        images: two or more pictures, on its device; their values do not matter.
-        seconds: how long the run may take.
+    ``images`` are two or more pictures, whose values do not matter. The run may take ``seconds``.
 
     Raises:
         InputError: the run takes longer.

@@ -18,13 +18,7 @@ _RESHAPES = ("view", "reshape", "expand")
 
 
 def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: Sequence[ChannelGroup]) -> None:
-    """Remove the channels in ``lost`` from ``network``, in place.
-
-    Args:
-        network: its stages compute ``bodies``.
-        bodies: traced graphs; the sizes in them are changed too.
-        lost: groups of the network's channels.
-    """
+    """Remove channels from ``network``, in place, and from the sizes in ``bodies``, the graphs of its stages."""
     if not lost:
         return
     sizes = _new_sizes(network, bodies, lost)

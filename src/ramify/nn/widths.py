@@ -34,13 +34,7 @@ class CellGroups:
 
 
 def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: _Shapes) -> dict[str, CellGroups]:
-    """The groups that the plan of each cell can lose, by the name of the cell.
-
-    Args:
-        graph: of the whole network.
-        plans: of its cells, by name.
-        shapes: of its parameters and buffers, by name.
-    """
+    """The groups that the plan of each cell can lose, by the name of the cell; ``shapes`` are of the whole network."""
     by_cell: defaultdict[str, list[ChannelGroup]] = defaultdict(list)
     for group in graph.groups:
         cells = {_cell(name) for name in group.space}
@@ -107,11 +101,7 @@ def narrowed(
 ) -> tuple[CellPlan, list[bool]]:
     """The plan of a cell without the channels in ``lost``, and which of its outputs are left.
 
-    Args:
-        plan: the plan so far.
-        groups: of the cell.
-        trunk: which of its input channels are left.
-        lost: some of the groups of the whole network.
+    ``trunk`` says which of its input channels are left, ``groups`` are those of the cell.
     """
     makers = {group.makers for group in lost}
     outputs = [group.makers not in makers for group in groups.outputs] or [True] * plan.out_channels

@@ -47,13 +47,9 @@ _FRESH = {*CONVOLUTIONS, *_UNARY, *_BINARY, *_FLAGGED, *_POOLS, *_PRODUCTS, *_NO
 
 
 def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
-    """A faster module that computes what ``root`` computes in evaluation mode, for tensors like ``example``.
+    """A faster module that computes what ``root`` computes in evaluation mode, for tensors like ``example [B, ...]``.
 
     The batch size may differ. A module that torch.fx cannot trace, or that is not known here, stays as it is.
-
-    Args:
-        root: takes one tensor.
-        example: ``[B, ...]``.
     """
     traced = trace(root, example)
     if traced is None:

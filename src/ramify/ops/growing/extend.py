@@ -99,14 +99,9 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
     """A network of ``config``, with all its stages, that starts from ``network``, which stays as it is.
 
     It copies the weights and batch norms of the cells and exits in :func:`overlap`. Each further stage grows as an
-    identity where it can (:func:`ramify.ops.growing.grow.can_keep`), so that its exit answers what the one before it
-    answers, else with random weights. Masks are dropped: masked weights start at zero and may learn.
-
-    Args:
-        network: one whose widths are those of its configuration.
-        config: of the deeper network.
-        seed: seed of the new weights.
-        images: pictures ``[B, C, H, W]`` in [0, 1], as for :func:`ramify.ops.growing.grow.grow`.
+    identity where it can (:func:`ramify.ops.growing.grow.can_keep`, with ``images`` as there), so that its exit answers
+    what the one before it answers, else with random weights. Masks are dropped: masked weights start at zero and may
+    learn.
 
     Raises:
         InputError: ``config`` does not extend that of ``network``, or ``network`` was compacted or widened.

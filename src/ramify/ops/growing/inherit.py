@@ -89,11 +89,9 @@ def _may_be_negative(network: Network) -> bool:
 def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) -> None:
     """Let the newest stage answer, in evaluation mode, what the exit before it answers.
 
-    Args:
-        network: one for which :func:`can_keep` gave no reason before the stage was added.
-        dead: the dead channels of the trunk then (:func:`ramify.ops.pruning.channels.dead_trunk`); those that the exit
-            does not read either are not passed on.
-        images: see :func:`ramify.ops.growing.grow.grow`.
+    :func:`can_keep` gave no reason against it before the stage was added. Of the channels that were ``dead`` in the
+    trunk then (:func:`ramify.ops.pruning.channels.dead_trunk`) those that the exit does not read either are not passed
+    on.
     """
     index = len(network.stages) - 1
     old, new, stage = network.plans[index - 1], network.plans[index], network.stages[index]
