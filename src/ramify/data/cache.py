@@ -110,37 +110,28 @@ def _read(path: Path) -> PictureSet | None:
         if metadata.get("crc32") != _checksum(metadata, tensors):
             return None
         about = json.loads(metadata["about"])
-        shape = about["shape"]
+        count, channels, height, width = about["shape"]
         pixels: torch.Tensor | Rows
         if "images" in tensors:
             pixels = tensors["images"]
         else:
-            channels, height, width = shape[1:]
-            store = Store(path.with_suffix(".pixels"), (shape[0], channels, height, width))
-            pixels = Rows(store, tensors["rows"])
-        return _unpacked(about, pixels, tensors)
+            pixels = Rows(Store(path.with_suffix(".pixels"), (count, channels, height, width)), tensors["rows"])
+        listed = json.loads(zlib.decompress(tensors["files"].numpy().tobytes()))
+        files = Files(
+            names=tuple(listed["names"]),
+            digests=tensors["digests"],
+            labels=tensors["file_labels"],
+            groups=None if listed["groups"] is None else tuple(listed["groups"]),
+            skipped=tuple(Skipped(name, reason) for name, reason in listed["skipped"]),
+            notes=tuple(listed["notes"]),
+            range=None if listed["range"] is None else tuple(listed["range"]),
+            by_content=bool(listed["by_content"]),
+        )
+        whole, ends = Part(pixels, tensors["labels"], tensors.get("ids")), np.cumsum([0, *about["counts"]]).tolist()
+        train, valid, test = (whole[start:end] for start, end in pairwise(ends))
+        return PictureSet(train, test, tuple(str(name) for name in about["classes"]), valid, files)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, zlib.error):
         return None
-
-
-def _unpacked(
-    about: dict[str, list[int] | list[str]], pixels: torch.Tensor | Rows, tensors: dict[str, torch.Tensor]
-) -> PictureSet:
-    listed = json.loads(zlib.decompress(tensors["files"].numpy().tobytes()))
-    files = Files(
-        names=tuple(listed["names"]),
-        digests=tensors["digests"],
-        labels=tensors["file_labels"],
-        groups=None if listed["groups"] is None else tuple(listed["groups"]),
-        skipped=tuple(Skipped(name, reason) for name, reason in listed["skipped"]),
-        notes=tuple(listed["notes"]),
-        range=None if listed["range"] is None else tuple(listed["range"]),
-        by_content=bool(listed["by_content"]),
-    )
-    labels, ids = tensors["labels"], tensors.get("ids")
-    whole, ends = Part(pixels, labels, ids), np.cumsum([0, *map(int, about["counts"])]).tolist()
-    train, valid, test = (whole[start:end] for start, end in pairwise(ends))
-    return PictureSet(train, test, tuple(str(name) for name in about["classes"]), valid, files)
 
 
 def _write(path: Path, identity: str, pictures: PictureSet) -> None:

@@ -66,9 +66,6 @@ class Rows:
         self.store, self.rows = store, rows
         self.channels = store.shape[1] if channels is None else channels
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one picture."""

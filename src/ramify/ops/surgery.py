@@ -258,13 +258,9 @@ def align_state(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if (
-                    isinstance(value, Tensor)
-                    and value.shape == parameter.shape
-                    and value.stride() != parameter.stride()
-                ):
-                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            for key, kept in state.items():
+                if isinstance(kept, Tensor) and kept.shape == parameter.shape and kept.stride() != parameter.stride():
+                    state[key] = torch.empty_like(parameter, dtype=kept.dtype).copy_(kept)
 
 
 def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
