@@ -61,13 +61,11 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Reading:
-    """How picture files are decoded.
+    """How picture files are decoded: scaled and center-cropped to a ``size`` (H, W), with antialiasing; None keeps
+    theirs.
 
-    Attributes:
-        size: (H, W) to scale and center-crop to, with antialiasing; None keeps their own.
-        background: behind transparent pictures.
-        range: the values of 16- and 32-bit pictures that become 0 and 255; None for those of the whole set.
-        max_pixels: of one picture.
+    ``background`` is behind transparent pictures. ``range`` has the values of 16- and 32-bit pictures that become 0 and
+    255; None for those of the whole set. No picture has more than ``max_pixels``.
     """
 
     size: PictureSize | None = None

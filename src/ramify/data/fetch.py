@@ -32,12 +32,9 @@ class Progress(Protocol):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch.
+    """A file to fetch, at ``<mirror>/<name>``: mirrors are tried in turn.
 
-    Attributes:
-        name: on every mirror and in the cache.
-        checksum: ``md5:`` or ``sha256:`` and hexadecimal digits.
-        mirrors: base addresses, tried in turn; the file is at ``<mirror>/<name>``.
+    ``checksum`` is ``md5:`` or ``sha256:`` and hexadecimal digits.
     """
 
     name: str

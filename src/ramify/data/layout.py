@@ -25,13 +25,10 @@ _Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The pictures of a tree.
+    """The pictures of a tree: the sorted names of the classes, and of each part (name, class), sorted by class and
+    name.
 
-    Attributes:
-        classes: names of the classes, sorted.
-        train, test, valid: (name, class) of each picture, sorted by class and name.
-        skipped: files that are not used, and why.
-        notes: sentences for the user.
+    ``skipped`` are files that are not used, and why; ``notes`` are sentences for the user.
     """
 
     classes: tuple[str, ...]

@@ -51,12 +51,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture file of a source.
+    """A picture file of a source; its name is unique, printable, and relative to the source, with ``/``.
 
-    Attributes:
-        name: unique, printable, relative to the source, with ``/``.
-        place: the path below the folder, or the number of the archive's member.
-        stamp: size, times of change and inode; empty in an archive.
+    ``place`` is the path below the folder, or the number of the archive's member; ``stamp`` has size, times of change
+    and inode, and is empty in an archive.
     """
 
     name: str

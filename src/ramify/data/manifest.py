@@ -33,13 +33,9 @@ _HEADER = ["part", "class", "digest", "file"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """The pictures of a run.
+    """The pictures of a run: names, the name of each one's class, hexadecimal digests of the files, and parts.
 
-    Attributes:
-        names: of the files, those of each part in the part's own order.
-        labels: the name of each one's class.
-        digests: of the files' contents, in hexadecimal digits.
-        parts: for each an index into :data:`PARTS`.
+    A part is an index into :data:`PARTS`; the pictures of each are in the part's own order.
     """
 
     names: tuple[str, ...]

@@ -14,9 +14,8 @@ Box = tuple[int, int, int, int]
 class Mix:
     """How the pictures of one batch are mixed, each with the next one, and the last with the first.
 
-    Attributes:
-        share: of each picture, and of its label; the rest is the next one's.
-        box: for cutmix, the part from the next picture: top, left, bottom and right.
+    ``share`` is that of each picture, and of its label; the rest is the next one's. For cutmix, ``box`` is the part
+    from the next picture: top, left, bottom and right.
     """
 
     share: float

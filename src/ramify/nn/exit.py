@@ -79,9 +79,8 @@ def _average(x: Tensor, grid: Grid) -> Tensor:
 
 
 class GlobalHead(nn.Module):
-    """The maximum of each channel over the map, and with ``mean`` its mean as well, then one linear layer.
-
-    ``[B, channels, H, W] -> [B, classes]``, times ``scale``.
+    """The maximum of each channel over the map, and with ``mean`` its mean as well, then one linear layer, times
+    ``scale``: ``[B, channels, H, W] -> [B, classes]``.
     """
 
     def __init__(self, channels: int, classes: int, mean: bool, scale: float) -> None:

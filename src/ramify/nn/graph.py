@@ -57,11 +57,9 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All channel groups of a network.
+    """All channel groups of a network, in the order in which it makes them.
 
-    Attributes:
-        groups: in the order in which the network makes them.
-        pinned: reasons why channels cannot be removed, and how many channels each keeps.
+    ``pinned`` has the reasons why channels cannot be removed, and how many channels each keeps.
     """
 
     groups: tuple[ChannelGroup, ...]

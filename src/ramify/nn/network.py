@@ -28,14 +28,10 @@ from ramify.seeds import drawing
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage as data.
+    """One stage as data: its cells, perhaps none, and its exit, the final classifier if ``final``.
 
-    Attributes:
-        cells: its cells, perhaps none.
-        exit_channels: how many of the last channels of the trunk its exit reads.
-        final: whether its exit is the final classifier.
-        grid: height and width to which the exit pools.
-        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
+    The exit reads the last ``exit_channels`` of the trunk, pooled to a ``grid`` (height, width). Its ``head`` is a name
+    in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
     """
 
     cells: tuple[CellPlan, ...]
@@ -135,13 +131,6 @@ class Stage(nn.Module):
 
     The trunk is the input of the next stage: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
-
-    Args:
-        plan: its cells and its exit.
-        width: channels of the trunk before it.
-        classes: the number of classes.
-        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
-        dense: whether its cells add to the trunk.
     """
 
     def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:

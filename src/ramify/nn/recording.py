@@ -15,14 +15,10 @@ _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of ATen, PyTorch's library of tensor operations.
+    """One operation of ATen, PyTorch's library of tensor operations: a function, its arguments, and what it gave.
 
-    Under ``torch.inference_mode`` operations are not decomposed: ``conv2d``, ``batch_norm``, ``linear``.
-
-    Attributes:
-        func: the function that was called.
-        args, kwargs: its arguments.
-        output: a tensor, or a sequence of tensors.
+    Under ``torch.inference_mode`` operations are not decomposed: ``conv2d``, ``batch_norm``, ``linear``. The output is
+    a tensor, or a sequence of tensors.
     """
 
     func: torch._ops.OpOverload

@@ -20,12 +20,9 @@ _Shapes = Mapping[str, torch.Size]
 
 @dataclass(frozen=True)
 class CellGroups:
-    """The groups of channels that the layers of one cell make.
+    """The groups of channels that the layers of one cell make: ``inner`` ones are read by the cell itself alone.
 
-    Attributes:
-        inner: removable ones that only the cell itself reads, in order.
-        outputs: removable ones that others read.
-        own: whether the cell has inner channels, removable or not.
+    Both tuples have the removable ones, in order; ``own`` is whether the cell has inner channels, removable or not.
     """
 
     inner: tuple[ChannelGroup, ...] = ()

@@ -19,12 +19,9 @@ POOLING_SHARE = {"average": 0.0, "max": 1.0}
 
 @dataclass(frozen=True)
 class Overlap:
-    """The part of a network that another one can start from.
+    """How many of the first cells and exits of a network another one can start from.
 
-    Attributes:
-        cells: how many of the first cells.
-        exits: how many of the first exits.
-        whole: whether these are all its cells; its final classifier is then an exit behind them.
+    ``whole``: these are all its cells; its final classifier is then an exit behind them.
     """
 
     cells: int
@@ -34,12 +31,9 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Extension:
-    """A network that starts from another one.
+    """A deeper network, with all its stages, that starts from another one.
 
-    Attributes:
-        network: the deeper network, with all its stages.
-        overlap: the copied part.
-        names: by the prefix of the names of each copied part, its prefix in the other network.
+    ``names`` has the prefix of the names of each copied part, and its prefix in the other network.
     """
 
     network: Network
@@ -51,13 +45,8 @@ def overlap(network: NetworkConfig, target: NetworkConfig, stages: int | None = 
     """The part of a network of ``network`` that one of ``target`` can start from; None if there is none.
 
     Both need the same kind of cells, wiring, internal classifiers and, in the common part, widths and strides.
-    ``target`` extends ``network`` as a whole if it has more cells and the same exits before the last cell of
-    ``network``; else up to the last exit before which both have the same exits.
-
-    Args:
-        network: of the shallower network.
-        target: of the deeper one.
-        stages: how many stages of the shallower exist; None for all.
+    ``target`` extends ``network``, of which ``stages`` exist, or all, as a whole if it has more cells and the same
+    exits before the last cell of ``network``; else up to the last exit before which both have the same exits.
     """
     same = ("cell", "squeeze", "exit", "exit_reads", "cascade")
     if any(getattr(network, key) != getattr(target, key) for key in same):

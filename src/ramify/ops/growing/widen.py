@@ -23,14 +23,10 @@ WideningInit = Literal["random", "copy"]
 
 @dataclass(frozen=True)
 class Widening:
-    """The report of one widening.
+    """The report of one widening of a ``stage``, from 0.
 
-    Attributes:
-        stage: index of the stage, from 0.
-        cells: the inner channels of each of its cells before and after, by the cell's name.
-        parameters: how many parameters it added, batch norm included.
-        weights: how many unmasked convolution weights it added.
-        init: how the new channels started.
+    ``cells`` has the inner channels of each of its cells before and after, by the cell's name; ``parameters``, batch
+    norm included, and unmasked ``weights`` are those added.
     """
 
     stage: int
@@ -42,13 +38,9 @@ class Widening:
 
 @dataclass(frozen=True)
 class _NewChannels:
-    """The inner channels that one cell gains.
+    """The inner channels that one cell gains: random ones are ``drawn``, by the layer that makes them.
 
-    Attributes:
-        count: how many.
-        drawn: for random ones, the weights that make them, by the name of the layer.
-        sources: for copies, the inner channel that each copies.
-        shares: for copies, the share of its source's weights in the next layer that each takes.
+    Copies have the inner channel that each copies, and its share of that channel's weights in the next layer.
     """
 
     count: int

@@ -35,13 +35,10 @@ Targets = Callable[[Due], float | dict[int, float]]
 
 @dataclass(frozen=True)
 class PruningPolicy:
-    """A value of ``prune.policy``.
+    """A value of ``prune.policy``: what a pruning keeps, and what it does, for ``ramify config --keys``.
 
-    Attributes:
-        targets: what a pruning keeps.
-        summary: what it does, for ``ramify config --keys``.
-        by_stage: whether each stage may have a ratio of its own, and is ranked inside itself.
-        regrows: None, or where masked connections regrow in training; stages are then sparse from their birth.
+    With ``by_stage`` each stage may have a ratio of its own, and is ranked inside itself. ``regrows`` is where masked
+    connections regrow in training, if they do; stages are then sparse from their birth.
     """
 
     targets: Targets
