@@ -106,12 +106,10 @@ def features(seen: Seen) -> list[Tensor]:
 
 
 def failure(seen: Seen) -> Tensor:
-    """``1 - P(this answer is wrong)``: a learned score of :func:`features` (failure prediction, arXiv:2508.21495)."""
-    return 1 - _chances(seen)[0]
+    """``1 - P``, a learned score of :func:`features` (failure prediction, arXiv:2508.21495).
 
-
-def correctable(seen: Seen) -> Tensor:
-    """``1 - P(this answer is wrong and some deeper exit is right)``, a learned score (after arXiv:2508.21495)."""
+    ``P`` is the chance that this answer is wrong, and for ``correctable`` also that some deeper exit is right.
+    """
     return 1 - _chances(seen)[0]
 
 
@@ -145,7 +143,7 @@ CRITERIA: dict[str, Criterion] = {
         "the learned chance that the answer is right", failure, earlier=True, targets=lambda right, at: (~right[at],)
     ),
     "correctable": Criterion(
-        "the learned chance that no deeper exit corrects the answer", correctable, earlier=True, targets=_corrected
+        "the learned chance that no deeper exit corrects the answer", failure, earlier=True, targets=_corrected
     ),
     "gain": Criterion("the learned loss or gain of going on", gain, earlier=True, targets=_gained),
 }
@@ -196,8 +194,17 @@ class Policy:
             if threshold is not None and not 0 <= threshold <= 1
         ]
         problems += criterion_problems("policy.criterion", self.criterion)
-        if self.temperatures is not None:
-            problems += _temperature_problems(self.temperatures, self.exits)
+        if self.temperatures is not None and len(self.temperatures) != self.exits:
+            problems.append(
+                f"policy.temperatures: got {len(self.temperatures)}; accepted: {self.exits}, one for each exit, the "
+                "last included"
+            )
+        else:
+            problems += [
+                f"policy.temperatures: got {temperature} for exit {position}; accepted: a finite number > 0"
+                for position, temperature in enumerate(self.temperatures or (), start=1)
+                if not 0 < temperature < math.inf
+            ]
         for name, value, kind in (("combine", self.combine, Combine), ("fallback", self.fallback, Fallback)):
             if value not in get_args(kind):
                 problems.append(f"policy.{name}: got {value!r}; accepted: {', '.join(get_args(kind))}")
@@ -410,17 +417,6 @@ def _chances(seen: Seen) -> list[Tensor]:
 def criterion_problems(where: str, criterion: str) -> list[str]:
     """An error message if ``criterion`` is none of :data:`CRITERIA`."""
     return [] if criterion in CRITERIA else [unknown_name(where, criterion, CRITERIA)]
-
-
-def _temperature_problems(temperatures: tuple[float, ...], exits: int) -> list[str]:
-    key = "policy.temperatures"
-    if len(temperatures) != exits:
-        return [f"{key}: got {len(temperatures)}; accepted: {exits}, one for each exit, the last included"]
-    return [
-        f"{key}: got {temperature} for exit {position}; accepted: a finite number > 0"
-        for position, temperature in enumerate(temperatures, start=1)
-        if not 0 < temperature < math.inf
-    ]
 
 
 def _are_shares(weights: tuple[tuple[float, ...], ...] | None, exits: int) -> bool:
