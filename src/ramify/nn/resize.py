@@ -31,7 +31,7 @@ def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: 
         value = cut_out(old.detach(), dim, places)
         setattr(module, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
         if key == "weight":
-            _set_size(module, len(old), dim)
+            set_size(module, len(old), dim)
     for body in bodies:
         for node in body.graph.nodes:
             if node in sizes:
@@ -39,8 +39,8 @@ def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: 
         body.recompile()
 
 
-def _set_size(module: nn.Module, rows: int, dim: int) -> None:
-    """Set a layer's attributes to the size of its weight, which had ``rows`` before its ``dim`` was cut."""
+def set_size(module: nn.Module, rows: int, dim: int) -> None:
+    """Set a layer's attributes to the size of its weight, which had ``rows`` before its ``dim`` was cut or widened."""
     weight = module.get_parameter("weight")
     if isinstance(module, nn.Conv2d):
         if dim == 0 and module.groups > 1:

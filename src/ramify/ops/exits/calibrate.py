@@ -111,7 +111,7 @@ def calibrate(
 ) -> Calibration:
     """Find the thresholds of the cheapest policy that is accurate enough, or of the most accurate that is cheap enough.
 
-    Either ``max_drop`` or ``max_cost`` is given. The goal is kept on these pictures; on others the accuracy is a little
+    The goal is either ``max_drop`` or ``max_cost``. It is kept on these pictures; on others the accuracy is a little
     lower. ``confidence`` gives a guarantee (learn then test, arXiv:2110.01052): a random half of the pictures chooses
     the reference and a ladder of policies from cautious to bold; the other half tests them in this order by
     :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer.
@@ -135,8 +135,7 @@ def calibrate(
         survivors: fit a learned criterion again, at each exit on the pictures that a first search lets through.
 
     Raises:
-        InputError: an argument is out of range or does not fit the others, no thresholds keep to the goal, or there are
-            too few pictures for the confidence.
+        InputError: an argument is out of range, no thresholds keep to the goal, or there are too few pictures.
 
     Example:
         >>> labels = torch.arange(100) % 2
@@ -158,11 +157,10 @@ def calibrate(
     reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
     results: list[tuple[tuple[float, ...], Calibration]] = []
     for rule, pictures in candidates:
-        if max_drop is not None:
-            goal = cheapest(reference.right, max_drop, pictures.total)
-        else:
-            assert max_cost is not None  # see _check_goal
-            goal = most_accurate(pictures, max_cost)
+        limit = math.inf if max_cost is None else max_cost
+        goal = (
+            most_accurate(pictures, limit) if max_drop is None else cheapest(reference.right, max_drop, pictures.total)
+        )
         cuts = search(pictures, goal)
         policy = replace(rule, thresholds=pictures.thresholds(cuts))
         result = _measured(policy, pictures, goal, reference)

@@ -12,6 +12,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.resize import set_size
 from ramify.ops.growing.inherit import check_pictures, measured, set_statistics
 from ramify.ops.pruning.channels import mask_dead_inputs, owner
 from ramify.ops.surgery import check_followers, replace_parameter, set_masks
@@ -101,18 +102,18 @@ def widen(
     """
     spaces = _spaces(network, stage, channels, init)
     check_pictures(network, images)
-    following = check_followers(network, followers)
+    networks = (network, *check_followers(network, followers))
     before = _size(network.stages[stage])
     choose = _draw if init == "random" else _choose_copies
     with drawing(seed, "widen", stage, *(space.width for space in spaces)):
         for space in spaces:
             new = choose(network, space, channels)
-            for module in (network, *following):
+            for module in networks:
                 _widen_space(module, space, new, optimizer if module is network else None)
-    for module in (network, *following):
+    for module in networks:
         module.note_widths(stage, channels)
     if init == "random":
-        _settle(network, stage, channels, spaces, images, following)
+        _settle(networks, stage, channels, spaces, images)
     after = _size(network.stages[stage])
     return Widening(
         stage=stage,
@@ -258,7 +259,7 @@ def _add_rows(
     module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
 ) -> None:
     """Add new channels to a layer that makes, filters or gates them, or to a batch norm."""
-    sources = new.sources.to(next(module.parameters()).device)
+    width, sources = len(module.get_parameter("weight")), new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if value.dim() == 0:  # num_batches_tracked
@@ -270,16 +271,7 @@ def _add_rows(
         else:
             rows = torch.full_like(value[:1], starts[key]).expand(new.count, *value.shape[1:])
         _set(module, key, torch.cat((value.detach(), rows)), 0, optimizer)
-    if isinstance(module, nn.BatchNorm2d):
-        module.num_features += new.count
-    elif isinstance(module, MaskedLinear):
-        module.out_features += new.count
-    else:
-        assert isinstance(module, MaskedConv2d)
-        module.out_channels += new.count
-        if module.groups > 1:  # each channel is filtered by itself
-            module.in_channels += new.count
-            module.groups += new.count
+    set_size(module, width, 0)
 
 
 def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
@@ -298,10 +290,7 @@ def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimi
         masks = mask.flatten(1).any(dim=1).view(-1, 1, *ones).expand_as(columns)
     _set(layer, "weight", torch.cat((weight, columns), dim=1), 1, optimizer)
     _set(layer, "mask", torch.cat((mask, masks), dim=1), 1, optimizer)
-    if isinstance(layer, MaskedLinear):
-        layer.in_features += new.count
-    else:
-        layer.in_channels += new.count
+    set_size(layer, len(weight), 1)
 
 
 def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
@@ -319,14 +308,13 @@ def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.
 
 
 def _settle(
-    network: Branching,
-    stage: int,
-    channels: int,
-    spaces: Sequence[_Space],
-    images: Tensor | None,
-    following: Sequence[Branching],
+    networks: Sequence[Branching], stage: int, channels: int, spaces: Sequence[_Space], images: Tensor | None
 ) -> None:
-    """Mask weights of new channels that read dead ones, and measure the statistics of new channels on ``images``."""
+    """Mask weights of new channels that read dead ones, and measure the statistics of new channels on ``images``.
+
+    The first of ``networks`` says which; the others follow it.
+    """
+    network = networks[0]
     if any(not layer.mask.all() for layer in masked_layers(network).values()):
         # Old weights may use the constant of a dead channel, so only new ones are masked.
         draft = copy.deepcopy(network)
@@ -335,7 +323,7 @@ def _settle(
         for name in (name for space in spaces for name in space.rows):
             masks[name] = _layer(network, name).mask.clone()
             masks[name][-channels:] = _layer(draft, name).mask[-channels:]
-        for module in (network, *following):
+        for module in networks:
             set_masks(module, masks)
     if images is None:
         return
@@ -343,7 +331,7 @@ def _settle(
     for depth in range(max(len(space.norms) for space in spaces)):
         norms = {_norm(network, space.norms[depth]): space.norms[depth] for space in spaces if depth < len(space.norms)}
         statistics = {norms[norm]: values for norm, values in measured(network, images, norms).items()}
-        for module in (network, *following):
+        for module in networks:
             for name, (mean, variance) in statistics.items():
                 norm = _norm(module, name)
                 places = torch.arange(norm.num_features - channels, norm.num_features)
