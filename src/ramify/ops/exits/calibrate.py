@@ -114,9 +114,8 @@ def calibrate(
     The goal is either ``max_drop`` or ``max_cost``. It is kept on these pictures; on others the accuracy is a little
     lower. ``confidence`` gives a guarantee (learn then test, arXiv:2110.01052): a random half of the pictures chooses
     the reference and a ladder of policies from cautious to bold; the other half tests them in this order by
-    :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer.
-
-    With up to three exits the thresholds are optimal; with more, ``bound`` limits how much better any could be.
+    :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer. With up
+    to three exits the thresholds are optimal; with more, ``bound`` limits how much better any could be.
 
     Args:
         logits: finite, of all exits ``[E, N, C]``, shallowest first.
@@ -129,8 +128,8 @@ def calibrate(
         confidence: that not more than ``max_drop`` is lost on other pictures, in (0, 1).
         seed: of the halves of a certificate, and of the parts of cross-fitting.
         against: the reference. ``best``: the most accurate of each exit alone, the average over the exits up to each
-            (where ``combine`` allows it) and, without a confidence, the policy without a limit. ``last``: the last
-            exit. ``exit:K``: exit K alone, from 1.
+            (where ``combine`` allows) and, without a confidence, the policy without a limit. ``last``, ``exit:K``:
+            that exit alone, from 1.
         combine, fallback: see :class:`ramify.ops.exits.policy.Policy`; combine None: whichever serves the goal best.
         survivors: fit a learned criterion again, at each exit on the pictures that a first search lets through.
 
@@ -155,15 +154,14 @@ def calibrate(
         return _certified(logits, labels, max_drop, fits, against, confidence)
     candidates = fits.candidates(logits, labels)
     reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
+    limit = math.inf if max_cost is None else max_cost
     results: list[tuple[tuple[float, ...], Calibration]] = []
     for rule, pictures in candidates:
-        limit = math.inf if max_cost is None else max_cost
         goal = (
             most_accurate(pictures, limit) if max_drop is None else cheapest(reference.right, max_drop, pictures.total)
         )
         cuts = search(pictures, goal)
-        policy = replace(rule, thresholds=pictures.thresholds(cuts))
-        result = _measured(policy, pictures, goal, reference)
+        result = _measured(replace(rule, thresholds=pictures.thresholds(cuts)), pictures, goal, reference)
         if len(logits) <= EXACT:
             result = replace(result, bound=result.accuracy if max_drop is None else result.cost)
         results.append((pictures.rank(goal, cuts), result))
