@@ -32,17 +32,9 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | lzma.LZMAFile | bz2.
 """Decompressors by the first bytes of a file."""
 
 _DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,
-    OverflowError,
-    MemoryError,  # an absurd length
-    NotImplementedError,  # a compression that Python lacks
-    RuntimeError,  # a password
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError),
+    *(OverflowError, MemoryError),  # an absurd length
+    RuntimeError,  # a password, or a compression that Python lacks
     OSError,  # a wrong checksum in gzip and bz2
 )
 

@@ -43,18 +43,8 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 # What Pillow's decoders raise on damaged files; most are OSError.
 DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-    MemoryError,
-    Image.DecompressionBombError,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, NotImplementedError),
+    *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError),
     Warning,  # where the user has made warnings errors
 )
 
