@@ -24,25 +24,19 @@ class PooledHead(nn.Module):
     """Pool to a grid, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
 
     ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``; None learns it from 0.5 on
-    (Shallow-Deep Networks, arXiv:1810.07052). With ``normed``, batch norm and ReLU come first. With ``hidden``, a 1x1
+    (Shallow-Deep Networks, arXiv:1810.07052). With ``norm``, batch norm and ReLU come first. With ``inner``, a 1x1
     convolution to so many channels comes before those.
     """
 
     def __init__(
-        self,
-        channels: int,
-        classes: int,
-        grid: Grid,
-        share: float | None,
-        normed: bool = False,
-        hidden: int | None = None,
+        self, channels: int, classes: int, grid: Grid, share: float | None, norm: bool = False, inner: int | None = None
     ) -> None:
         super().__init__()
         self.grid = grid
         self.fixed = share
-        self.conv = None if hidden is None else MaskedConv2d(channels, hidden, 1)
-        read = channels if hidden is None else hidden
-        self.norm = nn.BatchNorm2d(read) if normed else None
+        self.conv = None if inner is None else MaskedConv2d(channels, inner, 1)
+        read = channels if inner is None else inner
+        self.norm = nn.BatchNorm2d(read) if norm else None
         if share is None:
             self.share = nn.Parameter(torch.tensor(0.5))
         self.linear = MaskedLinear(read * grid[0] * grid[1], classes)
@@ -106,12 +100,12 @@ EXITS: dict[str, Exit] = {
     "average": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0),
     "max": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=1.0),
     # The final classifier behind preactivation cells.
-    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, normed=True),
+    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, norm=True),
     # One weight for each channel and class, where a grid of 4x4 has 16.
     "global": lambda channels, classes, grid: PooledHead(channels, classes, (1, 1), share=None),
     # Channels are combined at each place before the pooling.
     "conv": lambda channels, classes, grid: PooledHead(
-        channels, classes, (1, 1), share=None, normed=True, hidden=max(HIDDEN_CHANNELS, classes)
+        channels, classes, (1, 1), share=None, norm=True, inner=max(HIDDEN_CHANNELS, classes)
     ),
     # The mean and the maximum of the map side by side.
     "both": lambda channels, classes, grid: GlobalHead(channels, classes, mean=True, scale=1.0),

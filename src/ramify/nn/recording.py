@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
@@ -21,7 +22,7 @@ class Operation:
     a tensor, or a sequence of tensors.
     """
 
-    func: torch._ops.OpOverload
+    func: OpOverload
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
     output: object
@@ -95,11 +96,7 @@ class OperationRecorder(TorchDispatchMode):
         return False  # else PyTorch loads its compiler, which takes seconds
 
     def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload,
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
         operation = Operation(func, args, kwargs or {}, None)
         operation = replace(operation, output=self.compute(operation))

@@ -108,11 +108,8 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
     if common.whole:
         structure[common.cells - 1] = 1  # the final classifier of the other network, as an exit at first
     kind = "dense" if config.kind == "dense" else "iterative"
-    deeper = Network(
-        config.model_copy(update={"structure": tuple(structure), "kind": kind}),
-        stages=common.exits + common.whole,
-        seed=seed,
-    )
+    grown = config.model_copy(update={"structure": tuple(structure), "kind": kind})
+    deeper = Network(grown, stages=common.exits + common.whole, seed=seed)
     cells = cell_names(network)[: common.cells]
     exits = {name: name for name in (f"stages.{i}.exit" for i in range(common.exits))}
     own_cells = dict(zip(cell_names(deeper), cells, strict=False))
