@@ -19,6 +19,8 @@ from ramify.data.split import take, with_fold, with_test
 from ramify.errors import DataError
 
 Reader = Callable[[Sequence[Path]], PictureSet]
+RemoteFiles = Mapping[str, tuple[RemoteFile, ...]]
+Shape = tuple[int, int, int]
 
 # Each named source: the function that reads it from its files (ramify.data.fetch.FILES).
 SOURCES: dict[str, Reader] = {
@@ -32,11 +34,7 @@ SOURCES: dict[str, Reader] = {
 
 
 def load_pictures(
-    config: DataConfig,
-    progress: Progress | None = None,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+    config: DataConfig, progress: Progress | None = None, *, shape: Shape | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
 
@@ -71,11 +69,7 @@ def load_pictures(
 
 
 def load_source(
-    config: DataConfig,
-    progress: Progress | None = None,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+    config: DataConfig, progress: Progress | None = None, *, shape: Shape | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """All pictures of ``config.source``, in the parts that the source itself has; else as :func:`load_pictures`."""
     size: PictureSize | None = (config.size, config.size) if isinstance(config.size, int) else config.size

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
@@ -67,9 +68,7 @@ def parameter_groups(
     return groups
 
 
-def add_stage(
-    optimizer: torch.optim.Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()
-) -> None:
+def add_stage(optimizer: Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of its existing groups.
 
     Beside groups of :func:`parameter_groups` these are one group of weights and one of the rest; in any other optimizer
@@ -97,7 +96,7 @@ def _options(group: dict[str, object]) -> dict[str, object]:
 
 
 def replace_parameter(
-    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
+    optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
 ) -> None:
     """Replace ``old`` by ``new`` in its parameter group, at the same place.
 
@@ -124,7 +123,7 @@ def replace_parameter(
     }
 
 
-def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None) -> None:
     """Mask the layers named in ``masks``; masked weights, their gradients and their optimizer state become zero.
 
     Masks, bool in the shapes of the weights, only shrink: a masked weight stays masked, whatever ``masks`` says.
@@ -142,7 +141,7 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
             _clear([layer.weight, layer.weight.grad, *kept_of(optimizer, layer.weight)], ~layer.mask)
 
 
-def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None) -> None:
     """Give the layers named in ``masks`` exactly these masks: the one operation by which a mask may grow.
 
     The weight and optimizer state of connections that change become zero, and so do the gradients of masked weights. A
@@ -169,7 +168,7 @@ def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.opti
             _clear([layer.weight.grad], ~layer.mask)
 
 
-def kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
+def kept_of(optimizer: Optimizer | None, parameter: Tensor) -> list[Tensor]:
     """The tensors in the optimizer state of a parameter."""
     if optimizer is None or parameter not in optimizer.state:
         return []
@@ -184,7 +183,7 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 
 
 def reinitialize(
-    network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
+    network: Branching, stages: Iterable[int], optimizer: Optimizer | None = None, seed: int | None = None
 ) -> None:
     """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks stay."""
     for stage in stages:
@@ -228,7 +227,7 @@ def revived(network: nn.Module) -> int:
     return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in masked_layers(network).values())
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float, first: int = 0) -> None:
     """Set the learning rate of every group, times its ``rate_factor``; a rate that is a tensor changes in place.
 
     With ``first``, only groups of that stage, counted from 0, and later ones get it, see :func:`parameter_groups`.
@@ -244,7 +243,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int 
             filled.add(id(current.fill_(own)))
 
 
-def align_state(optimizer: torch.optim.Optimizer) -> None:
+def align_state(optimizer: Optimizer) -> None:
     """Give optimizer state the memory layout of its parameters, and add missing momentum, at zero, for a fused step.
 
     A fused step needs one layout for parameter, gradient and momentum, and momentum for all of a group or none; growth,
@@ -263,11 +262,11 @@ def align_state(optimizer: torch.optim.Optimizer) -> None:
                     state[key] = torch.empty_like(parameter, dtype=kept.dtype).copy_(kept)
 
 
-def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+def _has_momentum(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
     return optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
+def optimizer_state(optimizer: Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
     """The tensors in the optimizer state, by the parameter's name, which survives surgery, and key."""
     return {
         name: {key: value for key, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
@@ -276,7 +275,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dic
     }
 
 
-def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
+def kept_tensors(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
     """Meta tensors like the state that ``optimizer`` keeps of ``parameter``; None for an unknown optimizer.
 
     Example:
@@ -297,9 +296,7 @@ def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> d
     return None
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]
-) -> None:
+def load_optimizer_state(optimizer: Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]) -> None:
     """Put back what :func:`optimizer_state` took.
 
     Raises:

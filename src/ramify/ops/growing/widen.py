@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
@@ -54,7 +55,7 @@ def widen(
     network: Branching,
     stage: int,
     channels: int,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
     *,
     init: WideningInit = "random",
     seed: int | None = None,
@@ -248,16 +249,14 @@ def _choose_copies(network: Branching, space: _Space, count: int) -> _NewChannel
     return _NewChannels(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
 
 
-def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
+def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer: Optimizer | None) -> None:
     for name in (*space.rows, *space.norms):
         _add_rows(network.get_submodule(name), new, new.drawn.get(name), optimizer)
     for name in space.readers:
         _add_columns(_layer(network, name), new, optimizer)
 
 
-def _add_rows(
-    module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
-) -> None:
+def _add_rows(module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: Optimizer | None) -> None:
     """Add new channels to a layer that makes, filters or gates them, or to a batch norm."""
     width, sources = len(module.get_parameter("weight")), new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
@@ -274,7 +273,7 @@ def _add_rows(
     set_size(module, width, 0)
 
 
-def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
+def _add_columns(layer: Masked, new: _NewChannels, optimizer: Optimizer | None) -> None:
     """Let a layer read new channels without changing its output."""
     weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
     kernel = weight.shape[2:]
@@ -293,7 +292,7 @@ def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimi
     set_size(layer, len(weight), 1)
 
 
-def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
+def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: Optimizer | None) -> None:
     """Set a parameter or buffer that has grown along ``dim``; the optimizer state of new channels is zero."""
     old = getattr(module, key)
     if not isinstance(old, nn.Parameter):

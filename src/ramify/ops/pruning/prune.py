@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
@@ -83,7 +84,7 @@ def prune(
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[ScoringBatch] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
     *,
     unit: PruneUnit = "weight",
     rounds: int = 1,
@@ -92,7 +93,7 @@ def prune(
     reinit: bool = False,
     seed: int = 0,
     budget: Budget | None = None,
-    followers: Sequence[torch.nn.Module] = (),
+    followers: Sequence[nn.Module] = (),
 ) -> Pruning:
     """Mask the weights of lowest saliency, in place; masks only shrink.
 
@@ -189,11 +190,7 @@ def plan_pruning(
 
 
 def apply_pruning(
-    network: Branching,
-    plan: PruningPlan,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    followers: Sequence[torch.nn.Module] = (),
+    network: Branching, plan: PruningPlan, optimizer: Optimizer | None = None, *, followers: Sequence[nn.Module] = ()
 ) -> Pruning:
     """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
     layers = masked_layers(network)
