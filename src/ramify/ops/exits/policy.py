@@ -238,7 +238,15 @@ class Policy:
 
     def judge_at(self, at: int, logits: Tensor) -> Judgement:
         """Judge exit ``at``, from 0, by its ``logits [1, B, C]``, with those before it if it :attr:`remembers`."""
-        classes, confidence = self._answers(at, logits)
+        if self.remembers:
+            views = self.seen(logits)
+            if self.fallback == "last" or at + 1 < self.exits:
+                views = views[-1:]
+            classes, confidence = _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in views])
+        else:
+            classes = logits[-1].argmax(dim=-1)
+            p = _softmax(logits[-1], 1.0 if self.temperatures is None else self.temperatures[at])
+            confidence = _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
         return Judgement(classes, confidence, self.leaves(at, confidence))
 
     def known(self, at: int) -> bool | None:
@@ -279,18 +287,6 @@ class Policy:
             Seen(p[: at + 1], classes[: at + 1], self.exits, self.coefficients[at] if self.coefficients else ())
             for at in range(len(p))
         ]
-
-    def _answers(self, at: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes and the confidence of exit ``at``."""
-        if not self.remembers:
-            temperature = 1.0 if self.temperatures is None else self.temperatures[at]
-            own = logits[-1]
-            classes, p = own.argmax(dim=-1), _softmax(own, temperature)
-            return classes, _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
-        views = self.seen(logits)
-        if self.fallback == "last" or at + 1 < self.exits:
-            views = views[-1:]
-        return _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in views])
 
 
 def answers(policy: Policy, logits: Tensor) -> tuple[Tensor, Tensor]:
