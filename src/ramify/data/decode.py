@@ -73,13 +73,10 @@ VANISHED = "vanished"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture file, decoded.
+    """A picture file, decoded to ``[H, W]`` if it is gray, else ``[H, W, 3]``, and the digest of its content.
 
-    Attributes:
-        pixels: ``[H, W]`` if it is gray, else ``[H, W, 3]``; None of a deep picture while the range is not known.
-        digest: of the file's content, :data:`DIGEST_BYTES` bytes.
-        range: the least and the largest value of a deep picture.
-        odd: :data:`WIDE`, :data:`VANISHED`, or nothing.
+    A deep picture has the ``range`` of its values, and no pixels while that of the set is not known. It is ``odd``:
+    :data:`WIDE`, :data:`VANISHED`, or nothing.
     """
 
     pixels: Pixels | None

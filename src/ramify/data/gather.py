@@ -53,13 +53,10 @@ class Gathered:
 
 
 class Gatherer:
-    """Puts pictures into rows of one array, uint8 ``[N, C, H, W]``: C is 1 while all are gray, else 3.
+    """Puts ``count`` pictures into rows of one array, uint8 ``[N, C, H, W]``: C is 1 while all are gray, else 3.
 
-    Args:
-        count: N.
-        memory: bytes that may be in memory; a larger array goes into a file.
-        new_file: makes that file.
-        stack: holds the file until the whole set is kept.
+    An array of more than ``memory`` bytes goes into a file of ``new_file``, which ``stack`` holds until the set is
+    kept.
     """
 
     def __init__(self, count: int, memory: float, new_file: NewFile, stack: ExitStack) -> None:

@@ -64,16 +64,10 @@ class Entry:
 
 @dataclass
 class Listing:
-    """The files of a source.
+    """The files of a folder or archive, within ``limits``, the keys ``max_...`` of the section ``data``.
 
-    Attributes:
-        where: the folder or archive.
-        limits: the section ``data``, of which the keys ``max_...`` count.
-        selects: whether a file of a name is listed; None for pictures.
-        entries: picture files by name.
-        folders: names of folders that are not hidden.
-        skipped: the skipped files.
-        notes: sentences for the user.
+    ``selects`` says whether a file of a name is listed; without it, pictures are. ``folders`` are those that are not
+    hidden; ``notes`` are sentences for the user.
     """
 
     where: str

@@ -51,11 +51,9 @@ class Manifest:
 class Match:
     """The present pictures of a source, compared with a manifest.
 
-    Attributes:
-        parts: of each present picture in the manifest (an index into :data:`PARTS`), or :data:`NEW`, int64 ``[N]``.
-        rows: its line in the manifest, or -1.
-        changed: whether its content or class is another one than in the manifest, bool ``[N]``.
-        missing: lines of the manifest without a present picture.
+    ``parts``, int64 ``[N]``, are indices into :data:`PARTS`, or :data:`NEW`; ``rows`` are lines of the manifest, or -1.
+    A picture is ``changed``, bool ``[N]``, where its content or class is another one than in the manifest. ``missing``
+    are lines of the manifest without a present picture.
     """
 
     parts: torch.Tensor

@@ -17,9 +17,7 @@ RELEASE = 256 * 2**20
 class Store:
     """Pictures in a file, uint8 ``[N, C, H, W]``; those that were read do not stay in the memory of the process.
 
-    Args:
-        path: the file; it may be renamed or removed while it is open.
-        shape: ``[N, C, H, W]`` of its pictures.
+    The file may be renamed or removed while it is open.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:

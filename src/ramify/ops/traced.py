@@ -27,14 +27,9 @@ _ACTIVATIONS: dict[type[nn.Module], Function] = {
 
 @dataclass
 class Traced:
-    """A graph and what is known of its nodes.
+    """A graph of a module in evaluation mode, the output of each node for an example, and the nodes that are constants.
 
-    Attributes:
-        root: the traced module, in evaluation mode.
-        graph: its operations.
-        values: the output of each for an example.
-        constants: the tensors that do not depend on the input.
-        origins: for constants computed here, in float64 on the CPU, the tensor that each replaces.
+    Constants that are computed here are in float64 on the CPU; ``origins`` has the tensor that each replaces.
     """
 
     root: nn.Module

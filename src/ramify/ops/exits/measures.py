@@ -31,15 +31,11 @@ class Interval:
 class Ranking:
     """What the scores of a policy are worth on pictures that had no part in it.
 
-    Attributes:
-        criterion: of the policy.
-        auroc: for each exit but the last, how well ``1 - confidence`` separates the pictures that a deeper exit would
-            correct from the rest; 0.5 is chance, None where there are none of either.
-        error_before, error_after: expected calibration error of the highest probability of each exit, without and with
-            the policy's temperatures.
-        area_macs, area_milliseconds: see :func:`area`; over average MACs, and over milliseconds where measured.
-        against_best: accuracy of the policy minus that of the exit that is best alone on these pictures.
-        macs_saved: of the last exit's MACs, the share that the policy saves.
+    ``auroc`` is, for each exit but the last, how well ``1 - confidence`` separates the pictures that a deeper exit
+    would correct from the rest; 0.5 is chance, None where there are none of either. The errors are the expected
+    calibration error of the highest probability of each exit, without and with the policy's temperatures. For the areas
+    see :func:`area`. ``against_best`` is the accuracy of the policy minus that of the exit that is best alone on these
+    pictures, and ``macs_saved`` the share of the last exit's MACs that the policy saves.
     """
 
     criterion: str

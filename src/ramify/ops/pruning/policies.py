@@ -7,14 +7,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Due:
-    """A pruning that is due.
+    """A pruning that is due at ``epoch``, one of the ``epochs`` of all prunings (``prune.epochs``).
 
-    Attributes:
-        epoch: one of ``epochs``.
-        epochs: of all prunings (``prune.epochs``).
-        births: the epoch from which each stage exists.
-        keep: of each stage, in (0, 1] (``prune.keep_ratio``).
-        least: of each stage, in [0, 1] (``prune.min_ratio``).
+    ``births`` is the epoch from which each stage exists; ``keep`` in (0, 1] and ``least`` in [0, 1] are
+    ``prune.keep_ratio`` and ``prune.min_ratio`` of each stage.
     """
 
     epoch: int

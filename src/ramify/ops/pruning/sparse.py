@@ -33,23 +33,12 @@ def plan_start(
 ) -> PruningPlan:
     """A plan by which each stage in ``keep`` has exactly ``round(keep * N)`` of its N connections; nothing changes.
 
-    :func:`ramify.ops.pruning.prune.apply_pruning` applies it.
-
-    Layers keep ``min(1, eps * p)`` of theirs, with one ``eps`` for the stage; ``p`` is that of ``distribution`` in
-    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. They are:
-
-    - in a new layer, random ones, but those that are not zero first, as a stage may start as a copy or an identity;
-    - in a ``known`` layer, those of largest magnitude; if too few are left, others come back at zero;
-    - with ``widened``, a known layer keeps all of its connections, and new weights make up the density.
-
-    Args:
-        network: any network; its own masks are respected where they leave enough.
-        keep: fractions in (0, 1], by stage, counted from 0.
-        distribution: ``erk`` or ``uniform``.
-        known: former shapes of the layers that are not new (:func:`weight_shapes`); weights beyond them are new.
-        widened: whether the connections of known layers stay.
-        floor: connections that every layer keeps.
-        seed: of the random order.
+    :func:`ramify.ops.pruning.prune.apply_pruning` applies it. Layers keep ``min(1, eps * p)`` of their connections, and
+    at least ``floor``, with one ``eps`` for the stage; ``p`` is that of ``distribution`` in
+    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. In a new layer they are random ones, but those that are not zero
+    first, as a stage may start as a copy or an identity. In a ``known`` layer, whose former shape is given
+    (:func:`weight_shapes`), they are those of largest magnitude; if too few are left, others come back at zero. With
+    ``widened`` a known layer keeps all of its connections, and weights beyond its former shape make up the density.
 
     Raises:
         InputError: with so few connections a layer would lose its last.
