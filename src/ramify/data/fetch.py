@@ -116,38 +116,28 @@ def _fetch_from_any(
     file: RemoteFile, path: Path, mirrors: Sequence[str], progress: Progress | None, pauses: Sequence[float]
 ) -> None:
     """Fetch ``file`` to ``path`` from the first mirror that has it."""
+    import requests
+
+    part = path.with_name(file.name + ".part")
     failures: list[str] = []
     for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{file.name}"
-        reason = _fetch_from(file, path, url, progress, pauses)
-        if reason is None:
-            return
+        url, again = f"{mirror.rstrip('/')}/{file.name}", True
+        while again:
+            again = part.exists()  # what was begun may be damaged, and is then fetched from the start
+            try:
+                _download(url, part, file.name, progress, pauses)
+                if _is_whole(part, file):
+                    part.replace(path)
+                    return
+                part.unlink()
+                reason = "its checksum is wrong"
+            except requests.RequestException as error:
+                again, reason = False, _reason(error)
         failures.append(f"{url} ({reason})")
     raise RunError(
         f"{file.name}: could not be fetched from {' nor from '.join(failures)}; "
         "accepted: a connection to one of these, or data.mirror=<base address> of a copy"
     )
-
-
-def _fetch_from(
-    file: RemoteFile, path: Path, url: str, progress: Progress | None, pauses: Sequence[float]
-) -> str | None:
-    """Fetch ``file`` to ``path`` from ``url``; gives the reason where that fails."""
-    import requests
-
-    part = path.with_name(file.name + ".part")
-    while True:
-        resumed = part.exists()
-        try:
-            _download(url, part, file.name, progress, pauses)
-        except requests.RequestException as error:
-            return _reason(error)
-        if _is_whole(part, file):
-            part.replace(path)
-            return None
-        part.unlink()
-        if not resumed:
-            return "its checksum is wrong"
 
 
 def _download(url: str, part: Path, name: str, progress: Progress | None, pauses: Sequence[float]) -> None:
