@@ -83,22 +83,18 @@ def load_source(
         ]
         if problems:
             raise DataError(*problems)
-        pictures = _load_named(config.source, size, config.mirror, progress, files.get(config.source, ()))
+        remote = files.get(config.source, ())
+
+        def build() -> PictureSet:
+            # Sets have files of the same names, so each has a folder of its own.
+            folder = cache_folder() / "files" / config.source
+            whole = SOURCES[config.source]([fetch(file, folder, config.mirror, progress) for file in remote])
+            return _named(whole if size is None else fit_set(whole, (whole.shape[0], *size)))
+
+        pictures = cached(digest(config.source, size), digest([file.checksum for file in remote]), build)
     else:
         pictures = load_path(_existing(config.source), size, config, progress)
     return pictures if shape is None else fit_set(pictures, shape)
-
-
-def _load_named(
-    name: str, size: PictureSize | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
-) -> PictureSet:
-    def build() -> PictureSet:
-        # Sets have files of the same names, so each has a folder of its own.
-        paths = [fetch(file, cache_folder() / "files" / name, mirror, progress) for file in files]
-        pictures = SOURCES[name](paths)
-        return _named(pictures if size is None else fit_set(pictures, (pictures.shape[0], *size)))
-
-    return cached(digest(name, size), digest([file.checksum for file in files]), build)
 
 
 def _named(pictures: PictureSet) -> PictureSet:

@@ -226,8 +226,17 @@ class Network(Branching):
         return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        groups, trunk = _groups_of(self), [True] * self.trunk_channels
+        plans: list[StagePlan] = []  # of all stages, of those to grow too
+        for index, stage in enumerate(self.plans):
+            cells: list[CellPlan] = []
+            for i, cell in enumerate(stage.cells):
+                new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
+                cells.append(new)
+                trunk = trunk + outputs if self.config.kind == "dense" else outputs
+            plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
         # The seed keeps PyTorch's generator out of it.
-        return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=tuple(plans))
 
     def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
         prefix = f"stages.{stage}."
@@ -284,21 +293,6 @@ def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroup
     graph = channel_graph(network, network.blank(2))
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return cell_groups(graph, {name: cell for _, name, cell in existing_cells(network)}, shapes)
-
-
-def _narrowed(network: Network, lost: Sequence[ChannelGroup]) -> tuple[StagePlan, ...]:
-    """The plans of all stages, of those to grow too, without the channels in ``lost``."""
-    groups = _groups_of(network)
-    trunk = [True] * network.trunk_channels
-    plans: list[StagePlan] = []
-    for index, stage in enumerate(network.plans):
-        cells: list[CellPlan] = []
-        for i, cell in enumerate(stage.cells):
-            new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
-            cells.append(new)
-            trunk = trunk + outputs if network.config.kind == "dense" else outputs
-        plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
-    return tuple(plans)
 
 
 def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:

@@ -204,28 +204,23 @@ def cell_names(network: Network) -> list[str]:
 
 
 def _last_exit(network: Attached) -> Attached:
-    """A copy of ``network`` with its layers in one stage, and the last exit alone."""
+    """A copy of ``network`` with its layers, under the same names, in one stage, and the last exit alone."""
     if not network.complete:
         raise InputError(f"cut: got a network of {len(network.stages)} stages, to which others are to come")
     small = copy.deepcopy(network)
     stages = [stage for stage in small.stages if isinstance(stage, AttachedStage)]
-    joined = AttachedStage(_joined([stage.body for stage in stages]), stages[-1].exit)
-    small.stages = nn.ModuleList([joined.train(network.training)])
-    small.points = ()
-    return small.train(network.training)
-
-
-def _joined(bodies: list[fx.GraphModule]) -> fx.GraphModule:
-    """One graph of several in sequence, with the same layers under the same names."""
-    targets: dict[str, object] = {}
+    layers: dict[str, object] = {}
     graph = fx.Graph()
     trunk = graph.placeholder("trunk")
-    for body in bodies:
-        used = [str(node.target) for node in body.graph.nodes if node.op in ("call_module", "get_attr")]
-        targets |= {name: operator.attrgetter(name)(body) for name in used}
+    for body in (stage.body for stage in stages):
+        names = [str(node.target) for node in body.graph.nodes if node.op in ("call_module", "get_attr")]
+        layers |= {name: operator.attrgetter(name)(body) for name in names}
         [entry] = [node for node in body.graph.nodes if node.op == "placeholder"]
         output = graph.graph_copy(body.graph, {entry: trunk})
         assert isinstance(output, fx.Node)
         trunk = output
     graph.output(trunk)
-    return fx.GraphModule(targets, graph, "Body")
+    joined = AttachedStage(fx.GraphModule(layers, graph, "Body"), stages[-1].exit)
+    small.stages = nn.ModuleList([joined.train(network.training)])
+    small.points = ()
+    return small.train(network.training)
