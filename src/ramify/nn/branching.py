@@ -215,6 +215,12 @@ class Branching(nn.Module):
                 self.train()
 
 
+def stage_of(name: str) -> int:
+    """The stage of a layer or tensor, from 0, by its name in a network; the stem belongs to the first."""
+    first, *rest = name.split(".")
+    return int(rest[0]) if first == "stages" else 0
+
+
 def check_images(images: Tensor) -> None:
     """Check that pictures are floats with values up to 1.
 

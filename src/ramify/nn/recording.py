@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where"})
 """Functions of single elements of which not every form has PyTorch's tag for that."""
@@ -106,8 +106,4 @@ class OperationRecorder(TorchDispatchMode):
 
 def flat_tensors(value: object) -> Iterator[Tensor]:
     """The tensors in nested lists and tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from flat_tensors(item)
+    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ramify.nn.branching import stage_of
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
 
@@ -77,9 +78,7 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
     """The groups of the first ``stages``, without places in later ones."""
 
     def existing(places: tuple[Places, ...]) -> tuple[Places, ...]:
-        return tuple(
-            place for place in places if not place.name.startswith("stages.") or int(place.name.split(".")[1]) < stages
-        )
+        return tuple(place for place in places if stage_of(place.name) < stages)
 
     return tuple(
         ChannelGroup(
@@ -88,7 +87,7 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
             carried=group.carried,
         )
         for name, groups in cells.items()
-        if int(name.split(".")[1]) < stages
+        if stage_of(name) < stages
         for group in (*groups.inner, *groups.outputs)
     )
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ramify.nn.branching import Branching
+from ramify.nn.branching import Branching, stage_of
 
 
 def average_decay(decay: float, updates: int) -> float:
@@ -52,7 +52,7 @@ class Average(Generic[_N]):
         averages = self.network.state_dict()
         with torch.no_grad():
             for name, value in network.state_dict().items():
-                if _stage(name) in chosen:
+                if stage_of(name) in chosen:
                     averages[name].copy_(value)
         for stage in chosen:
             self.updates[stage] = 0
@@ -64,7 +64,7 @@ class Average(Generic[_N]):
         averages = self.network.state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():
-                averaged, live = stages[_stage(name)]
+                averaged, live = stages[stage_of(name)]
                 averaged.append(averages[name])
                 live.append(value)
             elif value.dtype != torch.bool:  # masks change between steps, also those of followers
@@ -81,9 +81,3 @@ class Average(Generic[_N]):
                 torch._foreach_copy_(*counters)
 
         return follow
-
-
-def _stage(name: str) -> int:
-    """The stage that a tensor of a network belongs to; the stem belongs to the first."""
-    first, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) if first == "stages" else 0

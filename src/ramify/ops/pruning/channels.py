@@ -34,11 +34,6 @@ def channels(network: Branching) -> tuple[ChannelGroup, ...]:
     return network.channel_groups()
 
 
-def stage_of(group: ChannelGroup) -> int:
-    """The stage, counted from 0, in which a group of channels begins."""
-    return min(int(name.split(".")[1]) if name.startswith("stages.") else 0 for name in group.space)
-
-
 def owner(group: ChannelGroup) -> str:
     """The name of the module that holds all layers that make a group, such as a cell."""
     paths = (name.split(".")[:-1] for name in group.space)

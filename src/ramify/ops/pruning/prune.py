@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ramify.errors import InputError
-from ramify.nn.branching import Branching
+from ramify.nn.branching import Branching, stage_of
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
-from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
+from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence
 from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
 from ramify.ops.surgery import reinitialize, rewire, set_masks
 from ramify.seeds import derive, generator
@@ -295,7 +295,7 @@ def _keep_channels(
     network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
 ) -> Masks:
     """The masks that keep the best channel groups of ``stages``; with a seed ``shuffling`` as many, at random."""
-    groups = [group for group in channels(network) if stage_of(group) in stages]
+    groups = [group for group in channels(network) if min(map(stage_of, group.space)) in stages]
     if not groups:
         raise InputError(f"prune.unit: got channel, but {stages_text(stages)} has no channel to lose; accepted: weight")
     rank, spaces = rank_channels(network, groups, scores)
