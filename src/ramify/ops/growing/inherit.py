@@ -171,10 +171,8 @@ def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tenso
 
 def _make_identities(norms: Identities) -> None:
     for norm, places in norms.items():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.weight[places] = (norm.running_var[places] + norm.eps).sqrt()
-        norm.bias[places] = norm.running_mean[places]
+        norm.weight[places] = (norm.get_buffer("running_var")[places] + norm.eps).sqrt()
+        norm.bias[places] = norm.get_buffer("running_mean")[places]
 
 
 def check_pictures(network: Branching, images: Tensor | None) -> None:
@@ -209,10 +207,9 @@ def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]
 
 def set_statistics(norm: nn.BatchNorm2d, places: Tensor, mean: Tensor, variance: Tensor) -> None:
     """Set the running statistics of the channels at ``places``."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean[places] = mean.to(norm.running_mean)
-    norm.running_var[places] = variance.to(norm.running_var)
+    for key, value in (("running_mean", mean), ("running_var", variance)):
+        running = norm.get_buffer(key)
+        running[places] = value.to(running)
 
 
 def can_copy(network: Network) -> str:
