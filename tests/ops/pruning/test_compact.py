@@ -105,9 +105,9 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
     same_answers(network, small)
     assert receipt.difference <= 1e-12 * max(1, float(network(torch.rand(32, 2, 8, 8)).detach().abs().max()))
     width = network.config.widths[0]
-    for name, found in widths(network, small).items():
-        inner, out = (sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output"))
-        assert found == (width, width - inner, width, width - out)
+    for name, counts in widths(network, small).items():
+        inner, out = (sum((owner(g), kind_of(g)) == (name, kind) for g in going) for kind in ("inner", "output"))
+        assert counts == (width, width - inner, width, width - out)
     now = {name: len(layer.weight) for name, layer in masked_layers(small).items()}
     rows = {name: (len(layer.weight), now[name]) for name, layer in masked_layers(network).items()}
     assert receipt.layers == {name: counts for name, counts in rows.items() if counts[0] != counts[1]}
@@ -120,7 +120,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
     assert receipt.before[-1].parameters == parameters_of(plan(network.config), stages, network)
     assert (receipt.after[-1].macs < receipt.before[-1].macs) is bool(going)
     if "silent" not in chosen.values() and "unread" not in chosen.values():
-        assert [each.kept for each in receipt.after] == [each.kept for each in receipt.before]
+        assert [exit_cost.kept for exit_cost in receipt.after] == [exit_cost.kept for exit_cost in receipt.before]
 
     again, second = compact(small)
     assert not second.changed
@@ -141,7 +141,9 @@ def test_what_stays_are_slices_of_the_same_tensors(
 @pytest.mark.parametrize("side", ["inner", "output"])
 def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
     network = build()
-    for number, group in enumerate(each for each in channels(network) if (kind_of(each), index_of(each)) == (side, 1)):
+    for number, group in enumerate(
+        group for group in channels(network) if (kind_of(group), index_of(group)) == (side, 1)
+    ):
         one = copy.deepcopy(network)
         touch(one, group, way)
         small, receipt = compact(one)
@@ -154,7 +156,7 @@ def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
 @pytest.mark.parametrize("values", [(0.0, 0.0), (0.0, -1.0), (1.0, -1.0), (2.0, -1.9), (-2.0, 1.9), (0.0, 1e-6)])
 def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None:
     network = build()
-    group = next(each for each in channels(network) if kind_of(each) == "output")
+    group = next(group for group in channels(network) if kind_of(group) == "output")
     touch(network, group, "silent")
     for norm, value in zip(norms(group), values, strict=True):
         network.get_submodule(norm.name).get_buffer("running_mean")[norm.place] = 0
@@ -166,7 +168,7 @@ def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None
 
 def test_the_heads_follow_the_outputs_they_read() -> None:
     network = build()  # stages of 2, 2 and 1 cells
-    lost = [each for each in channels(network) if kind_of(each) == "output" and index_of(each) in (0, 2)]
+    lost = [group for group in channels(network) if kind_of(group) == "output" and index_of(group) in (0, 2)]
     lose(network, lost)
     small, receipt = compact(network)
     assert [stage.exit_channels for stage in small.plans] == [2, 2, 4 + 4 + 2 * 4]
@@ -177,7 +179,7 @@ def test_the_heads_follow_the_outputs_they_read() -> None:
         columns = [1, 3] if stage < 2 else [*range(8), *(8 + 4 * c + i for c in range(4) for i in (1, 3))]
         assert torch.equal(ours.view(3, -1, 16), channelwise[:, columns])
     # Nothing but masked weights went: those kept are the same, exit by exit.
-    assert [each.kept for each in receipt.before] == [each.kept for each in receipt.after]
+    assert [exit_cost.kept for exit_cost in receipt.before] == [exit_cost.kept for exit_cost in receipt.after]
     assert all(after.macs < before.macs for after, before in zip(receipt.after, receipt.before, strict=True))
     same_answers(network, small)
 
@@ -374,12 +376,12 @@ def test_training_goes_on_as_if_nothing_had_happened(wiring: str, optimizer_name
         optimizer = torch.optim.AdamW(groups, lr=0.001, amsgrad=True)
     pictures, labels = pictures_for(network, 6).double(), torch.arange(6) % 3
 
-    def steps(each: Network, its_optimizer: torch.optim.Optimizer) -> Tensor:
+    def steps(trained: Network, its_optimizer: torch.optim.Optimizer) -> Tensor:
         for _ in range(3):
             its_optimizer.zero_grad()
-            exit_losses(each(pictures), labels).sum().backward()
+            exit_losses(trained(pictures), labels).sum().backward()
             its_optimizer.step()
-        logits: Tensor = each(pictures).detach()
+        logits: Tensor = trained(pictures).detach()
         return logits
 
     steps(network, optimizer)

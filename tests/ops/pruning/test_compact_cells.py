@@ -101,7 +101,7 @@ def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network,
     same_answers(network, small)
     assert receipt.removed == len(going)
     for name, (inner, less, out, fewer) in widths(network, small).items():
-        gone = {each: sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output")}
+        gone = {kind: sum((owner(g), kind_of(g)) == (name, kind) for g in going) for kind in ("inner", "output")}
         assert out - fewer == gone["output"]
         if any((owner(group), kind_of(group)) == (name, "inner") for group in channels(network)):
             assert inner - less == gone["inner"]
@@ -153,11 +153,11 @@ def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Ne
 @every_narrow
 def test_everything_that_any_cell_can_lose_goes_but_one(name: str) -> None:
     network = chain(name)
-    found = channels(network)
-    lose(network, found)
+    groups = channels(network)
+    lose(network, groups)
     small, receipt = compact(network)
     same_answers(network, small)
-    assert receipt.removed == len(found) - len({group.space for group in found})
+    assert receipt.removed == len(groups) - len({group.space for group in groups})
     assert not compact(small)[1].changed
 
 
@@ -198,7 +198,7 @@ def test_a_filter_loses_its_groups() -> None:
 def test_a_batch_norm_on_the_way_to_a_reader_may_speak(name: str, constant: float, removed: int) -> None:
     """In ``separable`` cells and before ``normed`` heads."""
     network = chain(name)
-    group = next(each for each in channels(network) if relays(each))
+    group = next(group for group in channels(network) if relays(group))
     touch(network, group, "silent")
     for norm in relays(group):
         network.get_submodule(norm.name).get_buffer("running_mean")[norm.place] = 0
@@ -234,7 +234,7 @@ def test_a_bias_may_speak(name: str, bias: float, removed: int) -> None:
 
 def test_a_linear_cell_loses_the_pixels_of_a_channel() -> None:
     network = chain("unpadded")
-    group = next(each for each in channels(network) if owner(each) == "stages.1.cells.0" and index_of(each) == 2)
+    group = next(group for group in channels(network) if owner(group) == "stages.1.cells.0" and index_of(group) == 2)
     old = masked_layers(network)["stages.2.cells.0.linear"].weight.detach().clone()
     touch(network, group, "lost")
     small = compact(network)[0]

@@ -44,8 +44,8 @@ def touch(network: Network, group: ChannelGroup, way: str) -> None:
         # Each batch norm gives 1 where it reads 0, but for the last, which makes the sum -0.5 or 0.5.
         shifted = [*norms(group), *biased(network, group)]
         others = len(shifted) - 1
-        wanted = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
-        for norm, value in zip(shifted, wanted if shifted else [], strict=True):
+        values = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
+        for norm, value in zip(shifted, values if shifted else [], strict=True):
             set_constant(network, norm, value)
         if way != "constant" and not rectified(network, group):
             for norm in norms(group):  # without a ReLU only 0 is nothing
@@ -83,12 +83,12 @@ def goes(network: Network, group: ChannelGroup, way: str) -> bool:
 
 def reaches(network: Network, group: ChannelGroup) -> bool:
     """Whether any weight of a reader gets anything but 0 of a channel, for some pictures."""
-    heard: list[bool] = []
+    reached: list[bool] = []
 
     def listen(layer: nn.Module, read: tuple[Tensor, ...]) -> None:
         assert isinstance(layer, MaskedConv2d | MaskedLinear)
-        weights, given = layer.mask.transpose(0, 1).flatten(1).any(dim=1), read[0].movedim(1, 0).flatten(1).any(dim=1)
-        heard.append(bool((weights & given)[at[layer]].any()))
+        weights, nonzero = layer.mask.transpose(0, 1).flatten(1).any(dim=1), read[0].movedim(1, 0).flatten(1).any(dim=1)
+        reached.append(bool((weights & nonzero)[at[layer]].any()))
 
     layers = masked_layers(network)
     at = {layers[reader.name]: list(reader.at) for reader in group.readers}
@@ -97,7 +97,7 @@ def reaches(network: Network, group: ChannelGroup) -> bool:
         network(pictures_for(network))
     for hook in hooks:
         hook.remove()
-    return any(heard)
+    return any(reached)
 
 
 def widths(network: Network, small: Network) -> dict[str, tuple[int, int, int, int]]:
@@ -113,10 +113,10 @@ def same_answers(one: Network, other: Network) -> None:
     assert one.config.input_shape is not None
     pictures = torch.rand(6, *one.config.input_shape, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        found = [copy.deepcopy(each).float().eval()(pictures) for each in (one, other)]
-        exact = [copy.deepcopy(each).double().eval()(pictures.double()) for each in (one, other)]
+        rounded = [copy.deepcopy(network).float().eval()(pictures) for network in (one, other)]
+        exact = [copy.deepcopy(network).double().eval()(pictures.double()) for network in (one, other)]
     scale = float(exact[0].abs().max().clamp(min=1))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(rounded[0], rounded[1], rtol=0, atol=1e-5 * scale)
     torch.testing.assert_close(exact[0], exact[1], rtol=0, atol=1e-12 * scale)
 
 
