@@ -20,7 +20,7 @@ from ramify.errors import DataError
 
 Reader = Callable[[Sequence[Path]], PictureSet]
 RemoteFiles = Mapping[str, tuple[RemoteFile, ...]]
-Shape = tuple[int, int, int]
+CHW = tuple[int, int, int]
 
 # Each named source: the function that reads it from its files (ramify.data.fetch.FILES).
 SOURCES: dict[str, Reader] = {
@@ -34,7 +34,7 @@ SOURCES: dict[str, Reader] = {
 
 
 def load_pictures(
-    config: DataConfig, progress: Progress | None = None, *, shape: Shape | None = None, files: RemoteFiles = FILES
+    config: DataConfig, progress: Progress | None = None, *, shape: CHW | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
 
@@ -69,7 +69,7 @@ def load_pictures(
 
 
 def load_source(
-    config: DataConfig, progress: Progress | None = None, *, shape: Shape | None = None, files: RemoteFiles = FILES
+    config: DataConfig, progress: Progress | None = None, *, shape: CHW | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """All pictures of ``config.source``, in the parts that the source itself has; else as :func:`load_pictures`."""
     size: PictureSize | None = (config.size, config.size) if isinstance(config.size, int) else config.size
