@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError
+from ramify.nn.exit import PooledHead
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, architecture, plan
 from ramify.ops.growing.convert import cell_names, copy_parts, with_exits
 from ramify.ops.growing.grow import can_keep, grow
-from ramify.ops.growing.inherit import pooled_head
 
 POOLING_SHARE = {"average": 0.0, "max": 1.0}
 """The share of max pooling with which a mixed exit equals these."""
@@ -136,11 +136,11 @@ def _ends(config: NetworkConfig) -> list[int]:
 
 
 def _copy_last_exit(old: nn.Module, new: nn.Module) -> None:
-    before, after = pooled_head(old), pooled_head(new)
+    before, after = old.get_submodule("exit"), new.get_submodule("exit")
     with torch.no_grad():
         state = before.state_dict()
         for key, value in after.state_dict().items():
             if key != "share" and not key.endswith("mask"):
                 value.copy_(state[key])
-        if after.fixed is None:
+        if isinstance(before, PooledHead) and isinstance(after, PooledHead) and after.fixed is None:
             after.share.copy_(before.share if before.fixed is None else torch.tensor(before.fixed))

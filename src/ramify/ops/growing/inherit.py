@@ -59,6 +59,8 @@ def _why_heads_differ(network: Network, index: int) -> str:
     if before != after:
         hint = " (see network.final)" if new.final and network.config.cells == "seed" else ""
         return f"its exit is {after} and the one before it {before}{hint}"
+    if not isinstance(network.stages[index - 1].get_submodule("exit"), PooledHead):
+        return f"its exit is {after}, which cannot take the weights of another"
     if old.grid != new.grid:
         sides = [f"{width} x {height}" for height, width in (new.grid, old.grid)]
         return f"its exit reads a map of {sides[0]} and the one before it one of {sides[1]}"
@@ -95,12 +97,12 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
     """
     index = len(network.stages) - 1
     old, new, stage = network.plans[index - 1], network.plans[index], network.stages[index]
-    before, after = pooled_head(network.stages[index - 1]), pooled_head(stage)
     if network.cascade:
         # A convolution before it stays random, so that these weights get a gradient at once.
-        nn.init.zeros_(after.linear.weight)
-        nn.init.zeros_(after.linear.bias)
+        for parameter in stage.get_submodule("exit.linear").parameters():
+            nn.init.zeros_(parameter)
         return
+    before, after = _pooled_head(network.stages[index - 1]), _pooled_head(stage)
     dense = network.config.kind == "dense"
     trunk = len(dead)
     passing = (~dead[-old.exit_channels :] | _read_channels(before)).nonzero()[:, 0]  # of the channels of that exit
@@ -126,7 +128,7 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
             _make_identities(norms)
 
 
-def pooled_head(stage: nn.Module) -> PooledHead:
+def _pooled_head(stage: nn.Module) -> PooledHead:
     """The exit of a stage."""
     head = stage.get_submodule("exit")
     assert isinstance(head, PooledHead)
@@ -239,7 +241,6 @@ def copy_previous(network: Network) -> None:
     """
     index = len(network.stages) - 1
     new, stage = network.plans[index], network.stages[index]
-    before, after = pooled_head(network.stages[index - 1]), pooled_head(stage)
     earlier = [(name, cell) for at, name, cell in existing_cells(network) if at < index]
     with torch.no_grad():
         for cell, plan in zip(stage.get_submodule("cells").children(), new.cells, strict=True):
@@ -250,6 +251,7 @@ def copy_previous(network: Network) -> None:
         if not _why_heads_differ(network, index):
             count = network.plans[index - 1].exit_channels
             channels = torch.arange(count, device=network.mean.device)
+            before, after = _pooled_head(network.stages[index - 1]), _pooled_head(stage)
             _copy_head(before, after, channels, new.exit_channels - count + channels)
         for layer in masked_layers(stage).values():
             layer.weight.mul_(layer.mask)
