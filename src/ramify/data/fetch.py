@@ -5,10 +5,9 @@ Every file has a checksum and mirrors, and a download goes on where it stopped.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ramify.errors import RunError
 from ramify.files import cannot_write
@@ -17,17 +16,9 @@ PAUSES = (0.5, 1.0, 2.0)  # seconds before each further attempt that follows one
 TIMEOUTS = (10.0, 30.0)  # seconds to connect, and without a byte
 _CHUNK = 1 << 18
 
-
-class Progress(Protocol):
-    """Reports the progress of a download, or of the decoding of a source.
-
-    Args:
-        name: the file, or the source.
-        done, total: bytes or pictures; the total is None while unknown.
-        unit: ``bytes`` or ``pictures``.
-    """
-
-    def __call__(self, name: str, done: int, total: int | None, unit: str = "bytes", /) -> None: ...
+Progress = Callable[[str, int, int | None, str], None]
+"""Reports a download, or the decoding of a source: its name, how much is done, of how much (None while that is
+unknown), and the unit, ``bytes`` or ``pictures``."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +180,13 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
             have = 0  # the server sends the whole file
         with part.open("ab" if have else "wb") as output:
             if progress:
-                progress(name, have, total)
+                progress(name, have, total, "bytes")
             try:
                 for chunk in response.raw.stream(_CHUNK, decode_content=False):
                     output.write(chunk)
                     have += len(chunk)
                     if progress:
-                        progress(name, have, total)
+                        progress(name, have, total, "bytes")
             except urllib3.exceptions.HTTPError as error:
                 raise requests.ConnectionError(f"the connection dropped after {have} bytes") from error
     if total is not None and have < total:
