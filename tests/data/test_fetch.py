@@ -34,15 +34,15 @@ def leftovers(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()} - {NAME, f"{NAME}.lock"}
 
 
-def test_a_file_is_fetched_once_and_its_progress_told(site: Site, tmp_path: Path) -> None:
+def test_a_file_is_fetched_once_and_its_progress_reported(site: Site, tmp_path: Path) -> None:
     site.files[NAME] = CONTENT
-    told: list[tuple[str, int, int | None]] = []
-    path = fetch(remote(site.address), tmp_path / "new", progress=lambda *how: told.append(how))
+    reports: list[tuple[str, int, int | None, str]] = []
+    path = fetch(remote(site.address), tmp_path / "new", progress=lambda *report: reports.append(report))
     assert path == tmp_path / "new" / NAME
     assert path.read_bytes() == CONTENT
-    assert told[0] == (NAME, 0, len(CONTENT))
-    assert told[-1] == (NAME, len(CONTENT), len(CONTENT))
-    assert all(a[1] <= b[1] for a, b in pairwise(told))
+    assert reports[0] == (NAME, 0, len(CONTENT), "bytes")
+    assert reports[-1] == (NAME, len(CONTENT), len(CONTENT), "bytes")
+    assert all(a[1] <= b[1] for a, b in pairwise(reports))
     fetch(remote(site.address), tmp_path / "new")
     assert len(site.asked) == 1
     assert leftovers(path.parent) == set()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from ramify.config.keys import key_of
 from ramify.config.rules import NetworkConfig
-from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, BothHead, Grid, PooledHead, ScaledHead, hidden_channels
+from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, BothHead, Grid, PooledHead, ScaledHead
 
 
 def test_the_keys_offer_every_exit() -> None:
@@ -91,4 +91,6 @@ def test_a_conv_exit_pools_what_its_block_makes() -> None:
     block = F.relu(head.norm(head.conv(x)))
     expected = 0.5 * (block.amax(dim=(2, 3)) + block.mean(dim=(2, 3)))
     torch.testing.assert_close(head(x), head.linear(expected))
-    assert hidden_channels(200) == 200
+    of_many = EXITS["conv"](3, 200, (4, 4))
+    assert isinstance(of_many, PooledHead)
+    assert of_many.linear.in_features == 200

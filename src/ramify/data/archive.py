@@ -17,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, SNIFFED, Entry, Listing, SourceLimits, too_large
+from ramify.config.rules import DataConfig
+from ramify.data.listing import LINK, NOT_A_PICTURE, OUTWARD, SNIFFED, Entry, Listing, too_large
 from ramify.data.names import is_hidden, shown
 from ramify.errors import DataError
 
@@ -31,30 +32,19 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | lzma.LZMAFile | bz2.
 """Decompressors by the first bytes of a file."""
 
 _DAMAGE = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    EOFError,
-    ValueError,
-    OverflowError,
-    MemoryError,  # an absurd length
-    NotImplementedError,  # a compression that Python lacks
-    RuntimeError,  # a password
+    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError),
+    *(OverflowError, MemoryError),  # an absurd length
+    RuntimeError,  # a password, or a compression that Python lacks
     OSError,  # a wrong checksum in gzip and bz2
 )
 
 
-def list_archive(path: Path, limits: SourceLimits, selects: Callable[[str], bool] | None = None) -> Listing:
-    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
+def list_archive(path: Path, limits: DataConfig, selects: Callable[[str], bool] | None = None) -> Listing:
+    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name, within the ``limits`` of
+    ``data.max_...``.
 
-    Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
-
-    Args:
-        path: the archive.
-        limits: of the source.
-        selects: whether a file of a name is listed; None for pictures.
+    Of several members of one name the last counts, as when they are unpacked; a hard link is its target. ``selects``
+    says whether a file of a name is listed; without it, pictures are.
 
     Raises:
         DataError: the archive cannot be read, is damaged, has been cut short, or holds more than ``limits`` allow.
@@ -88,7 +78,7 @@ def read_archive(path: Path, numbers: Container[int]) -> Iterator[tuple[int, byt
 
 
 def members(
-    path: Path, selects: Callable[[str], bool], limits: SourceLimits | None = None
+    path: Path, selects: Callable[[str], bool], limits: DataConfig | None = None
 ) -> Iterator[tuple[str, bytes]]:
     """The name and content of each regular file that is not hidden and whose name ``selects`` accepts.
 
@@ -97,14 +87,14 @@ def members(
     """
     names = {
         entry.place: entry.name
-        for entry in list_archive(path, limits or SourceLimits(), selects).entries.values()
+        for entry in list_archive(path, limits or DataConfig(), selects).entries.values()
         if isinstance(entry.place, int)
     }
     for number, content in read_archive(path, names):
         yield names[number], content
 
 
-def _check_directory(path: Path, limits: SourceLimits) -> None:
+def _check_directory(path: Path, limits: DataConfig) -> None:
     """Refuse a zip with too many members before :mod:`zipfile` makes an object of each."""
     try:
         with path.open("rb") as file:
@@ -165,9 +155,6 @@ class _Guarded:
 
     def tell(self) -> int:
         return self._file.tell()
-
-    def close(self) -> None:
-        return  # its caller closes the file
 
 
 def _tar_members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -59,10 +59,7 @@ def digest(*parts: object) -> str:
 def cached(identity: str, state: str, build: Callable[[], PictureSet]) -> PictureSet:
     """The pictures of ``build``, from the cache where it has them.
 
-    Args:
-        identity: :func:`digest` of the request.
-        state: :func:`digest` of the files.
-        build: decodes the pictures.
+    ``identity`` is the :func:`digest` of the request, ``state`` that of the files.
     """
     path = cache_folder() / "decoded" / f"{identity}-{state}.safetensors"
     pictures = _read(path)
@@ -80,23 +77,28 @@ def pixel_file(identity: str, size: int) -> Iterator[Path]:
         RunError: the cache folder cannot be written.
     """
     folder = cache_folder() / "decoded"
-    temporary: Path | None = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
+        with _temporary(folder, identity) as path:
+            yield path
     except OSError as error:
-        if temporary is not None:
-            _remove(temporary)
         raise RunError(
             f"{folder}: cannot keep {size / 1e9:,.1f} GB of decoded pictures ({error.strerror or error}); accepted: "
             "room for them, another folder in the environment variable RAMIFY_CACHE, or a larger data.memory_gb"
         ) from error
+
+
+@contextmanager
+def _temporary(folder: Path, identity: str) -> Iterator[Path]:
+    """A new file in ``folder`` that is removed if the block raises."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # With the beginning of its final name, by which _write finds what a killed run left.
+    handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=folder)
+    os.close(handle)
+    try:
+        yield Path(name)
     except BaseException:
-        if temporary is not None:
-            _remove(temporary)
+        with suppress(OSError):
+            Path(name).unlink(missing_ok=True)
         raise
 
 
@@ -108,55 +110,40 @@ def _read(path: Path) -> PictureSet | None:
         if metadata.get("crc32") != _checksum(metadata, tensors):
             return None
         about = json.loads(metadata["about"])
-        shape = about["shape"]
+        count, channels, height, width = about["shape"]
         pixels: torch.Tensor | Rows
         if "images" in tensors:
             pixels = tensors["images"]
         else:
-            channels, height, width = shape[1:]
-            store = Store(path.with_suffix(".pixels"), (shape[0], channels, height, width))
-            pixels = Rows(store, tensors["rows"])
-        return _unpacked(about, pixels, tensors)
+            pixels = Rows(Store(path.with_suffix(".pixels"), (count, channels, height, width)), tensors["rows"])
+        listed = json.loads(zlib.decompress(tensors["files"].numpy().tobytes()))
+        files = Files(
+            names=tuple(listed["names"]),
+            digests=tensors["digests"],
+            labels=tensors["file_labels"],
+            groups=None if listed["groups"] is None else tuple(listed["groups"]),
+            skipped=tuple(Skipped(name, reason) for name, reason in listed["skipped"]),
+            notes=tuple(listed["notes"]),
+            range=None if listed["range"] is None else tuple(listed["range"]),
+            by_content=bool(listed["by_content"]),
+        )
+        whole, ends = Part(pixels, tensors["labels"], tensors.get("ids")), np.cumsum([0, *about["counts"]]).tolist()
+        train, valid, test = (whole[start:end] for start, end in pairwise(ends))
+        return PictureSet(train, test, tuple(str(name) for name in about["classes"]), valid, files)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, zlib.error):
         return None
-
-
-def _unpacked(
-    about: dict[str, list[int] | list[str]], pixels: torch.Tensor | Rows, tensors: dict[str, torch.Tensor]
-) -> PictureSet:
-    listed = json.loads(zlib.decompress(tensors["files"].numpy().tobytes()))
-    files = Files(
-        names=tuple(listed["names"]),
-        digests=tensors["digests"],
-        labels=tensors["file_labels"],
-        groups=None if listed["groups"] is None else tuple(listed["groups"]),
-        skipped=tuple(Skipped(name, reason) for name, reason in listed["skipped"]),
-        notes=tuple(listed["notes"]),
-        range=None if listed["range"] is None else tuple(listed["range"]),
-        by_content=bool(listed["by_content"]),
-    )
-    labels, ids = tensors["labels"], tensors.get("ids")
-    whole, ends = Part(pixels, labels, ids), np.cumsum([0, *map(int, about["counts"])]).tolist()
-    train, valid, test = (whole[start:end] for start, end in pairwise(ends))
-    return PictureSet(train, test, tuple(str(name) for name in about["classes"]), valid, files)
 
 
 def _write(path: Path, identity: str, pictures: PictureSet) -> None:
     tensors, about = _packed(pictures)
     metadata = {"about": json.dumps(about)}
     metadata["crc32"] = _checksum(metadata, tensors)
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError, SafetensorError), _temporary(path.parent, identity) as temporary:
         stored = pictures.train.pixels
         if isinstance(stored, Rows):
             stored.store.path.chmod(0o644)
             stored.store.path.replace(path.with_suffix(".pixels"))
             stored.store.path = path.with_suffix(".pixels")
-        # With the beginning of its final name, so that the file of a killed run is removed below.
-        handle, name = tempfile.mkstemp(prefix=f"{identity}-", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
         save_file(tensors, temporary, metadata)
         temporary.chmod(0o644)
         temporary.replace(path)
@@ -164,9 +151,6 @@ def _write(path: Path, identity: str, pictures: PictureSet) -> None:
             # A young temporary file may be that of another process.
             if old.stem != path.stem and not (old.suffix == ".tmp" and time.time() - old.stat().st_mtime < YOUNG):
                 old.unlink(missing_ok=True)
-    except (OSError, SafetensorError):
-        if temporary is not None:
-            _remove(temporary)
 
 
 def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -197,11 +181,6 @@ def _packed(pictures: PictureSet) -> tuple[dict[str, torch.Tensor], dict[str, ob
         tensors["images"] = torch.cat([part.images for part in parts])
         shape = list(tensors["images"].shape)
     return tensors, {"classes": pictures.classes, "counts": [len(part) for part in parts], "shape": shape}
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def _checksum(metadata: dict[str, str], tensors: dict[str, torch.Tensor]) -> str:

@@ -5,10 +5,9 @@ Every file has a checksum and mirrors, and a download goes on where it stopped.
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from ramify.errors import RunError
 from ramify.files import cannot_write
@@ -17,27 +16,16 @@ PAUSES = (0.5, 1.0, 2.0)  # seconds before each further attempt that follows one
 TIMEOUTS = (10.0, 30.0)  # seconds to connect, and without a byte
 _CHUNK = 1 << 18
 
-
-class Progress(Protocol):
-    """Reports the progress of a download, or of the decoding of a source.
-
-    Args:
-        name: the file, or the source.
-        done, total: bytes or pictures; the total is None while unknown.
-        unit: ``bytes`` or ``pictures``.
-    """
-
-    def __call__(self, name: str, done: int, total: int | None, unit: str = "bytes", /) -> None: ...
+Progress = Callable[[str, int, int | None, str], None]
+"""Reports a download, or the decoding of a source: its name, how much is done, of how much (None while that is
+unknown), and the unit, ``bytes`` or ``pictures``."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch.
+    """A file to fetch, at ``<mirror>/<name>``: mirrors are tried in turn.
 
-    Attributes:
-        name: on every mirror and in the cache.
-        checksum: ``md5:`` or ``sha256:`` and hexadecimal digits.
-        mirrors: base addresses, tried in turn; the file is at ``<mirror>/<name>``.
+    ``checksum`` is ``md5:`` or ``sha256:`` and hexadecimal digits.
     """
 
     name: str
@@ -83,15 +71,8 @@ def fetch(
     """The path of ``file`` in ``folder``, fetched first if it is missing or has another checksum.
 
     A download is kept as ``<name>.part`` and goes on where it stopped, in a later run too. If a resumed file has a
-    wrong checksum, it is fetched once more from the start; then the next mirror is tried. Processes that fetch the
-    same file wait for one another.
-
-    Args:
-        file: to fetch.
-        folder: where it is kept.
-        mirror: base address in place of the known ones.
-        progress: reports the download.
-        pauses: seconds before each further attempt on a mirror.
+    wrong checksum, it is fetched once more from the start; then the next mirror is tried, or only ``mirror`` if given.
+    An attempt without progress is followed by a pause. Processes that fetch the same file wait for one another.
 
     Raises:
         RunError: no mirror gave the file, or it cannot be written.
@@ -126,38 +107,28 @@ def _fetch_from_any(
     file: RemoteFile, path: Path, mirrors: Sequence[str], progress: Progress | None, pauses: Sequence[float]
 ) -> None:
     """Fetch ``file`` to ``path`` from the first mirror that has it."""
+    import requests
+
+    part = path.with_name(file.name + ".part")
     failures: list[str] = []
     for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{file.name}"
-        reason = _fetch_from(file, path, url, progress, pauses)
-        if reason is None:
-            return
+        url, again = f"{mirror.rstrip('/')}/{file.name}", True
+        while again:
+            again = part.exists()  # what was begun may be damaged, and is then fetched from the start
+            try:
+                _download(url, part, file.name, progress, pauses)
+                if _is_whole(part, file):
+                    part.replace(path)
+                    return
+                part.unlink()
+                reason = "its checksum is wrong"
+            except requests.RequestException as error:
+                again, reason = False, _reason(error)
         failures.append(f"{url} ({reason})")
     raise RunError(
         f"{file.name}: could not be fetched from {' nor from '.join(failures)}; "
         "accepted: a connection to one of these, or data.mirror=<base address> of a copy"
     )
-
-
-def _fetch_from(
-    file: RemoteFile, path: Path, url: str, progress: Progress | None, pauses: Sequence[float]
-) -> str | None:
-    """Fetch ``file`` to ``path`` from ``url``; gives the reason where that fails."""
-    import requests
-
-    part = path.with_name(file.name + ".part")
-    while True:
-        resumed = part.exists()
-        try:
-            _download(url, part, file.name, progress, pauses)
-        except requests.RequestException as error:
-            return _reason(error)
-        if _is_whole(part, file):
-            part.replace(path)
-            return None
-        part.unlink()
-        if not resumed:
-            return "its checksum is wrong"
 
 
 def _download(url: str, part: Path, name: str, progress: Progress | None, pauses: Sequence[float]) -> None:
@@ -209,13 +180,13 @@ def _attempt(url: str, part: Path, name: str, progress: Progress | None) -> None
             have = 0  # the server sends the whole file
         with part.open("ab" if have else "wb") as output:
             if progress:
-                progress(name, have, total)
+                progress(name, have, total, "bytes")
             try:
                 for chunk in response.raw.stream(_CHUNK, decode_content=False):
                     output.write(chunk)
                     have += len(chunk)
                     if progress:
-                        progress(name, have, total)
+                        progress(name, have, total, "bytes")
             except urllib3.exceptions.HTTPError as error:
                 raise requests.ConnectionError(f"the connection dropped after {have} bytes") from error
     if total is not None and have < total:

@@ -17,7 +17,7 @@ from ramify.data.decode import File, PictureSize, Reading, content_digest, decod
 from ramify.data.fetch import Progress
 from ramify.data.gather import Gathered, Gatherer, check_sizes, oddities
 from ramify.data.layout import Layout, arrange
-from ramify.data.listing import BROKEN, Listing, Skipped, SourceLimits, list_folder
+from ramify.data.listing import BROKEN, Listing, Skipped, first_problems, list_folder
 from ramify.data.pictures import Files, Part, PictureSet
 from ramify.data.store import Rows, Store
 from ramify.data.table import arrange_table, read_table
@@ -31,27 +31,20 @@ def load_path(
 
     A folder holds ``train/<class>/*`` and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``
     (:func:`ramify.data.layout.arrange`), or a table of labels (``data.labels``). Classes, and the pictures of each, are
-    in the order of their names.
-
-    Args:
-        path: the folder or archive.
-        size: (H, W) that every picture is scaled and center-cropped to; None keeps their own.
-        config: the other keys of the section ``data``.
-        progress: reports how many pictures are decoded.
+    in the order of their names. Every picture is scaled and center-cropped to ``size`` (H, W); None keeps their own.
 
     Raises:
         DataError: nothing is there, the archive or a picture is damaged, a picture's size differs or is below
             8 pixels, the classes are not as they must be, or a limit is passed.
     """
     config = config or DataConfig()
-    limits = limits_of(config)
     settings = (size, config.background, config.range, config.broken, config.labels, config.group, config.memory_gb)
     identity = digest(str(path.resolve()), *settings, config.max_pixels)
     try:
         table = _table(path, config)
         stamp = path.stat()
         if path.is_dir():
-            listing = list_folder(path, limits)
+            listing = list_folder(path, config)
             stamps = [(name, *listing.entries[name].stamp) for name in sorted(listing.entries)]
             state = digest(stamps, sorted(listing.folders), [(file.name, file.reason) for file in listing.skipped])
         elif stat.S_ISREG(stamp.st_mode):
@@ -66,18 +59,11 @@ def load_path(
         state = digest(state, content_digest(table).hex())
 
     def build() -> PictureSet:
-        files = listing or list_archive(path, limits)
+        files = listing or list_archive(path, config)
         reading = Reading(size, config.background_color, config.range, config.max_pixels)
         return _Source(path, files, config, reading, identity, progress).load(table)
 
     return cached(identity, state, build)
-
-
-def limits_of(config: DataConfig) -> SourceLimits:
-    """The limits of the section ``data``."""
-    return SourceLimits(
-        config.max_pixels, config.max_file_mb, config.max_archive_gb, config.max_depth, config.max_entries
-    )
 
 
 def _table(path: Path, config: DataConfig) -> bytes | None:
@@ -88,7 +74,7 @@ def _table(path: Path, config: DataConfig) -> bytes | None:
         if (path / config.labels).is_file():
             return (path / config.labels).read_bytes()
     elif path.is_file():
-        for _, content in members(path, lambda name: f"/{name}".endswith(f"/{config.labels}"), limits_of(config)):
+        for _, content in members(path, lambda name: f"/{name}".endswith(f"/{config.labels}"), config):
             return content
     if Path(config.labels).is_file():
         return Path(config.labels).read_bytes()
@@ -182,9 +168,7 @@ class _Source:
         """The pictures that cannot be read; an error with ``data.broken=stop``."""
         problems = sorted(gathered.problems.items())
         if problems and self.config.broken == "stop":
-            sentences = [f"{sentence}, or data.broken=skip" for _, sentence in problems]
-            more = [f"and {len(sentences) - _NAMED:,} more like these"] if len(sentences) > _NAMED else []
-            raise DataError(*sentences[:_NAMED], *more)
+            raise first_problems([f"{sentence}, or data.broken=skip" for _, sentence in problems], _NAMED)
         return [Skipped(names[row], f"{BROKEN}: {_reason(sentence)}") for row, sentence in problems]
 
     def _groups(self, names: Sequence[str], kept: Sequence[bool], listed: Mapping[str, str]) -> tuple[str, ...] | None:

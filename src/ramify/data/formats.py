@@ -23,18 +23,7 @@ CIFAR_SHAPE = (3, 32, 32)
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 IDX_IMAGES, IDX_LABELS = 0x0803, 0x0801  # unsigned bytes in 3 dimensions and in 1
 _DIGITS = tuple(str(digit) for digit in range(10))
-FASHION = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+FASHION = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 def read_cifar10(paths: Sequence[Path]) -> PictureSet:

@@ -53,13 +53,10 @@ class Gathered:
 
 
 class Gatherer:
-    """Puts pictures into rows of one array, uint8 ``[N, C, H, W]``: C is 1 while all are gray, else 3.
+    """Puts ``count`` pictures into rows of one array, uint8 ``[N, C, H, W]``: C is 1 while all are gray, else 3.
 
-    Args:
-        count: N.
-        memory: bytes that may be in memory; a larger array goes into a file.
-        new_file: makes that file.
-        stack: holds the file until the whole set is kept.
+    An array of more than ``memory`` bytes goes into a file of ``new_file``, which ``stack`` holds until the set is
+    kept.
     """
 
     def __init__(self, count: int, memory: float, new_file: NewFile, stack: ExitStack) -> None:
@@ -67,7 +64,6 @@ class Gatherer:
         self._memory, self._new_file, self._stack = memory, new_file, stack
         self._shape: _Shape = (count, 0, 0, 0)
         self._array: npt.NDArray[np.uint8] | None = None
-        self._path: Path | None = None
         self._file: BinaryIO | None = None
 
     def put(self, rows: Sequence[int], decoded: Decoded | DataError) -> None:
@@ -125,15 +121,15 @@ class Gatherer:
         if size <= self._memory:
             self._array = np.zeros(shape, np.uint8)
         else:
-            self._path = self._stack.enter_context(self._new_file(size))
-            self._file = self._stack.enter_context(self._path.open("r+b"))
+            path = self._stack.enter_context(self._new_file(size))
+            self._file = self._stack.enter_context(path.open("r+b"))
             self._file.truncate(size)
 
     def _to_color(self) -> None:
         """Give all pictures three channels."""
         count, _, height, width = self._shape
-        gray, old, old_path, stride = self._array, self._file, self._path, self._stride
-        self._array = self._file = self._path = None
+        gray, old, stride = self._array, self._file, self._stride
+        self._array = self._file = None
         self._open((count, 3, height, width))
         for row in np.flatnonzero(self.gathered.done).tolist():
             if gray is not None:
@@ -141,17 +137,16 @@ class Gatherer:
             elif old is not None:
                 old.seek(row * stride)
                 self._write(row, np.frombuffer(old.read(stride), np.uint8).reshape(height, width))
-        if old_path is not None:
-            old_path.unlink()
+        if old is not None:
+            Path(old.name).unlink()
 
     def finish(self) -> torch.Tensor | Store:
         """The array; rows without a picture are zeros."""
         if self._array is not None:
             return torch.from_numpy(self._array)
         assert self._file is not None
-        assert self._path is not None
         self._file.flush()
-        return Store(self._path, self._shape)
+        return Store(Path(self._file.name), self._shape)
 
 
 def check_sizes(gathered: Gathered, names: Sequence[str], where: str) -> None:

@@ -2,14 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ramify.data.names import is_hidden, is_system, shown
 from ramify.errors import DataError
+
+if TYPE_CHECKING:
+    from ramify.config.rules import DataConfig
 
 NOT_A_PICTURE = "not a picture"
 HIDDEN = "hidden"
@@ -38,25 +42,6 @@ SNIFFED = 32
 
 
 @dataclass(frozen=True)
-class SourceLimits:
-    """Limits of a source: the keys of the section ``data`` of the same names.
-
-    Attributes:
-        max_pixels: of one picture.
-        max_file_mb: MB (10**6 bytes) of one file, unpacked.
-        max_archive_gb: GB (10**9 bytes) of all files of an archive, unpacked.
-        max_depth: folders above a picture.
-        max_entries: files and folders.
-    """
-
-    max_pixels: int = 89_000_000
-    max_file_mb: float = 250.0
-    max_archive_gb: float = 32.0
-    max_depth: int = 32
-    max_entries: int = 2_000_000
-
-
-@dataclass(frozen=True)
 class Skipped:
     """A skipped file: its name in the source, and one of the reasons above."""
 
@@ -66,12 +51,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture file of a source.
+    """A picture file of a source; its name is unique, printable, and relative to the source, with ``/``.
 
-    Attributes:
-        name: unique, printable, relative to the source, with ``/``.
-        place: the path below the folder, or the number of the archive's member.
-        stamp: size, times of change and inode; empty in an archive.
+    ``place`` is the path below the folder, or the number of the archive's member; ``stamp`` has size, times of change
+    and inode, and is empty in an archive.
     """
 
     name: str
@@ -81,18 +64,14 @@ class Entry:
 
 @dataclass
 class Listing:
-    """The files of a source.
+    """The files of a folder or archive, within ``limits``, the keys ``max_...`` of the section ``data``.
 
-    Attributes:
-        selects: whether a file of a name is listed; None for pictures.
-        entries: picture files by name.
-        folders: names of folders that are not hidden.
-        skipped: the skipped files.
-        notes: sentences for the user.
+    ``selects`` says whether a file of a name is listed; without it, pictures are. ``folders`` are those that are not
+    hidden; ``notes`` are sentences for the user.
     """
 
     where: str
-    limits: SourceLimits
+    limits: "DataConfig"
     selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -200,7 +179,7 @@ def reads_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def list_folder(root: Path, limits: SourceLimits) -> Listing:
+def list_folder(root: Path, limits: "DataConfig") -> Listing:
     """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
@@ -238,11 +217,17 @@ def list_folder(root: Path, limits: SourceLimits) -> Listing:
     return listing
 
 
-def too_large(name: str, size: int, limits: SourceLimits) -> DataError:
+def too_large(name: str, size: int, limits: "DataConfig") -> DataError:
     """The error for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"
     )
+
+
+def first_problems(problems: Sequence[str], most: int) -> DataError:
+    """An error with up to ``most`` of ``problems``, and the number of the others."""
+    more = [f"and {len(problems) - most:,} more like these"] if len(problems) > most else []
+    return DataError(*problems[:most], *more)
 
 
 def counts(skipped: Iterable[Skipped]) -> dict[str, int]:

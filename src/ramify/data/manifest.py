@@ -33,13 +33,9 @@ _HEADER = ["part", "class", "digest", "file"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """The pictures of a run.
+    """The pictures of a run: names, the name of each one's class, hexadecimal digests of the files, and parts.
 
-    Attributes:
-        names: of the files, those of each part in the part's own order.
-        labels: the name of each one's class.
-        digests: of the files' contents, in hexadecimal digits.
-        parts: for each an index into :data:`PARTS`.
+    A part is an index into :data:`PARTS`; the pictures of each are in the part's own order.
     """
 
     names: tuple[str, ...]
@@ -55,11 +51,9 @@ class Manifest:
 class Match:
     """The present pictures of a source, compared with a manifest.
 
-    Attributes:
-        parts: of each present picture in the manifest (an index into :data:`PARTS`), or :data:`NEW`, int64 ``[N]``.
-        rows: its line in the manifest, or -1.
-        changed: whether its content or class is another one than in the manifest, bool ``[N]``.
-        missing: lines of the manifest without a present picture.
+    ``parts``, int64 ``[N]``, are indices into :data:`PARTS`, or :data:`NEW`; ``rows`` are lines of the manifest, or -1.
+    A picture is ``changed``, bool ``[N]``, where its content or class is another one than in the manifest. ``missing``
+    are lines of the manifest without a present picture.
     """
 
     parts: torch.Tensor
@@ -155,16 +149,10 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def match(manifest: Manifest, files: Files, classes: Sequence[str], same_source: bool) -> Match:
-    """Find the pictures of ``files`` in ``manifest``.
+    """Find the pictures of ``files``, with labels in ``classes``, in ``manifest``.
 
     A picture is found by its name where the source is the same, and else by its content: a renamed picture, or a copy,
     is in the part that it was in; of copies in several parts, the training part counts.
-
-    Args:
-        manifest: of a run.
-        files: the present ones.
-        classes: the names of ``files.labels``.
-        same_source: whether the names are those of the same source.
     """
     digests = [digest.tobytes().hex() for digest in files.digests.numpy()]
     by_name = {name: row for row, name in enumerate(manifest.names)} if same_source else {}

@@ -14,23 +14,22 @@ class Part:
 
     Args:
         images: uint8 ``[N, C, H, W]``, values 0 to 255; or rows of a :class:`~ramify.data.store.Store`.
-        labels: int64 ``[N]``, each an index into the class names.
+        labels: int64 ``[N]``, each an index into the class names; on the device of the images.
         ids: int64 ``[N]``, indices of their files (:class:`Files`); None where they are not known.
 
     Attributes:
         pixels: ``images``.
     """
 
-    __slots__ = ("_device", "ids", "labels", "pixels")
+    __slots__ = ("ids", "labels", "pixels")
 
     def __init__(self, images: torch.Tensor | Rows, labels: torch.Tensor, ids: torch.Tensor | None = None) -> None:
         self.pixels, self.labels, self.ids = images, labels, ids
-        self._device = images.device if isinstance(images, torch.Tensor) else labels.device
 
     @property
     def images(self) -> torch.Tensor:
         """All pictures in memory, uint8 ``[N, C, H, W]``; of a large set, use ``part[index].images``."""
-        return self.pixels if isinstance(self.pixels, torch.Tensor) else self.pixels.read().to(self._device)
+        return self.pixels if isinstance(self.pixels, torch.Tensor) else self.pixels.read().to(self.device)
 
     @property
     def in_memory(self) -> bool:
@@ -48,7 +47,7 @@ class Part:
     @property
     def device(self) -> torch.device:
         """Where its pictures are once they are read."""
-        return self._device
+        return self.labels.device
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,9 +56,7 @@ class Part:
         """The pictures at ``index`` (int64 ``[M]``, or a slice), in that order."""
         pixels = self.pixels[index] if isinstance(self.pixels, torch.Tensor) else self.pixels.pick(index)
         ids = None if self.ids is None else self.ids[index if isinstance(index, slice) else index.to(self.ids.device)]
-        part = Part(pixels, self.labels[index], ids)
-        part._device = self._device
-        return part
+        return Part(pixels, self.labels[index], ids)
 
     def split(self, size: int) -> Iterator["Part"]:
         """The pictures in order, ``size`` at a time."""
@@ -69,9 +66,7 @@ class Part:
     def to(self, device: torch.device) -> "Part":
         """The same pictures on ``device``; those that are not in memory go there when they are read."""
         pixels = self.pixels.to(device) if isinstance(self.pixels, torch.Tensor) else self.pixels
-        part = Part(pixels, self.labels.to(device), self.ids)
-        part._device = torch.device(device)
-        return part
+        return Part(pixels, self.labels.to(device), self.ids)
 
 
 @dataclass(frozen=True)
@@ -100,12 +95,9 @@ class Files:
 
 
 class PictureSet:
-    """The pictures of one source: its parts, the names of the classes, and of the files.
+    """The pictures of one source: its parts, the names of the classes, and the files that ``ids`` of the parts mean.
 
-    Attributes:
-        train, valid, test: the parts; validation and test are empty where the source does not have them.
-        classes: their names.
-        files: of the ``ids`` of the parts.
+    Validation and test are empty where the source does not have them.
     """
 
     __slots__ = ("classes", "files", "test", "train", "valid")

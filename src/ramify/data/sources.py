@@ -19,6 +19,8 @@ from ramify.data.split import take, with_fold, with_test
 from ramify.errors import DataError
 
 Reader = Callable[[Sequence[Path]], PictureSet]
+RemoteFiles = Mapping[str, tuple[RemoteFile, ...]]
+CHW = tuple[int, int, int]
 
 # Each named source: the function that reads it from its files (ramify.data.fetch.FILES).
 SOURCES: dict[str, Reader] = {
@@ -32,11 +34,7 @@ SOURCES: dict[str, Reader] = {
 
 
 def load_pictures(
-    config: DataConfig,
-    progress: Progress | None = None,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+    config: DataConfig, progress: Progress | None = None, *, shape: CHW | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """The pictures of ``config.source``: a name of :data:`SOURCES`, else the path of a folder or archive.
 
@@ -71,11 +69,7 @@ def load_pictures(
 
 
 def load_source(
-    config: DataConfig,
-    progress: Progress | None = None,
-    *,
-    shape: tuple[int, int, int] | None = None,
-    files: Mapping[str, tuple[RemoteFile, ...]] = FILES,
+    config: DataConfig, progress: Progress | None = None, *, shape: CHW | None = None, files: RemoteFiles = FILES
 ) -> PictureSet:
     """All pictures of ``config.source``, in the parts that the source itself has; else as :func:`load_pictures`."""
     size: PictureSize | None = (config.size, config.size) if isinstance(config.size, int) else config.size
@@ -89,22 +83,18 @@ def load_source(
         ]
         if problems:
             raise DataError(*problems)
-        pictures = _load_named(config.source, size, config.mirror, progress, files.get(config.source, ()))
+        remote = files.get(config.source, ())
+
+        def build() -> PictureSet:
+            # Sets have files of the same names, so each has a folder of its own.
+            folder = cache_folder() / "files" / config.source
+            whole = SOURCES[config.source]([fetch(file, folder, config.mirror, progress) for file in remote])
+            return _named(whole if size is None else fit_set(whole, (whole.shape[0], *size)))
+
+        pictures = cached(digest(config.source, size), digest([file.checksum for file in remote]), build)
     else:
         pictures = load_path(_existing(config.source), size, config, progress)
     return pictures if shape is None else fit_set(pictures, shape)
-
-
-def _load_named(
-    name: str, size: PictureSize | None, mirror: str | None, progress: Progress | None, files: Sequence[RemoteFile]
-) -> PictureSet:
-    def build() -> PictureSet:
-        # Sets have files of the same names, so each has a folder of its own.
-        paths = [fetch(file, cache_folder() / "files" / name, mirror, progress) for file in files]
-        pictures = SOURCES[name](paths)
-        return _named(pictures if size is None else fit_set(pictures, (pictures.shape[0], *size)))
-
-    return cached(digest(name, size), digest([file.checksum for file in files]), build)
 
 
 def _named(pictures: PictureSet) -> PictureSet:

@@ -17,9 +17,7 @@ RELEASE = 256 * 2**20
 class Store:
     """Pictures in a file, uint8 ``[N, C, H, W]``; those that were read do not stay in the memory of the process.
 
-    Args:
-        path: the file; it may be renamed or removed while it is open.
-        shape: ``[N, C, H, W]`` of its pictures.
+    The file may be renamed or removed while it is open.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int, int]) -> None:
@@ -65,9 +63,6 @@ class Rows:
     def __init__(self, store: Store, rows: torch.Tensor, channels: int | None = None) -> None:
         self.store, self.rows = store, rows
         self.channels = store.shape[1] if channels is None else channels
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ramify.data.layout import Layout, part_of
-from ramify.data.listing import UNLISTED, Skipped
+from ramify.data.listing import UNLISTED, Skipped, first_problems
 from ramify.data.names import class_name, shown
 from ramify.errors import DataError
 
@@ -37,10 +37,7 @@ class Row:
 def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Row, ...]:
     """The rows of a CSV file whose first line names its columns, with commas, semicolons or tabs.
 
-    Args:
-        content: the file.
-        where: its name, for an error.
-        group: the column of groups, if another one than ``group``.
+    ``group`` is the column of groups, if another one than "group"; ``where`` names the table in an error.
 
     Raises:
         DataError: it is not text, lacks a column, or a row lacks a value or has an unknown part.
@@ -85,19 +82,15 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
         else:
             label = class_name(shown(value["label"]))
             rows.append(Row(number, value["file"], label, part, shown(value["group"])))
-    _raise(problems)
+    if problems:
+        raise first_problems(problems, _NAMED)
     return tuple(rows)
 
 
 def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: str) -> tuple[Layout, dict[str, str]]:
-    """The layout that a table describes, and the group of each picture that has one.
+    """The layout that ``table`` describes of the pictures ``names`` of a source, and the group of each that has one.
 
-    Args:
-        rows: of the table.
-        names: the pictures of the source. A row's file is a name, or the end of exactly one, with or without
-            its ending.
-        table: the table, for an error.
-        where: the source, for an error.
+    A row's file is a name, or the end of exactly one, with or without its ending.
 
     Raises:
         DataError: a row names no picture, or a picture has two labels; fewer than two classes; a class that the
@@ -121,7 +114,8 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
             other = chosen[fitting[0]]
             twice = f"got {file} as {row.label}, which line {other.line} has as {other.label}; accepted: one label"
             problems.append(f"{table}:{row.line}: {twice}")
-    _raise(problems)
+    if problems:
+        raise first_problems(problems, _NAMED)
     parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
     for name, row in chosen.items():
         parts[row.part or "train"].append((row.label, name))
@@ -133,7 +127,8 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
         ]
     if len(classes) < 2:
         problems.append(f"{table}: got {len(classes)} classes to train on; accepted: at least 2")
-    _raise(problems)
+    if problems:
+        raise first_problems(problems, _NAMED)
     labeled = {
         part: tuple((name, classes.index(label)) for label, name in sorted(inside)) for part, inside in parts.items()
     }
@@ -154,9 +149,3 @@ def _fitting(file: str, by_stem: Mapping[str, list[str]]) -> list[str]:
         for name in by_stem.get(posixpath.basename(file), [])
         if f"/{name}".endswith(ends) or f"/{posixpath.splitext(name)[0]}".endswith(ends)
     ]
-
-
-def _raise(problems: Sequence[str]) -> None:
-    if problems:
-        more = [f"and {len(problems) - _NAMED:,} more like these"] if len(problems) > _NAMED else []
-        raise DataError(*problems[:_NAMED], *more)

@@ -147,8 +147,7 @@ def branches(
             trunk = _run_stage(root, module, trunk, index)
         with drawing(seed, "exit", index):
             head = head_for(trunk, classes, exit if index + 1 < len(stages) else final)
-        attached.append(AttachedStage(root, head.train(module.training)))
-        root.train(module.training)
+        attached.append(AttachedStage(root, head).train(module.training))
     network = Attached(attached, example.shape[1:], classes, existing=existing)
     _normalize(network, mean, std)
     for module, with_masks in zip((stem, *stages), (attached[0], *attached), strict=True):

@@ -41,13 +41,8 @@ _NESTED = ("state_dict", "model_state_dict", "model", "state_dict_ema")
 def load_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[nn.Module, Normalization | None]:
     """The network of ``network.backbone`` or ``network.module``, its weights loaded, its last layer for ``classes``.
 
-    Args:
-        config: with ``input_shape`` and ``classes``.
-        seed: seed of a last layer that is drawn; None draws from PyTorch's generator.
-
-    Returns:
-        A module that gives logits ``[B, classes]``, and the mean and deviation of each channel of its pictures, in
-        units of pictures in [0, 1]; None where neither the configuration nor the module has them.
+    With it the mean and deviation of each channel of its pictures, in units of pictures in [0, 1]; None where neither
+    the configuration nor the module has them. A last layer that is drawn is drawn with ``seed``.
 
     Raises:
         ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not known.
@@ -172,10 +167,7 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 # The last layer.
 
-_PASSING = (
-    *(nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity, nn.ReLU),
-    *(nn.AdaptiveAvgPool2d, nn.AvgPool2d),
-)
+_PASSING = (nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Identity, nn.ReLU, nn.AdaptiveAvgPool2d, nn.AvgPool2d)
 _METHODS = frozenset({"view", "reshape", "flatten", "squeeze", "mean", "contiguous"})
 _FUNCTIONS = frozenset(
     {torch.flatten, torch.squeeze, torch.mean, F.dropout, F.relu, F.adaptive_avg_pool2d, F.avg_pool2d}
@@ -281,8 +273,7 @@ def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) 
     fresh.train(layer.training)
     if not name:
         return fresh
-    parent, _, leaf = name.rpartition(".")
-    setattr(module.get_submodule(parent), leaf, fresh)
+    module.set_submodule(name, fresh)
     return module
 
 
@@ -290,12 +281,9 @@ def _with_classes(module: nn.Module, name: str, classes: int, seed: int | None) 
 
 
 def load_weights(module: nn.Module, path: Path, last: str) -> None:
-    """Load a file of weights into ``module``.
+    """Load a .safetensors file, or a state dict by ``torch.save``, into ``module``; nothing else is unpickled.
 
-    Args:
-        module: the network.
-        path: a .safetensors file, or a state dict by ``torch.save``, which is read with ``weights_only``.
-        last: the name of the last layer, whose weights may be missing, or for other classes.
+    The weights of the layer ``last`` may be missing, or for other classes.
 
     Raises:
         ConfigError: the file cannot be read, or its names or shapes are not those of ``module``.
@@ -312,11 +300,8 @@ def load_weights(module: nn.Module, path: Path, last: str) -> None:
         weights = {name: value for name, value in weights.items() if name not in ends}
     optional = ends | {name for name in own if name.endswith("num_batches_tracked")}
     missing, surplus = own.keys() - weights.keys() - optional, weights.keys() - own.keys() - ends
-    problems = [
-        *([f"misses {_first_names(missing)}"] if missing else []),
-        *([f"has {_first_names(surplus)} too many"] if surplus else []),
-        *([f"has other shapes of {_first_names(odd)}"] if odd else []),
-    ]
+    faults = (("misses {}", missing), ("has {} too many", surplus), ("has other shapes of {}", odd))
+    problems = [text.format(_first_names(names)) for text, names in faults if names]
     if problems:
         raise ConfigError(
             f"network.weights: got {path}, which {' and '.join(problems)}; accepted: the weights of this network"

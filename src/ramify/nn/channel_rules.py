@@ -92,7 +92,7 @@ class ChannelTracker:
         self._alive += flat_tensors(operation.output)
         labeled = [value for value in operation.tensors if id(value) in self.labels]
         rule = RULES.get(operation.name, _pointwise if operation.pointwise else None)
-        if labeled or rule in (_convolve, _multiply_linearly):
+        if labeled or rule is _apply_layer:
             if rule is None:
                 self.pin(labeled, f"{operation.name}, which ramify does not know")
                 for value in flat_tensors(operation.output):
@@ -285,20 +285,22 @@ def _normalize_together(tracker: ChannelTracker, operation: Operation) -> None:
     _pass(tracker, operation)
 
 
-def _convolve(tracker: ChannelTracker, operation: Operation) -> None:
-    value, groups, weight = operation.tensor("input"), operation.number("groups"), tracker.own_weight(operation)
-    rows, columns = operation.tensor("weight").shape[:2]
-    if weight is None or weight.indices.dim() != value.dim():
-        tracker.pin([value], "a convolution whose weight is no layer's own")
+def _apply_layer(tracker: ChannelTracker, operation: Operation) -> None:
+    """A convolution, or a linear layer, whose channels are those of the last dimension."""
+    value, weight, linear = operation.tensor("input"), tracker.own_weight(operation), operation.name == "linear"
+    kind, groups = ("a linear layer", 1) if linear else ("a convolution", operation.number("groups"))
+    rows = len(operation.tensor("weight"))
+    if weight is None or not (linear or weight.indices.dim() == value.dim()):
+        tracker.pin([value], f"{kind} whose weight is no layer's own")
         return
-    read = tracker.along(tracker.labels_of(value), 1, "a convolution that reads a channel in part")
+    read = tracker.along(tracker.labels_of(value), -1 if linear else 1, f"{kind} that reads a channel in part")
     layer = weight.name.rpartition(".")[0]
     made: Labels
     if groups == 1:
         made = tracker.new_labels(rows)
         tracker.put(weight.name, 1, read)
         tracker.calls.append(Call(layer, made, read))
-    elif columns == 1:
+    elif operation.tensor("weight").shape[1] == 1:
         tracker.filters.add(layer)
         made = read.repeat(rows // groups)
     else:
@@ -310,32 +312,19 @@ def _convolve(tracker: ChannelTracker, operation: Operation) -> None:
                 tracker.pins.append((outside, "a grouped convolution of what is no channel"))
     tracker.put(weight.name, 0, made)
     tracker.vector(operation.argument("bias"), made)
-    _label_map(tracker, operation.result, made)
+    _label_channels(tracker, operation.result, made, -1 if linear else 1)
 
 
-def _label_map(tracker: ChannelTracker, output: Tensor, channels: Labels) -> None:
-    """Label ``[B, C, ...]`` by its channels."""
-    tracker.label(output, torch.from_numpy(channels).view(1, -1, *[1] * (output.dim() - 2)))
-
-
-def _multiply_linearly(tracker: ChannelTracker, operation: Operation) -> None:
-    value, weight = operation.tensor("input"), tracker.own_weight(operation)
-    if weight is None:
-        tracker.pin([value], "a linear layer whose weight is no layer's own")
-        return
-    read = tracker.along(tracker.labels_of(value), -1, "a linear layer that reads a channel in part")
-    made = tracker.new_labels(len(operation.tensor("weight")))
-    tracker.put(weight.name, 1, read)
-    tracker.put(weight.name, 0, made)
-    tracker.vector(operation.argument("bias"), made)
-    tracker.calls.append(Call(weight.name.rpartition(".")[0], made, read))
-    tracker.label(operation.result, torch.from_numpy(made))
+def _label_channels(tracker: ChannelTracker, output: Tensor, channels: Labels, dim: int) -> None:
+    """Label a tensor by its channels along a dimension."""
+    behind = output.dim() - 1 - dim % output.dim()
+    tracker.label(output, torch.from_numpy(channels).view(-1, *[1] * behind))
 
 
 def _pool(tracker: ChannelTracker, operation: Operation) -> None:
     """Poolings and resizings of the map: channels are those of dimension 1."""
     channels = tracker.along(tracker.labels_of(operation.tensors[0]), 1, "a pooling over channels")
-    _label_map(tracker, operation.result, channels)
+    _label_channels(tracker, operation.result, channels, 1)
 
 
 def _reduce(tracker: ChannelTracker, operation: Operation) -> None:
@@ -434,8 +423,7 @@ _NAMES: dict[Rule, str] = {
     _prelu: "prelu _prelu_kernel",
     _batch_norm: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",
-    _convolve: "conv1d conv2d conv3d",
-    _multiply_linearly: "linear",
+    _apply_layer: "conv1d conv2d conv3d linear",
     _pool: "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d "
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
     "adaptive_max_pool3d upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d lp_pool2d",

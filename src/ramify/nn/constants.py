@@ -14,11 +14,9 @@ from ramify.nn.recording import Operation, OperationRecorder, flat_tensors, run
 
 
 class LayerInput(NamedTuple):
-    """The input of a convolution or linear layer: bool ``[input channels or features]``.
+    """The input channels or features of a layer, bool ``[N]``: which are the same, and which are 0, for all pictures.
 
-    Attributes:
-        constant: where it is the same for all pictures.
-        zero: where it is 0 for all pictures, at every place of the map.
+    They are 0 at every place of the map.
     """
 
     constant: Tensor
@@ -26,11 +24,9 @@ class LayerInput(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Values that do not depend on the picture.
+    """Values that do not depend on the picture: the inputs of each masked layer that ran, by its name, and the output.
 
-    Attributes:
-        inputs: of each masked layer that ran, by its name.
-        output: of the network, with NaN where it depends on the picture.
+    The output is NaN where it depends on the picture.
     """
 
     inputs: dict[str, LayerInput]
@@ -40,10 +36,7 @@ class Constants(NamedTuple):
 def constants(network: nn.Module, pictures: Tensor, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:
     """The values of ``network``, in evaluation mode, that do not depend on the picture.
 
-    Args:
-        network: ``pictures -> Tensor``.
-        pictures: one or more; their values do not matter.
-        forward: a part of the network to run in place of it.
+    The values of ``pictures`` do not matter. A part of the network, ``forward``, may run in place of all of it.
 
     Example:
         >>> from ramify.nn.masked import MaskedConv2d

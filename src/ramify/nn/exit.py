@@ -12,7 +12,7 @@ GRID = 4
 """Largest side of the pooled map that a head reads."""
 
 HIDDEN_CHANNELS = 32
-"""Least channels of the block in a ``conv`` exit."""
+"""Least channels of the block in a ``conv`` exit; it has as many as there are classes, if these are more."""
 
 FUSED_FROM = 64
 """Above so many channels, as behind dense wiring, average pooling is left to the compiler where there is one."""
@@ -24,25 +24,19 @@ class PooledHead(nn.Module):
     """Pool to a grid, flatten, one linear layer: ``[B, channels, H, W] -> [B, classes]``.
 
     ``share`` is the part ``a`` of max pooling in ``a * maxpool + (1 - a) * avgpool``; None learns it from 0.5 on
-    (Shallow-Deep Networks, arXiv:1810.07052). With ``normed``, batch norm and ReLU come first. With ``hidden``, a 1x1
+    (Shallow-Deep Networks, arXiv:1810.07052). With ``norm``, batch norm and ReLU come first. With ``inner``, a 1x1
     convolution to so many channels comes before those.
     """
 
     def __init__(
-        self,
-        channels: int,
-        classes: int,
-        grid: Grid,
-        share: float | None,
-        normed: bool = False,
-        hidden: int | None = None,
+        self, channels: int, classes: int, grid: Grid, share: float | None, norm: bool = False, inner: int | None = None
     ) -> None:
         super().__init__()
         self.grid = grid
         self.fixed = share
-        self.conv = None if hidden is None else MaskedConv2d(channels, hidden, 1)
-        read = channels if hidden is None else hidden
-        self.norm = nn.BatchNorm2d(read) if normed else None
+        self.conv = None if inner is None else MaskedConv2d(channels, inner, 1)
+        read = channels if inner is None else inner
+        self.norm = nn.BatchNorm2d(read) if norm else None
         if share is None:
             self.share = nn.Parameter(torch.tensor(0.5))
         self.linear = MaskedLinear(read * grid[0] * grid[1], classes)
@@ -76,11 +70,6 @@ def _average(x: Tensor, grid: Grid) -> Tensor:
         if not (x.shape[2] % grid[0] or x.shape[3] % grid[1]):
             return x.reshape(*x.shape[:2], grid[0], height, grid[1], width).mean(dim=(3, 5))
     return F.adaptive_avg_pool2d(x, grid)
-
-
-def hidden_channels(classes: int) -> int:
-    """Channels of the block in a ``conv`` exit: :data:`HIDDEN_CHANNELS`, or as many as there are classes."""
-    return max(HIDDEN_CHANNELS, classes)
 
 
 class BothHead(nn.Module):
@@ -126,12 +115,12 @@ EXITS: dict[str, Exit] = {
     "average": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0),
     "max": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=1.0),
     # The final classifier behind preactivation cells.
-    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, normed=True),
+    "normed": lambda channels, classes, grid: PooledHead(channels, classes, grid, share=0.0, norm=True),
     # One weight for each channel and class, where a grid of 4x4 has 16.
     "global": lambda channels, classes, grid: PooledHead(channels, classes, (1, 1), share=None),
     # Channels are combined at each place before the pooling.
     "conv": lambda channels, classes, grid: PooledHead(
-        channels, classes, (1, 1), share=None, normed=True, hidden=hidden_channels(classes)
+        channels, classes, (1, 1), share=None, norm=True, inner=max(HIDDEN_CHANNELS, classes)
     ),
     # An exit that reads a trunk it does not teach.
     "both": lambda channels, classes, grid: BothHead(channels, classes),

@@ -57,11 +57,9 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All channel groups of a network.
+    """All channel groups of a network, in the order in which it makes them.
 
-    Attributes:
-        groups: in the order in which the network makes them.
-        pinned: reasons why channels cannot be removed, and how many channels each keeps.
+    ``pinned`` has the reasons why channels cannot be removed, and how many channels each keeps.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -69,12 +67,9 @@ class ChannelGraph:
 
 
 def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) -> ChannelGraph:
-    """The channel groups of ``network``, from one run on ``images`` in evaluation mode.
+    """The channel groups of ``network``, from one run in evaluation mode; the network does not change.
 
-    Args:
-        network: ``images -> Tensor``, on any device; it is not changed.
-        images: two or more pictures, on its device; their values do not matter.
-        seconds: how long the run may take.
+    ``images`` are two or more pictures, whose values do not matter. The run may take ``seconds``.
 
     Raises:
         InputError: the run takes longer.
@@ -141,18 +136,15 @@ def _torn(labels: Labels) -> Labels:
 
 def _roots(tracker: ChannelTracker) -> Labels:
     """For each channel the first one of all that are tied to it."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     pairs = np.concatenate([np.zeros((0, 2), dtype=np.int64), *tracker.ties])
-    one, other = pairs[:, 0], pairs[:, 1]
-    roots: Labels = np.arange(tracker.count)
-    while True:
-        least = np.minimum(roots[one], roots[other])
-        joined = roots.copy()
-        np.minimum.at(joined, roots[one], least)
-        np.minimum.at(joined, roots[other], least)
-        joined = joined[joined]
-        if (joined == roots).all():
-            return roots
-        roots = joined
+    links = coo_array((np.ones(len(pairs), dtype=bool), tuple(pairs.T)), shape=(tracker.count, tracker.count))
+    tied: Labels = connected_components(links, directed=False)[1]
+    _, firsts = np.unique(tied, return_index=True)
+    roots: Labels = firsts[tied]
+    return roots
 
 
 def _groups(

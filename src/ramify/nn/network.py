@@ -28,14 +28,10 @@ from ramify.seeds import drawing
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage as data.
+    """One stage as data: its cells, perhaps none, and its exit, the final classifier if ``final``.
 
-    Attributes:
-        cells: its cells, perhaps none.
-        exit_channels: how many of the last channels of the trunk its exit reads.
-        final: whether its exit is the final classifier.
-        grid: height and width to which the exit pools.
-        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
+    The exit reads the last ``exit_channels`` of the trunk, pooled to a ``grid`` (height, width). Its ``head`` is a name
+    in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
     """
 
     cells: tuple[CellPlan, ...]
@@ -43,6 +39,10 @@ class StagePlan:
     final: bool
     grid: Grid = (GRID, GRID)
     head: str | None = None
+
+    def head_name(self, exit_name: str) -> str:
+        """The name of its exit, where ``network.exit`` is ``exit_name``."""
+        return self.head or ("average" if self.final else exit_name)
 
 
 def architecture(config: NetworkConfig) -> Architecture:
@@ -115,13 +115,10 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         if carries_exit and config.kind != "full":
             stages.append(StagePlan(tuple(cells), output, False, _grid(config.exit, height, width), head))
             cells = []
-    if config.cells == "seed":
-        grid = _grid(config.final or "average", height, width)
-        stages.append(StagePlan(tuple(cells), trunk, True, grid, config.final))
-    else:
-        final = None if built.final == "average" else built.final
-        stages.append(StagePlan(tuple(cells), trunk, True, (1, 1), final))
-    return tuple(stages)
+    seed = config.cells == "seed"
+    final = config.final if seed else None if built.final == "average" else built.final
+    grid = _grid(config.final or "average", height, width) if seed else (1, 1)
+    return (*stages, StagePlan(tuple(cells), trunk, True, grid, final))
 
 
 def _grid(head: str, height: int, width: int) -> Grid:
@@ -134,13 +131,6 @@ class Stage(nn.Module):
 
     The trunk is the input of the next stage: the last cell's output ``[B, channels, H, W]`` in a chain, the
     concatenation of all outputs so far in dense wiring.
-
-    Args:
-        plan: its cells and its exit.
-        width: channels of the trunk before it.
-        classes: the number of classes.
-        exit_name: name of its exit where the plan has none, in :data:`ramify.nn.exit.EXITS`.
-        dense: whether its cells add to the trunk.
     """
 
     def __init__(self, plan: StagePlan, width: int, classes: int, exit_name: str, dense: bool) -> None:
@@ -150,8 +140,7 @@ class Stage(nn.Module):
         # Where the exit reads just the last cell, its gradient goes there and not through all of the trunk.
         self.reads_cell = plan.exit_channels == (plan.cells[-1].out_channels if plan.cells else width)
         self.cells = nn.ModuleList(CELLS[cell.type](cell) for cell in plan.cells)
-        head = plan.head or ("average" if plan.final else exit_name)
-        self.exit = EXITS[head](plan.exit_channels, classes, plan.grid)
+        self.exit = EXITS[plan.head_name(exit_name)](plan.exit_channels, classes, plan.grid)
 
     def forward(self, trunk: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
         output = trunk
@@ -237,8 +226,17 @@ class Network(Branching):
         return existing_groups(_groups_of(self), len(self.stages))
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
+        groups, trunk = _groups_of(self), [True] * self.trunk_channels
+        plans: list[StagePlan] = []  # of all stages, of those to grow too
+        for index, stage in enumerate(self.plans):
+            cells: list[CellPlan] = []
+            for i, cell in enumerate(stage.cells):
+                new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
+                cells.append(new)
+                trunk = trunk + outputs if self.config.kind == "dense" else outputs
+            plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
         # The seed keeps PyTorch's generator out of it.
-        return type(self)(self.config, stages=len(self.stages), seed=0, plans=_narrowed(self, lost))
+        return type(self)(self.config, stages=len(self.stages), seed=0, plans=tuple(plans))
 
     def inner_groups(self, stage: int) -> tuple[ChannelGroup, ...]:
         prefix = f"stages.{stage}."
@@ -295,21 +293,6 @@ def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroup
     graph = channel_graph(network, network.blank(2))
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return cell_groups(graph, {name: cell for _, name, cell in existing_cells(network)}, shapes)
-
-
-def _narrowed(network: Network, lost: Sequence[ChannelGroup]) -> tuple[StagePlan, ...]:
-    """The plans of all stages, of those to grow too, without the channels in ``lost``."""
-    groups = _groups_of(network)
-    trunk = [True] * network.trunk_channels
-    plans: list[StagePlan] = []
-    for index, stage in enumerate(network.plans):
-        cells: list[CellPlan] = []
-        for i, cell in enumerate(stage.cells):
-            new, outputs = narrowed(cell, groups[f"stages.{index}.cells.{i}"], trunk, lost)
-            cells.append(new)
-            trunk = trunk + outputs if network.config.kind == "dense" else outputs
-        plans.append(replace(stage, cells=tuple(cells), exit_channels=sum(trunk[-stage.exit_channels :])))
-    return tuple(plans)
 
 
 def existing_cells(network: Network) -> list[tuple[int, str, CellPlan]]:

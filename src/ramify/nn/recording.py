@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where"})
 """Functions of single elements of which not every form has PyTorch's tag for that."""
@@ -15,17 +16,13 @@ _UNTAGGED = frozenset({"hardswish", "log_sigmoid", "rsub", "masked_fill", "where
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of ATen, PyTorch's library of tensor operations.
+    """One operation of ATen, PyTorch's library of tensor operations: a function, its arguments, and what it gave.
 
-    Under ``torch.inference_mode`` operations are not decomposed: ``conv2d``, ``batch_norm``, ``linear``.
-
-    Attributes:
-        func: the function that was called.
-        args, kwargs: its arguments.
-        output: a tensor, or a sequence of tensors.
+    Under ``torch.inference_mode`` operations are not decomposed: ``conv2d``, ``batch_norm``, ``linear``. The output is
+    a tensor, or a sequence of tensors.
     """
 
-    func: torch._ops.OpOverload
+    func: OpOverload
     args: tuple[object, ...]
     kwargs: Mapping[str, object]
     output: object
@@ -99,11 +96,7 @@ class OperationRecorder(TorchDispatchMode):
         return False  # else PyTorch loads its compiler, which takes seconds
 
     def __torch_dispatch__(
-        self,
-        func: torch._ops.OpOverload,
-        types: object,
-        args: tuple[object, ...] = (),
-        kwargs: dict[str, object] | None = None,
+        self, func: OpOverload, types: object, args: tuple[object, ...] = (), kwargs: dict[str, object] | None = None
     ) -> object:
         operation = Operation(func, args, kwargs or {}, None)
         operation = replace(operation, output=self.compute(operation))
@@ -113,8 +106,4 @@ class OperationRecorder(TorchDispatchMode):
 
 def flat_tensors(value: object) -> Iterator[Tensor]:
     """The tensors in nested lists and tuples, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from flat_tensors(item)
+    return (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))

@@ -11,20 +11,14 @@ from ramify.nn.channel_rules import ChannelTracker, Labels
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.modes import keeping_modes
 from ramify.nn.recording import OperationRecorder
-from ramify.nn.widths import cuts
+from ramify.nn.widths import cut_out, cuts
 
 _RESHAPES = ("view", "reshape", "expand")
 """Operations of a graph whose arguments are the sizes of what they give."""
 
 
 def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: Sequence[ChannelGroup]) -> None:
-    """Remove the channels in ``lost`` from ``network``, in place.
-
-    Args:
-        network: its stages compute ``bodies``.
-        bodies: traced graphs; the sizes in them are changed too.
-        lost: groups of the network's channels.
-    """
+    """Remove channels from ``network``, in place, and from the sizes in ``bodies``, the graphs of its stages."""
     if not lost:
         return
     sizes = _new_sizes(network, bodies, lost)
@@ -34,12 +28,10 @@ def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: 
         old = getattr(module, key, None)
         if not isinstance(old, Tensor):  # a layer without a mask
             continue
-        stays = torch.ones(old.shape[dim], dtype=torch.bool, device=old.device)
-        stays[places] = False
-        value = old.detach().index_select(dim, stays.nonzero()[:, 0])
+        value = cut_out(old.detach(), dim, places)
         setattr(module, key, nn.Parameter(value, old.requires_grad) if isinstance(old, nn.Parameter) else value)
         if key == "weight":
-            _set_size(module, len(old), dim)
+            set_size(module, len(old), dim)
     for body in bodies:
         for node in body.graph.nodes:
             if node in sizes:
@@ -47,8 +39,8 @@ def remove_channels(network: Branching, bodies: Sequence[fx.GraphModule], lost: 
         body.recompile()
 
 
-def _set_size(module: nn.Module, rows: int, dim: int) -> None:
-    """Set a layer's attributes to the size of its weight, which had ``rows`` before its ``dim`` was cut."""
+def set_size(module: nn.Module, rows: int, dim: int) -> None:
+    """Set a layer's attributes to the size of its weight, which had ``rows`` before its ``dim`` was cut or widened."""
     weight = module.get_parameter("weight")
     if isinstance(module, nn.Conv2d):
         if dim == 0 and module.groups > 1:
@@ -75,11 +67,8 @@ def _new_sizes(network: Branching, bodies: Sequence[fx.GraphModule], lost: Seque
             runner = fx.Interpreter(body, garbage_collect_values=False)
             trunk = runner.run(trunk)
             values |= {node: value for node, value in runner.env.items() if isinstance(value, Tensor)}
-    lost_labels: list[Labels] = [np.zeros(0, dtype=np.int64)]
-    for axis, places in cuts(lost).items():
-        if axis in tracker.axes:
-            lost_labels.append(tracker.axes[axis][places])
-    labels = np.concatenate(lost_labels)
+    known = [tracker.axes[axis][places] for axis, places in cuts(lost).items() if axis in tracker.axes]
+    labels: Labels = np.concatenate([np.zeros(0, dtype=np.int64), *known])
     sizes: _Sizes = {}
     for node, value in values.items():
         stays = ~np.isin(tracker.labels_of(value).numpy(), labels)

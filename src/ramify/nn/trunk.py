@@ -48,18 +48,10 @@ def join(trunk: Tensor, output: Tensor) -> Tensor:
 
 
 def read_at_once(x: Tensor, conv: MaskedConv2d, projection: MaskedConv2d) -> tuple[Tensor, Tensor]:
-    """A 3x3 and a 1x1 convolution of the same input and stride, computed as one.
+    """A 3x3 and a 1x1 convolution of one input ``[B, in, H, W]`` with one stride: their outputs, computed as one.
 
     The 1x1 weights stand in the middle of 3x3 ones: more multiplications, but ``x`` is read, and its gradient written,
     once. In bfloat16 on a processor that is faster.
-
-    Args:
-        x: ``[B, in, H, W]``.
-        conv: 3x3, ``in -> inner``.
-        projection: 1x1, ``in -> out``.
-
-    Returns:
-        ``[B, inner, H', W']`` and ``[B, out, H', W']``.
 
     Example:
         >>> conv, projection = MaskedConv2d(4, 3, 3), MaskedConv2d(4, 2, 1)

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from ramify.nn.branching import stage_of
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
 
@@ -19,12 +21,9 @@ _Shapes = Mapping[str, torch.Size]
 
 @dataclass(frozen=True)
 class CellGroups:
-    """The groups of channels that the layers of one cell make.
+    """The groups of channels that the layers of one cell make: ``inner`` ones are read by the cell itself alone.
 
-    Attributes:
-        inner: removable ones that only the cell itself reads, in order.
-        outputs: removable ones that others read.
-        own: whether the cell has inner channels, removable or not.
+    Both tuples have the removable ones, in order; ``own`` is whether the cell has inner channels, removable or not.
     """
 
     inner: tuple[ChannelGroup, ...] = ()
@@ -33,13 +32,7 @@ class CellGroups:
 
 
 def cell_groups(graph: ChannelGraph, plans: Mapping[str, CellPlan], shapes: _Shapes) -> dict[str, CellGroups]:
-    """The groups that the plan of each cell can lose, by the name of the cell.
-
-    Args:
-        graph: of the whole network.
-        plans: of its cells, by name.
-        shapes: of its parameters and buffers, by name.
-    """
+    """The groups that the plan of each cell can lose, by the name of the cell; ``shapes`` are of the whole network."""
     by_cell: defaultdict[str, list[ChannelGroup]] = defaultdict(list)
     for group in graph.groups:
         cells = {_cell(name) for name in group.space}
@@ -85,20 +78,16 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
     """The groups of the first ``stages``, without places in later ones."""
 
     def existing(places: tuple[Places, ...]) -> tuple[Places, ...]:
-        return tuple(
-            place for place in places if not place.name.startswith("stages.") or int(place.name.split(".")[1]) < stages
-        )
+        return tuple(place for place in places if stage_of(place.name) < stages)
 
     return tuple(
-        replace(
-            group,
-            readers=existing(group.readers),
-            filters=existing(group.filters),
-            gates=existing(group.gates),
-            vectors=existing(group.vectors),
+        ChannelGroup(
+            group.makers,
+            *map(existing, (group.readers, group.filters, group.gates, group.vectors)),
+            carried=group.carried,
         )
         for name, groups in cells.items()
-        if int(name.split(".")[1]) < stages
+        if stage_of(name) < stages
         for group in (*groups.inner, *groups.outputs)
     )
 
@@ -108,11 +97,7 @@ def narrowed(
 ) -> tuple[CellPlan, list[bool]]:
     """The plan of a cell without the channels in ``lost``, and which of its outputs are left.
 
-    Args:
-        plan: the plan so far.
-        groups: of the cell.
-        trunk: which of its input channels are left.
-        lost: some of the groups of the whole network.
+    ``trunk`` says which of its input channels are left, ``groups`` are those of the cell.
     """
     makers = {group.makers for group in lost}
     outputs = [group.makers not in makers for group in groups.outputs] or [True] * plan.out_channels
@@ -133,3 +118,12 @@ def cuts(lost: Sequence[ChannelGroup]) -> Mapping[tuple[str, int], list[int]]:
         for name, at, dim in group.vectors:
             places[name, dim].extend(at)
     return places
+
+
+def cut_out(value: Tensor, dim: int, places: Sequence[int]) -> Tensor:
+    """A tensor without ``places`` along a dimension; itself without any."""
+    if not places:
+        return value
+    stays = torch.ones(value.shape[dim], dtype=torch.bool, device=value.device)
+    stays[list(places)] = False
+    return value.index_select(dim, stays.nonzero()[:, 0])

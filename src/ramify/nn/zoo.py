@@ -23,14 +23,10 @@ class CellSpec:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A published network.
+    """A published network: a ``stem`` in :data:`ramify.nn.stem.STEMS` that gives ``width`` channels, and cells.
 
-    Attributes:
-        stem: a name in :data:`ramify.nn.stem.STEMS`.
-        width: channels of the stem's output.
-        cells: in order.
-        final: name of the final classifier in :data:`ramify.nn.exit.EXITS`; it reads a map pooled to one pixel.
-        smallest: the smallest side of a picture that works.
+    Its ``final`` classifier, in :data:`ramify.nn.exit.EXITS`, reads a map pooled to one pixel. ``smallest`` is the
+    smallest side of a picture that works.
     """
 
     stem: StemKind

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from ramify.nn.branching import Branching
+from ramify.nn.branching import Branching, stage_of
 
 
 def average_decay(decay: float, updates: int) -> float:
@@ -25,17 +25,12 @@ _N = TypeVar("_N", bound=Branching)
 
 @dataclass
 class Average(Generic[_N]):
-    """An exponential average of a network's weights and batch norm statistics.
+    """An exponential average of a network's weights and batch norm statistics, with the same stages, widths and masks.
 
     Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of :func:`average_decay`. Each stage counts
-    its own updates, so a late stage forgets its first weights as fast as the first one did. The statistics of batch
-    norm are averaged alike; measuring them again, as arXiv:1803.05407 does, would cost a pass before each validation
-    and change little, as an exponential average spans few epochs.
-
-    Attributes:
-        network: the average, with the same stages, widths and masks as the network it follows.
-        decay: in (0, 1).
-        updates: how often each stage has been averaged since it was added or renewed.
+    its own ``updates`` since it was added or renewed, so a late stage forgets its first weights as fast as the first
+    one did. The statistics of batch norm are averaged alike; measuring them again, as arXiv:1803.05407 does, would cost
+    a pass before each validation and change little, as an exponential average spans few epochs.
     """
 
     network: _N
@@ -57,7 +52,7 @@ class Average(Generic[_N]):
         averages = self.network.state_dict()
         with torch.no_grad():
             for name, value in network.state_dict().items():
-                if _stage(name) in chosen:
+                if stage_of(name) in chosen:
                     averages[name].copy_(value)
         for stage in chosen:
             self.updates[stage] = 0
@@ -69,7 +64,7 @@ class Average(Generic[_N]):
         averages = self.network.state_dict()
         for name, value in network.state_dict().items():
             if value.is_floating_point():
-                averaged, live = stages[_stage(name)]
+                averaged, live = stages[stage_of(name)]
                 averaged.append(averages[name])
                 live.append(value)
             elif value.dtype != torch.bool:  # masks change between steps, also those of followers
@@ -86,9 +81,3 @@ class Average(Generic[_N]):
                 torch._foreach_copy_(*counters)
 
         return follow
-
-
-def _stage(name: str) -> int:
-    """The stage that a tensor of a network belongs to; the stem belongs to the first."""
-    first, _, rest = name.partition(".")
-    return int(rest.partition(".")[0]) if first == "stages" else 0

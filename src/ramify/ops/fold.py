@@ -42,27 +42,16 @@ def fold(network: Branching) -> "Folded":
         return Folded(network).eval()
 
 
-class _Enter(nn.Module):
-    """The part of a network before its first stage, to be traced."""
-
-    def __init__(self, network: Branching) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.enter(images)
-
-
 class _OneStage(nn.Module):
     """One stage, to be traced: ``trunk -> (trunk, logits [B, C])``; the first one reads pictures."""
 
     def __init__(self, network: Branching, at: int) -> None:
         super().__init__()
-        self.enter = _Enter(network) if at == 0 else nn.Identity()
+        self.network = network if at == 0 else None
         self.stage = network.stages[at]
 
     def forward(self, trunk: Tensor) -> tuple[Tensor, Tensor]:
-        outputs: tuple[Tensor, Tensor] = self.stage(self.enter(trunk))
+        outputs: tuple[Tensor, Tensor] = self.stage(self.network.enter(trunk) if self.network else trunk)
         return outputs
 
 

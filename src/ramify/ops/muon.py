@@ -82,20 +82,22 @@ class Muon(torch.optim.Optimizer):
         with torch.no_grad():
             for group in self.param_groups:
                 with_gradient = [p for p in group["params"] if p.grad is not None]
-                self._step_matrices(group, [p for p in with_gradient if p.dim() > 1])
-                self._step_vectors(group, [p for p in with_gradient if p.dim() <= 1])
+                matrices = [p for p in with_gradient if p.dim() > 1]
+                vectors = [p for p in with_gradient if p.dim() <= 1]
+                rate, decay = group["lr"], group["weight_decay"]
+                if matrices:
+                    self._step_matrices(matrices, rate, decay, group["momentum"])
+                if vectors:
+                    self._step_vectors(vectors, rate, decay, group["betas"])
         return loss
 
-    def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
-        if not parameters:
-            return
-        momentum, rate = group["momentum"], group["lr"]
+    def _step_matrices(self, parameters: list[Tensor], rate: float, decay: float, momentum: float) -> None:
         ahead = self._ahead(parameters, momentum)
         steps = _orthogonal_steps(ahead, STEPS)
         sizes = [LIKE_ADAMW * max(len(step), step[0].numel()) ** 0.5 for step in ahead]
         torch._foreach_mul_(steps, sizes)
         torch._foreach_mul_(steps, rate)
-        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        torch._foreach_mul_(parameters, 1 - rate * decay)
         torch._foreach_sub_(parameters, steps)
 
     def _ahead(self, parameters: list[Tensor], momentum: float) -> list[Tensor]:
@@ -108,9 +110,7 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_lerp_(momenta, gradients, 1 - momentum)
         return [*torch._foreach_lerp(gradients, momenta, momentum)]
 
-    def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
-        if not parameters:
-            return
+    def _step_vectors(self, parameters: list[Tensor], rate: float, decay: float, betas: tuple[float, float]) -> None:
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
@@ -118,8 +118,6 @@ class Muon(torch.optim.Optimizer):
                 state["exp_avg"] = torch.zeros_like(parameter)
                 state["exp_avg_sq"] = torch.zeros_like(parameter)
         states = [self.state[parameter] for parameter in parameters]
-        betas = group["betas"]
-        assert isinstance(betas, tuple)
         adamw(
             parameters,
             [p.grad for p in parameters if p.grad is not None],
@@ -130,8 +128,8 @@ class Muon(torch.optim.Optimizer):
             amsgrad=False,
             beta1=betas[0],
             beta2=betas[1],
-            lr=group["lr"] if isinstance(group["lr"], Tensor) else _number(group["lr"]),
-            weight_decay=_number(group["weight_decay"]),
+            lr=rate,
+            weight_decay=decay,
             eps=1e-8,
             maximize=False,
             capturable=parameters[0].is_cuda,
@@ -157,23 +155,22 @@ class NormedMuon(Muon):
         [0.9, 0.0, 0.0, 1.0]
     """
 
-    def _step_matrices(self, group: dict[str, float], parameters: list[Tensor]) -> None:
+    def _step_matrices(self, parameters: list[Tensor], rate: float, decay: float, momentum: float) -> None:
         convolutions = [p for p in parameters if p.dim() > 2]
         if convolutions:
-            steps = _orthogonal_steps(self._ahead(convolutions, group["momentum"]), FEW_STEPS)
+            steps = _orthogonal_steps(self._ahead(convolutions, momentum), FEW_STEPS)
             norms = torch._foreach_norm(convolutions)
             scales = [len(p) ** 0.5 / norm.clamp(min=_SMALL) for p, norm in zip(convolutions, norms, strict=True)]
             torch._foreach_mul_(convolutions, scales)
-            torch._foreach_mul_(steps, group["lr"])
+            torch._foreach_mul_(steps, rate)
             torch._foreach_sub_(convolutions, steps)
         linear = [p for p in parameters if p.dim() == 2]
         if linear:
-            torch._foreach_mul_(linear, 1 - LINEAR_RATE * group["lr"] * group["weight_decay"])
-            self._descend(linear, LINEAR_RATE * group["lr"])
+            torch._foreach_mul_(linear, 1 - LINEAR_RATE * rate * decay)
+            self._descend(linear, LINEAR_RATE * rate)
 
-    def _step_vectors(self, group: dict[str, object], parameters: list[Tensor]) -> None:
-        if parameters:
-            self._descend(parameters, _number(group["lr"]))
+    def _step_vectors(self, parameters: list[Tensor], rate: float, decay: float, betas: tuple[float, float]) -> None:
+        self._descend(parameters, rate)
 
     def _descend(self, parameters: list[Tensor], rate: float) -> None:
         # The momentum of SGD is a sum, 1 / (1 - mu) times as large as this mean.
@@ -206,11 +203,6 @@ def _padded(tensor: Tensor, bounds: tuple[int, int]) -> Tensor:
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.mT
     return F.pad(matrix, (0, bounds[1] - matrix.shape[1], 0, bounds[0] - matrix.shape[0]))
-
-
-def _number(value: object) -> float:
-    assert isinstance(value, int | float)
-    return value
 
 
 def orthogonal(matrices: Tensor, count: int = STEPS) -> Tensor:

@@ -26,14 +26,10 @@ _FLAGGED = (F.relu6, F.silu, F.hardswish, F.hardsigmoid, F.hardtanh, F.leaky_rel
 _MUL, _DIV = (operator.mul, torch.mul), (operator.truediv, torch.div)
 _UNARY: dict[object, Function] = {F.relu: torch.relu_, torch.relu: torch.relu_, torch.sigmoid: torch.sigmoid_}
 _BINARY: dict[object, str] = {
-    operator.add: "add_",
-    torch.add: "add_",
-    operator.sub: "sub_",
-    torch.sub: "sub_",
-    operator.mul: "mul_",
-    torch.mul: "mul_",
-    operator.truediv: "div_",
-    torch.div: "div_",
+    **dict.fromkeys((operator.add, torch.add), "add_"),
+    **dict.fromkeys((operator.sub, torch.sub), "sub_"),
+    **dict.fromkeys(_MUL, "mul_"),
+    **dict.fromkeys(_DIV, "div_"),
     torch.lerp: "lerp_",
 }
 """Operations, and their form that writes into the first operand."""
@@ -47,13 +43,9 @@ _FRESH = {*CONVOLUTIONS, *_UNARY, *_BINARY, *_FLAGGED, *_POOLS, *_PRODUCTS, *_NO
 
 
 def rewritten(root: nn.Module, example: Tensor) -> nn.Module:
-    """A faster module that computes what ``root`` computes in evaluation mode, for tensors like ``example``.
+    """A faster module that computes what ``root`` computes in evaluation mode, for tensors like ``example [B, ...]``.
 
     The batch size may differ. A module that torch.fx cannot trace, or that is not known here, stays as it is.
-
-    Args:
-        root: takes one tensor.
-        example: ``[B, ...]``.
     """
     traced = trace(root, example)
     if traced is None:

@@ -4,10 +4,10 @@ Optimizers have parameter groups for each stage, with the keys ``stage`` and ``d
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ramify.errors import InputError
@@ -19,32 +19,21 @@ from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
 
-@dataclass(frozen=True)
-class StageParameters:
-    """The parameters of one stage by name: ``decay`` has convolution and linear weights, ``spared`` all others."""
+def stage_parameters(network: Branching, stage: int) -> dict[bool, dict[str, nn.Parameter]]:
+    """The parameters of one stage by their names in ``network.state_dict()``.
 
-    decay: dict[str, nn.Parameter]
-    spared: dict[str, nn.Parameter]
-
-
-def stage_parameters(network: Branching, stage: int) -> StageParameters:
-    """The parameters of one stage, by their names in ``network.state_dict()``."""
-    decay: dict[str, nn.Parameter] = {}
-    spared: dict[str, nn.Parameter] = {}
+    Those that decay, which are convolution and linear weights, are at True, and all others at False.
+    """
+    parameters: dict[bool, dict[str, nn.Parameter]] = {True: {}, False: {}}
     for prefix, module in network.stage_modules(stage).items():
         weights = {f"{name}.weight" for name in masked_layers(module)}
         for name, parameter in module.named_parameters():
-            (decay if name in weights else spared)[f"{prefix}.{name}"] = parameter
-    return StageParameters(decay, spared)
+            parameters[name in weights][f"{prefix}.{name}"] = parameter
+    return parameters
 
 
 def parameter_groups(
-    network: Branching,
-    weight_decay: float,
-    spared: float = 0.0,
-    *,
-    slow: Collection[str] = (),
-    slow_rate: float = 1.0,
+    network: Branching, weight_decay: float, spared: float = 0.0, *, slow: Collection[str] = (), slow_rate: float = 1.0
 ) -> list[dict[str, object]]:
     """Groups for a ``torch.optim`` optimizer: for each stage one of its weights and one of all other parameters.
 
@@ -67,8 +56,8 @@ def parameter_groups(
     """
     groups: list[dict[str, object]] = []
     for stage in range(len(network.stages)):
-        own = stage_parameters(network, stage)
-        for decay, parameters, amount in ((True, own.decay, weight_decay), (False, own.spared, spared)):
+        for decay, parameters in stage_parameters(network, stage).items():
+            amount = weight_decay if decay else spared
             options: dict[str, object] = {"stage": stage, "decay": decay, "weight_decay": amount}
             fast = [parameter for name, parameter in parameters.items() if name not in slow]
             rest = [parameter for name, parameter in parameters.items() if name in slow]
@@ -79,9 +68,7 @@ def parameter_groups(
     return groups
 
 
-def add_stage(
-    optimizer: torch.optim.Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()
-) -> None:
+def add_stage(optimizer: Optimizer, network: Branching, stage: int, schedulers: Sequence[LRScheduler] = ()) -> None:
     """Give ``optimizer`` the parameters of a new stage, with the options of its existing groups.
 
     Beside groups of :func:`parameter_groups` these are one group of weights and one of the rest; in any other optimizer
@@ -93,10 +80,10 @@ def add_stage(
     known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
         options = _options(groups[-1])
-        optimizer.add_param_group({**options, "params": [*new.decay.values(), *new.spared.values()]})
+        optimizer.add_param_group({**options, "params": [*new[True].values(), *new[False].values()]})
     else:
         like = []
-        for decay, parameters in ((True, new.decay), (False, new.spared)):
+        for decay, parameters in new.items():
             like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
             options = _options(groups[like[-1]])
             optimizer.add_param_group({**options, "params": [*parameters.values()], "stage": stage, "decay": decay})
@@ -109,7 +96,7 @@ def _options(group: dict[str, object]) -> dict[str, object]:
 
 
 def replace_parameter(
-    optimizer: torch.optim.Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
+    optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, resize: Callable[[Tensor], Tensor]
 ) -> None:
     """Replace ``old`` by ``new`` in its parameter group, at the same place.
 
@@ -136,16 +123,12 @@ def replace_parameter(
     }
 
 
-def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None) -> None:
     """Mask the layers named in ``masks``; masked weights, their gradients and their optimizer state become zero.
 
-    Masks only shrink: a masked weight stays masked, whatever ``masks`` says.
-
-    Args:
-        module: a network, or a copy that follows it, such as the ``module`` of a
-            ``torch.optim.swa_utils.AveragedModel``.
-        masks: bool, by the name of the masked layer, in the shape of its weight.
-        optimizer: over the parameters of ``module``.
+    Masks, bool in the shapes of the weights, only shrink: a masked weight stays masked, whatever ``masks`` says.
+    ``module`` may also be a copy that follows a network, such as the ``module`` of a
+    ``torch.optim.swa_utils.AveragedModel``.
 
     Raises:
         KeyError: ``module`` has no such layer.
@@ -155,19 +138,15 @@ def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.o
         for name, mask in masks.items():
             layer = layers[name]
             layer.mask.logical_and_(mask.to(layer.mask.device))
-            _clear([layer.weight, layer.weight.grad, *_kept_of(optimizer, layer.weight)], ~layer.mask)
+            _clear([layer.weight, layer.weight.grad, *kept_of(optimizer, layer.weight)], ~layer.mask)
 
 
-def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None) -> None:
     """Give the layers named in ``masks`` exactly these masks: the one operation by which a mask may grow.
 
     The weight and optimizer state of connections that change become zero, and so do the gradients of masked weights. A
     connection that comes back keeps its gradient, for the next step. All others stay, bit for bit. Masks, weights and
     state change in place.
-
-    Args:
-        module, optimizer: as in :func:`set_masks`.
-        masks: bool, by the name of the masked layer, in the shape of its weight.
 
     Raises:
         KeyError: ``module`` has no such layer.
@@ -185,11 +164,11 @@ def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: torch.opti
             layer = layers[name]
             changed = layer.mask ^ mask.to(layer.mask.device)
             layer.mask.logical_xor_(changed)
-            _clear([layer.weight, *_kept_of(optimizer, layer.weight)], changed)
+            _clear([layer.weight, *kept_of(optimizer, layer.weight)], changed)
             _clear([layer.weight.grad], ~layer.mask)
 
 
-def _kept_of(optimizer: torch.optim.Optimizer | None, parameter: Tensor) -> list[Tensor]:
+def kept_of(optimizer: Optimizer | None, parameter: Tensor) -> list[Tensor]:
     """The tensors in the optimizer state of a parameter."""
     if optimizer is None or parameter not in optimizer.state:
         return []
@@ -204,7 +183,7 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 
 
 def reinitialize(
-    network: Branching, stages: Iterable[int], optimizer: torch.optim.Optimizer | None = None, seed: int | None = None
+    network: Branching, stages: Iterable[int], optimizer: Optimizer | None = None, seed: int | None = None
 ) -> None:
     """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks stay."""
     for stage in stages:
@@ -215,9 +194,9 @@ def reinitialize(
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
         if optimizer is not None:
-            own = stage_parameters(network, stage)
-            for parameter in (*own.decay.values(), *own.spared.values()):
-                optimizer.state.pop(parameter, None)
+            for parameters in stage_parameters(network, stage).values():
+                for parameter in parameters.values():
+                    optimizer.state.pop(parameter, None)
 
 
 def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[Branching]:
@@ -248,13 +227,10 @@ def revived(network: nn.Module) -> int:
     return sum(int(((layer.weight != 0) & ~layer.mask).sum()) for layer in masked_layers(network).values())
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int = 0) -> None:
+def set_learning_rate(optimizer: Optimizer, rate: float, first: int = 0) -> None:
     """Set the learning rate of every group, times its ``rate_factor``; a rate that is a tensor changes in place.
 
-    Args:
-        optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
-        rate: the rate.
-        first: the first stage whose groups get it, counted from 0.
+    With ``first``, only groups of that stage, counted from 0, and later ones get it, see :func:`parameter_groups`.
     """
     filled: set[int] = set()
     for group in optimizer.param_groups:
@@ -267,7 +243,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float, first: int 
             filled.add(id(current.fill_(own)))
 
 
-def align_state(optimizer: torch.optim.Optimizer) -> None:
+def align_state(optimizer: Optimizer) -> None:
     """Give optimizer state the memory layout of its parameters, and add missing momentum, at zero, for a fused step.
 
     A fused step needs one layout for parameter, gradient and momentum, and momentum for all of a group or none; growth,
@@ -281,20 +257,16 @@ def align_state(optimizer: torch.optim.Optimizer) -> None:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if (
-                    isinstance(value, Tensor)
-                    and value.shape == parameter.shape
-                    and value.stride() != parameter.stride()
-                ):
-                    state[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            for key, kept in state.items():
+                if isinstance(kept, Tensor) and kept.shape == parameter.shape and kept.stride() != parameter.stride():
+                    state[key] = torch.empty_like(parameter, dtype=kept.dtype).copy_(kept)
 
 
-def _has_momentum(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> bool:
+def _has_momentum(optimizer: Optimizer, parameter: nn.Parameter) -> bool:
     return optimizer.state.get(parameter, {}).get("momentum_buffer") is not None
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
+def optimizer_state(optimizer: Optimizer, network: Branching) -> dict[str, dict[str, Tensor]]:
     """The tensors in the optimizer state, by the parameter's name, which survives surgery, and key."""
     return {
         name: {key: value for key, value in optimizer.state[parameter].items() if isinstance(value, Tensor)}
@@ -303,7 +275,7 @@ def optimizer_state(optimizer: torch.optim.Optimizer, network: Branching) -> dic
     }
 
 
-def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
+def kept_tensors(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor] | None:
     """Meta tensors like the state that ``optimizer`` keeps of ``parameter``; None for an unknown optimizer.
 
     Example:
@@ -324,9 +296,7 @@ def kept_tensors(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> d
     return None
 
 
-def load_optimizer_state(
-    optimizer: torch.optim.Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]
-) -> None:
+def load_optimizer_state(optimizer: Optimizer, network: Branching, state: dict[str, dict[str, Tensor]]) -> None:
     """Put back what :func:`optimizer_state` took.
 
     Raises:

@@ -27,14 +27,9 @@ _ACTIVATIONS: dict[type[nn.Module], Function] = {
 
 @dataclass
 class Traced:
-    """A graph and what is known of its nodes.
+    """A graph of a module in evaluation mode, the output of each node for an example, and the nodes that are constants.
 
-    Attributes:
-        root: the traced module, in evaluation mode.
-        graph: its operations.
-        values: the output of each for an example.
-        constants: the tensors that do not depend on the input.
-        origins: for constants computed here, in float64 on the CPU, the tensor that each replaces.
+    Constants that are computed here are in float64 on the CPU; ``origins`` has the tensor that each replaces.
     """
 
     root: nn.Module
@@ -215,7 +210,7 @@ def _lower(traced: Traced, node: fx.Node, module: nn.Module) -> None:
             padding: Argument = module.padding
             if module.padding_mode != "zeros":
                 with traced.graph.inserting_before(node):
-                    sides = [side for pair in reversed(_sides(module)) for side in pair]
+                    sides = [*module._reversed_padding_repeated_twice]  # as its own forward pads
                     value = traced.graph.call_function(F.pad, (value, sides), {"mode": module.padding_mode})
                 padding = 0
             function = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(module.kernel_size)]
@@ -238,13 +233,3 @@ def _lower(traced: Traced, node: fx.Node, module: nn.Module) -> None:
             traced.call(node, "flatten", (value, module.start_dim, module.end_dim))
         case nn.Identity() | nn.Dropout() | nn.Dropout1d() | nn.Dropout2d():
             traced.replace(node, value)
-
-
-def _sides(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> list[tuple[int, int]]:
-    """Padding before and after each dimension."""
-    if conv.padding == "valid":
-        return [(0, 0)] * len(conv.kernel_size)
-    if conv.padding == "same":
-        total = [step * (size - 1) for step, size in zip(conv.dilation, conv.kernel_size, strict=True)]
-        return [(size // 2, size - size // 2) for size in total]
-    return [(int(size), int(size)) for size in conv.padding]

@@ -13,9 +13,9 @@ from ramify.data.augment import batches
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
-from ramify.ops.pruning.prune import Pruning, layer_names
-from ramify.ops.pruning.regrow import Regrowth, move_connections
-from ramify.ops.pruning.sparse import Shapes, apply_start, plan_start, weight_shapes
+from ramify.ops.pruning.prune import Pruning, apply_pruning, layer_names
+from ramify.ops.pruning.regrow import Regrowth, regrow
+from ramify.ops.pruning.sparse import Shapes, plan_start, weight_shapes
 from ramify.run.events import Regrown
 from ramify.schedule import prune_targets, regrowth, regrowth_interval
 from ramify.seeds import derive
@@ -59,7 +59,7 @@ def become_sparse(state: State, epoch: int, known: Shapes) -> Pruning | None:
             seed=derive(config.seed, "prune", epoch),
         )
     )
-    return apply_start(network, plan, state.optimizer, followers=state.followers)
+    return apply_pruning(network, plan, state.optimizer, followers=state.followers)
 
 
 def _changed(network: Branching, known: Shapes) -> list[int]:
@@ -112,9 +112,9 @@ class Moves:
         """After the backward pass: move what is due, before anything else reads the gradients."""
         state, how = self._state, POLICIES[self._chosen.policy].regrows
         if self.due and how is not None:
-            seed, followers = derive(state.config.seed, "regrow", self._step), state.followers
+            network, optimizer, seed = state.network, state.optimizer, derive(state.config.seed, "regrow", self._step)
             self._regrowths.append(
-                move_connections(state.network, state.optimizer, self._share, how, seed=seed, followers=followers)
+                regrow(network, optimizer, self._share, how, seed=seed, followers=state.followers, dense=True)
             )
 
     def summary(self) -> Regrown | None:

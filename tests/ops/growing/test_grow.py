@@ -174,6 +174,20 @@ def test_the_final_classifier_pools_as_asked(structure: tuple[int, ...], final: 
     assert [stage.get_submodule("exit").fixed for stage in network.stages] == [1.0, pools[final]]
 
 
+@pytest.mark.parametrize("exit_name", ["both", "scaled"])
+def test_an_exit_without_a_pooled_map_starts_at_random(exit_name: str) -> None:
+    shared = {"structure": (1, 0), "exit": exit_name, "final": exit_name, "input_shape": (1, 8, 8), "classes": 2}
+    network = Network(NetworkConfig.model_validate(shared), seed=0)
+    assert can_keep(network) == f"its exit is {exit_name}, which cannot take the weights of another"
+    with pytest.raises(InputError, match="got init identity; accepted: random for stage 2, as its exit is"):
+        grow(network, init="identity")
+    assert grow(network, init="copy").init == "copy"
+    network = Network(NetworkConfig.model_validate({**shared, "cascade": True}), seed=0)
+    grow(network, init="identity")
+    logits = network.eval()(torch.rand(3, 1, 8, 8))
+    assert torch.equal(logits[0], logits[1])
+
+
 @pytest.mark.parametrize("optimizer_name", ["sgd", "adamw"])
 def test_optimizer_state_goes_and_comes_by_name(optimizer_name: str) -> None:
     network, optimizer = trained("dense", optimizer_name)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ramify.nn.branching import stage_of
 from ramify.nn.cells.separable import DepthwiseCell
 from ramify.nn.graph import ChannelGroup, Places
 from ramify.nn.masked import masked_layers
@@ -24,7 +25,6 @@ from ramify.ops.pruning.channels import (
     mask_dead_inputs,
     owner,
     silence,
-    stage_of,
 )
 from ramify.ops.surgery import parameter_groups, set_masks
 from tests.ops.networks import (
@@ -87,7 +87,9 @@ def test_the_channels_are_those_of_the_cells_in_order(
             kinds = ["inner"] if first or wiring != "dense" else ["inner", "output"]
             first = False
             expected += [(stage, f"stages.{stage}.cells.{i}", each, n) for each in kinds for n in range(3)]
-    assert [(stage_of(group), owner(group), kind_of(group), index_of(group)) for group in found] == expected
+    assert [
+        (min(map(stage_of, group.space)), owner(group), kind_of(group), index_of(group)) for group in found
+    ] == expected
     assert len(set(found)) == len(found)
 
 
@@ -360,7 +362,9 @@ def test_a_young_chain_can_lose_no_more_than_when_it_has_grown(name: str) -> Non
     whole = {group.makers: group for group in channels(chain(name))}
     for stages in range(1, len(NARROW[name][1]) + 1):
         young = channels(chain(name, stages))
-        assert {group.makers for group in young} == {makers for makers, g in whole.items() if stage_of(g) < stages}
+        assert {group.makers for group in young} == {
+            makers for makers, g in whole.items() if min(map(stage_of, g.space)) < stages
+        }
         for group in young:
             then = [place for place in whole[group.makers].readers if int(place.name.split(".")[1]) < stages]
             assert list(group.readers) == then

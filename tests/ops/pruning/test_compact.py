@@ -1,65 +1,30 @@
 """Compaction: what goes did not matter, what did not matter goes, and the rest is the same network."""
 
 import copy
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, reject
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from ramify.config.rules import NetworkConfig
-from ramify.errors import InputError, RunError
-from ramify.nn.cells import CELLS
+from ramify.errors import RunError
 from ramify.nn.constants import Constants, LayerInput, constants
-from ramify.nn.exit import EXITS
 from ramify.nn.graph import ChannelGroup
-from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.network import Network, StagePlan, existing_cells, plan
+from ramify.nn.masked import masked_layers
+from ramify.nn.network import Network, StagePlan, plan
 from ramify.ops.cost import cost
 from ramify.ops.growing.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.pruning import compact as compaction
-from ramify.ops.pruning.channels import alive, channels, dead_trunk, mask_channels, mask_dead_inputs, owner, silence
+from ramify.ops.pruning.channels import channels, dead_trunk, mask_channels, mask_dead_inputs, owner, silence
 from ramify.ops.pruning.compact import compact
-from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import parameter_groups, set_masks
 from ramify.run.checkpoint import Card, card_with, pack_model, read_model
-from tests.ops.networks import (
-    KINDS,
-    NARROW,
-    STEMS,
-    Norm,
-    Spec,
-    biased,
-    chain,
-    every_narrow,
-    filtered,
-    index_of,
-    kind_of,
-    narrow,
-    norms,
-    pictures_for,
-    rectified,
-    relays,
-    shake,
-    structures,
-    without_makers,
-)
-
-WAYS = ("lost", "unread", "silent", "constant")
-"""How a channel is touched: masked and silenced; its readers masked alone; its makers masked alone, with batch norms
-or biases that then give nothing, or something. All go but the last, and even that where no reader gets it."""
-
-RELAYED = (*WAYS, "relayed", "unfiltered", "unfiltered constant")
-"""Of a channel that readers get through a batch norm as well: it is silent, but that gives something; the convolution
-before that is masked, and the batch norm gives nothing, or something. Of these the second goes, and the others where
-nothing reaches a reader all the same."""
-
-GOING = {"lost", "unread", "silent", "unfiltered"}
+from tests.ops.networks import KINDS, Norm, index_of, kind_of, norms, pictures_for, shake, structures
+from tests.ops.pruning.touching import WAYS, check_slices, goes, lose, same_answers, set_constant, touch, widths
 
 
 def build(
@@ -86,99 +51,6 @@ def build(
                 buffer.fill_(7)
     network.set_normalization([0.4, 0.6], [0.2, 0.3])
     return network.eval()
-
-
-def touch(network: Network, group: ChannelGroup, way: str) -> None:
-    """Make a channel one that goes, or one that just does not."""
-    if way == "lost":
-        lose(network, [group])
-        return
-    masks = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
-    if way == "unread":
-        for name, at, _ in group.readers:
-            masks[name][:, list(at)] = False
-    elif way.startswith("unfiltered"):
-        for name, at, _ in group.filters:
-            masks[name][list(at)] = False
-    else:
-        masks = without_makers(network, [group])
-        # Each batch norm gives 1 where it reads 0, but for the last, which makes the sum -0.5 or 0.5.
-        shifted = [*norms(group), *biased(network, group)]
-        others = len(shifted) - 1
-        wanted = [1.0] * others + [(0.5 if way == "constant" else -0.5) - others]
-        for norm, value in zip(shifted, wanted if shifted else [], strict=True):
-            set_constant(network, norm, value)
-        if way != "constant" and not rectified(network, group):
-            for norm in norms(group):  # without a ReLU only 0 is nothing
-                network.get_submodule(norm.name).get_parameter("weight").data[norm.place] = 0
-                network.get_submodule(norm.name).get_parameter("bias").data[norm.place] = 0
-    for norm in relays(group):
-        set_constant(network, norm, 0.5 if way in ("relayed", "unfiltered constant") else -0.5)
-    set_masks(network, masks)
-
-
-def lose(network: Network, lost: Sequence[ChannelGroup]) -> None:
-    set_masks(network, mask_channels(network, lost))
-    silence(network, *lost)
-
-
-def set_constant(network: Network, norm: Norm, value: float) -> None:
-    """Let a batch norm, or a layer with a bias, give ``value`` where it reads 0."""
-    module, place = network.get_submodule(norm.name), norm.place
-    if isinstance(module, MaskedConv2d | MaskedLinear):
-        assert module.bias is not None
-        module.bias.data[place] = value
-        return
-    assert isinstance(module, nn.BatchNorm2d)
-    assert module.running_mean is not None
-    assert module.running_var is not None
-    with torch.no_grad():
-        scale = module.weight[place] / (module.running_var[place] + module.eps).sqrt()
-        module.bias[place] = value + module.running_mean[place] * scale
-
-
-def goes(network: Network, group: ChannelGroup, way: str) -> bool:
-    """Whether a channel that was touched does not matter; where only a constant is left of it, any picture shows."""
-    return way in GOING or not reaches(network, group)
-
-
-def reaches(network: Network, group: ChannelGroup) -> bool:
-    """Whether any weight of a reader gets anything but 0 of a channel, for some pictures."""
-    heard: list[bool] = []
-
-    def listen(layer: nn.Module, read: tuple[Tensor, ...]) -> None:
-        assert isinstance(layer, MaskedConv2d | MaskedLinear)
-        weights, given = layer.mask.transpose(0, 1).flatten(1).any(dim=1), read[0].movedim(1, 0).flatten(1).any(dim=1)
-        heard.append(bool((weights & given)[at[layer]].any()))
-
-    layers = masked_layers(network)
-    at = {layers[reader.name]: list(reader.at) for reader in group.readers}
-    hooks = [layer.register_forward_pre_hook(listen) for layer in at]
-    with torch.no_grad():
-        network(pictures_for(network))
-    for hook in hooks:
-        hook.remove()
-    return any(heard)
-
-
-def widths(network: Network, small: Network) -> dict[str, tuple[int, int, int, int]]:
-    """Of each cell the inner channels before and after, and the outputs before and after."""
-    return {
-        name: (old.inner_channels, new.inner_channels, old.out_channels, new.out_channels)
-        for (_, name, old), (_, _, new) in zip(existing_cells(network), existing_cells(small), strict=True)
-    }
-
-
-def same_answers(one: Network, other: Network) -> None:
-    """The same logits: in float64 to the last digits, in float32 but for rounding."""
-    assert one.config.input_shape is not None
-    pictures = torch.rand(6, *one.config.input_shape, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        found = [copy.deepcopy(each).float().eval()(pictures) for each in (one, other)]
-        exact = [copy.deepcopy(each).double().eval()(pictures.double()) for each in (one, other)]
-    scale = float(exact[0].abs().max().clamp(min=1))
-    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5 * scale)
-    torch.testing.assert_close(exact[0], exact[1], rtol=0, atol=1e-12 * scale)
 
 
 def parameters_of(plans: tuple[StagePlan, ...], stages: int, network: Network) -> int:
@@ -233,9 +105,9 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
     same_answers(network, small)
     assert receipt.difference <= 1e-12 * max(1, float(network(torch.rand(32, 2, 8, 8)).detach().abs().max()))
     width = network.config.widths[0]
-    for name, found in widths(network, small).items():
-        inner, out = (sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output"))
-        assert found == (width, width - inner, width, width - out)
+    for name, counts in widths(network, small).items():
+        inner, out = (sum((owner(g), kind_of(g)) == (name, kind) for g in going) for kind in ("inner", "output"))
+        assert counts == (width, width - inner, width, width - out)
     now = {name: len(layer.weight) for name, layer in masked_layers(small).items()}
     rows = {name: (len(layer.weight), now[name]) for name, layer in masked_layers(network).items()}
     assert receipt.layers == {name: counts for name, counts in rows.items() if counts[0] != counts[1]}
@@ -248,7 +120,7 @@ def test_exactly_what_does_not_matter_goes(example: tuple[Network, dict[ChannelG
     assert receipt.before[-1].parameters == parameters_of(plan(network.config), stages, network)
     assert (receipt.after[-1].macs < receipt.before[-1].macs) is bool(going)
     if "silent" not in chosen.values() and "unread" not in chosen.values():
-        assert [each.kept for each in receipt.after] == [each.kept for each in receipt.before]
+        assert [exit_cost.kept for exit_cost in receipt.after] == [exit_cost.kept for exit_cost in receipt.before]
 
     again, second = compact(small)
     assert not second.changed
@@ -265,34 +137,13 @@ def test_what_stays_are_slices_of_the_same_tensors(
     check_slices(example[0], data)
 
 
-def check_slices(network: Network, data: st.DataObject) -> None:
-    draw = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
-    share = data.draw(st.sampled_from([0.1, 0.5, 0.9]))
-    set_masks(
-        network,
-        {name: torch.rand(layer.mask.shape, generator=draw) < share for name, layer in masked_layers(network).items()},
-    )
-    small = compact(network)[0]
-    same_answers(network, small)
-    old, new = network.state_dict(), small.state_dict()
-    assert old.keys() == new.keys()
-    for name, value in new.items():
-        if value.shape == old[name].shape:
-            assert torch.equal(value, old[name])
-        else:
-            assert value.numel() < old[name].numel()
-            assert torch.isin(value.float(), old[name].float()).all()
-        assert value.data_ptr() != old[name].data_ptr()
-    for name, layer in masked_layers(small).items():
-        assert not layer.weight[~layer.mask].any(), name
-    assert not compact(small)[1].changed
-
-
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("side", ["inner", "output"])
 def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
     network = build()
-    for number, group in enumerate(each for each in channels(network) if (kind_of(each), index_of(each)) == (side, 1)):
+    for number, group in enumerate(
+        group for group in channels(network) if (kind_of(group), index_of(group)) == (side, 1)
+    ):
         one = copy.deepcopy(network)
         touch(one, group, way)
         small, receipt = compact(one)
@@ -305,7 +156,7 @@ def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
 @pytest.mark.parametrize("values", [(0.0, 0.0), (0.0, -1.0), (1.0, -1.0), (2.0, -1.9), (-2.0, 1.9), (0.0, 1e-6)])
 def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None:
     network = build()
-    group = next(each for each in channels(network) if kind_of(each) == "output")
+    group = next(group for group in channels(network) if kind_of(group) == "output")
     touch(network, group, "silent")
     for norm, value in zip(norms(group), values, strict=True):
         network.get_submodule(norm.name).get_buffer("running_mean")[norm.place] = 0
@@ -317,7 +168,7 @@ def test_two_batch_norms_count_by_their_sum(values: tuple[float, float]) -> None
 
 def test_the_heads_follow_the_outputs_they_read() -> None:
     network = build()  # stages of 2, 2 and 1 cells
-    lost = [each for each in channels(network) if kind_of(each) == "output" and index_of(each) in (0, 2)]
+    lost = [group for group in channels(network) if kind_of(group) == "output" and index_of(group) in (0, 2)]
     lose(network, lost)
     small, receipt = compact(network)
     assert [stage.exit_channels for stage in small.plans] == [2, 2, 4 + 4 + 2 * 4]
@@ -328,7 +179,7 @@ def test_the_heads_follow_the_outputs_they_read() -> None:
         columns = [1, 3] if stage < 2 else [*range(8), *(8 + 4 * c + i for c in range(4) for i in (1, 3))]
         assert torch.equal(ours.view(3, -1, 16), channelwise[:, columns])
     # Nothing but masked weights went: those kept are the same, exit by exit.
-    assert [each.kept for each in receipt.before] == [each.kept for each in receipt.after]
+    assert [exit_cost.kept for exit_cost in receipt.before] == [exit_cost.kept for exit_cost in receipt.after]
     assert all(after.macs < before.macs for after, before in zip(receipt.after, receipt.before, strict=True))
     same_answers(network, small)
 
@@ -525,12 +376,12 @@ def test_training_goes_on_as_if_nothing_had_happened(wiring: str, optimizer_name
         optimizer = torch.optim.AdamW(groups, lr=0.001, amsgrad=True)
     pictures, labels = pictures_for(network, 6).double(), torch.arange(6) % 3
 
-    def steps(each: Network, its_optimizer: torch.optim.Optimizer) -> Tensor:
+    def steps(trained: Network, its_optimizer: torch.optim.Optimizer) -> Tensor:
         for _ in range(3):
             its_optimizer.zero_grad()
-            exit_losses(each(pictures), labels).sum().backward()
+            exit_losses(trained(pictures), labels).sum().backward()
             its_optimizer.step()
-        logits: Tensor = each(pictures).detach()
+        logits: Tensor = trained(pictures).detach()
         return logits
 
     steps(network, optimizer)
@@ -548,227 +399,3 @@ def test_training_goes_on_as_if_nothing_had_happened(wiring: str, optimizer_name
     torch.testing.assert_close(steps(small, optimizer), steps(twin, twin_optimizer), rtol=0, atol=1e-9)
     grow(small, optimizer, seed=0)
     assert steps(small, optimizer).isfinite().all()
-
-
-# Cells of every type
-
-
-@st.composite
-def chains(draw: st.DrawFn) -> Network:
-    """A network of any cells that follow one another, perhaps a young one, or one in which each reads all earlier."""
-    stem = draw(st.sampled_from(sorted(STEMS)))
-    dense = draw(st.booleans())
-    side = draw(st.integers(8, 16))
-    specs: list[Spec] = []
-    left = side
-    for _ in range(draw(st.integers(1, 5))):
-        names = [name for name in CELLS if name not in ("unpadded", "linear")] + ["skip_second+"]
-        names += [f"{name}~" for name, cell in CELLS.items() if cell.squeezing]
-        if not dense:
-            names += ["linear"] + ["unpadded"] * (left >= 6)
-        name = draw(st.sampled_from(names))
-        stride = draw(st.integers(1, 2))
-        read = (specs[-1][1] if specs else STEMS[stem][1]) if not dense else STEMS[stem][1] + sum(s[1] for s in specs)
-        # An identity wants as many channels on both sides; half of the time it is there.
-        projecting = name in CELLS and CELLS[name].projecting
-        out = read if projecting and draw(st.booleans()) and not dense else draw(st.integers(2, 4))
-        specs.append((name, out, stride))
-        left = {"linear": 1, "unpadded": (left - 4) // 2}.get(name, -(-left // stride))
-    places = [*sorted(draw(st.sets(st.integers(1, len(specs)), max_size=2)) - {len(specs)}), len(specs)]
-    heads = [(place, draw(st.sampled_from(list(EXITS)))) for place in places]
-    network = narrow(specs, heads, stem, side, draw(st.integers(1, len(heads))), dense)
-    shake(network, draw(st.integers(0, 99)))
-    return network
-
-
-@st.composite
-def touched_chains(draw: st.DrawFn) -> tuple[Network, dict[ChannelGroup, str]]:
-    """Such a network, and how each of some channels is touched; of those of each kind in each cell one is left."""
-    network = draw(chains())
-    ways = draw(st.permutations(RELAYED))
-    chosen: dict[ChannelGroup, str] = {}
-    for number, group in enumerate(channels(network)):
-        if index_of(group) == 0 or not draw(st.booleans()):
-            continue
-        way = ways[number % len(ways)]
-        if way == "relayed" and not relays(group):
-            way = "silent"
-        if way.startswith("unfiltered") and not filtered(group):
-            way = "lost"
-        if way == "constant" and not norms(group) and not biased(network, group):
-            way = "silent"  # nothing but its weights can make it
-        chosen[group] = way
-    for group, way in chosen.items():
-        touch(network, group, way)
-    return network, chosen
-
-
-@pytest.mark.slow
-@given(example=touched_chains())
-def test_exactly_what_does_not_matter_goes_from_any_cell(example: tuple[Network, dict[ChannelGroup, str]]) -> None:
-    network, chosen = example
-    going = [group for group, way in chosen.items() if goes(network, group, way)]
-    before = copy.deepcopy(network.state_dict())
-    small, receipt = compact(network)
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    same_answers(network, small)
-    assert receipt.removed == len(going)
-    for name, (inner, less, out, fewer) in widths(network, small).items():
-        gone = {each: sum((owner(g), kind_of(g)) == (name, each) for g in going) for each in ("inner", "output")}
-        assert out - fewer == gone["output"]
-        if any((owner(group), kind_of(group)) == (name, "inner") for group in channels(network)):
-            assert inner - less == gone["inner"]
-    for old, new in zip(network.plans, small.plans, strict=True):
-        assert (old.final, old.grid, old.head) == (new.final, new.grid, new.head)
-        for one, other in zip(old.cells, new.cells, strict=True):
-            assert (one.type, one.stride, one.area, one.projects) == (
-                other.type,
-                other.stride,
-                other.area,
-                other.projects,
-            )
-    assert not compact(small)[1].changed
-
-
-@pytest.mark.slow
-@given(network=chains(), data=st.data())
-def test_what_stays_of_any_cell_are_slices_of_the_same_tensors(network: Network, data: st.DataObject) -> None:
-    check_slices(network, data)
-
-
-@given(network=chains(), data=st.data())
-def test_pruned_and_compacted_chains_grow_train_and_are_pruned_again(network: Network, data: st.DataObject) -> None:
-    """What a stage to come would have read is gone from it as well."""
-    unit: Literal["weight", "channel"] = data.draw(st.sampled_from(["weight", "channel"]))
-    pictures, labels = pictures_for(network, 6), torch.arange(6) % 3
-    optimizer: torch.optim.Optimizer | None = None
-    while True:
-        if unit == "weight" or channels(network):
-            try:
-                prune(network, 0.6, "random", optimizer=optimizer, unit=unit, seed=len(network.stages))
-            except InputError:  # so few channels that a layer would die
-                assert unit == "channel"
-                reject()
-        small, receipt = compact(network.eval())
-        same_answers(network, small)
-        if unit == "channel":
-            assert receipt.after[-1].kept <= receipt.before[-1].kept
-        if network.complete:
-            break
-        grow(small, seed=0)
-        same_answers(small, compact(small)[0])
-        optimizer = torch.optim.SGD(parameter_groups(small, 1e-4), lr=0.001, momentum=0.9)
-        exit_losses(small.train()(pictures), labels).sum().backward()
-        optimizer.step()
-        network = small
-
-
-@every_narrow
-def test_everything_that_any_cell_can_lose_goes_but_one(name: str) -> None:
-    network = chain(name)
-    found = channels(network)
-    lose(network, found)
-    small, receipt = compact(network)
-    same_answers(network, small)
-    assert receipt.removed == len(found) - len({group.space for group in found})
-    assert not compact(small)[1].changed
-
-
-@every_narrow
-def test_channels_that_single_weights_starve_go_too(name: str) -> None:
-    """Once they are silent: also the batch norms behind them, since here nobody masks what reads them."""
-    network = chain(name)
-    lost = [group for group in channels(network) if index_of(group) == 1]
-    set_masks(network, without_makers(network, lost))
-    silence(network, *lost)
-    small, receipt = compact(network)
-    same_answers(network, small)
-    assert receipt.removed == len(lost) > 0
-
-
-def test_a_filter_loses_its_groups() -> None:
-    network = chain("separable")
-    lost = [group for group in channels(network) if index_of(group) in (0, 2)]
-    lose(network, lost)
-    small, receipt = compact(network)
-    same_answers(network, small)
-    filters = [layer for layer in masked_layers(small).values() if isinstance(layer, MaskedConv2d) and layer.groups > 1]
-    assert [(layer.groups, tuple(layer.weight.shape)) for layer in filters] == [
-        (3, (3, 1, 3, 3)),
-        (2, (2, 1, 3, 3)),
-        (3, (3, 1, 3, 3)),
-    ]
-    assert widths(network, small) == {
-        "stages.0.cells.0": (3, 3, 4, 2),
-        "stages.1.cells.0": (4, 2, 5, 3),
-        "stages.2.cells.0": (5, 3, 4, 2),
-    }
-    assert receipt.removed == 6
-
-
-@pytest.mark.parametrize(("constant", "removed"), [(-0.5, 1), (0.0, 1), (1e-6, 0), (0.5, 0)])
-@pytest.mark.parametrize("name", ["separable", "plain"])
-def test_a_batch_norm_on_the_way_to_a_reader_may_speak(name: str, constant: float, removed: int) -> None:
-    """In ``separable`` cells and before ``normed`` heads."""
-    network = chain(name)
-    group = next(each for each in channels(network) if relays(each))
-    touch(network, group, "silent")
-    for norm in relays(group):
-        network.get_submodule(norm.name).get_buffer("running_mean")[norm.place] = 0
-        set_constant(network, norm, constant)
-    small, receipt = compact(network)
-    same_answers(network, small)
-    assert receipt.removed == removed
-
-
-@pytest.mark.parametrize("way", ["unfiltered", "unfiltered constant"])
-def test_a_channel_that_no_filter_lets_through_goes_if_nothing_comes_instead(way: str) -> None:
-    network = narrow([("plain", 4, 1), ("separable", 5, 1), ("separable", 4, 2)], [(3, "average")])
-    lost = [group for group in channels(network) if owner(group) != "stages.0.cells.2" and index_of(group) == 1]
-    for group in lost:
-        touch(network, group, way)
-    assert all(alive(network, lost))
-    small, receipt = compact(network)
-    same_answers(network, small)
-    assert receipt.removed == (2 if way == "unfiltered" else 0)
-
-
-@pytest.mark.parametrize(("bias", "removed"), [(-0.5, 1), (0.0, 1), (1e-6, 0), (1e-40, 1)])
-@pytest.mark.parametrize("name", ["unpadded", "linear"])
-def test_a_bias_may_speak(name: str, bias: float, removed: int) -> None:
-    network = chain(name)
-    group = channels(network)[1]
-    touch(network, group, "silent")
-    set_constant(network, biased(network, group)[0], bias)
-    small, receipt = compact(network)
-    same_answers(network, small)
-    assert receipt.removed == removed
-
-
-def test_a_linear_cell_loses_the_pixels_of_a_channel() -> None:
-    network = chain("unpadded")
-    group = next(each for each in channels(network) if owner(each) == "stages.1.cells.0" and index_of(each) == 2)
-    old = masked_layers(network)["stages.2.cells.0.linear"].weight.detach().clone()
-    touch(network, group, "lost")
-    small = compact(network)[0]
-    kept = [i for i in range(5 * 4) if i // 4 != 2]
-    assert torch.equal(masked_layers(small)["stages.2.cells.0.linear"].weight, old[:, kept])
-    assert small.plans[2].cells[0].area == 4
-
-
-@pytest.mark.parametrize("name", list(NARROW))
-def test_young_chains_are_cut_in_the_stages_to_come(name: str) -> None:
-    network = chain(name, stages=1)
-    lost = [group for group in channels(network) if index_of(group) == 1]
-    lose(network, lost)
-    small, receipt = compact(network)
-    assert receipt.removed == len(lost)
-    while not small.complete:
-        grow(small, seed=0)
-        same_answers(small, compact(small)[0])
-    last = {owner(group) for group in lost if kind_of(group) == "output"}
-    cells = [cell for stage in small.plans for cell in stage.cells]
-    before = [cell for stage in network.plans for cell in stage.cells]
-    assert [old.in_channels - new.in_channels for old, new in zip(before, cells, strict=True)][1:] == [
-        int(f"stages.0.cells.{i}" in last) for i in range(len(cells) - 1)
-    ]

@@ -12,8 +12,8 @@ from ramify.nn.masked import masked_layers
 from ramify.ops.cost import stage_density
 from ramify.ops.growing.grow import grow
 from ramify.ops.growing.widen import widen
-from ramify.ops.pruning.prune import layer_names, prune
-from ramify.ops.pruning.sparse import apply_start, plan_start, weight_shapes
+from ramify.ops.pruning.prune import apply_pruning, layer_names, prune
+from ramify.ops.pruning.sparse import plan_start, weight_shapes
 from ramify.ops.surgery import parameter_groups, revived
 from tests.ops.growing.test_inherit import seed_network, step
 from tests.ops.networks import pictures_for
@@ -35,7 +35,7 @@ def test_every_stage_has_exactly_its_share(
     shapes = weight_shapes(network) if known else None
     plan = plan_start(network, dict.fromkeys(range(len(network.stages)), keep), distribution, known=shapes)
     before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
-    report = apply_start(network, plan)
+    report = apply_pruning(network, plan)
     for stage in range(len(network.stages)):
         names = layer_names(network, stage)
         total = sum(masked_layers(network)[name].mask.numel() for name in names)
@@ -51,7 +51,7 @@ def test_every_stage_has_exactly_its_share(
 def test_layers_share_the_density_as_rigl_does(distribution: str) -> None:
     """One eps for which every layer keeps ``min(1, eps * p) * N`` to within one."""
     network = seed_network("full", (0, 0), width=8)
-    apply_start(network, plan_start(network, {0: 0.1}, distribution))
+    apply_pruning(network, plan_start(network, {0: 0.1}, distribution))
     lowest, highest = 0.0, torch.inf
     for layer in masked_layers(network).values():
         kept, total = int(layer.mask.sum()), layer.weight.numel()
@@ -70,7 +70,7 @@ def test_a_fresh_stage_is_drawn_at_random_and_another_seed_draws_another() -> No
 
 def test_what_has_learned_keeps_its_largest_weights() -> None:
     network = seed_network("full", (0, 0))
-    apply_start(network, plan_start(network, {0: 0.3}, known=weight_shapes(network)))
+    apply_pruning(network, plan_start(network, {0: 0.3}, known=weight_shapes(network)))
     fresh = seed_network("full", (0, 0))
     for name, layer in masked_layers(network).items():
         size = masked_layers(fresh)[name].weight.detach().abs()
@@ -81,13 +81,13 @@ def test_a_stage_born_with_its_function_keeps_what_it_can() -> None:
     """Growth as an identity copies the head of the exit before: a sparse one fits in whole."""
     network = seed_network("iterative", (1, 0))
     for _ in range(2):
-        apply_start(network, plan_start(network, {0: 0.2}, known=weight_shapes(network)))
+        apply_pruning(network, plan_start(network, {0: 0.2}, known=weight_shapes(network)))
     known = weight_shapes(network)
     grow(network, init="identity")
     head = masked_layers(network)["stages.1.exit.linear"]
     copied = head.weight != 0
     assert 0 < int(copied.sum()) < copied.numel()
-    apply_start(network, plan_start(network, {1: 0.5}, known=known, widened=True))
+    apply_pruning(network, plan_start(network, {1: 0.5}, known=known, widened=True))
     assert int((head.mask & copied).sum()) == min(int(copied.sum()), int(head.mask.sum()))
     assert stage_density(network)[1] == pytest.approx(0.5, abs=0.01)
 
@@ -97,13 +97,13 @@ def test_widening_touches_nothing_that_was_there(init: str) -> None:
     network = seed_network("full_ic", (0, 1, 0))
     optimizer = torch.optim.Adam(parameter_groups(network, 0.0))
     keep = {0: 0.3, 1: 0.4}
-    apply_start(network, plan_start(network, keep), optimizer)
+    apply_pruning(network, plan_start(network, keep), optimizer)
     step(network, optimizer)
     known = weight_shapes(network)
     old = copy.deepcopy(network)
     widen(network, 0, 3, optimizer, init=init, seed=0, images=pictures_for(network))  # type: ignore[arg-type]
     wide = copy.deepcopy(network)
-    apply_start(network, plan_start(network, {0: keep[0]}, known=known, widened=True), optimizer)
+    apply_pruning(network, plan_start(network, {0: keep[0]}, known=known, widened=True), optimizer)
     names = layer_names(network, 0)
     total = sum(masked_layers(network)[name].mask.numel() for name in names)
     assert sum(int(masked_layers(network)[name].mask.sum()) for name in names) == round(0.3 * total)

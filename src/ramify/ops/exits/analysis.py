@@ -31,13 +31,9 @@ CASES = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """Averages over pictures that each leave at one exit.
+    """Averages over pictures that each leave at one exit: ``accuracy`` in [0, 1], multiply-accumulates, and latency.
 
-    Attributes:
-        accuracy: in [0, 1].
-        macs: multiply-accumulates.
-        milliseconds: measured latency; None where none was measured.
-        exits: the share of the pictures that leave at each exit.
+    ``milliseconds`` is None where none was measured. ``exits`` is the share of the pictures that leave at each exit.
     """
 
     accuracy: float
@@ -74,15 +70,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture that an early exit and the last one answer.
+    """One picture, by its index, that an early exit (from 0) and the last one answer.
 
-    Attributes:
-        picture: its index among the pictures.
-        exit: the earlier exit, from 0.
-        confidence: that exit's highest probability.
-        answer: the class that exit answers.
-        last: the class the last exit answers.
-        label: the true class.
+    ``confidence`` is the highest probability of the early exit, ``answer`` and ``last`` are the classes that they
+    answer.
     """
 
     picture: int

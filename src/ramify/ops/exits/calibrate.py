@@ -15,19 +15,7 @@ from ramify.errors import InputError
 from ramify.ops.exits.certify import Certificate, p_value, pictures_needed
 from ramify.ops.exits.fit import check_labels, crossed, mixture, scores, temperature
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers, criterion_problems, leaving
-from ramify.ops.exits.thresholds import (
-    EXACT,
-    ExitOutcomes,
-    Goal,
-    bound,
-    cheapest,
-    exit_outcomes,
-    most_accurate,
-    rank_of,
-    score,
-    search,
-    thresholds_of,
-)
+from ramify.ops.exits.thresholds import EXACT, ExitOutcomes, Goal, bound, cheapest, exit_outcomes, most_accurate, search
 from ramify.seeds import generator
 
 LADDER = 64
@@ -123,12 +111,11 @@ def calibrate(
 ) -> Calibration:
     """Find the thresholds of the cheapest policy that is accurate enough, or of the most accurate that is cheap enough.
 
-    Either ``max_drop`` or ``max_cost`` is given. The goal is kept on these pictures; on others the accuracy is a little
+    The goal is either ``max_drop`` or ``max_cost``. It is kept on these pictures; on others the accuracy is a little
     lower. ``confidence`` gives a guarantee (learn then test, arXiv:2110.01052): a random half of the pictures chooses
     the reference and a ladder of policies from cautious to bold; the other half tests them in this order by
-    :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer.
-
-    With up to three exits the thresholds are optimal; with more, ``bound`` limits how much better any could be.
+    :func:`ramify.ops.exits.certify.p_value` up to the first that fails, and the last that passed is the answer. With up
+    to three exits the thresholds are optimal; with more, ``bound`` limits how much better any could be.
 
     Args:
         logits: finite, of all exits ``[E, N, C]``, shallowest first.
@@ -141,14 +128,13 @@ def calibrate(
         confidence: that not more than ``max_drop`` is lost on other pictures, in (0, 1).
         seed: of the halves of a certificate, and of the parts of cross-fitting.
         against: the reference. ``best``: the most accurate of each exit alone, the average over the exits up to each
-            (where ``combine`` allows it) and, without a confidence, the policy without a limit. ``last``: the last
-            exit. ``exit:K``: exit K alone, from 1.
+            (where ``combine`` allows) and, without a confidence, the policy without a limit. ``last``, ``exit:K``:
+            that exit alone, from 1.
         combine, fallback: see :class:`ramify.ops.exits.policy.Policy`; combine None: whichever serves the goal best.
         survivors: fit a learned criterion again, at each exit on the pictures that a first search lets through.
 
     Raises:
-        InputError: an argument is out of range or does not fit the others, no thresholds keep to the goal, or there are
-            too few pictures for the confidence.
+        InputError: an argument is out of range, no thresholds keep to the goal, or there are too few pictures.
 
     Example:
         >>> labels = torch.arange(100) % 2
@@ -162,21 +148,23 @@ def calibrate(
     check_labels(logits, labels)
     _check_goal(len(logits), costs, max_drop, max_cost, confidence)
     _check_names(len(logits), criterion, against, combine)
-    fits = _Fits(criterion, scale, combine, fallback, survivors, seed)
+    fits = _Fits(costs, criterion, scale, combine, fallback, survivors, seed)
     logits, labels = logits.detach().cpu(), labels.cpu()
     if max_drop is not None and confidence is not None:
-        return _certified(logits, labels, costs, max_drop, fits, against, confidence)
-    candidates = fits.candidates(logits, labels, costs)
+        return _certified(logits, labels, max_drop, fits, against, confidence)
+    candidates = fits.candidates(logits, labels)
     reference = _reference(candidates, logits, labels, against, unlimited=max_drop is not None)
+    limit = math.inf if max_cost is None else max_cost
     results: list[tuple[tuple[float, ...], Calibration]] = []
     for rule, pictures in candidates:
-        goal = _goal(pictures, reference, max_drop, max_cost)
+        goal = (
+            most_accurate(pictures, limit) if max_drop is None else cheapest(reference.right, max_drop, pictures.total)
+        )
         cuts = search(pictures, goal)
-        policy = replace(rule, thresholds=thresholds_of(pictures, cuts))
-        result = _measured(policy, pictures, goal, reference)
+        result = _measured(replace(rule, thresholds=pictures.thresholds(cuts)), pictures, goal, reference)
         if len(logits) <= EXACT:
             result = replace(result, bound=result.accuracy if max_drop is None else result.cost)
-        results.append((rank_of(pictures, goal, cuts), result))
+        results.append((pictures.rank(goal, cuts), result))
     (missing, *_), best = min(results, key=lambda pair: pair[0])
     if missing > 0 and max_drop is not None:
         most = max(_unlimited(candidate.pictures) for candidate in candidates)
@@ -191,6 +179,7 @@ def calibrate(
 class _Fits:
     """The arguments of :func:`calibrate` that say how a policy is fitted before its thresholds are searched."""
 
+    costs: Sequence[float]
     criterion: str
     scale: bool
     combine: Combine | None
@@ -198,38 +187,30 @@ class _Fits:
     survivors: bool
     seed: int
 
-    def candidates(self, logits: Tensor, labels: Tensor, costs: Sequence[float]) -> list[_Candidate]:
+    def candidates(self, logits: Tensor, labels: Tensor) -> list[_Candidate]:
         """One for each way to combine answers, the plain one first: it is taken where others are no better."""
         scaled = self.scale and CRITERIA[self.criterion].scaled
         temperatures = tuple(temperature(z, labels) for z in logits) if scaled else None
         ways: tuple[Combine, ...] = get_args(Combine) if self.combine is None else (self.combine,)
-        candidates: list[_Candidate] = []
-        for way in ways:
-            weights = mixture(logits, labels, temperatures) if way == "weighted" else None
-            base = Policy(
-                (None,) * (len(logits) - 1),
-                temperatures=temperatures,
-                combine=way,
-                weights=weights,
-                fallback=self.fallback,
-            )
-            candidates.append(self._fitted(base, logits, labels, costs))
-        return candidates
+        plain = Policy((None,) * (len(logits) - 1), temperatures=temperatures, fallback=self.fallback)
+        weights = mixture(logits, labels, temperatures) if "weighted" in ways else None
+        rules = [replace(plain, combine=way, weights=weights if way == "weighted" else None) for way in ways]
+        return [self._fitted(rule, logits, labels) for rule in rules]
 
-    def _fitted(self, base: Policy, logits: Tensor, labels: Tensor, costs: Sequence[float]) -> _Candidate:
+    def _fitted(self, base: Policy, logits: Tensor, labels: Tensor) -> _Candidate:
         if CRITERIA[self.criterion].targets is None:
             rule = replace(base, criterion=self.criterion)
             classes, sure = answers(rule, logits)
-            return _Candidate(rule, exit_outcomes(sure, classes == labels, costs))
+            return _Candidate(rule, exit_outcomes(sure, classes == labels, self.costs))
         reached = None
         for last in (False, True) if self.survivors else (True,):
             coefficients = scores(base, self.criterion, logits, labels, reached)
             rule = replace(base, criterion=self.criterion, coefficients=coefficients)
             sure = crossed(base, self.criterion, logits, labels, self.seed, reached)
-            pictures = exit_outcomes(sure, answers(rule, logits)[0] == labels, costs)
+            pictures = exit_outcomes(sure, answers(rule, logits)[0] == labels, self.costs)
             if not last:
                 goal = cheapest(float(pictures.right.sum(axis=1).max()), 0.0, pictures.total)
-                first = replace(rule, thresholds=thresholds_of(pictures, search(pictures, goal)))
+                first = replace(rule, thresholds=pictures.thresholds(search(pictures, goal)))
                 left = leaving(first, sure)
                 reached = (left >= torch.arange(len(logits))[:, None]).float()
         return _Candidate(rule, pictures)
@@ -237,7 +218,7 @@ class _Fits:
 
 def _unlimited(pictures: ExitOutcomes) -> float:
     """The most right answers that any thresholds give."""
-    return score(pictures, search(pictures, most_accurate(pictures)))[0]
+    return pictures.score(search(pictures, most_accurate(pictures)))[0]
 
 
 def _reference(
@@ -274,21 +255,8 @@ def _with_exits_alone(calibration: Calibration, logits: Tensor, labels: Tensor) 
     return replace(calibration, alone=alone, last_accuracy=alone[-1])
 
 
-def _goal(pictures: ExitOutcomes, reference: _Reference, max_drop: float | None, max_cost: float | None) -> Goal:
-    if max_drop is not None:
-        return cheapest(reference.right, max_drop, pictures.total)
-    assert max_cost is not None  # see _check_goal
-    return most_accurate(pictures, max_cost)
-
-
 def _certified(
-    logits: Tensor,
-    labels: Tensor,
-    costs: Sequence[float],
-    max_drop: float,
-    fits: _Fits,
-    against: str,
-    confidence: float,
+    logits: Tensor, labels: Tensor, max_drop: float, fits: _Fits, against: str, confidence: float
 ) -> Calibration:
     total, needed = len(labels), pictures_needed(max_drop, confidence)
     if total < needed:
@@ -298,13 +266,13 @@ def _certified(
         )
     choosing, testing = torch.randperm(total, generator=generator(fits.seed, "certify")).tensor_split([total // 2])
     logits, labels, chosen, known = logits[:, testing], labels[testing], logits[:, choosing], labels[choosing]
-    reference = _reference(fits.candidates(chosen, known, costs), chosen, known, against, unlimited=False)
+    reference = _reference(fits.candidates(chosen, known), chosen, known, against, unlimited=False)
     assert reference.at is not None
     ladder = _ladder(reference.candidate, reference.at, max_drop)
     classes, sure = answers(ladder[0], logits)
     right = classes == labels
     reference_right = answers(reference.rule, logits)[0][reference.at] == labels
-    stay = replace(reference.rule, thresholds=_ending((None,) * reference.at, len(costs)))
+    stay = replace(reference.rule, thresholds=_ending((None,) * reference.at, len(logits)))
     passed = [(stay, Certificate(max_drop, confidence, len(labels), 0, 0, p_value(0, 0, len(labels), max_drop), 0))]
     for policy in ladder:
         policy_right = right.gather(0, leaving(policy, sure)[None])[0]
@@ -316,7 +284,7 @@ def _certified(
             passed.append((policy, Certificate(max_drop, confidence, len(labels), lost, gained, p, len(passed))))
     policy, certificate = passed[-1]
     classes, sure = answers(policy, logits)
-    tested = exit_outcomes(sure, classes == labels, costs)
+    tested = exit_outcomes(sure, classes == labels, fits.costs)
     reference = reference._replace(right=float(reference_right.sum()))
     result = _measured(policy, tested, cheapest(reference.right, max_drop, tested.total), reference)
     certificate = replace(certificate, reference=reference.words)
@@ -337,11 +305,11 @@ def _ladder(candidate: _Candidate, at: int, max_drop: float) -> list[Policy]:
     if max(len(np.unique(row)) for row in pictures.sure) < LADDER:  # too few confidences to part by shares
         drops = np.linspace(0, BOLDEST * max_drop, LADDER // 4)
         searched = [search(pictures, cheapest(correct, drop, pictures.total)) for drop in drops]
-        searched.sort(key=lambda cuts: -score(pictures, cuts)[1])
-        rungs += [thresholds_of(pictures, cuts) for cuts in searched]
+        searched.sort(key=lambda cuts: -pictures.score(cuts)[1])
+        rungs += [pictures.thresholds(cuts) for cuts in searched]
     else:
         bold = search(pictures, cheapest(correct, BOLDEST * max_drop, pictures.total))
-        rungs += [thresholds_of(pictures, bold, share) for share in np.linspace(0, 1, LADDER)]
+        rungs += [pictures.thresholds(bold, share) for share in np.linspace(0, 1, LADDER)]
     return [
         replace(candidate.rule, thresholds=_ending(thresholds, len(whole.right)))
         for thresholds, _ in itertools.groupby(rungs)

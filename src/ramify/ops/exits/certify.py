@@ -1,5 +1,6 @@
 """A statistical test that bounds the accuracy that a policy loses on other pictures."""
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -15,21 +16,14 @@ EXACT_SHARE = 2 / 3
 
 @dataclass(frozen=True)
 class Certificate:
-    """With ``confidence``, a policy loses at most ``max_drop`` of accuracy against the reference.
+    """With ``confidence``, a policy loses at most ``max_drop`` of accuracy against the reference; both are in (0, 1).
 
     This holds on pictures drawn like those it was tested on. The confidence is in the whole procedure: at most a share
     of ``1 - confidence`` of the sets of pictures that could have been drawn leads to a policy that loses more.
 
-    Attributes:
-        max_drop: the accuracy that may be lost, in (0, 1).
-        confidence: in (0, 1).
-        pictures: how many it was tested on; none of them had a part in choosing it.
-        lost: of these, how many the reference gets right and the policy does not.
-        gained: how many the policy gets right and the reference does not.
-        p_value: of the policy, at most ``1 - confidence``; see :func:`p_value`.
-        passed: how many policies passed, each bolder than the one before; the last is the one certified. With 0, the
-            reference answers every picture.
-        reference: what the drop is measured against, in words.
+    None of the ``pictures`` it was tested on had a part in choosing it. Of these, ``lost`` are right by the reference
+    alone and ``gained`` by the policy alone, which gives the ``p_value`` (:func:`p_value`). ``passed`` policies passed,
+    each bolder than the one before; the last is the one certified. With 0, the reference answers every picture.
     """
 
     max_drop: float
@@ -121,13 +115,6 @@ def pictures_needed(max_drop: float, confidence: float) -> int:
         raise InputError(f"max_drop: got {max_drop}; accepted with a confidence: a number in (0, 1)")
     if not 0 < confidence < 1:
         raise InputError(f"confidence: got {confidence}; accepted: a number in (0, 1), such as 0.95")
-    few, enough = 0, 1
-    while p_value(0, 0, enough, max_drop) > 1 - confidence:
-        few, enough = enough, 2 * enough
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        if p_value(0, 0, middle, max_drop) > 1 - confidence:
-            few = middle
-        else:
-            enough = middle
-    return 2 * enough
+    counts = range(1, 1 << 60)
+    tested = bisect.bisect_left(counts, True, key=lambda count: p_value(0, 0, count, max_drop) <= 1 - confidence)
+    return 2 * counts[tested]

@@ -27,10 +27,6 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     label, less ``1 / (N + 1)`` that all classes share, as in Platt's scaling: an exit that is right on all N is not
     certain. In ``1 / T`` this is convex; a bracketed Newton search in float64 finds the minimum. Equal logits give 1.
 
-    Args:
-        logits: finite, ``[N, C]``.
-        labels: int64 ``[N]`` in [0, C).
-
     Raises:
         InputError: there are no pictures, logits are not finite, or labels do not fit them.
 
@@ -98,11 +94,6 @@ def mixture(
 
     For each exit i they maximize the mean of ``log sum_{j <= i} w_j p_j(label)``, which is concave, by 100 steps of
     expectation maximization in float64, ``w_j <- mean of w_j p_j / sum_k w_k p_k``.
-
-    Args:
-        logits: finite, ``[E, N, C]``.
-        labels: int64 ``[N]``.
-        temperatures: of each exit.
     """
     policy = Policy((None,) * (len(logits) - 1), temperatures=temperatures)
     index = labels[None, :, None].expand(len(logits), -1, 1)

@@ -106,12 +106,10 @@ def features(seen: Seen) -> list[Tensor]:
 
 
 def failure(seen: Seen) -> Tensor:
-    """``1 - P(this answer is wrong)``: a learned score of :func:`features` (failure prediction, arXiv:2508.21495)."""
-    return 1 - _chances(seen)[0]
+    """``1 - P``, a learned score of :func:`features` (failure prediction, arXiv:2508.21495).
 
-
-def correctable(seen: Seen) -> Tensor:
-    """``1 - P(this answer is wrong and some deeper exit is right)``, a learned score (after arXiv:2508.21495)."""
+    ``P`` is the chance that this answer is wrong, and for ``correctable`` also that some deeper exit is right.
+    """
     return 1 - _chances(seen)[0]
 
 
@@ -145,7 +143,7 @@ CRITERIA: dict[str, Criterion] = {
         "the learned chance that the answer is right", failure, earlier=True, targets=lambda right, at: (~right[at],)
     ),
     "correctable": Criterion(
-        "the learned chance that no deeper exit corrects the answer", correctable, earlier=True, targets=_corrected
+        "the learned chance that no deeper exit corrects the answer", failure, earlier=True, targets=_corrected
     ),
     "gain": Criterion("the learned loss or gain of going on", gain, earlier=True, targets=_gained),
 }
@@ -196,8 +194,17 @@ class Policy:
             if threshold is not None and not 0 <= threshold <= 1
         ]
         problems += criterion_problems("policy.criterion", self.criterion)
-        if self.temperatures is not None:
-            problems += _temperature_problems(self.temperatures, self.exits)
+        if self.temperatures is not None and len(self.temperatures) != self.exits:
+            problems.append(
+                f"policy.temperatures: got {len(self.temperatures)}; accepted: {self.exits}, one for each exit, the "
+                "last included"
+            )
+        else:
+            problems += [
+                f"policy.temperatures: got {temperature} for exit {position}; accepted: a finite number > 0"
+                for position, temperature in enumerate(self.temperatures or (), start=1)
+                if not 0 < temperature < math.inf
+            ]
         for name, value, kind in (("combine", self.combine, Combine), ("fallback", self.fallback, Fallback)):
             if value not in get_args(kind):
                 problems.append(f"policy.{name}: got {value!r}; accepted: {', '.join(get_args(kind))}")
@@ -231,7 +238,15 @@ class Policy:
 
     def judge_at(self, at: int, logits: Tensor) -> Judgement:
         """Judge exit ``at``, from 0, by its ``logits [1, B, C]``, with those before it if it :attr:`remembers`."""
-        classes, confidence = self._answers(at, logits)
+        if self.remembers:
+            views = self.seen(logits)
+            if self.fallback == "last" or at + 1 < self.exits:
+                views = views[-1:]
+            classes, confidence = _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in views])
+        else:
+            classes = logits[-1].argmax(dim=-1)
+            p = _softmax(logits[-1], 1.0 if self.temperatures is None else self.temperatures[at])
+            confidence = _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
         return Judgement(classes, confidence, self.leaves(at, confidence))
 
     def known(self, at: int) -> bool | None:
@@ -272,18 +287,6 @@ class Policy:
             Seen(p[: at + 1], classes[: at + 1], self.exits, self.coefficients[at] if self.coefficients else ())
             for at in range(len(p))
         ]
-
-    def _answers(self, at: int, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The classes and the confidence of exit ``at``."""
-        if not self.remembers:
-            temperature = 1.0 if self.temperatures is None else self.temperatures[at]
-            own = logits[-1]
-            classes, p = own.argmax(dim=-1), _softmax(own, temperature)
-            return classes, _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
-        seen = self.seen(logits)
-        if self.fallback == "last" or at + 1 < self.exits:
-            return seen[-1].classes[-1], _scored(self.criterion, seen[-1])
-        return _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in seen])
 
 
 def answers(policy: Policy, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -410,17 +413,6 @@ def _chances(seen: Seen) -> list[Tensor]:
 def criterion_problems(where: str, criterion: str) -> list[str]:
     """An error message if ``criterion`` is none of :data:`CRITERIA`."""
     return [] if criterion in CRITERIA else [unknown_name(where, criterion, CRITERIA)]
-
-
-def _temperature_problems(temperatures: tuple[float, ...], exits: int) -> list[str]:
-    key = "policy.temperatures"
-    if len(temperatures) != exits:
-        return [f"{key}: got {len(temperatures)}; accepted: {exits}, one for each exit, the last included"]
-    return [
-        f"{key}: got {temperature} for exit {position}; accepted: a finite number > 0"
-        for position, temperature in enumerate(temperatures, start=1)
-        if not 0 < temperature < math.inf
-    ]
 
 
 def _are_shares(weights: tuple[tuple[float, ...], ...] | None, exits: int) -> bool:

@@ -69,6 +69,42 @@ class ExitOutcomes:
         """How many there are."""
         return int(self.right.shape[1])
 
+    def ends(self, cuts: Sequence[int]) -> _Whole:
+        """At which exit each picture leaves."""
+        ends: _Whole = (self.entry > np.array(cuts)[:, None]).argmin(axis=0)
+        return ends
+
+    def score(self, cuts: Sequence[int]) -> tuple[float, float]:
+        """Right answers, and cost, summed over the pictures in an order that does not change."""
+        ends = self.ends(cuts)
+        left = np.bincount(ends, minlength=len(self.costs))
+        return float(np.take_along_axis(self.right, ends[None], 0).sum()), float(left @ self.costs)
+
+    def rank(self, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
+        """:meth:`Goal.ranks` of ``cuts``."""
+        correct, cost = self.score(cuts)
+        return tuple(float(rank[0]) for rank in goal.ranks(np.array([correct]), np.array([cost])))
+
+    def thresholds(self, cuts: Cuts, share: float = 1.0) -> tuple[float | None, ...]:
+        """The thresholds of ``cuts``, or those that let only the most sure ``share`` of them leave at each exit.
+
+        A threshold lies midway between two confidences, so that rounding in another batch size changes nothing.
+        """
+        ends = self.ends(cuts)
+        thresholds: list[float | None] = []
+        for i, sure in enumerate(self.sure[:-1]):
+            reaching = np.sort(sure[ends >= i])[::-1]
+            going = int(share * np.count_nonzero(ends == i) + SLACK)
+            if going == len(reaching):
+                thresholds.append(0.0)
+            elif going == 0:
+                thresholds.append(None)
+            else:
+                high, low = reaching[going - 1 : going + 1]
+                middle = low + (high - low) / 2
+                thresholds.append(float(middle if middle > low else high))
+        return tuple(thresholds)
+
 
 def exit_outcomes(sure: Tensor, right: Tensor, costs: Sequence[float]) -> ExitOutcomes:
     """The outcomes of exits with confidence ``sure`` float32 and correctness ``right`` bool, both ``[E, N]``."""
@@ -116,33 +152,6 @@ def bound(right: Real, costs: Real, goal: Goal) -> float:
     return float((right[0].sum() + affordable) / total)
 
 
-def _ends(pictures: ExitOutcomes, cuts: Sequence[int]) -> _Whole:
-    """At which exit each picture leaves."""
-    ends: _Whole = (pictures.entry > np.array(cuts)[:, None]).argmin(axis=0)
-    return ends
-
-
-def thresholds_of(pictures: ExitOutcomes, cuts: Cuts, share: float = 1.0) -> tuple[float | None, ...]:
-    """The thresholds of ``cuts``, or those that let only the most sure ``share`` of them leave at each exit.
-
-    A threshold lies midway between two confidences, so that rounding in another batch size changes nothing.
-    """
-    ends = _ends(pictures, cuts)
-    thresholds: list[float | None] = []
-    for i, sure in enumerate(pictures.sure[:-1]):
-        reaching = np.sort(sure[ends >= i])[::-1]
-        going = int(share * np.count_nonzero(ends == i) + SLACK)
-        if going == len(reaching):
-            thresholds.append(0.0)
-        elif going == 0:
-            thresholds.append(None)
-        else:
-            high, low = reaching[going - 1 : going + 1]
-            middle = low + (high - low) / 2
-            thresholds.append(float(middle if middle > low else high))
-    return tuple(thresholds)
-
-
 def search(pictures: ExitOutcomes, goal: Goal) -> Cuts:
     """Good cuts; with up to :data:`EXACT` exits, optimal ones."""
     last = len(pictures.right) - 1
@@ -150,7 +159,7 @@ def search(pictures: ExitOutcomes, goal: Goal) -> Cuts:
         return _descended(pictures, goal, (*(-1,) * last, 0), [(0, 1)][:last])
     pairs = [(i, j) for i in range(last) for j in range(i + 1, last + 1)]
     results = [_descended(pictures, goal, start, pairs) for start in _starts(pictures, goal)]
-    return min(results, key=lambda cuts: rank_of(pictures, goal, cuts))
+    return min(results, key=lambda cuts: pictures.rank(goal, cuts))
 
 
 def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
@@ -167,7 +176,7 @@ def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
         price = math.sqrt(low * high)
         at_price = Goal(-math.inf, math.inf, 1, price * (pictures.costs[-1] - pictures.costs[0]))
         cuts = _descended(pictures, at_price, cuts, lines)
-        correct, cost = score(pictures, cuts)
+        correct, cost = pictures.score(cuts)
         bold = correct < goal.correct or (goal.price > 0 and cost <= goal.cost)
         low, high = (price, high) if bold else (low, price)
         sides[bold] = cuts
@@ -176,13 +185,13 @@ def _starts(pictures: ExitOutcomes, goal: Goal) -> list[Cuts]:
 
 def _descended(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, pairs: Sequence[tuple[int, int]]) -> Cuts:
     """``cuts`` after coordinate descent over ``pairs`` of exits, until no pair improves."""
-    rank = rank_of(pictures, goal, cuts)
+    rank = pictures.rank(goal, cuts)
     since = turn = 0
     while since < len(pairs):
         i, j = pairs[turn % len(pairs)]
         tried = list(cuts)
         tried[i], tried[j] = _scan(pictures, goal, cuts, i, j)
-        tried_rank = rank_of(pictures, goal, tried)
+        tried_rank = pictures.rank(goal, tried)
         since = 1 if tried_rank < rank else since + 1
         cuts, rank = (tuple(tried), tried_rank) if tried_rank < rank else (cuts, rank)
         turn += 1
@@ -200,7 +209,7 @@ def _scan(pictures: ExitOutcomes, goal: Goal, cuts: Cuts, i: int, j: int) -> tup
     exact = last < EXACT or j == last
     tried_i, tried_j = (_tried(pictures.cuts[at], cuts[at], exact) for at in (i, j))
     shape = len(tried_i), len(tried_j)
-    ends = _ends(pictures, [-1 if at in (i, j) and at < last else cut for at, cut in enumerate(cuts)])
+    ends = pictures.ends([-1 if at in (i, j) and at < last else cut for at, cut in enumerate(cuts)])
     row = np.searchsorted(tried_i, pictures.entry[i])
     column = np.searchsorted(tried_j, pictures.entry[j])
     at_i, at_j = ends >= i, ends > j
@@ -255,16 +264,3 @@ def _least(ranks: tuple[Real, ...]) -> int:
     for rank in ranks[1:]:
         left = left[rank[left] <= rank[left].min()]
     return int(left[0])
-
-
-def score(pictures: ExitOutcomes, cuts: Sequence[int]) -> tuple[float, float]:
-    """Right answers, and cost, summed over the pictures in an order that does not change."""
-    ends = _ends(pictures, cuts)
-    left = np.bincount(ends, minlength=len(pictures.costs))
-    return float(np.take_along_axis(pictures.right, ends[None], 0).sum()), float(left @ pictures.costs)
-
-
-def rank_of(pictures: ExitOutcomes, goal: Goal, cuts: Sequence[int]) -> tuple[float, ...]:
-    """:meth:`Goal.ranks` of ``cuts``."""
-    correct, cost = score(pictures, cuts)
-    return tuple(float(rank[0]) for rank in goal.ranks(np.array([correct]), np.array([cost])))

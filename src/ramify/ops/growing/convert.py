@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import overload
@@ -169,15 +170,15 @@ def with_exits(network: Network, config: NetworkConfig, sources: Sequence[int | 
         if own:
             sums = (*(False,) * (len(own) - 1), any(cell.gives_sum for cell in reads))
             own = tuple(replace(cell, gives_sum=gives) for cell, gives in zip(own, sums, strict=True))
-        default = stage.head or ("average" if stage.final else config.exit)
         if source is None:
             # What the last cell gives, as compaction left it.
             channels = cells[done - 1].out_channels if done else stage.exit_channels
             plans.append(replace(stage, cells=own, exit_channels=channels))
             continue
         old = network.plans[source]
-        head = old.head or ("average" if old.final else network.config.exit)
-        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, stage.head if head == default else head))
+        head = old.head_name(network.config.exit)
+        head_of_plan = stage.head if head == stage.head_name(config.exit) else head
+        plans.append(StagePlan(own, old.exit_channels, stage.final, old.grid, head_of_plan))
     converted = Network(config, stages=len(plans), seed=seed, plans=tuple(plans)).to(network.mean.device)
     prefixes = {"stem": "stem", "mean": "mean", "std": "std"}
     prefixes |= dict(zip(cell_names(converted), cell_names(network), strict=False))
@@ -203,39 +204,23 @@ def cell_names(network: Network) -> list[str]:
 
 
 def _last_exit(network: Attached) -> Attached:
-    """A copy of ``network`` with its layers in one stage, and the last exit alone."""
+    """A copy of ``network`` with its layers, under the same names, in one stage, and the last exit alone."""
     if not network.complete:
         raise InputError(f"cut: got a network of {len(network.stages)} stages, to which others are to come")
     small = copy.deepcopy(network)
     stages = [stage for stage in small.stages if isinstance(stage, AttachedStage)]
-    joined = AttachedStage(_joined([stage.body for stage in stages]), stages[-1].exit)
-    small.stages = nn.ModuleList([joined.train(network.training)])
-    small.points = ()
-    return small.train(network.training)
-
-
-def _joined(bodies: list[fx.GraphModule]) -> fx.GraphModule:
-    """One graph of several in sequence, with the same layers under the same names."""
-    root, graph = nn.Module(), fx.Graph()
+    layers: dict[str, object] = {}
+    graph = fx.Graph()
     trunk = graph.placeholder("trunk")
-    for body in bodies:
-        _graft(root, body)
+    for body in (stage.body for stage in stages):
+        names = [str(node.target) for node in body.graph.nodes if node.op in ("call_module", "get_attr")]
+        layers |= {name: operator.attrgetter(name)(body) for name in names}
         [entry] = [node for node in body.graph.nodes if node.op == "placeholder"]
         output = graph.graph_copy(body.graph, {entry: trunk})
         assert isinstance(output, fx.Node)
         trunk = output
     graph.output(trunk)
-    return fx.GraphModule(root, graph, "Body")
-
-
-def _graft(root: nn.Module, body: nn.Module) -> None:
-    """Put the modules, parameters and buffers of ``body`` into ``root``, under the same names."""
-    for name, child in body.named_children():
-        if hasattr(root, name) and not list(child.parameters(recurse=False)):
-            _graft(root.get_submodule(name), child)
-        else:
-            root.add_module(name, child)
-    for name, parameter in body.named_parameters(recurse=False):
-        root.register_parameter(name, parameter)
-    for name, buffer in body.named_buffers(recurse=False):
-        root.register_buffer(name, buffer)
+    joined = AttachedStage(fx.GraphModule(layers, graph, "Body"), stages[-1].exit)
+    small.stages = nn.ModuleList([joined.train(network.training)])
+    small.points = ()
+    return small.train(network.training)

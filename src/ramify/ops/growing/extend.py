@@ -19,12 +19,9 @@ POOLING_SHARE = {"average": 0.0, "max": 1.0}
 
 @dataclass(frozen=True)
 class Overlap:
-    """The part of a network that another one can start from.
+    """How many of the first cells and exits of a network another one can start from.
 
-    Attributes:
-        cells: how many of the first cells.
-        exits: how many of the first exits.
-        whole: whether these are all its cells; its final classifier is then an exit behind them.
+    ``whole``: these are all its cells; its final classifier is then an exit behind them.
     """
 
     cells: int
@@ -34,12 +31,9 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Extension:
-    """A network that starts from another one.
+    """A deeper network, with all its stages, that starts from another one.
 
-    Attributes:
-        network: the deeper network, with all its stages.
-        overlap: the copied part.
-        names: by the prefix of the names of each copied part, its prefix in the other network.
+    ``names`` has the prefix of the names of each copied part, and its prefix in the other network.
     """
 
     network: Network
@@ -51,13 +45,8 @@ def overlap(network: NetworkConfig, target: NetworkConfig, stages: int | None = 
     """The part of a network of ``network`` that one of ``target`` can start from; None if there is none.
 
     Both need the same kind of cells, wiring, internal classifiers and, in the common part, widths and strides.
-    ``target`` extends ``network`` as a whole if it has more cells and the same exits before the last cell of
-    ``network``; else up to the last exit before which both have the same exits.
-
-    Args:
-        network: of the shallower network.
-        target: of the deeper one.
-        stages: how many stages of the shallower exist; None for all.
+    ``target`` extends ``network``, of which ``stages`` exist, or all, as a whole if it has more cells and the same
+    exits before the last cell of ``network``; else up to the last exit before which both have the same exits.
     """
     same = ("cell", "squeeze", "exit", "exit_reads", "cascade")
     if any(getattr(network, key) != getattr(target, key) for key in same):
@@ -99,14 +88,9 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
     """A network of ``config``, with all its stages, that starts from ``network``, which stays as it is.
 
     It copies the weights and batch norms of the cells and exits in :func:`overlap`. Each further stage grows as an
-    identity where it can (:func:`ramify.ops.growing.grow.can_keep`), so that its exit answers what the one before it
-    answers, else with random weights. Masks are dropped: masked weights start at zero and may learn.
-
-    Args:
-        network: one whose widths are those of its configuration.
-        config: of the deeper network.
-        seed: seed of the new weights.
-        images: pictures ``[B, C, H, W]`` in [0, 1], as for :func:`ramify.ops.growing.grow.grow`.
+    identity where it can (:func:`ramify.ops.growing.grow.can_keep`, with ``images`` as there), so that its exit answers
+    what the one before it answers, else with random weights. Masks are dropped: masked weights start at zero and may
+    learn.
 
     Raises:
         InputError: ``config`` does not extend that of ``network``, or ``network`` was compacted or widened.
@@ -124,11 +108,8 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
     if common.whole:
         structure[common.cells - 1] = 1  # the final classifier of the other network, as an exit at first
     kind = "dense" if config.kind == "dense" else "iterative"
-    deeper = Network(
-        config.model_copy(update={"structure": tuple(structure), "kind": kind}),
-        stages=common.exits + common.whole,
-        seed=seed,
-    )
+    grown = config.model_copy(update={"structure": tuple(structure), "kind": kind})
+    deeper = Network(grown, stages=common.exits + common.whole, seed=seed)
     cells = cell_names(network)[: common.cells]
     exits = {name: name for name in (f"stages.{i}.exit" for i in range(common.exits))}
     own_cells = dict(zip(cell_names(deeper), cells, strict=False))
@@ -156,12 +137,10 @@ def _ends(config: NetworkConfig) -> list[int]:
 
 def _copy_last_exit(old: nn.Module, new: nn.Module) -> None:
     before, after = old.get_submodule("exit"), new.get_submodule("exit")
-    assert isinstance(before, PooledHead)
-    assert isinstance(after, PooledHead)
     with torch.no_grad():
         state = before.state_dict()
         for key, value in after.state_dict().items():
             if key != "share" and not key.endswith("mask"):
                 value.copy_(state[key])
-        if after.fixed is None:
+        if isinstance(before, PooledHead) and isinstance(after, PooledHead) and after.fixed is None:
             after.share.copy_(before.share if before.fixed is None else torch.tensor(before.fixed))

@@ -55,22 +55,18 @@ def can_keep(network: Network) -> str:
 def _why_heads_differ(network: Network, index: int) -> str:
     """Why the exit of stage ``index`` cannot take the weights of the one before it; empty if it can."""
     old, new = network.plans[index - 1], network.plans[index]
-    before, after = _head(network, index - 1), _head(network, index)
+    before, after = (stage.head_name(network.config.exit) for stage in (old, new))
     if before != after:
         hint = " (see network.final)" if new.final and network.config.cells == "seed" else ""
         return f"its exit is {after} and the one before it {before}{hint}"
+    if not isinstance(network.stages[index - 1].get_submodule("exit"), PooledHead):
+        return f"its exit is {after}, which cannot take the weights of another"
     if old.grid != new.grid:
         sides = [f"{width} x {height}" for height, width in (new.grid, old.grid)]
         return f"its exit reads a map of {sides[0]} and the one before it one of {sides[1]}"
     if new.exit_channels < old.exit_channels:
         return f"its exit reads {new.exit_channels} channels and the one before it {old.exit_channels}"
     return ""
-
-
-def _head(network: Network, index: int) -> str:
-    """The kind of exit of stage ``index``."""
-    stage = network.plans[index]
-    return stage.head or ("average" if stage.final else network.config.exit)
 
 
 def _relays(network: Network, index: int) -> Sequence[int]:
@@ -95,22 +91,18 @@ def _may_be_negative(network: Network) -> bool:
 def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) -> None:
     """Let the newest stage answer, in evaluation mode, what the exit before it answers.
 
-    Args:
-        network: one for which :func:`can_keep` gave no reason before the stage was added.
-        dead: the dead channels of the trunk then (:func:`ramify.ops.pruning.channels.dead_trunk`); those that the exit
-            does not read either are not passed on.
-        images: see :func:`ramify.ops.growing.grow.grow`.
+    :func:`can_keep` gave no reason against it before the stage was added. Of the channels that were ``dead`` in the
+    trunk then (:func:`ramify.ops.pruning.channels.dead_trunk`) those that the exit does not read either are not passed
+    on.
     """
     index = len(network.stages) - 1
     old, new, stage = network.plans[index - 1], network.plans[index], network.stages[index]
-    before, after = network.stages[index - 1].get_submodule("exit"), stage.get_submodule("exit")
-    assert isinstance(before, PooledHead)
-    assert isinstance(after, PooledHead)
     if network.cascade:
         # A convolution before it stays random, so that these weights get a gradient at once.
-        nn.init.zeros_(after.linear.weight)
-        nn.init.zeros_(after.linear.bias)
+        for parameter in stage.get_submodule("exit.linear").parameters():
+            nn.init.zeros_(parameter)
         return
+    before, after = _pooled_head(network.stages[index - 1]), _pooled_head(stage)
     dense = network.config.kind == "dense"
     trunk = len(dead)
     passing = (~dead[-old.exit_channels :] | _read_channels(before)).nonzero()[:, 0]  # of the channels of that exit
@@ -134,6 +126,13 @@ def keep_function(network: Network, dead: Tensor, images: Tensor | None = None) 
             for norm, (mean, variance) in measured(network, images, norms).items():
                 set_statistics(norm, norms[norm], mean[norms[norm]], variance[norms[norm]])
             _make_identities(norms)
+
+
+def _pooled_head(stage: nn.Module) -> PooledHead:
+    """The exit of a stage."""
+    head = stage.get_submodule("exit")
+    assert isinstance(head, PooledHead)
+    return head
 
 
 def _read_channels(head: PooledHead) -> Tensor:
@@ -174,10 +173,8 @@ def _copy_head(old: PooledHead, new: PooledHead, channels: Tensor, places: Tenso
 
 def _make_identities(norms: Identities) -> None:
     for norm, places in norms.items():
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        norm.weight[places] = (norm.running_var[places] + norm.eps).sqrt()
-        norm.bias[places] = norm.running_mean[places]
+        norm.weight[places] = (norm.get_buffer("running_var")[places] + norm.eps).sqrt()
+        norm.bias[places] = norm.get_buffer("running_mean")[places]
 
 
 def check_pictures(network: Branching, images: Tensor | None) -> None:
@@ -212,10 +209,9 @@ def measured(network: Branching, images: Tensor, norms: Iterable[nn.BatchNorm2d]
 
 def set_statistics(norm: nn.BatchNorm2d, places: Tensor, mean: Tensor, variance: Tensor) -> None:
     """Set the running statistics of the channels at ``places``."""
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    norm.running_mean[places] = mean.to(norm.running_mean)
-    norm.running_var[places] = variance.to(norm.running_var)
+    for key, value in (("running_mean", mean), ("running_var", variance)):
+        running = norm.get_buffer(key)
+        running[places] = value.to(running)
 
 
 def can_copy(network: Network) -> str:
@@ -245,9 +241,6 @@ def copy_previous(network: Network) -> None:
     """
     index = len(network.stages) - 1
     new, stage = network.plans[index], network.stages[index]
-    before, after = network.stages[index - 1].get_submodule("exit"), stage.get_submodule("exit")
-    assert isinstance(before, PooledHead)
-    assert isinstance(after, PooledHead)
     earlier = [(name, cell) for at, name, cell in existing_cells(network) if at < index]
     with torch.no_grad():
         for cell, plan in zip(stage.get_submodule("cells").children(), new.cells, strict=True):
@@ -258,6 +251,7 @@ def copy_previous(network: Network) -> None:
         if not _why_heads_differ(network, index):
             count = network.plans[index - 1].exit_channels
             channels = torch.arange(count, device=network.mean.device)
+            before, after = _pooled_head(network.stages[index - 1]), _pooled_head(stage)
             _copy_head(before, after, channels, new.exit_channels - count + channels)
         for layer in masked_layers(stage).values():
             layer.weight.mul_(layer.mask)

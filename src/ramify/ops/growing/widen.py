@@ -7,11 +7,13 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.resize import set_size
 from ramify.ops.growing.inherit import check_pictures, measured, set_statistics
 from ramify.ops.pruning.channels import mask_dead_inputs, owner
 from ramify.ops.surgery import check_followers, replace_parameter, set_masks
@@ -23,14 +25,10 @@ WideningInit = Literal["random", "copy"]
 
 @dataclass(frozen=True)
 class Widening:
-    """The report of one widening.
+    """The report of one widening of a ``stage``, from 0.
 
-    Attributes:
-        stage: index of the stage, from 0.
-        cells: the inner channels of each of its cells before and after, by the cell's name.
-        parameters: how many parameters it added, batch norm included.
-        weights: how many unmasked convolution weights it added.
-        init: how the new channels started.
+    ``cells`` has the inner channels of each of its cells before and after, by the cell's name; ``parameters``, batch
+    norm included, and unmasked ``weights`` are those added.
     """
 
     stage: int
@@ -42,13 +40,9 @@ class Widening:
 
 @dataclass(frozen=True)
 class _NewChannels:
-    """The inner channels that one cell gains.
+    """The inner channels that one cell gains: random ones are ``drawn``, by the layer that makes them.
 
-    Attributes:
-        count: how many.
-        drawn: for random ones, the weights that make them, by the name of the layer.
-        sources: for copies, the inner channel that each copies.
-        shares: for copies, the share of its source's weights in the next layer that each takes.
+    Copies have the inner channel that each copies, and its share of that channel's weights in the next layer.
     """
 
     count: int
@@ -61,7 +55,7 @@ def widen(
     network: Branching,
     stage: int,
     channels: int,
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
     *,
     init: WideningInit = "random",
     seed: int | None = None,
@@ -109,18 +103,18 @@ def widen(
     """
     spaces = _spaces(network, stage, channels, init)
     check_pictures(network, images)
-    following = check_followers(network, followers)
+    networks = (network, *check_followers(network, followers))
     before = _size(network.stages[stage])
     choose = _draw if init == "random" else _choose_copies
     with drawing(seed, "widen", stage, *(space.width for space in spaces)):
         for space in spaces:
             new = choose(network, space, channels)
-            for module in (network, *following):
+            for module in networks:
                 _widen_space(module, space, new, optimizer if module is network else None)
-    for module in (network, *following):
+    for module in networks:
         module.note_widths(stage, channels)
     if init == "random":
-        _settle(network, stage, channels, spaces, images, following)
+        _settle(networks, stage, channels, spaces, images)
     after = _size(network.stages[stage])
     return Widening(
         stage=stage,
@@ -138,22 +132,18 @@ class _Space:
     Attributes:
         name: of the module with these layers, such as a cell.
         width: how many there are.
-        makers, filters, gates, readers, norms: names of the layers that make, filter, gate and read them, and of the
-            batch norms on the way.
+        makers, filters, readers, norms: names of the layers that make, filter and read them, and of the batch norms on
+            the way.
+        rows: names of all layers with a row for each channel: those that make, filter and gate them.
     """
 
     name: str
     width: int
     makers: tuple[str, ...]
     filters: tuple[str, ...]
-    gates: tuple[str, ...]
+    rows: tuple[str, ...]
     readers: tuple[str, ...]
     norms: tuple[str, ...]
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The layers that have a row for each channel."""
-        return self.makers + self.filters + self.gates
 
 
 def _spaces(network: Branching, stage: int, channels: int, init: str) -> list[_Space]:
@@ -214,7 +204,7 @@ def _space(network: Branching, groups: Sequence[ChannelGroup]) -> _Space:
         tuple(place.name for place in part) for part in (first.makers, first.filters, first.gates, first.readers)
     )
     batch_norms = tuple(name for name in norms if isinstance(network.get_submodule(name), nn.BatchNorm2d))
-    return _Space(owner(first), len(groups), makers, filters, gates, readers, batch_norms)
+    return _Space(owner(first), len(groups), makers, filters, makers + filters + gates, readers, batch_norms)
 
 
 def _layer(network: nn.Module, name: str) -> Masked:
@@ -259,18 +249,16 @@ def _choose_copies(network: Branching, space: _Space, count: int) -> _NewChannel
     return _NewChannels(count, {}, sources, torch.tensor(shares, dtype=torch.float64))
 
 
-def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
+def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer: Optimizer | None) -> None:
     for name in (*space.rows, *space.norms):
         _add_rows(network.get_submodule(name), new, new.drawn.get(name), optimizer)
     for name in space.readers:
         _add_columns(_layer(network, name), new, optimizer)
 
 
-def _add_rows(
-    module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: torch.optim.Optimizer | None
-) -> None:
+def _add_rows(module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: Optimizer | None) -> None:
     """Add new channels to a layer that makes, filters or gates them, or to a batch norm."""
-    sources = new.sources.to(next(module.parameters()).device)
+    width, sources = len(module.get_parameter("weight")), new.sources.to(next(module.parameters()).device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if value.dim() == 0:  # num_batches_tracked
@@ -282,19 +270,10 @@ def _add_rows(
         else:
             rows = torch.full_like(value[:1], starts[key]).expand(new.count, *value.shape[1:])
         _set(module, key, torch.cat((value.detach(), rows)), 0, optimizer)
-    if isinstance(module, nn.BatchNorm2d):
-        module.num_features += new.count
-    elif isinstance(module, MaskedLinear):
-        module.out_features += new.count
-    else:
-        assert isinstance(module, MaskedConv2d)
-        module.out_channels += new.count
-        if module.groups > 1:  # each channel is filtered by itself
-            module.in_channels += new.count
-            module.groups += new.count
+    set_size(module, width, 0)
 
 
-def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimizer | None) -> None:
+def _add_columns(layer: Masked, new: _NewChannels, optimizer: Optimizer | None) -> None:
     """Let a layer read new channels without changing its output."""
     weight, mask, sources = layer.weight.detach(), layer.mask, new.sources.to(layer.weight.device)
     kernel = weight.shape[2:]
@@ -310,13 +289,10 @@ def _add_columns(layer: Masked, new: _NewChannels, optimizer: torch.optim.Optimi
         masks = mask.flatten(1).any(dim=1).view(-1, 1, *ones).expand_as(columns)
     _set(layer, "weight", torch.cat((weight, columns), dim=1), 1, optimizer)
     _set(layer, "mask", torch.cat((mask, masks), dim=1), 1, optimizer)
-    if isinstance(layer, MaskedLinear):
-        layer.in_features += new.count
-    else:
-        layer.in_channels += new.count
+    set_size(layer, len(weight), 1)
 
 
-def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.optim.Optimizer | None) -> None:
+def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: Optimizer | None) -> None:
     """Set a parameter or buffer that has grown along ``dim``; the optimizer state of new channels is zero."""
     old = getattr(module, key)
     if not isinstance(old, nn.Parameter):
@@ -331,14 +307,13 @@ def _set(module: nn.Module, key: str, value: Tensor, dim: int, optimizer: torch.
 
 
 def _settle(
-    network: Branching,
-    stage: int,
-    channels: int,
-    spaces: Sequence[_Space],
-    images: Tensor | None,
-    following: Sequence[Branching],
+    networks: Sequence[Branching], stage: int, channels: int, spaces: Sequence[_Space], images: Tensor | None
 ) -> None:
-    """Mask weights of new channels that read dead ones, and measure the statistics of new channels on ``images``."""
+    """Mask weights of new channels that read dead ones, and measure the statistics of new channels on ``images``.
+
+    The first of ``networks`` says which; the others follow it.
+    """
+    network = networks[0]
     if any(not layer.mask.all() for layer in masked_layers(network).values()):
         # Old weights may use the constant of a dead channel, so only new ones are masked.
         draft = copy.deepcopy(network)
@@ -347,7 +322,7 @@ def _settle(
         for name in (name for space in spaces for name in space.rows):
             masks[name] = _layer(network, name).mask.clone()
             masks[name][-channels:] = _layer(draft, name).mask[-channels:]
-        for module in (network, *following):
+        for module in networks:
             set_masks(module, masks)
     if images is None:
         return
@@ -355,7 +330,7 @@ def _settle(
     for depth in range(max(len(space.norms) for space in spaces)):
         norms = {_norm(network, space.norms[depth]): space.norms[depth] for space in spaces if depth < len(space.norms)}
         statistics = {norms[norm]: values for norm, values in measured(network, images, norms).items()}
-        for module in (network, *following):
+        for module in networks:
             for name, (mean, variance) in statistics.items():
                 norm = _norm(module, name)
                 places = torch.arange(norm.num_features - channels, norm.num_features)

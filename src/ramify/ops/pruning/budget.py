@@ -1,5 +1,6 @@
 """A budget for a whole network: the most channels with which it has so many parameters or MACs once compacted."""
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,12 +30,10 @@ class Budget:
 
 
 def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget) -> float:
-    """The largest fraction of channel groups, best ones first, with which ``network`` is within ``budget``.
+    """The largest fraction of channel groups, best ones first, with which the compacted ``network`` is within
+    ``budget``.
 
-    Args:
-        network: any branching network; it stays as it is.
-        scores: a tensor in the shape of the weight for each masked layer, by its name.
-        budget: of the compacted network.
+    ``scores`` are in the shapes of the weights of the masked layers, by name; the network does not change.
 
     Raises:
         InputError: even one group in each space is too much, or there are no groups.
@@ -49,17 +48,13 @@ def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget
     def cost_with(count: int) -> Cost:
         return cost(network.smaller([groups[i] for i in sorted(order[count:])]))[-1]
 
-    fewest, most = len(spaces), len(groups)
+    fewest = len(spaces)
     least = cost_with(fewest)
     if not budget.fits(least, before):
         raise InputError(
             f"prune.max_parameters, prune.max_macs: got {budget.parameters}, {budget.macs}; accepted: at least "
             f"{least.parameters:,} parameters and {least.macs:,} MACs, what is left with one channel in each place"
         )
-    while fewest < most:  # the largest count that fits
-        middle = (fewest + most + 1) // 2
-        if budget.fits(cost_with(middle), before):
-            fewest = middle
-        else:
-            most = middle - 1
-    return fewest / len(groups)
+    more = range(fewest + 1, len(groups) + 1)
+    fitting = bisect.bisect_left(more, True, key=lambda count: not budget.fits(cost_with(count), before))
+    return (fewest + fitting) / len(groups)

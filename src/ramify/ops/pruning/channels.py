@@ -1,5 +1,6 @@
 """Channel groups that a network can lose (:mod:`ramify.nn.graph`): their scores, masks and silencing."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -10,7 +11,8 @@ from ramify.nn.constants import Constants, constants
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
 from ramify.nn.modes import keeping_modes
-from ramify.ops.surgery import set_masks
+from ramify.nn.widths import cuts
+from ramify.ops.surgery import kept_of, set_masks
 
 
 def channels(network: Branching) -> tuple[ChannelGroup, ...]:
@@ -32,18 +34,11 @@ def channels(network: Branching) -> tuple[ChannelGroup, ...]:
     return network.channel_groups()
 
 
-def stage_of(group: ChannelGroup) -> int:
-    """The stage, counted from 0, in which a group of channels begins."""
-    return min(int(name.split(".")[1]) if name.startswith("stages.") else 0 for name in group.space)
-
-
 def owner(group: ChannelGroup) -> str:
     """The name of the module that holds all layers that make a group, such as a cell."""
-    paths = [name.split(".")[:-1] for name in group.space]
-    shared = 0
-    while all(len(path) > shared and path[shared] == paths[0][shared] for path in paths):
-        shared += 1
-    return ".".join(paths[0][:shared])
+    paths = (name.split(".")[:-1] for name in group.space)
+    shared = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))
+    return ".".join(names[0] for names in shared)
 
 
 def alive(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
@@ -54,11 +49,8 @@ def alive(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
 
 
 def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]) -> Tensor:
-    """The sum of ``scores`` over the weights that make each group, float64 ``[groups]`` on the CPU.
-
-    Args:
-        groups: of :func:`channels`.
-        scores: a tensor in the shape of the weight for each masked layer, by its name.
+    """The sum of ``scores``, by layer in the shape of its weight, over the weights that make each group: float64
+    ``[groups]``.
     """
     names = dict.fromkeys(name for group in groups for name in group.space)
     # To the CPU first: not every device has float64.
@@ -96,18 +88,11 @@ def mask_channels(network: nn.Module, lost: Sequence[ChannelGroup]) -> dict[str,
 
 def without(masks: Mapping[str, Tensor], lost: Sequence[ChannelGroup]) -> dict[str, Tensor]:
     """Copies of ``masks`` in which no weight makes, passes or reads a channel in ``lost``."""
-    rows: dict[str, list[int]] = {}
-    columns: dict[str, list[int]] = {}
-    for group in lost:
-        for name, at, _ in (*group.makers, *group.gates, *group.filters):
-            rows.setdefault(name, []).extend(at)
-        for name, at, _ in group.readers:
-            columns.setdefault(name, []).extend(at)
     masks = {name: mask.clone() for name, mask in masks.items()}
-    for name, indices in rows.items():
-        masks[name][indices] = False
-    for name, indices in columns.items():
-        masks[name][:, indices] = False
+    for (tensor, dim), places in cuts(lost).items():
+        name, _, key = tensor.rpartition(".")
+        if key == "mask":
+            masks[name].index_fill_(dim, torch.tensor(places, device=masks[name].device), False)
     return masks
 
 
@@ -116,31 +101,22 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
 
     Scales, shifts and biases along the way become 0, running means 0 and running variances 1; they get no gradient, as
     the readers are masked, and no momentum, as their state in ``optimizer`` is cleared. Biases of gates stay.
-
-    Args:
-        network: the network that the channels are of, or a copy of it.
-        *lost: groups of :func:`channels`.
-        optimizer: over the parameters of ``network``.
     """
-    places: dict[str, list[int]] = {}
-    dims: dict[str, int] = {}
+    places: dict[tuple[str, int], list[int]] = {}
     for group in lost:
         gates = {f"{gate.name}.bias" for gate in group.gates}
         for name, entries, dim in group.vectors:
             if name not in gates:
-                places.setdefault(name, []).extend(entries)
-                dims[name] = dim
+                places.setdefault((name, dim), []).extend(entries)
     tensors = dict(network.named_buffers()) | dict(network.named_parameters())
     with torch.no_grad():
-        for name, indices in places.items():
+        for (name, dim), entries in places.items():
             tensor = tensors[name]
-            tensor.index_fill_(
-                dims[name], torch.tensor(indices, device=tensor.device), float(name.endswith("running_var"))
-            )
-            if optimizer is not None and tensor in optimizer.state:
-                for kept in optimizer.state[tensor].values():
-                    if isinstance(kept, Tensor) and kept.shape == tensor.shape:
-                        kept.index_fill_(dims[name], torch.tensor(indices, device=kept.device), 0.0)
+            indices = torch.tensor(entries, device=tensor.device)
+            tensor.index_fill_(dim, indices, float(name.endswith("running_var")))
+            for kept in kept_of(optimizer, tensor):
+                if kept.shape == tensor.shape:
+                    kept.index_fill_(dim, indices.to(kept.device), 0.0)
 
 
 def _of_constants(network: Branching, forward: Callable[[Tensor], Tensor] | None = None) -> Constants:

@@ -18,9 +18,10 @@ from ramify.nn.branching import Branching
 from ramify.nn.constants import LayerInput, constants
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
-from ramify.nn.widths import cuts
+from ramify.nn.widths import cut_out, cuts
 from ramify.ops.cost import Cost, cost
 from ramify.ops.pruning.channels import channels, without
+from ramify.ops.pruning.saliency import double_device
 from ramify.ops.surgery import replace_parameter
 from ramify.seeds import generator
 
@@ -120,8 +121,12 @@ def compact(network: _N, optimizer: torch.optim.Optimizer | None = None) -> tupl
 
 def _lost(network: Branching) -> list[ChannelGroup]:
     """All groups that can be removed."""
+    twin = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for value in [*twin.parameters(), *twin.buffers()]:
+            value.copy_(_flushed(value.detach())[0])
+    inputs = constants(twin, twin.blank()).inputs
     left = list(channels(network))
-    inputs = _inputs(network)
     masks = {name: layer.mask for name, layer in masked_layers(network).items()}
     lost: list[ChannelGroup] = []
     while removable := _removable(left, masks, inputs):
@@ -131,15 +136,6 @@ def _lost(network: Branching) -> list[ChannelGroup]:
         gone = {id(group) for group in removable}
         left = [group for group in left if id(group) not in gone]
     return lost
-
-
-def _inputs(network: Branching) -> dict[str, LayerInput]:
-    """What the layers read of every picture, once the numbers of ``network`` are flushed."""
-    twin = copy.deepcopy(network).eval()
-    with torch.no_grad():
-        for value in [*twin.parameters(), *twin.buffers()]:
-            value.copy_(_flushed(value.detach())[0])
-    return constants(twin, twin.blank()).inputs
 
 
 def _removable(
@@ -183,10 +179,7 @@ def _rebuilt(network: _N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[_N
 def _sliced(value: Tensor, key: str, gone: _Cuts) -> Tensor:
     """The rest of a tensor that belongs to the parameter or buffer ``key``."""
     for dim in (0, 1):
-        if places := gone.get((key, dim)):
-            stays = torch.ones(value.shape[dim], dtype=torch.bool, device=value.device)
-            stays[list(places)] = False
-            value = value.index_select(dim, stays.nonzero()[:, 0])
+        value = cut_out(value, dim, gone.get((key, dim), ()))
     return value
 
 
@@ -200,9 +193,7 @@ def _flushed(value: Tensor) -> tuple[Tensor, int]:
 
 def _precise(network: _N) -> _N:
     """A copy in float64 and evaluation mode."""
-    device = network.mean.device
-    # MPS has no float64.
-    return copy.deepcopy(network).to("cpu" if device.type == "mps" else device).double().eval()
+    return copy.deepcopy(network).to(double_device(network)).double().eval()
 
 
 def _difference(large: Branching, small: Branching) -> float:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ramify.errors import InputError
-from ramify.nn.branching import Branching
+from ramify.nn.branching import Branching, stage_of
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
-from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence, stage_of
+from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence
 from ramify.ops.pruning.saliency import SALIENCIES, Scores, ScoringBatch
-from ramify.ops.surgery import reinitialize, set_masks
+from ramify.ops.surgery import reinitialize, rewire, set_masks
 from ramify.seeds import derive, generator
 
 Masks = dict[str, Tensor]
@@ -66,7 +67,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """A pruning to apply: the mask of every layer, and the stages that are pruned."""
+    """A pruning to apply: the masks of layers, and the stages that are pruned; with ``grows`` masks may grow too."""
 
     criterion: str
     unit: PruneUnit
@@ -75,6 +76,7 @@ class PruningPlan:
     seed: int
     stages: tuple[int, ...]
     masks: Masks
+    grows: bool = False
 
 
 def prune(
@@ -82,7 +84,7 @@ def prune(
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[ScoringBatch] = (),
-    optimizer: torch.optim.Optimizer | None = None,
+    optimizer: Optimizer | None = None,
     *,
     unit: PruneUnit = "weight",
     rounds: int = 1,
@@ -91,7 +93,7 @@ def prune(
     reinit: bool = False,
     seed: int = 0,
     budget: Budget | None = None,
-    followers: Sequence[torch.nn.Module] = (),
+    followers: Sequence[nn.Module] = (),
 ) -> Pruning:
     """Mask the weights of lowest saliency, in place; masks only shrink.
 
@@ -133,17 +135,7 @@ def prune(
         False
     """
     plan = plan_pruning(
-        network,
-        keep,
-        criterion,
-        batches,
-        unit=unit,
-        rounds=rounds,
-        floor=floor,
-        control=control,
-        reinit=reinit,
-        seed=seed,
-        budget=budget,
+        network, keep, criterion, batches, unit, rounds, floor, control, reinit=reinit, seed=seed, budget=budget
     )
     return apply_pruning(network, plan, optimizer, followers=followers)
 
@@ -153,7 +145,6 @@ def plan_pruning(
     keep: float | Mapping[int, float],
     criterion: str = "snip",
     batches: Sequence[ScoringBatch] = (),
-    *,
     unit: PruneUnit = "weight",
     rounds: int = 1,
     floor: int = 1,
@@ -178,57 +169,6 @@ def plan_pruning(
     if budget is not None:
         scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
         groups = _groups(network, keep_within(network, scores, budget))
-    masks = _decide(network, groups, criterion, batches, unit, rounds, floor, control, seed)
-    stages = tuple(sorted({stage for group, _ in groups for stage in group}))
-    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, stages, masks)
-
-
-def apply_pruning(
-    network: Branching,
-    plan: PruningPlan,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    followers: Sequence[torch.nn.Module] = (),
-) -> Pruning:
-    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
-    layers = masked_layers(network)
-    before = {name: layer.mask.clone() for name, layer in layers.items()}
-    groups = channels(network) if plan.unit == "channel" else ()
-    living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
-    masks = {name: mask.to(layers[name].mask.device) for name, mask in plan.masks.items()}
-    if plan.reinit:
-        reinitialize(network, plan.stages, optimizer, plan.seed)
-    set_masks(network, masks, optimizer)
-    gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
-    silence(network, *gone, optimizer=optimizer)
-    for follower in followers:
-        set_masks(follower, masks)
-        silence(follower, *gone)
-    return Pruning(
-        plan.criterion,
-        plan.unit,
-        plan.control,
-        plan.reinit,
-        {
-            name: LayerPruning(stage, masks[name].numel(), int(before[name].sum()), int(layers[name].mask.sum()))
-            for stage in plan.stages
-            for name in layer_names(network, stage)
-        },
-    )
-
-
-def _decide(
-    network: Branching,
-    groups: Sequence[tuple[tuple[int, ...], float]],
-    criterion: str,
-    batches: Sequence[ScoringBatch],
-    unit: PruneUnit,
-    rounds: int,
-    floor: int,
-    control: Control,
-    seed: int,
-) -> Masks:
-    """The masks of every layer after a pruning; rounds mask and score a copy."""
     draft = copy.deepcopy(network)
     before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
     for step in range(1, rounds + 1):
@@ -245,7 +185,38 @@ def _decide(
     masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
     if control == "shuffle" and unit == "weight":
         masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
-    return masks
+    pruned = tuple(sorted({stage for stages, _ in groups for stage in stages}))
+    return PruningPlan(criterion, unit, control, reinit or control == "reinit", seed, pruned, masks)
+
+
+def apply_pruning(
+    network: Branching, plan: PruningPlan, optimizer: Optimizer | None = None, *, followers: Sequence[nn.Module] = ()
+) -> Pruning:
+    """Mask ``network`` as ``plan`` says, in place; ``optimizer`` and ``followers`` as in :func:`prune`."""
+    layers = masked_layers(network)
+    before = {name: int(layer.mask.sum()) for name, layer in layers.items()}
+    groups = channels(network) if plan.unit == "channel" else ()
+    living = [group for group, lives in zip(groups, alive(network, groups), strict=True) if lives]
+    if plan.reinit:
+        reinitialize(network, plan.stages, optimizer, plan.seed)
+    apply_masks = rewire if plan.grows else set_masks
+    apply_masks(network, plan.masks, optimizer)
+    gone = [group for group, lives in zip(living, alive(network, living), strict=True) if not lives]
+    silence(network, *gone, optimizer=optimizer)
+    for follower in followers:
+        apply_masks(follower, plan.masks)
+        silence(follower, *gone)
+    return Pruning(
+        plan.criterion,
+        plan.unit,
+        plan.control,
+        plan.reinit,
+        {
+            name: LayerPruning(stage, layers[name].mask.numel(), before[name], int(layers[name].mask.sum()))
+            for stage in plan.stages
+            for name in layer_names(network, stage)
+        },
+    )
 
 
 def _groups(network: Branching, keep: float | Mapping[int, float]) -> list[tuple[tuple[int, ...], float]]:
@@ -271,20 +242,14 @@ def layer_names(network: Branching, stage: int) -> list[str]:
 
 
 def _keep_weights(
-    network: Branching,
-    stages: tuple[int, ...],
-    scores: Scores,
-    fraction: float,
-    share: float,
-    before: Masks,
-    floor: int,
+    network: Branching, stages: tuple[int, ...], scores: Scores, keep: float, share: float, before: Masks, floor: int
 ) -> Masks:
-    """The masks of the layers of ``stages`` that keep the best weights, at ``share`` of the way to ``fraction``."""
+    """The masks of the layers of ``stages`` that keep the best weights, at ``share`` of the way to ``keep``."""
     names = [name for stage in stages for name in layer_names(network, stage)]
     layers = masked_layers(network)
     total = sum(layers[name].weight.numel() for name in names)
     start = sum(int(before[name].sum()) for name in names)
-    target = round(fraction * total)
+    target = round(keep * total)
     count = target if share == 1 else round(start * (max(target, 1) / start) ** share)
     ranks = {name: _ranked(scores[name], layers[name].mask, floor) for name in names}
     reserved = sum(int((rank == torch.inf).sum()) for rank in ranks.values())
@@ -293,7 +258,7 @@ def _keep_weights(
         dying = [name for name in names if layers[name].mask.any() and not kept[name].any()]
         layers_text = ", ".join(dying[:3]) + (f" and {len(dying) - 3} more" if len(dying) > 3 else "")
         raise InputError(
-            f"prune.keep_ratio: got {fraction:g}, {target:,} of {total:,} weights in {stages_text(stages)}, with which "
+            f"prune.keep_ratio: got {keep:g}, {target:,} of {total:,} weights in {stages_text(stages)}, with which "
             f"{layers_text} would die; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
         )
     return {name: kept.to(layers[name].mask.device) & layers[name].mask for name, kept in best(ranks, count).items()}
@@ -330,7 +295,7 @@ def _keep_channels(
     network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
 ) -> Masks:
     """The masks that keep the best channel groups of ``stages``; with a seed ``shuffling`` as many, at random."""
-    groups = [group for group in channels(network) if stage_of(group) in stages]
+    groups = [group for group in channels(network) if min(map(stage_of, group.space)) in stages]
     if not groups:
         raise InputError(f"prune.unit: got channel, but {stages_text(stages)} has no channel to lose; accepted: weight")
     rank, spaces = rank_channels(network, groups, scores)

@@ -83,6 +83,7 @@ def regrow(
     *,
     seed: int = 0,
     followers: Sequence[nn.Module] = (),
+    dense: bool = False,
 ) -> Regrowth:
     """Drop connections of small magnitude and regrow as many elsewhere in the same layer, between backward and step.
 
@@ -102,6 +103,8 @@ def regrow(
         how: ``gradient`` or ``random``. For ``random`` the gradients may be those of ``network(images)``.
         seed: of random regrowth; use another at each call.
         followers: modules with the same layers, such as an average of the weights, that take the same masks.
+        dense: whether the gradients are known to be those of :func:`dense_forward`. Without, gradients that are zero
+            for all masked weights are an error, as those of ``network(images)`` are; of few weights they may be so.
 
     Raises:
         InputError: ``fraction`` or ``how`` is not accepted, or the gradients are missing or not dense.
@@ -130,33 +133,11 @@ def regrow(
         raise InputError(f"regrow: got fraction {fraction}; accepted: a number in [0, 1]")
     if how not in get_args(How):
         raise InputError(f"regrow: got how={how!r}; accepted: {', '.join(get_args(How))}")
-    learning = [layer for layer in masked_layers(network).values() if _learns(layer)]
-    if not learning:
-        raise InputError(
-            "regrow: got a network whose masked layers have no gradients; accepted: one after loss.backward()"
-        )
-    if how == "gradient":
-        masked = [layer.weight.grad[~layer.mask] for layer in learning if layer.weight.grad is not None]
-        if sum(map(len, masked)) and not any(bool(gradient.any()) for gradient in masked):
-            raise InputError(
-                "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
-                "ramify.dense_forward(network, images), or how='random'"
-            )
-    return move_connections(network, optimizer, fraction, how, seed=seed, followers=followers)
-
-
-def move_connections(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer | None,
-    fraction: float,
-    how: How,
-    *,
-    seed: int,
-    followers: Sequence[nn.Module] = (),
-) -> Regrowth:
-    """:func:`regrow` without its checks, for gradients that are known to be those of :func:`dense_forward`."""
     layers = masked_layers(network)
-    masks = {name: _moved(name, layer, fraction, how, seed) for name, layer in layers.items() if _learns(layer)}
+    learning = {name: layer for name, layer in layers.items() if _learns(layer)}
+    if not dense:
+        _check_gradients(list(learning.values()), how)
+    masks = {name: _moved(name, layer, fraction, how, seed) for name, layer in learning.items()}
     report = Regrowth(
         how,
         fraction,
@@ -170,6 +151,19 @@ def move_connections(
     for follower in followers:
         rewire(follower, masks)
     return report
+
+
+def _check_gradients(learning: Sequence[Masked], how: How) -> None:
+    if not learning:
+        raise InputError(
+            "regrow: got a network whose masked layers have no gradients; accepted: one after loss.backward()"
+        )
+    masked = [layer.weight.grad[~layer.mask] for layer in learning if layer.weight.grad is not None]
+    if how == "gradient" and sum(map(len, masked)) and not any(bool(gradient.any()) for gradient in masked):
+        raise InputError(
+            "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
+            "ramify.dense_forward(network, images), with dense=True if they are all zero; or how='random'"
+        )
 
 
 def _learns(layer: Masked) -> bool:

@@ -107,7 +107,7 @@ def synflow(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> S
                 tensors[name] = value.abs() if value.is_floating_point() else value
         names = list(masked_layers(network))
         weights = [tensors[f"{name}.weight"].requires_grad_() for name in names]
-        ones = torch.ones(1, *network.input_shape, dtype=torch.float64, device=_double_device(network))
+        ones = torch.ones(1, *network.input_shape, dtype=torch.float64, device=double_device(network))
         flow = functional_call(network, tensors, (ones,), strict=True).sum()
         if not flow.isfinite():
             raise RunError(
@@ -131,7 +131,7 @@ def magnitude(network: Branching, batches: Sequence[ScoringBatch], seed: int) ->
 
 def random(network: Branching, batches: Sequence[ScoringBatch], seed: int) -> Scores:
     """Uniform in [0, 1), in float64, from ``seed`` and the layer's name alone, on every device."""
-    device = _double_device(network)
+    device = double_device(network)
     return {
         name: torch.rand(layer.weight.shape, dtype=torch.float64, generator=generator(seed, "random", name)).to(device)
         * layer.mask.to(device)
@@ -167,7 +167,7 @@ DISTRIBUTIONS: dict[str, Callable[[Sequence[int]], float]] = {"erk": sum, "unifo
 def _at_densities(distribution: str, network: Branching, seed: int) -> Scores:
     """``p / u`` for the weights that are kept, ``u`` their ranks in random order; 0 for the others."""
     scores: Scores = {}
-    device = _double_device(network)
+    device = double_device(network)
     for name, layer in masked_layers(network).items():
         shape, total = layer.weight.shape, layer.weight.numel()
         kept = layer.mask.flatten().nonzero().flatten().cpu()
@@ -244,7 +244,7 @@ def _copies(network: nn.Module, at_least: torch.dtype) -> dict[str, Tensor]:
     return copies
 
 
-def _double_device(network: Branching) -> torch.device:
+def double_device(network: Branching) -> torch.device:
     """The network's device, or the CPU beside MPS, which has no float64."""
     device = network.mean.device
     return torch.device("cpu") if device.type == "mps" else device

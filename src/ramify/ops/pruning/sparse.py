@@ -1,7 +1,6 @@
 """Sparse starts: masks of stages, new or not, at exact densities that differ by layer."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -9,22 +8,12 @@ from torch import Tensor, nn
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.masked import Masked, masked_layers
-from ramify.ops.pruning.prune import LayerPruning, Masks, Pruning, best, layer_names, rounded_up, stages_text
+from ramify.ops.pruning.prune import Masks, PruningPlan, best, layer_names, rounded_up, stages_text
 from ramify.ops.pruning.saliency import DISTRIBUTIONS, Scores
-from ramify.ops.surgery import rewire
 from ramify.seeds import generator
 
 Shapes = Mapping[str, torch.Size]
 """Shapes of the weights of masked layers, by name."""
-
-
-@dataclass(frozen=True)
-class SparseStart:
-    """The masks that :func:`plan_start` gives to stages."""
-
-    distribution: str
-    stages: tuple[int, ...]
-    masks: Masks
 
 
 def weight_shapes(network: nn.Module) -> dict[str, torch.Size]:
@@ -41,24 +30,15 @@ def plan_start(
     widened: bool = False,
     floor: int = 1,
     seed: int = 0,
-) -> SparseStart:
-    """Masks with which each stage in ``keep`` has exactly ``round(keep * N)`` of its N connections; nothing changes.
+) -> PruningPlan:
+    """A plan by which each stage in ``keep`` has exactly ``round(keep * N)`` of its N connections; nothing changes.
 
-    Layers keep ``min(1, eps * p)`` of theirs, with one ``eps`` for the stage; ``p`` is that of ``distribution`` in
-    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. They are:
-
-    - in a new layer, random ones, but those that are not zero first, as a stage may start as a copy or an identity;
-    - in a ``known`` layer, those of largest magnitude; if too few are left, others come back at zero;
-    - with ``widened``, a known layer keeps all of its connections, and new weights make up the density.
-
-    Args:
-        network: any network; its own masks are respected where they leave enough.
-        keep: fractions in (0, 1], by stage, counted from 0.
-        distribution: ``erk`` or ``uniform``.
-        known: former shapes of the layers that are not new (:func:`weight_shapes`); weights beyond them are new.
-        widened: whether the connections of known layers stay.
-        floor: connections that every layer keeps.
-        seed: of the random order.
+    :func:`ramify.ops.pruning.prune.apply_pruning` applies it. Layers keep ``min(1, eps * p)`` of their connections, and
+    at least ``floor``, with one ``eps`` for the stage; ``p`` is that of ``distribution`` in
+    :data:`ramify.ops.pruning.saliency.DISTRIBUTIONS`. In a new layer they are random ones, but those that are not zero
+    first, as a stage may start as a copy or an identity. In a ``known`` layer, whose former shape is given
+    (:func:`weight_shapes`), they are those of largest magnitude; if too few are left, others come back at zero. With
+    ``widened`` a known layer keeps all of its connections, and weights beyond its former shape make up the density.
 
     Raises:
         InputError: with so few connections a layer would lose its last.
@@ -94,36 +74,7 @@ def plan_start(
                 f"few for its {len(names)} layers; accepted: at least {rounded_up(reserved / total)}, or prune.floor=0"
             )
         masks |= best(ranks, max(count, reserved))
-    return SparseStart(distribution, tuple(sorted(keep)), masks)
-
-
-def apply_start(
-    network: Branching,
-    plan: SparseStart,
-    optimizer: torch.optim.Optimizer | None = None,
-    *,
-    followers: Sequence[nn.Module] = (),
-) -> Pruning:
-    """Give ``network`` the masks of ``plan``, in place, and likewise ``followers``, modules with the same layers.
-
-    The optimizer state of connections that change is cleared.
-    """
-    layers = masked_layers(network)
-    before = {name: int(layers[name].mask.sum()) for name in plan.masks}
-    rewire(network, plan.masks, optimizer)
-    for follower in followers:
-        rewire(follower, plan.masks)
-    return Pruning(
-        plan.distribution,
-        "weight",
-        "none",
-        False,
-        {
-            name: LayerPruning(stage, layers[name].mask.numel(), before[name], int(layers[name].mask.sum()))
-            for stage in plan.stages
-            for name in layer_names(network, stage)
-        },
-    )
+    return PruningPlan(distribution, "weight", "none", False, seed, tuple(sorted(keep)), masks, grows=True)
 
 
 def _order(layer: Masked, fixed: Tensor, barred: Tensor, old: Tensor, draws: torch.Generator) -> Tensor:
