@@ -83,7 +83,7 @@ def exported(run: Path) -> Path:
     network = answerer(run)
     assert isinstance(network, TorchAnswerer)
     folder = run / "onnx"
-    write_stages(folder, network, to_stages(plain(network.network), network.input_shape), "float32")
+    write_stages(folder, network, to_stages(plain(network.network)), "float32")
     return folder
 
 
@@ -122,7 +122,7 @@ def test_pictures_of_the_run_leave_where_the_network_lets_them(run: Path, found:
     for batch, left in zip(BATCHES, found.leaving, strict=True):
         count = batch * -(-AT_LEAST // batch)
         chosen = images[torch.linspace(0, len(images) - 1, count).round().long()]
-        exits = np.bincount(network.answer(chosen.numpy()).exits, minlength=2)
+        exits = np.bincount(network.predict(chosen.numpy()).exits, minlength=2)
         assert left == Leaving(batch, tuple(exits.tolist()))
 
 

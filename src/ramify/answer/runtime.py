@@ -74,7 +74,12 @@ class Runtime:
 
     Attributes:
         card: the content of ``ramify.json``.
+        name: of the run.
+        classes: names of the classes, in the order of the logits.
+        input_shape: (C, H, W) of the pictures that it reads.
+        reading: how picture files are decoded, except for their size: as for its training.
         description: its policy, in one sentence.
+        macs: multiply-accumulates of answering at each exit.
 
     Raises:
         InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
@@ -94,29 +99,18 @@ class Runtime:
         card = read_card(Path(folder))
         if not card.files.stages:
             raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
+        self.folder, self.threshold = Path(folder), threshold
         self.card = card if threshold is None else card.at_threshold(threshold)
+        self.name, self.classes, self.input_shape = card.name, card.classes, card.input_shape
+        self.reading = Reading(background=card.background, range=card.range)
         self.description = self.card.policy.description
-        self._paths = [Path(folder, name) for name in card.files.stages]
+        self.macs = tuple(exit_.macs for exit_ in card.exits)
+        self._paths = [self.folder / name for name in card.files.stages]
         self._stages = [_open(path, threads) for path in self._paths]
         self._inputs = [tuple(graph_input.name for graph_input in stage.get_inputs()) for stage in self._stages]
         for path, inputs in zip(self._paths, self._inputs, strict=True):
             if not set(inputs) <= {"images", "trunk", "before", "seen", "threshold"}:
                 raise InputError(f"{path}: reads {', '.join(inputs)}; accepted: a stage that ramify export wrote")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return self.card.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the pictures that it reads."""
-        return self.card.input_shape
-
-    @property
-    def reading(self) -> Reading:
-        """How picture files are decoded, except for their size: as for its training."""
-        return Reading(background=self.card.background, range=self.card.range)
 
     def predict(self, pictures: Floats) -> Answers:
         """Answer each picture at the first exit where the policy lets it leave.
@@ -135,7 +129,7 @@ class Runtime:
         confidence = np.zeros(count, np.float32)
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
-        trunk, seen = batch, np.zeros((0, count, len(self.card.classes)), np.float32)
+        trunk, seen = batch, np.zeros((0, count, len(self.classes)), np.float32)
         asks_earlier = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
         for at in range(len(self._stages)) if count else ():
             ran[at] = len(undecided)
@@ -159,7 +153,7 @@ class Runtime:
         Other arguments and errors are as in :meth:`predict`.
         """
         trunk = check_batch(pictures, self.input_shape)
-        seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
+        seen = np.zeros((0, len(trunk), len(self.classes)), np.float32)
         for at in range(len(self._stages) if exits is None else exits):
             out = self._stage(at, trunk, seen)
             trunk, seen = out.trunk, np.concatenate((seen, out.logits[None]))
@@ -189,10 +183,10 @@ class Runtime:
             confidence.astype(np.float32, copy=False),
             leaves.astype(np.bool_, copy=False),
         )
-        if output.logits.shape != (len(trunk), len(self.card.classes)):
+        if output.logits.shape != (len(trunk), len(self.classes)):
             raise InputError(
                 f"{path}: gave logits of shape {list(output.logits.shape)}; accepted: [{len(trunk)}, "
-                f"{len(self.card.classes)}], one for each picture and class of ramify.json"
+                f"{len(self.classes)}], one for each picture and class of ramify.json"
             )
         return output
 

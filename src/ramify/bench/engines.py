@@ -222,7 +222,7 @@ def _exports(subject: Benched, names: Sequence[str], calibration: Tensor, folder
         return dict.fromkeys(names, subject.folder)
     if not names:
         return {}
-    stages = to_stages(plain(subject.network), subject.input_shape)
+    stages = to_stages(plain(subject.network))
     for name in names:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
         write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")

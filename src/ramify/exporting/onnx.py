@@ -57,19 +57,8 @@ class Graphs:
     early_exit: "ModelProto"
     stages: "tuple[ModelProto, ...]"
 
-    @property
-    def files(self) -> "dict[str, ModelProto]":
-        """Each graph by the name of its file."""
-        stages = {stage_file(at): stage for at, stage in enumerate(self.stages)}
-        return {ALL_EXITS: self.all_exits, EARLY_EXIT: self.early_exit} | stages
 
-
-def example(input_shape: Sequence[int]) -> Tensor:
-    """Two pictures to export with: the exporter would treat a batch size of one as a constant."""
-    return torch.zeros(2, *input_shape)
-
-
-def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
+def to_stages(network: Branching) -> "tuple[ModelProto, ...]":
     """The stages of ``network``, made by :func:`ramify.exporting.graphs.plain`, as graphs.
 
     They are those of :class:`Graphs` without the exit policy, which :func:`ramify.exporting.join.join_stages` adds.
@@ -78,7 +67,8 @@ def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelPro
         InputError: onnx or onnxscript is not installed.
     """
     need("export", "onnx", "onnxscript")
-    inputs: tuple[Tensor, ...] = (example(input_shape),)
+    # The exporter would treat a batch size of one as a constant.
+    inputs: tuple[Tensor, ...] = (network.blank(2),)
     graphs: list[ModelProto] = []
     for at in range(len(network.stages)):
         last = at + 1 == len(network.stages)

@@ -105,4 +105,4 @@ def int8_bytes(network: Branching, valid: Part) -> float:
     """
     need("export", "onnx", "onnxscript", "onnxruntime")
     pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
-    return float(all_exits(quantize_stages(to_stages(plain(network), network.input_shape), pictures)).ByteSize())
+    return float(all_exits(quantize_stages(to_stages(plain(network)), pictures)).ByteSize())

@@ -284,7 +284,7 @@ class Answering:
         with self._turn:
             if self._ended:
                 raise RefusedError(503, "the server ends")
-            answers = network.answer(picture[None])
+            answers = network.predict(picture[None])
             opinions = network.opinions(picture)
         return replies.answer_reply(network, answers, opinions, header, picture)
 
