@@ -15,8 +15,9 @@ from types import FrameType
 
 from ramify.errors import RunError
 from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.halving import verdicts
 from ramify.search.measure import epochs_done
-from ramify.search.study import STOP, Search, trial_config, verdicts_of
+from ramify.search.study import STOP, Search, trial_config
 from ramify.search.task import TaskResult, TrialStep, train_trial
 from ramify.search.trial import Trial
 
@@ -105,7 +106,7 @@ class _Work:
         failed = [trial.failed for trial in trials if trial.failed is not None]
         if len(failed) >= HOPELESS and not any(trial.results for trial in trials):
             raise RunError(f"the first {len(failed)} trials all failed, the last because of: {failed[-1]}")
-        left = verdicts_of(search)
+        left = verdicts(search.space, trials, search.planned)
         for number, (verdict, rung) in list(left.items()):
             if verdict == "finish":
                 search.finish(number)

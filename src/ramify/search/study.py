@@ -19,7 +19,6 @@ import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +28,8 @@ from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
 from ramify.run.folder import is_run
 from ramify.sealed import check_text, sealed_json, sealed_text
-from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
-from ramify.search.goals import costs, directions, feasible
-from ramify.search.halving import NextStep, Standing, verdicts
+from ramify.search.ancestry import choose_ancestor, heir_config, rung_folder
+from ramify.search.goals import directions
 from ramify.search.mend import mend_journal
 from ramify.search.sampling import propose
 from ramify.search.space import Space, parse_space, read_space, space_yaml
@@ -72,8 +70,8 @@ class _Entry:
 class Search:
     """An open search. Its coordinator, which has the ``owner``, keeps what it has read; others read again."""
 
-    def __init__(self, name: str, folder: Path, space: Space, study: "Study", backend: "BaseStorage") -> None:
-        self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, backend
+    def __init__(self, name: str, folder: Path, space: Space, study: "Study") -> None:
+        self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, study._storage
         self.owner: Owner | None = None
         self._entries: list[_Entry] | None = None
         self._planned: int | None = None
@@ -121,7 +119,7 @@ class Search:
 
         entries, token = self._record(), secrets.token_hex(8)
         drawn, overrides, refused = propose(self.space, [entry.seen for entry in entries])
-        ancestor = self._ancestor(overrides)
+        ancestor = choose_ancestor(read_config(overrides=overrides), self.trials()) if self.space.inherit else None
         attrs = {"number": len(entries), "overrides": overrides, "refused": refused, "token": token}
         template = create_trial(
             state=TrialState.RUNNING,
@@ -143,17 +141,6 @@ class Search:
 
         entries.append(self._entry(patiently(added)))
         return entries[-1].trial
-
-    def _ancestor(self, overrides: Sequence[str]) -> Ancestor | None:
-        """The ancestor of a new trial of ``overrides``, among all trials with a result."""
-        if not self.space.inherit:
-            return None
-        candidates = [
-            Candidate(trial.number, trial.epochs, trial.values["accuracy"], _begun_as(trial.overrides, trial.ancestor))
-            for trial in self.trials()
-            if trial.results and trial.failed is None
-        ]
-        return choose_ancestor(read_config(overrides=overrides), candidates)
 
     def begin_fresh(self, number: int) -> None:
         """Put on record that a trial begins with a fresh network after all."""
@@ -188,14 +175,6 @@ class Search:
     def _write(self, number: int, key: str, value: object) -> None:
         trial_id = self._record()[number].frozen._trial_id
         patiently(lambda: self.backend.set_trial_user_attr(trial_id, key, value))
-
-
-@lru_cache(maxsize=10_000)
-def _begun_as(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
-    """The configuration of a trial's run, without its place."""
-    if ancestor is None:
-        return read_config(overrides=overrides)
-    return heir_config(overrides, Path(trial_name(ancestor.trial)))
 
 
 def start_search(
@@ -292,7 +271,7 @@ def _own(
             study.set_user_attr("space", space_yaml(space))
         if attrs.get("trials") != planned:
             study.set_user_attr("trials", planned)
-    return Search(name, folder, space, study, study._storage)
+    return Search(name, folder, space, study)
 
 
 def open_search(name: str, *, storage: str | None = None, searches_dir: Path = SEARCHES_DIR) -> Search:
@@ -318,7 +297,7 @@ def open_search(name: str, *, storage: str | None = None, searches_dir: Path = S
         space = parse_space(str(patiently(lambda: study.user_attrs)["space"]), f"search {name}")
     except KeyError:
         raise InputError(f"got {name!r}, which is no search in that storage; accepted: one that was started") from None
-    return Search(name, folder, space, study, study._storage)
+    return Search(name, folder, space, study)
 
 
 def config_of_trial(
@@ -353,26 +332,6 @@ def trial_config(search: Search, trial: Trial) -> Config:
         if is_run(parent):
             return heir_config(own, parent)
     return read_config(overrides=own)
-
-
-def verdicts_of(search: Search) -> dict[int, tuple[NextStep, int]]:
-    """The next step of each trial that is not finished."""
-    space, trials, planned = search.space, search.trials(), search.planned
-    steps: dict[int, tuple[NextStep, int]] = {}
-    for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
-        members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]
-        steps |= verdicts(space, members, planned - start)
-    return {number: step for number, step in steps.items() if not trials[number].finished}
-
-
-def _standing(space: Space, trial: Trial) -> Standing:
-    def excess(values: Mapping[str, float]) -> float:
-        if feasible(values, space.constraints):
-            return 0.0
-        return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
-
-    results = {rung: (excess(values), costs(values, space.objectives)) for rung, values in trial.results.items()}
-    return Standing(trial.number, results, out=trial.failed is not None)
 
 
 def _kept_address(folder: Path, warn: Callable[[str], None] = lambda sentence: None) -> str | None:
