@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.answer.card import NEVER, read_card, read_exported_file
-from ramify.answer.needs import need
 from ramify.data.decode import Reading
 from ramify.errors import InputError, RunError
+from ramify.needs import need
 from ramify.shortage import usable_threads
 
 Floats = npt.NDArray[np.float32]

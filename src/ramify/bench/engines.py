@@ -29,7 +29,6 @@ from ramify.answer.card import (
     card_text,
     exported_policy,
 )
-from ramify.answer.needs import missing
 from ramify.answer.runtime import Runtime
 from ramify.errors import InputError
 from ramify.exporting.graphs import plain
@@ -37,6 +36,7 @@ from ramify.exporting.join import judged_stages
 from ramify.exporting.onnx import stage_file, to_stages
 from ramify.exporting.quantize import quantize_stages
 from ramify.files import write_atomic
+from ramify.needs import missing
 from ramify.nn.branching import Branching
 from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import Folded, fold

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ramify.answer.needs import need
 from ramify.exporting.graphs import OneStage
+from ramify.needs import need
 from ramify.nn.branching import Branching
 
 if TYPE_CHECKING:

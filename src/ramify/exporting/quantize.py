@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ramify.answer.needs import need
 from ramify.data.pictures import Part
 from ramify.exporting.check import BATCH, runner
 from ramify.exporting.graphs import plain
 from ramify.exporting.join import all_exits
 from ramify.exporting.onnx import quiet, to_stages
+from ramify.needs import need
 from ramify.nn.branching import Branching
 from ramify.run.evaluate import to_float
 

@@ -28,7 +28,6 @@ from ramify.answer.card import (
     is_exported,
     with_checksums,
 )
-from ramify.answer.needs import need
 from ramify.answer.runtime import Runtime
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
@@ -50,6 +49,7 @@ from ramify.exporting.join import join_stages
 from ramify.exporting.onnx import ALL_EXITS, EARLY_EXIT, OPSET, Graphs, quiet, stage_file, to_program, to_stages
 from ramify.exporting.quantize import CALIBRATION, quantize_stages
 from ramify.files import replace_folder, write_atomic
+from ramify.needs import need
 from ramify.nn.branching import Branching
 from ramify.run.checkpoint import Card, is_checkpoint
 from ramify.run.choice import ChosenPolicy, choose_policy

@@ -18,7 +18,6 @@ from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -26,6 +25,7 @@ import yaml
 
 from ramify.config.yamltext import Loader, to_text
 from ramify.errors import ConfigError, InputError, RunError
+from ramify.needs import need
 from ramify.search.storage import ANSWER_SECONDS
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
@@ -164,7 +164,7 @@ def _processes(workers: int, gpus: bool) -> Iterator[TaskEngine]:
 
 @contextlib.contextmanager
 def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
-    _need("distributed")
+    need("search", "distributed")
     from distributed import Client
     from distributed.scheduler import KilledWorker
 
@@ -205,7 +205,8 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     Raises:
         ConfigError: an option is not accepted, or one that is needed is missing.
     """
-    module = _need("dask_jobqueue")
+    need("search", "dask_jobqueue")
+    module = importlib.import_module("dask_jobqueue")
     if options.get("processes", 1) != 1:
         got = to_text(options["processes"])
         raise ConfigError(f"--engine_options: processes: got {got}; accepted: 1, as a job takes one task")
@@ -235,14 +236,6 @@ def _read_options(path: Path | None) -> dict[str, object]:
         got = to_text(options)
         raise ConfigError(f"--engine_options: got {got}; accepted: a mapping such as {{queue: gpu}} ({path})")
     return {str(key): value for key, value in options.items()}
-
-
-def _need(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        name = package.replace("_", "-")
-        raise InputError(f"--on: needs {name}, which is not installed; pip install ramify[search]") from None
 
 
 class TaskLostError(RunError):

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from ramify.config.read import read_config
 from ramify.errors import ConfigError, RunError
+from ramify.needs import need
 from ramify.search.draw import suggest
 from ramify.search.goals import directions
 from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.space import Space
-from ramify.search.storage import need_optuna, quiet_optuna
+from ramify.search.storage import quiet_optuna
 from ramify.seeds import derive
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial
     Raises:
         RunError: no draw gives a valid configuration.
     """
-    need_optuna()
+    need("search", "optuna")
     reason = ""
     for attempt in range(REFUSALS):
         with quiet_optuna():

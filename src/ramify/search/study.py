@@ -26,6 +26,7 @@ from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
+from ramify.needs import need
 from ramify.run.folder import is_run
 from ramify.sealed import check_text, sealed_json, sealed_text
 from ramify.search.ancestry import choose_ancestor, heir_config, rung_folder
@@ -41,7 +42,6 @@ from ramify.search.storage import (
     close_storage,
     keep_end,
     kept_values,
-    need_optuna,
     open_storage,
     patiently,
     quiet_optuna,
@@ -202,7 +202,7 @@ def start_search(
     """
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
-    need_optuna()
+    need("search", "optuna")
     folder = searches_dir / name
     if folder.exists() and not folder.is_dir():
         raise InputError(f"name: got {name}, but {folder} is a file; accepted: another name")

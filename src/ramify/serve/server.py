@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramify.answer.answerer import Answerer
-from ramify.answer.needs import need
 from ramify.answer.picture import MAX_PIXELS, read_header, read_picture
 from ramify.answer.samples import Sample
 from ramify.errors import DataError, InputError
+from ramify.needs import need
 from ramify.serve import replies
 from ramify.serve.guard import SECURITY_HEADERS, Guard, Hosts, Origins
 from ramify.serve.upload import FIELD, RefusedError, begins_as_picture, file_name, read_upload, received, too_large
