@@ -25,8 +25,7 @@ _COLUMNS = 6
 
 def overthinking_section(facts: Facts) -> Markup:
     """Wasteful and destructive overthinking."""
-    measured, answers = known(facts), facts.answers
-    assert answers is not None
+    measured, answers = known(facts)
     if len(measured.analysis.macs) == 1:
         return html("missing", "The network has one exit, so it cannot think longer than it needs.")
     result = measured.analysis.overthinking
