@@ -179,13 +179,6 @@ class ExportCard:
         return replace(self, policy=policy)
 
 
-def exported_policy(
-    rule: "Policy", calibrated: bool, description: str, certificate: Certificate | None = None
-) -> ExportedPolicy:
-    """``rule`` as part of a card."""
-    return ExportedPolicy(**vars(rule), calibrated=calibrated, description=description, certificate=certificate)
-
-
 def card_text(card: ExportCard) -> str:
     """The card as JSON, with its checksum."""
     return sealed_json(asdict(card)).decode()

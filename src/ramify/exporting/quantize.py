@@ -16,7 +16,6 @@ from torch import Tensor
 from ramify.data.pictures import Part
 from ramify.exporting.check import BATCH, runner
 from ramify.exporting.graphs import plain
-from ramify.exporting.join import all_exits
 from ramify.exporting.onnx import quiet, to_stages
 from ramify.needs import need
 from ramify.nn.branching import Branching
@@ -104,5 +103,7 @@ def int8_bytes(network: Branching, valid: Part) -> float:
         InputError: onnx or onnxruntime is not installed.
     """
     need("export", "onnx", "onnxscript", "onnxruntime")
+    from ramify.exporting.join import all_exits
+
     pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
     return float(all_exits(quantize_stages(to_stages(plain(network)), pictures)).ByteSize())

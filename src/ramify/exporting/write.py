@@ -20,11 +20,11 @@ from ramify.answer.card import (
     ExportCard,
     ExportedExit,
     ExportedFiles,
+    ExportedPolicy,
     Precision,
     Quantization,
     Shape,
     card_text,
-    exported_policy,
     is_exported,
     with_checksums,
 )
@@ -45,7 +45,6 @@ from ramify.exporting.check import (
     runner,
 )
 from ramify.exporting.graphs import EarlyExit, plain
-from ramify.exporting.join import join_stages
 from ramify.exporting.onnx import ALL_EXITS, EARLY_EXIT, OPSET, Graphs, quiet, stage_file, to_program, to_stages
 from ramify.exporting.quantize import CALIBRATION, quantize_stages
 from ramify.files import replace_folder, write_atomic
@@ -158,7 +157,12 @@ class Subject:
                 )
                 for summary in self.exits
             ),
-            policy=exported_policy(chosen.policy, chosen.calibrated, chosen.description, certificate),
+            policy=ExportedPolicy(
+                **vars(chosen.policy),
+                calibrated=chosen.calibrated,
+                description=chosen.description,
+                certificate=certificate,
+            ),
             files=files,
             epoch=self.card.epoch,
             opset=opset,
@@ -260,12 +264,16 @@ def evenly(part: Part, count: int) -> Part:
 
 
 def _float_graphs(subject: Subject) -> Written:
+    from ramify.exporting.join import join_stages
+
     graphs = join_stages(to_stages(subject.twin), subject.chosen.policy)
     card = subject.card_for(_files(graphs), "float32", OPSET)
     return _checked(graphs, card, subject, subject.network, subject.logits)
 
 
 def _int8_graphs(subject: Subject) -> Written:
+    from ramify.exporting.join import join_stages
+
     stages = to_stages(subject.twin)
     before = Staged([stage.SerializeToString() for stage in stages])
     # The loss of accuracy is relative to these stages, so they must be the network.
