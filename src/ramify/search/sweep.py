@@ -29,6 +29,7 @@ from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
 from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
 from ramify.search.vary import as_lists, as_tuples, dotted
@@ -300,7 +301,7 @@ def run_sweep(
             folder = sweep.run(config)
             epoch = _epoch(folder)[0] if is_same(folder, config) else 0
             notify(RunBegan(folder.name, epoch))
-            tasks.start(folder.name, partial(train_run, config, stop), partial(_epochs, folder))
+            tasks.start(folder.name, partial(train_run, config, stop), partial(epochs_done, folder))
         for name, outcome in tasks.ended(0.5):
             if isinstance(outcome, TaskLostError):
                 outcome = TaskResult(failed=outcome.problems[0])
@@ -324,7 +325,3 @@ def _epoch(folder: Path) -> tuple[int, float | None]:
     exits = lines[-1].get("exits")
     valid = exits[-1].get("valid") if isinstance(exits, list) and exits else None
     return len(lines), valid["top1"] if valid else None
-
-
-def _epochs(folder: Path) -> int:
-    return _epoch(folder)[0]

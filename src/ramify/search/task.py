@@ -149,11 +149,7 @@ def train_trial(step: TrialStep) -> TaskResult:
 
 def train_run(config: Config, stop: Path) -> TaskResult:
     """Train the run of ``config`` to its end; errors as :func:`train_trial`."""
-
-    def work() -> TaskResult:
-        return TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None)
-
-    return _guarded(work, stop.parent)
+    return _guarded(lambda: TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None), stop.parent)
 
 
 def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:

@@ -22,10 +22,14 @@ Kind = Literal["choice", "int", "float", "log", "structure"]
 _KINDS: tuple[Kind, ...] = ("choice", "int", "float", "log")
 
 
+def refused(text: str, at: str = "") -> PydanticCustomError:
+    """The error ``text``, of the field ``at``."""
+    return PydanticCustomError("wrong", "{text}", {"text": text, "at": at})
+
+
 def wrong(got: object, accepts: str, at: str = "") -> PydanticCustomError:
     """The error for a value, of the field ``at``."""
-    text = f"got {to_text(as_lists(got))}; accepted: {accepts}"
-    return PydanticCustomError("wrong", "{text}", {"text": text, "at": at})
+    return refused(f"got {to_text(as_lists(got))}; accepted: {accepts}", at)
 
 
 def unknown(name: str, known: Sequence[str], at: str = "") -> PydanticCustomError:
