@@ -305,7 +305,6 @@ def config_of_trial(
     number: int,
     overrides: Sequence[str] = (),
     *,
-    storage: str | None = None,
     searches_dir: Path = SEARCHES_DIR,
 ) -> Config:
     """The configuration of a trial for a full training: ``<search>-<number>`` in the usual folder, ``overrides`` last.
@@ -313,8 +312,7 @@ def config_of_trial(
     Raises:
         InputError: there is no such search or trial.
     """
-    search = open_search(name, storage=storage, searches_dir=searches_dir)
-    trials = search.trials()
+    trials = open_search(name, searches_dir=searches_dir).trials()
     if not 0 <= number < len(trials):
         last = f"0 to {len(trials) - 1}" if trials else "none, as it has no trials yet"
         raise InputError(f"trial: got {number}; accepted: {last}")

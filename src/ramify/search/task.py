@@ -3,7 +3,7 @@
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ramify.config.rules import Config
 from ramify.errors import InputError, RamifyError, RunError
 from ramify.files import write_atomic
 from ramify.run.device import place_of
-from ramify.run.events import EpochDone, Event, Observer, Started
+from ramify.run.events import EpochDone, Event, Started
 from ramify.run.folder import is_run, locked, read_summary
 from ramify.run.summary import describe_machine
 from ramify.sealed import check_seal, parse_object, sealed_json
@@ -38,9 +38,7 @@ class _LeavingError(Exception):
     """Ends a training whose checkpoint is on disk."""
 
 
-def train_up_to(
-    config: Config, epoch: int | None = None, observers: Sequence[Observer] = (), stop: Path | None = None
-) -> Path:
+def train_up_to(config: Config, epoch: int | None = None, stop: Path | None = None) -> Path:
     """Train the run of ``config`` up to ``epoch``, or to its end, from its last checkpoint; returns its folder.
 
     The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. A run of
@@ -62,7 +60,6 @@ def train_up_to(
         elif isinstance(event, EpochDone) and (event.epoch == epoch or (stop is not None and stop.exists())):
             raise _LeavingError
 
-    watching = (*observers, watch)
     while True:
         same = is_same(folder, config)
         if same and epoch is not None and epochs_done(folder) >= epoch and not in_use(folder):
@@ -70,9 +67,9 @@ def train_up_to(
         try:
             with contextlib.suppress(_LeavingError):
                 if same:
-                    resume(folder, watching)
+                    resume(folder, [watch])
                 else:
-                    train(config, watching, overwrite=True)
+                    train(config, [watch], overwrite=True)
         except InputError:
             if not in_use(folder) or (stop is not None and stop.exists()):
                 raise
