@@ -252,16 +252,7 @@ class _Started(Generic[K, _T]):
 
 
 class Tasks(Generic[K, _T]):
-    """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress.
-
-    Example:
-        >>> from concurrent.futures import ThreadPoolExecutor
-        >>> with ThreadPoolExecutor(1) as pool:
-        ...     tasks: Tasks[str, int] = Tasks(TaskEngine(pool, lambda: 1, (BrokenExecutor,), "here"))
-        ...     tasks.start("a", lambda: 3)
-        ...     [tasks.free, tasks.ended(10)]
-        [0, [('a', 3)]]
-    """
+    """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress."""
 
     def __init__(self, engine: TaskEngine) -> None:
         self.engine = engine

@@ -15,12 +15,7 @@ HEAT = torch.tensor([[255, 214, 102], [240, 120, 30], [190, 20, 60]], dtype=torc
 
 
 def png(image: Tensor) -> str:
-    """``image`` uint8 ``[C, H, W]`` of one or three channels as a PNG data URI.
-
-    Example:
-        >>> png(torch.zeros(1, 8, 8, dtype=torch.uint8))[:22]
-        'data:image/png;base64,'
-    """
+    """``image`` uint8 ``[C, H, W]`` of one or three channels as a PNG data URI."""
     from PIL import Image
 
     pixels = image.cpu()

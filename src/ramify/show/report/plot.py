@@ -122,12 +122,7 @@ def plotly_text(text: str, most: int | None = None) -> str:
 
 
 def json_text(table: Table) -> str:
-    """``table`` as a JSON list of objects, one a row; a number that is not finite is null.
-
-    Example:
-        >>> json_text(Table(("exit", "accuracy"), ((1, 0.5),)))
-        '[{"exit": 1, "accuracy": 0.5}]'
-    """
+    """``table`` as a JSON list of objects, one a row; a number that is not finite is null."""
     rows = [[None if isinstance(it, float) and not math.isfinite(it) else it for it in row] for row in table.rows]
     return json.dumps([dict(zip(table.columns, row, strict=True)) for row in rows])
 
