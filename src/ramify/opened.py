@@ -154,7 +154,7 @@ class Opened:
 
         Args:
             out: the folder to write; None: ``onnx``, ``onnx-int8``, ``torch`` or ``hub`` in that of the run.
-            to: ``onnx`` graphs, ``torch`` programs of ``torch.export``, or ``hub``, with ``out`` and ``overwrite`` alone.
+            to: ``onnx`` graphs, ``torch`` programs, or ``hub``, which takes ``out`` and ``overwrite`` alone.
 
         Returns:
             The exported files, or the folder of ``hub``.

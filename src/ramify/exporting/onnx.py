@@ -174,16 +174,11 @@ def _names_read(graph: "GraphProto", nested: bool = True) -> set[str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the messages of the exporters and of the quantizer on their own workings."""
-    # The torch.onnx loggers have levels of their own; the quantizer logs to the root logger.
-    names = ("", "torch.onnx", "torch.onnx._internal.exporter._registration", "torch.export", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

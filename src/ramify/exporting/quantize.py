@@ -6,11 +6,11 @@ does not enter the branches of an ``If``.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
 from ramify.data.pictures import Part
@@ -29,18 +29,6 @@ CALIBRATION = 512
 
 _PICTURES = 64
 """The same for :func:`int8_bytes`, as the size does not depend on them."""
-
-Feed = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
-
-
-class Batches:
-    """Calibration batches in the form that ONNX Runtime asks for them."""
-
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self.feeds = feeds
-
-    def get_next(self) -> Feed | None:
-        return next(self.feeds, None)
 
 
 def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[ModelProto, ...]":
@@ -81,7 +69,7 @@ def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "Mod
         quantize_static(
             prepared,
             done,
-            Batches(feeds),
+            SimpleNamespace(get_next=lambda: next(feeds, None)),  # what is used of a CalibrationDataReader
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,

@@ -227,13 +227,12 @@ def _staircase(front: Front, x: str, y: str) -> list[Trial]:
 
 def event_line(event: WorkEvent, space: Space) -> str:
     """An event of a search in a line."""
-    if isinstance(event, WorkBegan):
-        start = "starts" if event.epoch == 0 else f"goes on from epoch {event.epoch}"
-        return f"trial {event.trial}: {start}, up to epoch {event.rung} of {space.epochs}"
-    if isinstance(event, StepTaken):
-        figures = ", ".join(f"{name} {figure(name, event.values[name])}" for name in space.names)
-        return f"trial {event.trial}: epoch {event.rung}: {figures}"
-    assert isinstance(event, TrialEnded)
-    if event.failed is not None:
-        return f"trial {event.trial}: failed ({event.failed})"
-    return f"trial {event.trial}: finished at epoch {event.rung}"
+    match event:
+        case WorkBegan(trial, epoch, rung):
+            start = "starts" if epoch == 0 else f"goes on from epoch {epoch}"
+            return f"trial {trial}: {start}, up to epoch {rung} of {space.epochs}"
+        case StepTaken(trial, rung, values):
+            figures = ", ".join(f"{name} {figure(name, values[name])}" for name in space.names)
+            return f"trial {trial}: epoch {rung}: {figures}"
+        case TrialEnded(trial, rung, failed):
+            return f"trial {trial}: " + (f"finished at epoch {rung}" if failed is None else f"failed ({failed})")
