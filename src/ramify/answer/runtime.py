@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ramify.answer.card import NEVER, read_card, read_exported_file
 from ramify.data.decode import Reading
-from ramify.errors import InputError, RunError
+from ramify.errors import InputError, RunError, first_line
 from ramify.needs import need
 from ramify.shortage import usable_threads
 
@@ -174,7 +174,9 @@ class Runtime:
         try:
             outputs = self._stages[at].run(names, {name: tensors[name] for name in self._inputs[at]})
         except _faults() as error:
-            raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
+            raise RunError(
+                f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({first_line(error)[:160]})"
+            ) from error
         *before, logits, classes, confidence, leaves = outputs
         output = _StageOutput(
             before[0].astype(np.float32, copy=False) if before else trunk,
@@ -262,7 +264,7 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
         )
     except _faults() as error:
         raise InputError(
-            f"{where}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
+            f"{where}: is damaged or cut short ({first_line(error)[:160]}); accepted: the file as ramify export wrote it"
         ) from error
     return session
 
@@ -282,8 +284,3 @@ def _faults() -> tuple[type[Exception], ...]:
         state.EPFail,
         ValueError,
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

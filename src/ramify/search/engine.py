@@ -24,7 +24,7 @@ import torch
 import yaml
 
 from ramify.config.yamltext import Loader, to_text
-from ramify.errors import ConfigError, InputError, RunError
+from ramify.errors import ConfigError, InputError, RunError, first_line
 from ramify.needs import need
 from ramify.search.storage import ANSWER_SECONDS
 
@@ -171,7 +171,7 @@ def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
     try:
         client = Client(cluster, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(f"--on: {words} does not answer ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--on: {words} does not answer ({first_line(error)})") from None
     latest = [0.0, 0]
 
     def count() -> int:
@@ -217,8 +217,8 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     try:
         cluster = getattr(module, BATCH_SYSTEMS[system])(**arguments)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"--engine_options: {why}; accepted: arguments of {BATCH_SYSTEMS[system]}") from None
+        accepted = f"arguments of {BATCH_SYSTEMS[system]}"
+        raise ConfigError(f"--engine_options: {first_line(error)}; accepted: {accepted}") from None
     try:
         yield cluster
     finally:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ramify.errors import CheckpointError, InputError, RunError
+from ramify.errors import CheckpointError, InputError, RunError, first_line
 from ramify.files import cannot_write, write_atomic
 from ramify.needs import need
 from ramify.sealed import check_seal, next_number, parse_line, parse_lines, parse_object, sealed_json, sealed_line
@@ -309,8 +309,7 @@ def close_storage(storage: "BaseStorage") -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(getattr(error, "orig", None) or error)
 
 
 def patiently(call: Callable[[], Result], patience: float = _PATIENCE) -> Result:

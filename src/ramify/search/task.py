@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ramify.config.rules import Config
-from ramify.errors import InputError, RamifyError, RunError
+from ramify.errors import InputError, RamifyError, RunError, first_line
 from ramify.files import write_atomic
 from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event, Started
@@ -157,6 +157,5 @@ def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
     except (RamifyError, RuntimeError, MemoryError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, OSError):
             # A full disk or a missing file is no failure of the run.
-            raise RunError(str(error).splitlines()[0]) from None
-        text = str(error).splitlines()
-        return TaskResult(failed=text[0] if text else type(error).__name__)
+            raise RunError(first_line(error)) from None
+        return TaskResult(failed=first_line(error))
