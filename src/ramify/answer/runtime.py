@@ -263,9 +263,8 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
             content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except _faults() as error:
-        raise InputError(
-            f"{where}: is damaged or cut short ({first_line(error)[:160]}); accepted: the file as ramify export wrote it"
-        ) from error
+        damage = f"is damaged or cut short ({first_line(error)[:160]})"
+        raise InputError(f"{where}: {damage}; accepted: the file as ramify export wrote it") from error
     return session
 
 
