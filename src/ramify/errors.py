@@ -68,7 +68,7 @@ def field_of(error: "ValidationError") -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of an error, for a sentence; its type where it says nothing."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:
