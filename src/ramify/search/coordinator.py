@@ -14,7 +14,7 @@ from functools import partial
 from types import FrameType
 
 from ramify.errors import RunError
-from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.engine import TaskEngine, Tasks
 from ramify.search.halving import verdicts
 from ramify.search.measure import epochs_done
 from ramify.search.study import STOP, Search, trial_config
@@ -79,7 +79,7 @@ def coordinate(
         InputError: another process has taken the search.
     """
     leave, stop = leave or threading.Event(), search.folder / STOP
-    work = _Work(search, Tasks(engine), notify, step)
+    work = _Work(search, Tasks(engine, lambda why: TaskResult(failed=why)), notify, step)
     while not leave.is_set() and not stop.exists():
         assert search.owner is not None
         search.owner.check()
@@ -142,8 +142,6 @@ class _Work:
     def take_in(self) -> None:
         """Put on record the results of steps that have ended."""
         for (number, rung), outcome in self.tasks.ended(_PAUSE):
-            if isinstance(outcome, TaskLostError):
-                outcome = TaskResult(failed=outcome.problems[0])
             if outcome.failed is not None:
                 self.search.finish(number, outcome.failed)
                 self.notify(TrialEnded(number, rung, outcome.failed))

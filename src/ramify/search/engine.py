@@ -238,10 +238,6 @@ def _read_options(path: Path | None) -> dict[str, object]:
     return {str(key): value for key, value in options.items()}
 
 
-class TaskLostError(RunError):
-    """A task lost its worker repeatedly, without any progress."""
-
-
 @dataclass
 class _Started(Generic[K, _T]):
     key: K
@@ -252,10 +248,14 @@ class _Started(Generic[K, _T]):
 
 
 class Tasks(Generic[K, _T]):
-    """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress."""
+    """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress.
 
-    def __init__(self, engine: TaskEngine) -> None:
-        self.engine = engine
+    Args:
+        lost: the result of a task that is then given up, made of the reason.
+    """
+
+    def __init__(self, engine: TaskEngine, lost: Callable[[str], _T]) -> None:
+        self.engine, self.lost = engine, lost
         self._running: dict[Future[_T], _Started[K, _T]] = {}
 
     @property
@@ -272,13 +272,13 @@ class Tasks(Generic[K, _T]):
         """Start ``call``; a task whose ``progress`` rises between deaths is never given up."""
         self._submit(_Started(key, call, progress))
 
-    def ended(self, seconds: float) -> list[tuple[K, _T | TaskLostError]]:
+    def ended(self, seconds: float) -> list[tuple[K, _T]]:
         """Wait up to ``seconds`` for tasks to end, and return their results by key.
 
         Raises:
             RunError: the engine is gone.
         """
-        results: list[tuple[K, _T | TaskLostError]] = []
+        results: list[tuple[K, _T]] = []
         for future in wait(list(self._running), seconds, FIRST_COMPLETED).done:
             started = self._running.pop(future)
             try:
@@ -291,7 +291,7 @@ class Tasks(Generic[K, _T]):
                     self._submit(started)
                 else:
                     why = f"its worker died {DEATHS} times in a row ({type(error).__name__}; out of memory?)"
-                    results.append((started.key, TaskLostError(why)))
+                    results.append((started.key, self.lost(why)))
             except CancelledError:
                 raise RunError(f"{self.engine.words}: its scheduler is gone") from None
         return results

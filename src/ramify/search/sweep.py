@@ -28,7 +28,7 @@ from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
-from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.engine import TaskEngine, Tasks
 from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
@@ -294,7 +294,7 @@ def run_sweep(
             notify(RunEnded(folder.name, None))
         else:
             waiting.append(config)
-    tasks: Tasks[str, TaskResult] = Tasks(engine)
+    tasks: Tasks[str, TaskResult] = Tasks(engine, lambda why: TaskResult(failed=why))
     while (waiting or tasks.running) and not leave.is_set() and not stop.exists():
         while waiting and tasks.free:
             config = waiting.pop(0)
@@ -303,8 +303,6 @@ def run_sweep(
             notify(RunBegan(folder.name, epoch))
             tasks.start(folder.name, partial(train_run, config, stop), partial(epochs_done, folder))
         for name, outcome in tasks.ended(0.5):
-            if isinstance(outcome, TaskLostError):
-                outcome = TaskResult(failed=outcome.problems[0])
             if outcome.failed is not None:
                 failed[name] = outcome.failed
             if outcome.failed is not None or outcome.finished:
