@@ -18,7 +18,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +58,7 @@ SEARCHES_DIR = Path("searches")
 SPACE, STOP = "space.yaml", "stop"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Entry:
     """A trial: as the record has it, as Optuna has it, and as samplers see it."""
 
@@ -145,13 +145,10 @@ class Search:
     def begin_fresh(self, number: int) -> None:
         """Put on record that a trial begins with a fresh network after all."""
         self._write(number, "ancestor", None)
-        self._change(number, ancestor=None)
 
     def record(self, number: int, rung: int, values: Mapping[str, float], device: str | None = None) -> None:
         """Put the results of a trial at a rung on record."""
         self._write(number, f"rung:{rung}", {**values, "device": device} if device else dict(values))
-        results = self._record()[number].trial.results
-        self._change(number, results={**results, rung: dict(values)}, device=device)
 
     def finish(self, number: int, failed: str | None = None) -> None:
         """Put on record that a trial is finished, or that it failed and why."""
@@ -165,16 +162,17 @@ class Search:
             values, state = None, TrialState.FAIL
         with quiet_optuna():
             patiently(lambda: self.study.tell(number, values, state, skip_if_finished=True))
-        self._change(number, finished=True, failed=failed)
-
-    def _change(self, number: int, **changes: object) -> None:
-        entry = self._record()[number]
-        entry.trial = replace(entry.trial, **changes)  # type: ignore[arg-type]
-        entry.seen = as_seen(self.space, entry.trial, entry.frozen)
+        self._read_again(number)
 
     def _write(self, number: int, key: str, value: object) -> None:
         trial_id = self._record()[number].frozen._trial_id
         patiently(lambda: self.backend.set_trial_user_attr(trial_id, key, value))
+        self._read_again(number)
+
+    def _read_again(self, number: int) -> None:
+        entries = self._record()
+        trial_id = entries[number].frozen._trial_id
+        entries[number] = self._entry(patiently(lambda: self.backend.get_trial(trial_id)))
 
 
 def start_search(
