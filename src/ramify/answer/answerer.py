@@ -122,14 +122,12 @@ def answerer(
         InputError: there is no such network, or ``threshold`` or ``threads`` is out of range.
         CheckpointError: it is damaged.
     """
-    if threads is not None:
-        threads = check_threads(threads)
     if is_exported(Path(name_or_folder)):
         return OnnxAnswerer(Path(name_or_folder), threads, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(check_threads(threads))
     return TorchAnswerer(Path(name_or_folder).resolve().name, network, card, chosen)
 
 
