@@ -40,10 +40,6 @@ def random_draws(seed: int) -> "BaseSampler":
     return RandomSampler(seed=seed)
 
 
-SEARCH_SAMPLERS: dict[str, Callable[[int], "BaseSampler"]] = {
-    "tpe": tpe,
-    "nsgaii": nsgaii,
-    "gp": gp,
-    "random": random_draws,
-}
-"""Every sampler, made from its seed, by the name that ``sampler`` of a space takes."""
+_Sampler = Callable[[int], "BaseSampler"]  # from its seed
+SEARCH_SAMPLERS: dict[str, _Sampler] = {"tpe": tpe, "nsgaii": nsgaii, "gp": gp, "random": random_draws}
+"""Every sampler by the name that ``sampler`` of a space takes."""
