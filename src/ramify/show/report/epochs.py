@@ -1,6 +1,7 @@
 """The sections of a run by epoch: accuracy, density, time and memory, with the changes of the network marked."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -78,9 +79,7 @@ def _layout(facts: Facts, title: str, marked: bool = True, **more: object) -> di
     layout = {"xaxis": {**axis, "dtick": 1} if last <= 12 else axis, "yaxis_title_text": title, **more}
     if not marked:
         return layout
-    by_epoch: dict[int, list[Change]] = {}
-    for change in facts.changes:
-        by_epoch.setdefault(change.epoch, []).append(change)
+    by_epoch = {epoch: [*changes] for epoch, changes in groupby(facts.changes, lambda change: change.epoch)}
     # Where there are many, only the signs are left; the words are in the hover and in the list below.
     brief = len(by_epoch) > 6
     line = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1}
