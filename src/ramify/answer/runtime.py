@@ -74,12 +74,7 @@ class Runtime:
 
     Attributes:
         card: the content of ``ramify.json``.
-        name: of the run.
-        classes: names of the classes, in the order of the logits.
-        input_shape: (C, H, W) of the pictures that it reads.
-        reading: how picture files are decoded, except for their size: as for its training.
-        description: its policy, in one sentence.
-        macs: multiply-accumulates of answering at each exit.
+        name, classes, input_shape, reading, description, macs: see :class:`ramify.answer.answerer.TorchAnswerer`.
 
     Raises:
         InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
