@@ -2,7 +2,9 @@
 
 import io
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ramify.show.report.plot import data_uri
@@ -10,14 +12,9 @@ from ramify.show.report.plot import data_uri
 SIDE = 96
 """Pixels to which the longer side of a small picture is enlarged."""
 
-HEAT = torch.tensor([[255, 214, 102], [240, 120, 30], [190, 20, 60]], dtype=torch.float32)
-"""Colors of a heat map from warm to hot; where it is cold the picture shows through."""
-
 
 def png(image: Tensor) -> str:
     """``image`` uint8 ``[C, H, W]`` of one or three channels as a PNG data URI."""
-    from PIL import Image
-
     pixels = image.cpu()
     pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
     array = pixels.permute(1, 2, 0).contiguous().numpy()
@@ -39,13 +36,12 @@ def side(image: Tensor) -> tuple[int, int]:
 
 
 def heated(image: Tensor, heat: Tensor) -> Tensor:
-    """``image`` uint8 ``[C, H, W]`` in gray under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``."""
-    gray = image.float().mean(dim=0).expand(3, -1, -1)
-    heat = heat.float().clamp(0, 1)
-    place = heat * (len(HEAT) - 1)
-    below = place.floor().clamp(max=len(HEAT) - 2)
-    share = (place - below)[..., None]
-    colors = HEAT[below.long()] * (1 - share) + HEAT[below.long() + 1] * share  # [H, W, 3]
-    cover = 0.75 * heat
-    mixed = (1 - cover) * gray + cover * colors.permute(2, 0, 1)
-    return mixed.round().clamp(0, 255).to(torch.uint8)
+    """``image`` uint8 ``[C, H, W]`` in gray under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``.
+
+    The map goes from warm to hot; where it is cold the picture shows through.
+    """
+    level = Image.fromarray((255 * heat.clamp(0, 1)).round().byte().numpy())
+    gray = Image.fromarray(image.float().mean(dim=0).round().byte().numpy()).convert("RGB")
+    colors = ImageOps.colorize(level, (255, 214, 102), (190, 20, 60), mid=(240, 120, 30))
+    mixed = Image.composite(colors, gray, level.point(lambda value: round(0.75 * value)))
+    return torch.from_numpy(np.array(mixed)).permute(2, 0, 1)
