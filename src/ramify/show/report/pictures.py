@@ -15,13 +15,9 @@ SIDE = 96
 
 def png(image: Tensor) -> str:
     """``image`` uint8 ``[C, H, W]`` of one or three channels as a PNG data URI."""
-    pixels = image.cpu()
-    pixels = pixels[:3] if pixels.shape[0] >= 3 else pixels[:1]
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
-    drawn = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    longer = max(drawn.size)
-    if longer > 2 * SIDE:
-        drawn.thumbnail((2 * SIDE, 2 * SIDE))
+    pixels = image[: 3 if len(image) >= 3 else 1].cpu()
+    drawn = Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).contiguous().numpy())
+    drawn.thumbnail((2 * SIDE, 2 * SIDE))  # if it is larger
     out = io.BytesIO()
     drawn.save(out, "PNG", optimize=True)
     return data_uri("image/png", out.getvalue())
@@ -30,8 +26,8 @@ def png(image: Tensor) -> str:
 def side(image: Tensor) -> tuple[int, int]:
     """Width and height in which to show ``image`` ``[C, H, W]``: a whole multiple, so that each pixel is a square."""
     height, width = image.shape[-2:]
-    times = max(1, SIDE // max(height, width))
-    scale = times if max(height, width) <= SIDE else SIDE / max(height, width)
+    longer = max(height, width)
+    scale = SIDE // longer if longer <= SIDE else SIDE / longer
     return round(width * scale), round(height * scale)
 
 
