@@ -139,12 +139,11 @@ def density_section(facts: Facts) -> Markup:
     moves = [done.regrown for done in facts.epochs if done.regrown is not None]
     return html(
         "run.density",
+        facts,
         (kept, total),
         by_layer,
         _density_by_epoch(facts) if pruned else None,
         (sum(sum(regrown.moved) for regrown in moves), sum(regrown.times for regrown in moves)),
-        facts.config.prune.policy,
-        facts.summary.receipt is not None,
     )
 
 
@@ -218,12 +217,10 @@ def effort_section(facts: Facts) -> Markup:
     known = any(done.memory is not None or done.device_memory is not None for done in epochs)
     return html(
         "run.effort",
-        sum(done.seconds for done in epochs),
-        len(epochs),
+        epochs,
         sorted(done.pictures_per_second for done in epochs)[len(epochs) // 2],
         plot("time-by-epoch", table, [drawn], layout),
         _memory(facts) if known else None,
-        any(done.device_memory is not None for done in epochs),
     )
 
 
