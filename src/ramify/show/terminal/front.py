@@ -196,8 +196,8 @@ def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
         (others, "front, for another size", "o", 42, "white", BLUE, 4),
     ):
         if trials:
-            color = {"facecolor": fill, "edgecolors": edge}
-            panel.scatter(*points(trials), size, marker=marker, label=label, linewidths=1.3, zorder=order, **color)
+            discs = panel.scatter(*points(trials), size, facecolor=fill, edgecolors=edge, marker=marker, label=label)
+            discs.set(linewidths=1.3, zorder=order)
     # The line comes from below and leaves to the right: above to the left there is room.
     for trial in front.best:
         number, spot = str(trial.number), (_at(trial, x), _at(trial, y))
