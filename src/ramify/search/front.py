@@ -59,8 +59,7 @@ def front_of(search: Search) -> Front:
         failed=tuple(trial for trial in trials if trial.failed is not None),
         waiting=sum(not trial.finished for trial in trials),
         trained=sum(trial.epochs for trial in trials),
-        full=sum(space.epochs for trial in trials if trial.finished and trial.results)
-        + sum(trial.epochs for trial in trials if not (trial.finished and trial.results)),
+        full=sum(space.epochs if trial.finished and trial.results else trial.epochs for trial in trials),
     )
 
 
