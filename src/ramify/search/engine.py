@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 import torch
-import yaml
 
-from ramify.config.yamltext import Loader, to_text
+from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError, InputError, RunError, first_line
 from ramify.needs import need
 from ramify.search.storage import ANSWER_SECONDS
+from ramify.search.vary import read_mapping
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 """Values of ``--on`` besides ``dask://host:port``, and the class of dask-jobqueue."""
@@ -79,7 +79,9 @@ def open_engine(
             yield engine
     elif on in BATCH_SYSTEMS:
         words = f"{workers} {on} job{'' if workers == 1 else 's'}"
-        with batch_cluster(on, _read_options(options)) as cluster, _dask(cluster, words) as engine:
+        accepts, where = "a mapping such as {queue: gpu}", "--engine_options: "
+        arguments = {} if options is None else read_mapping(options, accepts, where)
+        with batch_cluster(on, arguments) as cluster, _dask(cluster, words) as engine:
             # Jobs are requested once there are tasks, and again where they end.
             ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
             yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
@@ -223,19 +225,6 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
         yield cluster
     finally:
         cluster.close()
-
-
-def _read_options(path: Path | None) -> dict[str, object]:
-    if path is None:
-        return {}
-    try:
-        options = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--engine_options: {path} cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(options, dict):
-        got = to_text(options)
-        raise ConfigError(f"--engine_options: got {got}; accepted: a mapping such as {{queue: gpu}} ({path})")
-    return {str(key): value for key, value in options.items()}
 
 
 @dataclass

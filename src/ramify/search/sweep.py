@@ -32,7 +32,7 @@ from ramify.search.engine import TaskEngine, Tasks
 from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
-from ramify.search.vary import as_lists, as_tuples, dotted
+from ramify.search.vary import as_lists, as_tuples, dotted, read_mapping
 
 SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")
@@ -167,22 +167,13 @@ def _word(key: str, value: object) -> str:
 
 
 def _document(path: Path) -> dict[str, object]:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: got a file that does not exist; accepted: a YAML file, or key=[a, b]") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a text file ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: is not one YAML document ({' '.join(str(error).split())})") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: got {to_text(document)}; accepted: base, vary, repeats, name, or a configuration")
+    document = read_mapping(path, "base, vary, repeats, name, or a configuration; or key=[a, b] without a file")
     if "vary" not in document:
         return {"base": document}
-    unknown = [str(key) for key in document if key not in ("base", "vary", "repeats", "name")]
+    unknown = [key for key in document if key not in ("base", "vary", "repeats", "name")]
     if unknown:
         raise ConfigError(*(f"{path}: unknown name {key}; accepted: base, vary, repeats, name" for key in unknown))
-    return {str(key): value for key, value in document.items()}
+    return document
 
 
 def _varied(vary: object) -> dict[str, tuple[object, ...]]:

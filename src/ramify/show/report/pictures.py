@@ -39,5 +39,5 @@ def heated(image: Tensor, heat: Tensor) -> Tensor:
     level = Image.fromarray((255 * heat.clamp(0, 1)).round().byte().numpy())
     gray = Image.fromarray(image.float().mean(dim=0).round().byte().numpy()).convert("RGB")
     colors = ImageOps.colorize(level, (255, 214, 102), (190, 20, 60), mid=(240, 120, 30))
-    mixed = Image.composite(colors, gray, level.point(lambda value: round(0.75 * value)))
+    mixed = Image.composite(colors, gray, level.point([round(0.75 * value) for value in range(256)]))
     return torch.from_numpy(np.array(mixed)).permute(2, 0, 1)
