@@ -78,7 +78,7 @@ def model_card(
         card=card,
         config=config,
         milliseconds=milliseconds,
-        here=describe_machine(torch.device("cpu"), "float32"),
+        measured_on=describe_machine(torch.device("cpu"), "float32"),
         license=license,
         ramify=__version__,
         channels=channels,
