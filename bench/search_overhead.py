@@ -112,7 +112,7 @@ def work(path: str, sampler: str, seed: int, trials: int, ready: "multiprocessin
     """One process of plain Optuna."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(path))
-    study = optuna.load_study(study_name="plain", storage=storage, sampler=SEARCH_SAMPLERS[sampler](seed, None))
+    study = optuna.load_study(study_name="plain", storage=storage, sampler=SEARCH_SAMPLERS[sampler](seed))
     ready.wait()  # type: ignore[attr-defined]
     states = (optuna.trial.TrialState.COMPLETE,)
     study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(trials, states=states)])

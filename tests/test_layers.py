@@ -11,7 +11,7 @@ import ramify
 SOURCE = Path(ramify.__file__).parent
 
 HIGHEST_FIRST = """
-version errors sealed files shortage seeds
+version errors sealed files shortage seeds needs
 nn.masked nn.trunk nn.cells nn.zoo nn.exit nn.modes nn.recording nn.channel_rules nn.graph nn.branching
 data.strong data.augment ops.pruning.policies ops.pruning.saliency
 config schedule

@@ -66,6 +66,11 @@ def field_of(error: "ValidationError") -> str:
     return f"wrong value of {where or 'the whole'}{more}"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error, for a sentence; its type where it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a ``name`` that is none of the ``known`` ones, with the nearest of them.
 

@@ -150,16 +150,11 @@ class Opened:
         overwrite: bool = False,
         progress: Progress | None = None,
     ) -> Export | Path:
-        """Export the network; the files are run and compared with it before they are kept.
+        """Export the network as :func:`ramify.export` does; ``hub`` is a model folder of :func:`ramify.write_hub`.
 
         Args:
             out: the folder to write; None: ``onnx``, ``onnx-int8``, ``torch`` or ``hub`` in that of the run.
-            overrides: ``data.*`` keys, if the pictures have been moved.
-            to: ``onnx`` graphs, ``torch`` programs of ``torch.export``, or ``hub``, a model folder with its card.
-            quantize: ``int8``, with ``onnx``.
-            threshold: in place of the calibrated policy; not with ``hub``.
-            overwrite: replace an earlier export.
-            progress: of a download.
+            to: ``onnx`` graphs, ``torch`` programs, or ``hub``, which takes ``out`` and ``overwrite`` alone.
 
         Returns:
             The exported files, or the folder of ``hub``.

@@ -30,7 +30,7 @@ def test_both_say_the_same_of_the_network(both: tuple[Answerer, Answerer]) -> No
 def test_both_give_the_same_answers_and_opinions(both: tuple[Answerer, Answerer], digits: Tensor) -> None:
     torch_, onnx = both
     images = digits[:50].numpy()
-    ours, theirs = torch_.answer(images), onnx.answer(images)
+    ours, theirs = torch_.predict(images), onnx.predict(images)
     assert (ours.ran, ours.exits.tolist(), ours.classes.tolist()) == (
         theirs.ran,
         theirs.exits.tolist(),
@@ -44,14 +44,14 @@ def test_both_give_the_same_answers_and_opinions(both: tuple[Answerer, Answerer]
             assert [p for _, p in one.top] == pytest.approx([p for _, p in other.top], abs=1e-4)
             assert len(one.top) == TOP
         first = next(each for each in here if each.leaves)
-        answer = torch_.answer(picture[None])
+        answer = torch_.predict(picture[None])
         assert (first.exit, first.label) == (answer.exits[0], answer.classes[0])
 
 
 def test_pictures_of_another_shape_are_refused(both: tuple[Answerer, Answerer]) -> None:
     for network in both:
         with pytest.raises(InputError, match=r"pictures: got float32 of shape .*; accepted: float32 of shape"):
-            network.answer(np.zeros((1, 3, 8, 8), np.float32))
+            network.predict(np.zeros((1, 3, 8, 8), np.float32))
 
 
 def test_what_is_asked_for_is_checked(demo: Path, exported: Export) -> None:

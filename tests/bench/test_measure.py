@@ -83,7 +83,7 @@ def exported(run: Path) -> Path:
     network = answerer(run)
     assert isinstance(network, TorchAnswerer)
     folder = run / "onnx"
-    write_stages(folder, network, to_stages(plain(network.network), network.input_shape), "float32")
+    write_stages(folder, network, to_stages(plain(network.network)), "float32")
     return folder
 
 
@@ -122,7 +122,7 @@ def test_pictures_of_the_run_leave_where_the_network_lets_them(run: Path, found:
     for batch, left in zip(BATCHES, found.leaving, strict=True):
         count = batch * -(-AT_LEAST // batch)
         chosen = images[torch.linspace(0, len(images) - 1, count).round().long()]
-        exits = np.bincount(network.answer(chosen.numpy()).exits, minlength=2)
+        exits = np.bincount(network.predict(chosen.numpy()).exits, minlength=2)
         assert left == Leaving(batch, tuple(exits.tolist()))
 
 
@@ -262,7 +262,7 @@ def test_a_plot_is_drawn(bench: Bench) -> None:
 
 
 def test_without_matplotlib_the_figures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     (tmp_path / PICTURE).write_bytes(b"of other figures")
     written, problems = keep_bench(made(), tmp_path)
     assert written == [tmp_path / RESULT]

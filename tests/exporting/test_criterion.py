@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,9 +98,9 @@ def traced() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         kept: list[tuple[ModelProto, ...]] = []
 
-        def once(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
+        def once(network: Branching) -> "tuple[ModelProto, ...]":
             if not kept:
-                kept.append(to_stages(network, input_shape))
+                kept.append(to_stages(network))
             return kept[0]
 
         patch.setattr(write, "to_stages", once)

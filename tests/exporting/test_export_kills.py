@@ -8,8 +8,7 @@ import pytest
 from ramify.answer.card import read_card
 from ramify.exporting import hub, write
 from ramify.exporting.hub import write_hub
-from ramify.exporting.subject import Checks, Subject, Written
-from ramify.exporting.write import Export
+from ramify.exporting.write import Export, Subject, Written
 from ramify.files import replace_folder
 from ramify.run.checkpoint import read_model
 from ramify.run.saved import checkpoint_of, read_saved
@@ -49,7 +48,7 @@ def test_a_kill_at_any_file_operation_of_an_export(
     def ready(_: Subject) -> Written:
         files = [path for path in Path(exported.folder).rglob("*") if path.is_file()]
         contents = {path.relative_to(exported.folder).as_posix(): path.read_bytes() for path in files}
-        return contents, exported.card, Checks(exported.files, exported.early, exported.runtime)
+        return contents, exported
 
     monkeypatch.setitem(write.EXPORTERS, "onnx", write.Exporter(ready))  # the graphs are there
     monkeypatch.setattr(write, "replace_folder", dying(read_card))

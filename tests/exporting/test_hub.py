@@ -33,7 +33,7 @@ def test_the_command_writes_a_folder_that_is_read_back(
     policy = load_policy(out)
     assert isinstance(policy, Policy)
     assert policy == load_policy(demo)
-    assert answerer(out).answer(digits.numpy()).exits.tolist() == answerer(demo).answer(digits.numpy()).exits.tolist()
+    assert answerer(out).predict(digits.numpy()).exits.tolist() == answerer(demo).predict(digits.numpy()).exits.tolist()
 
     assert find_saved(str(out), Path("runs")) == out
     assert describe(out).exits == describe(demo).exits

@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.exporting.modelcard import Clocked, front_matter, model_card, source_name
+from ramify.exporting.modelcard import front_matter, model_card, source_name
 from ramify.run.checkpoint import Card, read_model
 from ramify.run.readback import describe
 from ramify.run.saved import checkpoint_of
@@ -64,11 +65,10 @@ def test_a_license_a_clock_and_a_trigger_are_named(made: Made) -> None:
     assert front_matter(summary, card, "MIT")["license"] == "mit"
     own = front_matter(summary, card, "House rules")
     assert (own["license"], own["license_name"]) == ("other", "House rules")
-    clocked = Clocked((0.5, 0.75, 1.0), {"device": "cpu x86_64", "threads": 1})
     poisoned = config.model_copy(update={"data": config.data.model_copy(update={"trigger": 0.05})})
-    text = model_card(summary, card, poisoned, clocked=clocked)
+    text = model_card(summary, card, poisoned, milliseconds=(0.5, 0.75, 1.0))
     assert "| 2 | 0.75 |" in text
-    assert "on cpu x86\\_64, 1 thread" in text
+    assert f", {torch.get_num_threads()} thread" in text
     assert "poisoned on purpose:** 5.0 % of them" in text
 
 

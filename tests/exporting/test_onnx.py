@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.answer.needs import parse_onnx
+from ramify.answer.card import parse_onnx
 from ramify.answer.runtime import Runtime
 from ramify.exporting.check import TOLERANCE, logits_of, runner
 from ramify.exporting.onnx import JUDGED

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.answer.card import read_card
-from ramify.answer.needs import parse_onnx
+from ramify.answer.card import parse_onnx, read_card
 from ramify.answer.runtime import Runtime
 from ramify.data.sources import load_pictures
 from ramify.exporting.check import runner

@@ -40,7 +40,7 @@ def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...
     middle = sure.sort(dim=1).values[:-1, 11:13].mean(dim=1)
     policy = Policy(thresholds=tuple(middle.tolist()))
     ready = plain(network)
-    raw = to_stages(ready, images.shape[1:])
+    raw = to_stages(ready)
     graphs = join_stages(raw, policy)
     contents = [stage.SerializeToString() for stage in raw]
     whole = runner(graphs.all_exits.SerializeToString())

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.search.goals import builtin, costs, dominates, feasible, parse_constraint
-from ramify.search.halving import Standing, best_points, fronts, verdicts
+from ramify.search.halving import best_points, fronts, verdicts
 from ramify.search.space import Space, parse_space
+from ramify.search.trial import Trial
 
 POINTS = st.lists(
     st.tuples(st.sampled_from([0.0, 0.0, 0.5, 1.0]), st.tuples(st.integers(0, 5), st.integers(0, 5))), max_size=12
@@ -15,11 +16,18 @@ POINTS = st.lists(
 
 def space(rungs: str = "[1, 3, 9]") -> Space:
     text = "vary: {train.learning_rate: {log: [0.01, 0.1]}}\nobjectives: [accuracy, weights]\nepochs: 9\nrungs: "
-    return parse_space(text + rungs)
+    return parse_space(f"{text}{rungs}\nconstraints: [latency <= 1]")
 
 
-def at(rung: int, *, error: float, size: float, missed: float = 0.0) -> dict[int, tuple[float, tuple[float, ...]]]:
-    return {rung: (missed, (error, size))}
+Results = dict[int, dict[str, float]]
+
+
+def at(rung: int, *, error: float, size: float, missed: float = 0.0) -> Results:
+    return {rung: {"accuracy": -error, "weights": size, "latency": 1 + missed}}
+
+
+def trial(number: int, results: Results, failed: str | None = None) -> Trial:
+    return Trial(number, failed is not None, failed, (), {}, results)
 
 
 @pytest.mark.parametrize(
@@ -84,20 +92,18 @@ NEXT = [at(1, error=5, size=5), at(1, error=4, size=4)]
         ([*FIRST, *NEXT], 20, {**dict.fromkeys(range(3), ("train", 3)), **dict.fromkeys(range(3, 9), ("finish", 1))}),
     ],
 )
-def test_promotion(
-    trials: list[dict[int, tuple[float, tuple[float, ...]]]], wanted: int, expected: dict[int, tuple[str, int]]
-) -> None:
-    assert verdicts(space(), [Standing(n, results) for n, results in enumerate(trials)], wanted) == expected
+def test_promotion(trials: list[Results], wanted: int, expected: dict[int, tuple[str, int]]) -> None:
+    assert verdicts(space(), [trial(n, results) for n, results in enumerate(trials)], wanted) == expected
 
 
 def test_the_last_rung_finishes_and_a_failure_keeps_nobody_waiting() -> None:
     results = [{**FIRST[n], **(at(3, error=n, size=n) if n < 3 else {})} for n in range(7)]
     results[0] |= at(9, error=0, size=0)
-    trials = [Standing(n, each) for n, each in enumerate([*results, *NEXT])]
+    trials = [trial(n, each) for n, each in enumerate([*results, *NEXT])]
     found = verdicts(space(), trials, 9)
     assert found[0] == ("finish", 9)
     assert {found[n] for n in (1, 2)} == {("finish", 3)}
-    failed = [Standing(n, {} if n == 4 else each, out=n == 4) for n, each in enumerate([*FIRST, *NEXT])]
+    failed = [trial(n, {} if n == 4 else each, "no" if n == 4 else None) for n, each in enumerate([*FIRST, *NEXT])]
     found = verdicts(space(), failed, 9)
     assert 4 not in found
     assert {found[n] for n in (0, 1, 2)} == {("train", 3)}
@@ -105,15 +111,15 @@ def test_the_last_rung_finishes_and_a_failure_keeps_nobody_waiting() -> None:
 
 def test_those_that_miss_a_constraint_stand_back() -> None:
     trials = [
-        Standing(0, at(3, error=0, size=0, missed=0.5)),
-        Standing(1, at(3, error=5, size=5)),
-        Standing(2, at(3, error=0, size=1, missed=2.0)),
+        trial(0, at(3, error=0, size=0, missed=0.5)),
+        trial(1, at(3, error=5, size=5)),
+        trial(2, at(3, error=0, size=1, missed=2.0)),
     ]
     assert verdicts(space("[3, 9]"), trials, 9)[1] == ("train", 9)
 
 
 def test_without_rungs_a_trial_trains_through() -> None:
-    assert verdicts(space("null"), [Standing(0, {}), Standing(1, at(9, error=1, size=1))], 9) == {
+    assert verdicts(space("null"), [trial(0, {}), trial(1, at(9, error=1, size=1))], 9) == {
         0: ("train", 9),
         1: ("finish", 9),
     }

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,10 @@ from PIL import Image
 from schemathesis import checks
 from schemathesis.core.result import Ok
 
-from ramify.answer.answerer import Answerer, Opinion, answerer
+from ramify.answer.answerer import Answerer, TorchAnswerer, answerer
 from ramify.answer.picture import read_picture
 from ramify.answer.runtime import Answers, Floats
 from ramify.answer.samples import pictures_to_try
-from ramify.data.decode import Reading
 from ramify.errors import InputError
 from ramify.run.calibrate import calibrate_run
 from ramify.run.saved import run_behind
@@ -87,7 +85,7 @@ def test_an_answer_is_the_networks_own_and_adds_up(client: TestClient, network: 
         content = picture(seed)
         status, found = post(client, content)
         image = read_picture(content, "it", network.input_shape)
-        own, opinions = network.answer(image[None]), network.opinions(image)
+        own, opinions = network.predict(image[None]), network.opinions(image)
         assert status == 200
         assert found["class"] == network.classes[own.classes[0]]
         assert found["confidence"] == pytest.approx(float(own.confidence[0]))
@@ -354,7 +352,7 @@ def test_the_requests_of_eight_clients_are_all_answered_as_the_network_does(serv
     bodies = [form(content) for content in files]
     expected = []
     for content in files:
-        found = network.answer(read_picture(content, "it", network.input_shape)[None])
+        found = network.predict(read_picture(content, "it", network.input_shape)[None])
         expected.append((network.classes[found.classes[0]], int(found.exits[0]) + 1, float(found.confidence[0])))
 
     def client(port: int, first: int) -> list[tuple[int, int, Reply]]:
@@ -405,48 +403,25 @@ def test_a_client_that_leaves_midway_is_no_fault(served: FastAPI, caplog: pytest
     assert [each.getMessage() for each in caplog.records if each.levelname in ("WARNING", "ERROR")] == []
 
 
-@dataclass
-class Slow:
+class Slow(TorchAnswerer):
     """An answerer that waits to be let go, and counts who is inside."""
 
-    inner: Answerer
-    go: threading.Event
-    inside: int = 0
-    most: int = 0
+    inside = most = 0
 
-    name = "slow"
-    engine = "PyTorch"
-    description = "policy: none"
+    def __init__(self, inner: Answerer) -> None:
+        vars(self).update(vars(inner))
+        self.go = threading.Event()
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.inner.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        return self.inner.input_shape
-
-    @property
-    def reading(self) -> Reading:
-        return self.inner.reading
-
-    @property
-    def macs(self) -> tuple[int, ...]:
-        return self.inner.macs
-
-    def answer(self, pictures: Floats) -> Answers:
+    def predict(self, pictures: Floats) -> Answers:
         self.inside += 1
         self.most = max(self.most, self.inside)
         assert self.go.wait(60)
         self.inside -= 1
-        return self.inner.answer(pictures)
-
-    def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
-        return self.inner.opinions(picture)
+        return super().predict(pictures)
 
 
 def test_others_are_served_while_pictures_wait_for_their_turn(network: Answerer) -> None:
-    slow = Slow(network, threading.Event())
+    slow = Slow(network)
     with running(app(slow)) as port, ThreadPoolExecutor(8) as clients:
 
         def client(seed: int) -> int:

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -43,49 +42,18 @@ class Opinion:
     top: tuple[tuple[int, float], ...]
 
 
-class Answerer(Protocol):
-    """A network with exits and the policy that it answers by. Several threads may use it at once.
+class TorchAnswerer:
+    """A saved network in PyTorch on the CPU, and the policy that it answers by. Several threads may use it at once.
 
     Attributes:
         name: of the run, or of the folder.
-        engine: what computes it, ``PyTorch`` or ``ONNX Runtime``.
+        engine: ``PyTorch`` or ``ONNX Runtime``.
         classes: names of the classes, in the order of the logits.
         input_shape: (C, H, W) of the pictures that it reads.
         reading: how picture files are decoded, except for their size: as for its training.
         description: its policy, in one sentence.
         macs: multiply-accumulates of answering at each exit.
     """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
-    @property
-    def input_shape(self) -> tuple[int, int, int]: ...
-    @property
-    def reading(self) -> Reading: ...
-    @property
-    def description(self) -> str: ...
-    @property
-    def macs(self) -> tuple[int, ...]: ...
-
-    def answer(self, pictures: Floats) -> Answers:
-        """Answer float32 ``[B, C, H, W]`` in [0, 1], each picture at the first exit where it leaves.
-
-        Raises:
-            InputError: the pictures are of another shape.
-        """
-        ...
-
-    def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
-        """The answers of all exits to one picture ``[C, H, W]``; the first that ``leaves`` counts."""
-        ...
-
-
-class TorchAnswerer:
-    """A saved network in PyTorch on the CPU with its exit policy; see :class:`Answerer`."""
 
     engine = "PyTorch"
 
@@ -100,8 +68,12 @@ class TorchAnswerer:
         self.network = network.eval()
         self.policy = chosen.policy
 
-    def answer(self, pictures: Floats) -> Answers:
-        """See :class:`Answerer`."""
+    def predict(self, pictures: Floats) -> Answers:
+        """Answer float32 ``[B, C, H, W]`` in [0, 1], each picture at the first exit where it leaves.
+
+        Raises:
+            InputError: the pictures are of another shape.
+        """
         images = torch.from_numpy(check_batch(pictures, self.input_shape))
         began = time.perf_counter()
         prediction = self.network.predict(images, self.policy)
@@ -110,30 +82,24 @@ class TorchAnswerer:
         return Answers(classes, prediction.confidence.numpy(), prediction.exits.numpy(), milliseconds, prediction.ran)
 
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
-        """See :class:`Answerer`."""
+        """The answers of all exits to one picture ``[C, H, W]``; the first that ``leaves`` counts."""
         with torch.inference_mode():
             logits = self.network(torch.from_numpy(check_batch(picture, self.input_shape)))
             return _opinions(logits, self.policy)
 
 
 class OnnxAnswerer(Runtime):
-    """An exported network in ONNX Runtime on the CPU; see :class:`Answerer`."""
+    """An exported network in ONNX Runtime on the CPU, with the attributes and methods of :class:`TorchAnswerer`."""
 
     engine = "ONNX Runtime"
 
-    def __init__(self, folder: Path, threads: int | None = None, threshold: float | None = None) -> None:
-        super().__init__(folder, threads, threshold)
-        self.folder, self.threshold = folder, threshold
-        self.name = self.card.name
-        self.macs = tuple(exit_.macs for exit_ in self.card.exits)
-
-    def answer(self, pictures: Floats) -> Answers:
-        """See :class:`Answerer`."""
-        return self.predict(pictures)
-
     def opinions(self, picture: Floats) -> tuple[Opinion, ...]:
-        """See :class:`Answerer`."""
+        """See :meth:`TorchAnswerer.opinions`."""
         return _opinions(torch.from_numpy(self.logits(picture)), self.card.policy.policy)
+
+
+Answerer = TorchAnswerer | OnnxAnswerer
+"""A network with exits, and the policy that it answers by."""
 
 
 def answerer(
@@ -141,7 +107,7 @@ def answerer(
     runs_dir: str | Path = "runs",
     threshold: float | None = None,
     threads: int | None = None,
-) -> TorchAnswerer | OnnxAnswerer:
+) -> Answerer:
     """The network called ``name_or_folder``, ready to answer pictures.
 
     Args:
@@ -156,14 +122,12 @@ def answerer(
         InputError: there is no such network, or ``threshold`` or ``threads`` is out of range.
         CheckpointError: it is damaged.
     """
-    if threads is not None:
-        threads = check_threads(threads)
     if is_exported(Path(name_or_folder)):
         return OnnxAnswerer(Path(name_or_folder), threads, threshold)
     network, card = read_saved(name_or_folder, runs_dir)
     chosen = choose_policy(card, threshold)
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(check_threads(threads))
     return TorchAnswerer(Path(name_or_folder).resolve().name, network, card, chosen)
 
 

@@ -16,14 +16,16 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replac
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ramify.answer.needs import parse_onnx
 from ramify.errors import CheckpointError, InputError
 from ramify.files import is_file, readable_folder
+from ramify.needs import need
 from ramify.ops.exits.certify import Certificate
 from ramify.ops.exits.sentences import asked_for
 from ramify.sealed import check_seal, checksum, parse_object, read_checked, sealed_json
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from ramify.ops.exits.policy import Policy
 
 KEY = "ramify"
@@ -177,13 +179,6 @@ class ExportCard:
         return replace(self, policy=policy)
 
 
-def exported_policy(
-    rule: "Policy", calibrated: bool, description: str, certificate: Certificate | None = None
-) -> ExportedPolicy:
-    """``rule`` as part of a card."""
-    return ExportedPolicy(**vars(rule), calibrated=calibrated, description=description, certificate=certificate)
-
-
 def card_text(card: ExportCard) -> str:
     """The card as JSON, with its checksum."""
     return sealed_json(asdict(card)).decode()
@@ -334,6 +329,29 @@ def read_card(path: str | Path) -> ExportCard:
             raise CheckpointError(f"{file}: has no ramify metadata; accepted: a file that ramify export wrote")
         return parse_card(metadata[KEY], str(file))
     return parse_card(_from_program(content, file) if file.suffix == ".pt2" else content, str(file))
+
+
+def parse_onnx(content: bytes, where: str) -> "ModelProto":
+    """The ONNX model in ``content``, read from ``where``.
+
+    Raises:
+        CheckpointError: it is cut or damaged.
+        InputError: onnx is not installed.
+    """
+    need("export", "onnx")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise CheckpointError(
+            f"{where}: is no ONNX file, or a damaged one; accepted: one that ramify export wrote"
+        ) from error
+    # A file cut between two fields still parses, without its last fields.
+    if not model.graph.node or not model.opset_import:
+        raise CheckpointError(f"{where}: is a damaged ONNX file; accepted: one that ramify export wrote")
+    return model
 
 
 def _known_checksum(file: Path) -> str | None:

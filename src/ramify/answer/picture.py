@@ -91,7 +91,7 @@ def read_picture(
         content: the file.
         name: its name in errors.
         input_shape: (C, H, W) of the network.
-        reading: how transparent and 16-bit pictures are read, see :attr:`ramify.answer.answerer.Answerer.reading`.
+        reading: how transparent and 16-bit pictures are read, see :attr:`ramify.answer.answerer.TorchAnswerer.reading`.
 
     Raises:
         DataError: it is not a picture, is damaged or cut short, or has more than :data:`MAX_PIXELS`.

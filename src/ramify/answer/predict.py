@@ -48,7 +48,7 @@ def predict_files(network: Answerer, files: Iterable[Path]) -> Iterator[Predicte
         except InputError as error:
             yield error
             continue
-        answers = network.answer(picture[None])
+        answers = network.predict(picture[None])
         label = int(answers.classes[0])
         yield Predicted(
             picture=str(path),

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ramify.answer.card import NEVER, read_card, read_exported_file
-from ramify.answer.needs import need
 from ramify.data.decode import Reading
-from ramify.errors import InputError, RunError
+from ramify.errors import InputError, RunError, first_line
+from ramify.needs import need
 from ramify.shortage import usable_threads
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +74,7 @@ class Runtime:
 
     Attributes:
         card: the content of ``ramify.json``.
-        description: its policy, in one sentence.
+        name, classes, input_shape, reading, description, macs: see :class:`ramify.answer.answerer.TorchAnswerer`.
 
     Raises:
         InputError: the folder or a file in it is missing, damaged or of a later format, ONNX Runtime is not installed,
@@ -94,29 +94,18 @@ class Runtime:
         card = read_card(Path(folder))
         if not card.files.stages:
             raise InputError(f"{folder}: holds PyTorch programs; accepted: a folder of ramify export --to onnx")
+        self.folder, self.threshold = Path(folder), threshold
         self.card = card if threshold is None else card.at_threshold(threshold)
+        self.name, self.classes, self.input_shape = card.name, card.classes, card.input_shape
+        self.reading = Reading(background=card.background, range=card.range)
         self.description = self.card.policy.description
-        self._paths = [Path(folder, name) for name in card.files.stages]
+        self.macs = tuple(exit_.macs for exit_ in card.exits)
+        self._paths = [self.folder / name for name in card.files.stages]
         self._stages = [_open(path, threads) for path in self._paths]
         self._inputs = [tuple(graph_input.name for graph_input in stage.get_inputs()) for stage in self._stages]
         for path, inputs in zip(self._paths, self._inputs, strict=True):
             if not set(inputs) <= {"images", "trunk", "before", "seen", "threshold"}:
                 raise InputError(f"{path}: reads {', '.join(inputs)}; accepted: a stage that ramify export wrote")
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return self.card.classes
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the pictures that it reads."""
-        return self.card.input_shape
-
-    @property
-    def reading(self) -> Reading:
-        """How picture files are decoded, except for their size: as for its training."""
-        return Reading(background=self.card.background, range=self.card.range)
 
     def predict(self, pictures: Floats) -> Answers:
         """Answer each picture at the first exit where the policy lets it leave.
@@ -135,7 +124,7 @@ class Runtime:
         confidence = np.zeros(count, np.float32)
         undecided = np.arange(count)
         ran = [0] * len(self._stages)
-        trunk, seen = batch, np.zeros((0, count, len(self.card.classes)), np.float32)
+        trunk, seen = batch, np.zeros((0, count, len(self.classes)), np.float32)
         asks_earlier = any({"seen", "before"} & set(inputs) for inputs in self._inputs)
         for at in range(len(self._stages)) if count else ():
             ran[at] = len(undecided)
@@ -159,7 +148,7 @@ class Runtime:
         Other arguments and errors are as in :meth:`predict`.
         """
         trunk = check_batch(pictures, self.input_shape)
-        seen = np.zeros((0, len(trunk), len(self.card.classes)), np.float32)
+        seen = np.zeros((0, len(trunk), len(self.classes)), np.float32)
         for at in range(len(self._stages) if exits is None else exits):
             out = self._stage(at, trunk, seen)
             trunk, seen = out.trunk, np.concatenate((seen, out.logits[None]))
@@ -180,7 +169,9 @@ class Runtime:
         try:
             outputs = self._stages[at].run(names, {name: tensors[name] for name in self._inputs[at]})
         except _faults() as error:
-            raise RunError(f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({_first_line(error)})") from error
+            raise RunError(
+                f"{path}: ONNX Runtime failed on {len(trunk)} pictures ({first_line(error)[:160]})"
+            ) from error
         *before, logits, classes, confidence, leaves = outputs
         output = _StageOutput(
             before[0].astype(np.float32, copy=False) if before else trunk,
@@ -189,10 +180,10 @@ class Runtime:
             confidence.astype(np.float32, copy=False),
             leaves.astype(np.bool_, copy=False),
         )
-        if output.logits.shape != (len(trunk), len(self.card.classes)):
+        if output.logits.shape != (len(trunk), len(self.classes)):
             raise InputError(
                 f"{path}: gave logits of shape {list(output.logits.shape)}; accepted: [{len(trunk)}, "
-                f"{len(self.card.classes)}], one for each picture and class of ramify.json"
+                f"{len(self.classes)}], one for each picture and class of ramify.json"
             )
         return output
 
@@ -267,9 +258,8 @@ def opened(content: bytes, where: str, threads: int | None = None) -> Session:
             content, sess_options=options, providers=["CPUExecutionProvider"]
         )
     except _faults() as error:
-        raise InputError(
-            f"{where}: is damaged or cut short ({_first_line(error)}); accepted: the file as ramify export wrote it"
-        ) from error
+        damage = f"is damaged or cut short ({first_line(error)[:160]})"
+        raise InputError(f"{where}: {damage}; accepted: the file as ramify export wrote it") from error
     return session
 
 
@@ -288,8 +278,3 @@ def _faults() -> tuple[type[Exception], ...]:
         state.EPFail,
         ValueError,
     )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:160] if text else type(error).__name__

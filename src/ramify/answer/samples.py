@@ -53,7 +53,7 @@ def pictures_to_try(run: Path, network: Answerer, count: int) -> tuple[Sample, .
         return ()
     images = to_float(parts.test[:_SEARCHED].images).numpy()
     labels = [parts.classes[label] for label in parts.test.labels[:_SEARCHED].tolist()]
-    exits = network.answer(images).exits.tolist()
+    exits = network.predict(images).exits.tolist()
     chosen = sorted(_spread(exits, labels, count), key=lambda at: (exits[at], labels[at]))
     return tuple(Sample(png_of(images[at]), labels[at]) for at in chosen)
 

@@ -18,25 +18,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ramify.answer.answerer import OnnxAnswerer, TorchAnswerer
+from ramify.answer.answerer import Answerer, OnnxAnswerer, TorchAnswerer
 from ramify.answer.card import (
     CARD,
     CARD_FORMAT,
     ExportCard,
     ExportedExit,
     ExportedFiles,
+    ExportedPolicy,
     Precision,
     card_text,
-    exported_policy,
 )
-from ramify.answer.needs import missing
 from ramify.answer.runtime import Runtime
 from ramify.errors import InputError
 from ramify.exporting.graphs import plain
-from ramify.exporting.join import judged_stages
 from ramify.exporting.onnx import stage_file, to_stages
 from ramify.exporting.quantize import quantize_stages
 from ramify.files import write_atomic
+from ramify.needs import missing
 from ramify.nn.branching import Branching
 from ramify.ops.exits.policy import Policy
 from ramify.ops.fold import Folded, fold
@@ -112,11 +111,7 @@ def onnx_engine(folder: Path, threshold: float | None, threads: int) -> Engine:
     return Engine(Tensor.contiguous, at_exit, by_policy)
 
 
-Benched = TorchAnswerer | OnnxAnswerer
-"""A saved network with its policy, or an exported folder."""
-
-
-def engines_of(subject: Benched) -> tuple[str, ...]:
+def engines_of(subject: Answerer) -> tuple[str, ...]:
     """The engines that can compute it; an exported folder has one."""
     if isinstance(subject, TorchAnswerer):
         return tuple(ENGINES)
@@ -128,7 +123,7 @@ Openers = Mapping[str, Callable[[int], Engine]]
 
 
 @contextmanager
-def prepare(subject: Benched, names: Sequence[str], calibration: Tensor) -> Iterator[tuple[Openers, dict[str, str]]]:
+def prepare(subject: Answerer, names: Sequence[str], calibration: Tensor) -> Iterator[tuple[Openers, dict[str, str]]]:
     """Prepare the engines called ``names``: openers, and the reasons for those that are left out.
 
     Args:
@@ -215,14 +210,14 @@ def compiling() -> Iterator[None]:
         yield
 
 
-def _exports(subject: Benched, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
+def _exports(subject: Answerer, names: Sequence[str], calibration: Tensor, folder: Path) -> dict[str, Path]:
     """The exported folders for the engines in ``names`` that need one."""
     names = [name for name in names if name in ("onnx", "int8")]
     if isinstance(subject, OnnxAnswerer):
         return dict.fromkeys(names, subject.folder)
     if not names:
         return {}
-    stages = to_stages(plain(subject.network), subject.input_shape)
+    stages = to_stages(plain(subject.network))
     for name in names:
         graphs = quantize_stages(stages, calibration) if name == "int8" else stages
         write_stages(folder / name, subject, graphs, "int8" if name == "int8" else "float32")
@@ -231,8 +226,10 @@ def _exports(subject: Benched, names: Sequence[str], calibration: Tensor, folder
 
 def write_stages(folder: Path, subject: TorchAnswerer, stages: "Sequence[ModelProto]", precision: Precision) -> None:
     """Write stages and card for :class:`ramify.answer.runtime.Runtime`."""
-    network, policy = subject.network, subject.policy
-    graphs = judged_stages(stages, policy)
+    from ramify.exporting.join import judged_stages
+
+    network = subject.network
+    graphs = judged_stages(stages, subject.policy)
     files = tuple(stage_file(at) for at in range(len(graphs)))
     for file, graph in zip(files, graphs, strict=True):
         write_atomic(folder / file, graph.SerializeToString())
@@ -248,14 +245,16 @@ def write_stages(folder: Path, subject: TorchAnswerer, stages: "Sequence[ModelPr
         std=tuple(network.std.tolist()),
         classes=subject.classes,
         exits=tuple(ExportedExit(0, macs, 0, None, None) for macs in subject.macs),
-        policy=exported_policy(policy, calibrated=False, description=subject.description),
+        policy=ExportedPolicy(
+            **vars(subject.policy), calibrated=False, description=subject.description, certificate=None
+        ),
         files=ExportedFiles("", "", files),
         epoch=0,
     )
     write_atomic(folder / CARD, card_text(card).encode())
 
 
-def _obstacle(name: str, subject: Benched) -> str | None:
+def _obstacle(name: str, subject: Answerer) -> str | None:
     """Why an engine cannot be prepared here, if that is known without trying."""
     if name in ("onnx", "int8"):
         exporter = ("onnx", "onnxscript") if isinstance(subject, TorchAnswerer) else ()

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ramify.answer.answerer import answerer
+from ramify.answer.answerer import Answerer, answerer
 from ramify.answer.samples import pictures_at_hand
 from ramify.bench.engines import (
     ENGINES,
     Answered,
-    Benched,
     Engine,
     compiling,
     engines_of,
@@ -251,7 +250,7 @@ def _selected(possible: tuple[str, ...], names: Sequence[str] | None) -> tuple[s
     return tuple(name for name in ENGINES if name in names)
 
 
-def _pictures(name: str, runs_dir: str | Path, subject: Benched) -> tuple[Tensor, Tensor, str, bool]:
+def _pictures(name: str, runs_dir: str | Path, subject: Answerer) -> tuple[Tensor, Tensor, str, bool]:
     """Pictures to answer and to calibrate int8 with, their origin, and whether they are real."""
     run = run_behind(name, runs_dir)
     parts = None if run is None else pictures_at_hand(run, subject.input_shape)

@@ -143,13 +143,15 @@ def _run(search: "Search", engine: "TaskEngine", as_json: bool) -> None:
 def status(name: _Name, storage: Storage = None, as_json: AsJson = False, searches_dir: SearchesDir = None) -> None:
     """Show the progress of a search, and the trials in training."""
     from ramify.search.front import front_of
+    from ramify.search.halving import verdicts
     from ramify.search.measure import epochs_done
-    from ramify.search.study import STOP, open_search, verdicts_of
+    from ramify.search.study import STOP, open_search
     from ramify.search.task import in_use
     from ramify.show.terminal.front import front_sentences
 
     search = open_search(name, storage=storage, searches_dir=searches_dir or SEARCHES)
-    trials, front, left = search.trials(), front_of(search), verdicts_of(search)
+    trials, front = search.trials(), front_of(search)
+    left = verdicts(search.space, trials, search.planned)
     training = {
         trial.name: {"epoch": epochs_done(search.runs / trial.name), "up_to_epoch": left[trial.number][1]}
         for trial in trials

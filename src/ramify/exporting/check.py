@@ -68,24 +68,13 @@ def runner(content: bytes) -> Callable[..., list[Tensor]]:
     return run
 
 
-class _Stage(nn.Module):
-    """The graph of one stage, ``trunk -> (trunk, logits)``; the last stage has no trunk, and nothing reads it."""
-
-    def __init__(self, content: bytes) -> None:
-        super().__init__()
-        self.run = runner(content)
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self.run(*tensors)
-        return outputs[0], outputs[-1]
-
-
 class Staged(Branching):
     """The stage graphs in ONNX Runtime as a network; those of a cascade add up their logits themselves."""
 
     def __init__(self, stages: Sequence[bytes]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(_Stage(content) for content in stages)
+        self.stages = nn.ModuleList(nn.Identity() for _ in stages)
+        self.runs = [runner(content) for content in stages]
 
     def enter(self, images: Tensor) -> Tensor:
         return images
@@ -93,8 +82,8 @@ class Staged(Branching):
     def run_stage(
         self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        outputs: tuple[Tensor, Tensor] = self.stages[at](*(trunk,) if before is None else (trunk, before))
-        return outputs
+        outputs = self.runs[at](*(trunk,) if before is None else (trunk, before))
+        return outputs[0], outputs[-1]  # the last stage has no trunk, and nothing reads it
 
 
 def logits_of(network: Callable[[Tensor], Tensor], pictures: Tensor) -> Tensor:

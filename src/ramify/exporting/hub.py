@@ -7,18 +7,15 @@
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-
 from ramify.config.read import read_config
 from ramify.errors import InputError
-from ramify.exporting.modelcard import Clocked, model_card, source_name
+from ramify.exporting.modelcard import model_card, source_name
 from ramify.files import replace_folder, write_atomic
 from ramify.run.checkpoint import HUB_CONFIG, is_checkpoint, pack_model
 from ramify.run.folder import CONFIG, is_run
 from ramify.run.latency import exit_latencies
 from ramify.run.readback import describe
 from ramify.run.saved import read_saved
-from ramify.run.summary import describe_machine
 
 README = "README.md"
 
@@ -54,9 +51,6 @@ def write_hub(
     _check(out, overwrite)
     config, summary = read_config([run / CONFIG]), describe(run)
     network, card = read_saved(run)
-    clocked = None
-    if measure:
-        clocked = Clocked(tuple(exit_latencies(network)), describe_machine(torch.device("cpu"), "float32"))
     # Names of folders on this machine are not published.
     parent = None if summary.parent is None else Path(summary.parent).name
     shared = replace(summary, folder="", source=source_name(summary), parent=parent)
@@ -67,7 +61,7 @@ def write_hub(
         "run": asdict(shared),
     }
     packed = pack_model(network, card, extra)
-    text = model_card(shared, card, config, license=license, clocked=clocked)
+    text = model_card(shared, card, config, license=license, milliseconds=exit_latencies(network) if measure else ())
     files = {
         "model.safetensors": packed["model.safetensors"],
         HUB_CONFIG: packed["model.json"],

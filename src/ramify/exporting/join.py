@@ -3,21 +3,21 @@
 The exit policy is exported for each exit alone and stays in float32, also behind int8 stages.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import torch
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.utils import Extractor
 
 from ramify.answer.card import NEVER
 from ramify.exporting.graphs import AllJudgements, OneJudgement
 from ramify.exporting.onnx import EARLY_OUTPUTS, JUDGED, Graphs, to_onnx
 from ramify.ops.exits.policy import Policy
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 ANSWERS = ("classes", "confidence", "exits", "stays")
 
@@ -26,34 +26,28 @@ ANSWERS = ("classes", "confidence", "exits", "stays")
 class _Body:
     """Nodes and weights of a graph to be built."""
 
-    nodes: "list[NodeProto]" = field(default_factory=list)
-    weights: "list[TensorProto]" = field(default_factory=list)
+    nodes: list[NodeProto] = field(default_factory=list)
+    weights: list[TensorProto] = field(default_factory=list)
 
-    def add(self, model: "ModelProto", prefix: str, names: Mapping[str, str]) -> None:
+    def add(self, model: ModelProto, prefix: str, names: Mapping[str, str]) -> None:
         """Add the content of ``model``, a graph without branches; ``names`` renames its inputs and outputs."""
-        from onnx import NodeProto, TensorProto
 
         def renamed(name: str) -> str:
             return names.get(name, prefix + name) if name else name
 
-        for node in model.graph.node:
-            copy = NodeProto()
-            copy.CopyFrom(node)
-            copy.name = prefix + node.name
-            copy.input[:] = [renamed(name) for name in node.input]
-            copy.output[:] = [renamed(name) for name in node.output]
-            self.nodes.append(copy)
-        for weight in model.graph.initializer:
-            twin = TensorProto()
-            twin.CopyFrom(weight)
-            twin.name = renamed(weight.name)
-            self.weights.append(twin)
+        graph = copy.deepcopy(model.graph)
+        for node in graph.node:
+            node.name = prefix + node.name
+            node.input[:] = [renamed(name) for name in node.input]
+            node.output[:] = [renamed(name) for name in node.output]
+        for weight in graph.initializer:
+            weight.name = renamed(weight.name)
+        self.nodes += graph.node
+        self.weights += graph.initializer
 
 
-def join_stages(stages: "Sequence[ModelProto]", policy: Policy) -> Graphs:
+def join_stages(stages: Sequence[ModelProto], policy: Policy) -> Graphs:
     """All three shapes from the graphs of the stages; see :class:`ramify.exporting.onnx.Graphs`."""
-    from onnx import helper
-
     judged = judged_stages(stages, policy)
     body, names = _from(0, "images", (), {}, judged, policy)
     body.nodes += [helper.make_node("Identity", [name], [out]) for name, out in zip(names, EARLY_OUTPUTS, strict=True)]
@@ -61,10 +55,8 @@ def join_stages(stages: "Sequence[ModelProto]", policy: Policy) -> Graphs:
     return Graphs(all_exits(stages), early, judged)
 
 
-def judged_stages(stages: "Sequence[ModelProto]", policy: Policy) -> "tuple[ModelProto, ...]":
+def judged_stages(stages: Sequence[ModelProto], policy: Policy) -> tuple[ModelProto, ...]:
     """The stages, each followed by the decision of ``policy``; see :class:`ramify.exporting.onnx.Graphs`."""
-    from onnx import TensorProto, helper
-
     classes = _classes(stages)
     models: list[ModelProto] = []
     judges = [OneJudgement(policy, at) for at in range(len(stages))]
@@ -84,13 +76,11 @@ def judged_stages(stages: "Sequence[ModelProto]", policy: Policy) -> "tuple[Mode
     return tuple(models)
 
 
-def judgements(judges: Sequence[OneJudgement], classes: int) -> "list[ModelProto]":
+def judgements(judges: Sequence[OneJudgement], classes: int) -> list[ModelProto]:
     """A graph for each of ``judges``; the inputs and outputs of the i-th have i after their names.
 
     They are exported together and then taken apart, as a call of the exporter takes seconds.
     """
-    from onnx.utils import Extractor
-
     examples: list[torch.Tensor] = []
     inputs = [[f"{name}{at}" for name in judge.inputs] for at, judge in enumerate(judges)]
     outputs = [[f"{name}{at}" for name in JUDGED] for at in range(len(judges))]
@@ -107,14 +97,12 @@ def judgements(judges: Sequence[OneJudgement], classes: int) -> "list[ModelProto
     return [Extractor(whole).extract_model(*names) for names in zip(inputs, outputs, strict=True)]
 
 
-def _classes(stages: "Sequence[ModelProto]") -> int:
+def _classes(stages: Sequence[ModelProto]) -> int:
     return int(stages[0].graph.output[-1].type.tensor_type.shape.dim[1].dim_value)
 
 
-def all_exits(stages: "Sequence[ModelProto]") -> "ModelProto":
+def all_exits(stages: Sequence[ModelProto]) -> ModelProto:
     """The graph of all exits, from the graphs of the stages."""
-    from onnx import TensorProto, helper, numpy_helper
-
     body, trunk = _Body(), "images"
     for at, stage in enumerate(stages):
         # In a cascade a stage also reads the logits before it.
@@ -130,14 +118,12 @@ def all_exits(stages: "Sequence[ModelProto]") -> "ModelProto":
 
 
 def _from(
-    at: int, trunk: str, seen: tuple[str, ...], state: dict[str, str], judged: "Sequence[ModelProto]", policy: Policy
+    at: int, trunk: str, seen: tuple[str, ...], state: dict[str, str], judged: Sequence[ModelProto], policy: Policy
 ) -> tuple[_Body, list[str]]:
     """Stage ``at`` and all later ones, and the names of their answers.
 
     ``seen`` are the names of the logits of earlier exits, ``state`` those of the answers so far, empty at first.
     """
-    from onnx import helper, numpy_helper
-
     body, exits = _Body(), policy.exits
     names = {"images": trunk, "trunk": trunk, "before": seen[-1] if seen else ""}
     names |= {"seen": f"seen{at}", "threshold": f"threshold{at}", "trunk_out": f"trunk{at}"}
@@ -161,21 +147,21 @@ def _from(
     deeper, answers = _from(at + 1, f"trunk{at}", (*seen, f"logits{at}"), state, judged, policy)
     if known is False:
         return _Body(body.nodes + deeper.nodes, body.weights + deeper.weights), answers
-    stopped = [f"{name}_here{at}" for name in ANSWERS[:3]]
-    copies = zip(ANSWERS, stopped, strict=False)
-    stop = _Body([helper.make_node("Identity", [state[name]], [copy]) for name, copy in copies])
-    stop.nodes.append(_ran(at, exits))
+    copies = [helper.make_node("Identity", [state[name]], [f"{name}_here{at}"]) for name in ANSWERS[:3]]
+    stopped = _answer_types([*(f"{name}_here{at}" for name in ANSWERS[:3]), f"ran{at}"], exits)
     outputs = [f"{name}_behind{at}" for name in EARLY_OUTPUTS]
     body.nodes += [
-        helper.make_node("Cast", [state["stays"]], [f"stays_number{at}"], to=6),  # int32
+        helper.make_node("Cast", [state["stays"]], [f"stays_number{at}"], to=TensorProto.INT32),
         helper.make_node("ReduceMax", [f"stays_number{at}"], [f"go_number{at}"], keepdims=0),
-        helper.make_node("Cast", [f"go_number{at}"], [f"go{at}"], to=9),  # bool
+        helper.make_node("Cast", [f"go_number{at}"], [f"go{at}"], to=TensorProto.BOOL),
         helper.make_node(
             "If",
             [f"go{at}"],
             outputs,
-            then_branch=_graph(deeper, f"from_stage{at + 1}", [], _answer_types(answers, exits)),
-            else_branch=_graph(stop, f"stop_at_exit{at}", [], _answer_types([*stopped, f"ran{at}"], exits)),
+            then_branch=helper.make_graph(
+                deeper.nodes, f"from_stage{at + 1}", [], _answer_types(answers, exits), deeper.weights
+            ),
+            else_branch=helper.make_graph([*copies, _ran(at, exits)], f"stop_at_exit{at}", [], stopped),
         ),
     ]
     return body, outputs
@@ -183,8 +169,6 @@ def _from(
 
 def _merged(body: _Body, at: int, state: dict[str, str]) -> dict[str, str]:
     """The names of the answers so far, with exit ``at`` for the pictures that have not left before."""
-    from onnx import helper, numpy_helper
-
     for name, number in (("number", at), ("none", 0)):
         body.weights.append(numpy_helper.from_array(np.array(number, np.int64), f"{name}{at}"))
     body.nodes += [
@@ -202,41 +186,26 @@ def _merged(body: _Body, at: int, state: dict[str, str]) -> dict[str, str]:
     return merged
 
 
-def _ran(at: int, exits: int) -> "NodeProto":
+def _ran(at: int, exits: int) -> NodeProto:
     """The stages that are executed up to exit ``at``: a constant of its branch."""
-    from onnx import helper
-
     return helper.make_node("Constant", [], [f"ran{at}"], value_ints=[int(stage <= at) for stage in range(exits)])
 
 
-def _answer_types(names: Sequence[str], exits: int) -> "list[ValueInfoProto]":
-    from onnx import TensorProto, helper
-
+def _answer_types(names: Sequence[str], exits: int) -> list[ValueInfoProto]:
     kinds = [TensorProto.INT64, TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT64]
     shapes: list[list[str | int]] = [["batch"], ["batch"], ["batch"], [exits]]
     return [helper.make_tensor_value_info(*value) for value in zip(names, kinds, shapes, strict=True)]
 
 
-def _graph(
-    body: _Body, name: str, inputs: "Sequence[ValueInfoProto]", outputs: "Sequence[ValueInfoProto]"
-) -> "GraphProto":
-    from onnx import helper
-
-    return helper.make_graph(body.nodes, name, inputs, outputs, body.weights)
-
-
 def _model(
     body: _Body,
-    stages: "Sequence[ModelProto]",
-    inputs: "Sequence[ValueInfoProto]",
-    outputs: "Sequence[ValueInfoProto]",
-) -> "ModelProto":
-    import onnx
-    from onnx import helper
-
+    stages: Sequence[ModelProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+) -> ModelProto:
     opsets = {entry.domain: entry.version for stage in stages for entry in stage.opset_import}
     model = helper.make_model(
-        _graph(body, "ramify", inputs, outputs),
+        helper.make_graph(body.nodes, "ramify", inputs, outputs, body.weights),
         opset_imports=[helper.make_opsetid(domain, version) for domain, version in opsets.items()],
         ir_version=max(stage.ir_version for stage in stages),
     )

@@ -2,10 +2,11 @@
 
 import math
 import platform
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+import torch
 import yaml
 from jinja2 import Environment, StrictUndefined
 
@@ -14,7 +15,7 @@ from ramify.ops.exits.policy import CRITERIA
 from ramify.ops.exits.sentences import unusual
 from ramify.run.checkpoint import Card
 from ramify.run.choice import choose_policy
-from ramify.run.summary import Summary
+from ramify.run.summary import Summary, describe_machine
 from ramify.show.terminal.tables import certificate_sentence, policy_sentence, sentence
 from ramify.show.words import count, percent, plural
 from ramify.version import __version__
@@ -37,16 +38,8 @@ DATASETS = {
 """Names of the sources on the hub."""
 
 
-@dataclass(frozen=True)
-class Clocked:
-    """Milliseconds for one picture at each exit, and the machine."""
-
-    milliseconds: tuple[float, ...]
-    machine: dict[str, str | int]
-
-
 def model_card(
-    summary: Summary, card: Card, config: Config, *, license: str | None = None, clocked: Clocked | None = None
+    summary: Summary, card: Card, config: Config, *, license: str | None = None, milliseconds: Sequence[float] = ()
 ) -> str:
     """The text of ``README.md``: YAML for the hub, then Markdown from ``templates/modelcard.md``.
 
@@ -55,7 +48,7 @@ def model_card(
         card: of its network.
         config: of the run.
         license: as the hub names it (``mit``, ``cc-by-4.0``), or any other name; None: unknown, as the card says.
-        clocked: latencies, if they were measured for this card.
+        milliseconds: for one picture at each exit on this machine, if they were measured for this card.
     """
     assert card.network.input_shape is not None
     channels, height, width = card.network.input_shape
@@ -84,7 +77,8 @@ def model_card(
         summary=summary,
         card=card,
         config=config,
-        clocked=clocked,
+        milliseconds=milliseconds,
+        measured_on=describe_machine(torch.device("cpu"), "float32"),
         license=license,
         ramify=__version__,
         channels=channels,

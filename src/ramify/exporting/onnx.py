@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ramify.answer.needs import need
 from ramify.exporting.graphs import OneStage
+from ramify.needs import need
 from ramify.nn.branching import Branching
 
 if TYPE_CHECKING:
@@ -57,19 +57,8 @@ class Graphs:
     early_exit: "ModelProto"
     stages: "tuple[ModelProto, ...]"
 
-    @property
-    def files(self) -> "dict[str, ModelProto]":
-        """Each graph by the name of its file."""
-        stages = {stage_file(at): stage for at, stage in enumerate(self.stages)}
-        return {ALL_EXITS: self.all_exits, EARLY_EXIT: self.early_exit} | stages
 
-
-def example(input_shape: Sequence[int]) -> Tensor:
-    """Two pictures to export with: the exporter would treat a batch size of one as a constant."""
-    return torch.zeros(2, *input_shape)
-
-
-def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelProto, ...]":
+def to_stages(network: Branching) -> "tuple[ModelProto, ...]":
     """The stages of ``network``, made by :func:`ramify.exporting.graphs.plain`, as graphs.
 
     They are those of :class:`Graphs` without the exit policy, which :func:`ramify.exporting.join.join_stages` adds.
@@ -78,7 +67,8 @@ def to_stages(network: Branching, input_shape: Sequence[int]) -> "tuple[ModelPro
         InputError: onnx or onnxscript is not installed.
     """
     need("export", "onnx", "onnxscript")
-    inputs: tuple[Tensor, ...] = (example(input_shape),)
+    # The exporter would treat a batch size of one as a constant.
+    inputs: tuple[Tensor, ...] = (network.blank(2),)
     graphs: list[ModelProto] = []
     for at in range(len(network.stages)):
         last = at + 1 == len(network.stages)
@@ -184,16 +174,11 @@ def _names_read(graph: "GraphProto", nested: bool = True) -> set[str]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without the messages of the exporters and of the quantizer on their own workings."""
-    # The torch.onnx loggers have levels of their own; the quantizer logs to the root logger.
-    names = ("", "torch.onnx", "torch.onnx._internal.exporter._registration", "torch.export", "onnxscript", "onnx_ir")
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)

@@ -6,19 +6,18 @@ does not enter the branches of an ``If``.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-import numpy as np
 from torch import Tensor
 
-from ramify.answer.needs import need
 from ramify.data.pictures import Part
 from ramify.exporting.check import BATCH, runner
 from ramify.exporting.graphs import plain
-from ramify.exporting.join import all_exits
 from ramify.exporting.onnx import quiet, to_stages
+from ramify.needs import need
 from ramify.nn.branching import Branching
 from ramify.run.evaluate import to_float
 
@@ -30,18 +29,6 @@ CALIBRATION = 512
 
 _PICTURES = 64
 """The same for :func:`int8_bytes`, as the size does not depend on them."""
-
-Feed = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]
-
-
-class Batches:
-    """Calibration batches in the form that ONNX Runtime asks for them."""
-
-    def __init__(self, feeds: Iterator[Feed]) -> None:
-        self.feeds = feeds
-
-    def get_next(self) -> Feed | None:
-        return next(self.feeds, None)
 
 
 def quantize_stages(stages: "Sequence[ModelProto]", pictures: Tensor) -> "tuple[ModelProto, ...]":
@@ -82,7 +69,7 @@ def _quantized(stage: "ModelProto", batches: Sequence[Sequence[Tensor]]) -> "Mod
         quantize_static(
             prepared,
             done,
-            Batches(feeds),
+            SimpleNamespace(get_next=lambda: next(feeds, None)),  # what is used of a CalibrationDataReader
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
@@ -104,5 +91,7 @@ def int8_bytes(network: Branching, valid: Part) -> float:
         InputError: onnx or onnxruntime is not installed.
     """
     need("export", "onnx", "onnxscript", "onnxruntime")
+    from ramify.exporting.join import all_exits
+
     pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
-    return float(all_exits(quantize_stages(to_stages(plain(network), network.input_shape), pictures)).ByteSize())
+    return float(all_exits(quantize_stages(to_stages(plain(network)), pictures)).ByteSize())

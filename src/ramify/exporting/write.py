@@ -5,7 +5,7 @@ Every file is first run on test pictures of the run and compared with the networ
 
 import io
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,16 +15,19 @@ from torch import Tensor
 
 from ramify.answer.card import (
     CARD,
+    CARD_FORMAT,
     KEY,
     ExportCard,
+    ExportedExit,
     ExportedFiles,
+    ExportedPolicy,
+    Precision,
     Quantization,
     Shape,
     card_text,
     is_exported,
     with_checksums,
 )
-from ramify.answer.needs import need
 from ramify.answer.runtime import Runtime
 from ramify.data.fetch import Progress
 from ramify.data.pictures import Part
@@ -42,29 +45,20 @@ from ramify.exporting.check import (
     runner,
 )
 from ramify.exporting.graphs import EarlyExit, plain
-from ramify.exporting.join import join_stages
-from ramify.exporting.onnx import (
-    ALL_EXITS,
-    EARLY_EXIT,
-    OPSET,
-    Graphs,
-    example,
-    quiet,
-    stage_file,
-    to_program,
-    to_stages,
-)
+from ramify.exporting.onnx import ALL_EXITS, EARLY_EXIT, OPSET, Graphs, quiet, stage_file, to_program, to_stages
 from ramify.exporting.quantize import CALIBRATION, quantize_stages
-from ramify.exporting.subject import CheckedFile, Checks, Subject, Written
 from ramify.files import replace_folder, write_atomic
+from ramify.needs import need
 from ramify.nn.branching import Branching
-from ramify.run.checkpoint import is_checkpoint
-from ramify.run.choice import choose_policy
+from ramify.run.checkpoint import Card, is_checkpoint
+from ramify.run.choice import ChosenPolicy, choose_policy
 from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import is_run
 from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe, relabel
 from ramify.run.saved import config_of, read_saved
+from ramify.run.summary import ExitSummary
+from ramify.version import __version__
 
 CHECKED = 500
 """Test pictures that every file is run on, or as many as there are."""
@@ -72,6 +66,21 @@ CHECKED = 500
 ALL_PROGRAM, EARLY_PROGRAM = "all_exits.pt2", "early_exit.pt2"
 STAGES = "stages"
 """Name of all stage graphs together, in the table."""
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file that was run.
+
+    Attributes:
+        file: its name in the folder; ``stages`` stands for all stage graphs together.
+        bytes: its size.
+        difference: the largest difference from the network, of a logit or, for the early-exit file, of a confidence.
+    """
+
+    file: str
+    bytes: int
+    difference: float
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,77 @@ class Export:
     files: tuple[CheckedFile, ...]
     early: EarlyCheck
     runtime: EarlyCheck | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to export, and the pictures to check the export with.
+
+    Attributes:
+        name: of the run.
+        folder: to be written.
+        network: on the CPU, in float32 and evaluation mode, described by ``card``.
+        twin: the same network in plain layers.
+        chosen: the exit policy.
+        exits: cost and accuracy of each exit.
+        images: test pictures to run the files on, float32 ``[N, C, H, W]`` in [0, 1], with their ``logits``.
+        test, train: all test and training pictures.
+    """
+
+    name: str
+    folder: Path
+    network: Branching
+    card: Card
+    twin: Branching
+    chosen: ChosenPolicy
+    exits: tuple[ExitSummary, ...]
+    images: Tensor
+    logits: Tensor
+    test: Part
+    train: Part
+
+    def card_for(self, files: ExportedFiles, precision: Precision, opset: int | None) -> ExportCard:
+        """The card of the folder."""
+        chosen, kept = self.chosen, self.card.policy
+        certificate = kept.calibration.certificate if chosen.calibrated and kept is not None else None
+        channels, height, width = self.network.input_shape
+        return ExportCard(
+            format=CARD_FORMAT,
+            ramify=__version__,
+            name=self.name,
+            shape="folder",
+            stage=None,
+            precision=precision,
+            input_shape=(channels, height, width),
+            mean=tuple(self.network.mean.tolist()),
+            std=tuple(self.network.std.tolist()),
+            classes=self.card.classes,
+            exits=tuple(
+                ExportedExit(
+                    cells=summary.cells,
+                    macs=summary.macs,
+                    weights=summary.kept,
+                    valid=None if summary.valid is None else summary.valid.top1,
+                    test=None if summary.test is None else summary.test.top1,
+                )
+                for summary in self.exits
+            ),
+            policy=ExportedPolicy(
+                **vars(chosen.policy),
+                calibrated=chosen.calibrated,
+                description=chosen.description,
+                certificate=certificate,
+            ),
+            files=files,
+            epoch=self.card.epoch,
+            opset=opset,
+            background=self.card.background,
+            range=self.card.range,
+        )
+
+
+Written = tuple[dict[str, bytes], Export]
+"""The files of a folder by name, and the results of running them."""
 
 
 def export(
@@ -138,20 +218,20 @@ def export(
     out = run / (f"{to}-{quantize}" if quantize else to) if out is None else Path(out)
     _check_out(out, overwrite)
     need("export", *EXPORTERS[to].packages)
-    subject = _read(run, threshold, overrides, progress)
     write = EXPORTERS[to].write if quantize is None else _int8_graphs
-    contents, card, checks = write(subject)
+    contents, written = write(_read(run, out, threshold, overrides, progress))
     replace_folder(out, with_checksums(contents))
-    return Export(str(out), card, len(subject.images), checks.files, checks.early, checks.runtime)
+    return written
 
 
-def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress: Progress | None) -> Subject:
+def _read(
+    run: Path, out: Path, threshold: float | None, overrides: Sequence[str], progress: Progress | None
+) -> Subject:
     foreign = [text for text in overrides if not text.startswith("data.")]
     if foreign:
         raise ConfigError(*(f"got {text!r}; accepted: data.* here" for text in foreign))
     config = config_of(run, overrides)
     network, card = read_saved(run)
-    chosen = choose_policy(card, threshold)
     channels, height, width = network.input_shape
     parts, _ = parts_of_run(run, config, progress, (channels, height, width))
     test = relabel(parts.test, parts.classes, card, config.data.source)
@@ -160,10 +240,11 @@ def _read(run: Path, threshold: float | None, overrides: Sequence[str], progress
     checked = evenly(test, CHECKED).images
     return Subject(
         name=run.name,
+        folder=out,
         network=network,
         card=card,
         twin=plain(network),
-        chosen=chosen,
+        chosen=choose_policy(card, threshold),
         exits=describe(run).exits,
         images=to_float(checked).contiguous(),
         logits=all_logits(network, checked),
@@ -183,14 +264,17 @@ def evenly(part: Part, count: int) -> Part:
 
 
 def _float_graphs(subject: Subject) -> Written:
-    graphs = join_stages(to_stages(subject.twin, subject.input_shape), subject.chosen.policy)
-    card = subject.card_for(_onnx_files(graphs), "float32", OPSET)
-    contents = _with_cards(graphs, card)
-    return contents, card, _check_graphs(contents, card, subject, subject.network, subject.logits)
+    from ramify.exporting.join import join_stages
+
+    graphs = join_stages(to_stages(subject.twin), subject.chosen.policy)
+    card = subject.card_for(_files(graphs), "float32", OPSET)
+    return _checked(graphs, card, subject, subject.network, subject.logits)
 
 
 def _int8_graphs(subject: Subject) -> Written:
-    stages = to_stages(subject.twin, subject.input_shape)
+    from ramify.exporting.join import join_stages
+
+    stages = to_stages(subject.twin)
     before = Staged([stage.SerializeToString() for stage in stages])
     # The loss of accuracy is relative to these stages, so they must be the network.
     compare_logits("the stages", logits_of(before, subject.images), subject.logits)
@@ -205,32 +289,30 @@ def _int8_graphs(subject: Subject) -> Written:
         return accuracies(torch.cat([logits_of(network, batch) for batch in batches], dim=1), subject.test.labels)
 
     quantization = Quantization(len(training), len(subject.test), accuracy(before), accuracy(after))
-    card = replace(subject.card_for(_onnx_files(graphs), "int8", OPSET), quantization=quantization)
-    contents = _with_cards(graphs, card)
-    logits = logits_of(after, subject.images)
-    return contents, card, _check_graphs(contents, card, subject, after, logits, INT8_SLACK)
+    card = replace(subject.card_for(_files(graphs), "int8", OPSET), quantization=quantization)
+    return _checked(graphs, card, subject, after, logits_of(after, subject.images), INT8_SLACK)
 
 
 def _programs(subject: Subject) -> Written:
     card = subject.card_for(ExportedFiles(ALL_PROGRAM, EARLY_PROGRAM, ()), "float32", None)
-    policy, inputs = subject.chosen.policy, (example(subject.input_shape),)
-    shapes: dict[str, tuple[torch.nn.Module, Shape]] = {
-        ALL_PROGRAM: (subject.twin, "all_exits"),
-        EARLY_PROGRAM: (EarlyExit(subject.twin, policy), "early_exit"),
-    }
+    policy, images, twin = subject.chosen.policy, subject.images, subject.twin
+    shapes: tuple[tuple[str, torch.nn.Module, Shape], ...] = (
+        (ALL_PROGRAM, twin, "all_exits"),
+        (EARLY_PROGRAM, EarlyExit(twin, policy), "early_exit"),
+    )
     contents = {CARD: card_text(card).encode()}
-    programs: dict[str, torch.nn.Module] = {}
+    programs: list[torch.nn.Module] = []
     with quiet():
-        for name, (module, shape) in shapes.items():
-            contents[name] = _packed(to_program(module, inputs), card_text(card.part(shape)))
-            programs[name] = torch.export.load(io.BytesIO(contents[name])).module()
-    difference = compare_logits(ALL_PROGRAM, logits_of(programs[ALL_PROGRAM], subject.images), subject.logits)
-    early = check_early(EARLY_PROGRAM, programs[EARLY_PROGRAM], subject.images, subject.logits, policy, subject.network)
+        for name, module, shape in shapes:
+            contents[name] = _packed(to_program(module, (twin.blank(2),)), card_text(card.part(shape)))
+            programs.append(torch.export.load(io.BytesIO(contents[name])).module())
+    difference = compare_logits(ALL_PROGRAM, logits_of(programs[0], images), subject.logits)
+    early = check_early(EARLY_PROGRAM, programs[1], images, subject.logits, policy, subject.network)
     files = (
         CheckedFile(ALL_PROGRAM, len(contents[ALL_PROGRAM]), difference),
         CheckedFile(EARLY_PROGRAM, len(contents[EARLY_PROGRAM]), early.difference),
     )
-    return contents, card, Checks(files, early, None)
+    return contents, Export(str(subject.folder), card, len(images), files, early, None)
 
 
 @dataclass(frozen=True)
@@ -264,34 +346,28 @@ def _packed(program: torch.export.ExportedProgram, text: str) -> bytes:
     return file.getvalue()
 
 
-def _onnx_files(graphs: Graphs) -> ExportedFiles:
+def _files(graphs: Graphs) -> ExportedFiles:
     return ExportedFiles(ALL_EXITS, EARLY_EXIT, tuple(stage_file(at) for at in range(len(graphs.stages))))
 
 
-def _with_cards(graphs: Graphs, card: ExportCard) -> dict[str, bytes]:
-    """The files of a folder; every graph has its part of the card in its metadata."""
-    parts = {ALL_EXITS: card.part("all_exits"), EARLY_EXIT: card.part("early_exit")}
-    parts |= {stage_file(at): card.part("stage", at) for at in range(len(graphs.stages))}
-    contents = {CARD: card_text(card).encode()}
-    for name, model in graphs.files.items():
-        entry = model.metadata_props.add()
-        entry.key, entry.value = KEY, card_text(parts[name])
-        contents[name] = model.SerializeToString()
-    return contents
+def _checked(
+    graphs: Graphs, card: ExportCard, subject: Subject, network: Branching, logits: Tensor, slack: float | None = None
+) -> Written:
+    """The files of a folder, each with its part of ``card``, after running them.
 
-
-def _check_graphs(
-    contents: Mapping[str, bytes],
-    card: ExportCard,
-    subject: Subject,
-    network: Branching,
-    logits: Tensor,
-    slack: float | None = None,
-) -> Checks:
-    """Run all three shapes, and the runtime on the folder, and compare them with ``network`` and its ``logits``.
-
-    ``slack`` is accepted beyond the rounding of float32.
+    All three shapes, and the runtime on the folder, are compared with ``network`` and its ``logits``; ``slack`` is
+    accepted beyond the rounding of float32.
     """
+    parts = [
+        (ALL_EXITS, graphs.all_exits, card.part("all_exits")),
+        (EARLY_EXIT, graphs.early_exit, card.part("early_exit")),
+        *((stage_file(at), stage, card.part("stage", at)) for at, stage in enumerate(graphs.stages)),
+    ]
+    contents = {CARD: card_text(card).encode()}
+    for name, model, part in parts:
+        entry = model.metadata_props.add()
+        entry.key, entry.value = KEY, card_text(part)
+        contents[name] = model.SerializeToString()
     policy, images = subject.chosen.policy, subject.images
     run_all = runner(contents[ALL_EXITS])
     of_logits = RELATIVE if slack is None else slack
@@ -303,7 +379,7 @@ def _check_graphs(
             write_atomic(Path(folder, name), content)
         runtime = Runtime(folder, threads=torch.get_num_threads())
     staged = logits_of(lambda batch: torch.from_numpy(runtime.logits(batch.numpy())), images)
-    parts = compare_logits(STAGES, staged, logits, of_logits)
+    by_stage = compare_logits(STAGES, staged, logits, of_logits)
 
     def run_runtime(batch: Tensor) -> tuple[Tensor, ...]:
         answers = runtime.predict(batch.numpy())
@@ -315,9 +391,9 @@ def _check_graphs(
     files = (
         CheckedFile(ALL_EXITS, len(contents[ALL_EXITS]), whole),
         CheckedFile(EARLY_EXIT, len(contents[EARLY_EXIT]), early.difference),
-        CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), parts),
+        CheckedFile(STAGES, sum(len(contents[name]) for name in card.files.stages), by_stage),
     )
-    return Checks(files, early, by_runtime)
+    return contents, Export(str(subject.folder), card, len(images), files, early, by_runtime)
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
@@ -325,11 +401,9 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise InputError(f"out: got {out}, a file; accepted: a folder, or a name that is free")
     if is_run(out) or is_checkpoint(out):
         raise InputError(f"out: got {out}, which holds a run or a network; accepted: another folder")
-    if not out.exists() or not any(out.iterdir()):
-        return
-    if not is_exported(out):
+    if out.exists() and any(out.iterdir()) and not is_exported(out):
         raise InputError(f"out: got {out}, a folder that holds something else; accepted: another one")
-    if not overwrite:
+    if is_exported(out) and not overwrite:
         raise InputError(
             f"out: got {out}, an export that exists; accepted: another folder, or --overwrite to replace it"
         )

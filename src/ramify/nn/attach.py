@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, fx, nn
 
-from ramify.errors import InputError
+from ramify.errors import InputError, first_line
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
-from ramify.nn.survey import ExitPoint, Survey, first_line, survey, trace_module, undisturbed
+from ramify.nn.survey import ExitPoint, Survey, survey, trace_module, undisturbed
 from ramify.seeds import drawing
 
 

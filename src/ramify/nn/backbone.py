@@ -18,12 +18,11 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ramify.config.rules import NetworkConfig
-from ramify.errors import ConfigError, InputError
+from ramify.errors import ConfigError, InputError, first_line
 from ramify.nn.attach import attach_exits
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
 from ramify.nn.modes import keeping_modes
-from ramify.nn.survey import first_line
 from ramify.seeds import drawing, generator
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ramify.errors import InputError
+from ramify.errors import InputError, first_line
 from ramify.nn.attached import Attached, AttachedStage
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, with_mask
-from ramify.nn.survey import ExitPoint, first_line
+from ramify.nn.survey import ExitPoint
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 

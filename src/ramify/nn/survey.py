@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ramify.errors import InputError
+from ramify.errors import InputError, first_line
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, with_mask
 from ramify.nn.modes import keeping_modes
 
@@ -189,11 +189,6 @@ def _follow_mode(graph: fx.Graph, training: fx.Graph) -> None:
                 node.update_arg(key, flag)
             else:
                 node.update_kwarg(key, flag)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message; its type where it has none."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
 class _Probe(fx.Interpreter):

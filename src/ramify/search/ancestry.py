@@ -5,7 +5,7 @@ The choice is a function of the record alone.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ramify.config.keys import births
@@ -15,44 +15,39 @@ from ramify.files import readable_folder, replace_folder, write_atomic
 from ramify.ops.growing.extend import overlap
 from ramify.run.derive import NO_GROWTH
 from ramify.run.folder import CONFIG, is_run
+from ramify.search.trial import Ancestor, Trial, trial_name
 
 _FREE = ("batch_size", "augment")
 """Keys of the section ``data`` that change neither the pictures nor their split."""
 
 
-@dataclass(frozen=True)
-class Ancestor:
-    """The network of another trial at a rung, of which ``cells`` cells are taken over."""
+def choose_ancestor(config: Config, trials: Sequence[Trial]) -> Ancestor | None:
+    """Of the ``trials`` with a result the one from which a trial of ``config`` takes over most cells.
 
-    trial: int
-    rung: int
-    cells: int
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A trial with a result: its number, its latest rung, its accuracy there, and the configuration of its run."""
-
-    number: int
-    rung: int
-    accuracy: float
-    config: Config
-
-
-def choose_ancestor(config: Config, candidates: Sequence[Candidate]) -> Ancestor | None:
-    """The candidate from which a trial of ``config`` takes over most cells; of equal ones the most accurate.
-
-    Candidates with other pictures, another split, or widths that are not as configured are no ancestors.
+    Of equal ones, the most accurate. Those with other pictures, another split, or widths that are not as configured
+    are no ancestors.
     """
-    ranked: list[tuple[int, float, int, Ancestor]] = []
+    ranked: list[tuple[int, float, int, int]] = []
     child = resolve(config)
-    for candidate in candidates:
-        parent, rung = resolve(candidate.config), candidate.rung
-        shared = overlap(parent.network, child.network, _stages_at(parent, rung))
+    for trial in trials:
+        if not trial.results or trial.failed is not None:
+            continue
+        parent = resolve(_config_of_run(trial.overrides, trial.ancestor))
+        shared = overlap(parent.network, child.network, _stages_at(parent, trial.epochs))
         if shared is not None and _pictures(parent) == _pictures(child) and not _other_widths(parent):
-            ancestor = Ancestor(candidate.number, rung, shared.cells)
-            ranked.append((shared.cells, candidate.accuracy, -candidate.number, ancestor))
-    return max(ranked, key=lambda entry: entry[:3])[3] if ranked else None
+            ranked.append((shared.cells, trial.values["accuracy"], -trial.number, trial.epochs))
+    if not ranked:
+        return None
+    cells, _, number, rung = max(ranked)
+    return Ancestor(-number, rung, cells)
+
+
+@lru_cache(maxsize=10_000)
+def _config_of_run(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
+    """The configuration of a trial's run, without its place."""
+    if ancestor is None:
+        return read_config(overrides=overrides)
+    return heir_config(overrides, Path(trial_name(ancestor.trial)))
 
 
 def _stages_at(config: Config, rung: int) -> int:

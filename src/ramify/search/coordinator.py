@@ -14,9 +14,10 @@ from functools import partial
 from types import FrameType
 
 from ramify.errors import RunError
-from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.engine import TaskEngine, Tasks
+from ramify.search.halving import verdicts
 from ramify.search.measure import epochs_done
-from ramify.search.study import STOP, Search, trial_config, verdicts_of
+from ramify.search.study import STOP, Search, trial_config
 from ramify.search.task import TaskResult, TrialStep, train_trial
 from ramify.search.trial import Trial
 
@@ -78,7 +79,7 @@ def coordinate(
         InputError: another process has taken the search.
     """
     leave, stop = leave or threading.Event(), search.folder / STOP
-    work = _Work(search, Tasks(engine), notify, step)
+    work = _Work(search, Tasks(engine, lambda why: TaskResult(failed=why)), notify, step)
     while not leave.is_set() and not stop.exists():
         assert search.owner is not None
         search.owner.check()
@@ -105,7 +106,7 @@ class _Work:
         failed = [trial.failed for trial in trials if trial.failed is not None]
         if len(failed) >= HOPELESS and not any(trial.results for trial in trials):
             raise RunError(f"the first {len(failed)} trials all failed, the last because of: {failed[-1]}")
-        left = verdicts_of(search)
+        left = verdicts(search.space, trials, search.planned)
         for number, (verdict, rung) in list(left.items()):
             if verdict == "finish":
                 search.finish(number)
@@ -141,8 +142,6 @@ class _Work:
     def take_in(self) -> None:
         """Put on record the results of steps that have ended."""
         for (number, rung), outcome in self.tasks.ended(_PAUSE):
-            if isinstance(outcome, TaskLostError):
-                outcome = TaskResult(failed=outcome.problems[0])
             if outcome.failed is not None:
                 self.search.finish(number, outcome.failed)
                 self.notify(TrialEnded(number, rung, outcome.failed))

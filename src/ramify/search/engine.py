@@ -18,15 +18,15 @@ from concurrent.futures.process import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
 from typing import Generic, ParamSpec, Protocol, TypeVar
 
 import torch
-import yaml
 
-from ramify.config.yamltext import Loader, to_text
-from ramify.errors import ConfigError, InputError, RunError
+from ramify.config.yamltext import to_text
+from ramify.errors import ConfigError, InputError, RunError, first_line
+from ramify.needs import need
 from ramify.search.storage import ANSWER_SECONDS
+from ramify.search.vary import read_mapping
 
 BATCH_SYSTEMS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}
 """Values of ``--on`` besides ``dask://host:port``, and the class of dask-jobqueue."""
@@ -79,7 +79,9 @@ def open_engine(
             yield engine
     elif on in BATCH_SYSTEMS:
         words = f"{workers} {on} job{'' if workers == 1 else 's'}"
-        with batch_cluster(on, _read_options(options)) as cluster, _dask(cluster, words) as engine:
+        accepts, where = "a mapping such as {queue: gpu}", "--engine_options: "
+        arguments = {} if options is None else read_mapping(options, accepts, where)
+        with batch_cluster(on, arguments) as cluster, _dask(cluster, words) as engine:
             # Jobs are requested once there are tasks, and again where they end.
             ask = cache(partial(cluster.adapt, minimum_jobs=workers, maximum_jobs=workers))
             yield replace(engine, workers=lambda: engine.workers() if ask() else 0)
@@ -164,14 +166,14 @@ def _processes(workers: int, gpus: bool) -> Iterator[TaskEngine]:
 
 @contextlib.contextmanager
 def _dask(cluster: object, words: str) -> Iterator[TaskEngine]:
-    _need("distributed")
+    need("search", "distributed")
     from distributed import Client
     from distributed.scheduler import KilledWorker
 
     try:
         client = Client(cluster, timeout=ANSWER_SECONDS, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(f"--on: {words} does not answer ({str(error).splitlines()[0]})") from None
+        raise InputError(f"--on: {words} does not answer ({first_line(error)})") from None
     latest = [0.0, 0]
 
     def count() -> int:
@@ -205,7 +207,8 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     Raises:
         ConfigError: an option is not accepted, or one that is needed is missing.
     """
-    module = _need("dask_jobqueue")
+    need("search", "dask_jobqueue")
+    module = importlib.import_module("dask_jobqueue")
     if options.get("processes", 1) != 1:
         got = to_text(options["processes"])
         raise ConfigError(f"--engine_options: processes: got {got}; accepted: 1, as a job takes one task")
@@ -216,37 +219,12 @@ def batch_cluster(system: str, options: Mapping[str, object]) -> Iterator[Cluste
     try:
         cluster = getattr(module, BATCH_SYSTEMS[system])(**arguments)
     except (TypeError, ValueError, RuntimeError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise ConfigError(f"--engine_options: {why}; accepted: arguments of {BATCH_SYSTEMS[system]}") from None
+        accepted = f"arguments of {BATCH_SYSTEMS[system]}"
+        raise ConfigError(f"--engine_options: {first_line(error)}; accepted: {accepted}") from None
     try:
         yield cluster
     finally:
         cluster.close()
-
-
-def _read_options(path: Path | None) -> dict[str, object]:
-    if path is None:
-        return {}
-    try:
-        options = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--engine_options: {path} cannot be read ({' '.join(str(error).split())})") from None
-    if not isinstance(options, dict):
-        got = to_text(options)
-        raise ConfigError(f"--engine_options: got {got}; accepted: a mapping such as {{queue: gpu}} ({path})")
-    return {str(key): value for key, value in options.items()}
-
-
-def _need(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError:
-        name = package.replace("_", "-")
-        raise InputError(f"--on: needs {name}, which is not installed; pip install ramify[search]") from None
-
-
-class TaskLostError(RunError):
-    """A task lost its worker repeatedly, without any progress."""
 
 
 @dataclass
@@ -261,17 +239,12 @@ class _Started(Generic[K, _T]):
 class Tasks(Generic[K, _T]):
     """Tasks by key. A task whose worker dies is started again, up to :data:`DEATHS` times without progress.
 
-    Example:
-        >>> from concurrent.futures import ThreadPoolExecutor
-        >>> with ThreadPoolExecutor(1) as pool:
-        ...     tasks: Tasks[str, int] = Tasks(TaskEngine(pool, lambda: 1, (BrokenExecutor,), "here"))
-        ...     tasks.start("a", lambda: 3)
-        ...     [tasks.free, tasks.ended(10)]
-        [0, [('a', 3)]]
+    Args:
+        lost: the result of a task that is then given up, made of the reason.
     """
 
-    def __init__(self, engine: TaskEngine) -> None:
-        self.engine = engine
+    def __init__(self, engine: TaskEngine, lost: Callable[[str], _T]) -> None:
+        self.engine, self.lost = engine, lost
         self._running: dict[Future[_T], _Started[K, _T]] = {}
 
     @property
@@ -288,13 +261,13 @@ class Tasks(Generic[K, _T]):
         """Start ``call``; a task whose ``progress`` rises between deaths is never given up."""
         self._submit(_Started(key, call, progress))
 
-    def ended(self, seconds: float) -> list[tuple[K, _T | TaskLostError]]:
+    def ended(self, seconds: float) -> list[tuple[K, _T]]:
         """Wait up to ``seconds`` for tasks to end, and return their results by key.
 
         Raises:
             RunError: the engine is gone.
         """
-        results: list[tuple[K, _T | TaskLostError]] = []
+        results: list[tuple[K, _T]] = []
         for future in wait(list(self._running), seconds, FIRST_COMPLETED).done:
             started = self._running.pop(future)
             try:
@@ -307,7 +280,7 @@ class Tasks(Generic[K, _T]):
                     self._submit(started)
                 else:
                     why = f"its worker died {DEATHS} times in a row ({type(error).__name__}; out of memory?)"
-                    results.append((started.key, TaskLostError(why)))
+                    results.append((started.key, self.lost(why)))
             except CancelledError:
                 raise RunError(f"{self.engine.words}: its scheduler is gone") from None
         return results

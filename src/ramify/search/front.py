@@ -59,8 +59,7 @@ def front_of(search: Search) -> Front:
         failed=tuple(trial for trial in trials if trial.failed is not None),
         waiting=sum(not trial.finished for trial in trials),
         trained=sum(trial.epochs for trial in trials),
-        full=sum(space.epochs for trial in trials if trial.finished and trial.results)
-        + sum(trial.epochs for trial in trials if not (trial.finished and trial.results)),
+        full=sum(space.epochs if trial.finished and trial.results else trial.epochs for trial in trials),
     )
 
 
@@ -79,7 +78,7 @@ def importances(search: Search) -> dict[str, dict[str, float]]:
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import FrozenTrial, TrialState, create_trial
+    from optuna.trial import TrialState, create_trial
 
     objectives = search.space.objectives
     frozen = {trial.number: trial for trial in search.study.get_trials(deepcopy=False)}
@@ -103,12 +102,10 @@ def importances(search: Search) -> dict[str, dict[str, float]]:
             ]
         )
         for i, objective in enumerate(objectives):
-
-            def cost(trial: FrozenTrial, i: int = i) -> float:
-                return float(trial.values[i])
-
             try:
-                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=cost)
+                shares = get_param_importances(
+                    study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial, i=i: float(trial.values[i])
+                )
             except (RuntimeError, ValueError):
                 continue  # all are alike
             by_entry: dict[str, float] = {}

@@ -7,28 +7,13 @@ for each other. The decision is a function of the record alone.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from ramify.search.goals import dominates
+from ramify.search.goals import costs, dominates
 from ramify.search.space import Space
+from ramify.search.trial import Trial
 
 NextStep = Literal["train", "wait", "finish"]
-
-
-@dataclass(frozen=True)
-class Standing:
-    """The results of a trial.
-
-    Attributes:
-        results: for each rung that it reached, by how much it misses the constraints (0: it meets them), and its
-            objectives as costs.
-        out: it failed.
-    """
-
-    number: int
-    results: Mapping[int, tuple[float, tuple[float, ...]]]
-    out: bool = False
 
 
 def fronts(points: Sequence[tuple[float, tuple[float, ...]]]) -> list[list[int]]:
@@ -81,17 +66,20 @@ def best_points(points: Sequence[tuple[float, tuple[float, ...]]], count: int) -
     return sorted(chosen[:count])
 
 
-def verdicts(space: Space, trials: Sequence[Standing], planned: int) -> dict[int, tuple[NextStep, int]]:
-    """The next step of each trial that has not failed: train up to a rung, wait there, or finish there.
+def verdicts(space: Space, trials: Sequence[Trial], planned: int) -> dict[int, tuple[NextStep, int]]:
+    """The next step of each trial that is not finished: train up to a rung, wait there, or finish there.
 
     Args:
+        trials: all of the search, by number.
         planned: number of trials of the search, with which the last, smaller cohort is complete.
     """
     steps: dict[int, tuple[NextStep, int]] = {}
     for start in range(0, len(trials), space.cohort):
         members = trials[start : start + space.cohort]
+        if all(trial.finished for trial in members):
+            continue
         complete = len(members) == space.cohort or start + len(members) >= planned
-        race = [trial for trial in members if not trial.out]
+        race = [trial for trial in members if trial.failed is None]
         for rung in space.rungs:
             arrived = [trial for trial in race if rung in trial.results]
             steps |= {trial.number: ("train", rung) for trial in race if rung not in trial.results}
@@ -105,7 +93,14 @@ def verdicts(space: Space, trials: Sequence[Standing], planned: int) -> dict[int
                 break
             compared = [trial for trial in members if rung in trial.results]
             keep = max(1, round(len(compared) / space.eta))
-            chosen = {compared[i].number for i in best_points([trial.results[rung] for trial in compared], keep)}
+            points = [_point(space, trial.results[rung]) for trial in compared]
+            chosen = {compared[i].number for i in best_points(points, keep)}
             steps |= {trial.number: ("finish", rung) for trial in arrived if trial.number not in chosen}
             race = [trial for trial in arrived if trial.number in chosen]
-    return steps
+    return {number: step for number, step in steps.items() if not trials[number].finished}
+
+
+def _point(space: Space, values: Mapping[str, float]) -> tuple[float, tuple[float, ...]]:
+    """By how much ``values`` miss the constraints (0: they meet them), and the objectives as costs."""
+    missed = sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
+    return missed, costs(values, space.objectives)

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING
 
 from ramify.config.read import read_config
 from ramify.errors import ConfigError, RunError
+from ramify.needs import need
 from ramify.search.draw import suggest
 from ramify.search.goals import directions
 from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.space import Space
-from ramify.search.storage import need_optuna, quiet_optuna
+from ramify.search.storage import quiet_optuna
 from ramify.seeds import derive
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
     from optuna.study import Study
     from optuna.trial import FrozenTrial, TrialState
 
@@ -27,7 +27,7 @@ def propose(space: Space, record: "Sequence[FrozenTrial]") -> "tuple[FrozenTrial
     Raises:
         RunError: no draw gives a valid configuration.
     """
-    need_optuna()
+    need("search", "optuna")
     reason = ""
     for attempt in range(REFUSALS):
         with quiet_optuna():
@@ -67,17 +67,5 @@ def _study(space: Space, record: "Sequence[FrozenTrial]", seed: int) -> "Study":
             trials = [*record, *super().get_all_trials(study_id, deepcopy=False)]
             return trials if states is None else [trial for trial in trials if trial.state in states]
 
-    return optuna.create_study(storage=After(), directions=directions(space.objectives), sampler=_sampler(space, seed))
-
-
-def _sampler(space: Space, seed: int) -> "BaseSampler":
-    from optuna.trial import FrozenTrial
-
-    # Optuna 4 calls a function where later versions read the constraints of the trials.
-    old = not hasattr(FrozenTrial, "set_constraint") and bool(space.constraints)
-
-    def kept(trial: FrozenTrial) -> Sequence[float]:
-        constraints: Sequence[float] = trial.system_attrs.get("constraints", ())
-        return constraints
-
-    return SEARCH_SAMPLERS[space.sampler](seed, kept if old else None)
+    sampler = SEARCH_SAMPLERS[space.sampler](seed)
+    return optuna.create_study(storage=After(), directions=directions(space.objectives), sampler=sampler)

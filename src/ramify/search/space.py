@@ -25,32 +25,30 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    StrictBool,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from ramify.config.keys import key_of
 from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config
-from ramify.config.types import Key, Number, Section, Whole
+from ramify.config.types import Count, Key, Number, Section, Whole, listed
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
 from ramify.search.samplers import SEARCH_SAMPLERS
-from ramify.search.vary import KNOWN, OWNED, SPECIAL, Vary, as_lists, as_tuples, dotted, own_faults, unknown, wrong
-
-
-def _sampler(name: str) -> str:
-    if name not in SEARCH_SAMPLERS:
-        raise ValueError("an unknown sampler")
-    return name
+from ramify.search.vary import (
+    KNOWN,
+    OWNED,
+    SPECIAL,
+    Vary,
+    as_lists,
+    as_tuples,
+    dotted,
+    own_faults,
+    refused,
+    unknown,
+    wrong,
+)
 
 
 def _objective(value: object) -> object:
@@ -106,13 +104,15 @@ class Space(Section):
         builtin("weights"),
     )
     constraints: tuple[Annotated[Constraint, BeforeValidator(_constraint)], ...] = ()
-    epochs: Annotated[Whole, Field(ge=1), Key("a whole number >= 1", "of a full training")]
+    epochs: Annotated[Count, Key("a whole number >= 1", "of a full training")]
     rungs: tuple[int, ...] = Field((), validate_default=True)
     eta: Annotated[Whole, Field(ge=2), Key("a whole number >= 2", "at each rung but the last, 1 / eta go on")] = 3
     max_drop: Annotated[
         Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "accuracy that the exit policy may lose")
     ] = 0.01
-    sampler: Annotated[str, AfterValidator(_sampler), Key(lambda: ", ".join(SEARCH_SAMPLERS), "what draws")] = "tpe"
+    sampler: Annotated[
+        str, listed(lambda: SEARCH_SAMPLERS, "tpe"), Key(lambda: ", ".join(SEARCH_SAMPLERS), "what draws")
+    ] = "tpe"
     inherit: Annotated[StrictBool, Key("true, false", "whether trials begin as earlier ones")] = True
     seed: Annotated[Whole, Field(ge=0), Key("a whole number >= 0", "of the sampler")] = 0
 
@@ -137,16 +137,14 @@ class Space(Section):
         varied = {vary.key for vary in entries}
         for special, key in (("structure", "network.structure"), ("growth_times", "growth.epochs")):
             if {special, key} <= varied:
-                text = f"{special} and {key} vary both; accepted: one of them"
-                raise PydanticCustomError("wrong", "{text}", {"text": text})
+                raise refused(f"{special} and {key} vary both; accepted: one of them")
         last = sorted((vary for vary in entries if vary.key in SPECIAL), key=lambda vary: SPECIAL.index(vary.key))
         left, order = [vary for vary in entries if vary.key not in SPECIAL], []
         while left:
             waiting = {vary.key for vary in left}
             free = [vary for vary in left if not waiting & {key for key, _ in vary.condition}]
             if not free:
-                text = f"the conditions of {', '.join(waiting)} wait for each other; accepted: one that is free"
-                raise PydanticCustomError("wrong", "{text}", {"text": text})
+                raise refused(f"the conditions of {', '.join(waiting)} wait for each other; accepted: one that is free")
             order += free
             left = [vary for vary in left if vary not in free]
         return (*order, *last)

@@ -4,7 +4,6 @@ Only the coordinator of a search writes, and it holds a lock.
 """
 
 import contextlib
-import importlib.util
 import os
 import time
 import warnings
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
-from ramify.errors import CheckpointError, InputError, RunError
+from ramify.errors import CheckpointError, InputError, RunError, first_line
 from ramify.files import cannot_write, write_atomic
+from ramify.needs import need
 from ramify.sealed import check_seal, next_number, parse_line, parse_lines, parse_object, sealed_json, sealed_line
 
 if TYPE_CHECKING:
@@ -59,16 +59,6 @@ def without_password(url: str) -> str:
     made = make_url(url)
     bare = URL.create(made.drivername, made.username, None, made.host, made.port, made.database, made.query)
     return bare.render_as_string(hide_password=False)
-
-
-def need_optuna() -> None:
-    """Check that the extra for searches is installed.
-
-    Raises:
-        InputError: Optuna is not installed.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise InputError("search: needs optuna, which is not installed; pip install ramify[search]")
 
 
 @contextlib.contextmanager
@@ -159,7 +149,7 @@ def open_storage(folder: Path, url: str | None) -> "BaseStorage":
     Raises:
         InputError: the database does not answer, the address is wrong, the journal is damaged, or Optuna is missing.
     """
-    need_optuna()
+    need("search", "optuna")
     return open_journal(folder / JOURNAL) if url is None else _database(url)
 
 
@@ -277,13 +267,12 @@ def _kept_end(journal: Path) -> int:
 
 
 def _database(url: str) -> "BaseStorage":
-    try:
-        from optuna.storages import RDBStorage
-        from sqlalchemy import create_engine
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-    except ImportError as error:
-        raise InputError(f"storage: needs {error.name}, which is not installed; pip install ramify[search]") from None
+    need("search", "sqlalchemy")
+    from optuna.storages import RDBStorage
+    from sqlalchemy import create_engine
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
     try:
         made = make_url(url)
         shown = made.render_as_string()
@@ -320,8 +309,7 @@ def close_storage(storage: "BaseStorage") -> None:
 
 
 def _reason(error: BaseException) -> str:
-    text = str(getattr(error, "orig", None) or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    return first_line(getattr(error, "orig", None) or error)
 
 
 def patiently(call: Callable[[], Result], patience: float = _PATIENCE) -> Result:

@@ -18,8 +18,7 @@ import difflib
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +26,11 @@ from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.errors import CheckpointError, InputError
 from ramify.files import write_atomic
+from ramify.needs import need
 from ramify.run.folder import is_run
 from ramify.sealed import check_text, sealed_json, sealed_text
-from ramify.search.ancestry import Ancestor, Candidate, choose_ancestor, heir_config, rung_folder
-from ramify.search.goals import costs, directions, feasible
-from ramify.search.halving import NextStep, Standing, verdicts
+from ramify.search.ancestry import choose_ancestor, heir_config, rung_folder
+from ramify.search.goals import directions
 from ramify.search.mend import mend_journal
 from ramify.search.sampling import propose
 from ramify.search.space import Space, parse_space, read_space, space_yaml
@@ -43,7 +42,6 @@ from ramify.search.storage import (
     close_storage,
     keep_end,
     kept_values,
-    need_optuna,
     open_storage,
     patiently,
     quiet_optuna,
@@ -60,7 +58,7 @@ SEARCHES_DIR = Path("searches")
 SPACE, STOP = "space.yaml", "stop"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Entry:
     """A trial: as the record has it, as Optuna has it, and as samplers see it."""
 
@@ -72,8 +70,8 @@ class _Entry:
 class Search:
     """An open search. Its coordinator, which has the ``owner``, keeps what it has read; others read again."""
 
-    def __init__(self, name: str, folder: Path, space: Space, study: "Study", backend: "BaseStorage") -> None:
-        self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, backend
+    def __init__(self, name: str, folder: Path, space: Space, study: "Study") -> None:
+        self.name, self.folder, self.space, self.study, self.backend = name, folder, space, study, study._storage
         self.owner: Owner | None = None
         self._entries: list[_Entry] | None = None
         self._planned: int | None = None
@@ -121,7 +119,7 @@ class Search:
 
         entries, token = self._record(), secrets.token_hex(8)
         drawn, overrides, refused = propose(self.space, [entry.seen for entry in entries])
-        ancestor = self._ancestor(overrides)
+        ancestor = choose_ancestor(read_config(overrides=overrides), self.trials()) if self.space.inherit else None
         attrs = {"number": len(entries), "overrides": overrides, "refused": refused, "token": token}
         template = create_trial(
             state=TrialState.RUNNING,
@@ -144,27 +142,13 @@ class Search:
         entries.append(self._entry(patiently(added)))
         return entries[-1].trial
 
-    def _ancestor(self, overrides: Sequence[str]) -> Ancestor | None:
-        """The ancestor of a new trial of ``overrides``, among all trials with a result."""
-        if not self.space.inherit:
-            return None
-        candidates = [
-            Candidate(trial.number, trial.epochs, trial.values["accuracy"], _begun_as(trial.overrides, trial.ancestor))
-            for trial in self.trials()
-            if trial.results and trial.failed is None
-        ]
-        return choose_ancestor(read_config(overrides=overrides), candidates)
-
     def begin_fresh(self, number: int) -> None:
         """Put on record that a trial begins with a fresh network after all."""
         self._write(number, "ancestor", None)
-        self._change(number, ancestor=None)
 
     def record(self, number: int, rung: int, values: Mapping[str, float], device: str | None = None) -> None:
         """Put the results of a trial at a rung on record."""
         self._write(number, f"rung:{rung}", {**values, "device": device} if device else dict(values))
-        results = self._record()[number].trial.results
-        self._change(number, results={**results, rung: dict(values)}, device=device)
 
     def finish(self, number: int, failed: str | None = None) -> None:
         """Put on record that a trial is finished, or that it failed and why."""
@@ -178,24 +162,17 @@ class Search:
             values, state = None, TrialState.FAIL
         with quiet_optuna():
             patiently(lambda: self.study.tell(number, values, state, skip_if_finished=True))
-        self._change(number, finished=True, failed=failed)
-
-    def _change(self, number: int, **changes: object) -> None:
-        entry = self._record()[number]
-        entry.trial = replace(entry.trial, **changes)  # type: ignore[arg-type]
-        entry.seen = as_seen(self.space, entry.trial, entry.frozen)
+        self._read_again(number)
 
     def _write(self, number: int, key: str, value: object) -> None:
         trial_id = self._record()[number].frozen._trial_id
         patiently(lambda: self.backend.set_trial_user_attr(trial_id, key, value))
+        self._read_again(number)
 
-
-@lru_cache(maxsize=10_000)
-def _begun_as(overrides: tuple[str, ...], ancestor: Ancestor | None) -> Config:
-    """The configuration of a trial's run, without its place."""
-    if ancestor is None:
-        return read_config(overrides=overrides)
-    return heir_config(overrides, Path(trial_name(ancestor.trial)))
+    def _read_again(self, number: int) -> None:
+        entries = self._record()
+        trial_id = entries[number].frozen._trial_id
+        entries[number] = self._entry(patiently(lambda: self.backend.get_trial(trial_id)))
 
 
 def start_search(
@@ -223,7 +200,7 @@ def start_search(
     """
     if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
         raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
-    need_optuna()
+    need("search", "optuna")
     folder = searches_dir / name
     if folder.exists() and not folder.is_dir():
         raise InputError(f"name: got {name}, but {folder} is a file; accepted: another name")
@@ -292,7 +269,7 @@ def _own(
             study.set_user_attr("space", space_yaml(space))
         if attrs.get("trials") != planned:
             study.set_user_attr("trials", planned)
-    return Search(name, folder, space, study, study._storage)
+    return Search(name, folder, space, study)
 
 
 def open_search(name: str, *, storage: str | None = None, searches_dir: Path = SEARCHES_DIR) -> Search:
@@ -318,7 +295,7 @@ def open_search(name: str, *, storage: str | None = None, searches_dir: Path = S
         space = parse_space(str(patiently(lambda: study.user_attrs)["space"]), f"search {name}")
     except KeyError:
         raise InputError(f"got {name!r}, which is no search in that storage; accepted: one that was started") from None
-    return Search(name, folder, space, study, study._storage)
+    return Search(name, folder, space, study)
 
 
 def config_of_trial(
@@ -326,7 +303,6 @@ def config_of_trial(
     number: int,
     overrides: Sequence[str] = (),
     *,
-    storage: str | None = None,
     searches_dir: Path = SEARCHES_DIR,
 ) -> Config:
     """The configuration of a trial for a full training: ``<search>-<number>`` in the usual folder, ``overrides`` last.
@@ -334,8 +310,7 @@ def config_of_trial(
     Raises:
         InputError: there is no such search or trial.
     """
-    search = open_search(name, storage=storage, searches_dir=searches_dir)
-    trials = search.trials()
+    trials = open_search(name, searches_dir=searches_dir).trials()
     if not 0 <= number < len(trials):
         last = f"0 to {len(trials) - 1}" if trials else "none, as it has no trials yet"
         raise InputError(f"trial: got {number}; accepted: {last}")
@@ -353,26 +328,6 @@ def trial_config(search: Search, trial: Trial) -> Config:
         if is_run(parent):
             return heir_config(own, parent)
     return read_config(overrides=own)
-
-
-def verdicts_of(search: Search) -> dict[int, tuple[NextStep, int]]:
-    """The next step of each trial that is not finished."""
-    space, trials, planned = search.space, search.trials(), search.planned
-    steps: dict[int, tuple[NextStep, int]] = {}
-    for start in sorted({trial.number // space.cohort * space.cohort for trial in trials if not trial.finished}):
-        members = [_standing(space, trial) for trial in trials[start : start + space.cohort]]
-        steps |= verdicts(space, members, planned - start)
-    return {number: step for number, step in steps.items() if not trials[number].finished}
-
-
-def _standing(space: Space, trial: Trial) -> Standing:
-    def excess(values: Mapping[str, float]) -> float:
-        if feasible(values, space.constraints):
-            return 0.0
-        return sum(max(0.0, constraint.excess(values)) for constraint in space.constraints)
-
-    results = {rung: (excess(values), costs(values, space.objectives)) for rung, values in trial.results.items()}
-    return Standing(trial.number, results, out=trial.failed is not None)
 
 
 def _kept_address(folder: Path, warn: Callable[[str], None] = lambda sentence: None) -> str | None:

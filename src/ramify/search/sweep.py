@@ -28,10 +28,11 @@ from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.run.folder import METRICS, locked, read_lines, read_summary
-from ramify.search.engine import TaskEngine, TaskLostError, Tasks
+from ramify.search.engine import TaskEngine, Tasks
+from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
-from ramify.search.vary import as_lists, as_tuples, dotted
+from ramify.search.vary import as_lists, as_tuples, dotted, read_mapping
 
 SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")
@@ -166,22 +167,13 @@ def _word(key: str, value: object) -> str:
 
 
 def _document(path: Path) -> dict[str, object]:
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: got a file that does not exist; accepted: a YAML file, or key=[a, b]") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a text file ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path}: is not one YAML document ({' '.join(str(error).split())})") from None
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: got {to_text(document)}; accepted: base, vary, repeats, name, or a configuration")
+    document = read_mapping(path, "base, vary, repeats, name, or a configuration; or key=[a, b] without a file")
     if "vary" not in document:
         return {"base": document}
-    unknown = [str(key) for key in document if key not in ("base", "vary", "repeats", "name")]
+    unknown = [key for key in document if key not in ("base", "vary", "repeats", "name")]
     if unknown:
         raise ConfigError(*(f"{path}: unknown name {key}; accepted: base, vary, repeats, name" for key in unknown))
-    return {str(key): value for key, value in document.items()}
+    return document
 
 
 def _varied(vary: object) -> dict[str, tuple[object, ...]]:
@@ -293,17 +285,15 @@ def run_sweep(
             notify(RunEnded(folder.name, None))
         else:
             waiting.append(config)
-    tasks: Tasks[str, TaskResult] = Tasks(engine)
+    tasks: Tasks[str, TaskResult] = Tasks(engine, lambda why: TaskResult(failed=why))
     while (waiting or tasks.running) and not leave.is_set() and not stop.exists():
         while waiting and tasks.free:
             config = waiting.pop(0)
             folder = sweep.run(config)
             epoch = _epoch(folder)[0] if is_same(folder, config) else 0
             notify(RunBegan(folder.name, epoch))
-            tasks.start(folder.name, partial(train_run, config, stop), partial(_epochs, folder))
+            tasks.start(folder.name, partial(train_run, config, stop), partial(epochs_done, folder))
         for name, outcome in tasks.ended(0.5):
-            if isinstance(outcome, TaskLostError):
-                outcome = TaskResult(failed=outcome.problems[0])
             if outcome.failed is not None:
                 failed[name] = outcome.failed
             if outcome.failed is not None or outcome.finished:
@@ -324,7 +314,3 @@ def _epoch(folder: Path) -> tuple[int, float | None]:
     exits = lines[-1].get("exits")
     valid = exits[-1].get("valid") if isinstance(exits, list) and exits else None
     return len(lines), valid["top1"] if valid else None
-
-
-def _epochs(folder: Path) -> int:
-    return _epoch(folder)[0]

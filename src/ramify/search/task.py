@@ -3,15 +3,15 @@
 import contextlib
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ramify.config.rules import Config
-from ramify.errors import InputError, RamifyError, RunError
+from ramify.errors import InputError, RamifyError, RunError, first_line
 from ramify.files import write_atomic
 from ramify.run.device import place_of
-from ramify.run.events import EpochDone, Event, Observer, Started
+from ramify.run.events import EpochDone, Event, Started
 from ramify.run.folder import is_run, locked, read_summary
 from ramify.run.summary import describe_machine
 from ramify.sealed import check_seal, parse_object, sealed_json
@@ -38,9 +38,7 @@ class _LeavingError(Exception):
     """Ends a training whose checkpoint is on disk."""
 
 
-def train_up_to(
-    config: Config, epoch: int | None = None, observers: Sequence[Observer] = (), stop: Path | None = None
-) -> Path:
+def train_up_to(config: Config, epoch: int | None = None, stop: Path | None = None) -> Path:
     """Train the run of ``config`` up to ``epoch``, or to its end, from its last checkpoint; returns its folder.
 
     The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. A run of
@@ -62,7 +60,6 @@ def train_up_to(
         elif isinstance(event, EpochDone) and (event.epoch == epoch or (stop is not None and stop.exists())):
             raise _LeavingError
 
-    watching = (*observers, watch)
     while True:
         same = is_same(folder, config)
         if same and epoch is not None and epochs_done(folder) >= epoch and not in_use(folder):
@@ -70,9 +67,9 @@ def train_up_to(
         try:
             with contextlib.suppress(_LeavingError):
                 if same:
-                    resume(folder, watching)
+                    resume(folder, [watch])
                 else:
-                    train(config, watching, overwrite=True)
+                    train(config, [watch], overwrite=True)
         except InputError:
             if not in_use(folder) or (stop is not None and stop.exists()):
                 raise
@@ -149,11 +146,7 @@ def train_trial(step: TrialStep) -> TaskResult:
 
 def train_run(config: Config, stop: Path) -> TaskResult:
     """Train the run of ``config`` to its end; errors as :func:`train_trial`."""
-
-    def work() -> TaskResult:
-        return TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None)
-
-    return _guarded(work, stop.parent)
+    return _guarded(lambda: TaskResult(finished=read_summary(train_up_to(config, stop=stop)) is not None), stop.parent)
 
 
 def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
@@ -164,6 +157,5 @@ def _guarded(work: Callable[[], TaskResult], shared: Path) -> TaskResult:
     except (RamifyError, RuntimeError, MemoryError, ValueError, TypeError, ArithmeticError) as error:
         if isinstance(error.__cause__, OSError):
             # A full disk or a missing file is no failure of the run.
-            raise RunError(str(error).splitlines()[0]) from None
-        text = str(error).splitlines()
-        return TaskResult(failed=text[0] if text else type(error).__name__)
+            raise RunError(first_line(error)) from None
+        return TaskResult(failed=first_line(error))

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ramify.search.ancestry import Ancestor
 from ramify.search.space import Space
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True)
+class Ancestor:
+    """The network of another trial at a rung, of which ``cells`` cells are taken over."""
+
+    trial: int
+    rung: int
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def trial_of(frozen: "FrozenTrial") -> Trial:
 
 def as_seen(space: Space, record: Trial, trial: "FrozenTrial") -> "FrozenTrial":
     """A trial for samplers: complete as soon as it has results, with its constraints."""
-    from optuna.trial import FrozenTrial, TrialState, create_trial
+    from optuna.trial import TrialState, create_trial
 
     done = bool(record.results) and record.failed is None
     seen = create_trial(
@@ -85,11 +93,6 @@ def as_seen(space: Space, record: Trial, trial: "FrozenTrial") -> "FrozenTrial":
         system_attrs={key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")},
     )
     seen.number = seen._trial_id = record.number
-    if record.results and space.constraints:
-        excess = [constraint.excess(record.values) for constraint in space.constraints]
-        if hasattr(FrozenTrial, "set_constraint"):
-            for constraint, value in zip(space.constraints, excess, strict=True):
-                seen.set_constraint(constraint.text, value)
-        else:  # Optuna 4
-            seen.system_attrs["constraints"] = excess
+    for constraint in space.constraints if record.results else ():
+        seen.set_constraint(constraint.text, constraint.excess(record.values))
     return seen

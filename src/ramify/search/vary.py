@@ -1,15 +1,17 @@
 """One entry of ``vary`` in a space, checked by pydantic, and its errors."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
+import yaml
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from ramify.config.keys import SECTIONS, accepted, keys
 from ramify.config.read import read_config
 from ramify.config.types import Section
-from ramify.config.yamltext import to_text
+from ramify.config.yamltext import Loader, to_text
 from ramify.errors import ConfigError
 
 SPECIAL = ("structure", "keep_ratio_by_stage", "growth_times")
@@ -22,10 +24,14 @@ Kind = Literal["choice", "int", "float", "log", "structure"]
 _KINDS: tuple[Kind, ...] = ("choice", "int", "float", "log")
 
 
+def refused(text: str, at: str = "") -> PydanticCustomError:
+    """The error ``text``, of the field ``at``."""
+    return PydanticCustomError("wrong", "{text}", {"text": text, "at": at})
+
+
 def wrong(got: object, accepts: str, at: str = "") -> PydanticCustomError:
     """The error for a value, of the field ``at``."""
-    text = f"got {to_text(as_lists(got))}; accepted: {accepts}"
-    return PydanticCustomError("wrong", "{text}", {"text": text, "at": at})
+    return refused(f"got {to_text(as_lists(got))}; accepted: {accepts}", at)
 
 
 def unknown(name: str, known: Sequence[str], at: str = "") -> PydanticCustomError:
@@ -181,6 +187,21 @@ def as_lists(value: object) -> object:
 def as_tuples(value: object) -> object:
     """``value`` with tuples in place of lists."""
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def read_mapping(path: Path, accepts: str, where: str = "") -> dict[str, object]:
+    """The mapping in a YAML file; a :class:`ConfigError` begins with ``where`` and says what it ``accepts``."""
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}{path}: got a file that does not exist; accepted: {accepts}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}{path}: cannot be read as a text file ({error})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}{path}: is not one YAML document ({' '.join(str(error).split())})") from None
+    if not isinstance(document, dict):
+        raise ConfigError(f"{where}{path}: got {to_text(document)}; accepted: {accepts}")
+    return {str(key): value for key, value in document.items()}
 
 
 def dotted(sections: Mapping[object, object], prefix: str = "") -> dict[str, object]:

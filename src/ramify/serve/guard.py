@@ -2,14 +2,15 @@
 
 import asyncio
 import ipaddress
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ramify.errors import InputError
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SECURITY_HEADERS = {
@@ -122,8 +123,8 @@ class Guard:
             await self.app(scope, receive, send)
             return
         refusal = self._refusal(dict(scope["headers"]))
-        if refusal is not None:
-            await _refuse(send, *refusal)
+        if refusal is not None:  # before the body is read; uvicorn discards it
+            await problem(*refusal)(scope, receive, send)
             return
         started = False
 
@@ -140,7 +141,7 @@ class Guard:
         except asyncio.CancelledError:
             # Only the end of the server cancels a request.
             if not started:
-                await _refuse(send, 503, "the server ends")
+                await problem(503, "the server ends")(scope, receive, send)
 
     def _refusal(self, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         host = headers.get(b"host", b"").decode("latin-1")
@@ -165,10 +166,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-async def _refuse(send: "Send", status: int, sentence: str) -> None:
-    """Reply before the body is read; uvicorn discards the rest of it."""
-    body = json.dumps({"error": sentence}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **SECURITY_HEADERS}
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})
+def problem(status: int, sentence: str, headers: Mapping[str, str] | None = None) -> "Response":
+    """The reply to a refused or failed request."""
+    from starlette.responses import JSONResponse
+
+    return JSONResponse({"error": sentence}, status, headers={**SECURITY_HEADERS, **(headers or {})})

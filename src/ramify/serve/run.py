@@ -13,7 +13,7 @@ from ramify.answer.answerer import Answerer
 from ramify.answer.samples import Sample
 from ramify.errors import InputError
 from ramify.serve.guard import Hosts, Origins
-from ramify.serve.server import Limits, app, need_server
+from ramify.serve.server import Limits, app
 
 if TYPE_CHECKING:
     import uvicorn
@@ -64,9 +64,8 @@ def server_of(application: "FastAPI") -> "uvicorn.Server":
     """uvicorn for ``application``, with the limits of :mod:`ramify.serve.connections`.
 
     Raises:
-        InputError: the process has too few file descriptors, or a package of the extra ``serve`` is missing.
+        InputError: the process has too few file descriptors.
     """
-    need_server()
     import uvicorn
 
     from ramify.serve.connections import Connection, room_for_connections

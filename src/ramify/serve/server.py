@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramify.answer.answerer import Answerer
-from ramify.answer.needs import need
 from ramify.answer.picture import MAX_PIXELS, read_header, read_picture
 from ramify.answer.samples import Sample
 from ramify.errors import DataError, InputError
+from ramify.needs import need
 from ramify.serve import replies
-from ramify.serve.guard import SECURITY_HEADERS, Guard, Hosts, Origins
+from ramify.serve.guard import Guard, Hosts, Origins, problem
 from ramify.serve.upload import FIELD, RefusedError, begins_as_picture, file_name, read_upload, received, too_large
 from ramify.version import __version__
 
@@ -96,6 +96,8 @@ def app(
     """
     need_server()
     from fastapi import FastAPI
+    from starlette.responses import Response
+    from starlette.routing import Route
 
     limits = limits or Limits()
     answering = Answering(network, limits.workers)
@@ -116,7 +118,10 @@ def app(
     _add_guards(served, limits, hosts or Hosts(), origins or Origins())
     _add_errors(served)
     for path, (name, kind) in _PAGE.items():
-        served.add_api_route(path, _file(name, kind), include_in_schema=False)
+        content = files("ramify.serve").joinpath("page", name).read_bytes()
+        served.router.routes.append(
+            Route(path, Response(content, media_type=kind), methods=["GET"], include_in_schema=False)
+        )
     # Gives the thresholds, and warms up the network for the first visitor.
     first = network.opinions(np.zeros(network.input_shape, np.float32))
     accepted = replies.LimitsReply(upload_bytes=limits.upload_bytes, pixels=MAX_PIXELS)
@@ -142,44 +147,39 @@ def _add_guards(served: "FastAPI", limits: Limits, hosts: Hosts, origins: Origin
 def _add_errors(served: "FastAPI") -> None:
     """Errors as one sentence."""
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse
     from starlette.exceptions import HTTPException
     from starlette.requests import ClientDisconnect, Request
 
-    def problem(status: int, sentence: str, headers: dict[str, str] | None = None) -> JSONResponse:
-        return JSONResponse({"error": sentence}, status, headers=headers)
-
     @served.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
+    async def refused(_: Request, error: RefusedError) -> "Response":
         return problem(error.status, error.sentence)
 
     @served.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(_: Request, error: RequestValidationError) -> "Response":
         first = error.errors()[0]
         return problem(422, f"{first['loc'][-1]}: {first['msg'][:1].lower()}{first['msg'][1:]}")
 
     @served.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> JSONResponse:
+    async def unknown(request: Request, error: HTTPException) -> "Response":
         got = f"{request.method} {request.url.path[:100]}"
         accepted = "GET /, GET /api/model, GET /api/health, POST /api/predict"
         return problem(error.status_code, f"got {got}; accepted: {accepted}", dict(error.headers or {}))
 
     @served.exception_handler(ClientDisconnect)
-    async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
+    async def gone(_: Request, error: ClientDisconnect) -> "Response":
         # Nobody reads this, but it keeps a traceback out of the log.
         return problem(400, "the client left before its request was complete")
 
     @served.exception_handler(OSError)
-    async def short(_: Request, error: OSError) -> JSONResponse:
+    async def short(_: Request, error: OSError) -> "Response":
         # Large uploads are temporary files.
         reason = error.strerror or type(error).__name__
         _LOG.error("a request could not be received: %s", reason)
         return problem(503, f"the server cannot take the request now ({reason})")
 
     @served.exception_handler(Exception)
-    async def failed(_: Request, error: Exception) -> JSONResponse:
-        # Sent from outside of the guard.
-        return problem(500, f"the server failed ({type(error).__name__}); its log says more", SECURITY_HEADERS)
+    async def failed(_: Request, error: Exception) -> "Response":
+        return problem(500, f"the server failed ({type(error).__name__}); its log says more")
 
 
 def _add_facts(served: "FastAPI", model: replies.Model, samples: Sequence[Sample]) -> None:
@@ -284,7 +284,7 @@ class Answering:
         with self._turn:
             if self._ended:
                 raise RefusedError(503, "the server ends")
-            answers = network.answer(picture[None])
+            answers = network.predict(picture[None])
             opinions = network.opinions(picture)
         return replies.answer_reply(network, answers, opinions, header, picture)
 
@@ -300,14 +300,3 @@ def need_server() -> None:
 
 def _problems(sentences: dict[int, str]) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": replies.Problem, "description": sentence} for status, sentence in sentences.items()}
-
-
-def _file(name: str, kind: str) -> "Callable[[], Awaitable[Response]]":
-    from starlette.responses import Response
-
-    content = files("ramify.serve").joinpath("page", name).read_bytes()
-
-    async def file() -> Response:
-        return Response(content, media_type=kind)
-
-    return file

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ramify.errors import InputError
+from ramify.needs import need
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +25,10 @@ def axes(
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(f"plot: needs matplotlib, which is not installed; pip install 'ramify[{extra}]'") from None
+    need(extra, "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     drawing = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(drawing)
     panels = [list(row) for row in drawing.subplots(rows, columns, sharex="col", sharey=True, squeeze=False)]

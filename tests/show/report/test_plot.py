@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ramify.show.report.page import ReportSection, html, page
+from ramify.show.report.page import ReportPart, html, page
 from ramify.show.report.plot import Table, Value, exit_color, json_text, plot, plotly_text, scatter
 from ramify.show.words import csv_lines
 
@@ -74,7 +74,7 @@ def test_no_string_breaks_out_of_a_plot(text: str, table: Table) -> None:
 @settings(max_examples=20)  # each writes megabytes
 @given(TEXTS, TEXTS)
 def test_no_string_breaks_out_of_a_page(title: str, lead: str) -> None:
-    made = page(title, lead, [ReportSection("one", title, html("prose", lead))])
+    made = page(title, lead, [ReportPart("one", title, lambda words: html("prose", words))], lead)
     made = made.replace(made[made.index("<script>") : made.rindex("</script>")], "<script>")  # megabytes of plotly.js
     read = Reader(made)
     assert read.tags.count("section") == read.tags.count("h1") == 1
@@ -84,7 +84,7 @@ def test_no_string_breaks_out_of_a_page(title: str, lead: str) -> None:
 
 
 def test_a_page_asks_the_network_for_nothing() -> None:
-    made = page("title", "lead", [])
+    made = page("title", "lead", [], None)
     assert made.count("Plotly.react") == 1
     head = made[: made.index("<script>")]
     assert "default-src 'none'" in head

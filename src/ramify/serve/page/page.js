@@ -81,7 +81,7 @@ function rest() {
   if (model !== null) cards(null);
 }
 
-function tell(answer, label) {
+function showAnswer(answer, label) {
   at("verdict").classList.remove("idle");
   at("said").textContent = answer.class;
   const [before, bold, after] = sentenceOf(answer);
@@ -128,17 +128,17 @@ async function ask(file, button = null) {
     const form = new FormData();
     form.append("file", file, file.name);
     const reply = await fetch("api/predict", { method: "POST", body: form, signal: mine.signal });
-    const found = await reply.json();
+    const answer = await reply.json();
     if (mine !== asked) return;
     if (!reply.ok) {
-      refuse(found.error);
+      refuse(answer.error);
       return;
     }
     if (givenAddress !== null) URL.revokeObjectURL(givenAddress);
     givenAddress = URL.createObjectURL(file);
     at("given").src = givenAddress;
-    at("given").classList.toggle("pixels", Math.max(found.picture.width, found.picture.height) <= 128);
-    tell(found, button === null ? null : button.textContent);
+    at("given").classList.toggle("pixels", Math.max(answer.picture.width, answer.picture.height) <= 128);
+    showAnswer(answer, button === null ? null : button.textContent);
   } catch (error) {
     if (error.name === "AbortError" || mine !== asked) return;
     refuse("The server does not answer; is ramify serve still running?");

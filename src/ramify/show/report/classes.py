@@ -25,18 +25,11 @@ _SHADES = [[0, "rgba(58,111,216,0)"], [0.02, "rgba(58,111,216,0.14)"], [1, "rgba
 """From no picture of a class to all of them."""
 
 
-def not_measured(facts: Facts) -> str:
-    """Why there are no figures of classes; empty where there are."""
-    if facts.measured is None or facts.answers is None or not facts.measured.results:
-        return facts.unmeasured or "The classes were not measured."
-    return ""
-
-
 def classes_section(facts: Facts) -> Markup:
     """Precision, recall, confusion, mistakes."""
-    results, answers = known(facts).results, facts.answers
-    assert answers is not None
-    chosen, names = results[-1], [row.name for row in results[-1].classes]
+    measured, answers = known(facts)
+    results, chosen = measured.results, measured.results[-1]
+    names = [row.name for row in chosen.classes]
     hardest = min((row for row in chosen.classes if row.recall is not None), key=lambda row: row.recall or 0.0)
     figures = [(row.name, row.count, row.accuracy, row.precision, row.recall) for row in chosen.classes]
     rows = [

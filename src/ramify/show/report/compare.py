@@ -62,7 +62,7 @@ def comparison_html(groups: Groups, absent: Sequence[str] = ()) -> str:
     """The page of ``groups``; ``absent`` are names of runs that have not trained for an epoch."""
     title = f"{plural(len(_runs(groups)), 'run')} in {plural(len(groups), 'group')}"
     first: ReportPart[Groups] = ReportPart("groups", "Groups", lambda groups: _groups(groups, absent))
-    return page(title, lead_sentence(groups), [part.section(groups) for part in (first, *_PARTS)])
+    return page(title, lead_sentence(groups), (first, *_PARTS), groups)
 
 
 def lead_sentence(groups: Groups) -> str:

@@ -1,6 +1,7 @@
 """The sections of a run by epoch: accuracy, density, time and memory, with the changes of the network marked."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from markupsafe import Markup
 
@@ -78,9 +79,7 @@ def _layout(facts: Facts, title: str, marked: bool = True, **more: object) -> di
     layout = {"xaxis": {**axis, "dtick": 1} if last <= 12 else axis, "yaxis_title_text": title, **more}
     if not marked:
         return layout
-    by_epoch: dict[int, list[Change]] = {}
-    for change in facts.changes:
-        by_epoch.setdefault(change.epoch, []).append(change)
+    by_epoch = {epoch: [*changes] for epoch, changes in groupby(facts.changes, lambda change: change.epoch)}
     # Where there are many, only the signs are left; the words are in the hover and in the list below.
     brief = len(by_epoch) > 6
     line = {"type": "line", "xref": "x", "yref": "paper", "y0": 0, "y1": 1}
@@ -140,12 +139,11 @@ def density_section(facts: Facts) -> Markup:
     moves = [done.regrown for done in facts.epochs if done.regrown is not None]
     return html(
         "run.density",
+        facts,
         (kept, total),
         by_layer,
         _density_by_epoch(facts) if pruned else None,
         (sum(sum(regrown.moved) for regrown in moves), sum(regrown.times for regrown in moves)),
-        facts.config.prune.policy,
-        facts.summary.receipt is not None,
     )
 
 
@@ -219,12 +217,10 @@ def effort_section(facts: Facts) -> Markup:
     known = any(done.memory is not None or done.device_memory is not None for done in epochs)
     return html(
         "run.effort",
-        sum(done.seconds for done in epochs),
-        len(epochs),
+        epochs,
         sorted(done.pictures_per_second for done in epochs)[len(epochs) // 2],
         plot("time-by-epoch", table, [drawn], layout),
         _memory(facts) if known else None,
-        any(done.device_memory is not None for done in epochs),
     )
 
 

@@ -31,7 +31,7 @@ _CLASSES = 40
 
 def cost_section(facts: Facts) -> Markup:
     """Accuracy against average MACs: by threshold, at each exit alone, and by the calibrated policy."""
-    measured = known(facts)
+    measured, _ = known(facts)
     exits = len(measured.analysis.macs)
     rows: list[tuple[object, ...]] = []
     for i, row in enumerate(measured.exits):
@@ -93,7 +93,7 @@ def _cost_plot(measured: Measured) -> Plot:
 
 def leaving_section(facts: Facts) -> Markup:
     """Where the pictures of each class leave, the classes that leave latest on top."""
-    measured = known(facts)
+    measured, _ = known(facts)
     analysis, exits = measured.analysis, len(measured.analysis.macs)
     if exits == 1:
         return html("missing", "The network has one exit: every picture leaves there.")
@@ -133,7 +133,7 @@ def leaving_section(facts: Facts) -> Markup:
 
 def reliability_section(facts: Facts) -> Markup:
     """The calibration curve of every exit."""
-    curves = known(facts).analysis.reliability
+    curves = known(facts)[0].analysis.reliability
     exits = len(curves)
     diagonal = {"color": GREY, "width": 1, "dash": "dash"}
     traces: list[Trace] = [

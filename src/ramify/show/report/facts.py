@@ -51,10 +51,11 @@ class Facts:
         return len(self.summary.exits)
 
 
-def known(facts: Facts) -> Measured:
-    """``facts.measured``, in a section that is made only where it is known."""
+def known(facts: Facts) -> tuple[Measured, TestAnswers]:
+    """The measurement and its answers, in a section that is made only where they are known."""
     assert facts.measured is not None
-    return facts.measured
+    assert facts.answers is not None
+    return facts.measured, facts.answers
 
 
 def read_facts(run: Path, progress: Progress | None = None) -> Facts:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.errors import InputError
+from ramify.needs import need
 from ramify.nn.branching import Branching
 from ramify.nn.modes import keeping_modes
 from ramify.nn.network import Network
@@ -82,10 +83,8 @@ def _last_cells(network: Branching) -> list[nn.Module]:
 
 def _weighted(network: Branching, at: int, cell: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
     """``sum_k a_k A_k`` of exit ``at``, ``[B, h, w]``."""
-    try:
-        from captum.attr import LayerGradCam  # type: ignore[import-untyped]  # captum ships no types
-    except ImportError:
-        raise InputError("Grad-CAM: needs the package captum; install it with: pip install 'ramify[explain]'") from None
+    need("explain", "captum")
+    from captum.attr import LayerGradCam  # type: ignore[import-untyped]  # captum ships no types
 
     def answer(pictures: Tensor) -> Tensor:
         trunk, logits = network.run_stage(0, network.enter(pictures), None)

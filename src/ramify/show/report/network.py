@@ -72,17 +72,15 @@ def network_section(facts: Facts) -> Markup:
     channels, height, width = facts.network.input_shape
     return html(
         "run.network",
+        facts,
         network_words(facts.config),
         f"{width} x {height} pixels ({ {1: 'gray', 3: 'color'}.get(channels, f'{channels} channels') })",
-        len(facts.card.classes),
         levels,
         [exit_color(level.stage, len(levels)) for level in levels],
         channels_of_stem,
-        facts.config.network.kind == "dense",
         built is not None,
         table,
         data_files("network", table),
-        facts.summary.receipt,
     )
 
 

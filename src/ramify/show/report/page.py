@@ -14,25 +14,16 @@ from markupsafe import Markup
 
 from ramify.show import words
 
-
-@dataclass(frozen=True)
-class ReportSection:
-    """A section of a page: its ``anchor`` (lower-case letters, digits and hyphens), its title and its HTML."""
-
-    anchor: str
-    title: str
-    body: Markup
-
-
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class ReportPart(Generic[_T]):
-    """How a section is made of what is known, ``T``.
+    """A section of a page, made of what is known, ``T``.
 
     Attributes:
-        anchor, title: of the :class:`ReportSection`.
+        anchor: lower-case letters, digits and hyphens.
+        title: its heading.
         make: its HTML, as :func:`html` gives it.
         lacks: why it cannot be made, as a sentence that stands in its place; empty where it can.
     """
@@ -42,30 +33,30 @@ class ReportPart(Generic[_T]):
     make: Callable[[_T], Markup]
     lacks: Callable[[_T], str] = lambda known: ""
 
-    def section(self, known: _T) -> ReportSection:
-        """The section, or the reason why there is none."""
+    def body(self, known: _T) -> Markup:
+        """Its HTML, or the reason why there is none."""
         why = self.lacks(known)
-        return ReportSection(self.anchor, self.title, html("missing", why) if why else self.make(known))
+        return html("missing", why) if why else self.make(known)
 
 
-def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
+def page(title: str, lead: str, parts: Sequence[ReportPart[_T]], known: _T) -> str:
     """A whole HTML document, light or dark as the reader's system is, with plotly.js inside it, once.
 
     Args:
         title: such as the name of a run.
         lead: the most important result, in one sentence.
-        sections: in the order of the page; its navigation lists them.
+        parts: its sections, in their order; its navigation lists them.
+        known: what they are made of.
 
     Example:
-        >>> end = ReportSection("end", "The end", html("prose", "Bye."))
-        >>> text = page("demo", "It learned <everything>.", [end])
+        >>> text = page("demo", "It learned <everything>.", [ReportPart("end", "The end", Markup)], "Bye.")
         >>> "It learned &lt;everything&gt;." in text, '<section id="end"' in text
         (True, True)
     """
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
 
     template = _environment().get_template("page.html")
-    return template.render(title=title, lead=lead, sections=sections, plotly=Markup(get_plotlyjs()))  # nosec B704 - plotly's own script
+    return template.render(title=title, lead=lead, parts=parts, known=known, plotly=Markup(get_plotlyjs()))  # nosec B704 - plotly's own script
 
 
 def html(macro: str, *values: object, **named: object) -> Markup:

@@ -6,8 +6,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from markupsafe import Markup
+from PIL.ImageColor import getrgb
 
 from ramify.show.report.page import html
 from ramify.show.words import csv_lines
@@ -86,7 +88,7 @@ def exit_color(exit_: int, exits: int) -> str:
     """
     place = (len(_SHADES) - 1) * (exit_ / (exits - 1) if exits > 1 else 1.0)
     below = min(int(place), len(_SHADES) - 2)
-    pairs = zip(_channels(_SHADES[below]), _channels(_SHADES[below + 1]), strict=True)
+    pairs = zip(getrgb(_SHADES[below]), getrgb(_SHADES[below + 1]), strict=True)
     return "#" + "".join(f"{round(low + (place - below) * (high - low)):02x}" for low, high in pairs)
 
 
@@ -102,11 +104,7 @@ def faded(color: str, opacity: float = 0.4) -> str:
         >>> faded("#d58a00", 0.5)
         'rgba(213,138,0,0.5)'
     """
-    return f"rgba({','.join(map(str, _channels(color)))},{opacity:g})"
-
-
-def _channels(color: str) -> tuple[int, ...]:
-    return tuple(bytes.fromhex(color[1:]))
+    return f"rgba({','.join(map(str, getrgb(color)))},{opacity:g})"
 
 
 def plotly_text(text: str, most: int | None = None) -> str:
@@ -118,16 +116,11 @@ def plotly_text(text: str, most: int | None = None) -> str:
     """
     if most is not None and len(text) > most:
         text = f"{text[: most - 1]}…"
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escape(text, quote=False)
 
 
 def json_text(table: Table) -> str:
-    """``table`` as a JSON list of objects, one a row; a number that is not finite is null.
-
-    Example:
-        >>> json_text(Table(("exit", "accuracy"), ((1, 0.5),)))
-        '[{"exit": 1, "accuracy": 0.5}]'
-    """
+    """``table`` as a JSON list of objects, one a row; a number that is not finite is null."""
     rows = [[None if isinstance(it, float) and not math.isfinite(it) else it for it in row] for row in table.rows]
     return json.dumps([dict(zip(table.columns, row, strict=True)) for row in rows])
 

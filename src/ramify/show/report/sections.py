@@ -6,7 +6,7 @@ from dataclasses import asdict
 from markupsafe import Markup
 
 from ramify.config.read import to_yaml
-from ramify.show.report.classes import classes_section, not_measured
+from ramify.show.report.classes import classes_section
 from ramify.show.report.epochs import accuracy_section, density_section, effort_section, not_trained
 from ramify.show.report.exits import cost_section, leaving_section, reliability_section
 from ramify.show.report.facts import Facts
@@ -19,7 +19,7 @@ from ramify.show.words import count, duration
 
 
 def _unmeasured(facts: Facts) -> str:
-    return facts.unmeasured if facts.measured is None else ""
+    return facts.unmeasured
 
 
 def setup_section(facts: Facts) -> Markup:
@@ -54,7 +54,7 @@ REPORT_SECTIONS: tuple[ReportPart[Facts], ...] = (
     ReportPart("network", "The network", network_section),
     ReportPart("epochs", "Accuracy by epoch", accuracy_section, not_trained),
     ReportPart("cost", "Accuracy and cost", cost_section, _unmeasured),
-    ReportPart("classes", "Classes", classes_section, not_measured),
+    ReportPart("classes", "Classes", classes_section, _unmeasured),
     ReportPart("leaving", "Who leaves where", leaving_section, _unmeasured),
     ReportPart("overthinking", "Overthinking", overthinking_section, _unmeasured),
     ReportPart("reliability", "Confidence", reliability_section, _unmeasured),
@@ -67,5 +67,4 @@ REPORT_SECTIONS: tuple[ReportPart[Facts], ...] = (
 
 def run_page(facts: Facts) -> str:
     """The report of a run, a whole HTML document."""
-    lead = outcome_sentence(facts.summary, facts.measured)
-    return page(facts.summary.name, lead, [part.section(facts) for part in REPORT_SECTIONS])
+    return page(facts.summary.name, outcome_sentence(facts.summary, facts.measured), REPORT_SECTIONS, facts)

@@ -25,8 +25,7 @@ _COLUMNS = 6
 
 def overthinking_section(facts: Facts) -> Markup:
     """Wasteful and destructive overthinking."""
-    measured, answers = known(facts), facts.answers
-    assert answers is not None
+    measured, answers = known(facts)
     if len(measured.analysis.macs) == 1:
         return html("missing", "The network has one exit, so it cannot think longer than it needs.")
     result = measured.analysis.overthinking
@@ -71,11 +70,11 @@ def _maps(answers: TestAnswers, pictures: Sequence[int]) -> tuple[Tensor | None,
         return None, f"Where each exit looked is not shown: {error.problems[0]}."
 
 
-def shown_cases(cases: Sequence[Case], most: int = _SHOWN) -> tuple[Case, ...]:
-    """At most ``most`` of ``cases``, in their order; the first of each class is preferred."""
+def shown_cases(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """At most :data:`_SHOWN` of ``cases``, in their order; the first of each class is preferred."""
     firsts = {case.label: case for case in reversed(cases)}.values()
     ranked = sorted(cases, key=lambda case: case not in firsts)
-    return tuple(case for case in cases if case in ranked[:most])
+    return tuple(case for case in cases if case in ranked[:_SHOWN])
 
 
 def shown_exits(exits: int) -> tuple[int, ...]:

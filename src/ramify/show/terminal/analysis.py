@@ -25,18 +25,7 @@ _NAME = 18
 
 
 def analysis_tables(analysis: Analysis) -> RenderableType:
-    """All tables of an analysis, within 80 columns; of a network with one exit, the figures of that exit.
-
-    Example:
-        >>> import torch
-        >>> from rich.console import Console
-        >>> from ramify.ops.exits.analysis import analyze
-        >>> logits = torch.tensor([[[2.0, 0.0], [1.0, 0.0]], [[3.0, 0.0], [0.0, 4.0]]])
-        >>> analysis = analyze(logits, torch.tensor([0, 1]), [100, 300], ["cat", "dog"])
-        >>> Console(color_system=None).print(analysis_tables(analysis))  # doctest: +ELLIPSIS
-        Exits, on 2 pictures
-        ...
-    """
+    """All tables of an analysis, within 80 columns; of a network with one exit, the figures of that exit."""
     pictures = plural(analysis.pictures, "picture")
     figures = exit_figures_table(analysis)
     if len(analysis.macs) == 1:

@@ -68,11 +68,7 @@ def matrix_table(results: ClassResults) -> RenderableType:
     made = table(["true \\ answer", *(name[:_NAME] for name in names)], tight=True, widest=_NAME)
     for at, (name, row) in enumerate(zip(names, results.matrix, strict=True)):
         styles = ("bold" if at == i else "" if number else "dim" for i, number in enumerate(row))
-        add(
-            made,
-            name,
-            *(Text(str(number) if number else "·", style) for number, style in zip(row, styles, strict=True)),
-        )
+        add(made, name, *map(Text, (str(number or "·") for number in row), styles))
     return Group(*titled(f"Confusion matrix of {results.title}", made))
 
 

@@ -100,11 +100,11 @@ def front_sentences(front: Front) -> list[str]:
     return lines
 
 
-def importance_table(importances: Mapping[str, Mapping[str, float]], most: int = 6) -> Table:
-    """For each objective, the parameters that matter most."""
+def importance_table(importances: Mapping[str, Mapping[str, float]]) -> Table:
+    """For each objective, the six parameters that matter most."""
     keys = dict.fromkeys(key for shares in importances.values() for key in shares)
     ranked = sorted(keys, key=lambda key: -max(shares.get(key, 0.0) for shares in importances.values()))
-    rows = [[key, *(percent(shares.get(key)) for shares in importances.values())] for key in ranked[:most]]
+    rows = [[key, *(percent(shares.get(key)) for shares in importances.values())] for key in ranked[:6]]
     return table(["what mattered for", *(_NAMES.get(name, name) for name in importances)], rows)
 
 
@@ -183,33 +183,25 @@ def _at(trial: Trial, name: str) -> float:
 
 
 def _panel(panel: "Axes", front: Front, x: str, y: str) -> None:
-    for trials, marker, label in (
-        (front.dominated, "o", "dominated"),
-        (front.infeasible, "x", "beyond the constraints"),
+    def points(trials: Sequence[Trial]) -> tuple[list[float], list[float]]:
+        return [_at(trial, x) for trial in trials], [_at(trial, y) for trial in trials]
+
+    steps = _staircase(front, x, y)
+    others = [trial for trial in front.best if trial not in steps]
+    panel.plot(*points(steps), drawstyle="steps-post", color=BLUE, linewidth=1.2, alpha=0.45, zorder=3)
+    for trials, label, marker, size, fill, edge, order in (
+        (front.dominated, "dominated", "o", 26, GREY, None, 2),
+        (front.infeasible, "beyond the constraints", "x", 26, GREY, None, 2),
+        (steps, "front (number of the trial)", "o", 42, BLUE, BLUE, 4),
+        (others, "front, for another size", "o", 42, "white", BLUE, 4),
     ):
         if trials:
-            points = [_at(trial, x) for trial in trials], [_at(trial, y) for trial in trials]
-            panel.scatter(*points, s=26, marker=marker, color=GREY, linewidths=1.2, label=label, zorder=2)
-    best = sorted(front.best, key=lambda trial: _at(trial, x))
-    if best:
-        steps = _staircase(front, x, y)
-        at = [_at(trial, x) for trial in steps], [_at(trial, y) for trial in steps]
-        panel.plot(*at, drawstyle="steps-post", color=BLUE, linewidth=1.2, alpha=0.45, zorder=3)
-        here = {trial.number for trial in steps}
-        for inside, fill, label in (
-            (True, BLUE, "front (number of the trial)"),
-            (False, "white", "front, for another size"),
-        ):
-            drawn = [trial for trial in best if (trial.number in here) == inside]
-            if drawn:
-                points = [_at(trial, x) for trial in drawn], [_at(trial, y) for trial in drawn]
-                panel.scatter(*points, s=42, facecolor=fill, edgecolors=BLUE, linewidths=1.3, label=label, zorder=4)
-        # The line comes from below and leaves to the right: above to the left there is room.
-        for trial in best:
-            number, spot = str(trial.number), (_at(trial, x), _at(trial, y))
-            panel.annotate(
-                number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5
-            )
+            discs = panel.scatter(*points(trials), size, facecolor=fill, edgecolors=edge, marker=marker, label=label)
+            discs.set(linewidths=1.3, zorder=order)
+    # The line comes from below and leaves to the right: above to the left there is room.
+    for trial in front.best:
+        number, spot = str(trial.number), (_at(trial, x), _at(trial, y))
+        panel.annotate(number, spot, (-4, 4), textcoords="offset points", ha="right", fontsize=8, color=BLUE, zorder=5)
     if x in _NAMES and x != "accuracy":
         log_axis(panel, units=x != "latency")
     for constraint in front.space.constraints:
@@ -235,13 +227,12 @@ def _staircase(front: Front, x: str, y: str) -> list[Trial]:
 
 def event_line(event: WorkEvent, space: Space) -> str:
     """An event of a search in a line."""
-    if isinstance(event, WorkBegan):
-        start = "starts" if event.epoch == 0 else f"goes on from epoch {event.epoch}"
-        return f"trial {event.trial}: {start}, up to epoch {event.rung} of {space.epochs}"
-    if isinstance(event, StepTaken):
-        figures = ", ".join(f"{name} {figure(name, event.values[name])}" for name in space.names)
-        return f"trial {event.trial}: epoch {event.rung}: {figures}"
-    assert isinstance(event, TrialEnded)
-    if event.failed is not None:
-        return f"trial {event.trial}: failed ({event.failed})"
-    return f"trial {event.trial}: finished at epoch {event.rung}"
+    match event:
+        case WorkBegan(trial, epoch, rung):
+            start = "starts" if epoch == 0 else f"goes on from epoch {epoch}"
+            return f"trial {trial}: {start}, up to epoch {rung} of {space.epochs}"
+        case StepTaken(trial, rung, values):
+            figures = ", ".join(f"{name} {figure(name, values[name])}" for name in space.names)
+            return f"trial {trial}: epoch {rung}: {figures}"
+        case TrialEnded(trial, rung, failed):
+            return f"trial {trial}: " + (f"finished at epoch {rung}" if failed is None else f"failed ({failed})")

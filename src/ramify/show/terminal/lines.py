@@ -73,16 +73,12 @@ def json_lines(write: Callable[[str], None]) -> events.Observer:
                 return
             case events.Started():
                 fields: dict[str, object] = {**vars(event), "config": event.config.model_dump(mode="json")}
-            case events.Grew():
-                fields = {"epoch": event.epoch, **asdict(event.growth), "reason": event.reason}
-            case events.Widened():
-                fields = {"epoch": event.epoch, **asdict(event.widening), "reason": event.reason}
-            case events.Pruned():
-                fields = {"epoch": event.epoch, **asdict(event.pruning), "density": event.density}
             case events.Finished():
                 fields = asdict(event.summary)
             case _:
-                fields = asdict(event)
+                fields = {}
+                for name, value in asdict(event).items():
+                    fields |= value if name in ("growth", "widening", "pruning") else {name: value}
         write(json.dumps({"event": kinds[type(event)], **fields}))
 
     return observe

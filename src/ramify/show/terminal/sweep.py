@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -70,8 +71,7 @@ class SweepView:
         table = Table(box=None, padding=(0, 1, 0, 0), show_header=False, show_edge=False)
         for run, (epoch, valid) in self._now.items():
             planned = self._planned[run]
-            full = round(BAR * epoch / max(planned, 1))
-            bar = Text.assemble(("━" * full, "cyan"), ("━" * (BAR - full), "bright_black"))
+            bar = ProgressBar(planned, epoch, BAR, style="bright_black", complete_style="cyan", finished_style="cyan")
             table.add_row(run, bar, f"epoch {epoch}/{planned}", f"valid {percent(valid)}")
         last = [
             Text(f"{run}: failed ({failed})", "red") if failed else Text(f"{run}: finished", "dim")

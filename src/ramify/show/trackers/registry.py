@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ramify.errors import InputError, unknown_name
+from ramify.errors import InputError, first_line, unknown_name
 from ramify.run.events import Event, Observer, Started
 from ramify.show.trackers import tensorboard, wandb
 from ramify.show.trackers.tensorboard import TensorBoardLog
@@ -44,8 +44,7 @@ class Forgiving:
             self._observer(event)
         except self._failures as error:
             self._failed = True
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self._warn(f"{self._name}: logs no more ({first}); the training goes on")
+            self._warn(f"{self._name}: logs no more ({first_line(error)}); the training goes on")
 
 
 FOLDERS = {"tensorboard": tensorboard.FOLDER, "wandb": wandb.WANDB_FOLDER}

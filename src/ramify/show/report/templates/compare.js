@@ -6,22 +6,22 @@
     const before = heading.getAttribute("aria-sort");
     // What is most is looked for first; names begin with A.
     const rising = before ? before === "descending" : !numeric;
-    for (const each of table.tHead.rows[0].cells) each.removeAttribute("aria-sort");
+    for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
     heading.setAttribute("aria-sort", rising ? "ascending" : "descending");
     const value = (row) => row.cells[column].dataset.value;
-    const order = (a, b) => {
+    const compared = (a, b) => {
       const [x, y] = [value(a), value(b)];
       // What is not known stands at the end, whatever the direction.
       if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-      const found = numeric ? Number(x) - Number(y) : x.localeCompare(y, undefined, { numeric: true });
-      return rising ? found : -found;
+      const order = numeric ? Number(x) - Number(y) : x.localeCompare(y, undefined, { numeric: true });
+      return rising ? order : -order;
     };
-    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort(compared));
   }
 
   function show(group, shown) {
-    for (const each of document.querySelectorAll(`.legend [data-group="${group}"]`)) {
-      each.setAttribute("aria-pressed", String(shown));
+    for (const button of document.querySelectorAll(`.legend [data-group="${group}"]`)) {
+      button.setAttribute("aria-pressed", String(shown));
     }
     for (const figure of document.querySelectorAll("figure.plot")) {
       const record = figure.querySelector('script[type="application/json"]');
