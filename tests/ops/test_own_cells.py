@@ -207,5 +207,5 @@ def test_it_is_folded_and_kept(name: str, kind: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_it_is_exported(name: str) -> None:
     network = built(name)
-    staged = Staged([graph.SerializeToString() for graph in to_stages(plain(network), (2, 8, 8))])
+    staged = Staged([graph.SerializeToString() for graph in to_stages(plain(network))])
     close(logits_of(staged, IMAGES), answers(network), 1e-5)

@@ -308,7 +308,7 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
     console = Console()
     with contextlib.ExitStack() as stack:
         observers: list[Observer] = [remember, *logs]
-        progress: Progress = lambda name, done, total, unit="bytes": None  # noqa: E731
+        progress: Progress = lambda *_: None  # noqa: E731
         quiet = quiet or not first_process()
         if as_json and first_process():
             observers.append(json_lines(say))

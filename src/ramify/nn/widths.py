@@ -81,10 +81,12 @@ def existing_groups(cells: Mapping[str, CellGroups], stages: int) -> tuple[Chann
         return tuple(place for place in places if stage_of(place.name) < stages)
 
     return tuple(
-        ChannelGroup(
-            group.makers,
-            *map(existing, (group.readers, group.filters, group.gates, group.vectors)),
-            carried=group.carried,
+        replace(
+            group,
+            readers=existing(group.readers),
+            filters=existing(group.filters),
+            gates=existing(group.gates),
+            vectors=existing(group.vectors),
         )
         for name, groups in cells.items()
         if stage_of(name) < stages

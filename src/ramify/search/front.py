@@ -78,7 +78,7 @@ def importances(search: Search) -> dict[str, dict[str, float]]:
     """
     import optuna
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-    from optuna.trial import TrialState, create_trial
+    from optuna.trial import FrozenTrial, TrialState, create_trial
 
     objectives = search.space.objectives
     frozen = {trial.number: trial for trial in search.study.get_trials(deepcopy=False)}
@@ -102,10 +102,12 @@ def importances(search: Search) -> dict[str, dict[str, float]]:
             ]
         )
         for i, objective in enumerate(objectives):
+
+            def cost(trial: FrozenTrial, i: int = i) -> float:
+                return float(trial.values[i])
+
             try:
-                shares = get_param_importances(
-                    study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial, i=i: float(trial.values[i])
-                )
+                shares = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), target=cost)
             except (RuntimeError, ValueError):
                 continue  # all are alike
             by_entry: dict[str, float] = {}

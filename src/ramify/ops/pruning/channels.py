@@ -110,9 +110,9 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
                 places.setdefault((name, dim), []).extend(entries)
     tensors = dict(network.named_buffers()) | dict(network.named_parameters())
     with torch.no_grad():
-        for (name, dim), entries in places.items():
+        for (name, dim), indexed in places.items():
             tensor = tensors[name]
-            indices = torch.tensor(entries, device=tensor.device)
+            indices = torch.tensor(indexed, device=tensor.device)
             tensor.index_fill_(dim, indices, float(name.endswith("running_var")))
             for kept in kept_of(optimizer, tensor):
                 if kept.shape == tensor.shape:

@@ -159,7 +159,7 @@ def _check_gradients(learning: Sequence[Masked], how: How) -> None:
             "regrow: got a network whose masked layers have no gradients; accepted: one after loss.backward()"
         )
     masked = [layer.weight.grad[~layer.mask] for layer in learning if layer.weight.grad is not None]
-    if how == "gradient" and sum(map(len, masked)) and not any(bool(gradient.any()) for gradient in masked):
+    if how == "gradient" and any(map(Tensor.numel, masked)) and not any(bool(gradient.any()) for gradient in masked):
         raise InputError(
             "regrow: got gradients that are zero for all masked weights; accepted: those of a loss of "
             "ramify.dense_forward(network, images), with dense=True if they are all zero; or how='random'"
