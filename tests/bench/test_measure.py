@@ -87,7 +87,6 @@ def exported(run: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_every_combination_is_there_once(found: Bench) -> None:
     asked = list(itertools.product(QUICK, [1], BATCHES, [0, 1, None]))
     assert sorted(map(str, asked)) == sorted(
@@ -97,7 +96,6 @@ def test_every_combination_is_there_once(found: Bench) -> None:
     assert [each.exit for each in found.of(1, 5, "onnx")] == [0, 1, None]
 
 
-@pytest.mark.slow
 def test_the_figures_of_a_contestant_fit_each_other(found: Bench) -> None:
     for each in found.timings:
         assert 0 < each.low <= each.milliseconds <= each.high
@@ -107,14 +105,12 @@ def test_the_figures_of_a_contestant_fit_each_other(found: Bench) -> None:
         assert found.of(1, batch, "eager")[1].speedup == 1
 
 
-@pytest.mark.slow
 def test_engines_agree_on_the_pictures(found: Bench) -> None:
     for each in found.timings:
         # int8 is another network by a little; of so few pictures some may change sides.
         assert each.same == 1 if each.engine != "int8" else each.same > 0.8
 
 
-@pytest.mark.slow
 def test_pictures_of_the_run_leave_where_the_network_lets_them(run: Path, found: Bench) -> None:
     assert "test pictures of timed" in found.pictures
     images = to_float(load_pictures(tiny(*CONFIG).data).test.images)
@@ -126,7 +122,6 @@ def test_pictures_of_the_run_leave_where_the_network_lets_them(run: Path, found:
         assert left == Leaving(batch, tuple(exits.tolist()))
 
 
-@pytest.mark.slow
 def test_a_result_survives_its_file(run: Path, found: Bench, tmp_path: Path) -> None:
     written, problems = keep_bench(found, tmp_path)
     assert (written, problems) == ([tmp_path / RESULT, tmp_path / PICTURE], [])
@@ -139,7 +134,6 @@ def test_a_result_survives_its_file(run: Path, found: Bench, tmp_path: Path) -> 
         read_bench(tmp_path / "none.json")
 
 
-@pytest.mark.slow
 def test_without_a_policy_every_picture_goes_to_the_last_exit(run: Path) -> None:
     torch.set_num_threads(1)
     bare = benchmark(run, engines=["plain", "plain"], batches=[2, 2], threads=[1, 1], rounds=1)
@@ -149,7 +143,6 @@ def test_without_a_policy_every_picture_goes_to_the_last_exit(run: Path) -> None
     assert torch.get_num_threads() == 1
 
 
-@pytest.mark.slow
 def test_a_network_whose_pictures_are_gone(run: Path, tmp_path: Path) -> None:
     copied = tmp_path / "copied"
     shutil.copytree(run / "best", copied)
@@ -160,7 +153,6 @@ def test_a_network_whose_pictures_are_gone(run: Path, tmp_path: Path) -> None:
     assert home_of(run / "best") == run.resolve()
 
 
-@pytest.mark.slow
 def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path) -> None:
     folder = exported(run)
     timed = benchmark(folder, batches=[2], threads=[1], rounds=1, threshold=THRESHOLD)
@@ -173,7 +165,6 @@ def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path) -> N
         benchmark(folder, engines=["eager", "onnx"])
 
 
-@pytest.mark.slow
 def test_what_is_missing_is_left_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else there(name))
@@ -193,7 +184,6 @@ class _Failing(nn.Module):
         raise RuntimeError("the compiler is broken\nand says more")
 
 
-@pytest.mark.slow
 def test_a_compiler_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "_to_compile", lambda _: _Failing())
     monkeypatch.setattr(engines, "_compiler", lambda: True)
@@ -202,7 +192,6 @@ def test_a_compiler_that_fails_is_named(run: Path, monkeypatch: pytest.MonkeyPat
     assert {each.engine for each in left.timings} == {"plain"}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no compiler")
 def test_the_compiled_network_answers_alike(run: Path) -> None:
     timed = benchmark(run, engines=["eager", "compiled"], batches=[2], threads=[1], rounds=1, threshold=THRESHOLD)
@@ -225,7 +214,6 @@ def test_bad_input_is_reported_at_once() -> None:
         benchmark("nobody")
 
 
-@pytest.mark.slow
 def test_a_threshold_out_of_range(run: Path) -> None:
     with pytest.raises(InputError, match="threshold: got 2"):
         benchmark(run, threshold=2)
@@ -270,7 +258,6 @@ def test_without_matplotlib_the_figures_are_kept(tmp_path: Path, monkeypatch: py
     assert not (tmp_path / PICTURE).exists()
 
 
-@pytest.mark.slow
 def test_the_command(run: Path, ramify: CommandLine) -> None:
     asked = ("--runs_dir", str(run.parent), "--engines", "eager,plain", "--batches", "1,2", "--threads", "1")
     answer = ramify("bench", "timed", *asked, "--rounds", "1")

@@ -35,8 +35,6 @@ from tests.serve.serving import FORM, form
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-pytestmark = pytest.mark.slow
-
 
 def runner_up(seen: Seen) -> Tensor:
     """1 minus the second highest probability, averaged with that of the exit before."""

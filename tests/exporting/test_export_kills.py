@@ -20,7 +20,6 @@ def write_and_die(out: Path, files: dict[str, bytes], count: int) -> None:
     replace_folder(out, files)
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_file_operation_of_an_export(
     demo: Path, exported: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

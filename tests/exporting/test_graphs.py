@@ -103,7 +103,6 @@ class Several(nn.Module):
         return tuple(network(batch) for network, batch in zip(self.networks, images, strict=True))
 
 
-@pytest.mark.slow
 def test_every_kind_of_network_is_the_same_in_onnx_runtime() -> None:
     names = ["dense, masked, color", "full_ic, max pooling, skip_second", "compacted", "lenet5"]
     networks = [NETWORKS[name]() for name in names]

@@ -15,8 +15,6 @@ from ramify.run.readback import describe
 from ramify.run.saved import find_saved, load, load_policy
 from tests.conftest import CommandLine
 
-pytestmark = pytest.mark.slow
-
 
 def test_the_command_writes_a_folder_that_is_read_back(
     ramify: CommandLine, demo: Path, digits: Tensor, tmp_path: Path

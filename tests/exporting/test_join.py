@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -12,8 +11,6 @@ from ramify.exporting.graphs import OneJudgement
 from ramify.exporting.join import judgements
 from ramify.ops.exits.fit import mixture, scores
 from ramify.ops.exits.policy import CRITERIA, Combine, Fallback, Policy, answers
-
-pytestmark = pytest.mark.slow
 
 
 def drawn_policy(criterion: str, logits: Tensor, labels: Tensor) -> Policy:

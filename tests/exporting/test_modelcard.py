@@ -17,7 +17,6 @@ from ramify.run.readback import describe
 from ramify.run.saved import checkpoint_of
 from ramify.run.summary import Summary
 
-pytestmark = pytest.mark.slow
 Made = tuple[Summary, Card, Config]
 
 

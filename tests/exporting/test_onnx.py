@@ -19,8 +19,6 @@ from ramify.exporting.write import Export
 from ramify.ops.exits.policy import follow
 from ramify.run.saved import load, load_policy
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def folder(exported: Export) -> Path:

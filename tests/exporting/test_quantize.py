@@ -16,8 +16,6 @@ from ramify.exporting.write import Export
 from ramify.run.saved import config_of, load
 from tests.conftest import CommandLine
 
-pytestmark = pytest.mark.slow
-
 
 def test_int8_is_as_accurate_to_within_a_point_and_as_small_as_said(
     ramify: CommandLine, demo: Path, exported: Export, digits: Tensor, tmp_path: Path

@@ -22,8 +22,6 @@ from ramify.run.saved import load, load_policy
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 
-pytestmark = pytest.mark.slow
-
 
 def test_the_report_says_what_was_checked(demo: Path, exported: Export) -> None:
     assert exported.folder == str(demo / "onnx")

@@ -32,7 +32,6 @@ def tiny(tmp_path: Path) -> str:
     return "tiny.yaml"
 
 
-@pytest.mark.slow
 def test_a_search_from_start_to_front(ramify: CommandLine, tiny: str) -> None:
     started = ramify("search", "start", "demo", tiny, "--trials", "3")
     assert started.code == 0, started.err

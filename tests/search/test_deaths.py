@@ -30,7 +30,6 @@ def closed_once(journal: Path) -> None:
     assert closed == dict.fromkeys(range(WANTED), 1)
 
 
-@pytest.mark.slow
 def test_a_kill_at_any_file_operation_loses_nothing(tmp_path: Path, calm: list[object]) -> None:
     count = 1
     while killed(tmp_path / str(count), count, half=count % 2 == 0):

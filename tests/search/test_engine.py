@@ -33,7 +33,6 @@ def everything(tasks: Tasks[str, int]) -> dict[str, int]:
     return found
 
 
-@pytest.mark.slow
 def test_a_task_is_started_again_where_its_worker_dies_and_others_are_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -59,7 +58,6 @@ def visible() -> str | None:
     return os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
-@pytest.mark.slow
 def test_each_process_sees_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

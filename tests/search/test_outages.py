@@ -36,7 +36,6 @@ def dask(kind: str, begin: Event, *arguments: str) -> None:
     importlib.import_module(f"distributed.cli.dask_{kind}").main([*arguments, "--no-dashboard"])
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
     with socket.socket() as probe:
@@ -74,7 +73,6 @@ def test_a_dask_cluster_whose_workers_come_and_go(tmp_path: Path) -> None:
     assert record(search) == record(finish(tmp_path / "calm", 8))
 
 
-@pytest.mark.slow
 def test_a_database_that_goes_away_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with server() as postgres:
         search = start_search("quick", quick_space(), WANTED, storage=postgres.url, searches_dir=tmp_path)

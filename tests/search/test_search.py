@@ -139,7 +139,6 @@ def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> Non
             assert early["parameters"] == late["parameters"]
 
 
-@pytest.mark.slow
 def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search, tmp_path: Path) -> None:
     breaks = Counter[str]()
 
@@ -158,7 +157,6 @@ def test_a_search_that_is_broken_off_again_and_again_ends_the_same(done: Search,
     assert [trial.number for trial in front_of(search).best] == [trial.number for trial in front_of(done).best]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsgaii", "gp"])
 def test_every_sampler_works_and_repeats_itself(sampler: str, tmp_path: Path) -> None:
     outcomes = []

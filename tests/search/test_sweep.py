@@ -62,7 +62,6 @@ def test_a_fault_is_one_sentence(given: list[str], sentence: str) -> None:
     assert len(caught.value.problems) == (2 if "structure" in given[0] else 1)
 
 
-@pytest.mark.slow
 def test_a_failed_run_stops_no_other_and_what_is_broken_off_goes_on(tmp_path: Path) -> None:
     sources = "data.source=[digits, missing]"
     sweep = read_sweep([], [*SMALL, sources], repeats=2, name="mine", sweeps_dir=tmp_path)
@@ -96,7 +95,6 @@ def test_a_failed_run_stops_no_other_and_what_is_broken_off_goes_on(tmp_path: Pa
         pass
 
 
-@pytest.mark.slow
 def test_one_command_from_values_to_tables(ramify: CommandLine) -> None:
     command = ["sweep", *SMALL, "network.channels=[2, 4]", "--repeats", "2", "--csv", "t.csv", "--latex", "t.tex"]
     answer = ramify(*command, "--plot", "t.svg", "--workers", "2")

@@ -28,8 +28,6 @@ from tests.conftest import CommandLine, tiny
 from tests.killing import command_line, forked
 from tests.serve.serving import BOUNDARY, REQUESTS, ask, form, picture, running
 
-pytestmark = pytest.mark.slow
-
 resource = pytest.importorskip("resource")
 HEADER = f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
 HALVES = (HEADER.encode(), f"{HEADER}Content-Length: 5000\r\n\r\n--{BOUNDARY}\r\n".encode(), b"")

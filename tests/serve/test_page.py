@@ -14,7 +14,7 @@ from tests.conftest import tiny
 from tests.serve.serving import picture, started
 from tests.show.report.browser import chromium, needs_chromium
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

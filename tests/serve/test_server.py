@@ -39,8 +39,6 @@ from ramify.training.run import train
 from tests.conftest import CommandLine, edit_config, tiny
 from tests.serve.serving import BOUNDARY, FORM, REQUESTS, Reply, ask, form, huge_header, picture, running
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -159,7 +159,6 @@ def test_everything_is_read_back_without_the_code(code: Path) -> None:
     assert code.read_text() == trace
 
 
-@pytest.mark.slow
 def test_runs_are_made_of_it_without_the_code(code: Path) -> None:
     whole = train(configured())
     trace = code.read_text()

@@ -78,7 +78,6 @@ def goes_on(folder: Path) -> Path:
     return run
 
 
-@pytest.mark.slow
 def test_a_kill_at_a_file_operation_or_a_step_loses_nothing(tmp_path: Path) -> None:
     expected = outcome(Path(train(configured(tmp_path / "calm", SHORT)).folder))
     assert "grew" in [line["event"] for line in read_lines(tmp_path / "calm/digits-iterative" / EVENTS)]
@@ -111,7 +110,6 @@ def test_a_run_that_cannot_begin_leaves_no_folder(tmp_path: Path, monkeypatch: p
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify: CommandLine) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, StepDone) and event.epoch == 4:

@@ -67,7 +67,6 @@ def uninterrupted() -> dict[str, object]:
     return outcome(Path(train(tiny(*EVERYTHING, "name=whole")).folder))
 
 
-@pytest.mark.slow
 def test_everything_at_once_through_growth_widening_and_pruning() -> None:
     summary = train(tiny(*EVERYTHING, "name=whole"))
     folder = Path(summary.folder)
@@ -89,7 +88,6 @@ def test_everything_at_once_through_growth_widening_and_pruning() -> None:
     assert rates[-1] == pytest.approx(0.01 * 0.05, rel=0.2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "moment",
     [

@@ -44,7 +44,6 @@ def exact(network: Branching, keep: float) -> bool:
     return kept == [round(keep * each) for each in total] and revived(network) == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -83,7 +82,6 @@ def test_every_stage_has_its_density_at_every_step(
         assert all(share == pytest.approx(0.3, abs=0.01) for share in event.density)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
 def test_the_average_has_the_masks_of_what_it_follows(
     optimizer: str, network: Callable[[], Branching], monkeypatch: pytest.MonkeyPatch
@@ -159,7 +157,6 @@ MOMENTS: dict[str, Callable[[Event], bool]] = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["rigl", "set"])
 def test_a_run_stopped_at_any_moment_ends_bitwise_equal(policy: str) -> None:
     given = (*RIGL, f"prune.policy={policy}", "train.momentum=0.8", "train.ema=0.9")

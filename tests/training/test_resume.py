@@ -101,7 +101,6 @@ def test_a_run_stopped_again_and_again_ends_bitwise_equal() -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("operation", ["replace", "mkdir"])
 def test_a_kill_at_any_step_of_writing_checkpoints_ends_bitwise_equal(
     operation: str, monkeypatch: pytest.MonkeyPatch
@@ -183,7 +182,6 @@ def test_pictures_that_have_changed_are_noticed() -> None:
         resume(Path("runs/stopped"))
 
 
-@pytest.mark.slow
 def test_a_process_killed_at_random_moments_ends_bitwise_equal(tmp_path: Path) -> None:
     """The real thing: ``kill -9`` of the command, again and again, at moments that fall where they will."""
     overrides = [*TINY[:-3], "train.epochs=12", "growth.epochs=[4,8]", "train.device=cpu", "train.threads=1"]

@@ -28,7 +28,6 @@ def compilations(*overrides: str) -> list[int]:
     return [event.compilations for event in epochs]
 
 
-@pytest.mark.slow
 def test_one_graph_for_each_network_and_none_for_prunings_and_it_learns_the_same() -> None:
     assert compilations("name=compiled", "train.compile=true", *CHANGES, *PRUNED) == [1, 2, 3, 3, 4, 4]
     assert compilations("name=plain", *CHANGES, *PRUNED) == [0] * 6
@@ -36,7 +35,6 @@ def test_one_graph_for_each_network_and_none_for_prunings_and_it_learns_the_same
     torch.testing.assert_close(load("compiled")(images), load("plain")(images), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("freeze", ["before", "until_next"])
 def test_freezing_is_another_graph_at_most(freeze: str) -> None:
     assert compilations("name=mine", "train.compile=true", f"growth.freeze={freeze}")[-1] <= 4

@@ -25,7 +25,6 @@ from tests.training.test_resume import Killed, kill_when, outcome
 
 TAUGHT = ("train.teacher=teacher", "train.teacher_weight=0.6", "train.distill_temperature=3")
 ALL = (*TAUGHT, "train.exit_gradients=equilibrium", "train.trunk_first=1", "train.distill=0.7", "train.epochs=5")
-pytestmark = pytest.mark.slow
 PICTURES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 

@@ -161,7 +161,6 @@ def page(runs: list[Path]) -> str:
     return comparison_page(runs)
 
 
-@pytest.mark.slow
 def test_means_are_those_of_the_summaries(runs: list[Path], page: str) -> None:
     found = {record["group"]: record for record in data(page, "groups")}
     assert list(found) == ["dense", "full_ic", "iterative"]
@@ -182,7 +181,6 @@ def test_means_are_those_of_the_summaries(runs: list[Path], page: str) -> None:
     assert "Without a calibrated exit policy: dense-0, dense-1, dense-2" in text
 
 
-@pytest.mark.slow
 def test_runs_that_are_gone_unfinished_or_damaged(runs: list[Path], tmp_path: Path) -> None:
     def kill(event: Event) -> None:
         if isinstance(event, EpochDone) and event.epoch == 2:
@@ -205,7 +203,6 @@ def test_runs_that_are_gone_unfinished_or_damaged(runs: list[Path], tmp_path: Pa
         comparison_page([tmp_path / "cut"])
 
 
-@pytest.mark.slow
 def test_without_its_pictures_a_policy_is_not_measured(runs: list[Path], tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(runs[0], moved)
@@ -230,7 +227,6 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-@pytest.mark.slow
 @needs_chromium
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_every_plot_is_drawn_and_nothing_goes_wrong(file: Path, browser: Browser, width: int, scheme: str) -> None:
@@ -248,7 +244,6 @@ def test_every_plot_is_drawn_and_nothing_goes_wrong(file: Path, browser: Browser
     page.close()
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_a_keyboard_sorts_the_groups_and_hides_one(file: Path, browser: Browser) -> None:
     watched = opened(browser, file)

@@ -16,7 +16,7 @@ from ramify.training.run import train
 from tests.conftest import tiny
 from tests.show.report.browser import chromium, needs_chromium, opened
 
-pytestmark = [pytest.mark.slow, needs_chromium]
+pytestmark = needs_chromium
 
 PRUNED = ("prune.enabled=true", "prune.epochs=[4]", "prune.policy=normal", "prune.keep_ratio=0.5", "train.epochs=5")
 

@@ -27,8 +27,6 @@ from ramify.show.report.write import report
 from ramify.training.run import train
 from tests.conftest import edit_config, tiny
 
-pytestmark = pytest.mark.slow
-
 
 class Killed(BaseException):
     """Stands for kill -9."""
