@@ -49,8 +49,9 @@ def farthest(height: int, shift: int | None) -> int:
 def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reach: int) -> torch.Tensor:
     """Draw the numbers by which :func:`changed` augments ``count`` pictures, shifting them by up to ``reach`` pixels.
 
-    They are int64 ``[3, count]`` on the CPU: offsets down and to the right in the padded picture, and whether it is
-    mirrored. With ``none`` nothing is drawn.
+    Returns:
+        int64 ``[3, count]`` on the CPU: offsets down and to the right in the padded picture, and whether it is
+        mirrored. With ``none`` nothing is drawn.
 
     Example:
         >>> draw_changes(5, "crop", torch.Generator().manual_seed(0), 1).shape
@@ -67,10 +68,14 @@ def draw_changes(count: int, how: Augmentation, generator: torch.Generator, reac
 def changed(
     images: torch.Tensor, how: Augmentation, changes: torch.Tensor, reach: int, border: Border = "zeros"
 ) -> torch.Tensor:
-    """Shift, and with ``crop_flip`` maybe mirror, each picture by ``changes`` of :func:`draw_changes`.
+    """Shift, and maybe mirror, each picture of a batch by ``changes`` of :func:`draw_changes`.
 
-    Pictures ``[B, C, H, W]`` have any type and the device of the changes; ``reach``, the largest shift, is less than
-    their sides. At the ``border`` come in zeros, the picture mirrored at its edge, or its edge repeated.
+    Args:
+        images: ``[B, C, H, W]`` of any type, on any device; not changed.
+        how: ``crop`` shifts both ways; ``crop_flip`` also mirrors every other picture, left to right.
+        changes: int64 ``[3, B]``, on the same device.
+        reach: the largest shift, less than the sides of the pictures.
+        border: moves in: zeros, the picture mirrored at its edge, or its edge repeated.
 
     Example:
         >>> pictures = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)

@@ -7,8 +7,11 @@ from torch import Tensor
 def cutout(images: Tensor, side: int, generator: torch.Generator, fill: Tensor | None = None) -> Tensor:
     """Blank a square of ``side`` pixels in each picture (arXiv:1708.04552); its center is uniform over the picture.
 
-    Pictures ``[B, C, H, W]`` have any type, on any device; the numbers are drawn on the CPU, the same for every device.
-    ``fill`` ``[C]`` is the color of the square; zeros without it.
+    Args:
+        images: ``[B, C, H, W]`` of any type, on any device; not changed.
+        side: >= 1.
+        generator: on the CPU, so that a seed gives the same pictures on every device.
+        fill: ``[C]`` of the same type, the color of the square; zeros without it.
 
     Example:
         >>> pictures = torch.ones(1, 1, 8, 8)

@@ -71,8 +71,15 @@ def fetch(
     """The path of ``file`` in ``folder``, fetched first if it is missing or has another checksum.
 
     A download is kept as ``<name>.part`` and goes on where it stopped, in a later run too. If a resumed file has a
-    wrong checksum, it is fetched once more from the start; then the next mirror is tried, or only ``mirror`` if given.
-    An attempt without progress is followed by a pause. Processes that fetch the same file wait for one another.
+    wrong checksum, it is fetched once more from the start; then the next mirror is tried. Processes that fetch the
+    same file wait for one another.
+
+    Args:
+        file: to fetch.
+        folder: where it is kept.
+        mirror: base address in place of the known ones.
+        progress: reports the download.
+        pauses: seconds before each further attempt on a mirror.
 
     Raises:
         RunError: no mirror gave the file, or it cannot be written.

@@ -14,8 +14,9 @@ Box = tuple[int, int, int, int]
 class Mix:
     """How the pictures of one batch are mixed, each with the next one, and the last with the first.
 
-    ``share`` is that of each picture, and of its label; the rest is the next one's. For cutmix, ``box`` is the part
-    from the next picture: top, left, bottom and right.
+    Attributes:
+        share: of each picture, and of its label; the rest is the next one's.
+        box: for cutmix, the part from the next picture: top, left, bottom and right.
     """
 
     share: float
@@ -25,12 +26,18 @@ class Mix:
 def draw_mix(
     size: tuple[int, int], mixup: float, cutmix: float, probability: float, generator: torch.Generator
 ) -> Mix | None:
-    """How to mix one batch of pictures of a ``size``; None for not at all, as with the rest of ``probability``.
+    """How to mix one batch; None for not at all.
 
     Mixup (arXiv:1710.09412): ``share x + (1 - share) x'`` with ``share`` from Beta(mixup, mixup). Cutmix
     (arXiv:1905.04899): ``share`` from Beta(cutmix, cutmix), and a rectangle of ``1 - share`` of the area from the other
     picture, of its proportions, around a uniform center; it is cut at the edges, and ``share`` is then the rest of the
     area. If both are above 0, one is drawn.
+
+    Args:
+        size: height and width of the pictures.
+        mixup, cutmix: >= 0; 0 for none.
+        probability: in [0, 1], that the batch is mixed.
+        generator: on the CPU.
 
     Example:
         >>> draw_mix((8, 8), 0.0, 1.0, 0.0, torch.Generator()) is None

@@ -64,10 +64,15 @@ def larger(size: PictureSize) -> PictureSize:
 
 
 def photo(images: Tensor, size: PictureSize, changes: PhotoChanges) -> Tensor:
-    """Crop, scale, mirror and color each picture by its own numbers, uint8 ``[B, C, h, w] -> [B, C, H, W]`` for a
-    ``size``.
+    """Crop, scale, mirror and color each picture of a batch by its own numbers.
 
-    The numbers are those of :func:`draw_photo`, on the device of the pictures.
+    Args:
+        images: uint8 ``[B, C, h, w]``, on any device; not changed.
+        size: (H, W) of the output.
+        changes: of :func:`draw_photo`, on the device of the pictures.
+
+    Returns:
+        uint8 ``[B, C, H, W]``.
 
     Example:
         >>> pictures = torch.full((2, 3, 23, 23), 200, dtype=torch.uint8)

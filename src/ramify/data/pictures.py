@@ -95,9 +95,12 @@ class Files:
 
 
 class PictureSet:
-    """The pictures of one source: its parts, the names of the classes, and the files that ``ids`` of the parts mean.
+    """The pictures of one source: its parts, the names of the classes, and of the files.
 
-    Validation and test are empty where the source does not have them.
+    Attributes:
+        train, valid, test: the parts; validation and test are empty where the source does not have them.
+        classes: their names.
+        files: of the ``ids`` of the parts.
     """
 
     __slots__ = ("classes", "files", "test", "train", "valid")

@@ -27,15 +27,22 @@ def split(
     key: str = "data.valid_fraction",
     files: Files | None = None,
 ) -> tuple[Part, Part]:
-    """Hold a ``fraction`` of ``part`` out, of each class alike: (rest, held out), both in the order of ``part``.
+    """Hold pictures out of ``part``, of each class alike: (rest, held out), both in the order of ``part``.
 
     Of a class with n pictures ``round(fraction * n)`` are held out, at least 1 and at most n - 1, by ``seed`` and the
     labels alone.
 
     With ``files.by_content`` the content of a picture and ``seed`` decide, so that the source can grow without moving a
     picture; the number is then ``fraction * n`` within a half of it. With ``files.groups`` whole groups are held out,
-    about ``fraction`` of all pictures. An error names one of ``classes``, and the configuration ``key`` of the
-    fraction.
+    about ``fraction`` of all pictures.
+
+    Args:
+        part: N labeled pictures.
+        fraction: in [0, 1).
+        seed: a whole number >= 0.
+        classes: names of the classes, for an error.
+        key: the configuration key of ``fraction``, for an error.
+        files: of the set that ``part`` belongs to.
 
     Raises:
         DataError: ``fraction`` is out of range, a class has a single picture, or there are too few groups.

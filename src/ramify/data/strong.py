@@ -46,10 +46,13 @@ def strong_batches(images: Tensor, sizes: Sequence[int], generator: torch.Genera
 
 
 def apply_strong(images: Tensor, kind: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    """Change each picture of uint8 ``[B, C, H, W]``, on any device; what a move leaves open is black.
+    """Change each picture of uint8 ``[B, C, H, W]``; what a move leaves open is black.
 
-    ``kind`` are indices into :data:`STRONG_CHANGES`, ``strength`` is in [0, 1], and ``sign`` -1 or 1 for changes with a
-    direction; each is ``[B]`` on the CPU.
+    Args:
+        images: on any device; not changed.
+        kind: indices into :data:`STRONG_CHANGES`, ``[B]``, on the CPU like all numbers.
+        strength: in [0, 1], ``[B]``; not used by autocontrast and equalize.
+        sign: -1 or 1, ``[B]``, for changes with a direction.
     """
     output = images.clone()
     families: tuple[tuple[tuple[str, ...], Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]], ...] = (

@@ -41,9 +41,13 @@ class Judge(Protocol):
 
 
 class Prediction(NamedTuple):
-    """Answers to a batch of pictures, each from the exit where it left, from 0; ``confidence`` is float32 in [0, 1].
+    """Answers to a batch of pictures, each from the exit where it left.
 
-    ``ran`` has for each stage how many pictures were undecided when it ran.
+    Attributes:
+        classes: int64 ``[B]``.
+        exits: int64 ``[B]``, from 0.
+        confidence: float32 ``[B]`` in [0, 1].
+        ran: for each stage, how many pictures were undecided when it ran.
     """
 
     classes: Tensor
@@ -177,10 +181,13 @@ class Branching(nn.Module):
     def run_stage(
         self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None
     ) -> tuple[Tensor, Tensor]:
-        """The trunk behind stage ``at``, from 0, and the logits ``[B, C]`` of its exit.
+        """The trunk behind stage ``at``, and the logits ``[B, C]`` of its exit.
 
-        ``before`` are those of the exit before it, which a cascade adds; None for the first. ``share`` is the part of
-        the gradient of its exit that goes into the trunk (:mod:`ramify.nn.equilibrium`).
+        Args:
+            at: a stage that exists, from 0.
+            trunk: from the stage before it, or :meth:`enter`.
+            before: the logits ``[B, C]`` of the exit before it, used in a cascade alone; None for the first.
+            share: of its exit's gradient that goes into the trunk (:mod:`ramify.nn.equilibrium`).
         """
         trunk, logits = self.stages[at](trunk) if share is None else self.stages[at](trunk, share)
         return trunk, before + logits if self.cascade and before is not None else logits
@@ -188,7 +195,11 @@ class Branching(nn.Module):
     def predict(self, images: Tensor, policy: Judge) -> Prediction:
         """Answer each picture at the first exit where ``policy`` lets it leave, in evaluation mode, without gradients.
 
-        A stage computes only those of ``images``, ``[B, channels, H, W]`` in [0, 1], that are still undecided.
+        A stage computes only the pictures that are still undecided.
+
+        Args:
+            images: ``[B, channels, H, W]`` in [0, 1], on the network's device.
+            policy: for as many exits as there are.
 
         Raises:
             InputError: ``policy`` is made for another number of exits, or the pictures have values above 1.

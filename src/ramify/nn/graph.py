@@ -57,9 +57,11 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """All channel groups of a network, in the order in which it makes them.
+    """All channel groups of a network.
 
-    ``pinned`` has the reasons why channels cannot be removed, and how many channels each keeps.
+    Attributes:
+        groups: in the order in which the network makes them.
+        pinned: reasons why channels cannot be removed, and how many channels each keeps.
     """
 
     groups: tuple[ChannelGroup, ...]
@@ -67,9 +69,12 @@ class ChannelGraph:
 
 
 def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) -> ChannelGraph:
-    """The channel groups of ``network``, from one run in evaluation mode; the network does not change.
+    """The channel groups of ``network``, from one run on ``images`` in evaluation mode.
 
-    ``images`` are two or more pictures, whose values do not matter. The run may take ``seconds``.
+    Args:
+        network: ``images -> Tensor``, on any device; it is not changed.
+        images: two or more pictures, on its device; their values do not matter.
+        seconds: how long the run may take.
 
     Raises:
         InputError: the run takes longer.

@@ -28,10 +28,14 @@ from ramify.seeds import drawing
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage as data: its cells, perhaps none, and its exit, the final classifier if ``final``.
+    """One stage as data.
 
-    The exit reads the last ``exit_channels`` of the trunk, pooled to a ``grid`` (height, width). Its ``head`` is a name
-    in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
+    Attributes:
+        cells: its cells, perhaps none.
+        exit_channels: how many of the last channels of the trunk its exit reads.
+        final: whether its exit is the final classifier.
+        grid: height and width to which the exit pools.
+        head: the exit's name in :data:`ramify.nn.exit.EXITS`; None for ``network.exit``, or ``average`` if ``final``.
     """
 
     cells: tuple[CellPlan, ...]

@@ -25,12 +25,17 @@ _N = TypeVar("_N", bound=Branching)
 
 @dataclass
 class Average(Generic[_N]):
-    """An exponential average of a network's weights and batch norm statistics, with the same stages, widths and masks.
+    """An exponential average of a network's weights and batch norm statistics.
 
     Every step it becomes ``d * average + (1 - d) * network``, with ``d`` of :func:`average_decay`. Each stage counts
-    its own ``updates`` since it was added or renewed, so a late stage forgets its first weights as fast as the first
-    one did. The statistics of batch norm are averaged alike; measuring them again, as arXiv:1803.05407 does, would cost
-    a pass before each validation and change little, as an exponential average spans few epochs.
+    its own updates, so a late stage forgets its first weights as fast as the first one did. The statistics of batch
+    norm are averaged alike; measuring them again, as arXiv:1803.05407 does, would cost a pass before each validation
+    and change little, as an exponential average spans few epochs.
+
+    Attributes:
+        network: the average, with the same stages, widths and masks as the network it follows.
+        decay: in (0, 1).
+        updates: how often each stage has been averaged since it was added or renewed.
     """
 
     network: _N

@@ -68,7 +68,10 @@ def check_schedulers(optimizer: torch.optim.Optimizer, schedulers: Iterable[LRSc
 def extend_schedulers(schedulers: Iterable[LRScheduler], groups: int, like: Sequence[int]) -> None:
     """Give the lists of ``schedulers`` entries for groups that were added behind the first ``groups``.
 
-    ``like`` is, for each new group, the index of the group whose entries it gets.
+    Args:
+        schedulers: of one optimizer.
+        groups: how many there were.
+        like: for each new group, the index of the group whose entries it gets.
     """
     for scheduler in schedulers:
         for key in GROUPED:

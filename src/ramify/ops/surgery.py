@@ -126,9 +126,13 @@ def replace_parameter(
 def set_masks(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer | None = None) -> None:
     """Mask the layers named in ``masks``; masked weights, their gradients and their optimizer state become zero.
 
-    Masks, bool in the shapes of the weights, only shrink: a masked weight stays masked, whatever ``masks`` says.
-    ``module`` may also be a copy that follows a network, such as the ``module`` of a
-    ``torch.optim.swa_utils.AveragedModel``.
+    Masks only shrink: a masked weight stays masked, whatever ``masks`` says.
+
+    Args:
+        module: a network, or a copy that follows it, such as the ``module`` of a
+            ``torch.optim.swa_utils.AveragedModel``.
+        masks: bool, by the name of the masked layer, in the shape of its weight.
+        optimizer: over the parameters of ``module``.
 
     Raises:
         KeyError: ``module`` has no such layer.
@@ -147,6 +151,10 @@ def rewire(module: nn.Module, masks: Mapping[str, Tensor], optimizer: Optimizer 
     The weight and optimizer state of connections that change become zero, and so do the gradients of masked weights. A
     connection that comes back keeps its gradient, for the next step. All others stay, bit for bit. Masks, weights and
     state change in place.
+
+    Args:
+        module, optimizer: as in :func:`set_masks`.
+        masks: bool, by the name of the masked layer, in the shape of its weight.
 
     Raises:
         KeyError: ``module`` has no such layer.
@@ -230,7 +238,10 @@ def revived(network: nn.Module) -> int:
 def set_learning_rate(optimizer: Optimizer, rate: float, first: int = 0) -> None:
     """Set the learning rate of every group, times its ``rate_factor``; a rate that is a tensor changes in place.
 
-    With ``first``, only groups of that stage, counted from 0, and later ones get it, see :func:`parameter_groups`.
+    Args:
+        optimizer: any optimizer; one of :func:`parameter_groups` where ``first`` is given.
+        rate: the rate.
+        first: the first stage whose groups get it, counted from 0.
     """
     filled: set[int] = set()
     for group in optimizer.param_groups:

@@ -31,9 +31,13 @@ CASES = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """Averages over pictures that each leave at one exit: ``accuracy`` in [0, 1], multiply-accumulates, and latency.
+    """Averages over pictures that each leave at one exit.
 
-    ``milliseconds`` is None where none was measured. ``exits`` is the share of the pictures that leave at each exit.
+    Attributes:
+        accuracy: in [0, 1].
+        macs: multiply-accumulates.
+        milliseconds: measured latency; None where none was measured.
+        exits: the share of the pictures that leave at each exit.
     """
 
     accuracy: float
@@ -70,10 +74,15 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Case:
-    """One picture, by its index, that an early exit (from 0) and the last one answer.
+    """One picture that an early exit and the last one answer.
 
-    ``confidence`` is the highest probability of the early exit, ``answer`` and ``last`` are the classes that they
-    answer.
+    Attributes:
+        picture: its index among the pictures.
+        exit: the earlier exit, from 0.
+        confidence: that exit's highest probability.
+        answer: the class that exit answers.
+        last: the class the last exit answers.
+        label: the true class.
     """
 
     picture: int

@@ -16,14 +16,21 @@ EXACT_SHARE = 2 / 3
 
 @dataclass(frozen=True)
 class Certificate:
-    """With ``confidence``, a policy loses at most ``max_drop`` of accuracy against the reference; both are in (0, 1).
+    """With ``confidence``, a policy loses at most ``max_drop`` of accuracy against the reference.
 
     This holds on pictures drawn like those it was tested on. The confidence is in the whole procedure: at most a share
     of ``1 - confidence`` of the sets of pictures that could have been drawn leads to a policy that loses more.
 
-    None of the ``pictures`` it was tested on had a part in choosing it. Of these, ``lost`` are right by the reference
-    alone and ``gained`` by the policy alone, which gives the ``p_value`` (:func:`p_value`). ``passed`` policies passed,
-    each bolder than the one before; the last is the one certified. With 0, the reference answers every picture.
+    Attributes:
+        max_drop: the accuracy that may be lost, in (0, 1).
+        confidence: in (0, 1).
+        pictures: how many it was tested on; none of them had a part in choosing it.
+        lost: of these, how many the reference gets right and the policy does not.
+        gained: how many the policy gets right and the reference does not.
+        p_value: of the policy, at most ``1 - confidence``; see :func:`p_value`.
+        passed: how many policies passed, each bolder than the one before; the last is the one certified. With 0, the
+            reference answers every picture.
+        reference: what the drop is measured against, in words.
     """
 
     max_drop: float

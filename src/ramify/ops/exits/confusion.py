@@ -48,8 +48,14 @@ def confusion_scores(probabilities: Tensor) -> Tensor:
 def auroc(scores: Tensor, positive: Tensor) -> float | None:
     """The chance that a positive scores higher than a negative, ties counting half: the area under the ROC curve.
 
-    Exact, by ranks: ``(sum of the positives' ranks - P (P + 1) / 2) / (P Q)`` for P positives and Q negatives; 0.5 is
-    chance, and None where there is no positive or no negative. Both tensors are ``[N]``.
+    Exact, by ranks: ``(sum of the positives' ranks - P (P + 1) / 2) / (P Q)`` for P positives and Q negatives.
+
+    Args:
+        scores: float ``[N]``.
+        positive: bool ``[N]``.
+
+    Returns:
+        A number in [0, 1], 0.5 being chance; None where there is no positive or no negative.
 
     Example:
         >>> auroc(torch.tensor([0.1, 0.4, 0.4, 0.8]), torch.tensor([False, True, False, True]))
@@ -66,8 +72,11 @@ def auroc(scores: Tensor, positive: Tensor) -> float | None:
 
 
 def confusion_score(probabilities: Tensor, right: Tensor) -> ConfusionScore:
-    """How well the disagreement of the exits, ``[E, N, C]``, predicts the errors of the last one; ``right`` is bool
-    [N].
+    """How well the disagreement of the exits predicts the errors of the last one.
+
+    Args:
+        probabilities: softmax of every exit, float ``[E, N, C]``, E >= 2.
+        right: whether the last exit is right, bool ``[N]``.
     """
     scores = confusion_scores(probabilities)
     inner = torch.tensor(CONFUSION_EDGES[1:-1], dtype=torch.float64)

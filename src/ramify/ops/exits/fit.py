@@ -27,6 +27,10 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     label, less ``1 / (N + 1)`` that all classes share, as in Platt's scaling: an exit that is right on all N is not
     certain. In ``1 / T`` this is convex; a bracketed Newton search in float64 finds the minimum. Equal logits give 1.
 
+    Args:
+        logits: finite, ``[N, C]``.
+        labels: int64 ``[N]`` in [0, C).
+
     Raises:
         InputError: there are no pictures, logits are not finite, or labels do not fit them.
 

@@ -31,11 +31,15 @@ class Interval:
 class Ranking:
     """What the scores of a policy are worth on pictures that had no part in it.
 
-    ``auroc`` is, for each exit but the last, how well ``1 - confidence`` separates the pictures that a deeper exit
-    would correct from the rest; 0.5 is chance, None where there are none of either. The errors are the expected
-    calibration error of the highest probability of each exit, without and with the policy's temperatures. For the areas
-    see :func:`area`. ``against_best`` is the accuracy of the policy minus that of the exit that is best alone on these
-    pictures, and ``macs_saved`` the share of the last exit's MACs that the policy saves.
+    Attributes:
+        criterion: of the policy.
+        auroc: for each exit but the last, how well ``1 - confidence`` separates the pictures that a deeper exit would
+            correct from the rest; 0.5 is chance, None where there are none of either.
+        error_before, error_after: expected calibration error of the highest probability of each exit, without and with
+            the policy's temperatures.
+        area_macs, area_milliseconds: see :func:`area`; over average MACs, and over milliseconds where measured.
+        against_best: accuracy of the policy minus that of the exit that is best alone on these pictures.
+        macs_saved: of the last exit's MACs, the share that the policy saves.
     """
 
     criterion: str
@@ -56,9 +60,15 @@ def rank(
     milliseconds: Sequence[float] | None = None,
     seed: int = 0,
 ) -> Ranking:
-    """Measure ``policy`` on finite ``logits [E, N, C]`` and int64 ``labels [N]``.
+    """Measure ``policy`` on ``logits [E, N, C]`` and ``labels [N]``.
 
-    ``macs`` and ``milliseconds`` are the costs of answering at each exit, ``seed`` is that of the bootstrap.
+    Args:
+        policy: for E exits.
+        logits: finite.
+        labels: int64.
+        macs: multiply-accumulates of answering at each exit.
+        milliseconds: measured latency of answering there.
+        seed: of the bootstrap.
 
     Example:
         >>> logits = torch.tensor([[[0.1, 0.0], [4.0, 0.0]], [[0.0, 4.0], [4.0, 0.0]]])
@@ -96,9 +106,13 @@ def _errors(policy: Policy, logits: Tensor, labels: Tensor) -> tuple[float, ...]
 def area(sure: Tensor, right: Tensor, costs: Sequence[float]) -> float:
     """The area under accuracy against average cost as one threshold for all exits goes from 0 to above 1.
 
-    It is the mean accuracy over all average costs from the first exit's to the last's, in [0, 1], for confidences
-    ``sure`` and ``right`` answers, both ``[E, N]``, and rising ``costs``. The thresholds are quantiles of the
-    confidences, so only their ranks matter.
+    It is the mean accuracy over all average costs from the first exit's to the last's, in [0, 1]. The thresholds are
+    quantiles of the confidences, so only their ranks matter.
+
+    Args:
+        sure: the confidence of each exit, ``[E, N]``.
+        right: whether it is right, bool ``[E, N]``.
+        costs: of answering at each exit, rising.
 
     Example:
         >>> area(torch.tensor([[0.2, 0.9], [1.0, 1.0]]), torch.tensor([[False, True], [True, True]]), (1.0, 2.0))

@@ -31,9 +31,12 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Extension:
-    """A deeper network, with all its stages, that starts from another one.
+    """A network that starts from another one.
 
-    ``names`` has the prefix of the names of each copied part, and its prefix in the other network.
+    Attributes:
+        network: the deeper network, with all its stages.
+        overlap: the copied part.
+        names: by the prefix of the names of each copied part, its prefix in the other network.
     """
 
     network: Network
@@ -88,9 +91,14 @@ def extend(network: Network, config: NetworkConfig, seed: int | None = None, ima
     """A network of ``config``, with all its stages, that starts from ``network``, which stays as it is.
 
     It copies the weights and batch norms of the cells and exits in :func:`overlap`. Each further stage grows as an
-    identity where it can (:func:`ramify.ops.growing.grow.can_keep`, with ``images`` as there), so that its exit answers
-    what the one before it answers, else with random weights. Masks are dropped: masked weights start at zero and may
-    learn.
+    identity where it can (:func:`ramify.ops.growing.grow.can_keep`), so that its exit answers what the one before it
+    answers, else with random weights. Masks are dropped: masked weights start at zero and may learn.
+
+    Args:
+        network: one whose widths are those of its configuration.
+        config: of the deeper network.
+        seed: seed of the new weights.
+        images: pictures ``[B, C, H, W]`` in [0, 1], as for :func:`ramify.ops.growing.grow.grow`.
 
     Raises:
         InputError: ``config`` does not extend that of ``network``, or ``network`` was compacted or widened.

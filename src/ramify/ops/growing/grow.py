@@ -25,10 +25,15 @@ Init = Literal["random", "identity", "copy"]
 
 @dataclass(frozen=True)
 class Growth:
-    """The report of one growth: the new ``stage``, from 0, its number of ``cells``, and whether its exit is the
-    ``final`` one.
+    """The report of one growth.
 
-    ``parameters``, biases and batch norm included, and unmasked ``weights`` are those added.
+    Attributes:
+        stage: index of the new stage, from 0; also of its exit.
+        cells: how many cells it has.
+        final: whether its exit is the final classifier.
+        parameters: how many parameters it added, biases and batch norm included.
+        weights: how many unmasked convolution and linear weights it added.
+        init: how it started.
     """
 
     stage: int

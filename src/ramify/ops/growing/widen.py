@@ -25,10 +25,14 @@ WideningInit = Literal["random", "copy"]
 
 @dataclass(frozen=True)
 class Widening:
-    """The report of one widening of a ``stage``, from 0.
+    """The report of one widening.
 
-    ``cells`` has the inner channels of each of its cells before and after, by the cell's name; ``parameters``, batch
-    norm included, and unmasked ``weights`` are those added.
+    Attributes:
+        stage: index of the stage, from 0.
+        cells: the inner channels of each of its cells before and after, by the cell's name.
+        parameters: how many parameters it added, batch norm included.
+        weights: how many unmasked convolution weights it added.
+        init: how the new channels started.
     """
 
     stage: int

@@ -30,10 +30,12 @@ class Budget:
 
 
 def keep_within(network: Branching, scores: Mapping[str, Tensor], budget: Budget) -> float:
-    """The largest fraction of channel groups, best ones first, with which the compacted ``network`` is within
-    ``budget``.
+    """The largest fraction of channel groups, best ones first, with which ``network`` is within ``budget``.
 
-    ``scores`` are in the shapes of the weights of the masked layers, by name; the network does not change.
+    Args:
+        network: any branching network; it stays as it is.
+        scores: a tensor in the shape of the weight for each masked layer, by its name.
+        budget: of the compacted network.
 
     Raises:
         InputError: even one group in each space is too much, or there are no groups.

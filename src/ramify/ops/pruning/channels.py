@@ -49,8 +49,11 @@ def alive(network: nn.Module, groups: Sequence[ChannelGroup]) -> list[bool]:
 
 
 def channel_scores(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor]) -> Tensor:
-    """The sum of ``scores``, by layer in the shape of its weight, over the weights that make each group: float64
-    ``[groups]``.
+    """The sum of ``scores`` over the weights that make each group, float64 ``[groups]`` on the CPU.
+
+    Args:
+        groups: of :func:`channels`.
+        scores: a tensor in the shape of the weight for each masked layer, by its name.
     """
     names = dict.fromkeys(name for group in groups for name in group.space)
     # To the CPU first: not every device has float64.
@@ -101,6 +104,11 @@ def silence(network: nn.Module, *lost: ChannelGroup, optimizer: torch.optim.Opti
 
     Scales, shifts and biases along the way become 0, running means 0 and running variances 1; they get no gradient, as
     the readers are masked, and no momentum, as their state in ``optimizer`` is cleared. Biases of gates stay.
+
+    Args:
+        network: the network that the channels are of, or a copy of it.
+        *lost: groups of :func:`channels`.
+        optimizer: over the parameters of ``network``.
     """
     places: dict[tuple[str, int], list[int]] = {}
     for group in lost:
