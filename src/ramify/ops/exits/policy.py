@@ -244,8 +244,8 @@ class Policy:
                 views = views[-1:]
             classes, confidence = _most_confident([(view.classes[-1], _scored(self.criterion, view)) for view in views])
         else:
-            classes = logits[-1].argmax(dim=-1)
-            p = _softmax(logits[-1], 1.0 if self.temperatures is None else self.temperatures[at])
+            own = logits[-1]
+            classes, p = own.argmax(dim=-1), _softmax(own, 1.0 if self.temperatures is None else self.temperatures[at])
             confidence = _scored(self.criterion, Seen((p,), (classes,), self.exits, ()))
         return Judgement(classes, confidence, self.leaves(at, confidence))
 
