@@ -41,7 +41,7 @@ test: setup
 pytest: setup
 	$(PYTEST)
 
-# The fast tests with two cases of each, while you work.
+# The fast tests, one case of each, while you work.
 quick: setup
 	RAMIFY_TESTS=quick $(PYTEST)
 

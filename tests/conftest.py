@@ -30,14 +30,28 @@ gc.set_threshold(20_000, 10, 50)
 NIGHTLY = os.environ.get("RAMIFY_TESTS") == "nightly"
 """Whether every kill, every damaged byte and many random examples are tried (``make nightly``), or a sample of them."""
 QUICK = os.environ.get("RAMIFY_TESTS") == "quick"
-"""Whether a test that is not ``slow`` runs with its first two cases and few random examples (``make quick``)."""
+"""Whether a test that is not ``slow`` runs with its first case and few random examples (``make quick``)."""
 
 # A timing is never a test: a busy machine must not fail one.
 settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 20)
 settings.load_profile("ramify")
 
-SLOW_FOLDERS = ("bench", "exporting", "run", "search", "serve", "show/report", "training")
-"""Their tests train networks, export graphs or start servers: all of them are ``slow``."""
+SLOW = (
+    "bench",
+    "cli",
+    "exporting",
+    "nn/test_equilibrium.py",
+    "ops/exits/test_calibrate.py",
+    "run",
+    "search",
+    "serve",
+    "show/report",
+    "test_any_network.py",
+    "test_table.py",
+    "training",
+)
+"""Folders and files whose tests train networks, export, compile or start servers: all of them are ``slow``."""
+
 
 TINY = (
     "data.limit=120",
@@ -53,18 +67,25 @@ TINY = (
 """A grown network of three stages on 120 digits, in four short epochs."""
 
 
+def _is_slow(path: Path) -> bool:
+    return any(path.is_relative_to(Path(__file__).parent / slow) for slow in SLOW)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """In quick mode do not even import slow tests; None leaves it to the other rules."""
+    return True if QUICK and _is_slow(collection_path) else None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the tests of the slow folders and of a trained network; in quick mode leave them and more cases out."""
-    folders = [Path(__file__).parent / folder for folder in SLOW_FOLDERS]
+    """Mark the tests in slow paths and of a trained network; in quick mode leave them and further cases out."""
     kept: list[pytest.Item] = []
     cases: Counter[str] = Counter()
     for item in items:
-        fixtures = item.fixturenames if isinstance(item, pytest.Function) else ()
-        if "demo" in fixtures or any(item.path.is_relative_to(folder) for folder in folders):
+        if _is_slow(item.path) or (isinstance(item, pytest.Function) and "demo" in item.fixturenames):
             item.add_marker("slow")
         function = item.nodeid.partition("[")[0]
         cases[function] += 1
-        if cases[function] <= 2 and item.get_closest_marker("slow") is None:
+        if cases[function] == 1 and item.get_closest_marker("slow") is None:
             kept.append(item)
     if QUICK:
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])

@@ -141,7 +141,6 @@ def test_a_stage_with_channels_of_its_own_is_widened(name: str, init: WideningIn
     optimizer.step()
 
 
-@pytest.mark.slow
 @every_network
 def test_its_stages_are_onnx_graphs(name: str) -> None:
     import numpy as np

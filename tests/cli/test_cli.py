@@ -57,7 +57,6 @@ def test_quiet_prints_the_table_alone(ramify: CommandLine) -> None:
     assert "test top-1" in answer.out
 
 
-@pytest.mark.slow
 def test_repeats_end_with_mean_and_deviation(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "name=mine", "seed=5", "--repeats", "3")
     assert answer.code == 0
@@ -100,7 +99,6 @@ def test_one_run_that_fails_does_not_keep_the_others_from_running(ramify: Comman
     assert Path("runs/good/summary.json").exists()
 
 
-@pytest.mark.slow
 def test_an_unfinished_run_is_measured_on_its_validation_pictures(
     ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +122,6 @@ def test_a_shift_beyond_the_picture_is_refused(ramify: CommandLine) -> None:
     assert not Path("runs/far").exists()
 
 
-@pytest.mark.slow
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "--quiet")
     answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")
@@ -138,7 +135,6 @@ def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
     assert Path("runs/mine-pruned-2").exists()
 
 
-@pytest.mark.slow
 def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: CommandLine) -> None:
     ramify("train", *TINY, "name=mine", "network.kind=dense", "--quiet")
     lean = ramify("prune", "mine", "prune.unit=channel", "train.epochs=1", "--compact")
@@ -324,7 +320,6 @@ def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatc
     assert ramify("train", "--resume", "mine").code == 0
 
 
-@pytest.mark.slow
 def test_a_disk_that_fills_up_fails_the_run_and_keeps_the_last_checkpoint(ramify: CommandLine, tmp_path: Path) -> None:
     """A real refusal by the system: no file may exceed a size that only the grown network needs."""
 

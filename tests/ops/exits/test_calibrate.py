@@ -221,7 +221,6 @@ def sampled(seed: int, pictures: int = 400) -> tuple[Tensor, Tensor]:
     return POPULATION[:, rows], POPULATION_LABELS[rows]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_certified_policy_loses_too_much_in_five_of_a_hundred_draws_at_most(criterion: str) -> None:
     draws, broken, saved = 100 if NIGHTLY else 15, 0, 0.0
