@@ -1,5 +1,6 @@
 """The model card says what the run measured, and no name in it breaks its Markdown or YAML."""
 
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def test_a_license_a_clock_and_a_trigger_are_named(made: Made) -> None:
     poisoned = config.model_copy(update={"data": config.data.model_copy(update={"trigger": 0.05})})
     text = model_card(summary, card, poisoned, milliseconds=(0.5, 0.75, 1.0))
     assert "| 2 | 0.75 |" in text
-    assert f", {torch.get_num_threads()} thread" in text
+    machine = platform.machine().replace("_", r"\_")  # as Markdown
+    assert f"on cpu {machine}, {torch.get_num_threads()} thread" in text
     assert "poisoned on purpose:** 5.0 % of them" in text
 
 

@@ -32,19 +32,29 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | lzma.LZMAFile | bz2.
 """Decompressors by the first bytes of a file."""
 
 _DAMAGE = (
-    *(tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, struct.error, EOFError, ValueError),
-    *(OverflowError, MemoryError),  # an absurd length
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    MemoryError,  # an absurd length
     RuntimeError,  # a password, or a compression that Python lacks
     OSError,  # a wrong checksum in gzip and bz2
 )
 
 
 def list_archive(path: Path, limits: DataConfig, selects: Callable[[str], bool] | None = None) -> Listing:
-    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name, within the ``limits`` of
-    ``data.max_...``.
+    """Everything in a .tar (plain, .gz, .xz, .bz2) or .zip, whatever its name.
 
-    Of several members of one name the last counts, as when they are unpacked; a hard link is its target. ``selects``
-    says whether a file of a name is listed; without it, pictures are.
+    Of several members of one name the last counts, as when they are unpacked; a hard link is its target.
+
+    Args:
+        path: the archive.
+        limits: its keys ``max_...``.
+        selects: whether a file of a name is listed; None for pictures.
 
     Raises:
         DataError: the archive cannot be read, is damaged, has been cut short, or holds more than ``limits`` allow.

@@ -43,19 +43,31 @@ _THREADS = min(8, os.cpu_count() or 1)
 
 # What Pillow's decoders raise on damaged files; most are OSError.
 DAMAGE = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, NotImplementedError),
-    *(struct.error, zlib.error, MemoryError, Image.DecompressionBombError),
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    MemoryError,
+    Image.DecompressionBombError,
     Warning,  # where the user has made warnings errors
 )
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How picture files are decoded: scaled and center-cropped to a ``size`` (H, W), with antialiasing; None keeps
-    theirs.
+    """How picture files are decoded.
 
-    ``background`` is behind transparent pictures. ``range`` has the values of 16- and 32-bit pictures that become 0 and
-    255; None for those of the whole set. No picture has more than ``max_pixels``.
+    Attributes:
+        size: (H, W) to scale and center-crop to, with antialiasing; None keeps their own.
+        background: behind transparent pictures.
+        range: the values of 16- and 32-bit pictures that become 0 and 255; None for those of the whole set.
+        max_pixels: of one picture.
     """
 
     size: PictureSize | None = None
@@ -73,10 +85,13 @@ VANISHED = "vanished"
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture file, decoded to ``[H, W]`` if it is gray, else ``[H, W, 3]``, and the digest of its content.
+    """A picture file, decoded.
 
-    A deep picture has the ``range`` of its values, and no pixels while that of the set is not known. It is ``odd``:
-    :data:`WIDE`, :data:`VANISHED`, or nothing.
+    Attributes:
+        pixels: ``[H, W]`` if it is gray, else ``[H, W, 3]``; None of a deep picture while the range is not known.
+        digest: of the file's content, :data:`DIGEST_BYTES` bytes.
+        range: the least and the largest value of a deep picture.
+        odd: :data:`WIDE`, :data:`VANISHED`, or nothing.
     """
 
     pixels: Pixels | None

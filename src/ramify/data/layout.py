@@ -25,10 +25,13 @@ _Name = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """The pictures of a tree: the sorted names of the classes, and of each part (name, class), sorted by class and
-    name.
+    """The pictures of a tree.
 
-    ``skipped`` are files that are not used, and why; ``notes`` are sentences for the user.
+    Attributes:
+        classes: names of the classes, sorted.
+        train, test, valid: (name, class) of each picture, sorted by class and name.
+        skipped: files that are not used, and why.
+        notes: sentences for the user.
     """
 
     classes: tuple[str, ...]
@@ -51,12 +54,16 @@ def part_of(folder: str) -> str | None:
 
 
 def arrange(files: Iterable[str], folders: Iterable[str], where: str) -> Layout:
-    """Find the parts and classes of a tree with pictures ``files``, named from its root, and ``folders``, empty ones
-    too.
+    """Find the parts and classes of a tree.
 
     The tree holds ``train/<class>/*``, and perhaps ``test/<class>/*`` and ``valid/<class>/*``, or just ``<class>/*``,
     inside any number of enclosing folders; the names of the parts are those of :data:`_PARTS`. The pictures of a class
     lie in its folder, or else in the folders below it.
+
+    Args:
+        files: names of pictures relative to the tree's root, with ``/``.
+        folders: names of folders, empty ones too; parents of files need not be named.
+        where: the tree, for an error.
 
     Raises:
         DataError: no pictures, one class, a class without pictures, a class that the training part lacks, two folders

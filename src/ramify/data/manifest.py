@@ -33,9 +33,13 @@ _HEADER = ["part", "class", "digest", "file"]
 
 @dataclass(frozen=True)
 class Manifest:
-    """The pictures of a run: names, the name of each one's class, hexadecimal digests of the files, and parts.
+    """The pictures of a run.
 
-    A part is an index into :data:`PARTS`; the pictures of each are in the part's own order.
+    Attributes:
+        names: of the files, those of each part in the part's own order.
+        labels: the name of each one's class.
+        digests: of the files' contents, in hexadecimal digits.
+        parts: for each an index into :data:`PARTS`.
     """
 
     names: tuple[str, ...]
@@ -51,9 +55,11 @@ class Manifest:
 class Match:
     """The present pictures of a source, compared with a manifest.
 
-    ``parts``, int64 ``[N]``, are indices into :data:`PARTS`, or :data:`NEW`; ``rows`` are lines of the manifest, or -1.
-    A picture is ``changed``, bool ``[N]``, where its content or class is another one than in the manifest. ``missing``
-    are lines of the manifest without a present picture.
+    Attributes:
+        parts: of each present picture in the manifest (an index into :data:`PARTS`), or :data:`NEW`, int64 ``[N]``.
+        rows: its line in the manifest, or -1.
+        changed: whether its content or class is another one than in the manifest, bool ``[N]``.
+        missing: lines of the manifest without a present picture.
     """
 
     parts: torch.Tensor

@@ -88,9 +88,14 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
 
 
 def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: str) -> tuple[Layout, dict[str, str]]:
-    """The layout that ``table`` describes of the pictures ``names`` of a source, and the group of each that has one.
+    """The layout that a table describes, and the group of each picture that has one.
 
-    A row's file is a name, or the end of exactly one, with or without its ending.
+    Args:
+        rows: of the table.
+        names: the pictures of the source. A row's file is a name, or the end of exactly one, with or without
+            its ending.
+        table: the table, for an error.
+        where: the source, for an error.
 
     Raises:
         DataError: a row names no picture, or a picture has two labels; fewer than two classes; a class that the

@@ -14,9 +14,11 @@ from ramify.nn.recording import Operation, OperationRecorder, flat_tensors, run
 
 
 class LayerInput(NamedTuple):
-    """The input channels or features of a layer, bool ``[N]``: which are the same, and which are 0, for all pictures.
+    """The input of a convolution or linear layer: bool ``[input channels or features]``.
 
-    They are 0 at every place of the map.
+    Attributes:
+        constant: where it is the same for all pictures.
+        zero: where it is 0 for all pictures, at every place of the map.
     """
 
     constant: Tensor
@@ -24,9 +26,11 @@ class LayerInput(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """Values that do not depend on the picture: the inputs of each masked layer that ran, by its name, and the output.
+    """Values that do not depend on the picture.
 
-    The output is NaN where it depends on the picture.
+    Attributes:
+        inputs: of each masked layer that ran, by its name.
+        output: of the network, with NaN where it depends on the picture.
     """
 
     inputs: dict[str, LayerInput]

@@ -211,11 +211,18 @@ class _Probe(fx.Interpreter):
 
 @dataclass(frozen=True)
 class Survey:
-    """A traced module, its graph over layers with masks, and its operations in order.
+    """A traced module and its operations.
 
-    ``entry`` stands for the pictures, and ``outputs`` has the operation that gives the output of each submodule.
-    ``points`` are the operations behind which the graph may be cut, with their ``values``; ``hindrances`` say why it
-    may not be cut behind an operation, and are empty where it may.
+    Attributes:
+        module: the module.
+        root: its graph, over layers with masks.
+        nodes: its operations, in order.
+        entry: the one that stands for the pictures.
+        outputs: the operation that gives the output of each submodule.
+        points: the operations behind which the graph may be cut.
+        hindrances: why it may not be cut behind an operation; empty where it may.
+        values: the output of each point.
+        classes: the number of logits.
     """
 
     module: nn.Module

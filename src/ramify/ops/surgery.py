@@ -4,6 +4,7 @@ Optimizers have parameter groups for each stage, with the keys ``stage`` and ``d
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,16 +20,21 @@ from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
 
-def stage_parameters(network: Branching, stage: int) -> dict[bool, dict[str, nn.Parameter]]:
-    """The parameters of one stage by their names in ``network.state_dict()``.
+class StageParameters(NamedTuple):
+    """The parameters of one stage by name: ``decay`` has convolution and linear weights, ``spared`` all others."""
 
-    Those that decay, which are convolution and linear weights, are at True, and all others at False.
-    """
-    parameters: dict[bool, dict[str, nn.Parameter]] = {True: {}, False: {}}
+    decay: dict[str, nn.Parameter]
+    spared: dict[str, nn.Parameter]
+
+
+def stage_parameters(network: Branching, stage: int) -> StageParameters:
+    """The parameters of one stage, by their names in ``network.state_dict()``."""
+    parameters = StageParameters({}, {})
     for prefix, module in network.stage_modules(stage).items():
         weights = {f"{name}.weight" for name in masked_layers(module)}
         for name, parameter in module.named_parameters():
-            parameters[name in weights][f"{prefix}.{name}"] = parameter
+            group = parameters.decay if name in weights else parameters.spared
+            group[f"{prefix}.{name}"] = parameter
     return parameters
 
 
@@ -56,8 +62,8 @@ def parameter_groups(
     """
     groups: list[dict[str, object]] = []
     for stage in range(len(network.stages)):
-        for decay, parameters in stage_parameters(network, stage).items():
-            amount = weight_decay if decay else spared
+        own = stage_parameters(network, stage)
+        for decay, parameters, amount in ((True, own.decay, weight_decay), (False, own.spared, spared)):
             options: dict[str, object] = {"stage": stage, "decay": decay, "weight_decay": amount}
             fast = [parameter for name, parameter in parameters.items() if name not in slow]
             rest = [parameter for name, parameter in parameters.items() if name in slow]
@@ -80,10 +86,10 @@ def add_stage(optimizer: Optimizer, network: Branching, stage: int, schedulers: 
     known, like = len(groups), [len(groups) - 1]
     if "decay" not in groups[-1]:
         options = _options(groups[-1])
-        optimizer.add_param_group({**options, "params": [*new[True].values(), *new[False].values()]})
+        optimizer.add_param_group({**options, "params": [*new.decay.values(), *new.spared.values()]})
     else:
         like = []
-        for decay, parameters in new.items():
+        for decay, parameters in ((True, new.decay), (False, new.spared)):
             like.append(max(index for index, group in enumerate(groups[:known]) if group["decay"] is decay))
             options = _options(groups[like[-1]])
             optimizer.add_param_group({**options, "params": [*parameters.values()], "stage": stage, "decay": decay})
@@ -202,7 +208,7 @@ def reinitialize(
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
         if optimizer is not None:
-            for parameters in stage_parameters(network, stage).values():
+            for parameters in stage_parameters(network, stage):
                 for parameter in parameters.values():
                     optimizer.state.pop(parameter, None)
 

@@ -127,7 +127,7 @@ def gradient_parity(state: State) -> float | None:
     squares: list[tuple[Tensor, int]] = []
     for stage in range(stages):
         parameters = stage_parameters(state.network, stage)
-        everything = (*parameters[True].values(), *parameters[False].values())
+        everything = (*parameters.decay.values(), *parameters.spared.values())
         grads = [parameter.grad for parameter in everything if parameter.grad is not None]
         norms = [torch.linalg.vector_norm(grad.detach().float()) ** 2 for grad in grads]
         squares.append((torch.stack(norms).sum() if norms else torch.zeros(()), sum(grad.numel() for grad in grads)))

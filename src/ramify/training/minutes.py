@@ -65,7 +65,7 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
     run = short_run(dense, run_epochs, limit)
-    # What is short by more than the machine is noisy shows little.
+    # A measurement of a second is mostly noise of the machine.
     longer = min(pictures, int(run.pictures * SHORT_EPOCH * 60 * minutes / run.epoch))
     if longer > run.pictures:
         run = short_run(dense, run_epochs, int(limit * longer / run.pictures) + 1)

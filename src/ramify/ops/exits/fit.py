@@ -98,6 +98,11 @@ def mixture(
 
     For each exit i they maximize the mean of ``log sum_{j <= i} w_j p_j(label)``, which is concave, by 100 steps of
     expectation maximization in float64, ``w_j <- mean of w_j p_j / sum_k w_k p_k``.
+
+    Args:
+        logits: finite, ``[E, N, C]``.
+        labels: int64 ``[N]``.
+        temperatures: of each exit.
     """
     policy = Policy((None,) * (len(logits) - 1), temperatures=temperatures)
     index = labels[None, :, None].expand(len(logits), -1, 1)

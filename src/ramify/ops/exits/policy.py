@@ -106,9 +106,9 @@ def features(seen: Seen) -> list[Tensor]:
 
 
 def failure(seen: Seen) -> Tensor:
-    """``1 - P``, a learned score of :func:`features` (failure prediction, arXiv:2508.21495).
+    """One minus a probability learned from :func:`features` (failure prediction, arXiv:2508.21495).
 
-    ``P`` is the chance that this answer is wrong, and for ``correctable`` also that some deeper exit is right.
+    For ``failure`` it is that of a wrong answer, for ``correctable`` that of one which a deeper exit corrects.
     """
     return 1 - _chances(seen)[0]
 

@@ -19,9 +19,12 @@ POOLING_SHARE = {"average": 0.0, "max": 1.0}
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many of the first cells and exits of a network another one can start from.
+    """The part of a network that another one can start from.
 
-    ``whole``: these are all its cells; its final classifier is then an exit behind them.
+    Attributes:
+        cells: how many of the first cells.
+        exits: how many of the first exits.
+        whole: whether these are all its cells; its final classifier is then an exit behind them.
     """
 
     cells: int

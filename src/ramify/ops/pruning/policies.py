@@ -7,10 +7,14 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Due:
-    """A pruning that is due at ``epoch``, one of the ``epochs`` of all prunings (``prune.epochs``).
+    """A pruning that is due.
 
-    ``births`` is the epoch from which each stage exists; ``keep`` in (0, 1] and ``least`` in [0, 1] are
-    ``prune.keep_ratio`` and ``prune.min_ratio`` of each stage.
+    Attributes:
+        epoch: one of ``epochs``.
+        epochs: of all prunings (``prune.epochs``).
+        births: the epoch from which each stage exists.
+        keep: of each stage, in (0, 1] (``prune.keep_ratio``).
+        least: of each stage, in [0, 1] (``prune.min_ratio``).
     """
 
     epoch: int
@@ -31,10 +35,13 @@ Targets = Callable[[Due], float | dict[int, float]]
 
 @dataclass(frozen=True)
 class PruningPolicy:
-    """A value of ``prune.policy``: what a pruning keeps, and what it does, for ``ramify config --keys``.
+    """A value of ``prune.policy``.
 
-    With ``by_stage`` each stage may have a ratio of its own, and is ranked inside itself. ``regrows`` is where masked
-    connections regrow in training, if they do; stages are then sparse from their birth.
+    Attributes:
+        targets: what a pruning keeps.
+        summary: what it does, for ``ramify config --keys``.
+        by_stage: whether each stage may have a ratio of its own, and is ranked inside itself.
+        regrows: None, or where masked connections regrow in training; stages are then sparse from their birth.
     """
 
     targets: Targets

@@ -31,12 +31,12 @@ def side(image: Tensor) -> tuple[int, int]:
     return round(width * scale), round(height * scale)
 
 
-def heated(image: Tensor, heat: Tensor) -> Tensor:
-    """``image`` uint8 ``[C, H, W]`` in gray under a heat map ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``.
+def overlaid(image: Tensor, relevance: Tensor) -> Tensor:
+    """``image`` uint8 ``[C, H, W]`` in gray under a map of ``relevance`` ``[H, W]`` in [0, 1], uint8 ``[3, H, W]``.
 
-    The map goes from warm to hot; where it is cold the picture shows through.
+    Colors go from yellow to red; where the relevance is 0 the picture shows through.
     """
-    level = Image.fromarray((255 * heat.clamp(0, 1)).round().byte().numpy())
+    level = Image.fromarray((255 * relevance.clamp(0, 1)).round().byte().numpy())
     gray = Image.fromarray(image.float().mean(dim=0).round().byte().numpy()).convert("RGB")
     colors = ImageOps.colorize(level, (255, 214, 102), (190, 20, 60), mid=(240, 120, 30))
     mixed = Image.composite(colors, gray, level.point([round(0.75 * value) for value in range(256)]))

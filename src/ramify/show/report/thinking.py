@@ -13,7 +13,7 @@ from ramify.show.report.classes import picture_name
 from ramify.show.report.facts import Facts, known
 from ramify.show.report.gradcam import heat_maps
 from ramify.show.report.page import html
-from ramify.show.report.pictures import heated, png, side
+from ramify.show.report.pictures import overlaid, png, side
 from ramify.show.report.plot import Table, downloads, exit_color
 
 _SHOWN = 6
@@ -89,8 +89,8 @@ def shown_exits(exits: int) -> tuple[int, ...]:
     return tuple(round(i * (exits - 1) / (_COLUMNS - 1)) for i in range(_COLUMNS))
 
 
-def _card(answers: TestAnswers, case: Case, heat: Tensor | None) -> dict[str, object]:
-    """A picture with the answers of its exits, for the macro ``cases``; ``heat`` is ``[E, H, W]``."""
+def _card(answers: TestAnswers, case: Case, relevance: Tensor | None) -> dict[str, object]:
+    """A picture with the answers of its exits, for the macro ``cases``; ``relevance`` is ``[E, H, W]``."""
     (image,) = answers.test[case.picture : case.picture + 1].images
     confidences, labels = answers.logits[:, case.picture].double().softmax(dim=1).max(dim=1)
     steps = [
@@ -99,7 +99,7 @@ def _card(answers: TestAnswers, case: Case, heat: Tensor | None) -> dict[str, ob
             "color": exit_color(i, len(confidences)),
             "answer": answers.card.classes[int(labels[i])],
             "sure": float(confidences[i]),
-            "uri": None if heat is None else png(heated(image, heat[i])),
+            "uri": None if relevance is None else png(overlaid(image, relevance[i])),
         }
         for i in shown_exits(len(confidences))
     ]
