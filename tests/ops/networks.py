@@ -36,11 +36,11 @@ def shake(network: nn.Module, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 assert module.running_mean is not None
                 assert module.running_var is not None
-                module.weight.normal_(generator=draw)
-                module.bias.normal_(generator=draw)
+                for parameter in module.parameters():
+                    parameter.normal_(generator=draw)
                 module.running_mean.normal_(generator=draw)
                 module.running_var.uniform_(0.5, 2, generator=draw)
             elif isinstance(module, MaskedConv2d | MaskedLinear) and module.bias is not None:

@@ -52,7 +52,9 @@ def touch(network: Network, group: ChannelGroup, way: str) -> None:
                 network.get_submodule(norm.name).get_parameter("weight").data[norm.place] = 0
                 network.get_submodule(norm.name).get_parameter("bias").data[norm.place] = 0
     for norm in relays(group):
-        set_constant(network, norm, 0.5 if way in ("relayed", "unfiltered constant") else -0.5)
+        # A batch norm without parameters has no ReLU behind it: only 0 is nothing there.
+        nothing = -0.5 if isinstance(network.get_submodule(norm.name), nn.BatchNorm2d) else 0.0
+        set_constant(network, norm, 0.5 if way in ("relayed", "unfiltered constant") else nothing)
     set_masks(network, masks)
 
 
@@ -68,12 +70,15 @@ def set_constant(network: Network, norm: Norm, value: float) -> None:
         assert module.bias is not None
         module.bias.data[place] = value
         return
-    assert isinstance(module, nn.BatchNorm2d)
+    assert isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
     assert module.running_mean is not None
     assert module.running_var is not None
     with torch.no_grad():
-        scale = module.weight[place] / (module.running_var[place] + module.eps).sqrt()
-        module.bias[place] = value + module.running_mean[place] * scale
+        deviation = (module.running_var[place] + module.eps).sqrt()
+        if module.affine:
+            module.bias[place] = value + module.running_mean[place] * module.weight[place] / deviation
+        else:
+            module.running_mean[place] = -value * deviation
 
 
 def goes(network: Network, group: ChannelGroup, way: str) -> bool:
