@@ -22,7 +22,7 @@ def purpose(preset: Path) -> str:
 
     Example:
         >>> purpose(presets()["tiny-20k"])
-        'CIFAR-10 with at most 20,000 parameters'
+        'CIFAR-10 with at most 20,000 weights'
     """
     lines = preset.read_text(encoding="utf-8").splitlines()
     comments = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
