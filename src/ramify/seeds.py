@@ -36,6 +36,8 @@ def drawing(seed: int | None, *purpose: str | int) -> Iterator[None]:
     if seed is None:
         yield
         return
+    # Without an accelerator, torch.manual_seed formats the stack three times for the generators that do not exist.
+    seed_all = torch.manual_seed if torch.accelerator.is_available() else torch.default_generator.manual_seed
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, *purpose))
+        seed_all(derive(seed, *purpose))
         yield

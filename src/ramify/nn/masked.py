@@ -39,14 +39,12 @@ class MaskedConv2d(nn.Conv2d):
     ) -> None:
         padding = kernel_size // 2 if padding is None else padding
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+        self.register_buffer("mask", torch.ones(self.weight.shape, dtype=torch.bool))
 
     def reset_parameters(self) -> None:
         # The fan out of PyTorch counts every output channel; a weight only feeds those of its group.
         fan_out = self.out_channels * self.kernel_size[0] * self.kernel_size[1] / self.groups
-        nn.init.normal_(self.weight, std=(2 / fan_out) ** 0.5)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self, (2 / fan_out) ** 0.5)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Conv2d gave it
         weight = self.weight * self.mask
@@ -72,12 +70,10 @@ class MaskedLinear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features)
-        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+        self.register_buffer("mask", torch.ones(self.weight.shape, dtype=torch.bool))
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight, std=self.in_features**-0.5)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
+        _draw(self, self.in_features**-0.5)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name that nn.Linear gave it
         weight = self.weight * self.mask
@@ -109,6 +105,14 @@ def round_to_int8(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 Masked = MaskedConv2d | MaskedLinear
+
+
+def _draw(layer: nn.Conv2d | nn.Linear, std: float) -> None:
+    if layer.weight.is_meta:  # nothing to draw; PyTorch would load its compiler for it, which takes seconds
+        return
+    nn.init.normal_(layer.weight, std=std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
 
 
 def masked_layers(module: nn.Module) -> dict[str, Masked]:

@@ -292,8 +292,8 @@ def _groups_of(network: Network) -> dict[str, CellGroups]:
 @functools.lru_cache(maxsize=64)
 def _cell_groups(text: str, plans: tuple[StagePlan, ...]) -> dict[str, CellGroups]:
     config = NetworkConfig.model_validate_json(text)
-    with torch.device("meta"):  # only the shapes matter
-        network = Network(config, stages=len(plans), plans=plans)
+    # On a processor: the kernels of the meta device are Python, and load PyTorch's compiler.
+    network = Network(config, stages=len(plans), seed=0, plans=plans)
     graph = channel_graph(network, network.blank(2))
     shapes = {name: value.shape for name, value in network.state_dict().items()}
     return cell_groups(graph, {name: cell for _, name, cell in existing_cells(network)}, shapes)

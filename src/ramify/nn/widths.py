@@ -14,6 +14,7 @@ from torch import Tensor
 from ramify.nn.branching import stage_of
 from ramify.nn.cells import CELLS, CellPlan
 from ramify.nn.graph import ChannelGraph, ChannelGroup, Places
+from ramify.seeds import drawing
 
 _Shapes = Mapping[str, torch.Size]
 """Of parameters and buffers, by name."""
@@ -63,7 +64,7 @@ def _is_inner(name: str, plan: CellPlan, group: ChannelGroup, shapes: _Shapes) -
     for (tensor, dim), places in cuts([group]).items():
         if tensor in wider:
             wider[tensor][dim] += len(places)
-    with torch.device("meta"):
+    with drawing(0):  # only the shapes matter
         more = CELLS[plan.type](replace(plan, inner_channels=plan.inner_channels + 1))
     return wider == {f"{name}.{key}": list(value.shape) for key, value in more.state_dict().items()}
 

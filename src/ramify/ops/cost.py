@@ -85,9 +85,7 @@ def place_exits(config: NetworkConfig) -> NetworkConfig:
         return config
     cells = len(config.structure)
     bare = config.model_copy(update={"kind": "dense" if config.kind == "dense" else "full_ic", "exits_at": None})
-    # On the meta device shapes flow through, and nothing is computed.
-    with torch.device("meta"):
-        network = Network(bare.model_copy(update={"structure": (0,) * cells}), stages=1)
+    network = Network(bare.model_copy(update={"structure": (0,) * cells}), stages=1, seed=0)
     counter = MacCounter()
     at: list[int] = []
     for cell in network.get_submodule("stages.0.cells").children():

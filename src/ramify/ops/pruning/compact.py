@@ -30,7 +30,7 @@ _N = TypeVar("_N", bound=Branching)
 _TOLERANCE = 1e-5
 """How far logits may differ, relative to the largest of them or to 1."""
 
-_PICTURES = 32
+_PICTURES = 8
 
 _Cuts = Mapping[tuple[str, int], Sequence[int]]
 """The places of a tensor that are removed, by its name and a dimension."""
@@ -46,7 +46,7 @@ class Compaction:
         removed: how many groups of channels were removed.
         flushed: numbers too small for a normal float32 that became 0, as they slow processors down.
         difference: largest absolute difference between the logits of the two networks in evaluation mode, in float64,
-            on a seeded batch of 32 random pictures.
+            on a seeded batch of 8 random pictures.
     """
 
     before: tuple[Cost, ...]
