@@ -32,8 +32,10 @@ NIGHTLY = os.environ.get("RAMIFY_TESTS") == "nightly"
 QUICK = os.environ.get("RAMIFY_TESTS") == "quick"
 """Whether a test that is not ``slow`` runs with its first case and few random examples (``make quick``)."""
 
-# A timing is never a test: a busy machine must not fail one.
-settings.register_profile("ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 20)
+# A timing is never a test: a busy machine must not fail one. Only nightly draws new examples each time.
+settings.register_profile(
+    "ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 20, derandomize=not NIGHTLY
+)
 settings.load_profile("ramify")
 
 SLOW = (
@@ -97,6 +99,14 @@ def _away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is read from or written to the user's cache, and ``runs/`` is a fresh folder."""
     monkeypatch.setenv("RAMIFY_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_failure() -> Iterator[None]:
+    """No test needs its files after a power failure; waiting for the disk takes a tenth of the time of trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

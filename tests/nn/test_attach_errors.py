@@ -109,6 +109,16 @@ def test_modules_that_cannot_have_exits_are_refused(forward: Callable[[Given, Te
     assert not masked_layers(module)
 
 
+def test_layers_that_share_a_parameter_are_refused_and_one_that_is_called_twice_is_not() -> None:
+    module = Given(lambda self, x: self.fc(self.other(self.other(self.conv(x))).mean((2, 3))))
+    assert attach_exits(module, ["conv"], example=PICTURES)(PICTURES).shape == (2, len(PICTURES), CLASSES)
+    module = Given(logits_of)
+    module.add_module("tied", nn.Conv2d(4, 4, 1))
+    module.get_submodule("tied").weight = module.other.weight
+    with pytest.raises(InputError, match=r"^module: got Given, whose tied\.weight is other\.weight as well; accepted:"):
+        attach_exits(module, ["conv"], example=PICTURES)
+
+
 def test_steps_of_training_alone_do_not_matter_once_frozen() -> None:
     module = Given(deepens_in_training).train()
     network = attach_exits(module, ["conv"], example=PICTURES, freeze=True)

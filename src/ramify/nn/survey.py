@@ -87,9 +87,17 @@ def trace_module(module: nn.Module, train: bool) -> tuple[fx.GraphModule, dict[s
     under ``net``; convolutions and linear layers are masked layers that share the parameters.
 
     Raises:
-        InputError: it cannot be traced.
+        InputError: it cannot be traced, or two of its layers share a parameter.
     """
     kind = type(module).__name__
+    owners: dict[nn.Parameter, str] = {}
+    for layer, part in module.named_modules():
+        for key, parameter in part.named_parameters(layer, recurse=False):
+            if owners.setdefault(parameter, key) != key:  # it could be neither masked twice nor saved
+                raise InputError(
+                    f"module: got {kind}, whose {key} is {owners[parameter]} as well; accepted: layers with parameters "
+                    "of their own, of which one may be called several times"
+                )
     root, tracer = _ImagesOnly(module), _Tracer()
     try:
         graph = tracer.trace(root.eval())

@@ -130,11 +130,11 @@ def read_model(folder: Path) -> tuple[Branching, Card]:
     try:
         card = _CARD.validate_python(fields)
         _check_card(card)
-        # First without memory, to check the tensors before anything is allocated.
+        # Without memory, so that nothing is allocated or drawn before the tensors are checked; they become its own.
         with torch.device("meta"):
-            _check_tensors(_build(card), tensors)
-        network = _build(card)
-        network.load_state_dict(tensors, strict=True)
+            network = _build(card)
+            _check_tensors(network, tensors)
+        network.load_state_dict(tensors, strict=True, assign=True)
     except ValidationError as error:
         raise _no_network(folder, field_of(error)) from error
     except (InputError, RuntimeError, RecursionError, OverflowError, NotImplementedError) as error:
