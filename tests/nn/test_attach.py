@@ -50,9 +50,19 @@ def test_the_last_exit_is_the_module_itself(make: Callable[[], nn.Module]) -> No
 @pytest.mark.parametrize("exit_name", sorted(EXITS))
 def test_every_exit_fits_every_place(make: Callable[[], nn.Module], exit_name: str) -> None:
     module = trained(make)
+    points = exit_points(module, PICTURES[:1])
+    network = attach_exits(module, [point.name for point in points], example=PICTURES[:1], exit=exit_name)
+    logits = network(PICTURES)
+    assert logits.shape == (len(points) + 1, 6, CLASSES)
+    assert torch.equal(logits[-1], module(PICTURES))
+    assert network.points == tuple(points)
+
+
+@KINDS
+def test_an_exit_may_stand_alone_at_any_place(make: Callable[[], nn.Module]) -> None:
+    module = trained(make)
     for point in exit_points(module, PICTURES[:1]):
-        network = attach_exits(module, [point.name], example=PICTURES[:1], exit=exit_name)
-        assert network(PICTURES).shape == (2, 6, CLASSES)
+        network = attach_exits(module, [point.name], example=PICTURES[:1])
         assert torch.equal(network(PICTURES)[-1], module(PICTURES))
         assert network.points == (point,)
 
