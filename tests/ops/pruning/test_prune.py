@@ -1,6 +1,7 @@
 """Pruning: masks nest, counts are exact, no layer dies, and nothing brings a masked weight back."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -447,7 +448,7 @@ def test_every_architecture_keeps_the_asked_number_of_channels(name: str) -> Non
 
 @pytest.mark.parametrize(
     ("name", "control"),
-    [*((name, control) for name in NARROW for control in ("none", "reinit")), ("basic", "shuffle"), ("basic", "invert")],
+    [*itertools.product(NARROW, ("none", "reinit")), ("basic", "shuffle"), ("basic", "invert")],
 )
 def test_lost_channels_of_any_cell_stay_lost_while_it_trains(name: str, control: str) -> None:
     network = chain(name).train()
