@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import ramify
 from ramify.errors import InputError
 from ramify.nn.attach import attach_exits
 from ramify.nn.masked import masked_layers
@@ -117,6 +118,14 @@ def test_layers_that_share_a_parameter_are_refused_and_one_that_is_called_twice_
     module.get_submodule("tied").weight = module.other.weight
     with pytest.raises(InputError, match=r"^module: got Given, whose tied\.weight is other\.weight as well; accepted:"):
         attach_exits(module, ["conv"], example=PICTURES)
+
+
+def test_stages_that_share_a_layer_are_refused() -> None:
+    first, second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+    with pytest.raises(
+        InputError, match=r"^stages: got stage 3, whose weight is of an earlier stage"
+    ):
+        ramify.branches(nn.Identity(), [first, second, first], example=PICTURES, classes=CLASSES)
 
 
 def test_steps_of_training_alone_do_not_matter_once_frozen() -> None:

@@ -118,7 +118,8 @@ def branches(
         mean, std: as in :func:`attach_exits`.
 
     Raises:
-        InputError: a stage cannot be traced or does not take what the one before it gives, or an argument does not fit.
+        InputError: a stage cannot be traced, does not take what the one before it gives, or shares a parameter with
+            another, or an argument does not fit.
 
     Example:
         >>> import torch
@@ -139,9 +140,17 @@ def branches(
     if classes < 2:
         raise InputError(f"classes: got {classes}; accepted: a whole number >= 2")
     attached: list[AttachedStage] = []
+    owned: set[nn.Parameter] = set()
     trunk = torch.cat((example, example))
     for index, stage in enumerate(stages):
         module = nn.Sequential(stem, stage) if index == 0 else stage
+        for name, parameter in module.named_parameters():
+            if parameter in owned:
+                raise InputError(
+                    f"stages: got stage {index + 1}, whose {name} is of an earlier stage as well; "
+                    "accepted: stages with parameters of their own"
+                )
+        owned.update(module.parameters())
         with undisturbed(module):
             root, _ = trace_module(module, train=True)
             trunk = _run_stage(root, module, trunk, index)
