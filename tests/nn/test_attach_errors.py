@@ -122,9 +122,7 @@ def test_layers_that_share_a_parameter_are_refused_and_one_that_is_called_twice_
 
 def test_stages_that_share_a_layer_are_refused() -> None:
     first, second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
-    with pytest.raises(
-        InputError, match=r"^stages: got stage 3, whose weight is of an earlier stage"
-    ):
+    with pytest.raises(InputError, match=r"^stages: got stage 3, whose weight is of an earlier stage"):
         ramify.branches(nn.Identity(), [first, second, first], example=PICTURES, classes=CLASSES)
 
 
