@@ -3,8 +3,8 @@
 A configuration is an immutable tree of sections (:mod:`ramify.config.types`).
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal, get_args, get_origin
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -15,6 +15,8 @@ from ramify.config.network import NetworkConfig
 from ramify.config.prune import PruneConfig
 from ramify.config.train import TrainConfig
 from ramify.config.types import Accepts, Listed, Section, Text, Whole
+
+Name = TypeVar("Name")
 
 
 class ConfigKeys(Section):
@@ -137,3 +139,20 @@ def accepted(key: str) -> str:
 
 
 SECTIONS = frozenset(name for name, field in ConfigKeys.model_fields.items() if name not in dict(keys()))
+
+
+def dotted(sections: Mapping[Name, object], prefix: str = "") -> dict[str, object]:
+    """Nested sections as dotted keys.
+
+    Example:
+        >>> dotted({"train": {"epochs": 3}, "seed": 1})
+        {'train.epochs': 3, 'seed': 1}
+    """
+    values: dict[str, object] = {}
+    for name, value in sections.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key in SECTIONS:
+            values |= dotted(value, f"{key}.")
+        else:
+            values[key] = value
+    return values

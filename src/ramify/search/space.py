@@ -28,7 +28,7 @@ import yaml
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from ramify.config.keys import accepts_of
+from ramify.config.keys import accepts_of, dotted
 from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config
 from ramify.config.types import BelowOne, Count, Listed, Natural, Section, Several
@@ -43,7 +43,6 @@ from ramify.search.vary import (
     Vary,
     as_lists,
     as_tuples,
-    dotted,
     own_faults,
     refused,
     unknown,

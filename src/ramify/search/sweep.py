@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from ramify.config.keys import dotted
 from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.config.yamltext import Dumper, Loader, to_text
@@ -32,7 +33,7 @@ from ramify.search.engine import TaskEngine, Tasks
 from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
-from ramify.search.vary import as_lists, as_tuples, dotted, read_mapping
+from ramify.search.vary import as_lists, as_tuples, read_mapping
 
 SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")

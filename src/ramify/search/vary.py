@@ -8,7 +8,7 @@ import yaml
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from ramify.config.keys import SECTIONS, accepted, keys
+from ramify.config.keys import accepted, dotted, keys
 from ramify.config.read import read_config
 from ramify.config.types import Section
 from ramify.config.yamltext import Loader, to_text
@@ -202,20 +202,3 @@ def read_mapping(path: Path, accepts: str, where: str = "") -> dict[str, object]
     if not isinstance(document, dict):
         raise ConfigError(f"{where}{path}: got {to_text(document)}; accepted: {accepts}")
     return {str(key): value for key, value in document.items()}
-
-
-def dotted(sections: Mapping[object, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys.
-
-    Example:
-        >>> dotted({"train": {"epochs": 3}, "seed": 1})
-        {'train.epochs': 3, 'seed': 1}
-    """
-    values: dict[str, object] = {}
-    for name, value in sections.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and key in SECTIONS:
-            values |= dotted(value, f"{key}.")
-        else:
-            values[key] = value
-    return values
