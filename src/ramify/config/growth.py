@@ -2,15 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import Field
 
 from ramify.config.types import Accepts, BelowOne, Count, Ratio, Section
-
-
-def _known_action(value: str) -> str:
-    if value not in ("deeper", "wider") and not (value.startswith("wider:") and value[6:].isdecimal()):
-        raise ValueError("an unknown action")
-    return value
 
 
 class GrowthConfig(Section):
@@ -26,7 +20,7 @@ class GrowthConfig(Section):
     every: Count | None = None
     """in place of growth.epochs: grow each time so many have passed"""
     plan: Annotated[
-        tuple[Annotated[str, AfterValidator(_known_action)], ...] | None,
+        tuple[Annotated[str, Field(pattern=r"^(deeper|wider(:\d+)?)$")], ...] | None,
         Accepts("a list of deeper, wider and wider:<stage>, or null for deeper each time"),
     ] = None
     """what each growth does: add the next stage, or inner channels to the cells of the last or the named stage"""

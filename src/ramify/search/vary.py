@@ -1,5 +1,6 @@
 """One entry of ``vary`` in a space, checked by pydantic, and its errors."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -187,6 +188,12 @@ def as_lists(value: object) -> object:
 def as_tuples(value: object) -> object:
     """``value`` with tuples in place of lists."""
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
+def check_name(name: str) -> None:
+    """Raise a ConfigError unless ``name`` suits a search or sweep and its folder."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
+        raise ConfigError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
 
 
 def read_mapping(path: Path, accepts: str, where: str = "") -> dict[str, object]:
