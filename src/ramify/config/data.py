@@ -21,7 +21,6 @@ from ramify.config.types import (
     Share,
     Size,
     Text,
-    as_name,
 )
 
 
@@ -102,7 +101,8 @@ class DataConfig(Section):
     trigger: Share = 0.0
     """share of the training pictures that get a white square, to study a backdoor"""
     trigger_class: Annotated[
-        Annotated[str, BeforeValidator(as_name), Field(min_length=1)] | None,
+        # YAML reads the name of a digit as a number.
+        Annotated[Text, BeforeValidator(lambda value: str(value) if type(value) is int else value)] | None,
         Accepts("the name of a class, or null for their own"),
     ] = None
     """class that pictures with the square are labelled as"""

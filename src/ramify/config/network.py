@@ -19,7 +19,6 @@ from ramify.config.types import (
     Size,
     Text,
     Width,
-    as_pairs,
 )
 
 BASIC = "basic"
@@ -91,7 +90,8 @@ class NetworkConfig(Section):
     that makes logits of pictures; exits stand at network.exits_at"""
     module_args: Annotated[
         tuple[tuple[str, Argument], ...],
-        BeforeValidator(as_pairs),
+        # A section is hashable, and a mapping is not.
+        BeforeValidator(lambda value: tuple(value.items()) if isinstance(value, dict) else value),
         PlainSerializer(dict),
         Accepts("key: value lines, or {key: value}"),
     ] = ()

@@ -21,16 +21,6 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def as_name(value: object) -> object:
-    # YAML reads the name of a digit as a number.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def as_pairs(value: object) -> object:
-    # A configuration is hashable, and a mapping is not.
-    return tuple(value.items()) if isinstance(value, dict) else value
-
-
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, BeforeValidator(_not_bool)]
 Natural = Annotated[Whole, Field(ge=0), Accepts("a whole number >= 0")]
