@@ -267,10 +267,8 @@ def _of_recipe(config: ConfigKeys) -> Problems:
         yield "train.patience", "null, as there is no validation score with data.valid_fraction = 0"
     if train.patience is not None and train.keep == "last":
         yield "train.patience", "null, as train.keep = last asks for no best epoch"
-    if train.teacher is None and train.teacher_weight is not None:
-        yield "train.teacher_weight", "null, as there is no train.teacher"
-    if train.teacher is None and train.teacher_exits:
-        yield "train.teacher_exits", "false, as there is no train.teacher"
+    if train.teacher is None:
+        yield from _unused("train", train, ("teacher_weight", "teacher_exits"), "as there is no train.teacher")
     if not config.network.has_backbone:
         names = ("backbone_rate", "freeze_epochs")
         yield from _unused("train", train, names, "without network.backbone or network.module")

@@ -51,8 +51,6 @@ from ramify.search.vary import (
 
 
 def _objective(value: object) -> object:
-    if isinstance(value, Objective):
-        return value
     if isinstance(value, str):
         if value not in OBJECTIVES:
             raise unknown(value, list(OBJECTIVES))
@@ -72,8 +70,6 @@ def _objective(value: object) -> object:
 
 
 def _constraint(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, Constraint):
-        return value
     constraint = parse_constraint(str(value))
     if constraint is None:
         raise wrong(str(value), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
