@@ -62,15 +62,11 @@ class NetworkConfig(Section):
     reads all earlier ones"""
     cells: Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"] = "seed"
     """seed: cells of network.channels, as many as network.structure says; or those of a published architecture"""
-    structure: Annotated[tuple[Bit, ...], Field(min_length=1), Accepts("a list of 0 and 1, at least one")] = (
-        0,
-        1,
-        0,
-        1,
-        0,
-        1,
-        0,
-    )
+    structure: Annotated[
+        tuple[Bit, ...],
+        Field(min_length=1),
+        Accepts("a list of 0 and 1, at least one"),
+    ] = (0, 1, 0, 1, 0, 1, 0)
     """a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture"""
     exits_at: Annotated[
         tuple[Inner, ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
