@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, for_each, machine, new_parser, write_json
+from common import for_each, machine, new_parser, write_rows
 from exits_time import COLOR, DIGITS, DROPS
 from torch import Tensor
 
@@ -139,7 +139,7 @@ def main() -> None:
                     large = ramify.Network(wide, stages=policy.exits, seed=0).eval()
                     same = same_shares(large, images, (leaving / len(images)).tolist())
                     rows.append(measure("4x wide", drop, large, same, images))
-    write_json(RESULTS / "answering.json", {"command": command(args.archive), "machine": machine(), "rows": rows})
+    write_rows("answering", rows, args.archive)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import shlex
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +44,11 @@ def write_json(path: Path, document: object) -> None:
     write_atomic(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
+def write_rows(name: str, rows: object, archive: str | None = None, **about: object) -> None:
+    """Write ``rows`` to ``results/NAME.json``, with the command (see :func:`command`) and the machine."""
+    write_json(RESULTS / f"{name}.json", {"command": command(archive), "machine": machine(), **about, "rows": rows})
+
+
 def spread(values: Iterable[float], sign: str = "", digits: int = 2) -> str:
     """Mean ± standard deviation (n - 1), such as ``84.19 ± 0.19``; of a single value the value alone."""
     numbers = list(values)
@@ -69,16 +73,3 @@ def for_each(answer: Callable[[Input], object], inputs: Iterable[Input]) -> None
     """Call ``answer`` with each input, as one call to be timed."""
     for value in inputs:
         answer(value)
-
-
-def medians_in_turn(
-    calls: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
-) -> list[float]:
-    """Median milliseconds of each call by ``clock``, timed in turn; the first round is a warm-up."""
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(rounds):
-        for call, own in zip(calls, times, strict=True):
-            start = clock()
-            call()
-            own.append(1000 * (clock() - start))
-    return [statistics.median(own[1:]) for own in times]

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, machine, new_parser, tested, write_json
+from common import machine, new_parser, tested, write_rows
 
 import ramify
 from ramify.config.rules import Config
@@ -79,7 +79,7 @@ def main() -> None:
                     **asdict(receipt),
                 }
             )
-    write_json(RESULTS / "compaction.json", {"command": command(), "machine": machine(), "rows": rows})
+    write_rows("compaction", rows)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, machine, new_parser, write_json
+from common import new_parser, write_rows
 from torch import Tensor
 
 import ramify
@@ -249,9 +249,7 @@ def main() -> None:
     else:
         overrides = [] if args.data_source is None else [f"data.source={args.data_source}"]
         rows = table({"as given": [logits_of(find_run(run, args.runs_dir), overrides) for run in args.runs]})
-    path = RESULTS / f"exits-{args.name or args.what}.json"
-    write_json(path, {"command": command(args.data_source), "machine": machine(), "rows": rows})
-    print(f"written: {path}")
+    write_rows(f"exits-{args.name or args.what}", rows, args.data_source)
 
 
 if __name__ == "__main__":

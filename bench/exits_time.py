@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, for_each, machine, new_parser, write_json
+from common import for_each, machine, new_parser, write_rows
 from torch import Tensor
 
 import ramify
@@ -120,8 +120,7 @@ def main() -> None:
         runs = [ramify.train(ramify.read_config(overrides=[*keys, f"runs_dir={folder}"])) for keys in settings]
         print("network  max_drop   last exit   policy    MACs   time at 1 (MACs)   at 256 (MACs)")
         rows = [measure(Path(run.folder), drop) for run in runs for drop in DROPS]
-    document = {"command": command(args.archive), "machine": machine(), "threads": 1, "seed": 0, "rows": rows}
-    write_json(RESULTS / "exits_time.json", document)
+    write_rows("exits_time", rows, args.archive, threads=1, seed=0)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ elsewhere from ``OUT/runs.tar.gz``. Results are written to ``OUT/NAME.json``.
 """
 
 import multiprocessing
+import shutil
 import sys
-import tarfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -148,14 +148,6 @@ def describe(result: Result) -> str:
     return f"{result.name}: {exits} % on {part}, {epochs}, {speed} {result.why}".rstrip()
 
 
-def pack(runs_dir: Path, path: Path) -> None:
-    """Write all runs, finished or not, to one file."""
-    temporary = path.with_name(f"{path.name}.new")
-    with tarfile.open(temporary, "w:gz") as archive:
-        archive.add(runs_dir, "runs")
-    temporary.replace(path)
-
-
 def main() -> int:
     parser = new_parser(__doc__)
     parser.add_argument("archive")
@@ -193,7 +185,8 @@ def main() -> int:
                 except RamifyError as error:
                     failed += 1
                     print(f"{job.name}: error: {error}", flush=True)
-            pack(runs_dir, args.out / "runs.tar.gz")
+            packed = shutil.make_archive(str(args.out / "new"), "gztar", args.out, "runs")
+            Path(packed).replace(args.out / "runs.tar.gz")
     return 1 if failed else 0
 
 

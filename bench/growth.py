@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from common import RESULTS, command, machine, new_parser, spread, tested, write_json
+from common import machine, new_parser, spread, tested, write_rows
 from table import work
 
 import ramify
@@ -136,8 +136,7 @@ def main() -> None:
         print(f"\n{name}, {epochs} epochs, seeds {SEEDS}; {machine()}")
         results = train_all(base, epochs)
         show(results)
-        document = {"command": command(args.archive), "machine": machine(), "rows": [asdict(row) for row in results]}
-        write_json(RESULTS / f"growth-{name}.json", document)
+        write_rows(f"growth-{name}", [asdict(row) for row in results], args.archive)
 
 
 if __name__ == "__main__":

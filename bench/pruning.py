@@ -13,7 +13,7 @@ the seed alone. Written to ``bench/results/pruning-NAME.json``, NAME being the n
 import statistics
 import tempfile
 
-from common import RESULTS, command, machine, new_parser, spread, tested, write_json
+from common import machine, new_parser, spread, tested, write_rows
 
 import ramify
 
@@ -63,8 +63,7 @@ def main() -> None:
             deviation = statistics.stdev(values) if len(values) > 1 else 0.0
             mean = statistics.fmean(values)
             rows.append({"criterion": name, "weights": weights, "mean": mean, "std": deviation, "values": values})
-    document = {"command": command(), "machine": machine(), "rows": rows}
-    write_json(RESULTS / f"pruning-{args.name or args.channels}.json", document)
+    write_rows(f"pruning-{args.name or args.channels}", rows)
 
 
 if __name__ == "__main__":

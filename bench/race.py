@@ -144,15 +144,17 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
             done += 1
             if done == steps:
                 break
+
+    def accuracy(flip: bool) -> float:
+        normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
+        answers = torch.cat([evaluation_logits(network, images, flip).argmax(dim=1) for images in normalized])
+        return float((answers == parts.test.labels).float().mean())
+
     network.eval()
     with torch.inference_mode():
-        normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
-        answers = torch.cat([network(images).argmax(dim=1) for images in normalized])
-        exits = (float((answers == parts.test.labels).float().mean()),)
+        exits = (accuracy(flip=False),)
         seconds = time.perf_counter() - start
-        normalized = ((to_float(part.images) - mean) / deviation for part in parts.test.split(512))
-        answers = torch.cat([evaluation_logits(network, images, flip=True).argmax(dim=1) for images in normalized])
-    mirrored = float((answers == parts.test.labels).float().mean())
+        mirrored = accuracy(flip=True)
     weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
     return Result(name, minutes, seed, weights, epochs, seconds, exits, mirrored=mirrored)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from common import RESULTS, machine, medians_in_turn, new_parser, write_json
+from common import RESULTS, machine, new_parser, write_json
 from matplotlib import pyplot as plt
 from torch import Tensor
 
@@ -26,6 +26,7 @@ from ramify.config.rules import Config
 from ramify.ops.loss import exit_losses, weighted_loss
 from ramify.run.device import place_of
 from ramify.run.evaluate import computing
+from ramify.run.latency import in_turn
 from ramify.training.state import to_channels_last
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "scaling.png"
@@ -100,7 +101,7 @@ def measure(name: str, kind: str) -> list[dict[str, float]]:
     """Milliseconds of a step and megabytes kept, for each size of a panel."""
     sizes = PANELS[name]
     steps = [training_step(Case(**{name: size}), kind) for size in sizes]
-    times = medians_in_turn([step for step, _ in steps], ROUNDS, time.process_time)
+    times = in_turn([step for step, _ in steps], torch.device("cpu"), ROUNDS, time.process_time)
     return [
         {"size": float(size), "ms": ms, "mb": kept / 1e6}
         for size, ms, (_, kept) in zip(sizes, times, steps, strict=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from common import RESULTS, command, for_each, machine, medians_in_turn, new_parser, write_json
+from common import for_each, machine, new_parser, write_rows
 from loading import make
 
 import ramify
@@ -28,8 +28,9 @@ from ramify.answer.runtime import Floats, Runtime, opened
 from ramify.data.sources import load_pictures
 from ramify.exporting.write import evenly, export
 from ramify.run.evaluate import to_float
+from ramify.run.latency import in_turn
 
-PICTURES, ROUNDS, THREADS = 8, 51, 1
+PICTURES, ROUNDS, THREADS, CPU = 8, 51, 1, torch.device("cpu")
 COLOR = (
     "name=color",
     "network.kind=full_ic",
@@ -72,7 +73,7 @@ def measure(folder: Path) -> list[dict[str, object]]:
     for exit_ in sorted(set(exits.tolist())):
         sample = [image[None] for image in images[exits == exit_][:PICTURES]]
         calls = [partial(for_each, answer, sample) for answer in answers]
-        all_exits, graph, staged = (ms / len(sample) for ms in medians_in_turn(calls, ROUNDS, time.thread_time))
+        all_exits, graph, staged = (ms / len(sample) for ms in in_turn(calls, CPU, ROUNDS, time.thread_time))
         rows.append(
             {
                 "network": runtime.card.name,
@@ -113,8 +114,7 @@ def main() -> None:
                 exports.append(export_run(Path(run.folder)))
         for export_ in exports:
             rows += measure(export_)
-    document = {"command": command(), "machine": here, "threads": THREADS, "seed": 0, "rows": rows}
-    write_json(RESULTS / "shipping.json", document)
+    write_rows("shipping", rows, machine=here, threads=THREADS, seed=0)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from common import RESULTS, int8_of, new_parser, spread, tested, write_json
 from pydantic import TypeAdapter
 
 import ramify
-from ramify.config.keys import births, keys
+from ramify.config.keys import births, dotted
 from ramify.config.presets import presets
 from ramify.config.rules import Config, resolve
 from ramify.errors import ConfigError, RamifyError
@@ -174,12 +174,10 @@ def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
 
 def _refuse_another(config: Config, folder: Path) -> None:
     """Refuse to publish a run under a preset that has changed since."""
-    expected, saved = resolve(config), ramify.read_config([folder / CONFIG])
-    for key, _ in keys():
-        section, _, leaf = key.rpartition(".")
-        value, old = (getattr(getattr(root, section) if section else root, leaf) for root in (expected, saved))
-        if key not in PLACE_KEYS and value is not None and value != old:
-            raise ConfigError(f"{folder}: got a run with {key} {old}; accepted: {value}, as the preset says")
+    saved = dotted(ramify.read_config([folder / CONFIG]).model_dump())
+    for key, value in dotted(resolve(config).model_dump()).items():
+        if key not in PLACE_KEYS and value is not None and value != saved[key]:
+            raise ConfigError(f"{folder}: got a run with {key} {saved[key]}; accepted: {value}, as the preset says")
 
 
 def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 import ramify
-from ramify.config.keys import key_of
+from ramify.config.keys import accepts_of, meaning_of
 
 project = "ramify"
 author = "the authors of ramify"
@@ -67,8 +67,7 @@ def with_keys(app: Sphinx, what: str, name: str, found: object, options: object,
         if isinstance(field.default, BaseModel):
             lines.append(f":param {key}: a :class:`ramify.{type(field.default).__name__}`")
             continue
-        about = key_of(field)
-        text = f"{about.meaning}. Accepts {about.accepts}; default {field.default!r}."
+        text = f"{meaning_of(field)}. Accepts {accepts_of(field)}; default {field.default!r}."
         lines.append(f":param {key}: " + re.sub(r"([*`|_\\])", r"\\\1", text))
     lines.append("")
 

@@ -132,15 +132,13 @@ class Lines:
     """The content of a file of lines.
 
     Attributes:
-        records: of the whole lines, without number and checksum.
+        records: of the whole lines, without number and checksum; a line that was cut short by a kill is left out.
         damaged: numbers of the damaged lines, and of those missing before a whole one.
-        cut: whether the file ends within a line, as after a kill; that line is left out.
         numbered: whether any line has a number and a checksum.
     """
 
     records: tuple[dict[str, object], ...]
     damaged: tuple[int, ...]
-    cut: bool
     numbered: bool
 
 
@@ -181,8 +179,7 @@ def parse_lines(content: bytes) -> Lines:
     Lines without number and checksum may stand before those that have them.
     """
     *whole, rest = content.split(b"\n")
-    last = parse_line(rest) if rest else None
-    if last is not None:
+    if rest and parse_line(rest) is not None:
         whole.append(rest)
     records: list[dict[str, object]] = []
     damaged: list[int] = []
@@ -203,7 +200,7 @@ def parse_lines(content: bytes) -> Lines:
             expected = number
         expected += 1
         records.append(record)
-    return Lines(tuple(records), tuple(damaged), bool(rest) and last is None, numbered)
+    return Lines(tuple(records), tuple(damaged), numbered)
 
 
 def next_number(path: Path) -> int:

@@ -118,13 +118,7 @@ def usable_threads(asked: int) -> tuple[int, str | None]:
         >>> usable_threads(1_000_000)[0] <= (os.cpu_count() or 1)
         True
     """
-    processors = os.cpu_count() or 1
-    if asked <= processors:
-        return asked, None
-    return (
-        processors,
-        f"threads: got {asked:,}; computes with {processors}, as this machine has {processors} processors",
-    )
+    return _usable("threads", asked, "computes with", os.cpu_count() or 1)
 
 
 MOST_WORKERS = 64
@@ -140,11 +134,12 @@ def usable_workers(asked: int) -> tuple[int, str | None]:
         >>> usable_workers(1_000_000)[0] <= MOST_WORKERS
         True
     """
-    processors = os.cpu_count() or 1
-    usable = min(MOST_WORKERS, 2 * processors)
-    if asked <= usable:
-        return asked, None
-    return usable, f"workers: got {asked:,}; starts {usable}, as this machine has {processors} processors"
+    return _usable("workers", asked, "starts", min(MOST_WORKERS, 2 * (os.cpu_count() or 1)))
+
+
+def _usable(what: str, asked: int, does: str, most: int) -> tuple[int, str | None]:
+    why = f"as this machine has {os.cpu_count() or 1} processors"
+    return (asked, None) if asked <= most else (most, f"{what}: got {asked:,}; {does} {most}, {why}")
 
 
 def gigabytes(count: float) -> str:

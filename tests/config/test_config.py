@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramify.config.keys import accepted, key_of, keys, spread_epochs
+from ramify.config.keys import accepted, accepts_of, keys, meaning_of, spread_epochs
 from ramify.config.network import EXITS_AT, PUBLISHED
 from ramify.config.read import read_config, read_configs, to_yaml
 from ramify.config.rescaling import rescale
@@ -26,8 +26,8 @@ def problems(*overrides: str, files: tuple[Path, ...] = ()) -> list[str]:
 
 def test_every_key_is_documented() -> None:
     for name, field in keys():
-        assert key_of(field).accepts, name
-        assert key_of(field).meaning, name
+        assert accepts_of(field), name
+        assert meaning_of(field), name
 
 
 def test_the_keys_of_the_design_are_there() -> None:

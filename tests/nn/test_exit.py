@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ramify.config.keys import key_of
+from ramify.config.keys import accepts_of
 from ramify.config.rules import NetworkConfig
 from ramify.nn.exit import EXITS, HIDDEN_CHANNELS, ONE_PIXEL, BothHead, Grid, PooledHead, ScaledHead
 
 
 def test_the_keys_offer_every_exit() -> None:
-    assert key_of(NetworkConfig.model_fields["exit"]).accepts == ", ".join(EXITS)
+    assert accepts_of(NetworkConfig.model_fields["exit"]) == ", ".join(EXITS)
 
 
 @pytest.mark.parametrize("name", sorted(EXITS))

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.read import read_config
+from ramify.config.rescaling import rising
 from ramify.errors import ConfigError
-from ramify.search.draw import rising, structure_of_gaps, suggest
+from ramify.search.draw import structure_of_gaps, suggest
 from ramify.search.sampling import propose
 from ramify.search.space import parse_space, read_space, ready_spaces, space_yaml
 

@@ -14,8 +14,8 @@ from ramify.run.events import EpochDone, Event, Pruned
 from ramify.run.folder import read_lines
 from ramify.run.latency import Latency
 from ramify.run.readback import describe, remeasure
-from ramify.run.receipt import Receipt
 from ramify.run.saved import load
+from ramify.run.summary import Receipt
 from ramify.show.terminal.tables import compaction_sentence
 from ramify.training.run import resume, train
 from tests.conftest import tiny

@@ -84,20 +84,18 @@ def first_process() -> bool:
 
 def threads_here(threads: int | None) -> int | None:
     """``threads``, or as many as the machine has processors, with a note."""
-    if threads is None:
-        return None
-    threads, note = usable_threads(threads)
-    if note is not None:
-        warn(f"note: {note}")
-    return threads
+    return None if threads is None else _noted(*usable_threads(threads))
 
 
 def workers_here(workers: int, on: str | None) -> int:
     """``workers``, or as many as are of use on this machine, with a note; elsewhere all of them."""
-    workers, note = usable_workers(workers) if on is None else (workers, None)
+    return _noted(*usable_workers(workers)) if on is None else workers
+
+
+def _noted(number: int, note: str | None) -> int:
     if note is not None:
         warn(f"note: {note}")
-    return workers
+    return number
 
 
 def say(line: str) -> None:

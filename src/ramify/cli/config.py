@@ -60,7 +60,7 @@ def _print_presets(as_json: bool) -> None:
 
 def _print_keys(names: list[str], as_json: bool) -> None:
     """Every key, or those of ``names``, which are keys and sections."""
-    from ramify.config.keys import key_of, keys
+    from ramify.config.keys import accepts_of, keys, meaning_of
     from ramify.config.yamltext import to_text
 
     fields = dict(keys())
@@ -73,14 +73,9 @@ def _print_keys(names: list[str], as_json: bool) -> None:
             problems.append(f"--keys: got {name!r}; accepted: a key or a section{hint}")
     if problems:
         raise ConfigError(*problems)
-    rows = [(name, key_of(fields[name]), fields[name].get_default()) for name in shown]
+    rows = [(name, accepts_of(fields[name]), fields[name].get_default(), meaning_of(fields[name])) for name in shown]
     if as_json:
-        say_json(
-            [
-                {"key": name, "accepts": key.accepts, "default": default, "meaning": key.meaning}
-                for name, key, default in rows
-            ]
-        )
+        say_json([dict(zip(("key", "accepts", "default", "meaning"), row, strict=True)) for row in rows])
         return
-    for name, key, default in rows:
-        typer.echo(f"{typer.style(name, bold=True)} = {to_text(default)}\n    accepts {key.accepts}\n    {key.meaning}")
+    for name, accepts, default, meaning in rows:
+        typer.echo(f"{typer.style(name, bold=True)} = {to_text(default)}\n    accepts {accepts}\n    {meaning}")

@@ -113,10 +113,7 @@ def _say_skipped(files: "Files") -> None:
     line = passed_over_line(files)
     if line is not None:
         say(line)
-        for file in files.skipped[:_LISTED]:
-            say(f"  {file.name}: {file.reason}")
-        if len(files.skipped) > _LISTED:
-            say(f"  and {len(files.skipped) - _LISTED:,} more: ramify data --json names all")
+        _say_first([f"{file.name}: {file.reason}" for file in files.skipped])
 
 
 def _say_copies(kind: str, copies: "tuple[Copy, ...]") -> None:
@@ -125,8 +122,12 @@ def _say_copies(kind: str, copies: "tuple[Copy, ...]") -> None:
     line = copies_line(copies, kind)
     if line is not None:
         say(f"note: {line}")
-        for copy in copies[:_LISTED]:
-            named = zip(copy.files, copy.parts, copy.classes, strict=True)
-            say("  " + " = ".join(f"{file} ({part}, {label})" for file, part, label in named))
-        if len(copies) > _LISTED:
-            say(f"  and {len(copies) - _LISTED:,} more: ramify data --json names all")
+        named = (zip(copy.files, copy.parts, copy.classes, strict=True) for copy in copies)
+        _say_first([" = ".join(f"{file} ({part}, {label})" for file, part, label in copy) for copy in named])
+
+
+def _say_first(lines: list[str]) -> None:
+    for line in lines[:_LISTED]:
+        say(f"  {line}")
+    if len(lines) > _LISTED:
+        say(f"  and {len(lines) - _LISTED:,} more: ramify data --json names all")

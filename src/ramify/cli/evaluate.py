@@ -17,16 +17,11 @@ def evaluate(
     trigger: Annotated[bool, typer.Option("--trigger", help="Stamp every picture with the square.")] = False,
     only_new: Annotated[bool, typer.Option("--only_new", help="Only pictures that the run has never seen.")] = False,
     confusion: Annotated[
-        str | None,
-        typer.Option(
-            "--confusion", metavar="EXIT", help="Print the confusion matrix of an exit (1, 2, ...) or `policy`."
-        ),
+        str | None, typer.Option(metavar="EXIT", help="Print the confusion matrix of an exit (1, 2, ...) or `policy`.")
     ] = None,
-    mistakes: Annotated[
-        int, typer.Option("--mistakes", min=0, max=50, metavar="N", help="Name so many of the surest mistakes.")
-    ] = 5,
+    mistakes: Annotated[int, typer.Option(min=0, max=50, metavar="N", help="Name so many of the surest mistakes.")] = 5,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FOLDER", help="Write the matrices and the mistakes as CSV files.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write the matrices and the mistakes as CSV files.")
     ] = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = None,

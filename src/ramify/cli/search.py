@@ -34,9 +34,7 @@ Storage = Annotated[
 SearchesDir = Annotated[Path | None, typer.Option("--searches_dir", help="Where searches are kept [default: searches]")]
 On = Annotated[
     str | None,
-    typer.Option(
-        "--on", metavar="ENGINE", help="Where to compute: dask://host:port, slurm, pbs, lsf or sge [default: here]"
-    ),
+    typer.Option(metavar="ENGINE", help="Where to compute: dask://host:port, slurm, pbs, lsf or sge [default: here]"),
 ]
 EngineOptions = Annotated[
     Path | None,

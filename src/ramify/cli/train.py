@@ -70,7 +70,7 @@ def train(
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", metavar="M", help="As --rescale, in as many epochs as fit into M minutes here."),
+        typer.Option(metavar="M", help="As --rescale, in as many epochs as fit into M minutes here."),
     ] = None,
     overwrite: Overwrite = False,
     trust: Annotated[
@@ -78,7 +78,7 @@ def train(
     ] = False,
     track: Annotated[
         list[str] | None,
-        typer.Option("--track", metavar="TRACKER", help="Log to `tensorboard` or `wandb` as well; may be repeated."),
+        typer.Option(metavar="TRACKER", help="Log to `tensorboard` or `wandb` as well; may be repeated."),
     ] = None,
     quiet: Quiet = False,
     as_json: AsJson = False,
@@ -105,18 +105,9 @@ def train(
     keep_freed_memory()
     track = track or []
     if resume is not None:
-        others = (
-            arguments,
-            repeats > 1,
-            folds,
-            strict,
-            overwrite,
-            from_search,
-            trial is not None,
-            rescaled is not None,
-            minutes is not None,
-        )
-        _resume(resume, runs_dir or RUNS_DIR, any(others), trust, track, quiet, as_json)
+        numbers = any(number is not None for number in (trial, rescaled, minutes))
+        others = any((arguments, repeats > 1, folds, strict, overwrite, from_search, numbers))
+        _resume(resume, runs_dir or RUNS_DIR, others, trust, track, quiet, as_json)
         return
     configs = _configs(arguments or [], runs_dir, from_search, trial, trust)
     configs = _rescaled(configs, rescaled, minutes, quiet or as_json)

@@ -11,22 +11,22 @@ from ramify.config.types import Section
 from ramify.config.yamltext import to_text
 from ramify.ops.pruning.policies import DYNAMIC, FIXED, POLICIES
 
-Problems = Iterator[tuple[str, object, str]]
-"""The key, its value, and what is accepted instead."""
+Problems = Iterator[tuple[str, str]]
+"""The key, and what is accepted in place of its value."""
 
 
 def contradictions(config: ConfigKeys) -> Problems:
-    """All contradictions in ``config``: the key, its value, and what is accepted instead."""
+    """All contradictions in ``config``."""
     network = config.network
     yield from _of_network(network)
     if network.cascade and config.convert == "sdn":
-        yield "network.cascade", True, "false, as the exits that convert=sdn puts in would add to the last one's answer"
+        yield "network.cascade", "false, as the exits that convert=sdn puts in would add to the last one's answer"
     if config.parent is None and config.convert is not None:
-        yield "convert", config.convert, "null, as there is no parent whose network could be converted"
+        yield "convert", "null, as there is no parent whose network could be converted"
     if config.train.exits_only and config.parent is None:
-        yield "train.exits_only", True, "false, as a fresh trunk must learn (a run with a parent may freeze it)"
+        yield "train.exits_only", "false, as a fresh trunk must learn (a run with a parent may freeze it)"
     elif config.train.exits_only and network.exits == 1:
-        yield "train.exits_only", True, "false, as the network has no internal classifiers"
+        yield "train.exits_only", "false, as the network has no internal classifiers"
     if network.has_backbone:
         yield from _of_backbone_run(config)
     yield from _of_growth(config)
@@ -44,9 +44,9 @@ def _rising(numbers: Sequence[float]) -> bool:
 
 def _epochs(key: str, epochs: Sequence[int], last: int) -> Problems:
     if not _rising(epochs):
-        yield key, epochs, "epochs in rising order"
+        yield key, "epochs in rising order"
     elif epochs and epochs[-1] > last:
-        yield key, epochs, f"epochs up to train.epochs = {last}; ramify train --rescale {last} moves them along"
+        yield key, f"epochs up to train.epochs = {last}; ramify train --rescale {last} moves them along"
 
 
 def _unused(section: str, keys: Section, names: Iterable[str], why: str) -> Problems:
@@ -55,15 +55,13 @@ def _unused(section: str, keys: Section, names: Iterable[str], why: str) -> Prob
         value, default = getattr(keys, name), type(keys).model_fields[name].default
         if value != default:
             usual = f"{default:g}" if isinstance(default, float) else to_text(default).strip("'")
-            yield f"{section}.{name}", value, f"{usual}, {why}"
+            yield f"{section}.{name}", f"{usual}, {why}"
 
 
 # The network.
 
 _OF_CELLS = ("cells", "structure", "channels", "strides", "stem", "cell", "squeeze", "exit_reads", "final", "cascade")
 """Keys of ``network`` that a backbone does not read."""
-
-_OF_SEED_CELLS = ("stem", "cell", "channels", "strides", "squeeze")
 
 
 def _of_network(network: NetworkConfig) -> Problems:
@@ -72,15 +70,15 @@ def _of_network(network: NetworkConfig) -> Problems:
         return
     for name in ("module_args", "weights", "pretrained", "normalization"):
         if getattr(network, name):
-            yield f"network.{name}", getattr(network, name), "nothing, without network.backbone or network.module"
+            yield f"network.{name}", "nothing, without network.backbone or network.module"
     places = network.exits_at or ()
     cells = len(network.structure)
     if any(isinstance(place, str) for place in places):
-        yield "network.exits_at", places, "numbers, without network.backbone or network.module"
+        yield "network.exits_at", "numbers, without network.backbone or network.module"
     else:
         yield from _rising_places(network)
         if places and len(places) >= cells:
-            yield "network.exits_at", places, f"at most {cells - 1}, as network.structure has {cells} cells"
+            yield "network.exits_at", f"at most {cells - 1}, as network.structure has {cells} cells"
     if network.exit_reads == "sum":
         yield from _of_sums(network)
     if network.cells == "seed":
@@ -88,36 +86,36 @@ def _of_network(network: NetworkConfig) -> Problems:
         return
     count = len(PUBLISHED[network.cells])
     if cells > count:
-        yield "network.structure", network.structure, f"up to {count} numbers, the cells of {network.cells}, or none"
+        yield "network.structure", f"up to {count} numbers, the cells of {network.cells}, or none"
     if network.kind == "dense":
-        yield "network.kind", "dense", f"iterative, full_ic, full, as the cells of {network.cells} form a chain"
-    why = f"which is left alone, as {network.cells} has cells of its own"
-    yield from _unused("network", network, _OF_SEED_CELLS, why)
+        yield "network.kind", f"iterative, full_ic, full, as the cells of {network.cells} form a chain"
+    alone = f"which is left alone, as {network.cells} has cells of its own"
+    yield from _unused("network", network, ("stem", "cell", "channels", "strides", "squeeze"), alone)
 
 
 def _rising_places(network: NetworkConfig) -> Problems:
     if not _rising([place for place in network.exits_at or () if not isinstance(place, str)]):
-        yield "network.exits_at", network.exits_at, "numbers in rising order"
+        yield "network.exits_at", "numbers in rising order"
 
 
 def _of_backbone(network: NetworkConfig) -> Problems:
     key = "network.module" if network.backbone is None else "network.backbone"
     if network.backbone is not None and network.module is not None:
-        yield "network.module", network.module, "null, as network.backbone is given"
+        yield "network.module", "null, as network.backbone is given"
     if network.kind not in ("full_ic", "full"):
-        yield "network.kind", network.kind, f"full_ic, full, as {key} is complete from the start"
+        yield "network.kind", f"full_ic, full, as {key} is complete from the start"
     yield from _unused("network", network, _OF_CELLS, f"which is left alone, as {key} has layers of its own")
     yield from _rising_places(network)
     names = [place for place in network.exits_at or () if isinstance(place, str)]
     if len(set(names)) < len(names):
-        yield "network.exits_at", network.exits_at, "each name once"
+        yield "network.exits_at", "each name once"
     if network.module_args and network.module is None:
-        yield "network.module_args", dict(network.module_args), "no arguments, as there is no network.module"
+        yield "network.module_args", "no arguments, as there is no network.module"
     if network.pretrained is not None and network.backbone is None:
-        why = "a module comes as its function makes it, or with network.weights"
-        yield "network.pretrained", network.pretrained, f"null without network.backbone, as {why}"
+        why = "as a module comes as its function makes it, or with network.weights"
+        yield "network.pretrained", f"null without network.backbone, {why}"
     elif network.pretrained and network.weights is not None:
-        yield "network.pretrained", True, "false or null, as network.weights says which weights"
+        yield "network.pretrained", "false or null, as network.weights says which weights"
 
 
 def _of_sums(network: NetworkConfig) -> Problems:
@@ -127,28 +125,28 @@ def _of_sums(network: NetworkConfig) -> Problems:
     if network.cells == "seed":
         able = [name for name, cell in cell_choices().items() if cell.sums]
         if network.cell not in able:
-            why = f"as {network.cell} cells end in no ReLU of a sum ({', '.join(able)} do)"
-            yield "network.exit_reads", "sum", f"activation, {why}"
+            names = ", ".join(able)
+            yield "network.exit_reads", f"activation, as {network.cell} cells end in no ReLU of a sum ({names} do)"
     elif not all(CELLS[spec.type].sums for spec in ZOO[network.cells].cells):
-        yield "network.exit_reads", "sum", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
+        yield "network.exit_reads", f"activation, as the cells of {network.cells} end in no ReLU of a sum"
 
 
 def _of_shapes(network: NetworkConfig) -> Problems:
     cells, widths, strides = len(network.structure), len(network.widths), network.strides
     if strides is None and widths > cells:
-        yield "network.channels", network.channels, f"up to {cells} widths, as network.structure has {cells} cells"
+        yield "network.channels", f"up to {cells} widths, as network.structure has {cells} cells"
     elif strides is not None and len(strides) != cells:
-        yield "network.strides", strides, f"a list of {cells}, one for each cell of network.structure, or null"
+        yield "network.strides", f"a list of {cells}, one for each cell of network.structure, or null"
     elif strides is not None and isinstance(network.channels, tuple) and sum(strides) != widths - 1:
-        why = f"as each moves on to the next of the {widths} widths in network.channels"
-        yield "network.strides", strides, f"a list with {widths - 1} times 1, {why}"
+        each = f"as each moves on to the next of the {widths} widths in network.channels"
+        yield "network.strides", f"a list with {widths - 1} times 1, {each}"
     if network.squeeze is not None:
         from ramify.nn.cells import cell_choices
 
         squeezing = [name for name, cell in cell_choices().items() if cell.squeezing]
         if network.cell not in squeezing:
-            why = f"as {network.cell} cells have no place for it ({', '.join(squeezing)} have)"
-            yield "network.squeeze", network.squeeze, f"null, {why}"
+            names = ", ".join(squeezing)
+            yield "network.squeeze", f"null, as {network.cell} cells have no place for it ({names} have)"
 
 
 def _of_backbone_run(config: ConfigKeys) -> Problems:
@@ -158,17 +156,17 @@ def _of_backbone_run(config: ConfigKeys) -> Problems:
     why = f"as {key} is complete from the start and does not grow"
     yield from _unused("growth", growth, ("mode", "init", "freeze", "every", "learning_rate"), why)
     if config.convert in ("sdn", "extend"):
-        yield "convert", config.convert, f"cnn, cut, as {key} has its exits by network.exits_at, and no cells"
+        yield "convert", f"cnn, cut, as {key} has its exits by network.exits_at, and no cells"
     if train.freeze_epochs > train.epochs:
-        yield "train.freeze_epochs", train.freeze_epochs, f"0 to {train.epochs}, the epochs of the run"
+        yield "train.freeze_epochs", f"0 to {train.epochs}, the epochs of the run"
     elif train.freeze_epochs:
         frozen = "so long nothing before the exits learns"
         if train.trunk_first:
-            yield "train.freeze_epochs", train.freeze_epochs, f"0 with train.trunk_first, as {frozen}"
+            yield "train.freeze_epochs", f"0 with train.trunk_first, as {frozen}"
         if train.exits_only:
-            yield "train.freeze_epochs", train.freeze_epochs, "0, as train.exits_only lets no trunk learn"
+            yield "train.freeze_epochs", "0, as train.exits_only lets no trunk learn"
         if config.prune.enabled and config.prune.policy in DYNAMIC:
-            yield "train.freeze_epochs", train.freeze_epochs, f"0 with prune.policy {config.prune.policy}, as {frozen}"
+            yield "train.freeze_epochs", f"0 with prune.policy {config.prune.policy}, as {frozen}"
 
 
 # Growth.
@@ -180,31 +178,31 @@ def _of_growth(config: ConfigKeys) -> Problems:
     if growth.mode == "loss":
         for key in ("epochs", "every"):
             if getattr(growth, key):
-                yield f"growth.{key}", getattr(growth, key), "null, as growth.mode loss needs no list of epochs"
+                yield f"growth.{key}", "null, as growth.mode loss needs no list of epochs"
         if config.data.valid_fraction == 0:
-            yield "growth.mode", "loss", "scheduled, as there is no validation loss with data.valid_fraction = 0"
+            yield "growth.mode", "scheduled, as there is no validation loss with data.valid_fraction = 0"
         if config.prune.enabled and config.prune.policy == "skip_layer":
             others = ", ".join(name for name in FIXED if name != "skip_layer")
-            yield "prune.policy", "skip_layer", f"{others}, as growth.mode loss does not tell when stages grow"
+            yield "prune.policy", f"{others}, as growth.mode loss does not tell when stages grow"
     elif growth.epochs is None:
         least = config.growths * (growth.every or 1) + 1
         if config.parent is None and last < least:
-            yield "train.epochs", last, f"at least {least}, an epoch for each of the {network.exits} stages"
+            yield "train.epochs", f"at least {least}, an epoch for each of the {network.exits} stages"
     elif growth.every is not None:
-        yield "growth.every", growth.every, "null, as growth.epochs is given; or growth.epochs null"
+        yield "growth.every", "null, as growth.epochs is given; or growth.epochs null"
     elif len(growth.epochs) != config.growths:
-        yield "growth.epochs", growth.epochs, f"a list of {_growths_in_words(config)}"
+        yield "growth.epochs", f"a list of {_growths_in_words(config)}"
     elif not _rising(growth.epochs):
-        yield "growth.epochs", growth.epochs, "epochs in rising order"
+        yield "growth.epochs", "epochs in rising order"
     elif growth.epochs and (growth.epochs[0] < 2 or growth.epochs[-1] > last):
-        yield "growth.epochs", growth.epochs, f"epochs from 2 to train.epochs = {last}"
+        yield "growth.epochs", f"epochs from 2 to train.epochs = {last}"
     grows = config.parent is None and network.growths > 0
     if growth.learning_rate == "constant" and not grows:
         run = "a run with a parent" if config.parent is not None else f"network.kind {network.kind}"
-        yield "growth.learning_rate", "constant", f"shared, as in {run} no stage grows"
+        yield "growth.learning_rate", f"shared, as in {run} no stage grows"
     if grows and growth.init == "identity" and network.exit_reads == "sum" and not network.cascade:
         why = "as a stage that grows cannot pass on what the exit before it reads under network.exit_reads sum"
-        yield "growth.init", "identity", f"random, copy, {why}"
+        yield "growth.init", f"random, copy, {why}"
 
 
 def _growths_in_words(config: ConfigKeys) -> str:
@@ -222,12 +220,11 @@ def _of_plan(config: ConfigKeys) -> Problems:
     if config.growth.plan is None or (config.parent is not None and not plan):
         return
     if config.parent is not None:
-        yield "growth.plan", plan, "null, as a run with a parent does not grow"
+        yield "growth.plan", "null, as a run with a parent does not grow"
         return
     deeper = plan.count("deeper")
     if deeper != network.growths:
-        why = f"{network.growths} times deeper, once for each stage that the network lacks at first"
-        yield "growth.plan", plan, why
+        yield "growth.plan", f"{network.growths} times deeper, once for each stage that the network lacks at first"
         return
     if deeper < len(plan):
         from ramify.nn.zoo import widened
@@ -235,12 +232,12 @@ def _of_plan(config: ConfigKeys) -> Problems:
         cells, architectures = widened()
         if network.cell not in cells if network.cells == "seed" else network.cells not in architectures:
             names = f"{_listed(cells)} cells of the seed, {_listed(architectures)}"
-            yield "growth.plan", plan, f"deeper alone, as only {names} can be widened"
+            yield "growth.plan", f"deeper alone, as only {names} can be widened"
     stages = network.first_stages
     for action in plan:
         stages += action == "deeper"
         if action.startswith("wider:") and not 1 <= int(action[6:]) <= stages:
-            yield "growth.plan", plan, f"wider:1 to wider:{stages} at that place, the stages that exist then"
+            yield "growth.plan", f"wider:1 to wider:{stages} at that place, the stages that exist then"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -254,29 +251,27 @@ def _listed(names: Sequence[str]) -> str:
 def _of_recipe(config: ConfigKeys) -> Problems:
     data, train = config.data, config.train
     if train.schedule != "steps" and train.milestones:
-        yield "train.milestones", train.milestones, f"null, as train.schedule {train.schedule} has none; or steps"
+        yield "train.milestones", f"null, as train.schedule {train.schedule} has none; or steps"
     if train.schedule == "steps" and train.final_rate:
-        yield "train.final_rate", train.final_rate, "0, as train.schedule steps ends where its gammas lead"
+        yield "train.final_rate", "0, as train.schedule steps ends where its gammas lead"
     if train.warmup and train.warmup >= train.epochs:
-        yield "train.warmup", train.warmup, f"less than train.epochs = {train.epochs}"
+        yield "train.warmup", f"less than train.epochs = {train.epochs}"
     if train.nesterov and train.optimizer != "sgd":
         why = "always has it" if train.optimizer in ("muon", "normed_muon") else "has no momentum of that kind"
-        yield "train.nesterov", True, f"false, as train.optimizer {train.optimizer} {why}"
+        yield "train.nesterov", f"false, as train.optimizer {train.optimizer} {why}"
     elif train.nesterov and train.momentum == 0:
-        yield "train.nesterov", True, "false, as train.momentum is 0"
+        yield "train.nesterov", "false, as train.momentum is 0"
     if data.sampler == "balanced" and train.class_weights == "balanced":
-        yield "train.class_weights", "balanced", "none, as data.sampler balanced makes the classes equal already"
+        yield "train.class_weights", "none, as data.sampler balanced makes the classes equal already"
     if train.patience is not None and data.valid_fraction == 0:
-        yield "train.patience", train.patience, "null, as there is no validation score with data.valid_fraction = 0"
+        yield "train.patience", "null, as there is no validation score with data.valid_fraction = 0"
     if train.patience is not None and train.keep == "last":
-        yield "train.patience", train.patience, "null, as train.keep = last asks for no best epoch"
-    if train.teacher is None and train.teacher_weight is not None:
-        yield "train.teacher_weight", train.teacher_weight, "null, as there is no train.teacher"
-    if train.teacher is None and train.teacher_exits:
-        yield "train.teacher_exits", True, "false, as there is no train.teacher"
+        yield "train.patience", "null, as train.keep = last asks for no best epoch"
+    if train.teacher is None:
+        yield from _unused("train", train, ("teacher_weight", "teacher_exits"), "as there is no train.teacher")
     if not config.network.has_backbone:
-        why = "without network.backbone or network.module"
-        yield from _unused("train", train, ("backbone_rate", "freeze_epochs"), why)
+        names = ("backbone_rate", "freeze_epochs")
+        yield from _unused("train", train, names, "without network.backbone or network.module")
 
 
 def _of_data(config: ConfigKeys) -> Problems:
@@ -285,21 +280,21 @@ def _of_data(config: ConfigKeys) -> Problems:
         from ramify.data.augment import NEVER_MIRRORED
 
         if data.source in NEVER_MIRRORED:
-            yield "train.flip_test", True, f"false, as a mirrored picture of {data.source} is another sign"
+            yield "train.flip_test", f"false, as a mirrored picture of {data.source} is another sign"
     yield from _of_moves(data)
     if data.sizes is not None:
         epochs = [epoch for epoch, _ in data.sizes]
         problem = next(_epochs("data.sizes", epochs, config.train.epochs), None)
         if not epochs or epochs[0] != 1:
-            yield "data.sizes", data.sizes, "a first entry for epoch 1, or null"
+            yield "data.sizes", "a first entry for epoch 1, or null"
         elif problem is not None:
-            yield "data.sizes", data.sizes, problem[2]
+            yield "data.sizes", problem[1]
         elif not _rising([side for _, side in data.sizes]):
-            yield "data.sizes", data.sizes, "sides in rising order"
+            yield "data.sizes", "sides in rising order"
     if data.fold is not None and data.fold[0] > data.fold[1]:
-        yield "data.fold", data.fold, f"[k, n] with k from 1 to {data.fold[1]}"
+        yield "data.fold", f"[k, n] with k from 1 to {data.fold[1]}"
     if data.range is not None and data.range[0] >= data.range[1]:
-        yield "data.range", data.range, "[low, high] with low < high"
+        yield "data.range", "[low, high] with low < high"
 
 
 def _of_moves(data: DataConfig) -> Problems:
@@ -326,7 +321,7 @@ def _of_joint_training(config: ConfigKeys) -> Problems:
     elif train.trunk_first > (most := longest_trunk_first(config)):
         grows = "" if config.growths == 0 else f" and the network may grow until epoch {last_growth(config)}"
         why = f"an epoch for all exits at least, as train.epochs is {train.epochs}{grows}"
-        yield "train.trunk_first", train.trunk_first, f"0 to {most}, which leaves {why}"
+        yield "train.trunk_first", f"0 to {most}, which leaves {why}"
 
 
 def _of_lists(config: ConfigKeys) -> Problems:
@@ -336,15 +331,15 @@ def _of_lists(config: ConfigKeys) -> Problems:
         yield from _epochs("train.milestones", train.milestones, train.epochs)
     if isinstance(train.gammas, tuple):
         if train.milestones is None:
-            yield "train.gammas", train.gammas, "one number, unless train.milestones is given too"
+            yield "train.gammas", "one number, unless train.milestones is given too"
         elif len(train.gammas) != len(train.milestones):
-            yield "train.gammas", train.gammas, f"a list of {len(train.milestones)}, one for each of train.milestones"
+            yield "train.gammas", f"a list of {len(train.milestones)}, one for each of train.milestones"
     if train.tau_max is not None and len(train.tau_max) != exits - 1:
-        yield "train.tau_max", train.tau_max, f"a list of {exits - 1}, one for each internal classifier"
+        yield "train.tau_max", f"a list of {exits - 1}, one for each internal classifier"
     yield from _epochs("prune.epochs", prune.epochs, train.epochs)
     for key, ratios in (("prune.keep_ratio", prune.keep_ratio), ("prune.min_ratio", prune.min_ratio)):
         if isinstance(ratios, tuple) and len(ratios) not in {exits, max(exits - 1, 1)}:
-            yield key, ratios, f"one number, or a list of {exits}, one for each stage"
+            yield key, f"one number, or a list of {exits}, one for each stage"
 
 
 # Pruning.
@@ -353,33 +348,32 @@ def _of_lists(config: ConfigKeys) -> Problems:
 def _of_pruning(config: ConfigKeys) -> Problems:
     network, prune, growth = config.network, config.prune, config.growth
     if not prune.epochs:
-        yield "prune.epochs", prune.epochs, "at least one epoch, as prune.enabled is true"
+        yield "prune.epochs", "at least one epoch, as prune.enabled is true"
     for key, budget in (("prune.max_parameters", prune.max_parameters), ("prune.max_macs", prune.max_macs)):
         if budget is not None and (prune.policy, prune.unit, prune.rounds) != ("normal", "channel", 1):
-            yield key, budget, "null, unless prune.policy is normal, prune.unit channel and prune.rounds 1"
+            yield key, "null, unless prune.policy is normal, prune.unit channel and prune.rounds 1"
     if not POLICIES[prune.policy].by_stage and isinstance(prune.keep_ratio, tuple):
-        why = f"as policy {prune.policy} ranks the whole network at once"
-        yield "prune.keep_ratio", prune.keep_ratio, f"one number, {why}"
+        yield "prune.keep_ratio", f"one number, as policy {prune.policy} ranks the whole network at once"
     if prune.unit == "channel" and network.cells == "seed":
         from ramify.nn.cells import CELLS
 
         why = CELLS[network.cell].channels_stay
         if why:
-            yield "prune.unit", prune.unit, f"weight, as {why}"
+            yield "prune.unit", f"weight, as {why}"
     by_gradient = prune.criterion in (None, "snip", "grasp", "synflow")
     if growth.init == "identity" and growth.mode == "scheduled" and by_gradient:
         both = sorted({*prune.epochs} & {*growth_epochs(config)})
         if both:
             why = "as a stage that starts as an identity scores 0 until it has learned"
-            yield "prune.epochs", prune.epochs, f"epochs other than {both[0]}, when a stage grows, {why}"
+            yield "prune.epochs", f"epochs other than {both[0]}, when a stage grows, {why}"
     if prune.policy == "skip_layer":
         born = births(config)
         if len(prune.epochs) > len(born):
-            yield "prune.epochs", prune.epochs, f"at most {len(born)}, as policy skip_layer prunes each stage once"
+            yield "prune.epochs", f"at most {len(born)}, as policy skip_layer prunes each stage once"
         for i, (pruned, birth) in enumerate(zip(prune.epochs, born, strict=False), start=1):
             if pruned < birth:
                 why = f"as stage {i} grows then (policy skip_layer)"
-                yield "prune.epochs", prune.epochs, f"epoch {birth} or later for pruning {i}, {why}"
+                yield "prune.epochs", f"epoch {birth} or later for pruning {i}, {why}"
 
 
 def _of_dynamic_sparsity(config: ConfigKeys) -> Problems:
@@ -387,17 +381,17 @@ def _of_dynamic_sparsity(config: ConfigKeys) -> Problems:
     prune, growth, last = config.prune, config.growth, config.train.epochs
     why = f"as policy {prune.policy}"
     if prune.criterion not in (None, *DENSITIES):
-        yield "prune.criterion", prune.criterion, f"{', '.join(DENSITIES)}, {why} moves connections by itself"
-    yield from _unused("prune", prune, ("unit",), f"{why} moves single connections")
-    yield from _unused("prune", prune, ("rounds",), f"{why} draws the masks at once")
-    yield from _unused("prune", prune, ("control",), f"{why} ranks nothing before it starts")
-    yield from _unused("prune", prune, ("reinit",), f"{why} starts with the weights that are there")
+        yield "prune.criterion", f"{', '.join(DENSITIES)}, {why} moves connections by itself"
+    yield from _unused("prune", prune, ["unit"], f"{why} moves single connections")
+    yield from _unused("prune", prune, ["rounds"], f"{why} draws the masks at once")
+    yield from _unused("prune", prune, ["control"], f"{why} ranks nothing before it starts")
+    yield from _unused("prune", prune, ["reinit"], f"{why} starts with the weights that are there")
     if config.train.exits_only:
-        yield "prune.policy", prune.policy, f"{', '.join(FIXED)}, as train.exits_only lets no trunk learn"
+        yield "prune.policy", f"{', '.join(FIXED)}, as train.exits_only lets no trunk learn"
     start = prune.epochs[0] if prune.epochs else 1
     if len(prune.epochs) > 1:
-        yield "prune.epochs", prune.epochs, f"one epoch, or none for the first, {why} starts once"
+        yield "prune.epochs", f"one epoch, or none for the first, {why} starts once"
     elif start > 1 and growth.freeze != "none" and config.growths:
-        yield "prune.epochs", prune.epochs, f"none, as growth.freeze {growth.freeze} leaves stages as they are"
+        yield "prune.epochs", f"none, as growth.freeze {growth.freeze} leaves stages as they are"
     elif last and prune.until * last <= start - 1:
-        yield "prune.until", prune.until, f"more than {(start - 1) / last:.3g}, {why} starts at epoch {start} of {last}"
+        yield "prune.until", f"more than {(start - 1) / last:.3g}, {why} starts at epoch {start} of {last}"

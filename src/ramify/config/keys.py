@@ -3,8 +3,8 @@
 A configuration is an immutable tree of sections (:mod:`ramify.config.types`).
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Literal, TypeVar, get_args, get_origin
 
 from pydantic import Field
 from pydantic.fields import FieldInfo
@@ -14,7 +14,9 @@ from ramify.config.growth import GrowthConfig
 from ramify.config.network import NetworkConfig
 from ramify.config.prune import PruneConfig
 from ramify.config.train import TrainConfig
-from ramify.config.types import Key, Section, Text, Whole
+from ramify.config.types import Accepts, Listed, Section, Text, Whole
+
+Name = TypeVar("Name")
 
 
 class ConfigKeys(Section):
@@ -22,28 +24,18 @@ class ConfigKeys(Section):
 
     name: Annotated[
         Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)] | None,
-        Key("letters, digits, '.', '_' and '-', or null for <source>-<kind>", "name of the run and of its folder"),
+        Accepts("letters, digits, '.', '_' and '-', or null for <source>-<kind>"),
     ] = None
-    seed: Annotated[
-        Whole,
-        Field(ge=0, lt=2**32),
-        Key("a whole number >= 0", "seed of the split, the weights, the order and the augmentation"),
-    ] = 0
-    runs_dir: Annotated[
-        str, Field(min_length=1), Key("the path of a folder", "where the folders of the runs are kept")
-    ] = "runs"
-    parent: Annotated[
-        Text | None,
-        Key("the path of a run's folder, or null", "the run starts from the network of that one, not from a fresh one"),
-    ] = None
-    convert: Annotated[
-        Literal["sdn", "cnn", "cut", "extend"] | None,
-        Key(
-            "sdn, cnn, cut, extend, or null",
-            "what becomes of the parent's network: exits put in, exits taken out, its cells up to the last one of "
-            "network.structure, or a deeper network that begins as it",
-        ),
-    ] = None
+    """name of the run and of its folder"""
+    seed: Annotated[Whole, Field(ge=0, lt=2**32), Accepts("a whole number >= 0")] = 0
+    """seed of the split, the weights, the order and the augmentation"""
+    runs_dir: Annotated[str, Field(min_length=1), Accepts("the path of a folder")] = "runs"
+    """where the folders of the runs are kept"""
+    parent: Annotated[Text | None, Accepts("the path of a run's folder, or null")] = None
+    """the run starts from the network of that one, not from a fresh one"""
+    convert: Literal["sdn", "cnn", "cut", "extend"] | None = None
+    """what becomes of the parent's network: exits put in, exits taken out, its cells up to the last one of
+    network.structure, or a deeper network that begins as it"""
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     growth: GrowthConfig = GrowthConfig()
@@ -115,15 +107,52 @@ def keys() -> Iterator[tuple[str, FieldInfo]]:
             yield name, field
 
 
-def key_of(field: FieldInfo) -> Key:
-    """The :class:`Key` of a field."""
-    return next(item for item in field.metadata if isinstance(item, Key))
+def accepts_of(field: FieldInfo) -> str:
+    """What a key accepts, in words: those given with it or its type, else those that follow from its type."""
+    return _words(field.annotation, field.metadata)
+
+
+def _words(kind: object, about: Sequence[object]) -> str:
+    for item in reversed(about):
+        if isinstance(item, Accepts):
+            return item.words if isinstance(item.words, str) else item.words()
+        if isinstance(item, Listed):
+            return ", ".join(item.names())
+    if kind is bool:
+        return "true, false"
+    first, *others = get_args(kind)
+    if get_origin(kind) is Annotated:
+        return _words(first, others)
+    return ", ".join([first, *others]) if get_origin(kind) is Literal else f"{_words(first, ())}, or null"
+
+
+def meaning_of(field: FieldInfo) -> str:
+    """What a key does: its docstring, and what the registry that it reads says."""
+    summaries = ["; ".join(item.summaries()) for item in field.metadata if isinstance(item, Listed)]
+    return " ".join([*(field.description or "").split(), *summaries]).strip()
 
 
 def accepted(key: str) -> str:
     """What ``key`` accepts, in words."""
     field = dict(keys()).get(key)
-    return key_of(field).accepts if field else "a known key (see: ramify config --keys)"
+    return accepts_of(field) if field else "a known key (see: ramify config --keys)"
 
 
 SECTIONS = frozenset(name for name, field in ConfigKeys.model_fields.items() if name not in dict(keys()))
+
+
+def dotted(sections: Mapping[Name, object], prefix: str = "") -> dict[str, object]:
+    """Nested sections as dotted keys.
+
+    Example:
+        >>> dotted({"train": {"epochs": 3}, "seed": 1})
+        {'train.epochs': 3, 'seed': 1}
+    """
+    values: dict[str, object] = {}
+    for name, value in sections.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key in SECTIONS:
+            values |= dotted(value, f"{key}.")
+        else:
+            values[key] = value
+    return values

@@ -6,19 +6,19 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from ramify.config.types import (
+    Accepts,
     Argument,
     Bit,
-    Key,
+    Inner,
+    Listed,
     Number,
     Positive,
     Ratio,
     Section,
+    Several,
     Size,
     Text,
-    Whole,
     Width,
-    as_pairs,
-    listed,
 )
 
 BASIC = "basic"
@@ -57,150 +57,93 @@ def _offered() -> dict[str, str]:
 class NetworkConfig(Section):
     """``network.*``: the network when it has fully grown."""
 
-    kind: Annotated[
-        Literal["dense", "iterative", "full_ic", "full"],
-        Key(
-            "dense, iterative, full_ic, full",
-            "full: a chain of cells; full_ic: with internal classifiers; iterative: the same, grown; "
-            "dense: grown, every cell reads all earlier ones",
-        ),
-    ] = "iterative"
-    cells: Annotated[
-        Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"],
-        Key(
-            "seed, vgg16, resnet56, wideresnet32_4, mobilenet, lenet5, lenet300",
-            "seed: cells of network.channels, as many as network.structure says; or those of a published architecture",
-        ),
-    ] = "seed"
+    kind: Literal["dense", "iterative", "full_ic", "full"] = "iterative"
+    """full: a chain of cells; full_ic: with internal classifiers; iterative: the same, grown; dense: grown, every cell
+    reads all earlier ones"""
+    cells: Literal["seed", "vgg16", "resnet56", "wideresnet32_4", "mobilenet", "lenet5", "lenet300"] = "seed"
+    """seed: cells of network.channels, as many as network.structure says; or those of a published architecture"""
     structure: Annotated[
         tuple[Bit, ...],
         Field(min_length=1),
-        Key(
-            "a list of 0 and 1, at least one",
-            "a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture",
-        ),
+        Accepts("a list of 0 and 1, at least one"),
     ] = (0, 1, 0, 1, 0, 1, 0)
+    """a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture"""
     exits_at: Annotated[
-        tuple[Annotated[Number, Field(gt=0, lt=1)], ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
-        Key(
-            "a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules",
-            "puts the internal classifiers of network.structure behind the cells that are nearest to these fractions "
-            "of the network's MACs; those of a backbone behind its layers, null being 0.25, 0.5 and 0.75",
-        ),
+        tuple[Inner, ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
+        Accepts("a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules"),
     ] = None
+    """puts the internal classifiers of network.structure behind the cells that are nearest to these fractions of the
+    network's MACs; those of a backbone behind its layers, null being 0.25, 0.5 and 0.75"""
     backbone: Annotated[
-        Annotated[str, Field(pattern=r"^timm/[A-Za-z0-9_.]+$")] | None,
-        Key("timm/NAME, or null", "a network of the package timm in place of cells; exits stand at network.exits_at"),
+        Annotated[str, Field(pattern=r"^timm/[A-Za-z0-9_.]+$")] | None, Accepts("timm/NAME, or null")
     ] = None
+    """a network of the package timm in place of cells; exits stand at network.exits_at"""
     module: Annotated[
         Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None,
-        Key(
-            "package.file:function, or null",
-            "a network of your own in place of cells: the function, called with network.module_args, gives a "
-            "torch.nn.Module that makes logits of pictures; exits stand at network.exits_at",
-        ),
+        Accepts("package.file:function, or null"),
     ] = None
+    """a network of your own in place of cells: the function, called with network.module_args, gives a torch.nn.Module
+    that makes logits of pictures; exits stand at network.exits_at"""
     module_args: Annotated[
         tuple[tuple[str, Argument], ...],
-        BeforeValidator(as_pairs),
+        # A section is hashable, and a mapping is not.
+        BeforeValidator(lambda value: tuple(value.items()) if isinstance(value, dict) else value),
         PlainSerializer(dict),
-        Key("key: value lines, or {key: value}", "arguments for the function of network.module"),
+        Accepts("key: value lines, or {key: value}"),
     ] = ()
+    """arguments for the function of network.module"""
     weights: Annotated[
-        Text | None,
-        Key(
-            "the path of a .safetensors file, or of a state dict that torch.save wrote, or null",
-            "trained weights for the backbone or module; its last layer is drawn where it is for other classes",
-        ),
+        Text | None, Accepts("the path of a .safetensors file, or of a state dict that torch.save wrote, or null")
     ] = None
+    """trained weights for the backbone or module; its last layer is drawn where it is for other classes"""
     pretrained: Annotated[
-        bool | None,
-        Key(
-            "true, false, or null: true for network.backbone without network.weights",
-            "whether timm fetches the trained weights of the backbone",
-        ),
+        bool | None, Accepts("true, false, or null: true for network.backbone without network.weights")
     ] = None
+    """whether timm fetches the trained weights of the backbone"""
     normalization: Annotated[
         Literal["data", "imagenet", "none"] | tuple[tuple[Number, ...], tuple[Positive, ...]] | None,
-        Key(
-            "data, imagenet, none, [[means], [deviations]] with a number for each channel, or null",
-            "of a backbone or module: by what pictures in [0, 1] are normalized; null: by what it names itself "
-            "(timm's settings, or attributes mean and std of the module), else by the training pictures'",
-        ),
+        Accepts("data, imagenet, none, [[means], [deviations]] with a number for each channel, or null"),
     ] = None
+    """of a backbone or module: by what pictures in [0, 1] are normalized; null: by what it names itself (timm's
+    settings, or attributes mean and std of the module), else by the training pictures'"""
     channels: Annotated[
         Width | Annotated[tuple[Width, ...], Field(min_length=1)],
-        Key(
-            "a whole number from 1 to 65536, or a list of them, such as [16, 32, 64]",
-            "output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell "
-            "that strides moves on to the next",
-        ),
+        Accepts("a whole number from 1 to 65536, or a list of them, such as [16, 32, 64]"),
     ] = 16
+    """output channels of the stem and of every seed cell; of a list the stem takes the first, and each cell that
+    strides moves on to the next"""
     strides: Annotated[
-        tuple[Bit, ...] | None,
-        Key(
-            "a list of 0 and 1, one for each number of network.structure, or null",
-            "1 = this seed cell halves the map and moves on to the next of network.channels; null spreads the widths "
-            "evenly over the cells",
-        ),
+        tuple[Bit, ...] | None, Accepts("a list of 0 and 1, one for each number of network.structure, or null")
     ] = None
-    stem: Annotated[
-        Literal["block", "whitened"],
-        Key(
-            "block, whitened",
-            "of seed cells: 3x3 convolution, batch norm and ReLU, which learn; or a 2x2 convolution and GELU that "
-            "whiten the pictures and do not learn (arXiv:2404.00498), with 8 channels for each color",
-        ),
-    ] = "block"
-    cell: Annotated[
-        str,
-        listed(_offered, BASIC),
-        Key(lambda: ", ".join(_offered()), lambda: f"of seed cells: {'; '.join(_offered().values())}"),
-    ] = BASIC
-    squeeze: Annotated[
-        Ratio | None,
-        Key(
-            "a number in (0, 1], or null",
-            "squeeze-and-excitation in cells that have a place for it, with this share of their inner channels as "
-            "hidden units",
-        ),
-    ] = None
-    exit: Annotated[
-        str,
-        listed(_heads, "mixed"),
-        Key(
-            lambda: ", ".join(_heads()),
-            "of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel "
-            "that way, conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both normalizes "
-            "the mean and the maximum of the map; scaled gives a ninth of what is read from its maximum",
-        ),
-    ] = "mixed"
-    exit_reads: Annotated[
-        Literal["activation", "sum"],
-        Key(
-            "activation, sum",
-            "what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's "
-            "last ReLU, where a cell ends in one",
-        ),
-    ] = "activation"
-    final: Annotated[
-        Annotated[str, listed(_heads, "average")] | None,
-        Key(
-            lambda: f"{', '.join(_heads())}, or null",
-            "of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init "
-            "is identity without network.cascade",
-        ),
-    ] = None
-    cascade: Annotated[
-        bool, Key("true, false", "each exit adds its logits to those of the exit before it, and answers with the sum")
-    ] = False
+    """1 = this seed cell halves the map and moves on to the next of network.channels; null spreads the widths evenly
+    over the cells"""
+    stem: Literal["block", "whitened"] = "block"
+    """of seed cells: 3x3 convolution, batch norm and ReLU, which learn; or a 2x2 convolution and GELU that whiten the
+    pictures and do not learn (arXiv:2404.00498), with 8 channels for each color"""
+    cell: Annotated[str, Listed(_offered, BASIC, lambda: _offered().values())] = BASIC
+    """of seed cells:"""
+    squeeze: Ratio | None = None
+    """squeeze-and-excitation in cells that have a place for it, with this share of their inner channels as hidden
+    units"""
+    exit: Annotated[str, Listed(_heads, "mixed")] = "mixed"
+    """of the internal classifiers: pooling to 4x4, mixed learns the share of each; global pools to one pixel that way,
+    conv as well, behind a 1x1 block; normed averages behind batch norm and ReLU; both normalizes the mean and the
+    maximum of the map; scaled gives a ninth of what is read from its maximum"""
+    exit_reads: Literal["activation", "sum"] = "activation"
+    """what an internal classifier reads of its cell: what the next cell reads, or the sum before the cell's last ReLU,
+    where a cell ends in one"""
+    final: Annotated[str, Listed(_heads, "average")] | None = None
+    """of seed cells: the final classifier, as network.exit; null is average, or network.exit where growth.init is
+    identity without network.cascade"""
+    cascade: bool = False
+    """each exit adds its logits to those of the exit before it, and answers with the sum"""
     input_shape: Annotated[
         tuple[Width, Size, Size] | None,
-        Key("[channels, height, width] with sides from 8 to 16384, or null for the data's", "shape of one picture"),
+        Accepts("[channels, height, width] with sides from 8 to 16384, or null for the data's"),
     ] = None
-    classes: Annotated[
-        Annotated[Whole, Field(ge=2)] | None, Key("a whole number >= 2, or null for the data's", "number of classes")
-    ] = None
+    """shape of one picture"""
+    classes: Annotated[Several | None, Accepts("a whole number >= 2, or null for the data's")] = None
+    """number of classes"""
 
     @model_validator(mode="before")
     @classmethod

@@ -180,8 +180,9 @@ def _build(entries: Mapping[str, _Entry], problems: list[str]) -> Config:
     try:
         return Config.model_validate({**tree.pop(""), **tree})
     except ValidationError as error:
-        locations = (detail["loc"] for detail in error.errors())
-        for key in dict.fromkeys(".".join(str(part) for part in where[: _depth(where)]) for where in locations):
+        places = (detail["loc"] for detail in error.errors())
+        refused = (".".join(map(str, place[: 2 if place[0] in SECTIONS else 1])) for place in places)
+        for key in dict.fromkeys(refused):
             entry = entries.get(key) or next(entries[name] for name in entries if name.startswith(f"{key}."))
             problems.append(f"{key}: got {to_text(entry.value)}; accepted: {accepted(key)} ({entry.where})")
     except ConfigError as error:
@@ -225,7 +226,3 @@ def _likely_keys(leaf: str, known: Mapping[str, object]) -> list[str]:
     named = [name for name in known if name.rpartition(".")[2] == leaf]
     aliased = [key for key, aliases in ALIASES.items() if leaf.lower() in aliases]
     return named if len(named) == 1 else aliased or named[:1]
-
-
-def _depth(location: tuple[int | str, ...]) -> int:
-    return 2 if location[0] in SECTIONS else 1

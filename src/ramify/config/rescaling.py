@@ -78,15 +78,26 @@ def fewest_epochs(config: Config) -> int:
     return config.train.epochs
 
 
-def _moved(old: Sequence[int], share: float, epochs: int, name: str) -> list[int]:
+def _moved(old: Sequence[int], share: float, epochs: int, name: str) -> tuple[int, ...]:
     """Rising epochs at ``share`` of the ``old`` ones; epoch 1 stays for what was there alone."""
-    moved: list[int] = []
-    for epoch in old:
-        least = moved[-1] + 1 if moved else min(epoch, 2)
-        moved.append(max(least, 1 + round((epoch - 1) * share)))
-    for i in range(len(moved)):
-        moved[i] = min(moved[i], epochs - (len(moved) - 1 - i))
-    least = (min(old[0], 2) if old else 1) + len(old) - 1
+    first = min(old[0], 2) if old else 1
+    least = first + len(old) - 1
     if epochs < least:
         raise ConfigError(f"train.epochs: got {epochs}; accepted: at least {least}, for the {len(old)} of {name}")
-    return moved
+    return rising([1 + round((epoch - 1) * share) for epoch in old], first, epochs)
+
+
+def rising(epochs: Sequence[int], first: int, last: int) -> tuple[int, ...]:
+    """Strictly rising epochs from ``first`` to ``last``, near ``epochs``, which rise or stay.
+
+    More than fit run over ``last``, which the configuration then refuses.
+
+    Example:
+        >>> rising([1, 3, 3, 12], 2, 12), rising([12, 12], 2, 12)
+        ((2, 3, 4, 12), (11, 12))
+    """
+    moved: list[int] = []
+    for i, epoch in enumerate(epochs):
+        latest = last - (len(epochs) - 1 - i)
+        moved.append(max(min(epoch, latest), moved[-1] + 1 if moved else first))
+    return tuple(moved)

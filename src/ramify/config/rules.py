@@ -10,7 +10,7 @@ from pydantic import model_validator
 from ramify.config.contradictions import contradictions
 from ramify.config.data import DataConfig as DataConfig
 from ramify.config.growth import GrowthConfig as GrowthConfig
-from ramify.config.keys import ConfigKeys, growth_epochs
+from ramify.config.keys import ConfigKeys, dotted, growth_epochs
 from ramify.config.network import BACKBONE_EXITS
 from ramify.config.network import NetworkConfig as NetworkConfig
 from ramify.config.prune import PruneConfig as PruneConfig
@@ -33,11 +33,10 @@ class Config(ConfigKeys):
 
     @model_validator(mode="after")
     def _keys_agree(self) -> Self:
-        problems = [
-            f"{key}: got {to_text(value)}; accepted: {accepted}" for key, value, accepted in contradictions(self)
-        ]
+        problems = [*contradictions(self)]
         if problems:
-            raise ConfigError(*problems)
+            values = dotted(self.model_dump())
+            raise ConfigError(*(f"{key}: got {to_text(values[key])}; accepted: {text}" for key, text in problems))
         return self
 
 

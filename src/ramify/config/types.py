@@ -1,31 +1,18 @@
-"""The base of every section of a configuration: the description of a key, and the types of values."""
+"""The base of every section of a configuration, and the types of values with what they accept in words."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 
 @dataclass(frozen=True)
-class Key:
-    """The documentation of a key: the values that it accepts, and its meaning.
+class Accepts:
+    """What a key accepts, in words; a function reads a registry, which is then imported on demand."""
 
-    Either is a text, or a function that reads a registry, which is then imported on demand.
-    """
-
-    accepted_values: str | Callable[[], str]
-    description: str | Callable[[], str]
-
-    @property
-    def accepts(self) -> str:
-        """The accepted values, in words."""
-        return self.accepted_values if isinstance(self.accepted_values, str) else self.accepted_values()
-
-    @property
-    def meaning(self) -> str:
-        """What the key does."""
-        return self.description if isinstance(self.description, str) else self.description()
+    words: str | Callable[[], str]
 
 
 def _not_bool(value: object) -> object:
@@ -34,47 +21,52 @@ def _not_bool(value: object) -> object:
     return value
 
 
-def as_name(value: object) -> object:
-    # YAML reads the name of a digit as a number.
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def as_pairs(value: object) -> object:
-    # A configuration is hashable, and a mapping is not.
-    return tuple(value.items()) if isinstance(value, dict) else value
-
-
 Text = Annotated[str, Field(min_length=1)]
 Whole = Annotated[int, BeforeValidator(_not_bool)]
-Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
-Positive = Annotated[Number, Field(gt=0)]
-Count = Annotated[Whole, Field(ge=1)]
-Ratio = Annotated[Number, Field(gt=0, le=1)]
+Natural = Annotated[Whole, Field(ge=0), Accepts("a whole number >= 0")]
+Count = Annotated[Whole, Field(ge=1), Accepts("a whole number >= 1")]
+Several = Annotated[Whole, Field(ge=2), Accepts("a whole number >= 2")]
 Bit = Annotated[Whole, Field(ge=0, le=1)]
 Size = Annotated[Whole, Field(ge=8, le=16384)]
 Width = Annotated[Whole, Field(ge=1, le=65536)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-AtLeastZero = Annotated[Number, Field(ge=0)]
+Channel = Annotated[Whole, Field(ge=0, le=255)]
+Number = Annotated[float, BeforeValidator(_not_bool), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0), Accepts("a number > 0")]
+AtLeastZero = Annotated[Number, Field(ge=0), Accepts("a number >= 0")]
+Share = Annotated[Number, Field(ge=0, le=1), Accepts("a number in [0, 1]")]
+Ratio = Annotated[Number, Field(gt=0, le=1), Accepts("a number in (0, 1]")]
+BelowOne = Annotated[Number, Field(ge=0, lt=1), Accepts("a number in [0, 1)")]
+Inner = Annotated[Number, Field(gt=0, lt=1), Accepts("a number in (0, 1)")]
 
 Scalar = bool | Whole | Number | str | None
 Argument = Scalar | tuple[Scalar, ...]
 """What ``network.module_args`` may hold."""
 
-Channel = Annotated[Whole, Field(ge=0, le=255)]
 
+@dataclass(frozen=True)
+class Listed:
+    """Of a key that takes a name in a registry.
 
-def listed(names: Callable[[], Iterable[str]], usual: str) -> AfterValidator:
-    """Refuses names that a registry lacks; the registry is not imported for the ``usual`` name."""
+    Attributes:
+        names: imports the registry on demand.
+        usual: a name for which it is not asked.
+        summaries: of the names, which go on with the meaning of the key.
+    """
 
-    def check(value: str) -> str:
-        if value != usual and value not in names():
+    names: Callable[[], Iterable[str]]
+    usual: str
+    summaries: Callable[[], Iterable[str]] = tuple
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: str) -> str:
+        if value != self.usual and value not in self.names():
             raise ValueError("an unknown name")
         return value
 
-    return AfterValidator(check)
-
 
 class Section(BaseModel):
-    """A group of keys: immutable, and closed to keys that do not exist."""
+    """A group of keys: immutable, and closed to keys that do not exist; the docstring of a key is its meaning."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -28,16 +28,25 @@ class Latency:
         return self.before / self.after
 
 
-def in_turn(calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS) -> list[float]:
+def in_turn(
+    calls: Sequence[Callable[[], object]],
+    device: torch.device,
+    rounds: int = PAIRS,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
     """Median milliseconds of each call, timed in turn so that other work on the machine affects all alike.
 
-    The first round is a warm-up, and is left out.
+    The first round is a warm-up, and is left out. ``clock``: in seconds.
     """
-    return [statistics.median(times[1:]) for times in times_in_turn(calls, device, rounds)]
+    return [statistics.median(times[1:]) for times in times_in_turn(calls, device, rounds, clock=clock)]
 
 
 def times_in_turn(
-    calls: Sequence[Callable[[], object]], device: torch.device, rounds: int = PAIRS, pause: float = 0.0
+    calls: Sequence[Callable[[], object]],
+    device: torch.device,
+    rounds: int = PAIRS,
+    pause: float = 0.0,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[list[float]]:
     """Milliseconds of each call in each round, the warm-up included; see :func:`in_turn`.
 
@@ -49,10 +58,10 @@ def times_in_turn(
             _wait_for(device)
             if pause:
                 time.sleep(pause)
-            began = time.perf_counter()
+            began = clock()
             call()
             _wait_for(device)
-            own.append(1000 * (time.perf_counter() - began))
+            own.append(1000 * (clock() - began))
     return times
 
 

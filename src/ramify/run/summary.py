@@ -1,4 +1,4 @@
-"""The results of a run: the cost of its network, the scores of its exits, and the machine."""
+"""The results of a run: the cost of its network, the scores of its exits, what compaction gave, and the machine."""
 
 import hashlib
 import itertools
@@ -13,9 +13,10 @@ from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.ops.cost import cost, stage_density
+from ramify.ops.pruning.compact import Compaction
 from ramify.run.checkpoint import Card
 from ramify.run.evaluate import Score
-from ramify.run.receipt import Receipt
+from ramify.run.latency import Latency, paired_latency
 from ramify.version import __version__
 
 
@@ -43,6 +44,29 @@ class StageSummary:
     cells: int
     density: float
     grown: int | None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """One compaction; a pair is (before, after).
+
+    Attributes:
+        density: the fraction of weights kept by the masks.
+        removed: channels taken out.
+        macs: of each exit, shallowest first.
+        flushed: numbers too small for a normal float32 that became 0.
+        difference: largest absolute difference of logits between the two networks.
+        threads: processor threads of the measurement.
+    """
+
+    density: tuple[float, float]
+    parameters: tuple[int, int]
+    macs: tuple[tuple[int, int], ...]
+    removed: int
+    flushed: int
+    difference: float
+    latencies: tuple[Latency, ...]
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +181,21 @@ def summarise(
         versions={"ramify": __version__, "torch": torch.__version__, "python": platform.python_version()},
         machine=machine or {},
         flip_test=config.train.flip_test,
+    )
+
+
+def receipt(masked: Branching, compacted: Branching, compaction: Compaction) -> Receipt:
+    """The receipt of a compaction, with latencies measured on the device of the networks."""
+    before, after = compaction.before, compaction.after
+    return Receipt(
+        density=(before[-1].density, after[-1].density),
+        parameters=(before[-1].parameters, after[-1].parameters),
+        macs=tuple((large.macs, small.macs) for large, small in zip(before, after, strict=True)),
+        removed=compaction.removed,
+        flushed=compaction.flushed,
+        difference=compaction.difference,
+        latencies=tuple(paired_latency(masked, compacted, batch) for batch in (1, 64)),
+        threads=torch.get_num_threads(),
     )
 
 

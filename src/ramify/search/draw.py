@@ -5,11 +5,15 @@ from typing import Protocol
 
 import yaml
 
+from ramify.config.keys import dotted
+from ramify.config.rescaling import rising
 from ramify.config.rules import Config
 from ramify.config.yamltext import Loader, to_text
 from ramify.ops.pruning.policies import POLICIES
 from ramify.search.space import Space
 from ramify.search.vary import Vary
+
+_DEFAULTS = dotted(Config().model_dump())
 
 
 class Draws(Protocol):
@@ -22,7 +26,7 @@ class Draws(Protocol):
 
 def suggest(space: Space, trial: Draws) -> list[str]:
     """Overrides for one trial: those of the base, then the drawn ones. Their contradictions are not checked here."""
-    values: dict[str, object] = dict(space.base)
+    values = {**_DEFAULTS, **dict(space.base)}
     drawn: list[str] = []
 
     def put(key: str, value: object) -> None:
@@ -30,17 +34,17 @@ def suggest(space: Space, trial: Draws) -> list[str]:
         drawn.append(f"{key}={to_text(value)}")
 
     for vary in space.vary:
-        if not all(_value(values, key) in accepted for key, accepted in vary.condition):
+        if not all(values[key] in accepted for key, accepted in vary.condition):
             continue
         if vary.key == "structure":
             put("network.structure", _structure(vary, trial))
         elif vary.key == "keep_ratio_by_stage":
-            if _value(values, "prune.enabled") and POLICIES[str(_value(values, "prune.policy"))].by_stage:
+            if values["prune.enabled"] and POLICIES[str(values["prune.policy"])].by_stage:
                 put("prune.keep_ratio", tuple(map(_short, _floats(vary, trial, _exits(values)))))
         elif vary.key == "growth_times":
             growths = _exits(values) - 1
-            grows = _value(values, "network.kind") in ("iterative", "dense")
-            if growths and grows and _value(values, "growth.mode") == "scheduled":
+            grows = values["network.kind"] in ("iterative", "dense")
+            if growths and grows and values["growth.mode"] == "scheduled":
                 epochs = [1 + round(time * space.epochs) for time in sorted(_floats(vary, trial, growths))]
                 put("growth.epochs", rising(epochs, 2, space.epochs))
         else:
@@ -99,42 +103,15 @@ def structure_of_gaps(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
     return tuple(structure)
 
 
-def rising(epochs: Sequence[int], first: int, last: int) -> tuple[int, ...]:
-    """Strictly rising epochs from ``first`` to ``last``, near ``epochs``, which rise or stay.
-
-    More than fit run over ``last``, which the configuration then refuses.
-
-    Example:
-        >>> rising([1, 3, 3, 12], 2, 12), rising([12, 12], 2, 12)
-        ((2, 3, 4, 12), (11, 12))
-    """
-    moved: list[int] = []
-    for i, epoch in enumerate(epochs):
-        latest = last - (len(epochs) - 1 - i)
-        moved.append(max(min(epoch, latest), moved[-1] + 1 if moved else first))
-    return tuple(moved)
-
-
 def _exits(values: Mapping[str, object]) -> int:
     """The number of exits of the network of ``values``."""
-    if _value(values, "network.kind") == "full":
+    if values["network.kind"] == "full":
         return 1
-    at = _value(values, "network.exits_at")
+    at = values["network.exits_at"]
     if isinstance(at, tuple):
         return len(at) + 1
-    structure = _value(values, "network.structure")
+    structure = values["network.structure"]
     return (sum(structure) if isinstance(structure, tuple) else 0) + 1
-
-
-_DEFAULTS = Config().model_dump()
-
-
-def _value(values: Mapping[str, object], key: str) -> object:
-    """The value of ``key``, or its default."""
-    if key in values:
-        return values[key]
-    section, _, leaf = key.rpartition(".")
-    return _DEFAULTS[section][leaf] if section else _DEFAULTS[leaf]
 
 
 def as_table(overrides: Sequence[str], space: Space) -> dict[str, object]:

@@ -28,10 +28,10 @@ import yaml
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 
-from ramify.config.keys import key_of
+from ramify.config.keys import accepts_of, dotted
 from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config
-from ramify.config.types import Count, Key, Number, Section, Whole, listed
+from ramify.config.types import BelowOne, Count, Listed, Natural, Section, Several
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
@@ -43,7 +43,6 @@ from ramify.search.vary import (
     Vary,
     as_lists,
     as_tuples,
-    dotted,
     own_faults,
     refused,
     unknown,
@@ -52,8 +51,6 @@ from ramify.search.vary import (
 
 
 def _objective(value: object) -> object:
-    if isinstance(value, Objective):
-        return value
     if isinstance(value, str):
         if value not in OBJECTIVES:
             raise unknown(value, list(OBJECTIVES))
@@ -73,8 +70,6 @@ def _objective(value: object) -> object:
 
 
 def _constraint(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, Constraint):
-        return value
     constraint = parse_constraint(str(value))
     if constraint is None:
         raise wrong(str(value), "an objective, <=, >=, < or >, and a number: weights <= 50_000")
@@ -104,17 +99,19 @@ class Space(Section):
         builtin("weights"),
     )
     constraints: tuple[Annotated[Constraint, BeforeValidator(_constraint)], ...] = ()
-    epochs: Annotated[Count, Key("a whole number >= 1", "of a full training")]
+    epochs: Count
+    """of a full training"""
     rungs: tuple[int, ...] = Field((), validate_default=True)
-    eta: Annotated[Whole, Field(ge=2), Key("a whole number >= 2", "at each rung but the last, 1 / eta go on")] = 3
-    max_drop: Annotated[
-        Number, Field(ge=0, lt=1), Key("a number in [0, 1)", "accuracy that the exit policy may lose")
-    ] = 0.01
-    sampler: Annotated[
-        str, listed(lambda: SEARCH_SAMPLERS, "tpe"), Key(lambda: ", ".join(SEARCH_SAMPLERS), "what draws")
-    ] = "tpe"
-    inherit: Annotated[StrictBool, Key("true, false", "whether trials begin as earlier ones")] = True
-    seed: Annotated[Whole, Field(ge=0), Key("a whole number >= 0", "of the sampler")] = 0
+    eta: Several = 3
+    """at each rung but the last, 1 / eta go on"""
+    max_drop: BelowOne = 0.01
+    """accuracy that the exit policy may lose"""
+    sampler: Annotated[str, Listed(lambda: SEARCH_SAMPLERS, "tpe")] = "tpe"
+    """what draws"""
+    inherit: StrictBool = True
+    """whether trials begin as earlier ones"""
+    seed: Natural = 0
+    """of the sampler"""
 
     @property
     def code(self) -> tuple[str, ...]:
@@ -293,7 +290,7 @@ def _sentence(at: list[str], detail: ErrorDetails) -> str:
         return f"{': '.join(at) or 'space'}: unknown name {name}; {hint}"
     if detail["type"] in ("wrong", "owned"):
         return f"{': '.join(at)}{' ' if detail['type'] == 'owned' else ': '}{detail['msg']}"
-    accepts = key_of(Space.model_fields[at[0]]).accepts
+    accepts = accepts_of(Space.model_fields[at[0]])
     return f"{': '.join(at)}: got {to_text(as_lists(detail['input']))}; accepted: {accepts}"
 
 

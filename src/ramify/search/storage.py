@@ -207,7 +207,7 @@ def _damage(path: Path) -> str | None:
         lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     except OSError as error:
         return error.strerror or str(error)
-    end = _kept_end(path)
+    end = kept_number(path.parent, END) if path.name == JOURNAL else 0
     if path.exists() and len(lines) < end:
         return f"it ends after line {len(lines)} of {end}"
     births, before = 0, parse_lines(b"".join(line + b"\n" for line in lines)).damaged
@@ -243,6 +243,15 @@ def kept_values(folder: Path) -> dict[str, object]:
     return check_seal(parse_object(content, str(path)), str(path))
 
 
+def kept_number(folder: Path, key: str) -> int:
+    """A number in ``search.json``; 0 where it is missing or the file is damaged."""
+    try:
+        value = kept_values(folder).get(key)
+    except CheckpointError:
+        return 0
+    return value if isinstance(value, int) else 0
+
+
 def keep_end(journal: Path, known: bool = True) -> None:
     """Keep the number of lines of the journal in ``search.json``, by which a lost end is noticed; or remove it.
 
@@ -256,14 +265,6 @@ def keep_end(journal: Path, known: bool = True) -> None:
                 document.pop(END, None)
                 end = {END: len(journal.read_bytes().splitlines())} if known else {}
                 write_atomic(journal.with_name(SEARCH), sealed_json({**document, **end}))
-
-
-def _kept_end(journal: Path) -> int:
-    try:
-        end = kept_values(journal.parent).get(END, 0) if journal.name == JOURNAL else 0
-    except CheckpointError:
-        return 0
-    return end if isinstance(end, int) else 0
 
 
 def _database(url: str) -> "BaseStorage":

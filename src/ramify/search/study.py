@@ -15,7 +15,6 @@ and a process that dies leaves a whole trial or none.
 """
 
 import difflib
-import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -41,6 +40,7 @@ from ramify.search.storage import (
     address,
     close_storage,
     keep_end,
+    kept_number,
     kept_values,
     open_storage,
     patiently,
@@ -48,6 +48,7 @@ from ramify.search.storage import (
     without_password,
 )
 from ramify.search.trial import Trial, as_seen, trial_name, trial_of
+from ramify.search.vary import check_name
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -198,8 +199,7 @@ def start_search(
         InputError: another process works on it, the name is taken by a search with another space, the storage does
             not answer, or the space of the existing search names code that is not trusted.
     """
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
-        raise InputError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
+    check_name(name)
     need("search", "optuna")
     folder = searches_dir / name
     if folder.exists() and not folder.is_dir():
@@ -257,7 +257,7 @@ def _own(
         kept = _kept_space(folder)
         space = space or (parse_space(kept, str(folder / SPACE)) if kept else read_space("digits"))
         attrs = study.user_attrs if name in known else {}
-        planned = trials or int(attrs.get("trials") or _kept_trials(folder) or 20)
+        planned = trials or int(attrs.get("trials") or kept_number(folder, "trials") or 20)
         # First the files: from them a search that dies here, or loses its record, starts again.
         write_atomic(folder / SPACE, sealed_text(space_yaml(space).encode()))
         bare = None if url is None else without_password(url)
@@ -342,14 +342,6 @@ def _kept_address(folder: Path, warn: Callable[[str], None] = lambda sentence: N
         warn(f"{path}: was damaged; the record is in {folder / JOURNAL}")
         return None
     return None if address is None else str(address)
-
-
-def _kept_trials(folder: Path) -> int | None:
-    try:
-        kept = kept_values(folder).get("trials")
-    except CheckpointError:
-        return None
-    return kept if isinstance(kept, int) else None
 
 
 def _kept_space(folder: Path) -> str | None:

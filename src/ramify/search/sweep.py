@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from ramify.config.keys import dotted
 from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.config.yamltext import Dumper, Loader, to_text
@@ -32,7 +33,7 @@ from ramify.search.engine import TaskEngine, Tasks
 from ramify.search.measure import epochs_done
 from ramify.search.study import STOP
 from ramify.search.task import TaskResult, is_same, train_run
-from ramify.search.vary import as_lists, as_tuples, dotted, read_mapping
+from ramify.search.vary import as_lists, as_tuples, check_name, read_mapping
 
 SWEEP = "sweep.yaml"
 SWEEPS_DIR = Path("sweeps")
@@ -119,8 +120,7 @@ def read_sweep(
         raise ConfigError("vary: got nothing; accepted: key=[a, b], a file with vary, or --repeats 2 or more")
     default = files[0].stem if files else "-".join(key.rpartition(".")[2] for key in vary) or "repeats"
     name = name or str(document.get("name") or default)
-    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
-        raise ConfigError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
+    check_name(name)
     folder = sweeps_dir / name
     return Sweep(name, folder, vary, base, seeds, tuple(_configs(vary, base, listed, seeds, folder)))
 

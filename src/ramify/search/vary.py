@@ -1,5 +1,6 @@
 """One entry of ``vary`` in a space, checked by pydantic, and its errors."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -8,7 +9,7 @@ import yaml
 from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
-from ramify.config.keys import SECTIONS, accepted, keys
+from ramify.config.keys import accepted, dotted, keys
 from ramify.config.read import read_config
 from ramify.config.types import Section
 from ramify.config.yamltext import Loader, to_text
@@ -189,6 +190,12 @@ def as_tuples(value: object) -> object:
     return tuple(map(as_tuples, value)) if isinstance(value, list) else value
 
 
+def check_name(name: str) -> None:
+    """Raise a ConfigError unless ``name`` suits a search or sweep and its folder."""
+    if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name) is None:
+        raise ConfigError(f"name: got {name!r}; accepted: letters, digits, '.', '_' and '-'")
+
+
 def read_mapping(path: Path, accepts: str, where: str = "") -> dict[str, object]:
     """The mapping in a YAML file; a :class:`ConfigError` begins with ``where`` and says what it ``accepts``."""
     try:
@@ -202,20 +209,3 @@ def read_mapping(path: Path, accepts: str, where: str = "") -> dict[str, object]
     if not isinstance(document, dict):
         raise ConfigError(f"{where}{path}: got {to_text(document)}; accepted: {accepts}")
     return {str(key): value for key, value in document.items()}
-
-
-def dotted(sections: Mapping[object, object], prefix: str = "") -> dict[str, object]:
-    """Nested sections as dotted keys.
-
-    Example:
-        >>> dotted({"train": {"epochs": 3}, "seed": 1})
-        {'train.epochs': 3, 'seed': 1}
-    """
-    values: dict[str, object] = {}
-    for name, value in sections.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and key in SECTIONS:
-            values |= dotted(value, f"{key}.")
-        else:
-            values[key] = value
-    return values

@@ -19,10 +19,10 @@ from ramify.run.evaluate import Score
 from ramify.run.events import EpochDone, ExitFigures, Observer, StepDone
 from ramify.schedule import exit_weights, last_alone, rate_at
 from ramify.seeds import generator
+from ramify.training.allocator import peak_memory
 from ramify.training.distillation import Guidance
 from ramify.training.feeding import Feeder
 from ramify.training.growing import gradient_parity, trunk_trains_alone
-from ramify.training.memory import device_peak, forget_device_peak, peak_memory
 from ramify.training.regrowing import Moves
 from ramify.training.state import State
 from ramify.training.step import Step
@@ -44,7 +44,8 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
-    forget_device_peak(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     began, done = time.perf_counter(), 0
     rate = rate_at(epoch, 0.0, train)
     for index in indices:
@@ -74,7 +75,7 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
         gradient_parity=gradient_parity(state),
         compilations=step.compilations,
         memory=peak_memory(),
-        device_memory=device_peak(device),
+        device_memory=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
         regrown=moves.summary(),
     )
 

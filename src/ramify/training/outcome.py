@@ -10,8 +10,7 @@ from ramify.run.distributed import ALONE
 from ramify.run.evaluate import evaluate
 from ramify.run.folder import EVENTS, append_line, write_summary
 from ramify.run.pictures import Parts
-from ramify.run.receipt import receipt
-from ramify.run.summary import Summary, describe_machine, summarise
+from ramify.run.summary import Summary, describe_machine, receipt, summarise
 from ramify.training.state import State
 
 

@@ -12,8 +12,7 @@ from ramify.ops.exits.policy import Policy
 from ramify.ops.exits.sentences import unusual
 from ramify.run.checkpoint import ExitPolicy
 from ramify.run.readback import Measured
-from ramify.run.receipt import Receipt
-from ramify.run.summary import ExitSummary, Summary
+from ramify.run.summary import ExitSummary, Receipt, Summary
 from ramify.show.groups import plus_minus, spread
 from ramify.show.terminal.table import add, bold, table
 from ramify.show.words import amount, count, duration, percent, plural, short
