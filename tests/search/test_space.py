@@ -205,6 +205,13 @@ epochs: 10
     assert config.growth.epochs == (4, 5)
 
 
+def test_growth_follows_the_exits_of_a_published_architecture() -> None:
+    text = "vary: {network.cells: {choice: [seed, resnet56]}, growth_times: {float: [0.1, 0.9]}}\nepochs: 20"
+    for share, exits in ((0.0, 4), (0.9, 7)):
+        config = read_config(overrides=suggest(parse_space(text), Fixed(share)))
+        assert (config.network.exits, len(config.growth.epochs or ())) == (exits, exits - 1)
+
+
 @given(st.integers(1, 12).flatmap(lambda cells: st.tuples(st.just(cells), st.integers(1, cells))), st.data())
 def test_exits_stand_behind_as_many_cells_as_asked(size: tuple[int, int], data: st.DataObject) -> None:
     cells, internal = size

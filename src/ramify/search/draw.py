@@ -7,7 +7,7 @@ import yaml
 
 from ramify.config.keys import dotted
 from ramify.config.rescaling import rising
-from ramify.config.rules import Config
+from ramify.config.rules import Config, NetworkConfig
 from ramify.config.yamltext import Loader, to_text
 from ramify.ops.pruning.policies import POLICIES
 from ramify.search.space import Space
@@ -26,23 +26,24 @@ class Draws(Protocol):
 
 def suggest(space: Space, trial: Draws) -> list[str]:
     """Overrides for one trial: those of the base, then the drawn ones. Their contradictions are not checked here."""
-    values = {**_DEFAULTS, **dict(space.base)}
+    given = dict(space.base)
     drawn: list[str] = []
 
     def put(key: str, value: object) -> None:
-        values[key] = value
+        given[key] = value
         drawn.append(f"{key}={to_text(value)}")
 
     for vary in space.vary:
+        values = {**_DEFAULTS, **given}
         if not all(values[key] in accepted for key, accepted in vary.condition):
             continue
         if vary.key == "structure":
             put("network.structure", _structure(vary, trial))
         elif vary.key == "keep_ratio_by_stage":
             if values["prune.enabled"] and POLICIES[str(values["prune.policy"])].by_stage:
-                put("prune.keep_ratio", tuple(map(_short, _floats(vary, trial, _exits(values)))))
+                put("prune.keep_ratio", tuple(map(_short, _floats(vary, trial, _exits(given)))))
         elif vary.key == "growth_times":
-            growths = _exits(values) - 1
+            growths = _exits(given) - 1
             grows = values["network.kind"] in ("iterative", "dense")
             if growths and grows and values["growth.mode"] == "scheduled":
                 epochs = [1 + round(time * space.epochs) for time in sorted(_floats(vary, trial, growths))]
@@ -104,14 +105,9 @@ def structure_of_gaps(cells: int, gaps: Sequence[float]) -> tuple[int, ...]:
 
 
 def _exits(values: Mapping[str, object]) -> int:
-    """The number of exits of the network of ``values``."""
-    if values["network.kind"] == "full":
-        return 1
-    at = values["network.exits_at"]
-    if isinstance(at, tuple):
-        return len(at) + 1
-    structure = values["network.structure"]
-    return (sum(structure) if isinstance(structure, tuple) else 0) + 1
+    """The number of exits of the network of ``values``, those of a published architecture included."""
+    network = {key.removeprefix("network."): value for key, value in values.items() if key.startswith("network.")}
+    return NetworkConfig.model_validate(network).exits
 
 
 def as_table(overrides: Sequence[str], space: Space) -> dict[str, object]:
