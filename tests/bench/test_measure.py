@@ -26,7 +26,6 @@ from ramify.bench.table import bench_lines, bench_sentences, bench_tables
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError
 from ramify.exporting.graphs import plain
-from ramify.exporting.onnx import to_stages
 from ramify.run.evaluate import to_float
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
@@ -45,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(run: Path) -> Bench:
+def found(run: Path, kept_graphs: None) -> Bench:
     """The engines that need no compiler."""
     return benchmark(run, engines=QUICK, batches=BATCHES, threads=[1], rounds=2, threshold=THRESHOLD)
 
@@ -83,7 +82,7 @@ def exported(run: Path) -> Path:
     network = answerer(run)
     assert isinstance(network, TorchAnswerer)
     folder = run / "onnx"
-    write_stages(folder, network, to_stages(plain(network.network)), "float32")
+    write_stages(folder, network, engines.to_stages(plain(network.network)), "float32")
     return folder
 
 
@@ -153,7 +152,7 @@ def test_a_network_whose_pictures_are_gone(run: Path, tmp_path: Path) -> None:
     assert home_of(run / "best") == run.resolve()
 
 
-def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path) -> None:
+def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path, kept_graphs: None) -> None:
     folder = exported(run)
     timed = benchmark(folder, batches=[2], threads=[1], rounds=1, threshold=THRESHOLD)
     assert timed.engines == ("onnx",)

@@ -20,7 +20,7 @@ from ramify.training.answers import keep_answers, read_answers
 from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from ramify.training.teacher import Teacher, find_teacher
-from tests.conftest import tiny
+from tests.conftest import tiny, trained
 from tests.training.test_resume import Killed, kill_when, outcome
 
 TAUGHT = ("train.teacher=teacher", "train.teacher_weight=0.6", "train.distill_temperature=3")
@@ -30,7 +30,7 @@ PICTURES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def teach(*overrides: str) -> Path:
     """A teacher, unlike its pupils, on the same pictures."""
-    return Path(train(tiny("name=teacher", "network.kind=full", "train.epochs=2", "seed=5", *overrides)).folder)
+    return trained("name=teacher", "network.kind=full", "train.epochs=2", "seed=5", *overrides)
 
 
 def weights(name: str, which: str = "last") -> bytes:
