@@ -30,7 +30,7 @@ from ramify.run.evaluate import to_float
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
 
-CONFIG = ("network.kind=full_ic", "network.structure=[1,0]", "train.epochs=2", "name=timed")
+CONFIG = ("network.kind=full_ic", "network.structure=[1]", "train.epochs=2", "name=timed")
 QUICK = ("eager", "plain", "onnx", "int8")
 BATCHES = (1, 5)
 THRESHOLD = 0.15
