@@ -23,10 +23,10 @@ from ramify.run.folder import read_lines
 from ramify.run.pictures import split_parts
 from ramify.run.readback import describe
 from ramify.show.terminal.tables import sentence
-from ramify.training.run import resume, train
+from ramify.training.run import train
 from tests.conftest import tiny, trained
 from tests.data.making import picture, write_tree
-from tests.training.test_resume import Killed, kill_when, outcome
+from tests.training.test_resume import outcome, stop_at_each
 
 EVERYTHING = (
     "data.size=16",
@@ -81,20 +81,18 @@ def test_everything_at_once_through_growth_widening_and_pruning() -> None:
     assert rates[-1] == pytest.approx(0.01 * 0.05, rel=0.2)
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        lambda event: isinstance(event, Grew) and event.epoch == 2,
-        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (3, 64),
-        lambda event: isinstance(event, Pruned) and event.epoch == 5,
-        lambda event: isinstance(event, EpochDone) and event.epoch == 4,
-    ],
-    ids=["right after a growth", "after a widening and a pruning", "right after the last pruning", "between two"],
-)
-def test_everything_stopped_at_any_moment_ends_bitwise_equal(moment: Callable[[Event], bool]) -> None:
-    with pytest.raises(Killed):
-        train(tiny(*EVERYTHING, "name=stopped"), [kill_when(moment)])
-    resume(Path("runs/stopped"))
+MOMENTS: dict[str, Callable[[Event], bool]] = {
+    "right after a growth": lambda event: isinstance(event, Grew) and event.epoch == 2,
+    "after a widening and a pruning": lambda event: (
+        isinstance(event, StepDone) and (event.epoch, event.done) == (3, 64)
+    ),
+    "between two": lambda event: isinstance(event, EpochDone) and event.epoch == 4,
+    "right after the last pruning": lambda event: isinstance(event, Pruned) and event.epoch == 5,
+}
+
+
+def test_everything_stopped_at_every_moment_ends_bitwise_equal() -> None:
+    stop_at_each(MOMENTS.values(), *EVERYTHING)
     assert outcome(Path("runs/stopped")) == outcome(trained(*EVERYTHING, "name=whole"))
 
 
