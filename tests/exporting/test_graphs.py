@@ -34,7 +34,7 @@ def lively(network: Network) -> Network:
     return network.eval()
 
 
-SMALL = {"structure": (1, 0, 1), "channels": 4}
+SMALL = {"structure": (1, 0), "channels": 4}
 
 
 def made(kind: Kind, shape: tuple[int, int, int] = (1, 9, 9), **more: object) -> Network:
