@@ -126,9 +126,15 @@ def _one_table_of_operators() -> Iterator[None]:
         yield
 
 
+ToStages = Callable[[Branching], "tuple[ModelProto, ...]"]
+
+
 @pytest.fixture(scope="session")
-def kept_graphs() -> Iterator[None]:
-    """Exporting a network or a policy once more gives the graphs of the first time: each takes the exporter long."""
+def kept_graphs() -> Iterator[ToStages]:
+    """Exporting a network or a policy once more gives the graphs of the first time: each takes the exporter long.
+
+    It is what takes the place of :func:`ramify.exporting.onnx.to_stages`.
+    """
     from ramify.exporting import join
 
     made = join.judgements
@@ -153,7 +159,7 @@ def kept_graphs() -> Iterator[None]:
         for module in ("exporting.write", "exporting.quantize", "bench.engines"):
             patch.setattr(f"ramify.{module}.to_stages", stages_of)
         patch.setattr(join, "judgements", judgements)
-        yield
+        yield stages_of
 
 
 def tiny(*overrides: str) -> Config:
@@ -239,7 +245,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(demo: Path, kept_graphs: None) -> Export:
+def exported(demo: Path, kept_graphs: ToStages) -> Export:
     """``demo`` as ONNX graphs, in the run's folder."""
     return export(demo)
 

@@ -42,7 +42,8 @@ def test_what_was_asked_for_is_noted_once_and_in_order(table: ModuleType, tmp_pa
     assert jobs[0].name == "digits-limit-60-rescaled-to-4-epochs-seed1"  # without the place of the pictures
 
 
-def test_a_run_of_another_preset_is_not_published(table: ModuleType, tmp_path: Path, kept_graphs: None) -> None:
+@pytest.mark.usefixtures("kept_graphs")
+def test_a_run_of_another_preset_is_not_published(table: ModuleType, tmp_path: Path) -> None:
     job = table.Job("digits", 0, ("data.limit=60", "network.channels=4", "data.batch_size=32"), 4)
     row = table.train_job(job, tmp_path, 0.005)
     assert len(row.exits) == 3

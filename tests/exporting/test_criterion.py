@@ -35,8 +35,9 @@ def runner_up(seen: Seen) -> Tensor:
     return torch.stack([1 - p.topk(2, dim=-1).values[..., 1] for p in seen.probabilities[-2:]]).mean(dim=0)
 
 
+@pytest.mark.usefixtures("kept_graphs")
 def test_a_criterion_is_added_in_one_place(
-    demo: Path, tmp_path: Path, digits: Tensor, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch, kept_graphs: None
+    demo: Path, tmp_path: Path, digits: Tensor, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(CRITERIA, "runner_up", Criterion("1 less the second chance", runner_up, earlier=True))
     run = Path(shutil.copytree(demo, tmp_path / "demo", ignore=shutil.ignore_patterns("onnx")))
