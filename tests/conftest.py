@@ -2,12 +2,14 @@
 
 import functools
 import gc
+import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -19,10 +21,16 @@ from ramify.cli import main
 from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.data.digits import load_digits
+from ramify.exporting.graphs import OneJudgement
+from ramify.exporting.onnx import to_stages
 from ramify.exporting.write import Export, export
+from ramify.nn.branching import Branching
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import to_float
 from ramify.training.run import train
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 gc.set_threshold(20_000, 10, 50)
 
@@ -107,10 +115,11 @@ def _away_from_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_power_failure() -> Iterator[None]:
-    """No test needs its files after a power failure; waiting for the disk takes a tenth of the time of trainings."""
+def _nobody_waits_for_the_disk() -> Iterator[None]:
+    """Files outlive a process that is killed without it, and no test cuts the power. The digits are read once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr("os.fsync", lambda file: None)
+        patch.setattr("ramify.data.sources.load_digits", functools.cache(load_digits))
         yield
 
 
@@ -124,12 +133,63 @@ def _one_table_of_operators() -> Iterator[None]:
         yield
 
 
+ToStages = Callable[[Branching], "tuple[ModelProto, ...]"]
+
+
+@pytest.fixture(scope="session")
+def kept_graphs() -> Iterator[ToStages]:
+    """Exporting a network or a policy once more gives the graphs of the first time: each takes the exporter long.
+
+    It is what takes the place of :func:`ramify.exporting.onnx.to_stages`.
+    """
+    from ramify.exporting import join
+
+    made = join.judgements
+    networks: dict[bytes, tuple[ModelProto, ...]] = {}
+    policies: dict[str, list[ModelProto]] = {}
+
+    def stages_of(network: Branching) -> "tuple[ModelProto, ...]":
+        about = f"{network!r}{network.blank(2).shape}{getattr(network, 'config', None)!r}"
+        weights = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        key = hashlib.sha256(about.encode() + weights).digest()
+        if key not in networks:
+            networks[key] = to_stages(network)
+        return networks[key]
+
+    def judgements(judges: Sequence[OneJudgement], classes: int) -> "list[ModelProto]":
+        key = repr(([(judge.policy, judge.at) for judge in judges], classes))
+        if key not in policies:
+            policies[key] = made(judges, classes)
+        return policies[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("exporting.write", "exporting.quantize", "bench.engines"):
+            patch.setattr(f"ramify.{module}.to_stages", stages_of)
+        patch.setattr(join, "judgements", judgements)
+        yield stages_of
+
+
 def tiny(*overrides: str) -> Config:
     """The configuration of a tiny run, with ``overrides``."""
     given = {text.partition("=")[0]: text for text in (*TINY, *overrides)}
     if "network.kind=full" in overrides or "network.kind=full_ic" in overrides:
         given.pop("growth.epochs")
     return read_config(overrides=list(given.values()))
+
+
+@functools.cache
+def _run_of(*overrides: str) -> tuple[Path, dict[Path, bytes]]:
+    folder = Path(train(tiny(*overrides)).folder)
+    return folder, {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def trained(*overrides: str) -> Path:
+    """The folder of a finished run of :func:`tiny`, in ``runs/``: trained once, and copied for every other test."""
+    folder, files = _run_of(*overrides)
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return folder
 
 
 def edit_config(run: Path, old: str, new: str) -> None:
@@ -192,7 +252,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(demo: Path) -> Export:
+def exported(demo: Path, kept_graphs: ToStages) -> Export:
     """``demo`` as ONNX graphs, in the run's folder."""
     return export(demo)
 

@@ -69,7 +69,7 @@ def test_a_run_is_as_long_as_its_time(archive: Path, tmp_path: Path, monkeypatch
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     gpu = importlib.import_module("gpu")
     job = gpu.Job("seed-iterative", 1.0, TOY, 0)
-    found = gpu.run(job, str(archive), str(tmp_path / "runs"), tmp_path, 5.0)
+    found = gpu.run(job, str(archive), str(tmp_path / "runs"), tmp_path, 3.0)
     assert found.epochs <= found.planned < found.wanted
     assert found.finished or found.why
     none = gpu.run(job, str(archive), str(tmp_path / "more"), tmp_path, 0.0)

@@ -26,12 +26,11 @@ from ramify.bench.table import bench_lines, bench_sentences, bench_tables
 from ramify.data.sources import load_pictures
 from ramify.errors import InputError
 from ramify.exporting.graphs import plain
-from ramify.exporting.onnx import to_stages
 from ramify.run.evaluate import to_float
 from ramify.training.run import train
-from tests.conftest import CommandLine, tiny
+from tests.conftest import CommandLine, ToStages, tiny
 
-CONFIG = ("network.kind=full_ic", "network.structure=[1,0]", "train.epochs=2", "name=timed")
+CONFIG = ("network.kind=full_ic", "network.structure=[1]", "train.epochs=2", "name=timed")
 QUICK = ("eager", "plain", "onnx", "int8")
 BATCHES = (1, 5)
 THRESHOLD = 0.15
@@ -45,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(run: Path) -> Bench:
+def found(run: Path, kept_graphs: ToStages) -> Bench:
     """The engines that need no compiler."""
     return benchmark(run, engines=QUICK, batches=BATCHES, threads=[1], rounds=2, threshold=THRESHOLD)
 
@@ -78,7 +77,7 @@ def made(names: tuple[str, ...] = tuple(ENGINES), exits: int = 4, threads: tuple
     )
 
 
-def exported(run: Path) -> Path:
+def exported(run: Path, to_stages: ToStages) -> Path:
     """What of an export is read to answer, beside the run's other files: the whole one takes the exporter long."""
     network = answerer(run)
     assert isinstance(network, TorchAnswerer)
@@ -153,8 +152,8 @@ def test_a_network_whose_pictures_are_gone(run: Path, tmp_path: Path) -> None:
     assert home_of(run / "best") == run.resolve()
 
 
-def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path) -> None:
-    folder = exported(run)
+def test_an_exported_folder_is_timed_by_what_it_was_exported_for(run: Path, kept_graphs: ToStages) -> None:
+    folder = exported(run, kept_graphs)
     timed = benchmark(folder, batches=[2], threads=[1], rounds=1, threshold=THRESHOLD)
     assert timed.engines == ("onnx",)
     assert {each.same for each in timed.timings} == {1.0}

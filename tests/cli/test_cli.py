@@ -14,7 +14,7 @@ from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.errors import RunError
 from ramify.run.folder import locked
-from tests.conftest import TINY, CommandLine
+from tests.conftest import TINY, CommandLine, trained
 from tests.killing import command_line, forked
 
 
@@ -123,7 +123,7 @@ def test_a_shift_beyond_the_picture_is_refused(ramify: CommandLine) -> None:
 
 
 def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
-    ramify("train", *TINY, "name=mine", "--quiet")
+    trained("name=mine")
     answer = ramify("prune", "mine", "prune.keep_ratio=0.3", "prune.criterion=magnitude", "train.epochs=2")
     assert answer.code == 0
     assert "epoch 1: pruned stages 1 to 3 by magnitude: " in answer.out
@@ -136,7 +136,7 @@ def test_prune_makes_a_run_that_names_its_parent(ramify: CommandLine) -> None:
 
 
 def test_prune_compact_takes_channels_out_and_says_what_that_gave(ramify: CommandLine) -> None:
-    ramify("train", *TINY, "name=mine", "network.kind=dense", "--quiet")
+    trained("name=mine", "network.kind=dense")
     lean = ramify("prune", "mine", "prune.unit=channel", "train.epochs=1", "--compact")
     assert lean.code == 0
     assert "channels taken out, logits differ by at most" in lean.out
@@ -278,7 +278,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(ramify: CommandLine) -> None:
 
 
 def test_a_damaged_checkpoint_is_refused_by_every_reader(ramify: CommandLine) -> None:
-    ramify("train", *TINY, "name=mine", "--quiet")
+    trained("name=mine")
     for folder in ("best", "last"):
         path = Path("runs/mine", folder, "model.safetensors")
         blob = bytearray(path.read_bytes())
@@ -290,14 +290,14 @@ def test_a_damaged_checkpoint_is_refused_by_every_reader(ramify: CommandLine) ->
 
 
 def test_a_checkpoint_of_a_later_format_is_refused(ramify: CommandLine) -> None:
-    ramify("train", *TINY, "name=mine", "--quiet")
+    trained("name=mine")
     path = Path("runs/mine/best/model.json")
     path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
     assert_refused(ramify("info", "mine"), "got format 2, written by ramify")
 
 
 def test_a_run_in_use_is_refused(ramify: CommandLine) -> None:
-    ramify("train", *TINY, "name=mine", "--quiet")
+    trained("name=mine")
     with locked(Path("runs/mine")):
         assert_refused(ramify("train", *TINY, "name=mine", "--overwrite"), "in use by another process")
         assert_refused(ramify("train", "--resume", "mine"), "in use by another process")

@@ -16,12 +16,12 @@ from ramify.run.pictures import split_parts
 from ramify.run.readback import remeasure
 from ramify.run.saved import load, load_policy
 from ramify.training.run import train
-from tests.conftest import CommandLine, tiny
+from tests.conftest import CommandLine, tiny, trained
 
 
 @pytest.fixture
 def run() -> Path:
-    return Path(train(tiny("name=mine", "data.limit=600", "train.epochs=6")).folder)
+    return trained("name=mine", "data.limit=600", "train.epochs=6")
 
 
 def test_the_policy_keeps_its_goal_on_the_validation_pictures(run: Path) -> None:

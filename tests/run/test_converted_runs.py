@@ -13,19 +13,19 @@ from ramify.run.events import EpochDone, Event, Started
 from ramify.run.readback import describe
 from ramify.run.saved import load
 from ramify.training.run import resume, train
-from tests.conftest import CommandLine, tiny
+from tests.conftest import CommandLine, trained
 
 FAST = ("train.epochs=3", "train.milestones=[2]")
 
 
 @pytest.fixture
 def full() -> Path:
-    return Path(train(tiny("name=whole", "network.kind=full", "train.epochs=3")).folder)
+    return trained("name=whole", "network.kind=full", "train.epochs=3")
 
 
 @pytest.fixture
 def branching() -> Path:
-    return Path(train(tiny("name=grown")).folder)
+    return trained("name=grown")
 
 
 def images() -> torch.Tensor:

@@ -22,7 +22,7 @@ from ramify.run.pictures import parts_of_run
 from ramify.run.readback import remeasure
 from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
-from tests.conftest import CommandLine, tiny
+from tests.conftest import CommandLine, tiny, trained
 
 PHOTOS = Path("photos")
 SMALL = ("network.structure=[1]", "network.channels=2", "train.epochs=2", "growth.epochs=[2]", "data.limit=null")
@@ -37,15 +37,17 @@ def add(first: int, last: int, root: Path = PHOTOS, classes: str = "ab") -> None
             Image.fromarray(pixels).save(root / name / f"{i:03}.png")
 
 
+MINE = (*SMALL, f"data.source={PHOTOS}", "name=mine")
+
+
 def config(*overrides: str) -> Config:
-    return tiny(*SMALL, f"data.source={PHOTOS}", "name=mine", *overrides)
+    return tiny(*MINE, *overrides)
 
 
 @pytest.fixture
 def run() -> Path:
     add(0, 30)
-    train(config())
-    return Path("runs/mine")
+    return trained(*MINE)
 
 
 def names(run: Path, *overrides: str) -> dict[str, set[str]]:

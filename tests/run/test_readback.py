@@ -13,11 +13,11 @@ from ramify.run.events import EpochDone, Event
 from ramify.run.readback import describe, remeasure
 from ramify.run.saved import load
 from ramify.training.run import train
-from tests.conftest import tiny
+from tests.conftest import tiny, trained
 
 
 def test_a_run_is_loaded_by_name_folder_or_checkpoint() -> None:
-    folder = Path(train(tiny("name=mine")).folder)
+    folder = trained("name=mine")
     images = torch.rand(2, 1, 8, 8)
     expected = load("mine")(images)
     assert expected.shape == (3, 2, 10)
@@ -27,7 +27,7 @@ def test_a_run_is_loaded_by_name_folder_or_checkpoint() -> None:
 
 
 def test_a_run_that_does_not_exist_names_the_nearest() -> None:
-    train(tiny("name=digits_one"))
+    trained("name=mine").rename("runs/digits_one")
     with pytest.raises(InputError, match=r"got 'digits_on', which is no run in runs; .* \(nearest: digits_one\)"):
         load("digits_on")
     with pytest.raises(InputError, match="there: none"):
@@ -40,7 +40,7 @@ def test_a_finished_run_is_described_by_its_summary() -> None:
 
 
 def test_a_moved_run_is_found_under_its_new_name() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     Path("runs/mine").rename("runs/yours")
     assert describe(Path("runs/yours")).name == "yours"
 
@@ -81,7 +81,7 @@ def write_pictures(folder: Path, classes: str, mode: str, size: int) -> None:
 
 
 def test_pictures_of_another_size_and_mode_are_converted(tmp_path: Path) -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     write_pictures(tmp_path / "photos", "31", "RGB", 20)
     found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'photos'}", "data.limit=null"])
     assert found.source.endswith("photos")
@@ -90,7 +90,7 @@ def test_pictures_of_another_size_and_mode_are_converted(tmp_path: Path) -> None
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     """A folder with only some of the classes gets the network's labels, not its own."""
-    train(tiny("name=mine"))
+    trained("name=mine")
     write_pictures(tmp_path / "digits", "37", "L", 8)
     found = remeasure(Path("runs/mine"), [f"data.source={tmp_path / 'digits'}", "data.limit=null"])
     pictures = load_source(ramify.DataConfig(source=found.source))
@@ -102,7 +102,7 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
 
 
 def test_classes_that_the_network_does_not_know_are_refused(tmp_path: Path) -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     for name in ("cat", "dog"):
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(5):
@@ -112,6 +112,6 @@ def test_classes_that_the_network_does_not_know_are_refused(tmp_path: Path) -> N
 
 
 def test_only_pictures_and_place_can_be_changed() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     with pytest.raises(ConfigError, match=r"got 'network.channels=3'; accepted: data\.\*, train\.device"):
         remeasure(Path("runs/mine"), ["network.channels=3"])

@@ -122,7 +122,10 @@ def test_overrides_change_the_base_and_options_the_space(ramify: CommandLine) ->
         (["front", "x"], "which is no search in searches"),
     ],
 )
-def test_bad_input_is_a_sentence(ramify: CommandLine, arguments: list[str], sentence: str) -> None:
+def test_bad_input_is_a_sentence(
+    ramify: CommandLine, arguments: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ramify.search.engine.ANSWER_SECONDS", 0.5)
     answer = ramify("search", *arguments)
     assert answer.code == 2
     assert sentence in answer.err

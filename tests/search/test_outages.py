@@ -23,7 +23,7 @@ from tests.search.quick import HERE, WANTED, finish, quick_space, quick_step, re
 
 
 def slow_step(step: TrialStep) -> TaskResult:
-    time.sleep(0.5)
+    time.sleep(0.25)
     return quick_step(step)
 
 
@@ -79,8 +79,8 @@ def test_a_database_that_goes_away_loses_and_doubles_nothing(tmp_path: Path) -> 
 
         def twice() -> None:
             for _ in range(2):
-                time.sleep(0.7)
-                postgres.away(1.5)
+                time.sleep(0.4)
+                postgres.away(0.5)
 
         outages = threading.Thread(target=twice)
         # Another folder does not help: the database knows that somebody works on it.

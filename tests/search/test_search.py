@@ -191,7 +191,7 @@ def test_a_run_that_a_lost_worker_still_trains_is_waited_for(tmp_path: Path) -> 
     folder.mkdir(parents=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(locked(folder))
-        threading.Timer(1.5, stack.close).start()
+        threading.Timer(0.5, stack.close).start()
         work(search)
     assert [trial.failed for trial in search.trials()] == [None]
     assert search.trials()[0].finished

@@ -1,18 +1,19 @@
 """Pictures, requests and a running server, for the tests of ``ramify serve``."""
 
 import contextlib
+import importlib
 import io
 import json
 import os
 import re
-import select
 import struct
-import subprocess
 import threading
 import time
 import zlib
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from multiprocessing.context import ForkProcess
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 
 from ramify.serve.run import listening, server_of
 from tests.conftest import NIGHTLY
+from tests.killing import command_line, forked
 
 Reply = dict[str, Any]
 """A JSON object that was received."""
@@ -86,14 +88,29 @@ def ask(connection: HTTPConnection, body: bytes) -> tuple[int, Reply]:
 
 
 @contextlib.contextmanager
-def started(*command: str) -> "Iterator[tuple[subprocess.Popen[str], int]]":
-    """A command that serves, in a process of its own, and its port once it says it."""
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    ) as process:
-        assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 120)[0], "the server said nothing"
-        said = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)/", said)
-        assert found is not None, said
-        yield process, int(found[1])
+def command(output: Path, *arguments: str, descriptors: int | None = None) -> Iterator[tuple[ForkProcess, int]]:
+    """``ramify serve`` in a process of its own, with so many descriptors, and its port once it says it."""
+
+    def serve() -> None:
+        if descriptors is not None:
+            resource = importlib.import_module("resource")  # which Windows does not have
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        command_line(output, "serve", "--port", "0", *arguments)
+
+    process = forked(serve)
+    try:
+        while not (output.exists() and (address := re.search(r"http://127\.0\.0\.1:(\d+)/", output.read_text()))):
+            assert process.is_alive()
+            time.sleep(0.02)
+        yield process, int(address[1])
+    finally:
+        process.kill()
+
+
+def ended(process: ForkProcess, by: int, output: Path) -> None:
+    """Interrupt the command: it must say that it ended."""
+    os.kill(process.pid or 0, by)
+    process.join(60)
+    written = output.read_text()
+    assert (process.exitcode, written.splitlines()[-1]) == (0, "ended")
+    assert "Traceback" not in written

@@ -1,16 +1,12 @@
 """The command `ramify serve` under slow and many clients."""
 
 import json
-import os
-import re
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from http.client import HTTPConnection
-from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import psutil
@@ -25,8 +21,7 @@ from ramify.serve.guard import Origins
 from ramify.serve.server import app
 from ramify.training.run import train
 from tests.conftest import CommandLine, tiny
-from tests.killing import command_line, forked
-from tests.serve.serving import BOUNDARY, REQUESTS, ask, form, picture, running
+from tests.serve.serving import BOUNDARY, REQUESTS, ask, command, ended, form, picture, running
 
 resource = pytest.importorskip("resource")
 HEADER = f"POST /api/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
@@ -44,33 +39,6 @@ def served(run: Path) -> FastAPI:
     return app(answerer(run))
 
 
-@contextmanager
-def command(run: Path, descriptors: int, output: Path) -> Iterator[tuple[ForkProcess, int]]:
-    """``ramify serve`` in a process of its own with so many descriptors, and its port."""
-
-    def serve() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
-        command_line(output, "serve", str(run), "--port", "0", "--samples", "0")
-
-    process = forked(serve)
-    try:
-        while not (output.exists() and (address := re.search(r"http://127\.0\.0\.1:(\d+)/", output.read_text()))):
-            assert process.is_alive()
-            time.sleep(0.02)
-        yield process, int(address[1])
-    finally:
-        process.kill()
-
-
-def ended(process: ForkProcess, by: int, output: Path) -> None:
-    """Interrupt the command: it must say that it ended."""
-    os.kill(process.pid or 0, by)
-    process.join(60)
-    written = output.read_text()
-    assert (process.exitcode, written.splitlines()[-1]) == (0, "ended")
-    assert "Traceback" not in written
-
-
 def half_open(port: int, number: int) -> socket.socket:
     made = socket.create_connection(("127.0.0.1", port), timeout=60)
     made.sendall(HALVES[number % len(HALVES)])
@@ -85,18 +53,33 @@ def good_client(port: int, seed: int, asked: int) -> list[int]:
     return statuses
 
 
+def flood(port: int, count: int, at_once: int, opened: ExitStack) -> None:
+    """Open ``count`` half-open requests, ``at_once`` without a pause, and have a picture answered after each of these.
+
+    It is accepted after them. Without it the kernel would drop those for which the server's queue has no room, and
+    they would try again a second later.
+    """
+    for number in range(count):
+        opened.enter_context(half_open(port, number))
+        if (number + 1) % at_once == 0:
+            assert good_client(port, number, 1) == [200]
+
+
 def test_no_picture_is_lost_beside_1100_half_open_requests(run: Path, tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 2000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2000), hard))
     output = tmp_path / "output"
-    with command(run, 1024, output) as (process, port), ExitStack() as opened, ThreadPoolExecutor(8) as clients:
+    with (
+        command(output, str(run), "--samples", "0", descriptors=1024) as (process, port),
+        ExitStack() as opened,
+        ThreadPoolExecutor(8) as clients,
+    ):
         assert good_client(port, 0, 1) == [200]
         seen = psutil.Process(process.pid)
         memory = seen.memory_info().rss
         good = [clients.submit(good_client, port, seed, REQUESTS) for seed in range(8)]
-        for number in range(1100):
-            opened.enter_context(half_open(port, number))
+        flood(port, 1100, 50, opened)
         statuses = [status for client in good for status in client.result()]
         assert statuses == [200] * 8 * REQUESTS
         assert len(seen.net_connections("tcp")) <= connections.MOST_CONNECTIONS + 65
@@ -107,9 +90,8 @@ def test_no_picture_is_lost_beside_1100_half_open_requests(run: Path, tmp_path: 
 
 def test_few_descriptors_serve_few_connections(run: Path, tmp_path: Path) -> None:
     output = tmp_path / "output"
-    with command(run, 100, output) as (process, port), ExitStack() as opened:
-        for number in range(150):
-            opened.enter_context(half_open(port, number))
+    with command(output, str(run), "--samples", "0", descriptors=100) as (process, port), ExitStack() as opened:
+        flood(port, 150, 3, opened)
         assert good_client(port, 1, 20) == [200] * 20
         ended(process, signal.SIGTERM, output)
 

@@ -3,7 +3,6 @@
 import base64
 import re
 import signal
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from ramify.training.run import train
 from tests.conftest import tiny
-from tests.serve.serving import picture, started
+from tests.serve.serving import command, ended, picture
 from tests.show.report.browser import chromium, needs_chromium
 
 pytestmark = needs_chromium
@@ -22,14 +21,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of a server in a process of its own, as the command starts it; it must end by itself when it is interrupted."""
     folder = tmp_path_factory.mktemp("runs")
     train(tiny(f"runs_dir={folder}", "name=served"))
-    command = [sys.executable, "-m", "ramify", "serve", "served", "--port", "0", "--threshold", "0.2"]
-    with started(*command, "--runs_dir", str(folder)) as (process, port):
+    output = folder / "output"
+    with command(output, "served", "--threshold", "0.2", "--runs_dir", str(folder)) as (process, port):
         yield f"http://127.0.0.1:{port}/"
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
-        assert process.returncode == 0
-        assert rest.splitlines()[-1] == "ended"
-        assert "Traceback" not in rest
+        ended(process, signal.SIGINT, output)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +34,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
+def page(address: str, browser: Browser) -> Iterator[Page]:
     """The page, opened; at the end nothing may have gone wrong on it and nothing been asked of others."""
     page = browser.new_page(viewport={"width": 1180, "height": 900}, reduced_motion="reduce")
     faults: list[str] = []

@@ -104,7 +104,7 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
     return found
 
 
-LONG = ("data.limit=200", "data.batch_size=16", "train.epochs=6", "growth.epochs=[2,4]")
+LONG = ("data.limit=120", "data.batch_size=16", "train.epochs=6", "growth.epochs=[2,4]")
 RUNS = {
     "plain": (),
     "muon": ("train.optimizer=muon", "train.learning_rate=0.01"),

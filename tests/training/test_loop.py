@@ -266,7 +266,10 @@ def test_what_the_pictures_say_is_filled_in() -> None:
 def test_a_run_computes_with_its_threads_and_gives_them_back() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
-    train(tiny(f"train.threads={before + 1}"), [lambda event: seen.append(torch.get_num_threads())])
+    train(
+        tiny(f"train.threads={before + 1}", "train.epochs=1", "network.kind=full_ic"),
+        [lambda event: seen.append(torch.get_num_threads())],
+    )
     assert set(seen) == {before + 1}
     assert torch.get_num_threads() == before
 

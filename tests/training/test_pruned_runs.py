@@ -18,7 +18,7 @@ from ramify.run.saved import load
 from ramify.run.summary import Receipt
 from ramify.show.terminal.tables import compaction_sentence
 from ramify.training.run import resume, train
-from tests.conftest import tiny
+from tests.conftest import tiny, trained
 
 ITERATIVE = ("prune.enabled=true", "prune.policy=iterative", "prune.keep_ratio=0.6", "prune.min_ratio=0.3")
 
@@ -95,7 +95,7 @@ def test_a_saved_network_is_pruned_trained_on_and_kept_beside_its_parent() -> No
 
 
 def test_a_run_never_overwrites_its_own_parent() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     before = Path("runs/mine/best/model.safetensors").read_bytes()
     with pytest.raises(ConfigError, match="name: got mine, the parent of this run; accepted: another name"):
         train(child_config(Path("runs/mine"), ["name=mine"]), overwrite=True)
@@ -103,7 +103,7 @@ def test_a_run_never_overwrites_its_own_parent() -> None:
 
 
 def test_a_child_no_longer_needs_its_parent_once_it_has_begun() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     config = child_config(Path("runs/mine"), ["train.epochs=2"])
     whole = train(config.model_copy(update={"name": "whole"}))
 
@@ -190,7 +190,7 @@ def test_a_compacted_network_is_pruned_and_trained_on() -> None:
 
 
 def test_a_network_without_dead_channels_is_told_so() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     child = train(child_config(Path("runs/mine"), [], compact=True))
     assert child.receipt is not None
     assert child.receipt.removed == 0

@@ -1,6 +1,5 @@
 """Runs with the parts of a recipe on: growth, widening and pruning go through, and a stopped run ends bitwise equal."""
 
-import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,10 +23,10 @@ from ramify.run.folder import read_lines
 from ramify.run.pictures import split_parts
 from ramify.run.readback import describe
 from ramify.show.terminal.tables import sentence
-from ramify.training.run import resume, train
-from tests.conftest import tiny
+from ramify.training.run import train
+from tests.conftest import tiny, trained
 from tests.data.making import picture, write_tree
-from tests.training.test_resume import Killed, kill_when, outcome
+from tests.training.test_resume import outcome, stop_at_each
 
 EVERYTHING = (
     "data.size=16",
@@ -62,14 +61,8 @@ def parts_of(folder: Path) -> tuple[Branching, dict[str, torch.Tensor]]:
     return read_model(folder / "last")[0], {name: value for name, value in tensors.items() if ":" not in name}
 
 
-@functools.cache
-def uninterrupted() -> dict[str, object]:
-    return outcome(Path(train(tiny(*EVERYTHING, "name=whole")).folder))
-
-
 def test_everything_at_once_through_growth_widening_and_pruning() -> None:
-    summary = train(tiny(*EVERYTHING, "name=whole"))
-    folder = Path(summary.folder)
+    folder = trained(*EVERYTHING, "name=whole")
     kinds = [line["event"] for line in read_lines(folder / "events.jsonl") if line["event"] != "best"]
     assert kinds == ["grew", "widened", "pruned", "grew", "pruned", "finished"]
     averaged, live = parts_of(folder)
@@ -88,21 +81,19 @@ def test_everything_at_once_through_growth_widening_and_pruning() -> None:
     assert rates[-1] == pytest.approx(0.01 * 0.05, rel=0.2)
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        lambda event: isinstance(event, Grew) and event.epoch == 2,
-        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (3, 64),
-        lambda event: isinstance(event, Pruned) and event.epoch == 5,
-        lambda event: isinstance(event, EpochDone) and event.epoch == 4,
-    ],
-    ids=["right after a growth", "after a widening and a pruning", "right after the last pruning", "between two"],
-)
-def test_everything_stopped_at_any_moment_ends_bitwise_equal(moment: Callable[[Event], bool]) -> None:
-    with pytest.raises(Killed):
-        train(tiny(*EVERYTHING, "name=stopped"), [kill_when(moment)])
-    resume(Path("runs/stopped"))
-    assert outcome(Path("runs/stopped")) == uninterrupted()
+MOMENTS: dict[str, Callable[[Event], bool]] = {
+    "right after a growth": lambda event: isinstance(event, Grew) and event.epoch == 2,
+    "after a widening and a pruning": lambda event: (
+        isinstance(event, StepDone) and (event.epoch, event.done) == (3, 64)
+    ),
+    "between two": lambda event: isinstance(event, EpochDone) and event.epoch == 4,
+    "right after the last pruning": lambda event: isinstance(event, Pruned) and event.epoch == 5,
+}
+
+
+def test_everything_stopped_at_every_moment_ends_bitwise_equal() -> None:
+    stop_at_each(MOMENTS.values(), *EVERYTHING)
+    assert outcome(Path("runs/stopped")) == outcome(trained(*EVERYTHING, "name=whole"))
 
 
 def test_what_is_validated_kept_and_tested_is_the_average() -> None:
@@ -119,12 +110,12 @@ def test_what_is_validated_kept_and_tested_is_the_average() -> None:
 
 
 def test_without_an_average_nothing_more_is_kept() -> None:
-    folder = Path(train(tiny()).folder)
+    folder = trained("name=a")
     assert all(":" in name for name in load_file(folder / "last" / "trainer.safetensors"))
 
 
 def test_training_itself_does_not_know_of_its_average() -> None:
-    plain = Path(train(tiny("name=plain")).folder)
+    plain = trained("name=a")
     averaged = Path(train(tiny("name=averaged", "train.ema=0.9")).folder)
     alone = read_model(plain / "last")[0].state_dict()
     live = parts_of(averaged)[1]
@@ -150,7 +141,7 @@ def test_a_stage_drawn_anew_is_followed_anew() -> None:
     ids=lambda given: given[0],
 )
 def test_each_part_alone_trains_another_network(overrides: Sequence[str]) -> None:
-    plain, other = (Path(train(tiny(f"name={name}", *more)).folder) for name, more in (("a", ()), ("b", overrides)))
+    plain, other = trained("name=a"), Path(train(tiny("name=b", *overrides)).folder)
     assert (plain / "last/model.safetensors").read_bytes() != (other / "last/model.safetensors").read_bytes()
 
 

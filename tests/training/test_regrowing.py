@@ -15,10 +15,10 @@ from ramify.run.derive import child_config
 from ramify.run.events import EpochDone, Event, Grew, Observer, Pruned, StepDone, Widened
 from ramify.run.folder import read_lines
 from ramify.training.regrowing import Moves
-from ramify.training.run import resume, train
+from ramify.training.run import train
 from ramify.training.state import begin
-from tests.conftest import CommandLine, tiny
-from tests.training.test_resume import Killed, kill_when, outcome
+from tests.conftest import CommandLine, tiny, trained
+from tests.training.test_resume import outcome, stop_at_each
 
 RIGL = ("prune.enabled=true", "prune.policy=rigl", "prune.keep_ratio=0.3", "prune.interval=2")
 
@@ -158,18 +158,15 @@ MOMENTS: dict[str, Callable[[Event], bool]] = {
 
 
 @pytest.mark.parametrize("policy", ["rigl", "set"])
-def test_a_run_stopped_at_any_moment_ends_bitwise_equal(policy: str) -> None:
+def test_a_run_stopped_at_every_moment_ends_bitwise_equal(policy: str) -> None:
     given = (*RIGL, f"prune.policy={policy}", "train.momentum=0.8", "train.ema=0.9")
-    train(tiny(*given, "name=whole"))
-    for number, due in enumerate(MOMENTS.values()):
-        with pytest.raises(Killed):
-            train(tiny(*given, f"name=stopped-{number}"), [kill_when(due)])
-        resume(Path(f"runs/stopped-{number}"))
-        assert outcome(Path(f"runs/stopped-{number}")) == outcome(Path("runs/whole"))
+    whole = outcome(trained(*given, "name=whole"))
+    stop_at_each(MOMENTS.values(), *given)
+    assert outcome(Path("runs/stopped")) == whole
 
 
 def test_what_another_run_left_goes_on_sparse() -> None:
-    train(tiny("name=mine"))
+    trained("name=mine")
     child = train(child_config(Path("runs/mine"), ["prune.policy=rigl", "prune.keep_ratio=0.4", "train.epochs=2"]))
     assert exact(read_model(Path(child.folder) / "last")[0], 0.4)
     # And one that is sparser than asked for gets more connections.

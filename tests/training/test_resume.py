@@ -5,7 +5,7 @@ import json
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -57,28 +57,46 @@ MOMENTS: dict[str, Callable[[Event], bool]] = {
     "before the first step": lambda event: isinstance(event, Started),
     "in the middle of the first epoch": lambda event: isinstance(event, StepDone) and event.done == 64,
     "right after a growth": lambda event: isinstance(event, Grew) and event.epoch == 2,
+    "between two epochs": lambda event: isinstance(event, EpochDone) and event.epoch == 2,
     "in the middle of an epoch after a growth": lambda event: (
         isinstance(event, StepDone) and (event.epoch, event.done) == (3, 64)
     ),
-    "between two epochs": lambda event: isinstance(event, EpochDone) and event.epoch == 2,
     "at a best epoch": lambda event: isinstance(event, NewBest),
     "after the last epoch": lambda event: isinstance(event, EpochDone) and event.epoch == 4,
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "moment"),
-    [
-        (kind, moment)
-        for kind in ("dense", "iterative", "full_ic")
-        for moment in MOMENTS
-        if kind != "full_ic" or "growth" not in moment
-    ],
-)
-def test_a_run_stopped_at_any_moment_ends_bitwise_equal(kind: str, moment: str) -> None:
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_stopped_at_any_moment_ends_bitwise_equal(moment: str) -> None:
     with pytest.raises(Killed):
-        train(tiny(f"network.kind={kind}", "name=stopped"), [kill_when(MOMENTS[moment])])
+        train(tiny("network.kind=dense", "name=stopped"), [kill_when(MOMENTS[moment])])
     resume(Path("runs/stopped"))
+    assert outcome(Path("runs/stopped")) == uninterrupted("network.kind=dense")
+
+
+def stop_at_each(moments: Iterable[Callable[[Event], bool]], *overrides: str) -> None:
+    """Train ``runs/stopped`` and stop it at each of ``moments``, whichever comes first, before it may end."""
+    left = list(moments)
+
+    def due(event: Event) -> bool:
+        found = next((moment for moment in left if moment(event)), None)
+        if found is not None:
+            left.remove(found)
+        return found is not None
+
+    with pytest.raises(Killed):
+        train(tiny(*overrides, "name=stopped"), [kill_when(due)])
+    while left:
+        with pytest.raises(Killed):
+            resume(Path("runs/stopped"), [kill_when(due)])
+    resume(Path("runs/stopped"))
+
+
+@pytest.mark.parametrize("kind", ["iterative", "full_ic"])
+def test_a_run_stopped_at_every_moment_in_turn_ends_bitwise_equal(kind: str) -> None:
+    stop_at_each(
+        [due for moment, due in MOMENTS.items() if kind != "full_ic" or "growth" not in moment], f"network.kind={kind}"
+    )
     assert outcome(Path("runs/stopped")) == uninterrupted(f"network.kind={kind}")
 
 
@@ -211,20 +229,23 @@ PRUNED = (
 )
 
 
-@pytest.mark.parametrize("reinit", ["false", "true"])
-@pytest.mark.parametrize(
-    "moment",
-    [
-        lambda event: isinstance(event, Pruned) and event.epoch == 2,
-        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (2, 64),
-        lambda event: isinstance(event, EpochDone) and event.epoch == 3,
-        lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (4, 32),
-    ],
-    ids=["right after it", "in its epoch", "between two", "in the second one's epoch"],
-)
-def test_a_run_stopped_around_a_pruning_ends_bitwise_equal(moment: Callable[[Event], bool], reinit: str) -> None:
-    overrides = (*PRUNED, f"prune.reinit={reinit}")
+AROUND: dict[str, Callable[[Event], bool]] = {
+    "right after it": lambda event: isinstance(event, Pruned) and event.epoch == 2,
+    "in its epoch": lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (2, 64),
+    "between two": lambda event: isinstance(event, EpochDone) and event.epoch == 3,
+    "in the second one's epoch": lambda event: isinstance(event, StepDone) and (event.epoch, event.done) == (4, 32),
+}
+
+
+@pytest.mark.parametrize("moment", AROUND)
+def test_a_run_stopped_around_a_pruning_ends_bitwise_equal(moment: str) -> None:
     with pytest.raises(Killed):
-        train(tiny(*overrides, "name=stopped"), [kill_when(moment)])
+        train(tiny(*PRUNED, "name=stopped"), [kill_when(AROUND[moment])])
     resume(Path("runs/stopped"))
+    assert outcome(Path("runs/stopped")) == uninterrupted(*PRUNED)
+
+
+def test_a_run_stopped_again_and_again_around_prunings_that_draw_anew_ends_bitwise_equal() -> None:
+    overrides = (*PRUNED, "prune.reinit=true")
+    stop_at_each(AROUND.values(), *overrides)
     assert outcome(Path("runs/stopped")) == uninterrupted(*overrides)

@@ -19,8 +19,8 @@ from ramify.run.saved import load
 from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from ramify.training.teacher import Teacher, find_teacher, keep_answers, read_answers
-from tests.conftest import tiny
-from tests.training.test_resume import Killed, kill_when, outcome
+from tests.conftest import tiny, trained
+from tests.training.test_resume import Killed, kill_when, outcome, stop_at_each
 
 TAUGHT = ("train.teacher=teacher", "train.teacher_weight=0.6", "train.distill_temperature=3")
 ALL = (*TAUGHT, "train.exit_gradients=equilibrium", "train.trunk_first=1", "train.distill=0.7", "train.epochs=5")
@@ -29,7 +29,7 @@ PICTURES = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 def teach(*overrides: str) -> Path:
     """A teacher, unlike its pupils, on the same pictures."""
-    return Path(train(tiny("name=teacher", "network.kind=full", "train.epochs=2", "seed=5", *overrides)).folder)
+    return trained("name=teacher", "network.kind=full", "train.epochs=2", "seed=5", *overrides)
 
 
 def weights(name: str, which: str = "last") -> bytes:
@@ -118,14 +118,11 @@ MOMENTS: dict[str, Callable[[Event], bool]] = {
 }
 
 
-def test_a_run_with_all_of_it_stopped_at_any_moment_ends_bitwise_equal() -> None:
+def test_a_run_with_all_of_it_stopped_at_every_moment_ends_bitwise_equal() -> None:
     teach()
     whole = outcome(Path(train(tiny("name=whole", *ALL)).folder))
-    for number, due in enumerate(MOMENTS.values()):
-        with pytest.raises(Killed):
-            train(tiny(f"name=stopped-{number}", *ALL), [kill_when(due)])
-        resume(Path(f"runs/stopped-{number}"))
-        assert outcome(Path(f"runs/stopped-{number}")) == whole
+    stop_at_each(MOMENTS.values(), *ALL)
+    assert outcome(Path("runs/stopped")) == whole
 
 
 def test_a_run_goes_on_without_the_original_of_its_teacher() -> None:
