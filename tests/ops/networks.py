@@ -270,9 +270,13 @@ def rectified(network: Network, group: ChannelGroup) -> bool:
 
 
 def biased(network: nn.Module, group: ChannelGroup) -> list[Norm]:
-    """The layers with a bias that make a channel, with its place there."""
+    """The layers with a bias that make a channel, with its place there.
+
+    On a map of one pixel the factors of a squeeze look like channels, and what makes them counts as a maker too.
+    """
     layers = masked_layers(network)
-    return [Norm(place.name, place.at[0]) for place in group.makers if layers[place.name].bias is not None]
+    makers = [place for place in group.makers if not place.name.endswith("squeeze.expand")]
+    return [Norm(place.name, place.at[0]) for place in makers if layers[place.name].bias is not None]
 
 
 def shout(network: nn.Module, group: ChannelGroup) -> None:
