@@ -76,6 +76,7 @@ TINY = (
 """A grown network of three stages on 120 digits, in four short epochs."""
 
 
+@functools.cache
 def _is_slow(path: Path) -> bool:
     return any(path.is_relative_to(Path(__file__).parent / slow) for slow in SLOW)
 
