@@ -5,7 +5,7 @@ import pytest
 from ramify.config.rules import Config, DataConfig, GrowthConfig, NetworkConfig, TrainConfig
 from ramify.errors import ConfigError
 from ramify.training import minutes as module
-from ramify.training.minutes import rescale_to_minutes
+from ramify.training.minutes import ShortRun, rescale_to_minutes
 
 SMALL = Config(
     data=DataConfig(limit=60),
@@ -19,10 +19,10 @@ def pretend(monkeypatch: pytest.MonkeyPatch, seconds: float, most: int) -> list[
     """Replace the short runs: ``seconds`` for a picture and epoch, ``most`` pictures. Returns the limits they get."""
     limits: list[int] = []
 
-    def short_run(_: Config, epochs: int, limit: int) -> tuple[int, float, float]:
+    def short_run(_: Config, epochs: int, limit: int) -> ShortRun:
         limits.append(limit)
         pictures = min(limit, most)
-        return pictures, seconds * pictures, 0.0
+        return ShortRun(pictures, seconds * pictures, 0.0)
 
     monkeypatch.setattr(module, "short_run", short_run)
     return limits

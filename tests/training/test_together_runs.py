@@ -16,9 +16,10 @@ from ramify.run.evaluate import to_float
 from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.saved import load
+from ramify.training.answers import keep_answers, read_answers
 from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
-from ramify.training.teacher import Teacher, find_teacher, keep_answers, read_answers
+from ramify.training.teacher import Teacher, find_teacher
 from tests.conftest import tiny, trained
 from tests.training.test_resume import Killed, kill_when, outcome, stop_at_each
 
@@ -215,7 +216,7 @@ def test_answers_are_kept_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, t
     path.write_bytes(blob)
     assert read_answers("mine", 2) is None
     # Room for three files: what another run left goes, what belongs to this one stays, and no more is kept than fits.
-    monkeypatch.setattr("ramify.training.teacher.LIMIT", 3 * (path.stat().st_size + 10))
+    monkeypatch.setattr("ramify.training.answers.LIMIT", 3 * (path.stat().st_size + 10))
     for epoch in (3, 4, 5):
         keep_answers("mine", epoch, logits)
     kept = {file.relative_to(tmp_path / "cache" / "teacher").as_posix() for file in path.parent.parent.rglob("*.*")}

@@ -8,16 +8,16 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ramify.config.types import (
     Accepts,
+    AtLeastTwo,
     AtLeastZero,
     BelowOne,
     Channel,
     Count,
-    Inner,
+    Fraction,
     Listed,
     Number,
     Positive,
     Section,
-    Several,
     Share,
     Size,
     Text,
@@ -58,11 +58,11 @@ class DataConfig(Section):
     ] = "digits"
     """where the pictures come from; a folder, or a .tar, .tar.gz, .tar.xz or .zip, holds train/<class>/* and
     test/<class>/*, or just <class>/*"""
-    batch_size: Several = 64
+    batch_size: AtLeastTwo = 64
     """pictures in a training step"""
     valid_fraction: BelowOne = 0.1
     """share of the training pictures held out for validation, of each class alike"""
-    test_fraction: Inner = 0.2
+    test_fraction: Fraction = 0.2
     """share held out for the test where a source has no test pictures of its own"""
     augment: Annotated[str, Listed(_augmentations, "auto")] = "auto"
     """shifted crops, and mirrored pictures; auto mirrors photographs and never digits; strong adds to auto one drawn
@@ -91,7 +91,7 @@ class DataConfig(Section):
     ] = None
     """from these epochs on, training pictures are scaled to this shorter side (arXiv:2104.00298); the first epoch is 1,
     the last side the pictures' own; validation and test are at full size"""
-    limit: Annotated[Several | None, Accepts("a whole number >= 2, or null for all")] = None
+    limit: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for all")] = None
     """at most so many training and so many test pictures, seeded"""
     size: Annotated[
         Size | tuple[Size, Size] | None,
@@ -124,7 +124,7 @@ class DataConfig(Section):
     ] = None
     """what pictures have in common that must not be in two parts, such as a person: the column's value, or what the
     expression finds in a picture's name"""
-    fold: Annotated[tuple[Count, Several] | None, Accepts("[k, n] with k from 1 to n, or null")] = None
+    fold: Annotated[tuple[Count, AtLeastTwo] | None, Accepts("[k, n] with k from 1 to n, or null")] = None
     """k-fold cross-validation: the training pictures are split into n folds, and the k-th is the test part"""
     sampler: Annotated[str, Listed(_samplers, "shuffle")] = "shuffle"
     """shuffle: each training picture once in an epoch; balanced: as many draws, with replacement, each class as

@@ -8,14 +8,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from ramify.config.types import (
     Accepts,
     Argument,
+    AtLeastTwo,
     Bit,
-    Inner,
+    Fraction,
     Listed,
     Number,
     Positive,
     Ratio,
     Section,
-    Several,
     Size,
     Text,
     Width,
@@ -69,7 +69,7 @@ class NetworkConfig(Section):
     ] = (0, 1, 0, 1, 0, 1, 0)
     """a cell each; 1 = the cell carries an internal classifier; may be left out with a published architecture"""
     exits_at: Annotated[
-        tuple[Inner, ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
+        tuple[Fraction, ...] | Annotated[tuple[Text, ...], Field(min_length=1)] | None,
         Accepts("a rising list of numbers in (0, 1), or null; of a backbone also a list of names of its submodules"),
     ] = None
     """puts the internal classifiers of network.structure behind the cells that are nearest to these fractions of the
@@ -142,7 +142,7 @@ class NetworkConfig(Section):
         Accepts("[channels, height, width] with sides from 8 to 16384, or null for the data's"),
     ] = None
     """shape of one picture"""
-    classes: Annotated[Several | None, Accepts("a whole number >= 2, or null for the data's")] = None
+    classes: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for the data's")] = None
     """number of classes"""
 
     @model_validator(mode="before")

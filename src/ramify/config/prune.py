@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.config.types import Accepts, Count, Inner, Listed, Natural, Ratio, Section
+from ramify.config.types import Accepts, Count, Fraction, Listed, Natural, Ratio, Section
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 
 DENSITIES = ("erk", "uniform")
@@ -20,6 +20,9 @@ def _saliencies() -> Iterable[str]:
 
 def _policies() -> Iterable[str]:
     return (f"{name}: {policy.summary}" for name, policy in POLICIES.items())
+
+
+_Limit = Annotated[Count | Fraction | None, Accepts("a whole number >= 1, a share in (0, 1), or null")]
 
 
 class PruneConfig(Section):
@@ -69,10 +72,10 @@ class PruneConfig(Section):
     scores"""
     reinit: bool = False
     """redraw the surviving weights of a pruned stage"""
-    max_parameters: Annotated[Count | Inner | None, Accepts("a whole number >= 1, a share in (0, 1), or null")] = None
+    max_parameters: _Limit = None
     """policy normal, unit channel: in place of prune.keep_ratio, as many channels stay as leave the compacted network
     so many parameters, or this share of them"""
-    max_macs: Annotated[Count | Inner | None, Accepts("a whole number >= 1, a share in (0, 1), or null")] = None
+    max_macs: _Limit = None
     """the same for the multiply-accumulates of its last exit; with prune.max_parameters, both hold"""
     compact: bool = False
     """at the end of the run, take dead channels out, and measure what that gave"""

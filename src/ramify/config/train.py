@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.config.types import Accepts, AtLeastZero, BelowOne, Count, Inner, Natural, Positive, Section, Share, Text
+from ramify.config.types import Accepts, AtLeastZero, BelowOne, Count, Fraction, Natural, Positive, Section, Share, Text
 
 
 class TrainConfig(Section):
@@ -50,7 +50,7 @@ class TrainConfig(Section):
     parameter"""
     label_smoothing: BelowOne = 0.0
     """share of each label that is spread evenly over all classes (arXiv:1512.00567)"""
-    ema: Annotated[Inner | None, Accepts("a number in (0, 1), such as 0.999, or null")] = None
+    ema: Annotated[Fraction | None, Accepts("a number in (0, 1), such as 0.999, or null")] = None
     """decay of an exponential average of the weights that follows growth and pruning, and is what is validated, kept
     and tested (arXiv:1803.05407 averages evenly)"""
     flip_test: Annotated[bool, Accepts("true, false; false for digits and mnist")] = False
@@ -81,7 +81,7 @@ class TrainConfig(Section):
     """every exit learns from the last exit of that network as well (distillation, arXiv:1503.02531)"""
     teacher_weight: Annotated[Share | None, Accepts("a number in [0, 1], or null for 0.5 with a teacher")] = None
     """weight of the teacher in each exit's loss; the labels have the rest"""
-    teacher_exits: Annotated[bool, Accepts("true or false")] = False
+    teacher_exits: bool = False
     """each exit learns from the same exit of the teacher where that is right, and to stay undecided where it is wrong
     (ERDE, arXiv:2510.04856), in place of the teacher's last exit"""
     exit_focus: Share = 0.0

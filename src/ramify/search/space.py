@@ -31,7 +31,7 @@ from pydantic_core import ErrorDetails
 from ramify.config.keys import accepts_of, dotted
 from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config
-from ramify.config.types import BelowOne, Count, Listed, Natural, Section, Several
+from ramify.config.types import AtLeastTwo, BelowOne, Count, Listed, Natural, Section
 from ramify.config.yamltext import Dumper, Loader, to_text
 from ramify.errors import ConfigError
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
@@ -100,18 +100,18 @@ class Space(Section):
     )
     constraints: tuple[Annotated[Constraint, BeforeValidator(_constraint)], ...] = ()
     epochs: Count
-    """of a full training"""
+    """epochs of a full training"""
     rungs: tuple[int, ...] = Field((), validate_default=True)
-    eta: Several = 3
+    eta: AtLeastTwo = 3
     """at each rung but the last, 1 / eta go on"""
     max_drop: BelowOne = 0.01
     """accuracy that the exit policy may lose"""
     sampler: Annotated[str, Listed(lambda: SEARCH_SAMPLERS, "tpe")] = "tpe"
-    """what draws"""
+    """the algorithm that proposes trials"""
     inherit: StrictBool = True
-    """whether trials begin as earlier ones"""
+    """whether trials begin with the weights of earlier ones"""
     seed: Natural = 0
-    """of the sampler"""
+    """seed of the sampler"""
 
     @property
     def code(self) -> tuple[str, ...]:

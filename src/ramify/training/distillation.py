@@ -11,8 +11,9 @@ from ramify.data.cache import digest
 from ramify.data.pictures import Part
 from ramify.ops.loss import distillation_losses, exit_distillation_losses, self_distillation_losses
 from ramify.run.evaluate import all_logits
+from ramify.training.answers import keep_answers, read_answers, to_float16
 from ramify.training.state import State
-from ramify.training.teacher import Teacher, keep_answers, read_answers, to_float16
+from ramify.training.teacher import Teacher
 
 _FIXED_KEYS = frozenset(
     (
@@ -28,7 +29,7 @@ class Guidance:
     """The loss of each exit in a training step, with what it learns from the teacher and from the deepest exit.
 
     The teacher sees the same pictures as the exits. It answers once for each picture where that is the same in every
-    epoch, else in every step; its logits are kept on disk (:mod:`ramify.training.teacher`) for other runs with the same
+    epoch, else in every step; its logits are kept on disk (:mod:`ramify.training.answers`) for other runs with the same
     seed and pictures.
 
     Args:

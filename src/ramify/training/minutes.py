@@ -3,6 +3,7 @@
 import math
 import tempfile
 import time
+from dataclasses import dataclass
 
 from ramify.config.rescaling import fewest_epochs, rescale
 from ramify.config.rules import Config, PruneConfig
@@ -22,6 +23,15 @@ SHORT_EPOCH = 0.015
 
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
 """Of the smallest short run."""
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """Seconds of a short run on ``pictures`` training pictures: of an ``epoch``, and of all else (``around``)."""
+
+    pictures: int
+    epoch: float
+    around: float
 
 
 def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None = None) -> Config:
@@ -54,13 +64,13 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
-    tried, seconds, around = short_run(dense, run_epochs, limit)
+    run = short_run(dense, run_epochs, limit)
     # A measurement of a second is mostly noise of the machine.
-    longer = min(pictures, int(tried * SHORT_EPOCH * 60 * minutes / seconds))
-    if longer > tried:
-        tried, seconds, around = short_run(dense, run_epochs, int(limit * longer / tried) + 1)
-    epoch = seconds * pictures / tried
-    left = ends - time.monotonic() - 60 * minutes * RESERVE - around
+    longer = min(pictures, int(run.pictures * SHORT_EPOCH * 60 * minutes / run.epoch))
+    if longer > run.pictures:
+        run = short_run(dense, run_epochs, int(limit * longer / run.pictures) + 1)
+    epoch = run.epoch * pictures / run.pictures
+    left = ends - time.monotonic() - 60 * minutes * RESERVE - run.around
     epochs = int(left / epoch)
     if epochs < least:
         needed = minutes + (least * epoch - left) / 60
@@ -70,12 +80,8 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     return rescale(config, epochs)
 
 
-def short_run(config: Config, epochs: int, limit: int) -> tuple[int, float, float]:
-    """Train ``config`` in ``epochs``, 2 or more, on at most ``limit`` pictures; the first epoch warms up.
-
-    Returns:
-        The training pictures, the seconds of an epoch, and those of all else.
-    """
+def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
+    """Train ``config`` in ``epochs``, 2 or more, on at most ``limit`` pictures; the first epoch warms up."""
     clock: list[float] = []
     pictures = 0
 
@@ -91,4 +97,4 @@ def short_run(config: Config, epochs: int, limit: int) -> tuple[int, float, floa
         keys = {"runs_dir": folder, "name": None, "data": data}
         train(rescale(config.model_copy(update=keys), epochs), [watch])
     epoch = (clock[-1] - clock[0]) / (len(clock) - 1)
-    return pictures, epoch, time.monotonic() - start - epoch * len(clock)
+    return ShortRun(pictures, epoch, time.monotonic() - start - epoch * len(clock))
