@@ -8,8 +8,8 @@ to the last evaluation; how many epochs fit is measured by short runs, for the p
 Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops with 4 pixels of padding, horizontal
 flips, float32, channels last. The test set is read once, at the end, one view of each picture; what the mean of the
 logits of both mirror images gives is stated beside it, outside the time. Written after each training to
-``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``. Results of this machine
-and of unchanged presets are kept and not repeated; those of another machine are replaced. The runs of presets stay
+``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``, with a table for each
+machine. Results of unchanged presets are kept, and those of this machine are not repeated. The runs of presets stay
 under ``--runs_dir``.
 """
 
@@ -54,6 +54,7 @@ class Result:
     """One training.
 
     Attributes:
+        machine: the processor, its threads and the version of PyTorch.
         exits: test accuracies in [0, 1], shallowest first.
         recipe: a checksum of the preset.
         mirrored: that of the last exit by the mean of both mirror images, after the time is stopped.
@@ -61,6 +62,7 @@ class Result:
         run: its name in ``--runs_dir``.
     """
 
+    machine: str
     name: str
     minutes: float
     seed: int
@@ -156,7 +158,7 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
         seconds = time.perf_counter() - start
         mirrored = accuracy(flip=True)
     weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
-    return Result(name, minutes, seed, weights, epochs, seconds, exits, mirrored=mirrored)
+    return Result(here(), name, minutes, seed, weights, epochs, seconds, exits, mirrored=mirrored)
 
 
 def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | None, runs_dir: Path) -> Result:
@@ -171,6 +173,7 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     network, card = read_saved(run)
     test = parts_of_run(run, config, None, card.network.input_shape)[0].test
     return Result(
+        here(),
         name,
         minutes,
         seed,
@@ -183,6 +186,12 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
         int8_of(run),
         summary.name,
     )
+
+
+def here() -> str:
+    """This machine."""
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    return f"{platform.machine()} with {capability}, {threads} threads, torch {torch.__version__}"
 
 
 def recipe(name: str) -> str:
@@ -251,48 +260,51 @@ def in_percent(exits: list[float]) -> str:
     return " / ".join(f"{100 * mean:.1f}" for mean in exits)
 
 
-def page(results: list[Result], machine: dict[str, str]) -> str:
+def page(results: list[Result]) -> str:
     """``docs/race.md``."""
-    return f"""# CIFAR-10 against the clock
+    text = """# CIFAR-10 against the clock
 
-Written by `bench/race.py`. Each contestant trains once for each budget, on the same machine, and everything counts,
-from reading the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as
-the mean over the seeds; "mirrored" is that of the last exit by the mean of both mirror images, at twice the MACs, which
-no other figure uses. Weights are those kept, of every exit. {", ".join(machine.values())}.
-
-{table(results)}
-
-The same runs as int8 ONNX graphs (`ramify export --quantize int8`), exported after the time is stopped:
-
-{int8_table(results)}
+Written by `bench/race.py`. Each contestant trains once for each budget, and everything counts, from reading the archive
+to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as the mean over the seeds;
+"mirrored" is that of the last exit by the mean of both mirror images, at twice the MACs, which no other figure uses.
+Weights are those kept, of every exit. The int8 ONNX graphs (`ramify export --quantize int8`) are exported after the
+time is stopped.
 
 ![Accuracy against minutes](images/race.png)
 """
+    for machine in machines(results):
+        own = [result for result in results if result.machine == machine]
+        text += f"\n## {machine}\n\n{table(own)}\n\n{int8_table(own)}\n"
+    return text
 
 
-def read_results(machine: dict[str, str]) -> list[Result]:
-    """The results of earlier races on this machine, of presets that have not changed."""
+def machines(results: list[Result]) -> list[str]:
+    return [*dict.fromkeys(result.machine for result in results)]
+
+
+def read_results() -> list[Result]:
+    """The results of earlier races, of presets that have not changed."""
     if not RECORD.exists():
         return []
-    record = json.loads(RECORD.read_text())
-    if any(record[key] != value for key, value in machine.items()):
-        return []
-    results = TypeAdapter(list[Result]).validate_python(record["results"], strict=False)
+    results = TypeAdapter(list[Result]).validate_json(RECORD.read_bytes())
     return [result for result in results if result.recipe == recipe(result.name)]
 
 
 def plot(results: list[Result]) -> None:
-    """The last exit's accuracy against the minutes, means over the seeds."""
+    """The last exit's accuracy against the minutes, means over the seeds; one panel for each machine."""
     from ramify.show.drawing import axes, save_drawing
 
-    drawing, [[panel]] = axes((6.4, 4.0))
-    for name in dict.fromkeys(result.name for result in results):
-        own = [result for result in results if result.name == name]
-        budgets = sorted({result.minutes for result in own})
-        means = [statistics.fmean(result.exits[-1] for result in own if result.minutes == budget) for budget in budgets]
-        panel.plot(budgets, [100 * mean for mean in means], marker="o", label=name)
-    panel.set(xlabel="minutes on this machine", ylabel="test accuracy, %")
-    panel.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    drawing, panels = axes((6.4, 4.0), columns=len(machines(results)))
+    names = [*dict.fromkeys(result.name for result in results)]
+    for machine, panel in zip(machines(results), panels[0], strict=True):
+        for at, name in enumerate(names):
+            own = [result for result in results if (result.machine, result.name) == (machine, name)]
+            budgets = sorted({result.minutes for result in own})
+            runs = [[result for result in own if result.minutes == minutes] for minutes in budgets]
+            tops = [100 * means(result.exits for result in same)[-1] for same in runs]
+            panel.plot(budgets, tops, marker="o", label=name, color=f"C{at}")
+        panel.set(xlabel="minutes", ylabel="test accuracy, %", title=machine.split(",")[0])
+    panels[0][0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.1), ncols=2)
     save_drawing(drawing, PLOT)
 
 
@@ -310,13 +322,8 @@ def main() -> None:
     args.runs_dir.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     torch.set_num_threads(args.threads)
-    machine = {
-        "machine": f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}",
-        "threads": f"{args.threads} threads",
-        "torch": f"torch {torch.__version__}",
-    }
-    results = read_results(machine) if args.limit is None else []
-    done = {(result.name, result.minutes, result.seed) for result in results}
+    results = read_results() if args.limit is None else []
+    done = {(result.name, result.minutes, result.seed) for result in results if result.machine == here()}
     jobs = [(preset, name) for name in args.presets] + [(plain, name) for name in args.plain]
     for minutes, seed, (train, name) in itertools.product(args.minutes, range(args.seeds), jobs):
         if (name, minutes, seed) in done:
@@ -324,10 +331,10 @@ def main() -> None:
         results.append(train(name, args.archive.resolve(), minutes, seed, args.limit, args.runs_dir))
         print(json.dumps(asdict(results[-1])), flush=True)
         if args.limit is None:
-            write_json(RECORD, {**machine, "results": [asdict(result) for result in results]})
-    print(table(results))
+            write_json(RECORD, [asdict(result) for result in results])
+    print(table([result for result in results if result.machine == here()]))
     if args.limit is None:
-        PAGE.write_text(page(results, machine))
+        PAGE.write_text(page(results))
         plot(results)
 
 

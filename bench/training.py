@@ -9,12 +9,14 @@ worker processes, PIL augmentation picture by picture, float32, eager layers, on
 in each batch. Both train the seed's network, fully grown, on the same pictures in batches of 128, in processes of their
 own, one epoch each in turn, loading and augmentation included. The last column is the share of the machine's peak that
 ramify reaches. The peak is a 2048 x 2048 matrix product in the precision of the run; a picture counts three times its
-MACs (forward, and backward twice), each of two operations. Written to ``bench/results/training.json``.
+MACs (forward, and backward twice), each of two operations. Written to ``bench/results/training.json``, where rows of
+other machines and settings stay.
 
 ``--accuracy`` instead trains on the embedded digits with three seeds, in bfloat16 and compiled, and in float32 and
 eager, and prints the test accuracy of the last exit; written to ``bench/results/training-accuracy.json``.
 """
 
+import json
 import multiprocessing
 import os
 import random
@@ -236,7 +238,15 @@ def measure(
         f"{100 * row['share of peak']:5.0f} %  {' '.join(overrides)}",
         flush=True,
     )
-    return {"kind": kind, "overrides": overrides, **row}
+    return {"machine": machine(threads), "kind": kind, "overrides": overrides, "peak": reachable, **row}
+
+
+def keep(row: dict[str, object]) -> None:
+    """Write ``row`` in place of an earlier one of the same machine, kind and settings."""
+    path = RESULTS / "training.json"
+    same = ("machine", "kind", "overrides")
+    rows = [old for old in json.loads(path.read_text()) if any(old[key] != row[key] for key in same)]
+    write_json(path, [*rows, row])
 
 
 def main() -> None:
@@ -256,18 +266,14 @@ def main() -> None:
         return
     if args.archive is None:
         parser.error("ARCHIVE: got nothing; accepted: a file or folder of 32x32 color pictures, or --accuracy")
-    here = machine(args.threads)
     overrides = ["network.input_shape=[3,32,32]", "train.device=cpu", *args.overrides]
     precision = place_of(ramify.read_config(overrides=overrides)).precision
     reachable = peak(precision)
     print(f"matrix product of {SIDE} x {SIDE}, {precision}: {reachable / 1e9:.0f} G operations a second")
-    print(f"pictures a second, batches of {BATCH}, loader included; {here}")
+    print(f"pictures a second, batches of {BATCH}, loader included; {machine(args.threads)}")
     print("network       ours   baseline  ratio                       of the peak")
-    rows = [
-        measure(args.archive, kind, args.pairs, args.pictures, args.threads, args.overrides, reachable)
-        for kind in args.kinds
-    ]
-    write_json(RESULTS / "training.json", {"machine": here, "precision": precision, "peak": reachable, "rows": rows})
+    for kind in args.kinds:
+        keep(measure(args.archive, kind, args.pairs, args.pictures, args.threads, args.overrides, reachable))
 
 
 if __name__ == "__main__":
