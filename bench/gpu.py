@@ -89,14 +89,18 @@ class Result:
 def run(job: Job, archive: str, runs_dir: str, out: Path, seconds: float) -> Result:
     """Train one preset as long as requested, or as long as fits into ``seconds``."""
     end = time.monotonic() + seconds
-    config, _, parts = prepare_run(job.config(archive, runs_dir), ALONE)
+    resolved, _, parts = prepare_run(job.config(archive, runs_dir), ALONE)
     pictures = len(parts.train)
-    _, whole = work(config, pictures, Path(runs_dir) / "none")
-    wanted = config.train.epochs if job.pflop is None else max(1, round(config.train.epochs * job.pflop / whole))
+    _, whole = work(resolved, pictures, Path(runs_dir) / "none")
+    wanted = resolved.train.epochs
+    if job.pflop is not None:
+        wanted = max(1, round(wanted * job.pflop / whole))
     planned, why = 0, ""
     try:
-        fitting = ramify.rescale_to_minutes(job.config(archive, runs_dir), (end - time.monotonic()) / 60)
-        planned = min(wanted, fitting.train.epochs)
+        config = ramify.rescale_to_minutes(job.config(archive, runs_dir), (end - time.monotonic()) / 60)
+        if config.train.epochs > wanted:
+            config = job.config(archive, runs_dir, wanted)
+        planned = config.train.epochs
     except ConfigError as error:
         why = str(error)
     start, done = time.monotonic(), 0
@@ -111,7 +115,7 @@ def run(job: Job, archive: str, runs_dir: str, out: Path, seconds: float) -> Res
 
     if planned:
         try:
-            ramify.train(job.config(archive, runs_dir, planned), [watch], overwrite=True)
+            ramify.train(config, [watch], overwrite=True)
         except RunError as error:
             why = str(error)
     training_seconds = time.monotonic() - start
@@ -131,7 +135,7 @@ def run(job: Job, archive: str, runs_dir: str, out: Path, seconds: float) -> Res
         exits=tested(exits),
         valid=tuple(exit_.valid.top1 for exit_ in exits if exit_.valid is not None),
         seconds=training_seconds,
-        pictures_per_second=done * pictures / training_seconds if done else 0.0,
+        pictures_per_second=done * config.data.in_epoch(pictures) / training_seconds if done else 0.0,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         settings=job.settings,
     )

@@ -67,7 +67,7 @@ class Result:
     minutes: float
     seed: int
     weights: int
-    epochs: int
+    epochs: float
     seconds: float
     exits: tuple[float, ...]
     recipe: str = ""
@@ -137,9 +137,8 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
     remaining = 60 * minutes * PLANNED - (time.perf_counter() - start)
     steps = max(1, int(remaining / seconds))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.2, total_steps=steps + 1, pct_start=0.25)
-    done = epochs = 0
+    done = 0
     while done < steps:
-        epochs += 1
         for index in batches(len(parts.train), 128, draw):
             step(index, draw)
             schedule.step()
@@ -158,6 +157,7 @@ def plain(name: str, archive: Path, minutes: float, seed: int, limit: int | None
         seconds = time.perf_counter() - start
         mirrored = accuracy(flip=True)
     weights = sum(weight.numel() for weight in network.parameters() if weight.dim() > 1)
+    epochs = steps * 128 / len(parts.train)
     return Result(here(), name, minutes, seed, weights, epochs, seconds, exits, mirrored=mirrored)
 
 
@@ -169,6 +169,8 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
     config = ramify.rescale_to_minutes(read_config([presets().get(base, Path(base))], overrides), minutes)
     summary = ramify.train(config)
     seconds, last, exits = time.perf_counter() - start, summary.exits[-1], tested(summary.exits)
+    assert summary.pictures is not None
+    pictures = summary.pictures[0]
     run = runs_dir / summary.name
     network, card = read_saved(run)
     test = parts_of_run(run, config, None, card.network.input_shape)[0].test
@@ -178,7 +180,7 @@ def preset(name: str, archive: Path, minutes: float, seed: int, limit: int | Non
         minutes,
         seed,
         last.kept,
-        config.train.epochs,
+        config.train.epochs * config.data.in_epoch(pictures) / pictures,
         seconds,
         exits,
         recipe(name),
@@ -219,7 +221,7 @@ def table(results: list[Result]) -> str:
             if not runs:
                 cells.append("-")
                 continue
-            epochs, seconds = span([run.epochs for run in runs]), span([run.seconds for run in runs])
+            epochs, seconds = span([run.epochs for run in runs], 1), span([run.seconds for run in runs])
             length = f"{epochs} epochs, {seconds} s, {len(runs)} seed{'s' if len(runs) > 1 else ''}"
             both = [run.mirrored for run in runs if run.mirrored is not None]
             mirrored = f"mirrored {in_percent([statistics.fmean(both)])}; " if len(both) == len(runs) else ""
@@ -245,9 +247,9 @@ def int8_table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-def span(values: Sequence[float]) -> str:
+def span(values: Sequence[float], digits: int = 0) -> str:
     """The smallest and the largest of ``values``, rounded."""
-    lowest, highest = f"{min(values):.0f}", f"{max(values):.0f}"
+    lowest, highest = (f"{value:.{digits}f}" for value in (min(values), max(values)))
     return lowest if lowest == highest else f"{lowest} to {highest}"
 
 

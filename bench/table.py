@@ -185,15 +185,18 @@ def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:
 
     Args:
         config: as resolved, with the shape of the pictures.
-        pictures: in an epoch.
+        pictures: to train on.
         folder: of the run, whose metrics hold the stages of each finished epoch; the others are as planned.
     """
-    macs = [exit_.macs for exit_ in cost(Network(config.network, stages=config.network.exits))]
+    macs, taken = (
+        [e.macs for e in cost(Network(config.network, stages=config.network.exits))],
+        config.data.in_epoch(pictures),
+    )
     stages = [int(str(line["stages"])) for line in read_lines(folder / METRICS)]
     born = births(config) if config.growth.mode == "scheduled" else (1,) * config.network.exits
     remaining = range(len(stages) + 1, config.train.epochs + 1)
     planned = [*stages, *(sum(birth <= epoch for birth in born) for epoch in remaining)]
-    done, whole = (6 * pictures * sum(macs[n - 1] for n in epochs) / 1e15 for epochs in (stages, planned))
+    done, whole = (6 * taken * sum(macs[n - 1] for n in epochs) / 1e15 for epochs in (stages, planned))
     return done, whole
 
 

@@ -99,11 +99,13 @@ def test_auto_mirrors_photographs_and_never_digits(source: str, how: str) -> Non
     assert augmentation("crop_flip", source) == "crop_flip"
 
 
-@given(st.integers(0, 200), st.integers(2, 50), st.integers(0, 1000))
-def test_batches_deal_every_picture_once_and_never_one_alone(n: int, size: int, seed: int) -> None:
-    dealt = list(batches(n, size, seeded(seed)))
-    assert sorted(torch.cat(dealt).tolist() if dealt else []) == list(range(n))
+@given(st.integers(0, 200), st.integers(2, 50), st.integers(0, 1000), st.none() | st.integers(2, 200))
+def test_batches_deal_every_picture_once_and_never_one_alone(n: int, size: int, seed: int, count: int | None) -> None:
+    dealt = list(batches(n, size, seeded(seed), count))
+    pictures = [int(index) for batch in dealt for index in batch]
+    assert len(set(pictures)) == len(pictures) == min(n, n if count is None else count)
+    assert set(pictures) <= set(range(n))
     assert all(len(batch) == size for batch in dealt[:-1])
     assert n == 1 or all(2 <= len(batch) <= size + 1 for batch in dealt)
-    again = list(batches(n, size, seeded(seed)))
+    again = list(batches(n, size, seeded(seed), count))
     assert all(torch.equal(a, b) for a, b in zip(dealt, again, strict=True))

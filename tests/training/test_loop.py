@@ -65,6 +65,15 @@ def test_the_events_come_in_the_order_that_is_promised() -> None:
     assert all(event.epoch >= 3 for event in seen if isinstance(event, NewBest))
 
 
+def test_an_epoch_takes_as_many_pictures_as_asked() -> None:
+    seen: list[Event] = []
+    train(tiny("data.epoch_pictures=50", "data.batch_size=16", "train.schedule=linear"), [seen.append])
+    steps = [(event.epoch, event.done, event.total) for event in seen if isinstance(event, StepDone)]
+    assert steps == [(epoch, done, 50) for epoch in (1, 2, 3, 4) for done in (16, 32, 48, 50)]
+    rates = [event.learning_rate for event in seen if isinstance(event, EpochDone)]
+    assert rates[-1] == pytest.approx(rates[0] / 3 / 50, rel=0.2)  # the schedule ends with the last picture
+
+
 def test_the_lines_on_disk_are_the_events() -> None:
     seen: list[Event] = []
     folder = Path(train(tiny(), [seen.append]).folder)

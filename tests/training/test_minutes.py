@@ -46,6 +46,16 @@ def test_a_longer_short_run_takes_its_share_of_the_time(monkeypatch: pytest.Monk
     assert fitted.train.epochs == pytest.approx(0.97 * 50 * 60 / (1294 * 0.05), abs=1)
 
 
+@pytest.mark.parametrize("taken", [None, 20])
+def test_a_part_of_an_epoch_is_spread_over_all(taken: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SMALL.model_copy(update={"data": DataConfig(limit=60, epoch_pictures=taken)})
+    pictures = taken or 50
+    pretend(monkeypatch, 1.0, pictures)
+    fitted = rescale_to_minutes(config, 4.5 * pictures / 60 / (1 - module.RESERVE))
+    assert fitted.train.epochs == 5
+    assert fitted.data.in_epoch(50) == pytest.approx(4.5 / 5 * pictures, abs=1)
+
+
 def test_a_short_run_of_all_there_is_decides() -> None:
     fitted = rescale_to_minutes(SMALL, 60)
     assert fitted.train.epochs > 40

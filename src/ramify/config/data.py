@@ -93,6 +93,8 @@ class DataConfig(Section):
     the last side the pictures' own; validation and test are at full size"""
     limit: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for all")] = None
     """at most so many training and so many test pictures, seeded"""
+    epoch_pictures: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for all")] = None
+    """at most so many training pictures in an epoch, drawn anew for each"""
     size: Annotated[
         Size | tuple[Size, Size] | None,
         Accepts("a whole number from 8 to 16384, or [height, width], or null for the pictures' own"),
@@ -152,6 +154,15 @@ class DataConfig(Section):
     """a source with deeper folders is refused"""
     max_entries: Count = 2_000_000
     """a source of more files and folders is refused"""
+
+    def in_epoch(self, pictures: int) -> int:
+        """How many of ``pictures`` training pictures an epoch takes.
+
+        Example:
+            >>> DataConfig().in_epoch(100), DataConfig(epoch_pictures=30).in_epoch(100)
+            (100, 30)
+        """
+        return pictures if self.epoch_pictures is None else min(pictures, self.epoch_pictures)
 
     @property
     def background_color(self) -> tuple[int, int, int]:

@@ -140,8 +140,8 @@ SAMPLERS: dict[str, _Sampler] = {
 """Every sampler by the name that ``data.sampler`` takes."""
 
 
-def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """The numbers 0 to n - 1 in a seeded order, in batches (int64, on the CPU).
+def batches(n: int, batch_size: int, generator: torch.Generator, count: int | None = None) -> Iterator[torch.Tensor]:
+    """The numbers 0 to n - 1, or ``count`` of them, in a seeded order, in batches (int64, on the CPU).
 
     The last batch may be smaller. A single picture left over joins the batch before it, as batch norm cannot train on
     one.
@@ -150,11 +150,11 @@ def batches(n: int, batch_size: int, generator: torch.Generator) -> Iterator[tor
         >>> [len(batch) for batch in batches(9, 4, torch.Generator())]
         [4, 5]
     """
-    order = torch.randperm(n, generator=generator)
+    order = torch.randperm(n, generator=generator)[:count]
     start = 0
-    while start < n:
+    while start < len(order):
         stop = start + batch_size
-        if stop + 1 == n:
-            stop = n
+        if stop + 1 == len(order):
+            stop = len(order)
         yield order[start:stop]
         start = stop

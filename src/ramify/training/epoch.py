@@ -40,7 +40,8 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     device = state.where.device
     indices = _batches(config, part, epoch, 2 * team.size)
     feeder = Feeder(config, epoch, network, part, indices)
-    moves = Moves(state, epoch, len(part))
+    pictures = config.data.in_epoch(len(part))
+    moves = Moves(state, epoch, pictures)
     guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
@@ -50,14 +51,14 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     rate = rate_at(epoch, 0.0, train)
     for index in indices:
         size = len(index)
-        share = (done + size / 2) / len(part)
+        share = (done + size / 2) / pictures
         rate = rate_at(epoch, share, train)
         batch = feeder.feed(team.share(size), share)
         sums += step.take(batch, size, taus, rate, moves)
         if follow is not None:
             follow()
         done += size
-        tell(StepDone(epoch, done, len(part)))
+        tell(StepDone(epoch, done, pictures))
     guidance.end()
     entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
@@ -94,8 +95,9 @@ def loss_weights(state: State, epoch: int) -> tuple[float, ...]:
 
 def _batches(config: Config, part: Part, epoch: int, least: int) -> list[Tensor]:
     """The pictures of each batch of ``epoch``; none has fewer than ``least``, two for each process."""
-    order = batches(len(part), config.data.batch_size, generator(config.seed, "order", epoch))
-    sample = SAMPLERS[config.data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
+    data = config.data
+    order = batches(len(part), data.batch_size, generator(config.seed, "order", epoch), data.in_epoch(len(part)))
+    sample = SAMPLERS[data.sampler](part.labels.cpu(), generator(config.seed, "sampler", epoch))
     return [sample[index] for index in order if len(index) >= least]  # batch norm needs two pictures
 
 

@@ -21,6 +21,9 @@ RESERVE = 0.03
 SHORT_EPOCH = 0.015
 """Share of the time that an epoch of the longer short run takes, about."""
 
+UNUSED = 0.01
+"""Share of the time that whole epochs may leave."""
+
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
 """Of the smallest short run."""
 
@@ -37,8 +40,10 @@ class ShortRun:
 def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None = None) -> Config:
     """``config`` in as many epochs as fit into ``minutes`` on this machine, by :func:`ramify.rescale`.
 
-    Everything counts, from this call to the summary of the run. Short runs on a part of the pictures show how long an
-    epoch takes; with growth it is the mean over the stages. A run may still take longer, where the machine slows down.
+    Where time for a part of an epoch would be left, one more epoch is planned, and ``data.epoch_pictures`` makes all of
+    them smaller. Everything counts, from this call to the summary of the run. Short runs on a part of the pictures show
+    how long an epoch takes; with growth it is the mean over the stages. A run may still take longer, where the machine
+    slows down.
 
     Args:
         config: not yet resolved.
@@ -59,7 +64,7 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     if world()[1] > 1:
         raise ConfigError(f"minutes: got it in {world()[1]} processes; accepted: one process")
     least = fewest_epochs(config)
-    pictures = len(prepare_run(config, ALONE, progress)[2].train)
+    pictures = config.data.in_epoch(len(prepare_run(config, ALONE, progress)[2].train))
     limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
     # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
@@ -71,13 +76,16 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
         run = short_run(dense, run_epochs, int(limit * longer / run.pictures) + 1)
     epoch = run.epoch * pictures / run.pictures
     left = ends - time.monotonic() - 60 * minutes * RESERVE - run.around
-    epochs = int(left / epoch)
+    epochs = left / epoch
     if epochs < least:
         needed = minutes + (least * epoch - left) / 60
         raise ConfigError(
             f"minutes: got {minutes:g}; accepted: {needed:.2g} or more, for {least} epochs of {epoch:.2g} s"
         )
-    return rescale(config, epochs)
+    if epochs % 1 < UNUSED * epochs:
+        return rescale(config, int(epochs))
+    data = config.data.model_copy(update={"epoch_pictures": int(pictures * epochs / math.ceil(epochs))})
+    return rescale(config.model_copy(update={"data": data}), math.ceil(epochs))
 
 
 def short_run(config: Config, epochs: int, limit: int) -> ShortRun:

@@ -52,11 +52,10 @@ def prepare_run(
     if data.augment == "photo" and data.size is not None:
         data = data.model_copy(update={"size": larger(parts.train.shape[1:])})
         parts = replace(parts, larger=load(resolved.model_copy(update={"data": data})).train)
-    least = 2 * team.size
-    if len(parts.train) < least:
-        raise ConfigError(
-            f"data.limit: got {len(parts.train)} training pictures; accepted: {least} or more, 2 a process"
-        )
+    least, pictures = 2 * team.size, resolved.data.in_epoch(len(parts.train))
+    if pictures < least:
+        key = "limit" if pictures == len(parts.train) else "epoch_pictures"
+        raise ConfigError(f"data.{key}: got {pictures} training pictures; accepted: {least} or more, 2 a process")
     notes = list(remarks(parts, strict))
     if resolved.train.threads is not None:
         threads, fewer = usable_threads(resolved.train.threads)
