@@ -293,20 +293,26 @@ def read_results() -> list[Result]:
 
 
 def plot(results: list[Result]) -> None:
-    """The last exit's accuracy against the minutes, means over the seeds; one panel for each machine."""
+    """Accuracy by exit, means over the seeds: a panel for each machine, a line for each contestant and budget."""
     from ramify.show.drawing import axes, save_drawing
 
-    drawing, panels = axes((6.4, 4.0), columns=len(machines(results)))
-    names = [*dict.fromkeys(result.name for result in results)]
-    for machine, panel in zip(machines(results), panels[0], strict=True):
-        for at, name in enumerate(names):
-            own = [result for result in results if (result.machine, result.name) == (machine, name)]
-            budgets = sorted({result.minutes for result in own})
-            runs = [[result for result in own if result.minutes == minutes] for minutes in budgets]
-            tops = [100 * means(result.exits for result in same)[-1] for same in runs]
-            panel.plot(budgets, tops, marker="o", label=name, color=f"C{at}")
-        panel.set(xlabel="minutes", ylabel="test accuracy, %", title=machine.split(",")[0])
-    panels[0][0].legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1.1), ncols=2)
+    groups: dict[str, dict[str, list[Result]]] = {machine: {} for machine in machines(results)}
+    for result in sorted(results, key=lambda result: (-result.minutes, result.exits[-1])):
+        groups[result.machine].setdefault(
+            f"{result.minutes:g} min, {result.name}".replace(" network.", "\nnetwork."), []
+        ).append(result)
+    lines = sum(len(group) for group in groups.values())
+    drawing, panels = axes((9.0, 0.8 * len(groups) + 0.36 * lines), rows=len(groups))
+    for (machine, group), [panel] in zip(groups.items(), panels, strict=True):
+        for y, runs in enumerate(group.values()):
+            exits = [100 * top1 for top1 in means(run.exits for run in runs)]
+            panel.plot(exits, [y] * len(exits), color="C0", marker="o", markersize=4, linewidth=1)
+            panel.plot(exits[-1], y, color="C0", marker="o", markersize=8)
+            panel.annotate(f"{exits[-1]:.1f}", (exits[-1], y), (7, -3), textcoords="offset points", fontsize=9)
+        panel.set_yticks(range(len(group)), [*group])
+        panel.set_ylim(-0.6, len(group) - 0.4)
+        panel.set_title(machine, fontsize=9, loc="left")
+    panels[-1][0].set_xlabel("test accuracy by exit, %")
     save_drawing(drawing, PLOT)
 
 

@@ -31,7 +31,7 @@ def axes(
 
     drawing = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(drawing)
-    panels = [list(row) for row in drawing.subplots(rows, columns, sharex="col", sharey=True, squeeze=False)]
+    panels = [list(row) for row in drawing.subplots(rows, columns, sharex="col", sharey="row", squeeze=False)]
     for panel in (panel for row in panels for panel in row):
         panel.grid(visible=True, color=RULE, linewidth=0.8)
         panel.set_axisbelow(True)
