@@ -15,14 +15,17 @@ SMALL = Config(
 )
 
 
-def pretend(monkeypatch: pytest.MonkeyPatch, seconds: float, most: int) -> list[int]:
-    """Replace the short runs: ``seconds`` for a picture and epoch, ``most`` pictures. Returns the limits they get."""
+def pretend(monkeypatch: pytest.MonkeyPatch, seconds: float, most: int, fixed: float = 0.0) -> list[int]:
+    """Replace the short runs: ``seconds`` for a picture and epoch, and ``fixed`` for an epoch; ``most`` pictures.
+
+    Returns the limits they get.
+    """
     limits: list[int] = []
 
     def short_run(_: Config, epochs: int, limit: int) -> ShortRun:
         limits.append(limit)
         pictures = min(limit, most)
-        return ShortRun(pictures, seconds * pictures, 0.0)
+        return ShortRun(pictures, fixed + seconds * pictures, 0.0)
 
     monkeypatch.setattr(module, "short_run", short_run)
     return limits
@@ -54,6 +57,14 @@ def test_a_part_of_an_epoch_is_spread_over_all(taken: int | None, monkeypatch: p
     fitted = rescale_to_minutes(config, 4.5 * pictures / 60 / (1 - module.RESERVE))
     assert fitted.train.epochs == 5
     assert fitted.data.in_epoch(50) == pytest.approx(4.5 / 5 * pictures, abs=1)
+
+
+@pytest.mark.parametrize("minutes", [10, 23.4, 100])
+def test_what_each_epoch_takes_besides_its_pictures_counts(minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 0.005, 1294, fixed=0.5)
+    fitted = rescale_to_minutes(SMALL.model_copy(update={"data": DataConfig()}), minutes)
+    planned = fitted.train.epochs * (0.5 + 0.005 * fitted.data.in_epoch(1294))
+    assert planned == pytest.approx((1 - module.RESERVE) * 60 * minutes, rel=module.UNUSED + 0.005)
 
 
 def test_a_short_run_of_all_there_is_decides() -> None:

@@ -18,8 +18,11 @@ from ramify.training.run import train
 RESERVE = 0.03
 """Share of the time that is kept for what short runs do not show, such as a slower machine."""
 
-SHORT_EPOCH = 0.015
+SHORT_EPOCH = 0.01
 """Share of the time that an epoch of the longer short run takes, about."""
+
+BY_PICTURES = 0.7
+"""Least share of the time of a short run's epoch that counts as that of its pictures; the rest is of any epoch."""
 
 UNUSED = 0.01
 """Share of the time that whole epochs may leave."""
@@ -69,13 +72,14 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
-    run = short_run(dense, run_epochs, limit)
+    first = last = short_run(dense, run_epochs, limit)
     # A measurement of a second is mostly noise of the machine.
-    longer = min(pictures, int(run.pictures * SHORT_EPOCH * 60 * minutes / run.epoch))
-    if longer > run.pictures:
-        run = short_run(dense, run_epochs, int(limit * longer / run.pictures) + 1)
-    epoch = run.epoch * pictures / run.pictures
-    left = ends - time.monotonic() - 60 * minutes * RESERVE - run.around
+    longer = min(pictures, int(first.pictures * SHORT_EPOCH * 60 * minutes / first.epoch))
+    if longer > first.pictures:
+        last = short_run(dense, run_epochs, int(limit * longer / first.pictures) + 1)
+    fixed, each = seconds_of(first, last)
+    epoch = fixed + each * pictures
+    left = ends - time.monotonic() - 60 * minutes * RESERVE - last.around
     epochs = left / epoch
     if epochs < least:
         needed = minutes + (least * epoch - left) / 60
@@ -84,8 +88,27 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
         )
     if epochs % 1 < UNUSED * epochs:
         return rescale(config, int(epochs))
-    data = config.data.model_copy(update={"epoch_pictures": int(pictures * epochs / math.ceil(epochs))})
-    return rescale(config.model_copy(update={"data": data}), math.ceil(epochs))
+    more = math.ceil(epochs)
+    data = config.data.model_copy(update={"epoch_pictures": max(2, int((left / more - fixed) / each))})
+    return rescale(config.model_copy(update={"data": data}), more)
+
+
+def seconds_of(first: ShortRun, last: ShortRun) -> tuple[float, float]:
+    """Seconds of an epoch without its pictures, and of each of them, from a short run and a longer one.
+
+    At least :data:`BY_PICTURES` of the longer one's time grow with the pictures, as a difference is noisier.
+
+    Example:
+        >>> seconds_of(ShortRun(100, 2.0, 0), ShortRun(400, 5.0, 0))
+        (1.0, 0.01)
+        >>> seconds_of(ShortRun(100, 2.0, 0), ShortRun(100, 2.0, 0))
+        (0.0, 0.02)
+    """
+    each = last.epoch / last.pictures
+    if last.pictures > first.pictures:
+        slope = (last.epoch - first.epoch) / (last.pictures - first.pictures)
+        each = min(max(slope, BY_PICTURES * each), each)
+    return last.epoch - each * last.pictures, each
 
 
 def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
