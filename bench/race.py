@@ -272,7 +272,7 @@ to the last evaluation. Accuracy in % on the test pictures, which are read once,
 Weights are those kept, of every exit. The int8 ONNX graphs (`ramify export --quantize int8`) are exported after the
 time is stopped.
 
-![Accuracy against minutes](images/race.png)
+![Test accuracy of every exit of every contestant](images/race.png)
 """
     for machine in machines(results):
         own = [result for result in results if result.machine == machine]
@@ -281,6 +281,7 @@ time is stopped.
 
 
 def machines(results: list[Result]) -> list[str]:
+    """Every machine of ``results``, once."""
     return [*dict.fromkeys(result.machine for result in results)]
 
 

@@ -94,7 +94,7 @@ class DataConfig(Section):
     limit: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for all")] = None
     """at most so many training and so many test pictures, seeded"""
     epoch_pictures: Annotated[AtLeastTwo | None, Accepts("a whole number >= 2, or null for all")] = None
-    """at most so many training pictures in an epoch, drawn anew for each"""
+    """at most so many training pictures in an epoch, another random sample in each"""
     size: Annotated[
         Size | tuple[Size, Size] | None,
         Accepts("a whole number from 8 to 16384, or [height, width], or null for the pictures' own"),

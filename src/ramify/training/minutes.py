@@ -22,10 +22,10 @@ SHORT_EPOCH = 0.01
 """Share of the time that an epoch of the longer short run takes, about."""
 
 BY_PICTURES = 0.7
-"""Least share of the time of a short run's epoch that counts as that of its pictures; the rest is of any epoch."""
+"""At least this share of the time of a short run's epoch is taken to grow with its pictures; the rest is fixed."""
 
 UNUSED = 0.01
-"""Share of the time that whole epochs may leave."""
+"""Share of the time that whole epochs may leave unused."""
 
 FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
 """Of the smallest short run."""
@@ -94,9 +94,9 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
 
 
 def seconds_of(first: ShortRun, last: ShortRun) -> tuple[float, float]:
-    """Seconds of an epoch without its pictures, and of each of them, from a short run and a longer one.
+    """The fixed seconds of an epoch, and those of each picture in it, from a short run and a longer one.
 
-    At least :data:`BY_PICTURES` of the longer one's time grow with the pictures, as a difference is noisier.
+    Two points make a line; :data:`BY_PICTURES` bounds what noise can do to its slope.
 
     Example:
         >>> seconds_of(ShortRun(100, 2.0, 0), ShortRun(400, 5.0, 0))
