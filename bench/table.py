@@ -188,10 +188,8 @@ def work(config: Config, pictures: int, folder: Path) -> tuple[float, float]:
         pictures: to train on.
         folder: of the run, whose metrics hold the stages of each finished epoch; the others are as planned.
     """
-    macs, taken = (
-        [e.macs for e in cost(Network(config.network, stages=config.network.exits))],
-        config.data.in_epoch(pictures),
-    )
+    macs = [exit_.macs for exit_ in cost(Network(config.network, stages=config.network.exits))]
+    taken = config.data.in_epoch(pictures)
     stages = [int(str(line["stages"])) for line in read_lines(folder / METRICS)]
     born = births(config) if config.growth.mode == "scheduled" else (1,) * config.network.exits
     remaining = range(len(stages) + 1, config.train.epochs + 1)
