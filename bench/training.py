@@ -245,8 +245,8 @@ def keep(row: dict[str, object]) -> None:
     """Write ``row`` in place of an earlier one of the same machine, kind and settings."""
     path = RESULTS / "training.json"
     same = ("machine", "kind", "overrides")
-    rows = [old for old in json.loads(path.read_text()) if any(old[key] != row[key] for key in same)]
-    write_json(path, [*rows, row])
+    rows = json.loads(path.read_text()) if path.exists() else []
+    write_json(path, [*(old for old in rows if any(old[key] != row[key] for key in same)), row])
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from ramify.config.presets import presets, purpose
 from ramify.config.read import read_config
-from ramify.config.rescaling import rescale
+from ramify.config.rescaling import fewest_epochs, rescale
 from ramify.config.rules import Config, resolve
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
@@ -105,12 +105,11 @@ def test_a_preset_keeps_within_its_budget(preset: Path) -> None:
 @pytest.mark.parametrize(
     "preset", [each for each in PRESETS if each.stem != "photos-pretrained"], ids=lambda preset: preset.stem
 )
-def test_a_preset_trains_for_two_epochs_or_one_more_than_it_changes(preset: Path, photos: Path) -> None:
+def test_a_preset_trains_for_as_few_epochs_as_it_can_and_one_more(preset: Path, photos: Path) -> None:
     source = ["data.limit=60"] if preset.stem == "digits" else [f"data.source={photos}"]
     config = read_config([preset], [*source, "data.batch_size=15", "train.device=cpu", "train.compile=false"])
     assert config.network.backbone is None  # which would need a package and its weights
-    moments = {*(config.growth.epochs or ()), *config.prune.epochs}
-    epochs = max(2, resolve(config).network.exits, len(moments) + 1)
+    epochs = fewest_epochs(config) + 1
     summary = train(rescale(config, epochs))
     assert summary.finished
     assert len(read_lines(Path(summary.folder) / "metrics.jsonl")) == epochs

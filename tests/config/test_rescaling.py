@@ -31,6 +31,35 @@ def test_what_happens_keeps_its_number_and_order(epochs: int) -> None:
     assert short.growth.epochs[0] >= 2
 
 
+@given(
+    st.lists(st.integers(1, 40), min_size=1, unique=True).map(sorted),
+    st.lists(st.integers(2, 40), max_size=3, unique=True).map(sorted),
+    st.integers(4, 80),
+    st.sampled_from(["normal", "gradual"]),
+)
+def test_prunings_of_the_whole_network_that_meet_become_one(
+    pruned: list[int], grown: list[int], epochs: int, policy: str
+) -> None:
+    network = NetworkConfig(kind="iterative" if grown else "full_ic", structure=(*(1,) * len(grown), 0))
+    long = Config.model_validate(
+        {
+            "network": network,
+            "growth": {"epochs": grown or None},
+            "prune": {"enabled": True, "policy": policy, "epochs": pruned},
+            "train": {"epochs": 40},
+        }
+    )
+    short = rescale(long, epochs)
+    after, growths = short.prune.epochs, short.growth.epochs or ()
+    assert 1 <= len(after) <= len(pruned)
+    assert list(after) == sorted({*after})
+    assert 1 <= after[0] <= after[-1] <= epochs
+    # What the last pruning prunes is there, and what has grown does not wait for it longer than before.
+    assert sum(epoch <= pruned[-1] for epoch in grown) <= sum(epoch <= after[-1] for epoch in growths)
+    if not grown and epochs != 40:
+        assert abs((pruned[-1] - 1) / 40 - (after[-1] - 1) / epochs) <= 1 / epochs
+
+
 @given(st.integers(40, 400))
 def test_long_enough_runs_keep_the_shares(epochs: int) -> None:
     short = rescale(SEED, epochs)

@@ -18,10 +18,11 @@ import torch
 from ramify.config.read import read_config
 from ramify.errors import ConfigError
 from ramify.nn.network import Network
-from ramify.run.distributed import ALONE, shared_checksum, together
+from ramify.run.distributed import ALONE, Team, shared_checksum, together
 from ramify.run.folder import read_lines
 from ramify.run.readback import describe
 from ramify.run.saved import load
+from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from tests.conftest import edit_config, tiny
 
@@ -183,6 +184,13 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(batch: int, size: int, mon
     message = f"data.batch_size: got {batch}; accepted: a multiple of {size}, the number of processes"
     with pytest.raises(ConfigError, match=message), together(torch.device("cpu"), batch):
         pass
+
+
+@pytest.mark.parametrize("key", ["limit", "epoch_pictures"])
+def test_two_pictures_a_process_are_the_least(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Team, "decided", lambda team, decide: decide())
+    with pytest.raises(ConfigError, match=rf"data\.{key}: got .* pictures; accepted: 32 or more, 2 a process"):
+        prepare_run(tiny(f"data.{key}=20"), Team(rank=0, size=16))
 
 
 def test_alone_nothing_is_shared() -> None:

@@ -1,5 +1,7 @@
 """A run in as many epochs as fit into some minutes."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from ramify.config.rules import Config, DataConfig, GrowthConfig, NetworkConfig, TrainConfig
@@ -77,6 +79,16 @@ def test_a_short_run_of_all_there_is_decides() -> None:
 def test_minutes_that_do_not_do_are_one_sentence(minutes: float) -> None:
     with pytest.raises(ConfigError, match=r"^minutes: got .*; accepted: "):
         rescale_to_minutes(SMALL, minutes)
+
+
+@pytest.mark.parametrize("minutes", [0.1, 0.94, 1.7])
+def test_the_minutes_that_would_do_are_told(minutes: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 1.0, 50)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    # 2 epochs of 50 s, and the reserve: 1.72 minutes
+    with pytest.raises(ConfigError, match=r"accepted: 1\.8 or more, for 2 epochs of 50 s"):
+        rescale_to_minutes(SMALL, minutes)
+    assert rescale_to_minutes(SMALL, 1.8).train.epochs == 3
 
 
 def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

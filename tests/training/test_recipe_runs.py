@@ -30,6 +30,7 @@ from tests.training.test_resume import outcome, stop_at_each
 
 EVERYTHING = (
     "data.size=16",
+    "data.epoch_pictures=80",
     "data.augment=strong",
     "data.cutout=4",
     "data.mixup=0.3",

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from ramify.config.keys import longest_trunk_first
 from ramify.config.rules import Config
 from ramify.errors import ConfigError
+from ramify.ops.pruning.policies import POLICIES
 
 
 def rescale(config: Config, epochs: int) -> Config:
     """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
-    different epochs stay different. ``train.trunk_first`` shrinks to fit. Null keys stay null.
+    different epochs stay different, except prunings by ``normal`` and ``gradual``: those that meet in an epoch become
+    one. ``train.trunk_first`` shrinks to fit. Null keys stay null.
 
     Args:
         config: not yet resolved.
@@ -34,9 +36,15 @@ def rescale(config: Config, epochs: int) -> Config:
     if epochs == train.epochs:
         return config
     grown, pruned = growth.epochs or (), prune.epochs if prune.enabled else ()
-    events = sorted({*grown, *pruned})
+    # However often the whole network is pruned, it ends with prune.keep_ratio.
+    merged = not POLICIES[prune.policy].by_stage
+    events = sorted({*grown, *(() if merged else pruned)})
     share = epochs / max(train.epochs, 1)
     moved = dict(zip(events, _moved(events, share, epochs, "growth.epochs and prune.epochs"), strict=True))
+    if merged:
+        for epoch in pruned:
+            after = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2, epochs))
+            moved.setdefault(epoch, min(max(_at_share(epoch, share), after), epochs))
 
     def span(length: int | None) -> int | None:
         return None if length is None else max(1, round(length * share))
@@ -49,7 +57,7 @@ def rescale(config: Config, epochs: int) -> Config:
             "min_epochs": span(growth.min_epochs),
             "max_epochs": span(growth.max_epochs),
         },
-        "prune": {"epochs": [moved[epoch] for epoch in pruned]},
+        "prune": {"epochs": sorted({moved[epoch] for epoch in pruned})},
         "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share, "trunk_first": 0},
     }
     if config.data.sizes is not None:
@@ -84,7 +92,11 @@ def _moved(old: Sequence[int], share: float, epochs: int, name: str) -> tuple[in
     least = first + len(old) - 1
     if epochs < least:
         raise ConfigError(f"train.epochs: got {epochs}; accepted: at least {least}, for the {len(old)} of {name}")
-    return rising([1 + round((epoch - 1) * share) for epoch in old], first, epochs)
+    return rising([_at_share(epoch, share) for epoch in old], first, epochs)
+
+
+def _at_share(epoch: int, share: float) -> int:
+    return 1 + round((epoch - 1) * share)
 
 
 def rising(epochs: Sequence[int], first: int, last: int) -> tuple[int, ...]:

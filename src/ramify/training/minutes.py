@@ -82,9 +82,9 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     left = ends - time.monotonic() - 60 * minutes * RESERVE - last.around
     epochs = left / epoch
     if epochs < least:
-        needed = minutes + (least * epoch - left) / 60
+        needed = math.ceil(10 * (minutes + (least * epoch - left) / 60 / (1 - RESERVE))) / 10
         raise ConfigError(
-            f"minutes: got {minutes:g}; accepted: {needed:.2g} or more, for {least} epochs of {epoch:.2g} s"
+            f"minutes: got {minutes:g}; accepted: {needed:g} or more, for {least} epochs of {epoch:.2g} s"
         )
     if epochs % 1 < UNUSED * epochs:
         return rescale(config, int(epochs))
