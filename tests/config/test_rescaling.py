@@ -1,7 +1,7 @@
 """The same run in other epochs: order and number of what happens stay."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ramify.config.rescaling import rescale
@@ -37,6 +37,7 @@ def test_what_happens_keeps_its_number_and_order(epochs: int) -> None:
     st.integers(4, 80),
     st.sampled_from(["normal", "gradual"]),
 )
+@example([37], [38, 39, 40], 4, "gradual")
 def test_prunings_of_the_whole_network_that_meet_become_one(
     pruned: list[int], grown: list[int], epochs: int, policy: str
 ) -> None:
@@ -54,8 +55,10 @@ def test_prunings_of_the_whole_network_that_meet_become_one(
     assert 1 <= len(after) <= len(pruned)
     assert list(after) == sorted({*after})
     assert 1 <= after[0] <= after[-1] <= epochs
-    # What the last pruning prunes is there, and what has grown does not wait for it longer than before.
-    assert sum(epoch <= pruned[-1] for epoch in grown) <= sum(epoch <= after[-1] for epoch in growths)
+    for old, new in ((pruned[0], after[0]), (pruned[-1], after[-1])):
+        # Growths stay before and after it, at least in its epoch.
+        assert sum(epoch <= old for epoch in grown) <= sum(epoch <= new for epoch in growths)
+        assert sum(epoch > old for epoch in grown) <= sum(epoch >= new for epoch in growths)
     if not grown and epochs != 40:
         assert abs((pruned[-1] - 1) / 40 - (after[-1] - 1) / epochs) <= 1 / epochs
 

@@ -13,8 +13,8 @@ def rescale(config: Config, epochs: int) -> Config:
     """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
-    different epochs stay different, except prunings by ``normal`` and ``gradual``: those that meet in an epoch become
-    one. ``train.trunk_first`` shrinks to fit. Null keys stay null.
+    different epochs stay different. Prunings by ``normal`` and ``gradual`` may meet: those of one epoch become one,
+    and it may be the epoch of a growth. ``train.trunk_first`` shrinks to fit. Null keys stay null.
 
     Args:
         config: not yet resolved.
@@ -43,8 +43,9 @@ def rescale(config: Config, epochs: int) -> Config:
     moved = dict(zip(events, _moved(events, share, epochs, "growth.epochs and prune.epochs"), strict=True))
     if merged:
         for epoch in pruned:
-            after = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2, epochs))
-            moved.setdefault(epoch, min(max(_at_share(epoch, share), after), epochs))
+            first = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2))
+            last = min((moved[grew] for grew in grown if grew > epoch), default=epochs)
+            moved.setdefault(epoch, min(max(_at_share(epoch, share), first), last))
 
     def span(length: int | None) -> int | None:
         return None if length is None else max(1, round(length * share))
