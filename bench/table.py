@@ -9,10 +9,11 @@
 Each training is an ordinary run, kept under ``--runs_dir``: a finished one is not repeated, a stopped one continues
 from its checkpoint. All requests are kept there in ``rows.json``, so that ``--resume`` continues with all of them, in
 order, after any stop (``--note`` only keeps them). Exits are then calibrated on the validation pictures
-(``--max_drop``), if there are any, and measured on the test pictures. A row of the table is the mean and the standard
-deviation (n - 1) over the seeds of one preset with the same settings, beside the row of the 2020 project and the best
-known at that many weights, from ``bench/results/known.json``. Rows are kept in ``bench/results/table.json``; without
-presets, only the page is rewritten.
+(``--max_drop``), if there are any, and measured on the test pictures, in float32 and in int8; where int8 loses more
+than 0.3 points, five epochs with ``train.quantize=int8`` follow, in another run. A row of the table is the mean and
+the standard deviation (n - 1) over the seeds of one preset with the same settings, beside the row of the 2020 project
+and the best known at that many weights, from ``bench/results/known.json``. Rows are kept in
+``bench/results/table.json``; without presets, only the page is rewritten.
 
 The training of a row costs ``6 x MACs x pictures x epochs``: a multiply-accumulate is two operations, and the backward
 pass takes twice those of the forward pass. The MACs of an epoch are those of the stages that exist in it.
@@ -40,10 +41,12 @@ from ramify.errors import ConfigError, RamifyError
 from ramify.files import write_atomic
 from ramify.nn.network import Network
 from ramify.ops.cost import cost
+from ramify.run.derive import child_config
 from ramify.run.distributed import ALONE
 from ramify.run.events import EpochDone, Event, Finished
 from ramify.run.folder import CONFIG, METRICS, is_run, read_lines, read_summary
 from ramify.run.readback import remeasure
+from ramify.run.summary import Summary
 from ramify.show.words import count, duration, percent, short
 from ramify.training.allocator import keep_freed_memory
 from ramify.training.prepare import prepare_run
@@ -53,6 +56,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 ROWS = "rows.json"
 PLACE_KEYS = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
 """Keys in which a run may differ from its preset: they say where it is computed, not what."""
+LOSS = 0.003
+"""Test accuracy that the last exit may lose in int8 before it is fine-tuned."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class Row:
         policy: test accuracy and average MACs of the calibrated policy.
         seconds: of training and validation.
         int8: test accuracy of each exit as an int8 ONNX graph, and the bytes of the graph with all exits.
+        tuned: the same after fine-tuning with ``train.quantize=int8``, where ``int8`` loses more than :data:`LOSS`.
     """
 
     preset: str
@@ -124,6 +130,7 @@ class Row:
     machine: str
     command: str
     int8: tuple[tuple[float, ...], int] | None = None
+    tuned: tuple[tuple[float, ...], int] | None = None
 
 
 def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
@@ -135,19 +142,15 @@ def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
     config, folder = job.config(runs_dir), runs_dir / job.name
     if is_run(folder):
         _refuse_another(config, folder)
-    if read_summary(folder) is None:
-        if is_run(folder):
-            ramify.resume(folder, [report])
-        else:
-            ramify.train(config, [report])
-    summary = read_summary(folder)
-    assert summary is not None
+    summary = finished(config, folder)
     assert summary.pictures is not None
     if len(summary.exits) > 1 and summary.pictures[1]:
         ramify.calibrate_run(folder, max_drop=max_drop)
     measured = remeasure(folder)
     saved = ramify.read_config([folder / CONFIG])
     threads = f"{summary.machine['threads']} of {summary.machine['cores']} cores"
+    exits, int8 = tested(measured.exits), int8_of(folder)
+    tuned = int8_of(fine_tuned(folder)) if exits[-1] - int8[0][-1] > LOSS else None
     precision = f"{summary.machine['precision']}{', compiled' if saved.train.compile else ''}"
     settings = [text for text in job.changes if "=" in text]
     return Row(
@@ -161,15 +164,31 @@ def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
         parameters=summary.exits[-1].parameters,
         macs=cost(ramify.load(folder))[-1].macs,
         pflop=work(saved, summary.pictures[0], folder)[0],
-        exits=tested(measured.exits),
+        exits=exits,
         policy=None if measured.outcome is None else (measured.outcome.accuracy, measured.outcome.macs),
         seconds=summary.seconds,
         machine=f"{summary.machine['device']}, {threads}, {precision}, torch {torch.__version__}",
         command=f"python bench/table.py {job.preset}"
         + (f" --rescale {job.rescale}" if job.rescale is not None else "")
         + (" --set " + " ".join(settings) if settings else ""),
-        int8=int8_of(folder),
+        int8=int8,
+        tuned=tuned,
     )
+
+
+def finished(config: Config, folder: Path) -> Summary:
+    """The summary of the run in ``folder``, which is trained, resumed, or only read."""
+    summary = read_summary(folder)
+    if summary is None:
+        summary = ramify.resume(folder, [report]) if is_run(folder) else ramify.train(config, [report])
+    return summary
+
+
+def fine_tuned(parent: Path) -> Path:
+    """The run that trains the network of ``parent`` for five epochs more, rounded as the int8 export rounds."""
+    folder = parent.with_name(f"{parent.name}-int8")
+    finished(child_config(parent, ["prune.enabled=false", "train.quantize=int8", f"name={folder.name}"]), folder)
+    return folder
 
 
 def _refuse_another(config: Config, folder: Path) -> None:
@@ -255,14 +274,16 @@ every exit head; the training counts 6 operations for each MAC, picture and epoc
                 f"| by the calibrated policy | {accuracy} at {short(macs)} average MACs "
                 f"({percent(macs / first.macs)} of the last exit's) |"
             )
-        if all(row.int8 is not None for row in group):
-            graphs = [row.int8 for row in group if row.int8 is not None]
-            by_exit = zip(*(accuracies for accuracies, _ in graphs), strict=True)
-            lines.append(
-                f"| int8 ONNX graph: accuracy by exit, bytes | "
-                f"{', '.join(spread(100 * top1 for top1 in values) for values in by_exit)}; "
-                f"{count(round(statistics.fmean(size for _, size in graphs)))} |"
-            )
+        for graphs, name in (
+            ([row.int8 for row in group if row.int8], "int8 ONNX graph: accuracy by exit, bytes"),
+            ([row.tuned for row in group if row.tuned], "the same after 5 epochs with `train.quantize=int8`"),
+        ):
+            if len(graphs) == len(group):
+                by_exit = zip(*(accuracies for accuracies, _ in graphs), strict=True)
+                lines.append(
+                    f"| {name} | {', '.join(spread(100 * top1 for top1 in values) for values in by_exit)}; "
+                    f"{count(round(statistics.fmean(size for _, size in graphs)))} |"
+                )
         for key, name in (("seed", "the 2020 project"), ("best", "best known")):
             if others.get(key):
                 lines.append(f"| {name} | {others[key]} |")

@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 
+import ramify
 from ramify.config.rules import Config, GrowthConfig, NetworkConfig, TrainConfig
 from ramify.errors import ConfigError
 from ramify.files import write_atomic
@@ -43,14 +44,20 @@ def test_what_was_asked_for_is_noted_once_and_in_order(table: ModuleType, tmp_pa
 
 
 @pytest.mark.usefixtures("kept_graphs")
-def test_a_run_of_another_preset_is_not_published(table: ModuleType, tmp_path: Path) -> None:
+def test_a_run_of_another_preset_is_not_published(
+    table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "LOSS", -1.0)  # however little int8 loses, it is fine-tuned
     job = table.Job("digits", 0, ("data.limit=60", "network.channels=4", "data.batch_size=32"), 4)
     row = table.train_job(job, tmp_path, 0.005)
     assert len(row.exits) == 3
     assert row.policy is not None
     assert row.int8 is not None
+    assert row.tuned is not None
+    child = ramify.read_config([tmp_path / f"{job.name}-int8" / "config.yaml"])
+    assert (child.train.quantize, child.prune.enabled, child.train.epochs) == ("int8", False, 5)
     again = table.train_job(job, tmp_path, 0.005)  # read, not trained again
-    assert (again.exits, again.int8) == (row.exits, row.int8)
+    assert (again.exits, again.int8, again.tuned) == (row.exits, row.int8, row.tuned)
     edit_config(tmp_path / job.name, "momentum: 0.9", "momentum: 0.8")
     with pytest.raises(ConfigError, match=r"train\.momentum 0\.8; accepted: 0\.9"):
         table.train_job(job, tmp_path, 0.005)

@@ -92,3 +92,11 @@ def test_what_is_null_stays_null() -> None:
 def test_too_few_epochs_are_told(epochs: int) -> None:
     with pytest.raises(ConfigError, match=f"train.epochs: got {epochs}; accepted: "):
         rescale(SEED, epochs)
+
+
+@pytest.mark.parametrize(("policy", "named"), [("skip_layer", True), ("gradual", False)])
+def test_a_refusal_names_the_keys_that_need_the_epochs(policy: str, named: bool) -> None:
+    prune = SEED.prune.model_copy(update={"policy": policy})
+    with pytest.raises(ConfigError, match=r"growth\.epochs") as caught:
+        rescale(SEED.model_copy(update={"prune": prune}), 1)
+    assert ("prune.epochs" in str(caught.value)) == named

@@ -38,9 +38,11 @@ def rescale(config: Config, epochs: int) -> Config:
     grown, pruned = growth.epochs or (), prune.epochs if prune.enabled else ()
     # However often the whole network is pruned, it ends with prune.keep_ratio.
     merged = not POLICIES[prune.policy].by_stage
-    events = sorted({*grown, *(() if merged else pruned)})
+    apart = {"growth.epochs": grown, "prune.epochs": () if merged else pruned}
+    events = sorted({epoch for own in apart.values() for epoch in own})
     share = epochs / max(train.epochs, 1)
-    moved = dict(zip(events, _moved(events, share, epochs, "growth.epochs and prune.epochs"), strict=True))
+    names = " and ".join(key for key, own in apart.items() if own)
+    moved = dict(zip(events, _moved(events, share, epochs, names), strict=True))
     if merged:
         for epoch in pruned:
             first = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2))
