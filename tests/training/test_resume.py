@@ -7,10 +7,12 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from ramify.config.read import read_config
+from ramify.config.train import TrainConfig
 from ramify.errors import CheckpointError, InputError
 from ramify.run.events import EpochDone, Event, Grew, NewBest, Observer, Pruned, Started, StepDone
 from ramify.run.folder import locked, read_lines
@@ -98,6 +100,13 @@ def test_a_run_stopped_at_every_moment_in_turn_ends_bitwise_equal(kind: str) -> 
         [due for moment, due in MOMENTS.items() if kind != "full_ic" or "growth" not in moment], f"network.kind={kind}"
     )
     assert outcome(Path("runs/stopped")) == uninterrupted(f"network.kind={kind}")
+
+
+@pytest.mark.parametrize("optimizer", get_args(TrainConfig.model_fields["optimizer"].annotation))
+def test_every_optimizer_goes_on_where_it_stopped(optimizer: str) -> None:
+    overrides = (f"train.optimizer={optimizer}", "train.learning_rate=0.003", "network.kind=full_ic", "train.epochs=2")
+    stop_at_each([lambda event: isinstance(event, EpochDone) and event.epoch == 1], *overrides)
+    assert outcome(Path("runs/stopped")) == uninterrupted(*overrides)
 
 
 def test_a_run_stopped_again_and_again_ends_bitwise_equal() -> None:

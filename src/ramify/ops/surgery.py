@@ -15,7 +15,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.ops.muon import Muon
+from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
 
@@ -304,7 +304,7 @@ def kept_tensors(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Ten
     count = torch.empty((), dtype=torch.float32, device="meta")
     adam = {"step": count, "exp_avg": like, "exp_avg_sq": like}
     match optimizer:
-        case torch.optim.SGD():
+        case torch.optim.SGD() | NormedMuon():
             return {"momentum_buffer": like}
         case torch.optim.Adam():  # AdamW is one
             return adam
