@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ramify.errors import InputError
 from ramify.nn.attach import attach_exits, exit_points
 from ramify.nn.branching import Judgement
+from ramify.nn.data_form import description, from_description
 from ramify.nn.exit import EXITS
 from ramify.nn.masked import masked_layers
 from ramify.ops.cost import cost
@@ -56,6 +58,9 @@ def test_every_exit_fits_every_place(make: Callable[[], nn.Module], exit_name: s
     assert logits.shape == (len(points) + 1, 6, CLASSES)
     assert torch.equal(logits[-1], module(PICTURES))
     assert network.points == tuple(points)
+    twin = from_description(json.loads(json.dumps(description(network))))  # as it is saved
+    twin.load_state_dict(network.state_dict())
+    assert torch.equal(twin(PICTURES), network.eval()(PICTURES))
 
 
 @KINDS

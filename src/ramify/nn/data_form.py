@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ramify.errors import InputError, first_line
 from ramify.nn.attached import Attached, AttachedStage
-from ramify.nn.exit import PooledHead
+from ramify.nn.exit import EXITS, ONE_PIXEL, BothHead, PooledHead, ScaledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, with_mask
 from ramify.nn.survey import ExitPoint
 
@@ -204,13 +204,19 @@ def _signature(layer: nn.Module) -> tuple[str, dict[str, torch.Size]]:
 
 
 def _head(head: nn.Module | None) -> Json:
-    if head is None:
-        return None
-    if not isinstance(head, PooledHead):
-        raise _not_held(f"an exit of type {type(head).__name__}")
-    reads = head.linear.in_features // (head.grid[0] * head.grid[1]) if head.conv is None else head.conv.in_channels
-    hidden = None if head.conv is None else head.conv.out_channels
-    return [reads, head.linear.out_features, list(head.grid), head.fixed, head.norm is not None, hidden]
+    match head:
+        case None:
+            return None
+        case BothHead():
+            return ["both", head.linear.in_features // 2, head.linear.out_features]
+        case ScaledHead():
+            return ["scaled", head.linear.in_features, head.linear.out_features]
+        case PooledHead():
+            pixels = head.grid[0] * head.grid[1]
+            reads = head.linear.in_features // pixels if head.conv is None else head.conv.in_channels
+            hidden = None if head.conv is None else head.conv.out_channels
+            return [reads, head.linear.out_features, list(head.grid), head.fixed, head.norm is not None, hidden]
+    raise _not_held(f"an exit of type {type(head).__name__}")
 
 
 def _to_json(value: object) -> Json:
@@ -294,6 +300,10 @@ def _dtype(name: Json) -> torch.dtype:
 def _read_head(data: Json) -> nn.Module | None:
     if data is None:
         return None
+    name, *counts = _items(data)
+    if isinstance(name, str) and name in ONE_PIXEL:
+        channels, units = _integers(counts)
+        return EXITS[name](channels, units, (1, 1))
     reads, classes, grid, fixed, normed, hidden = _items(data)
     channels, units, height, width = _integers([reads, classes, *_items(grid)])
     share = None if fixed is None else float(cast(float, fixed))
