@@ -40,6 +40,9 @@ def test_a_run_is_measured_calibrated_exported_and_reported_through_one_door(tmp
     assert answer.name in run.classes
     assert run.report(tmp_path / "page.html").exists()
     assert Path(str(run.export(tmp_path / "hub", to="hub"))).is_dir()
+    assert ramify.write_hub("mine") == Path("runs/mine/hub")  # by its name as well
+    with pytest.raises(InputError, match=r"'mime', which is no run in runs; .*\(nearest: mine\)"):
+        ramify.export("mime")
     model = ramify.open(tmp_path / "hub")
     assert torch.equal(model.network(images), run.network(images))
     assert model.evaluate("data.source=digits").pictures > 0

@@ -5,7 +5,7 @@ failed underway (it exits with 1).
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,6 +69,18 @@ def field_of(error: "ValidationError") -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error, for a sentence; its type where it says nothing."""
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
+def nearest_or_all(name: str, known: Sequence[str], most: int = 8) -> str:
+    """A hint for a ``name`` that is none of the ``known`` ones: the nearest of them, or the first of all.
+
+    Example:
+        >>> nearest_or_all("dmo", ["demo", "mine"]), nearest_or_all("x", ["demo", "mine"], most=1)
+        ('nearest: demo', 'there: demo and 1 more')
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    more = f" and {len(known) - most} more" if len(known) > most else ""
+    return f"nearest: {near[0]}" if near else f"there: {', '.join(known[:most]) or 'none'}{more}"
 
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:

@@ -225,8 +225,9 @@ REFUSED = [
     (("train", "missing.yaml"), "missing.yaml: got a file that does not exist"),
     (("train", "--resume", "nothing"), "got 'nothing', which is no run in runs"),
     (("train", "--resume", "nothing", "train.epochs=3"), "accepted: --resume NAME alone"),
-    (("train", "--minutes", "1", "--rescale", "3"), "--minutes: got it beside --rescale"),
-    (("train", "--minutes", "0"), "minutes: got 0; accepted: more than 0"),
+    (("train", "--minutes", "1", "--rescale", "3"), "--minutes: got --rescale beside it"),
+    (("train", "--minutes", "0"), "minutes: got 0; accepted: a finite number > 0"),
+    (("train", "--minutes", "inf"), "minutes: got inf; accepted: a finite number > 0"),
     (("info", "nothing"), "got 'nothing', which is no run in runs"),
     (("evaluate", "nothing"), "got 'nothing', which is no run in runs"),
     (("config", "prune.enabled=maybe"), "prune.enabled: got 'maybe'; accepted: true, false"),
@@ -307,6 +308,24 @@ def test_a_loss_that_is_no_number_fails_the_run(ramify: CommandLine) -> None:
     answer = ramify("train", *TINY, "train.milestones=[3]", "train.gammas=[1e30]", "name=mine")
     assert_refused(answer, "epoch 3: the loss is", code=1)
     assert ramify("info", "mine").code == 0
+    # Steps of one size leave the loss of the only step finite.
+    diverging = ("train.optimizer=normed_muon", "train.learning_rate=1e30", "data.batch_size=100")
+    assert_refused(ramify("train", *TINY, *diverging, "name=other"), "the validation loss is nan", code=1)
+
+
+def test_a_name_that_is_taken_is_refused_before_minutes_are_measured(
+    ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained("name=mine")
+
+    def short_run(*_: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("ramify.training.minutes.short_run", short_run)
+    assert_refused(ramify("train", "name=mine", "--minutes", "1"), "name: got mine, a run that exists in runs")
+    trained("name=mine-seed1")
+    refused = ramify("train", "name=mine", "--minutes", "1", "--repeats", "2")
+    assert_refused(refused, "name: got mine-seed1, a run that exists in runs")
 
 
 def test_the_keyboard_stops_a_run_that_can_go_on(ramify: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,23 @@ def test_as_many_epochs_change_nothing() -> None:
     assert rescale(SEED, 250) == SEED
 
 
+def test_patience_and_frozen_epochs_move_along() -> None:
+    network = NetworkConfig(kind="full_ic", module="mine:Net", exits_at=(0.5,))
+    short = rescale(Config(network=network, train=TrainConfig(epochs=30, patience=10, freeze_epochs=20)), 6)
+    assert (short.train.patience, short.train.freeze_epochs) == (2, 4)
+    whole = Config(network=NetworkConfig(kind="full_ic"), train=TrainConfig(epochs=30, patience=10))
+    assert rescale(whole, 1).train.patience == 1
+
+
+@pytest.mark.parametrize("policy", ["gradual", "normal", "iterative"])
+def test_what_is_pruned_after_training_is_never_pruned_before(policy: str) -> None:
+    prune = {"enabled": True, "policy": policy, "epochs": [20]}
+    long = Config.model_validate({"network": {"kind": "full_ic"}, "prune": prune, "train": {"epochs": 30}})
+    assert rescale(long, 2).prune.epochs == (2,)
+    with pytest.raises(ConfigError, match=r"train\.epochs: got 1; accepted: at least 2"):
+        rescale(long, 1)
+
+
 def test_a_warm_up_and_sizes_move_along() -> None:
     long = Config(
         data=DataConfig(sizes=((1, 16), (101, 24), (161, 32))),

@@ -103,6 +103,8 @@ def train(
     """
     bound_memory()
     keep_freed_memory()
+    from ramify.run.folder import check_name
+
     track = track or []
     if resume is not None:
         numbers = any(number is not None for number in (trial, rescaled, minutes))
@@ -110,6 +112,9 @@ def train(
         _resume(resume, runs_dir or RUNS_DIR, others, trust, track, quiet, as_json)
         return
     configs = _configs(arguments or [], runs_dir, from_search, trial, trust)
+    if minutes is not None:
+        for copy in _copies(configs, folds, repeats):
+            check_name(copy, overwrite)  # before minutes are measured
     configs = _rescaled(configs, rescaled, minutes, quiet or as_json)
     _train(_copies(configs, folds, repeats), overwrite, strict, track, quiet, as_json)
 
@@ -148,7 +153,7 @@ def _configs(
             _refuse_code(f"the search {from_search}", config)
         return [config]
     if from_search is not None or trial is not None:
-        raise ConfigError("--from_search: got it or --trial alone; accepted: both, as --from_search demo --trial 7")
+        raise ConfigError("--from_search: got it or --trial alone; accepted: both, as in --from_search demo --trial 7")
     if not files and OF_THE_PLACE.issuperset(text.partition("=")[0] for text in overrides):
         files = [presets()[DEMO]]
     configs = read_configs(files, overrides)
@@ -173,7 +178,7 @@ def _rescaled(configs: "list[Config]", epochs: int | None, minutes: float | None
     from ramify.training.minutes import rescale_to_minutes
 
     if epochs is not None and minutes is not None:
-        raise ConfigError("--minutes: got it beside --rescale; accepted: one of the two")
+        raise ConfigError("--minutes: got --rescale beside it; accepted: one of the two")
     if epochs is not None:
         return [rescale(config, epochs) for config in configs]
     if minutes is None:
@@ -192,7 +197,7 @@ def _copies(configs: "list[Config]", folds: int | None, repeats: int) -> "list[C
 
     fixed = next((config.data.fold for config in configs if config.data.fold is not None), None)
     if folds is not None and fixed is not None:
-        raise ConfigError(f"--folds: got it beside data.fold = {list(fixed)}; accepted: one of the two")
+        raise ConfigError(f"--folds: got data.fold = {list(fixed)} beside it; accepted: one of the two")
     copies: list[Config] = []
     for config in configs:
         for fold in range(1, folds + 1) if folds is not None else (None,):

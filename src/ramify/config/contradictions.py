@@ -46,7 +46,7 @@ def _epochs(key: str, epochs: Sequence[int], last: int) -> Problems:
     if not _rising(epochs):
         yield key, "epochs in rising order"
     elif epochs and epochs[-1] > last:
-        yield key, f"epochs up to train.epochs = {last}; ramify train --rescale {last} moves them along"
+        yield key, f"epochs up to train.epochs = {last}; --rescale {last} in place of train.epochs moves them along"
 
 
 def _unused(section: str, keys: Section, names: Iterable[str], why: str) -> Problems:

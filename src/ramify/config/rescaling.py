@@ -10,11 +10,12 @@ from ramify.ops.pruning.policies import POLICIES
 
 
 def rescale(config: Config, epochs: int) -> Config:
-    """``config`` with ``train.epochs = epochs``; growths, prunings, milestones and sizes at the same share of them.
+    """``config`` with ``train.epochs = epochs``, and all other keys in epochs in proportion.
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
     different epochs stay different. Prunings by ``normal`` and ``gradual`` may meet: those of one epoch become one,
-    and it may be the epoch of a growth. ``train.trunk_first`` shrinks to fit. Null keys stay null.
+    and it may be the epoch of a growth. What is pruned after training never comes before it. ``train.trunk_first``
+    shrinks to fit. Null keys stay null.
 
     Args:
         config: not yet resolved.
@@ -44,6 +45,8 @@ def rescale(config: Config, epochs: int) -> Config:
     names = " and ".join(key for key, own in apart.items() if own)
     moved = dict(zip(events, _moved(events, share, epochs, names), strict=True))
     if merged:
+        if epochs == 1 < min(pruned, default=1):
+            raise ConfigError("train.epochs: got 1; accepted: at least 2, as prune.epochs are after the first epoch")
         for epoch in pruned:
             first = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2))
             last = min((moved[grew] for grew in grown if grew > epoch), default=epochs)
@@ -61,7 +64,14 @@ def rescale(config: Config, epochs: int) -> Config:
             "max_epochs": span(growth.max_epochs),
         },
         "prune": {"epochs": sorted({moved[epoch] for epoch in pruned})},
-        "train": {"epochs": epochs, "milestones": None, "warmup": train.warmup * share, "trunk_first": 0},
+        "train": {
+            "epochs": epochs,
+            "milestones": None,
+            "warmup": train.warmup * share,
+            "trunk_first": 0,
+            "freeze_epochs": round(train.freeze_epochs * share),
+            "patience": span(train.patience),
+        },
     }
     if config.data.sizes is not None:
         sides = [side for _, side in config.data.sizes]

@@ -15,7 +15,7 @@ from ramify.run.checkpoint import HUB_CONFIG, is_checkpoint, pack_model
 from ramify.run.folder import CONFIG, is_run
 from ramify.run.latency import exit_latencies
 from ramify.run.readback import describe
-from ramify.run.saved import read_saved
+from ramify.run.saved import find_run, read_saved
 
 README = "README.md"
 
@@ -31,7 +31,7 @@ def write_hub(
     """Write the network of ``run`` as a model folder.
 
     Args:
-        run: the folder of the run.
+        run: its name, or the path of its folder.
         out: the folder to write; None: ``hub`` in the run's.
         overwrite: write although ``out`` holds something. Only the three files are replaced, so a clone of a
             repository keeps the rest.
@@ -46,7 +46,7 @@ def write_hub(
         CheckpointError: the network cannot be read.
         RunError: the folder cannot be written.
     """
-    run = Path(run)
+    run = find_run(run)
     out = run / "hub" if out is None else Path(out)
     _check(out, overwrite)
     config, summary = read_config([run / CONFIG]), describe(run)

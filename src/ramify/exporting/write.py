@@ -56,7 +56,7 @@ from ramify.run.evaluate import all_logits, to_float
 from ramify.run.folder import is_run
 from ramify.run.pictures import parts_of_run
 from ramify.run.readback import describe, relabel
-from ramify.run.saved import config_of, read_saved
+from ramify.run.saved import config_of, find_saved, read_saved
 from ramify.run.summary import ExitSummary
 from ramify.version import __version__
 
@@ -193,7 +193,8 @@ def export(
     export is a network of its own; its graphs are compared with each other.
 
     Args:
-        run: the folder of the run, or of a saved network, for which ``data.source`` is among the ``overrides``.
+        run: the name of a run or the path of its folder; or a saved network, for which ``data.source`` is among the
+            ``overrides``.
         out: the folder to write; None: ``onnx``, ``onnx-int8`` or ``torch`` in the run's.
         to: a name in :data:`EXPORTERS`. ``onnx`` writes ``all_exits.onnx``, ``early_exit.onnx`` and ``stages/0.onnx``
             and so on, ``torch`` writes ``all_exits.pt2`` and ``early_exit.pt2``; for inputs and outputs see
@@ -214,7 +215,7 @@ def export(
         raise InputError(f"to: got {to!r}; accepted: {', '.join(EXPORTERS)}, hub (ramify.write_hub)")
     if quantize is not None and (quantize != "int8" or to != "onnx"):
         raise InputError(f"quantize: got {quantize!r} with to={to!r}; accepted: 'int8' with to='onnx'")
-    run = Path(run)
+    run = find_saved(run)
     out = run / (f"{to}-{quantize}" if quantize else to) if out is None else Path(out)
     _check_out(out, overwrite)
     need("export", *EXPORTERS[to].packages)

@@ -99,7 +99,7 @@ def plan(config: NetworkConfig) -> tuple[StagePlan, ...]:
         if built.width != 8 * channels:
             raise ConfigError(
                 f"network.channels: got {built.width} for the stem; accepted: {8 * channels}, as network.stem=whitened "
-                f"has 8 for each of {channels} colors of the pictures"
+                "has 8 for each channel of the pictures"
             )
         height, width = height - 1, width - 1
     head = config.exit if config.exit in ONE_PIXEL else None  # the plans of other networks do not name it

@@ -73,6 +73,23 @@ def default_name(config: Config) -> str:
     return f"{stem}-{kind}"
 
 
+def check_name(config: Config, overwrite: bool) -> None:
+    """Check that the run may have its name, before anything is computed for it.
+
+    Raises:
+        ConfigError: it is that of a run, and ``overwrite`` is False.
+    """
+    if config.name is not None and not overwrite and is_run(folder := Path(config.runs_dir) / config.name):
+        raise _taken(folder)
+
+
+def _taken(folder: Path) -> ConfigError:
+    return ConfigError(
+        f"name: got {folder.name}, a run that exists in {folder.parent}; "
+        f"accepted: another name, --overwrite, or --resume {folder.name}"
+    )
+
+
 @contextlib.contextmanager
 def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
     """An empty, locked folder for a run; the lock ends with the block or the process.
@@ -115,10 +132,7 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
                 if not overwrite and config.name is None:
                     continue
                 if not overwrite:
-                    raise ConfigError(
-                        f"name: got {folder.name}, a run that exists in {folder.parent}; "
-                        f"accepted: another name, --overwrite, or --resume {folder.name}"
-                    )
+                    raise _taken(folder)
                 _empty(folder)
             try:
                 yield folder

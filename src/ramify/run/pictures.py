@@ -1,7 +1,6 @@
 """The training, validation and test pictures of a run, at first and whenever they are needed again."""
 
 import csv
-import difflib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from ramify.data.pictures import Files, Part, PictureSet, joined
 from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import split, take
 from ramify.data.trigger import with_trigger
-from ramify.errors import ConfigError, DataError, InputError
+from ramify.errors import ConfigError, DataError, InputError, nearest_or_all
 from ramify.files import write_atomic
 from ramify.run.folder import CONFIG, PASSED_OVER, read_summary
 
@@ -277,9 +276,8 @@ def _triggered(config: Config, part: Part, classes: Sequence[str]) -> Part:
 
 def _label_of(name: str, classes: Sequence[str]) -> int:
     if name not in classes:
-        near = difflib.get_close_matches(name, classes, n=1)
-        known = f"nearest: {near[0]}" if near else ", ".join(classes[:10])
-        raise ConfigError(f"data.trigger_class: got {name!r}; accepted: the name of a class ({known})")
+        hint = nearest_or_all(name, classes)
+        raise ConfigError(f"data.trigger_class: got {name!r}; accepted: the name of a class ({hint})")
     return list(classes).index(name)
 
 

@@ -5,13 +5,12 @@ model folder of ``ramify export --to hub``, or a folder of :func:`save`.
 """
 
 import contextlib
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config, NetworkConfig
-from ramify.errors import InputError
+from ramify.errors import InputError, nearest_or_all
 from ramify.files import is_file, readable_folder, replace_folder
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
@@ -36,8 +35,7 @@ def find_run(name: str | Path, runs_dir: str | Path = RUNS) -> Path:
         if is_run(folder):
             return folder
     names = sorted(entry.name for entry in runs.iterdir() if is_run(entry)) if runs.is_dir() else []
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"nearest: {near[0]}" if near else f"there: {', '.join(names[:8]) or 'none'}"
+    hint = nearest_or_all(str(name), names)
     raise InputError(
         f"got {str(name)!r}, which is no run in {runs}; accepted: the name of a run or the path of its folder ({hint})"
     )

@@ -33,7 +33,7 @@ from ramify.config.read import read_config, to_yaml
 from ramify.config.rules import Config
 from ramify.config.types import AtLeastTwo, BelowOne, Count, Listed, Natural, Section
 from ramify.config.yamltext import Dumper, Loader, to_text
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, nearest_or_all
 from ramify.search.goals import OBJECTIVES, Constraint, Objective, builtin, parse_constraint
 from ramify.search.samplers import SEARCH_SAMPLERS
 from ramify.search.vary import (
@@ -228,8 +228,7 @@ def read_space(source: str, overrides: Sequence[str] = (), **changes: object) ->
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(source, ready, n=1)
-        hint = f"nearest: {near[0]}" if near else f"ready ones: {', '.join(sorted(ready))}"
+        hint = nearest_or_all(source, sorted(ready))
         raise ConfigError(
             f"space: got {source!r}, a file that does not exist; accepted: a YAML file ({hint})"
         ) from None

@@ -14,7 +14,6 @@ The sampler draws a trial from a copy of the record, and one write adds it: the 
 and a process that dies leaves a whole trial or none.
 """
 
-import difflib
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.errors import CheckpointError, InputError
+from ramify.errors import CheckpointError, InputError, nearest_or_all
 from ramify.files import write_atomic
 from ramify.needs import need
 from ramify.run.folder import is_run
@@ -283,8 +282,7 @@ def open_search(name: str, *, storage: str | None = None, searches_dir: Path = S
     url = address(storage) if storage else _kept_address(folder)
     if url is None and not (folder / JOURNAL).is_file():
         names = sorted(path.name for path in searches_dir.iterdir()) if searches_dir.is_dir() else []
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"nearest: {near[0]}" if near else f"there: {', '.join(names[:8]) or 'none'}"
+        hint = nearest_or_all(name, names)
         raise InputError(f"got {name!r}, which is no search in {searches_dir}; accepted: the name of one ({hint})")
     backend = open_storage(folder, url)
     import optuna

@@ -112,8 +112,10 @@ def stop_if_broken(done: EpochDone, valid: tuple[Score, ...] | None, folder: Pat
     """Stop before a broken network overwrites the last good checkpoint."""
     epoch = done.epoch
     kept = f"the checkpoint of epoch {epoch - 1} is kept in {folder / 'last'}" if epoch > 1 else "no epoch is kept yet"
-    if not (math.isfinite(done.loss) and all(math.isfinite(score.loss) for score in valid or ())):
-        reason = f"the loss is {done.loss}, not a number to learn from"
-        raise RunError(f"epoch {epoch}: {reason}; {kept}; try a lower train.learning_rate")
+    for name, losses in (("loss", [done.loss]), ("validation loss", [score.loss for score in valid or ()])):
+        broken = [loss for loss in losses if not math.isfinite(loss)]
+        if broken:
+            reason = f"the {name} is {broken[0]}, not a number to learn from"
+            raise RunError(f"epoch {epoch}: {reason}; {kept}; try a lower train.learning_rate")
     if done.revived:
         raise RunError(f"epoch {epoch}: {done.revived:,} masked weights are not zero any more; {kept}")

@@ -63,9 +63,9 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     """
     ends = time.monotonic() + 60 * minutes
     if not 0 < minutes < math.inf:
-        raise ConfigError(f"minutes: got {minutes:g}; accepted: more than 0")
+        raise ConfigError(f"minutes: got {minutes:g}; accepted: a finite number > 0")
     if world()[1] > 1:
-        raise ConfigError(f"minutes: got it in {world()[1]} processes; accepted: one process")
+        raise ConfigError(f"minutes: got {minutes:g} in {world()[1]} processes; accepted: one process")
     least = fewest_epochs(config)
     pictures = config.data.in_epoch(len(prepare_run(config, ALONE, progress)[2].train))
     limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
@@ -83,9 +83,8 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     epochs = left / epoch
     if epochs < least:
         needed = math.ceil(10 * (minutes + (least * epoch - left) / 60 / (1 - RESERVE))) / 10
-        raise ConfigError(
-            f"minutes: got {minutes:g}; accepted: {needed:g} or more, for {least} epochs of {epoch:.2g} s"
-        )
+        count = "an epoch" if least == 1 else f"{least} epochs"
+        raise ConfigError(f"minutes: got {minutes:g}; accepted: {needed:g} or more, for {count} of {epoch:.2g} s")
     if epochs % 1 < UNUSED * epochs:
         return rescale(config, int(epochs))
     more = math.ceil(epochs)
