@@ -103,7 +103,7 @@ def train(
     """
     bound_memory()
     keep_freed_memory()
-    from ramify.run.folder import check_name
+    from ramify.run.folder import check_free
 
     track = track or []
     if resume is not None:
@@ -114,7 +114,7 @@ def train(
     configs = _configs(arguments or [], runs_dir, from_search, trial, trust)
     if minutes is not None:
         for copy in _copies(configs, folds, repeats):
-            check_name(copy, overwrite)  # before minutes are measured
+            check_free(copy, overwrite)  # before minutes are measured
     configs = _rescaled(configs, rescaled, minutes, quiet or as_json)
     _train(_copies(configs, folds, repeats), overwrite, strict, track, quiet, as_json)
 

@@ -73,7 +73,7 @@ def default_name(config: Config) -> str:
     return f"{stem}-{kind}"
 
 
-def check_name(config: Config, overwrite: bool) -> None:
+def check_free(config: Config, overwrite: bool) -> None:
     """Check that the run may have its name, before anything is computed for it.
 
     Raises:
