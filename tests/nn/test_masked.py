@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
+from tests.killing import forked
 
 LAYERS = ("conv", "linear")
 
@@ -53,6 +54,39 @@ def test_a_masked_weight_stays_zero_under_an_optimizer(name: str, optimizer: str
         step.step()
     assert (layer.weight[~layer.mask] == 0).all()
     assert (layer.weight != before)[layer.mask].all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8, 12, 15, 16, 20])
+def test_gradients_in_channels_last_layout_are_those_in_any_other(channels: int, stride: int) -> None:
+    torch.manual_seed(0)
+    layer = MaskedConv2d(channels, 8, 1, stride).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(32, channels, 9, 9).to(memory_format=torch.channels_last).requires_grad_()
+    exact = copy.deepcopy(layer).double()
+    wide = x.detach().double().contiguous().requires_grad_()
+    layer(x).square().sum().backward()
+    exact(wide).square().sum().backward()
+    for one, other in ((layer.weight.grad, exact.weight.grad), (x.grad, wide.grad)):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def learn_among_others(channels: int) -> None:
+    layer = MaskedConv2d(channels, 8, 1, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(32, channels, 8, 8).to(memory_format=torch.channels_last)
+    kept = []
+    for step in range(150):
+        layer(x).sum().backward()
+        kept = [torch.rand(1 + 37 * step % 400) for _ in range(30)]
+    del kept
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_gradients_stay_within_their_memory(channels: int) -> None:
+    process = forked(learn_among_others, channels)  # which dies where they do not
+    process.join()
+    assert process.exitcode == 0
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -72,6 +72,15 @@ def test_a_cut_is_its_exit(branching: Path, exit_: int) -> None:
     assert describe(Path(summary.folder)) == summary
 
 
+@pytest.mark.parametrize("strides", ["null", "[0,0,1]"])
+def test_a_cut_has_the_widths_up_to_it(strides: str) -> None:
+    shape = ("network.kind=full_ic", "network.channels=[4,8]", f"network.strides={strides}")
+    parent = trained(*shape, "train.epochs=1", "growth.epochs=null", "name=strided")
+    for exit_ in (1, 2):
+        summary = train(converted_config(parent, exit_))
+        assert torch.equal(load(summary.folder)(images()), load(parent)(images())[:exit_])
+
+
 LONGER = ("network.structure=[1,0,1,0,1,0]", "train.epochs=3", "train.milestones=[2]")
 
 

@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 _LEAST = 1e-8
 """Least range that is divided by."""
+_REGISTER = 16
+"""The most float32 numbers of a vector register: that of AVX-512."""
 
 
 class MaskedConv2d(nn.Conv2d):
@@ -50,8 +52,19 @@ class MaskedConv2d(nn.Conv2d):
         weight = self.weight * self.mask
         if self.int8 and self.training:
             input, weight = round_to_int8(input, weight)  # noqa: A001
+        if torch.is_grad_enabled() and self._is_narrow_and_strided():
+            rows, columns = self.stride
+            return F.conv2d(input[:, :, ::rows, ::columns], weight, self.bias)
         output: Tensor = self._conv_forward(input, weight, self.bias)
         return output
+
+    def _is_narrow_and_strided(self) -> bool:
+        """Whether oneDNN would write the gradient of the weight past its memory (uxlfoundation/oneDNN#6035).
+
+        It does for maps in channels-last layout, with fewer channels than a vector register holds numbers.
+        """
+        one_pixel = self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        return one_pixel and self.stride != (1, 1) and self.in_channels < _REGISTER
 
 
 class MaskedLinear(nn.Linear):

@@ -164,7 +164,8 @@ def trace(root: nn.Module, example: Tensor) -> Traced | None:
     Modules that are not known here stay calls of modules.
     """
     try:
-        graph = _Tracer().trace(root)
+        with torch.no_grad():
+            graph = _Tracer().trace(root)
     except Exception:  # as above
         return None
     interpreter = fx.Interpreter(root, graph=graph, garbage_collect_values=False)

@@ -201,7 +201,8 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         exits = len(built.stages)
         if isinstance(built, Network):
             fewer = bare_config(built.config) if to == "cnn" else cut_config(built.config, to, exits)
-            changes |= {f"network.{key}": getattr(fewer, key) for key in ("kind", "structure", "exits_at")}
+            changed = ("kind", "structure", "exits_at", "channels", "strides")
+            changes |= {f"network.{key}": getattr(fewer, key) for key in changed}
         else:
             changes |= _fewer_exits(network, 1 if to == "cnn" else to, exits)
         changes |= {"train.epochs": 0, "train.exits_only": False}
