@@ -56,7 +56,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 ROWS = "rows.json"
 PLACE_KEYS = ("name", "runs_dir", "data.source", "train.threads", "train.device", "train.compile")
 """Keys in which a run may differ from its preset: they say where it is computed, not what."""
-LOSS = 0.003
+INT8_LOSS = 0.003
 """Test accuracy that the last exit may lose in int8 before it is fine-tuned."""
 
 
@@ -111,7 +111,7 @@ class Row:
         policy: test accuracy and average MACs of the calibrated policy.
         seconds: of training and validation.
         int8: test accuracy of each exit as an int8 ONNX graph, and the bytes of the graph with all exits.
-        tuned: the same after fine-tuning with ``train.quantize=int8``, where ``int8`` loses more than :data:`LOSS`.
+        tuned: the same after fine-tuning with ``train.quantize=int8``, where more than :data:`INT8_LOSS` is lost.
     """
 
     preset: str
@@ -150,7 +150,7 @@ def train_job(job: Job, runs_dir: Path, max_drop: float) -> Row:
     saved = ramify.read_config([folder / CONFIG])
     threads = f"{summary.machine['threads']} of {summary.machine['cores']} cores"
     exits, int8 = tested(measured.exits), int8_of(folder)
-    tuned = int8_of(fine_tuned(folder)) if exits[-1] - int8[0][-1] > LOSS else None
+    tuned = int8_of(fine_tuned(folder)) if exits[-1] - int8[0][-1] > INT8_LOSS else None
     precision = f"{summary.machine['precision']}{', compiled' if saved.train.compile else ''}"
     settings = [text for text in job.changes if "=" in text]
     return Row(
@@ -278,10 +278,11 @@ every exit head; the training counts 6 operations for each MAC, picture and epoc
             ([row.int8 for row in group if row.int8], "int8 ONNX graph: accuracy by exit, bytes"),
             ([row.tuned for row in group if row.tuned], "the same after 5 epochs with `train.quantize=int8`"),
         ):
-            if len(graphs) == len(group):
+            if graphs:
+                some = "" if len(graphs) == len(group) else f", {len(graphs)} of {len(group)} seeds"
                 by_exit = zip(*(accuracies for accuracies, _ in graphs), strict=True)
                 lines.append(
-                    f"| {name} | {', '.join(spread(100 * top1 for top1 in values) for values in by_exit)}; "
+                    f"| {name}{some} | {', '.join(spread(100 * top1 for top1 in values) for values in by_exit)}; "
                     f"{count(round(statistics.fmean(size for _, size in graphs)))} |"
                 )
         for key, name in (("seed", "the 2020 project"), ("best", "best known")):

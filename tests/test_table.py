@@ -47,7 +47,7 @@ def test_what_was_asked_for_is_noted_once_and_in_order(table: ModuleType, tmp_pa
 def test_a_run_of_another_preset_is_not_published(
     table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "LOSS", -1.0)  # however little int8 loses, it is fine-tuned
+    monkeypatch.setattr(table, "INT8_LOSS", -1.0)  # however little int8 loses, it is fine-tuned
     job = table.Job("digits", 0, ("data.limit=60", "network.channels=4", "data.batch_size=32"), 4)
     row = table.train_job(job, tmp_path, 0.005)
     assert len(row.exits) == 3
@@ -56,7 +56,7 @@ def test_a_run_of_another_preset_is_not_published(
     assert row.tuned is not None
     child = ramify.read_config([tmp_path / f"{job.name}-int8" / "config.yaml"])
     assert (child.train.quantize, child.prune.enabled, child.train.epochs) == ("int8", False, 5)
-    monkeypatch.setattr(table, "LOSS", 1.0)
+    monkeypatch.setattr(table, "INT8_LOSS", 1.0)
     again = table.train_job(job, tmp_path, 0.005)  # read, not trained again
     assert (again.exits, again.int8, again.tuned) == (row.exits, row.int8, None)
     edit_config(tmp_path / job.name, "momentum: 0.9", "momentum: 0.8")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear
+from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, with_mask
 from tests.killing import forked
 
 LAYERS = ("conv", "linear")
@@ -72,8 +72,8 @@ def test_gradients_in_channels_last_layout_are_those_in_any_other(channels: int,
         torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
 
 
-def learn_among_others(channels: int) -> None:
-    layer = MaskedConv2d(channels, 8, 1, 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+def learn_among_others(channels: int, padding: int | str) -> None:
+    layer = with_mask(nn.Conv2d(channels, 8, 1, 2, padding)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.rand(32, channels, 8, 8).to(memory_format=torch.channels_last)
     kept = []
     for step in range(150):
@@ -82,9 +82,9 @@ def learn_among_others(channels: int) -> None:
     del kept
 
 
-@pytest.mark.parametrize("channels", [3, 4])
-def test_gradients_stay_within_their_memory(channels: int) -> None:
-    process = forked(learn_among_others, channels)  # which dies where they do not
+@pytest.mark.parametrize(("channels", "padding"), [(3, 0), (4, "valid")])
+def test_gradients_stay_within_their_memory(channels: int, padding: int | str) -> None:
+    process = forked(learn_among_others, channels, padding)  # which dies where they do not
     process.join()
     assert process.exitcode == 0
 

@@ -63,7 +63,7 @@ class MaskedConv2d(nn.Conv2d):
 
         It does for maps in channels-last layout, with fewer channels than a vector register holds numbers.
         """
-        one_pixel = self.kernel_size == (1, 1) and self.padding == (0, 0) and self.groups == 1
+        one_pixel = self.kernel_size == (1, 1) and self.padding in ((0, 0), "valid") and self.groups == 1
         return one_pixel and self.stride != (1, 1) and self.in_channels < _REGISTER
 
 
