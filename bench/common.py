@@ -8,6 +8,7 @@ import shlex
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from ramify.files import write_atomic
 from ramify.run.summary import ExitSummary
 
 RESULTS = Path(__file__).parent / "results"
+SIDE = 2048
 Input = TypeVar("Input")
 
 
@@ -33,6 +35,17 @@ def machine(threads: int = 1) -> str:
         f"{platform.machine()} with {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, "
         f"{threads} thread{'s' if threads != 1 else ''}, python {platform.python_version()}, torch {torch.__version__}"
     )
+
+
+def peak(dtype: torch.dtype = torch.float32) -> float:
+    """Operations a second of a matrix product of :data:`SIDE` x :data:`SIDE`, the fastest of several."""
+    first, second = torch.rand(2, SIDE, SIDE, dtype=dtype)
+    seconds = []
+    for _ in range(8):
+        start = time.perf_counter()
+        first @ second
+        seconds.append(time.perf_counter() - start)
+    return 2.0 * SIDE**3 / min(seconds[1:])
 
 
 def command(archive: str | None = None) -> str:

@@ -9,10 +9,11 @@ Nesterov SGD with one cycle up to 0.2, batch 128, label smoothing 0.1, crops wit
 flips, float32, channels last. The test set is read once, at the end, one view of each picture; what the mean of the
 logits of both mirror images gives is stated beside it, outside the time. Written after each training to
 ``bench/results/race.json``, and at the end to ``docs/race.md`` and ``docs/images/race.png``, with a table for each
-machine. Results of unchanged presets are kept, and those of this machine are not repeated. The runs of presets stay
-under ``--runs_dir``.
+race. Results of unchanged presets are kept, and those of this machine and day are not repeated. The runs of presets
+stay under ``--runs_dir``.
 """
 
+import datetime
 import hashlib
 import itertools
 import json
@@ -21,11 +22,11 @@ import platform
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from common import RESULTS, int8_of, new_parser, tested, write_json
+from common import RESULTS, int8_of, new_parser, peak, tested, write_json
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -60,6 +61,8 @@ class Result:
         mirrored: that of the last exit by the mean of both mirror images, after the time is stopped.
         int8: what :func:`common.int8_of` gives, after the time is stopped; None for a plain network.
         run: its name in ``--runs_dir``.
+        race: its day. What ran in one race ran in turn; another day the same machine may be faster or slower.
+        gflops: 1e9 operations a second of a float32 matrix product, measured just before (:func:`common.peak`).
     """
 
     machine: str
@@ -74,6 +77,8 @@ class Result:
     mirrored: float | None = None
     int8: tuple[tuple[float, ...], int] | None = None
     run: str = ""
+    race: str = ""
+    gflops: float | None = None
 
 
 class Block(nn.Module):
@@ -270,19 +275,27 @@ Written by `bench/race.py`. Each contestant trains once for each budget, and eve
 to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as the mean over the seeds;
 "mirrored" is that of the last exit by the mean of both mirror images, at twice the MACs, which no other figure uses.
 Weights are those kept, of every exit. The int8 ONNX graphs (`ramify export --quantize int8`) are exported after the
-time is stopped.
+time is stopped. Each table is one race, whose contestants ran in turn; GFLOP/s is the speed of a float32 matrix
+product, measured before each training.
 
 ![Test accuracy of every exit of every contestant](images/race.png)
 """
-    for machine in machines(results):
-        own = [result for result in results if result.machine == machine]
-        text += f"\n## {machine}\n\n{table(own)}\n\n{int8_table(own)}\n"
+    for heading, own in by_race(results).items():
+        text += f"\n## {heading}\n\n{table(own)}\n\n{int8_table(own)}\n"
     return text
 
 
-def machines(results: list[Result]) -> list[str]:
-    """Every machine of ``results``, once."""
-    return [*dict.fromkeys(result.machine for result in results)]
+def by_race(results: list[Result]) -> dict[str, list[Result]]:
+    """The results of each race, by its heading: the machine, the day and the speed of its matrix products."""
+    races: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        races.setdefault((result.machine, result.race), []).append(result)
+    headings = {}
+    for (machine, day), own in races.items():
+        speeds = [result.gflops for result in own if result.gflops is not None]
+        speed = f", {span(speeds)} GFLOP/s" if speeds else ""
+        headings[f"{machine}{', ' if day else ''}{day}{speed}"] = own
+    return headings
 
 
 def read_results() -> list[Result]:
@@ -294,17 +307,18 @@ def read_results() -> list[Result]:
 
 
 def plot(results: list[Result]) -> None:
-    """Accuracy by exit, means over the seeds: a panel for each machine, a line for each contestant and budget."""
+    """Accuracy by exit, means over the seeds: a panel for each race, a line for each contestant and budget."""
     from ramify.show.drawing import axes, save_drawing
 
-    groups: dict[str, dict[str, list[Result]]] = {machine: {} for machine in machines(results)}
-    for result in sorted(results, key=lambda result: (-result.minutes, result.exits[-1])):
-        groups[result.machine].setdefault(
-            f"{result.minutes:g} min, {result.name}".replace(" network.", "\nnetwork."), []
-        ).append(result)
+    groups: dict[str, dict[str, list[Result]]] = {}
+    for heading, own in by_race(results).items():
+        group = groups.setdefault(heading, {})
+        for result in sorted(own, key=lambda result: (-result.minutes, result.exits[-1])):
+            label = f"{result.minutes:g} min, {result.name}".replace(" network.", "\nnetwork.")
+            group.setdefault(label, []).append(result)
     lines = sum(len(group) for group in groups.values())
     drawing, panels = axes((9.0, 0.8 * len(groups) + 0.36 * lines), rows=len(groups))
-    for (machine, group), [panel] in zip(groups.items(), panels, strict=True):
+    for (heading, group), [panel] in zip(groups.items(), panels, strict=True):
         for y, runs in enumerate(group.values()):
             exits = [100 * top1 for top1 in means(run.exits for run in runs)]
             panel.plot(exits, [y] * len(exits), color="C0", marker="o", markersize=4, linewidth=1)
@@ -312,7 +326,7 @@ def plot(results: list[Result]) -> None:
             panel.annotate(f"{exits[-1]:.1f}", (exits[-1], y), (7, -3), textcoords="offset points", fontsize=9)
         panel.set_yticks(range(len(group)), [*group])
         panel.set_ylim(-0.6, len(group) - 0.4)
-        panel.set_title(machine, fontsize=9, loc="left")
+        panel.set_title(heading, fontsize=9, loc="left")
     panels[-1][0].set_xlabel("test accuracy by exit, %")
     save_drawing(drawing, PLOT)
 
@@ -324,6 +338,8 @@ def main() -> None:
     parser.add_argument("--presets", nargs="*", default=["cpu-10min"], metavar='"PRESET|FILE.yaml [KEY=VALUE ...]"')
     parser.add_argument("--plain", nargs="*", choices=[*PLAIN], default=[*PLAIN])
     parser.add_argument("--seeds", type=int, default=1)
+    today = datetime.date.today().isoformat()
+    parser.add_argument("--race", default=today, metavar="DAY", help="go on with the race of that day; default: today")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=int, help="number of pictures, to try the race itself; writes no results")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs/race"), help="where the runs of presets are kept")
@@ -332,16 +348,21 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(args.threads)
     results = read_results() if args.limit is None else []
-    done = {(result.name, result.minutes, result.seed) for result in results if result.machine == here()}
+    of_race = (here(), args.race)
+    done = {
+        (result.name, result.minutes, result.seed) for result in results if (result.machine, result.race) == of_race
+    }
     jobs = [(preset, name) for name in args.presets] + [(plain, name) for name in args.plain]
     for minutes, seed, (train, name) in itertools.product(args.minutes, range(args.seeds), jobs):
         if (name, minutes, seed) in done:
             continue
-        results.append(train(name, args.archive.resolve(), minutes, seed, args.limit, args.runs_dir))
+        speed = peak() / 1e9
+        result = train(name, args.archive.resolve(), minutes, seed, args.limit, args.runs_dir)
+        results.append(replace(result, race=args.race, gflops=speed))
         print(json.dumps(asdict(results[-1])), flush=True)
         if args.limit is None:
             write_json(RECORD, [asdict(result) for result in results])
-    print(table([result for result in results if result.machine == here()]))
+    print(table([result for result in results if (result.machine, result.race) == of_race]))
     if args.limit is None:
         PAGE.write_text(page(results))
         plot(results)

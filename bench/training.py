@@ -26,7 +26,7 @@ import time
 from multiprocessing.connection import Connection
 
 import torch
-from common import RESULTS, command, machine, new_parser, spread, tested, write_json
+from common import RESULTS, SIDE, command, machine, new_parser, peak, spread, tested, write_json
 from PIL import Image, ImageOps
 from race import Block
 from torch import Tensor, nn
@@ -41,7 +41,7 @@ from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event
 from ramify.training.allocator import keep_freed_memory
 
-SEEDS, SIDE = 3, 2048
+SEEDS = 3
 STRUCTURE = (0, 0, 1, 0, 0, 1, 0, 1, 0)
 CHANNELS, CLASSES, BATCH = 16, 10, 128
 TAUS = (0.26, 0.51, 0.76, 1.0)
@@ -156,17 +156,6 @@ def ours(archive: str, kind: str, pictures: int, overrides: list[str], pipe: Con
         ramify.train(config, [wait])
 
 
-def peak(precision: str) -> float:
-    """Operations a second of a large matrix product, the fastest of several."""
-    first, second = torch.rand(2, SIDE, SIDE, dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32)
-    seconds = []
-    for _ in range(8):
-        start = time.perf_counter()
-        first @ second
-        seconds.append(time.perf_counter() - start)
-    return 2.0 * SIDE**3 / min(seconds[1:])
-
-
 def operations(kind: str) -> float:
     """Operations of a training step for one picture."""
     config = NetworkConfig(
@@ -268,7 +257,7 @@ def main() -> None:
         parser.error("ARCHIVE: got nothing; accepted: a file or folder of 32x32 color pictures, or --accuracy")
     overrides = ["network.input_shape=[3,32,32]", "train.device=cpu", *args.overrides]
     precision = place_of(ramify.read_config(overrides=overrides)).precision
-    reachable = peak(precision)
+    reachable = peak(torch.bfloat16 if precision == "bfloat16" else torch.float32)
     print(f"matrix product of {SIDE} x {SIDE}, {precision}: {reachable / 1e9:.0f} G operations a second")
     print(f"pictures a second, batches of {BATCH}, loader included; {machine(args.threads)}")
     print("network       ours   baseline  ratio                       of the peak")
