@@ -71,6 +71,17 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
 
 
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.4) -> str:
+    """A hint for a ``name`` that is none of the ``known`` ones: the nearest in brackets, nothing where none is near.
+
+    Example:
+        >>> nearest("onix", ["onnx", "eager"]), nearest("zzz", ["onnx"])
+        (' (nearest: onnx)', '')
+    """
+    near = difflib.get_close_matches(name, [*known], n=1, cutoff=cutoff)
+    return f" (nearest: {near[0]})" if near else ""
+
+
 def nearest_or_all(name: str, known: Sequence[str], most: int = 8) -> str:
     """A hint for a ``name`` that is none of the ``known`` ones: the nearest of them, or the first of all.
 
@@ -78,9 +89,8 @@ def nearest_or_all(name: str, known: Sequence[str], most: int = 8) -> str:
         >>> nearest_or_all("dmo", ["demo", "mine"]), nearest_or_all("x", ["demo", "mine"], most=1)
         ('nearest: demo', 'there: demo and 1 more')
     """
-    near = difflib.get_close_matches(name, known, n=1)
     more = f" and {len(known) - most} more" if len(known) > most else ""
-    return f"nearest: {near[0]}" if near else f"there: {', '.join(known[:most]) or 'none'}{more}"
+    return nearest(name, known, 0.6).strip(" ()") or f"there: {', '.join(known[:most]) or 'none'}{more}"
 
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:
@@ -91,6 +101,4 @@ def unknown_name(where: str, name: str, known: Iterable[str]) -> str:
         "engines: got 'onix' (nearest: onnx); accepted: onnx, eager"
     """
     names = [*known]
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f" (nearest: {near[0]})" if near else ""
-    return f"{where}: got {name!r}{hint}; accepted: {', '.join(names)}"
+    return f"{where}: got {name!r}{nearest(name, names)}; accepted: {', '.join(names)}"

@@ -23,4 +23,4 @@ def test_a_folder_and_a_name_that_is_none_say_what_to_type(tmp_path: Path, monke
         sort_given(["holiday/", "digit"])
     folder, name = error.value.problems
     assert "ramify train photos data.source=holiday" in folder
-    assert "nearest is digits" in name
+    assert "(nearest: digits)" in name

@@ -114,7 +114,7 @@ def test_the_mirror_is_the_configuration_s(site: Site, other_site: Site) -> None
     ("source", "near"), [("cifar", "cifar10"), ("fashion-mnist", "fashion_mnist"), ("MNIST", "mnist")]
 )
 def test_an_unknown_source_names_the_nearest(source: str, near: str) -> None:
-    with pytest.raises(DataError, match=rf"data\.source: got '{source}'.*nearest known name: {near}$"):
+    with pytest.raises(DataError, match=rf"data\.source: got '{source}'.*\(nearest: {near}\)$"):
         load_pictures(DataConfig(source=source))
 
 

@@ -59,8 +59,8 @@ def mixes_up_pictures(self: Given, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("make", "at", "sentence"),
     [
-        (vgg, ["features"], r"at: got 'features'; accepted: names of submodules that forward calls, the nearest '.+'"),
-        (Residual, ["layer4"], r"at: got 'layer4'; accepted: .* the nearest 'layer\d'"),
+        (vgg, ["features"], r"at: got 'features'; accepted: submodules that forward calls \(nearest: .+\)"),
+        (Residual, ["layer4"], r"at: got 'layer4'; accepted: .* \(nearest: layer\d\)"),
         (Residual, ["unused"], r"at: got 'unused', which forward does not call"),
         (
             Residual,

@@ -115,7 +115,7 @@ def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ("keys", "words"),
     [
         ({"module": "no_such_file_here:make"}, "no_such_file_here"),
-        ({"module": f"{HERE}:ow"}, "nearest own"),
+        ({"module": f"{HERE}:ow"}, "(nearest: own)"),
         ({"module": f"{HERE}:a_number"}, "gives a int"),
         ({"module": f"{HERE}:failing"}, "ValueError: no luck"),
         ({"module_args": {"depth": 3}}, "depth"),
@@ -165,5 +165,5 @@ def test_timm_makes_the_network_and_says_how_it_wants_its_pictures(monkeypatch: 
     _, normalization = load_backbone(config(backbone="timm/some", pretrained=True, **wanted))
     assert normalization == IMAGENET
     assert asked == {"name": "some", "pretrained": True, "num_classes": 10, "in_chans": 3}
-    with pytest.raises(ConfigError, match="nearest timm/some"):
+    with pytest.raises(ConfigError, match="nearest: some"):
         load_backbone(config(backbone="timm/somme", **wanted))

@@ -1,6 +1,5 @@
 """Arguments that several commands share, and how commands print."""
 
-import difflib
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from rich.console import Console, RenderableType
 
 from ramify.config.presets import presets
 from ramify.data.names import printable
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, nearest
 from ramify.files import is_file
 from ramify.shortage import usable_threads, usable_workers
 
@@ -72,9 +71,8 @@ def _no_preset(path: Path, known: Iterable[str]) -> str:
             f"got the folder {path}; accepted: a preset or a YAML file, and key=value; to train on the pictures in it, "
             f"type: ramify train photos data.source={path}"
         )
-    near = difflib.get_close_matches(path.stem, known, n=1, cutoff=0.4)
-    hint = f"the nearest is {near[0]}" if near else "see: ramify config --presets"
-    return f"{path}: got a file that does not exist; accepted: a YAML file, key=value, or a preset ({hint})"
+    hint = nearest(path.stem, known) or " (see: ramify config --presets)"
+    return f"{path}: got a file that does not exist; accepted: a YAML file, key=value, or a preset{hint}"
 
 
 def first_process() -> bool:

@@ -1,12 +1,11 @@
 """``ramify config``: the resolved configuration, and the keys."""
 
-import difflib
 from typing import Annotated
 
 import typer
 
 from ramify.cli.common import Arguments, AsJson, say, say_json, sort_given
-from ramify.errors import ConfigError
+from ramify.errors import ConfigError, nearest
 
 
 def config(
@@ -65,12 +64,11 @@ def _print_keys(names: list[str], as_json: bool) -> None:
 
     fields = dict(keys())
     shown = [key for key in fields if not names or any(f"{key}.".startswith(f"{name}.") for name in names)]
-    problems = []
-    for name in names:
-        if not any(f"{key}.".startswith(f"{name}.") for key in shown):
-            near = difflib.get_close_matches(name, fields, n=1, cutoff=0.4)
-            hint = f"; the nearest is {near[0]}" if near else ""
-            problems.append(f"--keys: got {name!r}; accepted: a key or a section{hint}")
+    problems = [
+        f"--keys: got {name!r}{nearest(name, fields)}; accepted: a key or a section"
+        for name in names
+        if not any(f"{key}.".startswith(f"{name}.") for key in shown)
+    ]
     if problems:
         raise ConfigError(*problems)
     rows = [(name, accepts_of(fields[name]), fields[name].get_default(), meaning_of(fields[name])) for name in shown]

@@ -1,6 +1,5 @@
 """Pictures of ``data.source``, in parts."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from ramify.data.folder import load_path
 from ramify.data.formats import read_cifar10, read_cifar100, read_fashion_mnist, read_mnist, read_tiny_imagenet
 from ramify.data.pictures import Files, Part, PictureSet
 from ramify.data.split import take, with_fold, with_test
-from ramify.errors import DataError
+from ramify.errors import DataError, nearest
 
 Reader = Callable[[Sequence[Path]], PictureSet]
 RemoteFiles = Mapping[str, tuple[RemoteFile, ...]]
@@ -120,9 +119,7 @@ def _existing(source: str) -> Path:
             return path
     except (OSError, RuntimeError):  # a name that the system refuses, or the home of nobody
         pass
-    near = difflib.get_close_matches(source.lower(), SOURCES, n=1, cutoff=0.4)
     raise DataError(
         f"data.source: got {source!r}, which is neither a known name nor a path that exists; accepted: "
-        f"{', '.join(SOURCES)}, or the path of a folder, .tar or .zip"
-        + (f"; nearest known name: {near[0]}" if near else "")
+        f"{', '.join(SOURCES)}, or the path of a folder, .tar or .zip{nearest(source.lower(), SOURCES)}"
     )

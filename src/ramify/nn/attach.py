@@ -3,13 +3,12 @@
 Internal classifiers behind the layers of a trained network are those of Shallow-Deep Networks (arXiv:1810.07052).
 """
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
-from ramify.errors import InputError, first_line
+from ramify.errors import InputError, first_line, nearest
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
@@ -258,10 +257,9 @@ def _named(traced: Survey, at: Sequence[str] | Sequence[float]) -> list[fx.Node]
     named: dict[fx.Node, str] = {}
     for name in map(str, at):
         if name not in known:
-            [near] = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             exists = name in dict(traced.module.named_modules())
             got = f"{name!r}, which forward does not call or which computes nothing" if exists else repr(name)
-            raise InputError(f"at: got {got}; accepted: names of submodules that forward calls, the nearest {near!r}")
+            raise InputError(f"at: got {got}; accepted: submodules that forward calls{nearest(name, known, 0)}")
         node = known[name]
         if traced.hindrances[node]:
             raise InputError(

@@ -4,7 +4,6 @@ The user's code is imported here alone, when a run begins: a saved network is re
 """
 
 import contextlib
-import difflib
 import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ramify.config.rules import NetworkConfig
-from ramify.errors import ConfigError, InputError, first_line
+from ramify.errors import ConfigError, InputError, first_line, nearest
 from ramify.nn.attach import attach_exits
 from ramify.nn.attached import Attached
 from ramify.nn.branching import Branching
@@ -105,10 +104,7 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
             "install it with: pip install 'ramify[timm]'"
         ) from error
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.4)
-        raise ConfigError(
-            f"{_source(config)}; accepted: a name that timm knows" + (f", the nearest timm/{near[0]}" if near else "")
-        )
+        raise ConfigError(f"{_source(config)}; accepted: a name that timm knows{nearest(name, timm.list_models())}")
     channels = 3 if config.input_shape is None else config.input_shape[0]
     try:
         model: object = timm.create_model(
@@ -138,9 +134,7 @@ def _from_function(config: NetworkConfig) -> nn.Module:
         function = getattr(file, name, None)
         if not callable(function):
             public = [key for key, value in vars(file).items() if callable(value) and not key.startswith("_")]
-            near = difflib.get_close_matches(name, public, n=1, cutoff=0.0)
-            hint = f", the nearest {near[0]}" if near else ""
-            raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{hint}")
+            raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{nearest(name, public, 0)}")
         try:
             module = function(**dict(config.module_args))
         except Exception as error:  # whatever the function does
