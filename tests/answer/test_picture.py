@@ -12,7 +12,9 @@ from PIL import Image
 
 from ramify.answer.picture import MAX_BYTES, Header, conversion, find_pictures, read_file, read_header, read_picture
 from ramify.answer.samples import png_of
+from ramify.data.listing import reads_avif
 from ramify.errors import DataError
+from tests.data.making import encoded
 from tests.serve.serving import huge_header, picture
 
 
@@ -51,9 +53,9 @@ def test_what_was_converted_is_told() -> None:
         (b"", "is not a picture"),
         (b"plain text", "is not a picture"),
         (picture(0)[:20], "damaged"),
-        (picture(0, size=(64, 64))[:-300], "damaged|cut"),
-        (huge_header(10_000), "got a picture of 10000x10000 = 100,000,000 pixels; accepted: up to 50,000,000"),
-        (huge_header(200_000), "got a picture of too many pixels; accepted: up to 50,000,000"),
+        (picture(0, size=(64, 64))[:-300], "damaged|truncated"),
+        (huge_header(10_000), "got a picture of 10000x10000 = 100,000,000 pixels; accepted: up to 89,000,000"),
+        (huge_header(200_000), "got a picture of too many pixels; accepted: up to 89,000,000"),
     ],
     ids=["empty", "text", "start only", "cut", "100 megapixels", "40 gigapixels"],
 )
@@ -62,13 +64,20 @@ def test_what_is_no_picture_is_refused(content: bytes, said: str) -> None:
         read_picture(content, "it", (1, 8, 8))
 
 
+def test_avif_is_read_as_for_training() -> None:
+    if not reads_avif():
+        pytest.skip("this Pillow does not")
+    assert read_picture(encoded(Image.new("RGB", (9, 9), "white"), "AVIF"), "it", (3, 8, 8)).min() > 0.9
+
+
 def test_files_are_found_in_folders_and_odd_paths_are_told(tmp_path: Path) -> None:
-    for name in ("b.png", "deep/a.jpg", ".hidden/c.png", "notes.txt"):
+    for name in ("b.png", "deep/a.jpg", "deep/phone.heic", ".hidden/c.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     assert find_pictures([tmp_path, Path("other.bin")]) == [
         tmp_path / "b.png",
         tmp_path / "deep" / "a.jpg",
+        tmp_path / "deep" / "phone.heic",
         Path("other.bin"),
     ]
     empty = tmp_path / "empty"
@@ -85,5 +94,5 @@ def test_files_are_found_in_folders_and_odd_paths_are_told(tmp_path: Path) -> No
             read_file(path)
     with (tmp_path / "large").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(DataError, match=r"got a file of 200,000,001 bytes; accepted: up to 200,000,000"):
+    with pytest.raises(DataError, match=r"got a file of 300,000,001 bytes; accepted: up to 300,000,000"):
         read_file(tmp_path / "large")

@@ -42,7 +42,7 @@ def test_broken_files_are_told_and_the_others_answered(
     assert found.code == 2
     assert "digit.png" in found.out
     assert [line.partition(": ")[2].partition(": ")[2] for line in found.err.splitlines()] == [
-        "got a picture of 10000x10000 = 100,000,000 pixels; accepted: up to 50,000,000",
+        "got a picture of 10000x10000 = 100,000,000 pixels; accepted: up to 89,000,000",
         "is not a picture, or its start is damaged; accepted: a whole picture file",
         "there is no such file; accepted: a picture file, or a folder of them",
     ]

@@ -3,16 +3,29 @@
 import io
 import os
 import tarfile
+import zipfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from ramify.answer.picture import Header, read_header
 from ramify.config.rules import DataConfig
-from ramify.data import listing
+from ramify.data import archive, listing
 from ramify.data.folder import load_path
 from ramify.data.layout import part_of
-from ramify.data.listing import DEEPER, HEIC, HIDDEN, LINK, NOT_A_PICTURE, OTHER_PART, OUTSIDE, THUMBNAIL, counts
+from ramify.data.listing import (
+    BROKEN,
+    DEEPER,
+    HEIC,
+    HIDDEN,
+    LINK,
+    NOT_A_PICTURE,
+    OTHER_PART,
+    OUTSIDE,
+    THUMBNAIL,
+    counts,
+)
 from ramify.data.names import printable, shown
 from ramify.data.sources import load_pictures
 from tests.data.making import FLAT, FORMS, names, picture, problem, skipped, tree, write_source, write_tree, zip_bytes
@@ -82,7 +95,8 @@ def test_links_that_lead_nowhere_or_in_a_circle_are_named(tmp_path: Path) -> Non
     path = write_tree(tmp_path / "set", FLAT)
     (path / "cat" / "broken.png").symlink_to(path / "nowhere")
     (path / "cat" / "again").symlink_to(path)
-    assert skipped(load_path(path)) == {"cat/broken.png": LINK, "cat/again/": LINK}
+    (path / "cat" / "itself.png").symlink_to("itself.png")
+    assert skipped(load_path(path)) == {"cat/broken.png": LINK, "cat/again/": LINK, "cat/itself.png": LINK}
 
 
 def test_a_hard_link_in_a_tar_is_the_file_and_the_last_of_a_name_counts(tmp_path: Path) -> None:
@@ -147,6 +161,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
         (tree({"first/a": 2, "first/b": 2, "second/a": 2, "second/b": 2}), "hold the same folders (a, b)"),
         (tree({"train/a": 2, "train/b": 2, "Training/a": 1, "Training/b": 1}), "both by their names the train part"),
         ({"train/1.png": picture(), "test/1.png": picture()}, "no folders of classes"),
+        (tree({"a": 2, "b": 2, "test/a": 1, "test/b": 1}), "got the folder test beside classes that are also in it"),
         (tree({"train/a": 2, "train/b": 2, "test/c": 2}), "class c is in the test part and not in train"),
     ],
 )
@@ -226,6 +241,11 @@ def test_names_of_a_zip_of_old_are_read(tmp_path: Path, raw: bytes, name: str) -
     assert any("code page 437" in note for note in pictures.files.notes) == (raw != "é".encode())
 
 
+def test_a_zip_may_have_its_names_in_an_extra_field() -> None:
+    """Python reads that field from 3.12 on; the name may then be one that code page 437 lacks."""
+    assert archive._zip_name(zipfile.ZipInfo("кот/1.png")) == ("кот/1.png", True)
+
+
 def test_a_shown_name_is_one_file_s_alone() -> None:
     different = ["a\x1b", "a\\x1b", "a\udc80", "a\\x80", "a\\\\x80"]
     assert len({shown(name) for name in different}) == len(different)
@@ -249,6 +269,22 @@ def test_broken_pictures_are_all_named_or_passed_over(tmp_path: Path, form: str)
 def test_a_class_of_broken_pictures_alone_is_refused(tmp_path: Path) -> None:
     path = write_tree(tmp_path, {**FLAT, "emu/1.png": b"-"})
     assert "class emu has no training pictures that can be read" in problem(path, broken="skip")
+    path = write_tree(tmp_path / "all", {"cat/1.png": b"-", "dog/1.png": b"-"})
+    assert "got no picture that can be read, of 2" in problem(path, broken="skip")
+
+
+def test_damaged_exif_data_leave_a_picture_as_it_lies(tmp_path: Path) -> None:
+    content = picture(200, kind="JPEG", dpi=(72, 72), exif=b"Exif\0\0garbage!")
+    assert "cat/a.jpg" in names(load_path(write_tree(tmp_path, {**FLAT, "cat/a.jpg": content})))
+    assert read_header(content, "it") == Header(8, 8, "RGB", False)
+
+
+def test_an_archive_is_read_again_once_heic_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_source(tmp_path, {**FLAT, "cat/phone.heic": b"-"}, "zip")
+    for readable, reason in ((False, HEIC), (True, BROKEN)):
+        for module in ("listing", "folder"):
+            monkeypatch.setattr(f"ramify.data.{module}.reads_heic", lambda readable=readable: readable)
+        assert skipped(load_path(path, None, DataConfig(broken="skip")))["cat/phone.heic"].startswith(reason)
 
 
 def test_several_sizes_are_counted_width_first(tmp_path: Path) -> None:

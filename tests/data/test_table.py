@@ -85,7 +85,11 @@ def test_folds_are_a_partition(tmp_path: Path, group: str | None) -> None:
     ("content", "said"),
     [
         (table("gone.png,cat", *ROWS), "labels.csv:2: got gone.png, which is not there"),
-        (table(*ROWS, "0.png,cat"), "labels.csv:14: got 0.png as cat, which line 2 has as dog"),
+        (table(*ROWS, "0.png,cat"), "labels.csv:14: got 0.png as 'cat', which line 2 has as 'dog'"),
+        (
+            table("0.png,cat,train", "0.png,cat,test", header="file,label,part"),
+            "labels.csv:3: got 0.png as 'test', which line 2 has as 'train'; accepted: one part",
+        ),
         (table(*ROWS, "1.png,"), "labels.csv:14: got no label"),
         (table(*ROWS, header="a,b"), "got the columns a, b"),
         (b"", "of an empty file"),
@@ -99,6 +103,32 @@ def test_a_fault_names_its_line(tmp_path: Path, content: bytes, said: str) -> No
     with pytest.raises(DataError) as caught:
         load(tmp_path, content)
     assert said in str(caught.value)
+
+
+def test_a_group_is_a_column_or_found_in_every_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"group: got 'pesron' \(nearest: person\); accepted: file, label, person"):
+        load(tmp_path, table(*(f"{row},p" for row in ROWS), header="file,label,person"), group="pesron")
+    with pytest.raises(DataError, match="finds no group in 10 pictures, such as images/"):
+        load(tmp_path, table(*ROWS), group=r"images/(1\d)?")
+
+
+def test_folders_say_the_parts_where_the_table_does_not(tmp_path: Path) -> None:
+    files = {f"{'test' if i > 7 else 'train'}/{i}.png": picture(10 * i) for i in range(12)}
+    path = write_tree(tmp_path, {**files, "labels.csv": table(*ROWS)})
+    pictures = load_pictures(DataConfig(source=str(path), labels="labels.csv"))
+    assert (len(pictures.train), len(pictures.test)) == (8, 4)
+    assert "labels.csv: names no parts; the folders do: test, train" in pictures.files.notes
+
+
+@pytest.mark.parametrize("data", [{"fold": [1, 2]}, {"test_fraction": 0.4}])
+def test_exact_copies_stay_in_one_part(tmp_path: Path, data: dict[str, object]) -> None:
+    files = {f"{'ab'[i // 6]}/{i}{copy}.png": picture(10 * i) for i in range(12) for copy in "xyz"}
+    pictures = load_pictures(DataConfig.model_validate({"source": str(write_tree(tmp_path, files)), **data}))
+    trained, tested = (
+        {bytes(pictures.files.digests[i].tolist()) for i in ids(part)} for part in (pictures.train, pictures.test)
+    )
+    assert tested
+    assert not trained & tested
 
 
 def test_separators_and_endings_may_differ() -> None:

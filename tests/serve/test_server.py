@@ -188,8 +188,8 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
     "cut png": (picture(0, size=(64, 64))[:200], 422, "picture.png: "),
     "only a beginning": (b"\x89PNG\r\n\x1a\n", 422, "picture.png: "),
     "empty": (b"", 422, "got an empty file"),
-    "100 megapixels": (huge_header(10_000), 422, "100,000,000 pixels; accepted: up to 50,000,000"),
-    "10 gigapixels": (huge_header(100_000), 422, "pixels; accepted: up to 50,000,000"),
+    "100 megapixels": (huge_header(10_000), 422, "100,000,000 pixels; accepted: up to 89,000,000"),
+    "10 gigapixels": (huge_header(100_000), 422, "pixels; accepted: up to 89,000,000"),
     "too many bytes": (bytes(200_001), 413, "got more than 0.2 MB; accepted: up to 0.2 MB"),
     "far too many bytes": (bytes(900_000), 413, "got more than 0.2 MB; accepted: up to 0.2 MB"),
 }

@@ -1,6 +1,6 @@
 """Picture files as network inputs, without torch, for the runtime."""
 
-import io
+import math
 import threading
 import warnings
 from collections.abc import Iterable
@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ramify.data.decode import DAMAGE, FORMATS, Reading, channels_first, decode, with_channels
-from ramify.data.listing import is_picture
-from ramify.data.names import is_hidden
+from ramify.data.decode import DAMAGE, Reading, channels_first, decode, opened, unknown, with_channels
+from ramify.data.listing import AVIF, HEIC, list_folder
 from ramify.errors import DataError
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS = Reading.max_pixels
 """The largest picture that is decoded; the header of a larger one is enough to refuse it."""
 
-MAX_BYTES = 200_000_000
+MAX_BYTES = 300_000_000
 """The largest file that is read: an uncompressed picture of :data:`MAX_PIXELS`."""
 
 Pictures = npt.NDArray[np.float32]
@@ -61,15 +60,17 @@ def read_header(content: bytes, name: str) -> Header:
     try:
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+            with opened(content) as file:
                 width, height = file.size
                 gray = file.mode in _GRAY or file.mode.startswith("I;16")
                 transparent = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
-                turned = width * height <= MAX_PIXELS and file.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+                turned = width * height <= MAX_PIXELS and _is_turned(file)
     except Image.DecompressionBombError:
         raise DataError(f"{name}: got a picture of too many pixels; accepted: up to {MAX_PIXELS:,}") from None
     except DAMAGE:
-        raise DataError(f"{name}: is not a picture, or its start is damaged; accepted: a whole picture file") from None
+        raise DataError(
+            f"{name}: is {unknown(content)}, or its start is damaged; accepted: a whole picture file"
+        ) from None
     if width * height > MAX_PIXELS:
         raise DataError(
             f"{name}: got a picture of {width}x{height} = {height * width:,} pixels; accepted: up to {MAX_PIXELS:,}"
@@ -77,6 +78,13 @@ def read_header(content: bytes, name: str) -> Header:
     if turned:
         height, width = width, height
     return Header(height, width, "gray" if gray else "RGB", transparent)
+
+
+def _is_turned(file: Image.Image) -> bool:
+    try:
+        return file.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+    except DAMAGE:  # of the EXIF data alone; the picture is then read as it lies
+        return False
 
 
 def read_picture(
@@ -97,6 +105,7 @@ def read_picture(
         DataError: it is not a picture, is damaged or cut short, or has more than :data:`MAX_PIXELS`.
 
     Example:
+        >>> import io
         >>> file = io.BytesIO()
         >>> Image.new("RGB", (40, 20), "white").save(file, "PNG")
         >>> picture = read_picture(file.getvalue(), "white.png", (1, 8, 8))
@@ -144,19 +153,33 @@ def read_file(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
+@dataclass(frozen=True)
+class _Unlimited:
+    max_entries: float = math.inf
+    max_depth: float = math.inf
+    max_file_mb: float = math.inf
+    max_archive_gb: float = math.inf
+
+
 def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files among ``paths``, and the pictures in its folders, sorted, without hidden ones.
+    """The files among ``paths``, and the pictures in its folders, as for training: sorted, without hidden ones.
+
+    HEIC and AVIF files that cannot be read here are among them, for an error of their own.
 
     Raises:
-        DataError: a folder holds no picture.
+        DataError: a folder holds no picture, or cannot be read.
     """
     files: list[Path] = []
     for path in paths:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if is_picture(file.name) and file.is_file())
-        inside = [file for file in inside if not any(map(is_hidden, file.relative_to(path).parts))]
+        try:
+            listing = list_folder(path, _Unlimited())
+        except OSError as error:
+            raise DataError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
+        unread = [path / file.name for file in listing.skipped if file.reason in (HEIC, AVIF)]
+        inside = sorted([*(path / str(entry.place) for entry in listing.entries.values()), *unread])
         if not inside:
             raise DataError(f"{path}: got a folder without pictures; accepted: picture files, or folders of them")
         files += inside

@@ -129,8 +129,7 @@ class DataConfig(Section):
     fold: Annotated[tuple[Count, AtLeastTwo] | None, Accepts("[k, n] with k from 1 to n, or null")] = None
     """k-fold cross-validation: the training pictures are split into n folds, and the k-th is the test part"""
     sampler: Annotated[str, Listed(_samplers, "shuffle")] = "shuffle"
-    """shuffle: each training picture once in an epoch; balanced: as many draws, with replacement, each class as
-    likely"""
+    """shuffle: each training picture once in an epoch; balanced: as many draws, as many of each class"""
     background: Annotated[
         Literal["white", "black", "gray"] | tuple[Channel, Channel, Channel],
         Accepts("white, black, gray, or [red, green, blue] from 0 to 255"),

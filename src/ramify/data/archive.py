@@ -262,9 +262,10 @@ def _zip_name(member: zipfile.ZipInfo) -> tuple[str, bool]:
     """A member's name with ``/``, and whether its encoding is known: old zip files do not say."""
     name, known = member.filename, True
     if not member.flag_bits & 0x800:
-        raw = name.encode("cp437", "surrogateescape")
         try:
-            name = raw.decode("utf-8")
+            name = name.encode("cp437", "surrogateescape").decode("utf-8")
+        except UnicodeEncodeError:
+            pass  # Python took it from the extra field for names in UTF-8
         except UnicodeDecodeError:
             known = False
     return name.replace("\\", "/"), known

@@ -8,7 +8,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ramify.data.listing import AVIF, HEIC, known_by_content, reads_avif, reads_heic
+from ramify.data.listing import AVIF, HEIC, SNIFFED, known_by_content, reads_avif, reads_heic
 from ramify.errors import DataError
 
 SMALLEST_SIDE = 8
@@ -123,12 +123,14 @@ def content_digest(content: bytes) -> bytes:
 def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
     odd = WIDE if _is_wide(content) else ""
     try:
-        with _opened(content) as file:
+        with opened(content) as file:
             if file.width * file.height > reading.max_pixels:
                 raise ValueError(
                     f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
                 )
-            ImageOps.exif_transpose(file, in_place=True)
+            file.load()
+            with suppress(*DAMAGE):  # of the EXIF data alone; the picture then stays as it lies
+                ImageOps.exif_transpose(file, in_place=True)
             own = None
             if _is_deep(file):
                 values = _deep_values(file)
@@ -146,7 +148,7 @@ def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None,
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else _unknown(content)
+        reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else unknown(content)
         raise DataError(
             f"{name}: cannot be decoded ({reason or 'not a picture'}); accepted: a whole picture file"
         ) from error
@@ -154,7 +156,8 @@ def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None,
     return pixels, own, odd
 
 
-def _opened(content: bytes) -> Image.Image:
+def opened(content: bytes) -> Image.Image:
+    """A picture file in Pillow, of the accepted formats alone; HEIC and AVIF where they can be read."""
     formats: tuple[str, ...] = FORMATS
     if content[4:8] == b"ftyp":
         if reads_heic():
@@ -165,9 +168,9 @@ def _opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=formats)
 
 
-def _unknown(content: bytes) -> str:
+def unknown(content: bytes) -> str:
     """Why a file has none of the accepted formats."""
-    reason = known_by_content(content[:32])
+    reason = known_by_content(content[:SNIFFED])
     return reason if reason in (HEIC, AVIF) else "not a picture"
 
 

@@ -17,7 +17,7 @@ from ramify.data.decode import File, PictureSize, Reading, content_digest, decod
 from ramify.data.fetch import Progress
 from ramify.data.gather import Gathered, Gatherer, check_sizes, oddities
 from ramify.data.layout import Layout, arrange
-from ramify.data.listing import BROKEN, Listing, Skipped, first_problems, list_folder
+from ramify.data.listing import BROKEN, Listing, Skipped, first_problems, list_folder, reads_avif, reads_heic
 from ramify.data.pictures import Files, Part, PictureSet
 from ramify.data.store import Rows, Store
 from ramify.data.table import arrange_table, read_table
@@ -49,12 +49,15 @@ def load_path(
             state = digest(stamps, sorted(listing.folders), [(file.name, file.reason) for file in listing.skipped])
         elif stat.S_ISREG(stamp.st_mode):
             listing = None
-            state = digest(stamp.st_size, stamp.st_mtime_ns, stamp.st_ino, stamp.st_ctime_ns)
+            optional = reads_heic(), reads_avif()
+            state = digest(stamp.st_size, stamp.st_mtime_ns, stamp.st_ino, stamp.st_ctime_ns, *optional)
         else:
             raise DataError(f"{path}: is no folder and no regular file; accepted: a folder, .tar or .zip of pictures")
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"{path}: cannot be read ({reason}); accepted: a folder, .tar or .zip of pictures") from error
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({reason}); accepted: a folder, .tar or .zip of pictures"
+        ) from error
     if table is not None:
         state = digest(state, content_digest(table).hex())
 
@@ -107,6 +110,8 @@ class _Source:
             if gathered.deep:
                 self._decode(names, list(gathered.deep), replace(self.reading, range=gathered.range), gatherer)
             broken = self._broken(names, gathered)
+            if not gathered.done.any() and not gathered.sizes:
+                raise DataError(f"{where}: got no picture that can be read, of {len(names):,}; accepted: at least one")
             check_sizes(gathered, names, where)
             pixels = gatherer.finish()
         kept, table_name = torch.from_numpy(gathered.done), self.config.labels
@@ -177,7 +182,7 @@ class _Source:
         chosen = [name for name, keep in zip(names, kept, strict=True) if keep]
         if group is not None and "(" in group:
             matches = {name: re.search(group, name) for name in chosen}
-            without = [name for name in chosen if matches[name] is None]
+            without = [name for name, match in matches.items() if match is None or match[1] is None]
             if without:
                 raise DataError(
                     f"data.group: got {group!r}, which finds no group in {len(without):,} pictures, such as "

@@ -151,6 +151,12 @@ def _parts(tree: _Tree, root: _Name, where: str) -> dict[str, str]:
             raise DataError(f"{where}: got no folders of classes in {', '.join(named)}; accepted: train/<class>/*")
         if any(_is_part(tree, root, name) for name in named) and len(named) == len(below):
             raise DataError(f"{where}: got {', '.join(named)} without train; accepted: train/<class>/* too")
+        beside = {class_name(name) for name in below}
+        mixed = [name for name in named if beside & {class_name(inner) for inner in tree.folders((*root, name))}]
+        if mixed:
+            raise DataError(
+                f"{where}: got the folder {mixed[0]} beside classes that are also in it; accepted: train/<class>/* too"
+            )
         return {"train": ""}
     folder_of: dict[str, str] = {}
     for name in named:

@@ -1,19 +1,17 @@
 """The files of a folder or archive, before anything is decoded: the pictures, and what is skipped and why."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from ramify.data.names import is_hidden, is_system, shown
 from ramify.errors import DataError
-
-if TYPE_CHECKING:
-    from ramify.config.rules import DataConfig
 
 NOT_A_PICTURE = "not a picture"
 HIDDEN = "hidden"
@@ -41,6 +39,22 @@ SNIFFED = 32
 """Bytes of a file by which its kind is known."""
 
 
+class Limits(Protocol):
+    """The keys ``max_...`` of the section ``data``."""
+
+    @property
+    def max_entries(self) -> float: ...
+
+    @property
+    def max_depth(self) -> float: ...
+
+    @property
+    def max_file_mb(self) -> float: ...
+
+    @property
+    def max_archive_gb(self) -> float: ...
+
+
 @dataclass(frozen=True)
 class Skipped:
     """A skipped file: its name in the source, and one of the reasons above."""
@@ -64,14 +78,14 @@ class Entry:
 
 @dataclass
 class Listing:
-    """The files of a folder or archive, within ``limits``, the keys ``max_...`` of the section ``data``.
+    """The files of a folder or archive, within ``limits``.
 
     ``selects`` says whether a file of a name is listed; without it, pictures are. ``folders`` are those that are not
     hidden; ``notes`` are sentences for the user.
     """
 
     where: str
-    limits: "DataConfig"
+    limits: Limits
     selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -159,10 +173,12 @@ def known_by_content(start: bytes) -> str:
         if start[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
             return "" if reads_heic() else HEIC
     known = (
-        start.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"))
+        start.startswith(
+            (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+        )
         or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
         or (start[:2] == b"BM" and start[6:10] == bytes(4) and start[15:18] == bytes(3))
-        or (start[:1] == b"P" and start[1:2] in (b"2", b"3", b"5", b"6") and start[2:3] in (b"\n", b" ", b"\r", b"\t"))
+        or re.match(rb"P[1-6]\s+[0-9#]", start)
     )
     return "" if known else NOT_A_PICTURE
 
@@ -179,7 +195,7 @@ def reads_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def list_folder(root: Path, limits: "DataConfig") -> Listing:
+def list_folder(root: Path, limits: Limits) -> Listing:
     """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
@@ -196,7 +212,7 @@ def list_folder(root: Path, limits: "DataConfig") -> Listing:
                 name = shown(raw)
                 listing.count(raw)
                 below = hidden or is_hidden(entry.name)
-                if entry.is_dir():
+                if _is(entry.is_dir):
                     real = os.path.realpath(entry.path)
                     if real in above:
                         listing.skip(f"{name}/", LINK)
@@ -206,7 +222,7 @@ def list_folder(root: Path, limits: "DataConfig") -> Listing:
                     todo.append((raw, below, above | {real}))
                 elif below:
                     listing.skip_hidden(name)
-                elif entry.is_file():
+                elif _is(entry.is_file):
                     stat = entry.stat()
                     stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ino, stat.st_ctime_ns)
                     if stat.st_size > limits.max_file_mb * 1e6 and is_picture(name):
@@ -217,7 +233,15 @@ def list_folder(root: Path, limits: "DataConfig") -> Listing:
     return listing
 
 
-def too_large(name: str, size: int, limits: "DataConfig") -> DataError:
+def _is(kind: Callable[[], bool]) -> bool:
+    """Whether an entry is of a ``kind``; a link to itself is of none."""
+    try:
+        return kind()
+    except OSError:
+        return False
+
+
+def too_large(name: str, size: int, limits: Limits) -> DataError:
     """The error for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"

@@ -107,14 +107,14 @@ def with_fold(pictures: PictureSet, fold: tuple[int, int]) -> PictureSet:
         start = 0
         for label in sorted(set(labels.tolist())):
             places = (labels == label).nonzero()[:, 0]
-            if len(places) < n:
+            distinct, ranks = np.unique(chances[places.numpy()], return_inverse=True)  # copies have one rank
+            if len(distinct) < n:
                 raise DataError(
-                    f"class {pictures.classes[label]}: got {len(places)} pictures; accepted: at least {n}, one for "
-                    f"each fold (data.fold = [{k}, {n}])"
+                    f"class {pictures.classes[label]}: got {len(distinct)} different pictures; accepted: at least {n}, "
+                    f"one for each fold (data.fold = [{k}, {n}])"
                 )
-            ordered = places[torch.from_numpy(np.argsort(chances[places.numpy()], kind="stable"))]
-            folds[ordered] = (torch.arange(len(ordered)) + start) % n
-            start += len(ordered)
+            folds[places] = (torch.from_numpy(ranks) + start) % n
+            start += len(distinct)
     here = folds == k - 1
     return pictures.replaced(part[(~here).nonzero()[:, 0]], part[here.nonzero()[:, 0]])
 
@@ -164,13 +164,16 @@ def _chances(digests: torch.Tensor, seed: int) -> Chances:
 def _unlikely(places: torch.Tensor, chances: Chances, fraction: float) -> torch.Tensor:
     """The pictures of a class, at ``places``, to hold out: those whose chance is below ``fraction``.
 
-    The number is kept within a half of ``fraction`` of them.
+    The number is kept within a half of ``fraction`` of them, or as near as exact copies, which have one chance, allow.
     """
     own = chances[places.numpy()]
     count = len(places)
     least, most = max(1, math.floor(fraction * count / 2)), min(count - 1, math.ceil(1.5 * fraction * count))
+    order = np.argsort(own, kind="stable")
     chosen = min(max(int((own < fraction).sum()), least), most)
-    return places[torch.from_numpy(np.argsort(own, kind="stable")[:chosen])]
+    cuts = [cut for cut in range(1, count) if own[order[cut - 1]] < own[order[cut]]]  # between no copies
+    chosen = min(cuts, key=lambda cut: abs(cut - chosen), default=chosen)
+    return places[torch.from_numpy(order[:chosen])]
 
 
 def _held_groups(

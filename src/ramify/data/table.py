@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ramify.data.layout import Layout, part_of
 from ramify.data.listing import UNLISTED, Skipped, first_problems
 from ramify.data.names import class_name, shown
-from ramify.errors import DataError
+from ramify.errors import DataError, unknown_name
 
 _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "file": ("file", "filename", "file_name", "path", "filepath", "image", "image_path", "name", "id", "image_id"),
@@ -58,7 +58,9 @@ def read_table(content: bytes, where: str, group: str | None = None) -> tuple[Ro
         raise DataError(f"{where}: cannot be read as CSV ({error}); accepted: file,label lines") from error
     header = [name.strip().lower() for name in lines[0]] if lines else []
     places = {kind: _place(header, names) for kind, names in _COLUMNS.items()}
-    if group is not None and group.lower() in header:
+    if group is not None and "(" not in group:  # else it is a regular expression for the names of the pictures
+        if group.lower() not in header:
+            raise DataError(unknown_name("data.group", group, header))
         places["group"] = header.index(group.lower())
     for kind in ("file", "label"):
         if places[kind] is None:
@@ -93,13 +95,14 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
     Args:
         rows: of the table.
         names: the pictures of the source. A row's file is a name, or the end of exactly one, with or without
-            its ending.
+            its ending. Where no row has a part and every picture lies in a folder of one, such as ``test/7.png``, that
+            is its part.
         table: the table, for an error.
         where: the source, for an error.
 
     Raises:
-        DataError: a row names no picture, or a picture has two labels; fewer than two classes; a class that the
-            training part lacks.
+        DataError: a row names no picture, or a picture has two labels or parts; fewer than two classes; a class that
+            the training part lacks.
     """
     exact = set(names)
     by_stem: dict[str, list[str]] = {}
@@ -115,15 +118,24 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
         if len(fitting) != 1:
             got = "which is not there" if not fitting else f"which could be {fitting[0]} or {fitting[1]}"
             problems.append(f"{table}:{row.line}: got {file}, {got}; accepted: a picture in {where}")
-        elif chosen.setdefault(fitting[0], row).label != row.label:
-            other = chosen[fitting[0]]
-            twice = f"got {file} as {row.label}, which line {other.line} has as {other.label}; accepted: one label"
-            problems.append(f"{table}:{row.line}: {twice}")
+        else:
+            other = chosen.setdefault(fitting[0], row)
+            for kind, here, there in (
+                ("label", row.label, other.label),
+                ("part", row.part or "train", other.part or "train"),
+            ):
+                if here != there:
+                    twice = f"got {file} as {here!r}, which line {other.line} has as {there!r}; accepted: one {kind}"
+                    problems.append(f"{table}:{row.line}: {twice}")
     if problems:
         raise first_problems(problems, _NAMED)
+    by_folder, notes = {name: _part_by_folder(name) for name in chosen}, []
+    if "train" in by_folder.values() and all(by_folder.values()) and not any(row.part for row in rows):
+        notes = [f"{table}: names no parts; the folders do: {', '.join(sorted({*map(str, by_folder.values())}))}"]
     parts: dict[str, list[tuple[str, str]]] = {"train": [], "valid": [], "test": []}
     for name, row in chosen.items():
-        parts[row.part or "train"].append((row.label, name))
+        part = (by_folder[name] if notes else row.part) or "train"
+        parts[part].append((row.label, name))
     classes = tuple(sorted({label for label, _ in parts["train"]}))
     for part in ("valid", "test"):
         problems += [
@@ -135,11 +147,16 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
     if problems:
         raise first_problems(problems, _NAMED)
     labeled = {
-        part: tuple((name, classes.index(label)) for label, name in sorted(inside)) for part, inside in parts.items()
+        part: tuple((name, classes.index(label)) for label, name in sorted(pairs)) for part, pairs in parts.items()
     }
     skipped = tuple(Skipped(name, UNLISTED) for name in names if name not in chosen)
     groups = {name: row.group for name, row in chosen.items() if row.group}
-    return Layout(classes, labeled["train"], labeled["test"], labeled["valid"], skipped), groups
+    return Layout(classes, labeled["train"], labeled["test"], labeled["valid"], skipped, tuple(notes)), groups
+
+
+def _part_by_folder(name: str) -> str | None:
+    """The part after which one of the folders of a picture is named."""
+    return next((part for folder in name.split("/")[:-1] if (part := part_of(folder))), None)
 
 
 def _place(header: Sequence[str], names: Sequence[str]) -> int | None:

@@ -16,12 +16,15 @@ import numpy as np
 from ramify.answer.answerer import Answerer
 from ramify.answer.picture import MAX_PIXELS, read_header, read_picture
 from ramify.answer.samples import Sample
+from ramify.data.listing import SNIFFED, known_by_content
 from ramify.errors import DataError, InputError
 from ramify.needs import need
 from ramify.serve import replies
 from ramify.serve.guard import Guard, Hosts, Origins, problem
-from ramify.serve.upload import FIELD, RefusedError, begins_as_picture, file_name, read_upload, received, too_large
+from ramify.serve.upload import FIELD, RefusedError, file_name, read_upload, received, too_large
 from ramify.version import __version__
+
+ACCEPTED = "a JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, HEIC or AVIF file"
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -216,8 +219,7 @@ def _add_answers(served: "FastAPI", answering: "Answering", limits: Limits) -> N
     file = {
         "type": "string",
         "format": "binary",
-        "description": f"JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM, up to {limits.upload_bytes:,} bytes and "
-        f"{MAX_PIXELS:,} pixels",
+        "description": f"{ACCEPTED}, up to {limits.upload_bytes:,} bytes and {MAX_PIXELS:,} pixels",
     }
     form = {"type": "object", "required": [FIELD], "additionalProperties": False, "properties": {FIELD: file}}
 
@@ -271,10 +273,9 @@ class Answering:
             return await asyncio.get_running_loop().run_in_executor(self._pool, self._work, content, name)
 
     def _work(self, content: bytes, name: str) -> replies.Answer:
-        if not begins_as_picture(content):
-            raise RefusedError(
-                415, f"{name}: is not a picture; accepted: a JPEG, PNG, GIF, BMP, WEBP, TIFF or PPM file"
-            )
+        reason = known_by_content(content[:SNIFFED])
+        if reason:
+            raise RefusedError(415, f"{name}: is {reason}; accepted: {ACCEPTED}")
         network = self._network
         try:
             header = read_header(content, name)
