@@ -55,6 +55,10 @@ class RunError(RamifyError):
     """The run failed underway: a loss that is not a number, a full disk, a server that is lost."""
 
 
+class StoppedError(RunError):
+    """The user or the system has stopped the run."""
+
+
 class ProcessLostError(RunError):
     """Another process that shares the run has died."""
 

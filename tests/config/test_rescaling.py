@@ -91,6 +91,15 @@ def test_what_is_pruned_after_training_is_never_pruned_before(policy: str) -> No
         rescale(long, 1)
 
 
+def test_prunings_stay_behind_growths_that_the_configuration_does_not_name() -> None:
+    prune = {"enabled": True, "epochs": [13]}  # the network grows before epochs 5, 8 and 12
+    short = rescale(Config.model_validate({"prune": prune, "train": {"epochs": 30}}), 5)
+    assert (short.growth.epochs, short.prune.epochs) == ((2, 3, 4), (4,))
+    every = {"every": 3, "init": "identity"}
+    long = Config.model_validate({"growth": every, "prune": {"enabled": True, "epochs": [11]}, "train": {"epochs": 30}})
+    assert rescale(long, 5).prune.epochs == (5,)
+
+
 def test_a_warm_up_and_sizes_move_along() -> None:
     long = Config(
         data=DataConfig(sizes=((1, 16), (101, 24), (161, 32))),

@@ -4,7 +4,7 @@ import torch
 
 from ramify.config.rules import NetworkConfig
 from ramify.nn.network import Network
-from ramify.ops.freeze import freeze_trunk, train_what_learns
+from ramify.ops.freeze import freeze, freeze_trunk, train_what_learns
 from ramify.ops.loss import exit_losses
 from ramify.ops.surgery import parameter_groups
 
@@ -38,3 +38,14 @@ def test_a_batch_norm_that_learns_is_in_training_mode() -> None:
     train_what_learns(network)
     assert not network.stem.norm.training
     assert network.get_submodule("stages.0.cells.0.norm1").training
+
+
+def test_a_batch_norm_without_parameters_is_frozen_with_those_around_it() -> None:
+    config = NetworkConfig(kind="full_ic", structure=(1, 0), exit="both", input_shape=(1, 8, 8), classes=3)
+    for frozen in (False, True):
+        network = Network(config)
+        if frozen:
+            freeze(network.stage_modules(0).values())
+        train_what_learns(network)
+        network(torch.rand(4, 1, 8, 8))
+        assert bool(network.get_buffer("stages.0.exit.norm.running_mean").any()) != frozen

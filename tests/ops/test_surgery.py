@@ -13,12 +13,14 @@ from ramify.errors import InputError
 from ramify.nn.network import Network
 from ramify.ops.growing.grow import grow
 from ramify.ops.growing.widen import widen
+from ramify.ops.muon import Muon
 from ramify.ops.pruning.channels import alive, channels, owner
 from ramify.ops.pruning.compact import compact
 from ramify.ops.pruning.prune import prune
 from ramify.ops.surgery import (
     align_state,
     check_followers,
+    kept_tensors,
     optimizer_state,
     parameter_groups,
     replace_parameter,
@@ -316,6 +318,16 @@ def test_masks_only_shrink() -> None:
     set_masks(network, {"stem.conv": ~mask})
     assert not network.get_buffer("stem.conv.mask").any()
     assert revived(network) == 0
+
+
+def test_no_momentum_is_added_where_the_optimizer_keeps_none() -> None:
+    matrix, vector = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([matrix, vector], lr=0.1)
+    (matrix.sum() + vector.sum()).backward()
+    optimizer.step()
+    align_state(optimizer)
+    for parameter in (matrix, vector):
+        assert optimizer.state[parameter].keys() == (kept_tensors(optimizer, parameter) or {}).keys()
 
 
 def test_a_fused_step_is_the_step_whatever_the_layout_of_its_momentum() -> None:

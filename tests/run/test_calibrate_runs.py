@@ -11,11 +11,12 @@ from ramify.errors import InputError
 from ramify.ops.exits.policy import follow
 from ramify.run.calibrate import calibrate_run
 from ramify.run.evaluate import all_logits, to_float
+from ramify.run.events import Event, Grew
 from ramify.run.folder import read_lines
 from ramify.run.pictures import split_parts
 from ramify.run.readback import remeasure
 from ramify.run.saved import load, load_policy
-from ramify.training.run import train
+from ramify.training.run import resume, train
 from tests.conftest import CommandLine, tiny, trained
 
 
@@ -40,6 +41,18 @@ def test_the_policy_keeps_its_goal_on_the_validation_pictures(run: Path) -> None
     assert found.cost <= found.last_cost
     offline = follow(policy, all_logits(network, valid.images))
     assert torch.equal(offline.exits, answer.exits)
+
+
+def test_a_run_that_was_calibrated_on_its_way_can_be_resumed() -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Grew):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny("name=early", "train.ema=0.9"), [stop])
+    calibrate_run(Path("runs/early"), max_drop=0.5)
+    assert load_policy(Path("runs/early")) is not None
+    assert resume(Path("runs/early")).finished
 
 
 def test_a_budget_in_macs_is_kept(run: Path) -> None:

@@ -1,11 +1,14 @@
 """What a step is fed: off, exactly what it was before; on, the same pictures however many processes share them."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.data.pictures import Part
+from ramify.data.store import Rows, Store
 from ramify.nn.network import Network
 from ramify.run.evaluate import to_float
 from ramify.seeds import generator
@@ -56,6 +59,22 @@ def test_alternating_flips_mirror_every_picture_in_every_second_epoch() -> None:
     assert mirrored[0] == mirrored[2]
     assert mirrored[0] == [not each for each in mirrored[1]]
     assert 0 < sum(mirrored[0]) < 10
+
+
+def test_photo_reads_the_pictures_of_a_batch_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = batch()
+    (tmp_path / "pixels").write_bytes(whole.images.numpy().tobytes())
+    part = Part(Rows(Store(tmp_path / "pixels", (10, 3, 16, 16)), torch.arange(10)), whole.labels)
+    counts: list[int] = []
+    read = Store.read
+
+    def counting(store: Store, rows: torch.Tensor) -> torch.Tensor:
+        counts.append(len(rows))
+        return read(store, rows)
+
+    monkeypatch.setattr(Store, "read", counting)
+    Feeder(config("data.augment=photo"), 1, NETWORK, part, [torch.arange(4)]).feed(ALL, 0.5)
+    assert counts == [4]
 
 
 def test_without_a_recipe_it_is_augmentation_alone() -> None:

@@ -131,7 +131,10 @@ def test_a_damaged_log_is_kept_aside_and_the_run_goes_on(tmp_path: Path, ramify:
     assert read_summary(run) is not None
 
 
-def test_sigterm_says_how_to_go_on(tmp_path: Path, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("repeats", [(), ("--repeats", "2")])
+def test_sigterm_says_how_to_go_on(
+    repeats: tuple[str, ...], tmp_path: Path, ramify: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ramify.training import loop as module
 
     def ended(*_: object) -> None:
@@ -139,7 +142,8 @@ def test_sigterm_says_how_to_go_on(tmp_path: Path, ramify: CommandLine, monkeypa
 
     monkeypatch.setattr(module, "stop_if_broken", ended)
     before = signal.getsignal(signal.SIGTERM)
-    answer = ramify("train", *SMALL, f"runs_dir={tmp_path}", "--quiet")
+    answer = ramify("train", *SMALL, f"runs_dir={tmp_path}", "--quiet", *repeats)
     assert answer.code == 1
     assert "stopped by SIGTERM; go on with: ramify train --resume digits-iterative" in answer.err
+    assert len([*tmp_path.glob("digits*")]) == 1
     assert signal.getsignal(signal.SIGTERM) is before

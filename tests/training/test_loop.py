@@ -225,6 +225,15 @@ def test_a_name_that_is_taken_is_refused_unless_overwritten() -> None:
     assert train(tiny("name=mine", "seed=1"), overwrite=True).seed == 1
 
 
+def test_a_run_stays_where_the_one_that_overwrites_it_cannot_begin() -> None:
+    folder = Path(train(tiny("name=mine")).folder)
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    wrong = ["network.module=no_such_file:net", "network.kind=full_ic", "network.exits_at=[0.5]"]
+    with pytest.raises(ConfigError, match="no_such_file"):
+        train(read_config(overrides=["name=mine", "data.limit=60", "train.epochs=1", *wrong]), overwrite=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
+
+
 def test_a_folder_that_is_no_run_is_never_overwritten() -> None:
     Path("runs/mine").mkdir(parents=True)
     Path("runs/mine/thesis.txt").write_text("years of work")

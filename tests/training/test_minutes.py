@@ -8,6 +8,7 @@ from ramify.config.rules import Config, DataConfig, GrowthConfig, NetworkConfig,
 from ramify.errors import ConfigError
 from ramify.training import minutes as module
 from ramify.training.minutes import ShortRun, rescale_to_minutes
+from tests.conftest import tiny, trained
 
 SMALL = Config(
     data=DataConfig(limit=60),
@@ -73,6 +74,11 @@ def test_a_short_run_of_all_there_is_decides() -> None:
     fitted = rescale_to_minutes(SMALL, 60)
     assert fitted.train.epochs > 40
     assert fitted.data == SMALL.data
+
+
+def test_the_short_runs_find_the_teacher() -> None:
+    trained("name=mine")
+    assert rescale_to_minutes(tiny("train.teacher=mine", "train.epochs=3"), 60).train.teacher == "mine"
 
 
 @pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan"), float("inf"), 1e-6])

@@ -102,6 +102,29 @@ def test_a_run_never_overwrites_its_own_parent() -> None:
     assert Path("runs/mine/best/model.safetensors").read_bytes() == before
 
 
+def test_a_parent_may_be_named_as_every_command_names_it() -> None:
+    parent = trained("name=mine")
+    for name in ("mine", str(parent / "best")):
+        child = train(tiny(f"parent={name}", "seed=1", "train.epochs=1", "growth.epochs=null", "growth.mode=scheduled"))
+        assert (Path(child.folder) / "manifest.csv").read_bytes() == (parent / "manifest.csv").read_bytes()
+        with pytest.raises(ConfigError, match="name: got mine, the parent of this run"):
+            train(tiny(f"parent={name}", "name=mine", "train.epochs=1", "growth.epochs=null"), overwrite=True)
+
+
+def test_the_exits_of_a_child_have_their_full_weight_in_its_only_epoch() -> None:
+    child = train(child_config(trained("name=mine"), ["train.epochs=1", "prune.enabled=false", "prune.epochs=[]"]))
+    [line] = read_lines(Path(child.folder) / "metrics.jsonl")
+    losses = [exit_["train"]["loss"] for exit_ in line["exits"]]
+    assert line["loss"] == pytest.approx(0.5 * sum(losses[:-1]) + losses[-1], rel=0.2)
+
+
+def test_a_single_picture_is_left_out_of_the_scores() -> None:
+    pictures = train(tiny("name=first", "train.epochs=3")).pictures
+    assert pictures is not None
+    keys = ("prune.enabled=true", "prune.epochs=[3]", f"prune.batch_size={pictures[0] - 1}", "prune.batches=2")
+    assert train(tiny("network.exit=both", *keys)).finished
+
+
 def test_a_child_no_longer_needs_its_parent_once_it_has_begun() -> None:
     trained("name=mine")
     config = child_config(Path("runs/mine"), ["train.epochs=2"])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ramify.errors import ConfigError
 from ramify.ops.loss import distillation_losses
-from ramify.run.derive import child_config
+from ramify.run.derive import child_config, converted_config
 from ramify.run.distributed import ALONE
 from ramify.run.evaluate import to_float
 from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
@@ -174,7 +174,7 @@ def test_a_pupil_comes_to_answer_as_its_teacher_does() -> None:
         ("data.limit=200", None),
         (
             "data.size=16",
-            r"train.teacher: got teacher, which takes pictures of \[1, 8, 8\]; accepted: a network for \[1, 1",
+            r"train.teacher: got runs/teacher, which takes pictures of \[1, 8, 8\]; accepted: a network for \[1, 1",
         ),
     ],
 )
@@ -239,5 +239,6 @@ def test_each_exit_learns_from_its_own_teacher_and_from_the_pictures_that_come_t
     assert len(set(losses)) == 3
     again = train(tiny("name=again", *taught, "train.teacher_exits=true"))  # from the answers that were kept
     assert [each.valid for each in again.exits] == [each.valid for each in exits.exits]
+    assert not converted_config(Path(again.folder), 1).train.teacher_exits
     with pytest.raises(ConfigError, match=r"train\.teacher_exits: got true; accepted: false, as there is no"):
         train(tiny("name=none", "train.teacher_exits=true"))

@@ -26,7 +26,7 @@ from ramify.cli.common import (
 )
 from ramify.cli.report import report_of
 from ramify.config.presets import presets
-from ramify.errors import ConfigError, RamifyError, RunError
+from ramify.errors import ConfigError, RamifyError, RunError, StoppedError
 from ramify.shortage import refusal
 from ramify.training.allocator import bound_memory, keep_freed_memory
 
@@ -238,6 +238,8 @@ def _train(
             with _watching(quiet, as_json, logs) as (observers, progress):
                 summaries.append(training(observers, progress))
             report_of(Path(summaries[-1].folder), warn)
+        except StoppedError:
+            raise
         except (RamifyError, OSError, MemoryError, RuntimeError) as error:
             reported = error if isinstance(error, RamifyError) else refusal(error)
             if reported is None:
@@ -280,7 +282,7 @@ def _compare(summaries: "list[Summary]", as_json: bool) -> None:
         show(comparison_table(summaries))
         return
     means: dict[str, list[float]] = {}
-    if len({summary.recipe for summary in summaries}) == 1:
+    if len({(summary.recipe, len(summary.exits)) for summary in summaries}) == 1:
         spreads = [spread(values) for values in zip(*map(exit_accuracies, summaries), strict=True)]
         means = {"mean": [it.mean for it in spreads if it], "std": [it.deviation or 0.0 for it in spreads if it]}
     say(json.dumps({"event": "compared", "runs": [summary.name for summary in summaries], **means}))
@@ -329,4 +331,4 @@ def _watching(quiet: bool, as_json: bool, logs: "Sequence[Observer]") -> "Iterat
             yield observers, progress
         except KeyboardInterrupt:
             then = f"go on with: ramify train --resume {names[-1]}" if names else "nothing was trained yet"
-            raise RunError(f"stopped {how}; {then}") from None
+            raise StoppedError(f"stopped {how}; {then}") from None

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
-from ramify.config.keys import longest_trunk_first
+from ramify.config.keys import growth_epochs, longest_trunk_first
 from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.ops.pruning.policies import POLICIES
@@ -15,7 +15,7 @@ def rescale(config: Config, epochs: int) -> Config:
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
     different epochs stay different. Prunings by ``normal`` and ``gradual`` may meet: those of one epoch become one,
     and it may be the epoch of a growth. What is pruned after training never comes before it. ``train.trunk_first``
-    shrinks to fit. Null keys stay null.
+    shrinks to fit. Null keys stay null, but ``growth.epochs`` where there are prunings.
 
     Args:
         config: not yet resolved.
@@ -33,9 +33,12 @@ def rescale(config: Config, epochs: int) -> Config:
     """
     if epochs < 1:
         raise ConfigError(f"train.epochs: got {epochs}; accepted: a whole number >= 1")
-    growth, prune, train = config.growth, config.prune, config.train
-    if epochs == train.epochs:
+    if epochs == config.train.epochs:
         return config
+    if config.prune.enabled and config.prune.epochs and config.growths and config.growth.mode == "scheduled":
+        known = config.growth.model_copy(update={"epochs": growth_epochs(config), "every": None})
+        config = config.model_copy(update={"growth": known})
+    growth, prune, train = config.growth, config.prune, config.train
     grown, pruned = growth.epochs or (), prune.epochs if prune.enabled else ()
     # However often the whole network is pruned, it ends with prune.keep_ratio.
     merged = not POLICIES[prune.policy].by_stage
@@ -47,9 +50,10 @@ def rescale(config: Config, epochs: int) -> Config:
     if merged:
         if epochs == 1 < min(pruned, default=1):
             raise ConfigError("train.epochs: got 1; accepted: at least 2, as prune.epochs are after the first epoch")
+        after = int(growth.init == "identity")  # such a stage has to learn before it is pruned
         for epoch in pruned:
-            first = max((moved[grew] for grew in grown if grew <= epoch), default=min(epoch, 2))
-            last = min((moved[grew] for grew in grown if grew > epoch), default=epochs)
+            first = max((moved[grew] + after for grew in grown if grew <= epoch), default=min(epoch, 2))
+            last = min((moved[grew] - after for grew in grown if grew > epoch), default=epochs)
             moved.setdefault(epoch, min(max(_at_share(epoch, share), first), last))
 
     def span(length: int | None) -> int | None:

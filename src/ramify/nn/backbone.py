@@ -40,7 +40,7 @@ def load_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[nn.Mo
     """The network of ``network.backbone`` or ``network.module``, its weights loaded, its last layer for ``classes``.
 
     With it the mean and deviation of each channel of its pictures, in units of pictures in [0, 1]; None where neither
-    the configuration nor the module has them. A last layer that is drawn is drawn with ``seed``.
+    the configuration nor the module has them. The module, and a last layer that is new, are drawn with ``seed``.
 
     Raises:
         ConfigError: it cannot be imported or made, its weights do not fit, or its last layer is not known.
@@ -52,7 +52,7 @@ def load_backbone(config: NetworkConfig, seed: int | None = None) -> tuple[nn.Mo
         Linear(in_features=4, out_features=3, bias=True)
     """
     assert config.classes is not None
-    module = _from_timm(config) if config.backbone is not None else _from_function(config)
+    module = _from_timm(config, seed) if config.backbone is not None else _from_function(config, seed)
     normalization = _normalization(config, module)
     name = _last_layer(module, config)
     if config.weights is not None:
@@ -93,7 +93,7 @@ def _source(config: NetworkConfig) -> str:
     return f"network.{key}: got '{value}'"
 
 
-def _from_timm(config: NetworkConfig) -> nn.Module:
+def _from_timm(config: NetworkConfig, seed: int | None) -> nn.Module:
     assert config.backbone is not None
     name = config.backbone.removeprefix("timm/")
     try:
@@ -107,9 +107,10 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
         raise ConfigError(f"{_source(config)}; accepted: a name that timm knows{nearest(name, timm.list_models())}")
     channels = 3 if config.input_shape is None else config.input_shape[0]
     try:
-        model: object = timm.create_model(
-            name, pretrained=bool(config.pretrained), num_classes=config.classes, in_chans=channels
-        )
+        with drawing(seed, "module"):
+            model: object = timm.create_model(
+                name, pretrained=bool(config.pretrained), num_classes=config.classes, in_chans=channels
+            )
     except Exception as error:  # whatever the hub or the model raises
         raise ConfigError(
             f"{_source(config)}, which timm cannot make ({first_line(error)}); accepted: a model whose weights can "
@@ -119,7 +120,7 @@ def _from_timm(config: NetworkConfig) -> nn.Module:
     return model
 
 
-def _from_function(config: NetworkConfig) -> nn.Module:
+def _from_function(config: NetworkConfig, seed: int | None) -> nn.Module:
     """Import the user's function, from the current folder too, and call it."""
     assert config.module is not None
     place, _, name = config.module.partition(":")
@@ -136,7 +137,8 @@ def _from_function(config: NetworkConfig) -> nn.Module:
             public = [key for key, value in vars(file).items() if callable(value) and not key.startswith("_")]
             raise ConfigError(f"{_source(config)}; accepted: a function that {place} has{nearest(name, public, 0)}")
         try:
-            module = function(**dict(config.module_args))
+            with drawing(seed, "module"):
+                module = function(**dict(config.module_args))
         except Exception as error:  # whatever the function does
             raise ConfigError(
                 f"{_source(config)}, which fails ({type(error).__name__}: {first_line(error)}); accepted: a function "

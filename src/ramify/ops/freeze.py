@@ -38,8 +38,14 @@ def freeze_backbone(network: Branching) -> None:
 
 
 def train_what_learns(network: nn.Module) -> None:
-    """Training mode, but evaluation mode for frozen batch norms, so that their statistics stay as they are."""
+    """Training mode, but evaluation mode for frozen batch norms, so that their statistics stay as they are.
+
+    One without parameters is frozen with those around it.
+    """
     network.train()
     for module in network.modules():
-        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
-            module.eval()
+        parameters = [*module.parameters()]
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            for norm in module.modules():
+                if isinstance(norm, _BatchNorm):
+                    norm.eval()

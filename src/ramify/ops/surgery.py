@@ -15,6 +15,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.nn.stem import WhitenedStem
 from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
@@ -203,6 +204,8 @@ def reinitialize(
     for stage in stages:
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
+                if isinstance(module, WhitenedStem):  # it never learns
+                    continue
                 for part in module.modules():
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm1d | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
@@ -271,7 +274,8 @@ def align_state(optimizer: Optimizer) -> None:
         began = any(_has_momentum(optimizer, parameter) for parameter in learning)
         for parameter in learning:
             if group.get("momentum") and began and not _has_momentum(optimizer, parameter):
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+                if "momentum_buffer" in (kept_tensors(optimizer, parameter) or ("momentum_buffer",)):
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             for key, kept in state.items():

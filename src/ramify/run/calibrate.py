@@ -97,7 +97,9 @@ def calibrate_run(
             survivors=survivors,
         )
         policy = ExitPolicy(calibration, "MACs" if unit == "MACs" else "milliseconds")
-        replace_folder(folder, pack_model(network, replace(card, policy=policy)))
+        # Beside the network of an unfinished run is what --resume needs.
+        kept = {file.name: file.read_bytes() for file in folder.iterdir()}
+        replace_folder(folder, kept | pack_model(network, replace(card, policy=policy)))
         append_line(run / EVENTS, {"event": "calibrated", "epoch": card.epoch, **asdict(policy)})
     return policy
 

@@ -177,7 +177,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
     if to != "extend":
         # The trunk does not learn, and one exit may be left.
         changes |= {"train.exit_gradients": "sum", "train.distill": 0}
-        changes |= {"train.teacher": None, "train.teacher_weight": None}
+        changes |= {"train.teacher": None, "train.teacher_weight": None, "train.teacher_exits": False}
     network = config.network
     if to in ("sdn", "extend") and network.kind == "full":
         changes["network.kind"] = "full_ic"

@@ -92,7 +92,9 @@ def _taken(folder: Path) -> ConfigError:
 
 @contextlib.contextmanager
 def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
-    """An empty, locked folder for a run; the lock ends with the block or the process.
+    """A locked folder for a run; the lock ends with the block or the process.
+
+    A run to be overwritten is still in it: :func:`empty` it once the new one can begin.
 
     Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...; a folder
     of a process that died before it wrote a configuration is free. A folder in which the block writes nothing is
@@ -119,7 +121,7 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
                 ) from None
         except OSError as error:
             raise cannot_write(folder, error) from error
-        if config.parent is not None and folder.resolve() == Path(config.parent).resolve():
+        if config.parent is not None and folder.resolve() in (parent := Path(config.parent).resolve(), parent.parent):
             raise ConfigError(f"name: got {folder.name}, the parent of this run; accepted: another name")
         with contextlib.ExitStack() as stack:
             try:
@@ -133,7 +135,6 @@ def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
                     continue
                 if not overwrite:
                     raise _taken(folder)
-                _empty(folder)
             try:
                 yield folder
             finally:
@@ -152,7 +153,8 @@ def _is_blank(folder: Path) -> bool:
     return folder.is_dir() and all(e.name in BEGINNING or e.suffix == SUFFIX for e in folder.iterdir())
 
 
-def _empty(folder: Path) -> None:
+def empty(folder: Path) -> None:
+    """Remove the run in a locked ``folder``."""
     # The configuration goes last: a half emptied folder is still a run, and can be overwritten.
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == CONFIG):
         if entry.is_dir():

@@ -61,6 +61,20 @@ def run_behind(name: str | Path, runs_dir: str | Path = RUNS) -> Path | None:
     return parent if is_run(parent) else None
 
 
+def located(config: Config) -> Config:
+    """``config`` with paths in place of the names of runs in ``parent`` and ``train.teacher``."""
+
+    def path(name: str | None) -> str | None:
+        if name is None or is_checkpoint(Path(name)):
+            return name
+        with contextlib.suppress(InputError):  # whoever opens it says that it is not there
+            return str(find_run(name, config.runs_dir))
+        return name
+
+    train = config.train.model_copy(update={"teacher": path(config.train.teacher)})
+    return config.model_copy(update={"parent": path(config.parent), "train": train})
+
+
 def config_of(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """The configuration of the run in ``folder``, changed by ``overrides``.
 

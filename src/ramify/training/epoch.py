@@ -18,7 +18,7 @@ from ramify.ops.surgery import revived
 from ramify.run.evaluate import Score
 from ramify.run.events import EpochDone, ExitFigures, Observer, StepDone
 from ramify.schedule import exit_weights, last_alone, rate_at
-from ramify.seeds import generator
+from ramify.seeds import drawing, generator
 from ramify.training.allocator import peak_memory
 from ramify.training.distillation import Guidance
 from ramify.training.feeding import Feeder
@@ -49,16 +49,17 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
         torch.cuda.reset_peak_memory_stats(device)
     began, done = time.perf_counter(), 0
     rate = rate_at(epoch, 0.0, train)
-    for index in indices:
-        size = len(index)
-        share = (done + size / 2) / pictures
-        rate = rate_at(epoch, share, train)
-        batch = feeder.feed(team.share(size), share)
-        sums += step.take(batch, size, taus, rate, moves)
-        if follow is not None:
-            follow()
-        done += size
-        tell(StepDone(epoch, done, pictures))
+    with drawing(config.seed, "steps", epoch, team.rank):  # dropout draws from PyTorch's own generator
+        for index in indices:
+            size = len(index)
+            share = (done + size / 2) / pictures
+            rate = rate_at(epoch, share, train)
+            batch = feeder.feed(team.share(size), share)
+            sums += step.take(batch, size, taus, rate, moves)
+            if follow is not None:
+                follow()
+            done += size
+            tell(StepDone(epoch, done, pictures))
     guidance.end()
     entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
@@ -89,8 +90,8 @@ def loss_weights(state: State, epoch: int) -> tuple[float, ...]:
     if trunk_trains_alone(state, epoch):
         return last_alone(exits)
     # The exits of a parent's network are trained: their weights do not start over.
-    ramp = epoch if state.config.parent is None else train.epochs
-    return exit_weights(ramp, train.epochs, exits, train.tau_max)
+    ramp, ramps = (epoch, train.epochs) if state.config.parent is None else (2, 2)
+    return exit_weights(ramp, ramps, exits, train.tau_max)
 
 
 def _batches(config: Config, part: Part, epoch: int, least: int) -> list[Tensor]:

@@ -91,7 +91,7 @@ class Feeder:
     def _crop(self, config: Config, part: Part, batches: Sequence[Tensor]) -> Iterator[tuple[Part, Tensor]]:
         """The batches as ``data.augment`` photo changes them, in the size that the network reads."""
         _, height, width = self._network.input_shape
-        device, mirror = part.images.device, augmentation("auto", config.data.source) == "crop_flip"
+        device, mirror = part.labels.device, augmentation("auto", config.data.source) == "crop_flip"
         changes = draw_photo(sum(map(len, batches)), mirror, generator(config.seed, "photo", self._epoch)).to(device)
         start = 0
         for index in batches:

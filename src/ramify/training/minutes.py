@@ -12,6 +12,7 @@ from ramify.errors import ConfigError
 from ramify.ops.pruning.policies import FIXED
 from ramify.run.distributed import ALONE, world
 from ramify.run.events import EpochDone, Event
+from ramify.run.saved import located
 from ramify.training.prepare import prepare_run
 from ramify.training.run import train
 
@@ -27,7 +28,7 @@ BY_PICTURES = 0.7
 UNUSED = 0.01
 """Share of the time that whole epochs may leave unused."""
 
-FEWEST_PICTURES, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 3
+FEWEST_PICTURES, FEWEST_OF_A_CLASS, FEWEST_STEPS, FEWEST_EPOCHS = 512, 4, 4, 3
 """Of the smallest short run."""
 
 
@@ -67,8 +68,9 @@ def rescale_to_minutes(config: Config, minutes: float, progress: Progress | None
     if world()[1] > 1:
         raise ConfigError(f"minutes: got {minutes:g} in {world()[1]} processes; accepted: one process")
     least = fewest_epochs(config)
-    pictures = config.data.in_epoch(len(prepare_run(config, ALONE, progress)[2].train))
-    limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size)
+    parts = prepare_run(located(config), ALONE, progress)[2]
+    pictures = config.data.in_epoch(len(parts.train))
+    limit = max(FEWEST_PICTURES, FEWEST_STEPS * config.data.batch_size, FEWEST_OF_A_CLASS * len(parts.classes))
     # Prunings cost next to nothing, but each would need an epoch of its own in a short run.
     dense = config.model_copy(update={"prune": PruneConfig()}) if config.prune.policy in FIXED else config
     run_epochs = max(FEWEST_EPOCHS, fewest_epochs(dense) + 1)
@@ -125,6 +127,6 @@ def short_run(config: Config, epochs: int, limit: int) -> ShortRun:
     with tempfile.TemporaryDirectory() as folder:
         data = config.data.model_copy(update={"limit": min(limit, config.data.limit or limit)})
         keys = {"runs_dir": folder, "name": None, "data": data}
-        train(rescale(config.model_copy(update=keys), epochs), [watch])
+        train(rescale(located(config).model_copy(update=keys), epochs), [watch])
     epoch = (clock[-1] - clock[0]) / (len(clock) - 1)
     return ShortRun(pictures, epoch, time.monotonic() - start - epoch * len(clock))

@@ -12,6 +12,7 @@ from ramify.run.derive import fit_to
 from ramify.run.device import Place, place_of
 from ramify.run.distributed import Team
 from ramify.run.pictures import Parts, child_parts, remarks, resumed_parts, split_parts, whole
+from ramify.run.saved import run_behind
 from ramify.shortage import usable_threads
 from ramify.training.preflight import check_run, unread
 
@@ -42,7 +43,7 @@ def prepare_run(
         if resumed is not None:
             return resumed_parts(config, resumed, progress)
         if config.parent is not None:
-            return child_parts(config, Path(config.parent), progress)
+            return child_parts(config, run_behind(config.parent) or Path(config.parent), progress)
         return split_parts(config, load_pictures(config.data, progress))
 
     parts = load(resolved)

@@ -11,7 +11,7 @@ from ramify.ops.pruning.prune import Pruning, PruningPlan, apply_pruning, plan_p
 from ramify.ops.pruning.sparse import Shapes
 from ramify.run.evaluate import to_float
 from ramify.schedule import prune_targets
-from ramify.seeds import derive, generator
+from ramify.seeds import derive, drawing, generator
 from ramify.training.regrowing import become_sparse, is_dynamic
 from ramify.training.state import State
 
@@ -38,19 +38,21 @@ def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)
     drawn = some_pictures(state, part, "prune", epoch, chosen.batch_size * chosen.batches)
     batches = zip(drawn.images.split(chosen.batch_size), drawn.labels.split(chosen.batch_size), strict=True)
-    return plan_pruning(
-        state.network,
-        targets,
-        chosen.criterion,
-        [(to_float(images), labels) for images, labels in batches],
-        unit=chosen.unit,
-        rounds=chosen.rounds,
-        floor=chosen.floor,
-        control=chosen.control,
-        reinit=chosen.reinit,
-        seed=derive(config.seed, "prune", epoch),
-        budget=Budget(chosen.max_parameters, chosen.max_macs) if chosen.max_parameters or chosen.max_macs else None,
-    )
+    with drawing(config.seed, "saliency", epoch):  # for dropout
+        return plan_pruning(
+            state.network,
+            targets,
+            chosen.criterion,
+            # Batch norm needs two pictures.
+            [(to_float(images), labels) for images, labels in batches if len(labels) > 1],
+            unit=chosen.unit,
+            rounds=chosen.rounds,
+            floor=chosen.floor,
+            control=chosen.control,
+            reinit=chosen.reinit,
+            seed=derive(config.seed, "prune", epoch),
+            budget=Budget(chosen.max_parameters, chosen.max_macs) if chosen.max_parameters or chosen.max_macs else None,
+        )
 
 
 def some_pictures(state: State, part: Part, purpose: str, epoch: int, count: int) -> Part:

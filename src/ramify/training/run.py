@@ -13,9 +13,19 @@ from ramify.files import readable_folder
 from ramify.run.device import computing_with, place_of
 from ramify.run.distributed import together
 from ramify.run.events import Observer
-from ramify.run.folder import CONFIG, EVENTS, append_line, keep_lines_until, locked, new_run, read_summary, write_config
+from ramify.run.folder import (
+    CONFIG,
+    EVENTS,
+    append_line,
+    empty,
+    keep_lines_until,
+    locked,
+    new_run,
+    read_summary,
+    write_config,
+)
 from ramify.run.pictures import keep_pictures, with_teacher
-from ramify.run.saved import find_checkpoint
+from ramify.run.saved import find_checkpoint, located
 from ramify.run.summary import Summary
 from ramify.training.loop import run_epochs
 from ramify.training.prepare import prepare_run
@@ -47,6 +57,7 @@ def train(
             the run exists.
         RunError: the loss is no longer a number, or the disk is full; the last good checkpoint is intact.
     """
+    config = located(config)
     with together(place_of(config).device, config.data.batch_size) as team, contextlib.ExitStack() as stack:
         config, where, parts = prepare_run(config, team, progress, strict=strict)
         teacher = find_teacher(config, where, parts)
@@ -58,6 +69,7 @@ def train(
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
         if team.first:
+            empty(folder)
             keep_pictures(folder, parts)
             write_config(folder, config)
         keep_beginning(state, folder)

@@ -492,3 +492,11 @@ def test_redrawn_weights_forget_everything(name: str) -> None:
         elif key not in ("mean", "std"):
             assert torch.equal(value, fresh.state_dict()[key]), key
     assert any(isinstance(module, PooledHead) for module in network.modules())
+
+
+def test_a_whitened_stem_is_never_redrawn() -> None:
+    config = NetworkConfig(kind="full", structure=(0,), channels=8, stem="whitened", input_shape=(1, 8, 8), classes=3)
+    network = Network(config)
+    before = network.get_parameter("stem.conv.weight").clone()
+    reinitialize(network, [0])
+    assert torch.equal(network.get_parameter("stem.conv.weight"), before)
