@@ -273,9 +273,9 @@ def align_state(optimizer: Optimizer) -> None:
         learning = [parameter for parameter in group["params"] if parameter.requires_grad]
         began = any(_has_momentum(optimizer, parameter) for parameter in learning)
         for parameter in learning:
-            if group.get("momentum") and began and not _has_momentum(optimizer, parameter):
-                if "momentum_buffer" in (kept_tensors(optimizer, parameter) or ("momentum_buffer",)):
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            lacks = group.get("momentum") and began and not _has_momentum(optimizer, parameter)
+            if lacks and "momentum_buffer" in (kept_tensors(optimizer, parameter) or ("momentum_buffer",)):
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         for parameter in group["params"]:
             state = optimizer.state.get(parameter, {})
             for key, kept in state.items():
