@@ -4,8 +4,6 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ramify.errors import InputError, RamifyError, RunError
@@ -50,31 +48,6 @@ def refusal(error: BaseException) -> RamifyError | None:
             "network.channels or number of cells needs less"
         )
     return None
-
-
-@contextmanager
-def refusals_in_words() -> Iterator[None]:
-    """Turn errors of the system inside the block into errors with a sentence, see :func:`refusal`.
-
-    Raises:
-        RamifyError: for an OSError, a MemoryError, or a RuntimeError of an allocator.
-
-    Example:
-        >>> with refusals_in_words():
-        ...     open("/nowhere/at/all")
-        Traceback (most recent call last):
-        ...
-        ramify.errors.InputError: /nowhere/at/all: cannot be used (No such file or directory); accepted: a path that ...
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except (OSError, MemoryError, RuntimeError) as error:
-        sentence = refusal(error)
-        if sentence is None:
-            raise
-        raise sentence from error
 
 
 def free_memory() -> int | None:

@@ -151,6 +151,7 @@ CONTRADICTIONS = [
     ("train.flip_test=true data.source=mnist", "train.flip_test: got true; accepted: false,"),
     ("train.nesterov=true train.optimizer=adam", "train.nesterov: got true; accepted: false,"),
     ("train.nesterov=true train.optimizer=muon", "train.nesterov: got true; accepted: false,"),
+    ("train.decay=all train.optimizer=normed_muon", "train.decay: got 'all'; accepted: weights,"),
     ("train.nesterov=true train.momentum=0", "train.nesterov: got true; accepted: false, as train.momentum"),
     ("data.flip=alternating", "data.flip: got 'alternating'; accepted: random, as data.augment=auto"),
     ("data.augment=none data.shift=2", "data.shift: got 2; accepted: null, as data.augment=none"),
@@ -245,6 +246,12 @@ def test_the_criterion_follows_the_policy() -> None:
     found = {policy: resolve(read_config([], [f"prune.policy={policy}"])).prune for policy in ("iterative", "set")}
     assert [found[policy].criterion for policy in ("iterative", "set")] == ["snip", "erk"]
     assert resolve(read_config([], RIGL.split())).prune.epochs == (1,)
+
+
+@pytest.mark.parametrize("name", ["1e3", "-2.E4", "1.5", "true", "null", "a: b"])
+def test_a_text_that_looks_like_something_else_stays_a_text(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(to_yaml(Config(runs_dir=name)))
+    assert read_config([tmp_path / "config.yaml"]).runs_dir == name
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))

@@ -208,6 +208,12 @@ def test_a_child_elsewhere_is_not_tested_on_what_its_parent_learned(run: Path) -
     trained = {parts.files.names[i] for i in parts.train.ids.tolist()}  # type: ignore[union-attr]
     assert {f"{name[0]}/m{i}.png" for i, name in enumerate(learned)} <= trained
     assert any("were trained on by mine" in note for note in parts.notes)
+    for i, name in enumerate(learned):
+        write = Path("known") / ("test" if i % 2 else "train") / name[0] / f"{i}.png"
+        write.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PHOTOS / name, write)
+    with pytest.raises(InputError, match="known: got no test picture that mine was not trained on"):
+        prepare_run(child_config(run, ["name=child", "data.source=known"]), ALONE)
 
 
 def test_a_teacher_that_knows_the_test_is_said(run: Path) -> None:

@@ -102,6 +102,11 @@ def test_a_run_never_overwrites_its_own_parent() -> None:
     assert Path("runs/mine/best/model.safetensors").read_bytes() == before
 
 
+def test_where_it_computes_is_no_wish_to_train() -> None:
+    config = child_config(trained("name=mine"), ["train.threads=1", "train.device=cpu"], compact=True)
+    assert (config.train.epochs, config.prune.enabled, config.train.threads) == (0, False, 1)
+
+
 def test_a_parent_may_be_named_as_every_command_names_it() -> None:
     parent = trained("name=mine")
     for name in ("mine", str(parent / "best")):

@@ -33,9 +33,6 @@ from ramify.training.allocator import bound_memory, keep_freed_memory
 DEMO = "digits"
 """The preset that is trained where no argument names a task."""
 
-OF_THE_PLACE = frozenset({"name", "seed", "runs_dir", "train.device", "train.threads"})
-"""Keys of the place of a run, not of its task."""
-
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -138,6 +135,7 @@ def _configs(
 ) -> "list[Config]":
     """The configurations of files and overrides, or of the trial of a search."""
     from ramify.config.read import read_configs
+    from ramify.run.derive import OF_THE_PLACE
     from ramify.run.folder import is_run
 
     files, overrides = sort_given(arguments)

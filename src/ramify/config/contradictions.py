@@ -256,6 +256,8 @@ def _of_recipe(config: ConfigKeys) -> Problems:
         yield "train.final_rate", "0, as train.schedule steps ends where its gammas lead"
     if train.warmup and train.warmup >= train.epochs:
         yield "train.warmup", f"less than train.epochs = {train.epochs}"
+    if train.decay == "all" and train.optimizer == "normed_muon":
+        yield "train.decay", "weights, as train.optimizer normed_muon keeps the norm of the others"
     if train.nesterov and train.optimizer != "sgd":
         why = "always has it" if train.optimizer in ("muon", "normed_muon") else "has no momentum of that kind"
         yield "train.nesterov", f"false, as train.optimizer {train.optimizer} {why}"

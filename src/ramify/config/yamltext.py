@@ -18,10 +18,10 @@ class Loader(yaml.SafeLoader):
     """YAML 1.1, but with 1e-3 as a number; the standard asks for 1.0e-3."""
 
 
-Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
+for _each in (Loader, Dumper):  # the dumper quotes what the loader would read as a number
+    _each.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
 
 
 def to_text(value: object) -> str:

@@ -129,7 +129,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in a run's ``folder``; None where there is none, as in a run of an older ramify.
+    """The manifest in a run's ``folder``; None where there is none.
 
     Raises:
         CheckpointError: it is damaged.

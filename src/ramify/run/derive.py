@@ -33,6 +33,9 @@ NO_GROWTH = {
 UNTIMED = {"train.milestones": None, "train.warmup": 0, "data.sizes": None}
 """Keys in epochs, which a run with other epochs than its parent's does not inherit."""
 
+OF_THE_PLACE = frozenset({"name", "seed", "runs_dir", "train.device", "train.threads"})
+"""Keys of the place of a run, not of its task."""
+
 TEACHER = "teacher"
 """The folder of a run that holds its teacher."""
 
@@ -65,7 +68,8 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
     }
     if compact:
         changes["prune.compact"] = True
-        only = not any(text.startswith(("prune.", "train.")) for text in overrides)
+        asked = {text.partition("=")[0] for text in overrides} - OF_THE_PLACE
+        only = not any(key.startswith(("prune.", "train.")) for key in asked)
         if only:
             changes |= {"prune.enabled": False, "prune.epochs": (), "train.epochs": 0}
     return read_config([parent / CONFIG], overrides, changes)
@@ -99,7 +103,7 @@ def fit_to(config: ConfigT, pictures: PictureSet | Parts) -> ConfigT:
         for key, value in actual.items()
         if (asked := getattr(config.network, key)) is not None and asked != value
     ]
-    problems += _too_large_or_small(config, min(shape[1:]))
+    problems += too_large_or_small(config, min(shape[1:]))
     weights = config.train.class_weights
     if isinstance(weights, tuple) and (len(weights) != len(pictures.classes) or not any(weights)):
         many = f"{len(pictures.classes)} numbers, one for each of {', '.join(pictures.classes[:5])}, and not all 0"
@@ -120,7 +124,7 @@ def fit_to(config: ConfigT, pictures: PictureSet | Parts) -> ConfigT:
     )
 
 
-def _too_large_or_small(config: Config, side: int) -> list[str]:
+def too_large_or_small(config: Config, side: int) -> list[str]:
     """Keys that do not suit pictures whose shorter side is ``side``."""
     data, problems = config.data, list[str]()
     for key, length in (("cutout", data.cutout), ("shift", data.shift)):

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ramify.config.read import read_config
 from ramify.config.rules import Config
 from ramify.data.fetch import Progress
 from ramify.data.manifest import Manifest, changes, match, read_manifest
@@ -13,13 +12,11 @@ from ramify.data.pictures import Part, PictureSet, joined
 from ramify.data.sources import SOURCES, load_pictures, load_source
 from ramify.data.split import take
 from ramify.errors import InputError
-from ramify.run.folder import CONFIG, is_run, read_summary
+from ramify.run.folder import is_run, read_summary
 from ramify.run.pictures import (
     check_kept,
-    is_same_place,
     is_same_source,
     load_again,
-    parts_of_run,
     passed_over_line,
     whole,
 )
@@ -135,14 +132,9 @@ def _of_other_source(run: Path, config: Config, manifest: Manifest, pictures: Pi
 def _without_manifest(
     run: Path, config: Config, shape: tuple[int, int, int] | None, only_new: bool, progress: Progress | None
 ) -> Chosen:
-    """Pictures for a network without a manifest: of a run of an older ramify, or without a run."""
-    if only_new:
+    """Pictures for a network without a run."""
+    if only_new or is_run(run):
         raise InputError(f"{run}: has no manifest, so that nothing is known to be new; accepted: a run that has one")
-    if is_run(run) and is_same_place(config.data.source, read_config([run / CONFIG]).data.source):
-        parts, _ = parts_of_run(run, config, progress, shape)
-        if not _finished(run):
-            return Chosen(parts.valid, parts.classes, (), VALIDATION, (UNFINISHED,))
-        return Chosen(parts.test, parts.classes, (), "test pictures", ())
     if config.data.source in SOURCES:
         pictures = load_pictures(config.data, progress, shape=shape)
     else:

@@ -21,7 +21,7 @@ from ramify.data.split import split, take
 from ramify.data.trigger import with_trigger
 from ramify.errors import ConfigError, DataError, InputError, nearest_or_all
 from ramify.files import write_atomic
-from ramify.run.folder import CONFIG, PASSED_OVER, read_summary
+from ramify.run.folder import CONFIG, PASSED_OVER
 
 MOVED = 0.5
 """A source with more than this share of a run's pictures is the same one, moved."""
@@ -103,18 +103,11 @@ def parts_of_run(
         shape: ``(C, H, W)`` to which the pictures are converted.
 
     Raises:
-        InputError: the pictures cannot be read, or the run has no manifest and their number has changed.
+        InputError: the pictures cannot be read, or the run has no manifest.
     """
     manifest = read_manifest(run)
     if manifest is None:
-        parts = split_parts(config, load_pictures(config.data, progress, shape=shape))
-        known = read_summary(run)
-        if known is not None and known.pictures is not None and tuple(known.pictures) != parts.counts:
-            raise InputError(
-                f"{run}: got {sum(parts.counts):,} pictures and had {sum(known.pictures):,}; it is of an older ramify "
-                "and does not know which ones it was trained on; accepted: the pictures as they were, or a new run"
-            )
-        return parts, Changes()
+        raise InputError(f"{run}: has no manifest of its pictures; accepted: a run that has its own")
     pictures = load_again(run, config, progress, shape)
     if not is_same_source(run, config, manifest, pictures):
         return split_parts(config, load_pictures(config.data, progress, shape=shape)), Changes()
@@ -187,6 +180,10 @@ def child_parts(config: Config, parent: Path, progress: Progress | None) -> Part
     count = len(valid_moved) + len(test_moved)
     if not count:
         return parts
+    if not len(test):
+        raise InputError(
+            f"{config.data.source}: got no test picture that {parent.name} was not trained on; accepted: some new ones"
+        )
     note = f"{count:,} pictures were trained on by {parent.name}, and are for training here, too"
     return replace(parts, train=joined([parts.train, valid_moved, test_moved]), valid=valid, test=test, notes=(note,))
 

@@ -12,7 +12,7 @@ from ramify.errors import ConfigError, InputError
 from ramify.files import readable_folder, replace_folder
 from ramify.nn.branching import Branching
 from ramify.run.checkpoint import Card, pack_model, read_model
-from ramify.run.derive import TEACHER
+from ramify.run.derive import TEACHER, too_large_or_small
 from ramify.run.device import Place
 from ramify.run.distributed import shared_checksum
 from ramify.run.evaluate import computing
@@ -70,6 +70,9 @@ def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None
             f"train.teacher: got {named}, which takes pictures of {theirs}; accepted: a network for {ours}, as "
             f"{config.data.source} has them"
         )
+    small = too_large_or_small(config.model_copy(update={"network": card.network}), min(parts.train.shape[1:]))
+    if config.data.sizes is not None and small:
+        raise ConfigError(*(f"train.teacher: {named}: {problem}" for problem in small))
     if card.classes != parts.classes:
         raise ConfigError(
             f"train.teacher: got {named}, which knows {_listed(card.classes)}; accepted: a network of the same "
