@@ -97,7 +97,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 def test_another_format_is_refused_with_its_writer(tmp_path: Path, name: str, step: int, advice: str) -> None:
     network, _ = saved(tmp_path / "last")
     optimizer = torch.optim.SGD(network.parameters())
-    for file, content in pack_trainer(network, optimizer, TrainerState(1, 1.0, None, None)).items():
+    for file, content in pack_trainer(network, optimizer, TrainerState(epoch=1, seconds=1.0)).items():
         (tmp_path / "last" / file).write_bytes(content)
     path = tmp_path / f"last/{name}.json"
     document = json.loads(path.read_text())

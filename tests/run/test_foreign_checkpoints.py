@@ -33,7 +33,7 @@ def saved(folder: Path, kind: str = "sgd") -> Path:
     optimizer = optimizer_of(network, kind)
     network(torch.rand(4, 1, 8, 8)).sum().backward()
     optimizer.step()
-    trainer = pack_trainer(network, optimizer, TrainerState(3, 1.0, 2, 0.5))
+    trainer = pack_trainer(network, optimizer, TrainerState(epoch=3, seconds=1.0, best_epoch=2, best_score=0.5))
     replace_folder(folder, pack_model(network, Card(CONFIG, 2, ("a", "b", "c"), 3)) | trainer)
     return folder
 

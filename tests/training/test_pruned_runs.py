@@ -119,7 +119,7 @@ def test_a_parent_may_be_named_as_every_command_names_it() -> None:
 def test_the_exits_of_a_child_have_their_full_weight_in_its_only_epoch() -> None:
     child = train(child_config(trained("name=mine"), ["train.epochs=1", "prune.enabled=false", "prune.epochs=[]"]))
     [line] = read_lines(Path(child.folder) / "metrics.jsonl")
-    losses = [exit_["train"]["loss"] for exit_ in line["exits"]]
+    losses = [exit_["train"]["loss"] for exit_ in line["exits"]]  # type: ignore[attr-defined]
     assert line["loss"] == pytest.approx(0.5 * sum(losses[:-1]) + losses[-1], rel=0.2)
 
 

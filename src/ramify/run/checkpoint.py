@@ -79,17 +79,21 @@ class Card:
     range: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class TrainerState:
-    """A run after an epoch, besides the tensors; the fields of :class:`ramify.training.state.State` of the same names.
+    """A run after an epoch, besides the tensors.
 
-    ``averaged`` counts how often each stage has been averaged under ``train.ema``.
+    Attributes:
+        losses: validation loss of the deepest exit after each epoch.
+        growth_epochs: the epochs before which the network grew or was widened.
+        stopped: why growth ended before its plan was done, if it did.
+        averaged: how often each stage has been averaged under ``train.ema``.
     """
 
-    epoch: int
-    seconds: float
-    best_epoch: int | None
-    best_score: float | None
+    epoch: int = 0
+    seconds: float = 0.0
+    best_epoch: int | None = None
+    best_score: float | None = None
     losses: tuple[float, ...] = ()
     growth_epochs: tuple[int, ...] = ()
     stopped: str | None = None

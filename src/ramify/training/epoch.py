@@ -41,7 +41,7 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     indices = _batches(config, part, epoch, 2 * team.size)
     feeder = Feeder(config, epoch, network, part, indices)
     pictures = config.data.in_epoch(len(part))
-    moves = Moves(state, epoch, pictures)
+    moves = Moves(state, epoch, len(indices))
     guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers

@@ -6,10 +6,7 @@ process moves the same connections.
 
 from functools import partial
 
-import torch
-
 from ramify.config.rules import Config
-from ramify.data.augment import batches
 from ramify.nn.branching import Branching
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
@@ -78,18 +75,15 @@ class Moves:
     Args:
         state: the run.
         epoch: from 1.
-        pictures: training pictures in an epoch.
+        steps: in an epoch.
     """
 
-    def __init__(self, state: State, epoch: int, pictures: int) -> None:
+    def __init__(self, state: State, epoch: int, steps: int) -> None:
         config = state.config
         self._state = state
         self._chosen = config.prune
         self._regrowths: list[Regrowth] = []
         self._share = 0.0
-        # The loop leaves out a batch that is too small to share.
-        least, order = 2 * state.where.team.size, torch.Generator()
-        steps = sum(len(index) >= least for index in batches(pictures, config.data.batch_size, order))
         total = config.train.epochs * steps
         self._step = (epoch - 1) * steps
         self._start, self._end = 0, 0

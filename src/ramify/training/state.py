@@ -1,6 +1,6 @@
 """A run between two epochs: new, with the network of a parent, or restored from its last checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -35,16 +35,13 @@ WHITENED = 1000
 
 
 @dataclass
-class State:
+class State(TrainerState):
     """A run between two epochs.
 
     Attributes:
         network: the one that is trained.
         grown: for each growth the stage, counted from 0, and the epoch before which it came.
         valid: scores of the last epoch.
-        losses: validation loss of the deepest exit after each epoch.
-        growth_epochs: the epochs before which the network grew or was widened.
-        stopped: why growth ended before its plan was done, if it did.
         average: the average of the weights under ``train.ema``.
     """
 
@@ -53,15 +50,8 @@ class State:
     network: Branching
     optimizer: torch.optim.Optimizer
     labels: tuple[str, ...]
-    epoch: int = 0
-    seconds: float = 0.0
-    best_epoch: int | None = None
-    best_score: float | None = None
     grown: tuple[tuple[int, int], ...] = ()
     valid: tuple[Score, ...] | None = None
-    losses: tuple[float, ...] = ()
-    growth_epochs: tuple[int, ...] = ()
-    stopped: str | None = None
     average: Average[Branching] | None = None
 
     @property
@@ -77,16 +67,8 @@ class State:
     @property
     def progress(self) -> TrainerState:
         """What is saved beside the tensors of the network and the optimizer."""
-        return TrainerState(
-            self.epoch,
-            self.seconds,
-            self.best_epoch,
-            self.best_score,
-            self.losses,
-            self.growth_epochs,
-            self.stopped,
-            () if self.average is None else tuple(self.average.updates),
-        )
+        kept = {field.name: getattr(self, field.name) for field in fields(TrainerState)}
+        return TrainerState(**kept | {"averaged": () if self.average is None else tuple(self.average.updates)})
 
     @property
     def model(self) -> dict[str, bytes]:
@@ -251,23 +233,7 @@ def restore(config: ResolvedConfig, where: Place, parts: Parts, folder: Path) ->
     saved = read_trainer(folder / "last", network, optimizer)
     if average is not None:
         average.updates = [*saved.averaged]
-    return State(
-        config=config,
-        where=where,
-        network=network,
-        optimizer=optimizer,
-        labels=parts.classes,
-        epoch=saved.epoch,
-        seconds=saved.seconds,
-        best_epoch=saved.best_epoch,
-        best_score=saved.best_score,
-        grown=card.grown,
-        valid=card.valid,
-        losses=saved.losses,
-        growth_epochs=saved.growth_epochs,
-        stopped=saved.stopped,
-        average=average,
-    )
+    return State(config, where, network, optimizer, parts.classes, card.grown, card.valid, average, **vars(saved))
 
 
 def card_of(state: State) -> Card:
