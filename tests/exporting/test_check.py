@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from ramify.config.rules import NetworkConfig
+from ramify.data.pictures import Part
 from ramify.errors import RunError
 from ramify.exporting.check import SINGLES, TOLERANCE, accuracies, check_early, compare_logits, logits_of
 from ramify.nn.network import Network
@@ -84,6 +85,18 @@ def test_a_picture_at_its_threshold_may_leave_elsewhere(network: Network, pictur
     assert check_early("it", run_later, pictures, logits, policy, network).ties >= 1
 
 
-def test_accuracies_are_shares() -> None:
-    logits = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
-    assert accuracies(logits, torch.tensor([0, 1])) == (0.5, 1.0)
+def test_accuracies_are_shares_of_a_part_that_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Tensor] = []
+
+    def images(part: Part) -> Tensor:
+        assert isinstance(part.pixels, Tensor)
+        read.append(part.pixels)
+        return part.pixels
+
+    monkeypatch.setattr(Part, "images", property(images))
+    pixels, labels = torch.zeros(100, 1, 1, 2, dtype=torch.uint8), torch.arange(100) % 2
+    pixels[labels == 1, 0, 0, 1] = 255
+    # The first exit always answers the class 0.
+    found = accuracies(lambda batch: torch.stack((1 - 2 * batch, batch))[:, :, 0, 0], Part(pixels, labels))
+    assert found == (0.5, 1.0)
+    assert [len(piece) for piece in read] == [64, 36]

@@ -38,6 +38,10 @@ def test_the_command_writes_a_folder_that_is_read_back(
     document = json.loads((out / "config.json").read_text())
     assert (document["model_type"], document["id2label"]["7"], document["label2id"]["7"]) == ("ramify", "7", 7)
     assert "Median of one picture at a time" in (out / "README.md").read_text()
+    assert ramify("info", str(out)).code == 0
+    refused = ramify("info", str(out), "--latex", "t.tex")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--csv, --latex, --plot: got no run; accepted: " in refused.err
     for path in out.iterdir():
         assert str(demo.parent).encode() not in path.read_bytes(), path
 

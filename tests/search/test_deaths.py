@@ -10,9 +10,9 @@ import pytest
 from ramify.errors import InputError
 from ramify.search.mend import RECORD_LOST
 from ramify.search.storage import JOURNAL, SEARCH
-from ramify.search.study import SPACE, open_search
+from ramify.search.study import SPACE, open_search, start_search
 from tests.conftest import NIGHTLY
-from tests.search.quick import WANTED, finish, killed, record
+from tests.search.quick import WANTED, finish, killed, quick_space, record
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,13 @@ def test_a_kill_at_any_file_operation_loses_nothing(tmp_path: Path, calm: list[o
         closed_once(search.folder / JOURNAL)
         count += 1 if NIGHTLY else 4
     assert count > 20
+
+
+def test_a_death_after_why_a_trial_failed_and_before_that_it_failed(tmp_path: Path, calm: list[object]) -> None:
+    search = start_search("quick", quick_space(), WANTED, searches_dir=tmp_path)
+    search._write(search.add().number, "failed", "no memory")
+    search.close()
+    assert record(finish(tmp_path)) == calm
 
 
 def test_a_line_that_a_death_cut_short_is_dropped(tmp_path: Path, calm: list[object]) -> None:

@@ -14,6 +14,7 @@ from ramify.errors import InputError, RunError
 from ramify.run.folder import locked, read_lines
 from ramify.search.coordinator import Notify, StepTaken, WorkBegan, WorkEvent, coordinate
 from ramify.search.front import front_of, importances
+from ramify.search.goals import Objective
 from ramify.search.measure import measure
 from ramify.search.space import Space, parse_space
 from ramify.search.storage import patiently
@@ -129,6 +130,15 @@ def test_a_trial_whose_ancestor_is_not_at_hand_begins_afresh_and_says_so(done: S
 def test_the_figures_are_those_of_the_network_that_was_trained(done: Search) -> None:
     best = next(trial for trial in done.trials() if trial.epochs == 4)
     assert measure(done.runs / best.name, done.space.names, done.space.max_drop) == best.values
+
+
+@pytest.mark.parametrize(
+    ("given", "got"), [("{}['x']", r"KeyError\('x'\)"), ("'many'", "'many'"), ("1 / 0.", "Zero.*")]
+)
+def test_an_objective_of_the_user_that_gives_no_number_is_told(done: Search, given: str, got: str) -> None:
+    Path("mine.py").write_text(f"def f(network, valid):\n    return {given}\n")
+    with pytest.raises(RunError, match=f"objectives: f: got {got} from mine.py:f; accepted: a number"):
+        measure(done.runs / "trial-0000", ["accuracy"], 0.01, [Objective("f", function="mine.py:f")])
 
 
 def test_sizes_before_growth_are_those_of_the_grown_network(done: Search) -> None:

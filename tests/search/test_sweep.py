@@ -8,6 +8,7 @@ import yaml
 
 from ramify.errors import CheckpointError, ConfigError, InputError
 from ramify.run.folder import METRICS, read_lines
+from ramify.sealed import sealed_json
 from ramify.search.sweep import RunBegan, SweepEvent, open_sweep, read_sweep, run_sweep
 from ramify.search.task import ASKED, is_same, train_run, train_up_to
 from tests.conftest import TINY, CommandLine, tiny
@@ -118,13 +119,20 @@ def test_one_command_from_values_to_tables(ramify: CommandLine) -> None:
     assert Path("r.tex").read_text() == Path("t.tex").read_text()
 
 
-def test_a_run_whose_request_is_damaged_is_not_replaced(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_replaced(tmp_path: Path) -> None:
     config = tiny("name=mine", f"runs_dir={tmp_path}", "train.epochs=3")
     folder = train_up_to(config)
+    asked, before = folder / ASKED, (folder / "summary.json").read_bytes()
+    # As if an older ramify had written it, which did not know a key yet.
+    older = json.loads(asked.read_text())
+    assert older["train"].pop("teacher", "") is None
+    asked.write_bytes(sealed_json(older))
     assert is_same(folder, config)
-    asked = folder / ASKED
+    train_up_to(config)
+    other = config.model_copy(update={"seed": 7})
+    with pytest.raises(ConfigError, match=r"name: got mine, a finished run with other seed; accepted: another name"):
+        train_up_to(other)
     asked.write_bytes(asked.read_bytes()[:100])
-    before = (folder / "summary.json").read_bytes()
     with pytest.raises(CheckpointError, match=ASKED):
         train_up_to(config)
     assert (folder / "summary.json").read_bytes() == before

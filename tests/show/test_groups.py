@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramify.config.rules import Config, resolve
-from ramify.show.groups import LAST, Run, grouped, spread
+from ramify.show.groups import LAST, Group, Run, accuracy_of, difference, grouped, spread
 from ramify.show.labels import differing, flat, labels
 from tests.show.report.comparing import made, settings
 
@@ -38,6 +39,31 @@ def test_mean_and_deviation_are_those_of_numpy(values: list[float]) -> None:
 def test_the_order_of_values_does_not_matter(values: list[float], draw: random.Random) -> None:
     shuffled = draw.sample(values, len(values))
     assert spread(values) == spread(shuffled)
+
+
+def test_differences_that_are_the_same_have_no_interval() -> None:
+    # 0.8 - 0.7 and 0.5 - 0.4 differ in the last bit.
+    paired = difference(*of_seeds((0.8, 0.5), (0.7, 0.4), seeds=(0, 1)), accuracy_of(LAST))
+    apart = difference(*of_seeds((0.1 + 0.2, 0.3), (0.7, 0.7), seeds=(2, 3)), accuracy_of(LAST))
+    other = difference(*of_seeds((0.8, 0.5), (0.7, 0.41), seeds=(0, 1)), accuracy_of(LAST))
+    assert paired is not None
+    assert apart is not None
+    assert other is not None
+    assert (paired.paired, apart.paired) == (True, False)
+    assert paired.interval() == apart.interval() == (None, None, None)
+    low, high, p_value = other.interval()
+    assert low is not None
+    assert high is not None
+    assert low < 0.095 < high
+    assert p_value == pytest.approx(0.0335, abs=1e-4)
+
+
+def of_seeds(one: Sequence[float], two: Sequence[float], seeds: Sequence[int]) -> tuple[Group, Group]:
+    """Two groups of one exit, the first of the seeds 0 and 1, the second of ``seeds``."""
+    runs = [made(CONFIGS["plain"], seed, (right,)) for seed, right in enumerate(one)]
+    runs += [made(CONFIGS["dense"], seed, (right,)) for seed, right in zip(seeds, two, strict=True)]
+    second, first = grouped(runs)
+    return first, second
 
 
 def test_one_value_has_no_deviation_and_none_no_spread() -> None:

@@ -4,8 +4,6 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from ramify.answer.card import is_exported
 from ramify.bench.measure import Bench
 from ramify.bench.plot import draw_bench
@@ -32,22 +30,6 @@ def keep_bench(bench: Bench, folder: Path) -> tuple[list[Path], list[str]]:
         (folder / PICTURE).unlink(missing_ok=True)
         return [folder / RESULT], list(error.problems)
     return [folder / RESULT, folder / PICTURE], []
-
-
-def read_bench(path: str | Path) -> Bench:
-    """The result of ``ramify bench`` in the file ``path``, or in :data:`RESULT` of that folder.
-
-    Raises:
-        InputError: there is no such file, or it is damaged.
-    """
-    path = Path(path)
-    file = path / RESULT if path.is_dir() else path
-    try:
-        return TypeAdapter(Bench).validate_json(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read ({error.strerror}); accepted: a file of ramify bench") from error
-    except ValidationError as error:
-        raise InputError(f"{file}: is damaged; accepted: the file as ramify bench wrote it") from error
 
 
 def home_of(name_or_folder: str | Path, runs_dir: str | Path = "runs") -> Path:

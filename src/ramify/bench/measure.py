@@ -27,6 +27,7 @@ from ramify.bench.engines import (
     open_engines,
     prepare,
 )
+from ramify.data.pictures import Part
 from ramify.errors import InputError, unknown_name
 from ramify.exporting.quantize import CALIBRATION
 from ramify.exporting.write import evenly
@@ -184,7 +185,7 @@ def benchmark(
     with prepare(subject, names, calibration) as (openers, left_out):
         for count in threads:
             log(f"opening with {plural(count, 'thread')}: {', '.join(openers)}")
-            with open_engines(openers, count, test[:2], left_out) as opened:
+            with open_engines(openers, count, to_float(test[:2].images), left_out) as opened:
                 for batch in batches:
                     log(f"{plural(count, 'thread')}, batch {batch}: {plural(rounds, 'round')}")
                     rows, exits = _measure(opened, count, batch, test, len(subject.macs), rounds)
@@ -250,25 +251,28 @@ def _selected(possible: tuple[str, ...], names: Sequence[str] | None) -> tuple[s
     return tuple(name for name in ENGINES if name in names)
 
 
-def _pictures(name: str, runs_dir: str | Path, subject: Answerer) -> tuple[Tensor, Tensor, str, bool]:
+def _pictures(name: str, runs_dir: str | Path, subject: Answerer) -> tuple[Part, Tensor, str, bool]:
     """Pictures to answer and to calibrate int8 with, their origin, and whether they are real."""
     run = run_behind(name, runs_dir)
     parts = None if run is None else pictures_at_hand(run, subject.input_shape)
     if run is not None and parts is not None and len(parts.test) and len(parts.train):
-        calibration = to_float(evenly(parts.train, CALIBRATION).images)
-        origin = f"{len(parts.test):,} test pictures of {run.name}, of which the batches take some evenly"
-        return to_float(parts.test.images), calibration, origin, True
-    random = torch.rand(CALIBRATION, *subject.input_shape, generator=generator(0, "bench"))
-    return random, random, "random ones, as no test pictures are at hand", False
+        test, train, real = parts.test, parts.train, True
+        origin = f"{len(test):,} test pictures of {run.name}, of which the batches take some evenly"
+    else:
+        shape = (CALIBRATION, *subject.input_shape)
+        random = torch.randint(256, shape, generator=generator(0, "bench"), dtype=torch.uint8)
+        test = train = Part(random, torch.zeros(CALIBRATION, dtype=torch.int64))
+        origin, real = "random ones, as no test pictures are at hand", False
+    return test, to_float(evenly(train, CALIBRATION).images), origin, real
 
 
 def _measure(
-    opened: Mapping[str, Engine], threads: int, batch: int, test: Tensor, exits: int, rounds: int
+    opened: Mapping[str, Engine], threads: int, batch: int, test: Part, exits: int, rounds: int
 ) -> tuple[list[Timing], tuple[int, ...]]:
     """Time every exit and the policy in every engine, and count the pictures that leave at each exit in the first."""
     number = -(-max(batch, AT_LEAST) // batch)
     # Evenly spaced; some come more than once where there are fewer.
-    images = test[torch.linspace(0, len(test) - 1, number * batch).round().long()]
+    images = to_float(test[torch.linspace(0, len(test) - 1, number * batch).round().long()].images)
     entries: list[tuple[str, int | None, float]] = []
     calls: list[Callable[[], object]] = []
     expected: dict[int | None, Answered] = {}

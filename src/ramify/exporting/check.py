@@ -11,9 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ramify.answer.runtime import opened
+from ramify.data.pictures import Part
 from ramify.errors import RunError
 from ramify.nn.branching import Branching, Prediction
 from ramify.ops.exits.policy import CRITERIA, Policy, answers
+from ramify.run.evaluate import to_float
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a logit or a confidence."""
@@ -193,6 +195,8 @@ def _ambiguous(policy: Policy, logits: Tensor, slack: float) -> Tensor:
     return close
 
 
-def accuracies(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
-    """Of every exit, in [0, 1]: logits ``[E, N, classes]``, labels ``[N]``."""
-    return tuple((logits.argmax(dim=2) == labels).double().mean(dim=1).tolist())
+def accuracies(network: Callable[[Tensor], Tensor], part: Part) -> tuple[float, ...]:
+    """Of every exit of ``network`` (as in :func:`logits_of`), in [0, 1]; ``part`` may be larger than memory."""
+    batches = (to_float(some.images).contiguous() for some in part.split(BATCH))
+    logits = torch.cat([logits_of(network, batch) for batch in batches], dim=1)
+    return tuple((logits.argmax(dim=2) == part.labels).double().mean(dim=1).tolist())

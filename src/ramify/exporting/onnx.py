@@ -20,7 +20,7 @@ from ramify.needs import need
 from ramify.nn.branching import Branching
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import ModelProto
 
 OPSET = 20
 """ONNX operator set; ONNX Runtime has it from 1.17 (2024)."""
@@ -123,52 +123,20 @@ def tidy(model: "ModelProto") -> None:
     - The batch axis gets the name ``batch``.
     - Notes with source paths of this machine are removed.
     - Weights that no operation reads are removed; ONNX Runtime warns of them.
-    - A weight that only one branch of an ``If`` reads moves into that branch. ONNX Runtime rearranges the weights of
-      convolutions for the processor when it loads a graph, but only those of the same graph: this takes a third off
-      the time of a picture that goes through all stages.
     """
-    del model.metadata_props[:]
-    dims = [dim for graph_input in model.graph.input for dim in graph_input.type.tensor_type.shape.dim]
+    graph = model.graph
+    dims = [dim for graph_input in graph.input for dim in graph_input.type.tensor_type.shape.dim]
     symbol = next(dim.dim_param for dim in dims if dim.dim_param)
-    _strip(model.graph, symbol)
-    _sink(model.graph)
-
-
-def _branches(graph: "GraphProto") -> "list[GraphProto]":
-    return [attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g")]
-
-
-def _strip(graph: "GraphProto", symbol: str) -> None:
-    graph.doc_string = ""
-    del graph.metadata_props[:]
-    for item in [*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
+    for item in [model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer]:
         item.doc_string = ""
         del item.metadata_props[:]
     for value in [*graph.input, *graph.output, *graph.value_info]:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param == symbol:
                 size.dim_param = "batch"
-    for branch in _branches(graph):
-        _strip(branch, symbol)
-
-
-def _sink(graph: "GraphProto") -> None:
-    branches = [(branch, _names_read(branch)) for branch in _branches(graph)]
-    own = _names_read(graph, nested=False)
-    for weight in list(graph.initializer):
-        readers = [branch for branch, names in branches if weight.name in names]
-        if weight.name in own or len(readers) > 1:
-            continue
-        for branch in readers:
-            branch.initializer.append(weight)
+    read = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for weight in [weight for weight in graph.initializer if weight.name not in read]:
         graph.initializer.remove(weight)
-    for branch, _ in branches:
-        _sink(branch)
-
-
-def _names_read(graph: "GraphProto", nested: bool = True) -> set[str]:
-    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    return names.union(*(_names_read(branch) for branch in _branches(graph))) if nested else names
 
 
 @contextlib.contextmanager

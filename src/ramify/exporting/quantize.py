@@ -93,5 +93,5 @@ def int8_bytes(network: Branching, valid: Part) -> float:
     need("export", "onnx", "onnxscript", "onnxruntime")
     from ramify.exporting.join import all_exits
 
-    pictures = to_float(valid.images[:_PICTURES].cpu()).contiguous()
+    pictures = to_float(valid[:_PICTURES].images.cpu()).contiguous()
     return float(all_exits(quantize_stages(to_stages(plain(network)), pictures)).ByteSize())

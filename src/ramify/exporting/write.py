@@ -284,12 +284,8 @@ def _int8_graphs(subject: Subject) -> Written:
     graphs = join_stages(quantized, subject.chosen.policy)
     after = Staged([stage.SerializeToString() for stage in quantized])
 
-    def accuracy(network: Branching) -> tuple[float, ...]:
-        # Pictures are uint8, and made float a few at a time.
-        batches = [to_float(batch).contiguous() for batch in subject.test.images.split(512)]
-        return accuracies(torch.cat([logits_of(network, batch) for batch in batches], dim=1), subject.test.labels)
-
-    quantization = Quantization(len(training), len(subject.test), accuracy(before), accuracy(after))
+    test = subject.test
+    quantization = Quantization(len(training), len(test), accuracies(before, test), accuracies(after, test))
     card = replace(subject.card_for(_files(graphs), "int8", OPSET), quantization=quantization)
     return _checked(graphs, card, subject, after, logits_of(after, subject.images), INT8_SLACK)
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from ramify.config.keys import births
 from ramify.config.read import read_config
 from ramify.config.rules import Config
-from ramify.errors import RunError
+from ramify.data.pictures import Part
+from ramify.errors import RamifyError, RunError
 from ramify.files import readable_folder
 from ramify.nn.branching import Branching
 from ramify.nn.network import Network
@@ -78,12 +79,18 @@ def measure(
             quick = calibrate(logits, valid.labels.cpu(), times, max_drop=max_drop, combine="last")
             values["latency"] = quick.cost
         for own in functions:
-            assert own.function is not None
-            values[own.name] = _number(own, load_function(own.function)(whole.to(where.device).eval(), valid))
+            values[own.name] = _value(own, whole.to(where.device).eval(), valid)
     return values
 
 
-def _number(objective: Objective, value: object) -> float:
+def _value(objective: Objective, network: Branching, valid: Part) -> float:
+    assert objective.function is not None
+    try:
+        value: object = load_function(objective.function)(network, valid)
+    except RamifyError:
+        raise
+    except Exception as error:  # the function of a user may raise anything
+        value = error
     try:
         number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):

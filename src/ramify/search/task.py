@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ramify.config.keys import dotted
 from ramify.config.rules import Config
-from ramify.errors import InputError, RamifyError, RunError, first_line
+from ramify.errors import ConfigError, InputError, RamifyError, RunError, first_line
 from ramify.files import write_atomic
 from ramify.run.device import place_of
 from ramify.run.events import EpochDone, Event, Started
@@ -41,14 +42,15 @@ class _LeavingError(Exception):
 def train_up_to(config: Config, epoch: int | None = None, stop: Path | None = None) -> Path:
     """Train the run of ``config`` up to ``epoch``, or to its end, from its last checkpoint; returns its folder.
 
-    The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. A run of
-    that name with another configuration is replaced. Another process in the folder, such as one that lost its
-    connection, is waited for.
+    The run is bitwise the one that trains without a pause: rates, growth and pruning follow ``train.epochs``. An
+    unfinished run of that name with another configuration is replaced. Another process in the folder, such as one that
+    lost its connection, is waited for.
 
     Args:
         stop: a file; once it exists, training ends after the current epoch.
 
     Raises:
+        ConfigError: a finished run of that name has another configuration.
         RamifyError: as :func:`ramify.training.run.train`.
     """
     assert config.name is not None
@@ -64,6 +66,10 @@ def train_up_to(config: Config, epoch: int | None = None, stop: Path | None = No
         same = is_same(folder, config)
         if same and epoch is not None and epochs_done(folder) >= epoch and not in_use(folder):
             return folder
+        if not same and read_summary(folder) is not None:
+            keys = ", ".join(_other_keys(folder, config) or ["keys"])
+            accepts = f"another name, or remove {folder}"
+            raise ConfigError(f"name: got {config.name}, a finished run with other {keys}; accepted: {accepts}")
         try:
             with contextlib.suppress(_LeavingError):
                 if same:
@@ -88,10 +94,18 @@ def is_same(folder: Path, config: Config) -> bool:
     Raises:
         CheckpointError: the file with its requested configuration is damaged.
     """
+    return _other_keys(folder, config) == []
+
+
+def _other_keys(folder: Path, config: Config) -> list[str] | None:
+    """The keys in which the run in ``folder`` differs from ``config``; None where nobody knows, or there is no run."""
     path = folder / ASKED
     if not (is_run(folder) and path.is_file()):
-        return False
-    return check_seal(parse_object(path.read_bytes(), str(path)), str(path), needed=True) == _asked(config)
+        return None
+    kept = check_seal(parse_object(path.read_bytes(), str(path)), str(path), needed=True)
+    # Keys that the ramify which wrote it did not have yet are as by default.
+    was, asked = {**dotted(_asked(Config())), **dotted(kept)}, dotted(_asked(config))
+    return sorted(key for key in {*was, *asked} if was.get(key) != asked.get(key))
 
 
 def in_use(folder: Path) -> bool:

@@ -67,11 +67,12 @@ def trial_of(frozen: "FrozenTrial") -> Trial:
     attrs = frozen.user_attrs
     results = {int(key.partition(":")[2]): dict(values) for key, values in attrs.items() if key.startswith("rung:")}
     devices = [device for values in results.values() if (device := values.pop("device", None)) is not None]
-    failed = attrs.get("failed") or ("it was given up" if frozen.state.name in ("FAIL", "PRUNED") else None)
+    # The reason is written before the state: after a death in between the trial is tried again.
+    failed = attrs.get("failed", "it was given up") if frozen.state.name in ("FAIL", "PRUNED") else None
     return Trial(
         number=frozen.number,
         finished=frozen.state.is_finished(),
-        failed=failed if frozen.state.is_finished() else None,
+        failed=failed,
         overrides=tuple(attrs.get("overrides", ())),
         params=dict(frozen.params),
         results=dict(sorted(results.items())),

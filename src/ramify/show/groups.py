@@ -241,16 +241,13 @@ class Difference:
     def interval(self) -> tuple[float | None, float | None, float | None]:
         """The 95 % confidence interval of the true difference, and the two-sided p-value, not corrected.
 
-        They are None with one seed. Where all differences are the same there is no p-value.
+        They are None with one seed, and where the seeds do not differ.
         """
         from scipy import stats
 
-        if min(self.n) < 2:
-            return None, None, None
         gaps = [gap for _, gap in self.by_seed]
-        if gaps and max(gaps) == min(gaps):
-            return self.mean.mean, self.mean.mean, None
-        if not gaps and all(max(side) == min(side) for side in self.sides):
+        # Differences of the same shares may differ in their last bits.
+        if min(self.n) < 2 or all(max(side) - min(side) < 1e-9 for side in ([gaps] if gaps else self.sides)):
             return None, None, None
         result = stats.ttest_1samp(gaps, 0.0) if gaps else stats.ttest_ind(*self.sides, equal_var=False)
         low, high = result.confidence_interval(CONFIDENCE)

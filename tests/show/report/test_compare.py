@@ -111,8 +111,9 @@ def test_policies_are_told_with_their_goals() -> None:
     assert "run-1: its policy was not measured (the pictures are gone)." in text
 
 
-def test_different_pictures_are_not_compared() -> None:
-    other = resolve(settings("data.source=mnist"))
+@pytest.mark.parametrize("key", ["source=mnist", "labels=mine.csv", "group='(.)'", "fold=[1,5]"])
+def test_different_pictures_are_not_compared(key: str) -> None:
+    other = resolve(settings(f"data.{key}"))
     text = told(made(ITERATIVE), made(other))
     assert "groups of runs on different pictures: their accuracies cannot be compared" in text
     assert "highest" not in text

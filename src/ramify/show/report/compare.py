@@ -94,8 +94,8 @@ def _runs(groups: Groups) -> list[Run]:
 
 def _pictures(groups: Groups) -> set[tuple[object, ...]]:
     """The keys that decide on the test pictures, for all groups."""
-    sections = [group.config.data for group in groups]
-    return {(data.source, data.limit, data.test_fraction, data.size) for data in sections}
+    names = ("source", "labels", "group", "fold", "limit", "test_fraction", "size")
+    return {tuple(getattr(group.config.data, name) for name in names) for group in groups}
 
 
 def notes(groups: Groups, absent: Sequence[str] = ()) -> list[str]:

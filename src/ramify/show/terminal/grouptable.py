@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Group as Tables
 from rich.console import RenderableType
 
+from ramify.errors import InputError
 from ramify.files import write_atomic
 from ramify.show.drawing import axes, save_drawing
 from ramify.show.groups import (
@@ -166,7 +167,13 @@ def plot_groups(groups: Sequence[Group], path: Path) -> None:
 def write_tables(
     groups: Sequence[Group], csv_file: Path | None, latex_file: Path | None, plot: Path | None = None
 ) -> list[Path]:
-    """Write the files that are not None, and return their paths."""
+    """Write the files that are not None, and return their paths.
+
+    Raises:
+        InputError: there is no group.
+    """
+    if not groups and (csv_file or latex_file or plot):
+        raise InputError("--csv, --latex, --plot: got no run; accepted: one or more, as a model folder is none")
     if csv_file is not None:
         write_atomic(csv_file, group_csv(groups).encode())
     if latex_file is not None:
