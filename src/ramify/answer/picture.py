@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ramify.data.decode import DAMAGE, Reading, channels_first, decode, opened, unknown, with_channels
+from ramify.data.decode import DAMAGE, Reading, channels_first, decode, open_picture, why_unreadable, with_channels
 from ramify.data.listing import AVIF, HEIC, list_folder
 from ramify.errors import DataError
 
@@ -60,7 +60,7 @@ def read_header(content: bytes, name: str) -> Header:
     try:
         with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with opened(content) as file:
+            with open_picture(content) as file:
                 width, height = file.size
                 gray = file.mode in _GRAY or file.mode.startswith("I;16")
                 transparent = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
@@ -69,7 +69,7 @@ def read_header(content: bytes, name: str) -> Header:
         raise DataError(f"{name}: got a picture of too many pixels; accepted: up to {MAX_PIXELS:,}") from None
     except DAMAGE:
         raise DataError(
-            f"{name}: is {unknown(content)}, or its start is damaged; accepted: a whole picture file"
+            f"{name}: is {why_unreadable(content)}, or its start is damaged; accepted: a whole picture file"
         ) from None
     if width * height > MAX_PIXELS:
         raise DataError(

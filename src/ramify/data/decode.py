@@ -123,7 +123,7 @@ def content_digest(content: bytes) -> bytes:
 def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
     odd = WIDE if _is_wide(content) else ""
     try:
-        with opened(content) as file:
+        with open_picture(content) as file:
             if file.width * file.height > reading.max_pixels:
                 raise ValueError(
                     f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
@@ -148,7 +148,9 @@ def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None,
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: cannot be decoded (more pixels than data.max_pixels); accepted: fewer") from error
     except DAMAGE as error:
-        reason = " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else unknown(content)
+        reason = (
+            " ".join(str(error).split()) if not isinstance(error, UnidentifiedImageError) else why_unreadable(content)
+        )
         raise DataError(
             f"{name}: cannot be decoded ({reason or 'not a picture'}); accepted: a whole picture file"
         ) from error
@@ -156,7 +158,7 @@ def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None,
     return pixels, own, odd
 
 
-def opened(content: bytes) -> Image.Image:
+def open_picture(content: bytes) -> Image.Image:
     """A picture file in Pillow, of the accepted formats alone; HEIC and AVIF where they can be read."""
     formats: tuple[str, ...] = FORMATS
     if content[4:8] == b"ftyp":
@@ -168,7 +170,7 @@ def opened(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content), formats=formats)
 
 
-def unknown(content: bytes) -> str:
+def why_unreadable(content: bytes) -> str:
     """Why a file has none of the accepted formats."""
     reason = known_by_content(content[:SNIFFED])
     return reason if reason in (HEIC, AVIF) else "not a picture"

@@ -39,7 +39,7 @@ SNIFFED = 32
 """Bytes of a file by which its kind is known."""
 
 
-class Limits(Protocol):
+class ListingLimits(Protocol):
     """The keys ``max_...`` of the section ``data``."""
 
     @property
@@ -85,7 +85,7 @@ class Listing:
     """
 
     where: str
-    limits: Limits
+    limits: ListingLimits
     selects: Callable[[str], bool] | None = None
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -195,7 +195,7 @@ def reads_avif() -> bool:
     return bool(features.check("avif"))
 
 
-def list_folder(root: Path, limits: Limits) -> Listing:
+def list_folder(root: Path, limits: ListingLimits) -> Listing:
     """Everything below ``root``; links are followed, and a folder inside itself is not entered again.
 
     Raises:
@@ -241,7 +241,7 @@ def _is(kind: Callable[[], bool]) -> bool:
         return False
 
 
-def too_large(name: str, size: int, limits: Limits) -> DataError:
+def too_large(name: str, size: int, limits: ListingLimits) -> DataError:
     """The error for a file that is, or says that it is, too large."""
     return DataError(
         f"{name}: got a file of {size:,} bytes; accepted: up to data.max_file_mb = {limits.max_file_mb:g} MB"
