@@ -338,3 +338,37 @@ def test_weights_of_other_types_get_exits_of_their_type() -> None:
     module = trained(vgg).to(torch.bfloat16)
     network = attach_exits(module, ["3"], example=PICTURES[:1].bfloat16())
     assert network(PICTURES.bfloat16()).dtype == torch.bfloat16
+
+
+class Methods(Twice):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).clip(0, 6).flip(-1).swapaxes(2, 3).movedim(2, 3).cumsum(3)
+        return self.fc(self.conv2(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_the_usual_methods_of_tensors_are_kept() -> None:
+    network = attach_exits(Methods().eval(), ["conv1"], example=PICTURES[:1])
+    twin = from_description(json.loads(json.dumps(description(network))))
+    twin.load_state_dict(network.state_dict())
+    assert torch.equal(twin(PICTURES), network(PICTURES))
+
+
+class Recurrent(nn.Module):
+    """A layer that does not have its arguments as attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.lstm, self.fc = nn.Conv2d(3, 4, 4, 4), nn.LSTM(4, 4, batch_first=True), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs, _ = self.lstm(self.patches(x).flatten(2).transpose(1, 2))
+        logits: Tensor = self.fc(outputs[:, -1])
+        return logits
+
+
+def test_a_layer_whose_arguments_are_unknown_is_named() -> None:
+    network = attach_exits(Recurrent(), ["patches"], example=PICTURES[:1])
+    with pytest.raises(
+        InputError, match=r"^network: got one that uses the layer net\.lstm of type LSTM, whose arguments"
+    ):
+        description(network)

@@ -56,6 +56,9 @@ def test_a_cell_reads_at_once_in_training_alone(monkeypatch: pytest.MonkeyPatch)
         cell.eval()(x)
         assert read == []
         cell.train()(x)
+        assert read == [6]
+        cell.conv1.int8 = True  # whose forward rounds
+        cell(x)
     assert read == [6]
 
 

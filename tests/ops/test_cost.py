@@ -7,11 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.config.network import EXITS_AT
 from ramify.config.rules import NetworkConfig
 from ramify.errors import ConfigError
+from ramify.nn.attach import attach_exits, exit_points
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network
 from ramify.nn.zoo import ZOO
@@ -166,3 +168,43 @@ def test_more_exits_than_cells_are_refused() -> None:
     config = NetworkConfig(structure=(0,), exits_at=(0.5,), input_shape=(3, 32, 32), classes=10)
     with pytest.raises(ConfigError, match=r"network\.exits_at: got \[0\.5\]; accepted: up to 0, the cells"):
         place_exits(config)
+
+
+class Tokens(nn.Module):
+    """Sixteen tokens of width 8, and attention as PyTorch's layers or an einsum compute it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.patches, self.fc = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 5)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.patches(images).flatten(2).transpose(1, 2)
+        if self.kind == "attention":
+            x, _ = self.attention(x, x, x)
+        elif self.kind == "layer":
+            x = self.layer(x)
+        else:
+            x = torch.einsum("bik,bjk->bij", x, x) @ x
+        logits: Tensor = self.fc(x.mean(1))
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("kind", "macs"),
+    [
+        ("einsum", 2 * 16 * 16 * 8),
+        ("attention", 2 * 16 * 16 * 8 + 16 * 4 * 8 * 8),
+        ("layer", 2 * 16 * 16 * 8 + 16 * 4 * 8 * 8 + 2 * 16 * 8 * 16),
+    ],
+)
+def test_attention_counts_however_it_is_computed(kind: str, macs: int) -> None:
+    before, behind, example = 16 * 12 * 8, 8 * 5, torch.rand(1, 3, 8, 8)
+    module = Tokens(kind).eval()
+    costs = cost(attach_exits(module, ["patches"], example=example, exit="global"))
+    assert [each.macs for each in costs] == [before + behind, before + behind + macs + behind]
+    share = exit_points(module, example)[0].share  # torch.utils.flop_counter knows no fused attention on a CPU
+    assert share == pytest.approx(before / (before + macs + behind)) or kind == "layer"
+    assert share < 0.5

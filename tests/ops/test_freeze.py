@@ -1,10 +1,15 @@
 """What is frozen stays as it is, bit for bit."""
 
+import copy
+
 import torch
+from torch import nn
 
 from ramify.config.rules import NetworkConfig
+from ramify.nn.attach import attach_exits
+from ramify.nn.data_form import description, from_description
 from ramify.nn.network import Network
-from ramify.ops.freeze import freeze, freeze_trunk, train_what_learns
+from ramify.ops.freeze import freeze, freeze_trunk, train_what_learns, unfreeze
 from ramify.ops.loss import exit_losses
 from ramify.ops.surgery import parameter_groups
 
@@ -38,6 +43,17 @@ def test_a_batch_norm_that_learns_is_in_training_mode() -> None:
     train_what_learns(network)
     assert not network.stem.norm.training
     assert network.get_submodule("stages.0.cells.0.norm1").training
+
+
+def test_what_the_user_froze_never_learns() -> None:
+    own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    own[0].requires_grad_(False)
+    network = attach_exits(own, ["2"], example=torch.rand(1, 1, 8, 8))
+    for each in (network, from_description(description(network)), copy.deepcopy(network)):
+        freeze_trunk(each)
+        unfreeze(each)
+        frozen = {name for name, parameter in each.named_parameters() if not parameter.requires_grad}
+        assert frozen == {"stages.0.body.net.0.weight", "stages.0.body.net.0.bias"}
 
 
 def test_a_batch_norm_without_parameters_is_frozen_with_those_around_it() -> None:

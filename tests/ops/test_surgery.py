@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.attach import attach_exits
 from ramify.nn.network import Network
 from ramify.ops.growing.grow import grow
 from ramify.ops.growing.widen import widen
@@ -26,6 +27,7 @@ from ramify.ops.surgery import (
     replace_parameter,
     revived,
     set_masks,
+    stage_parameters,
 )
 from tests.ops.growing.test_inherit import KINDS, seed_network, step
 from tests.ops.networks import index_of, pictures_for
@@ -318,6 +320,18 @@ def test_masks_only_shrink() -> None:
     set_masks(network, {"stem.conv": ~mask})
     assert not network.get_buffer("stem.conv.mask").any()
     assert revived(network) == 0
+
+
+def test_every_weight_of_a_layer_decays_and_nothing_else() -> None:
+    own = nn.Sequential(
+        nn.ConvTranspose2d(1, 4, 3), nn.LayerNorm([4, 10, 10]), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3)
+    )
+    network = attach_exits(own, ["2"], example=torch.rand(1, 1, 8, 8))
+    decays = {name for stage in (0, 1) for name in stage_parameters(network, stage).decay}
+    assert {name for name in decays if "body" in name} == {
+        *(f"stages.0.body.net.{layer}.weight" for layer in (0, 2)),
+        "stages.1.body.net.4.weight",
+    }
 
 
 def test_no_momentum_is_added_where_the_optimizer_keeps_none() -> None:

@@ -192,6 +192,29 @@ def test_code_of_a_folder_is_imported_only_if_it_is_trusted(code: Path) -> None:
     assert code.read_text() == trace + "x"
 
 
+def test_a_module_that_cannot_be_kept_is_refused_before_it_trains(code: Path) -> None:
+    Path("a_net_of_mine.py").write_text(CODE.replace("mean((2, 3))", "mean((2, 3)).lgamma()"))
+    seen: list[Event] = []
+    with pytest.raises(InputError, match="the method lgamma of a tensor"):
+        train(configured(), [seen.append])
+    assert not seen
+
+
+def test_what_the_module_froze_stays_bit_for_bit(code: Path) -> None:
+    frozen = "self.blocks[0].requires_grad_(False)\n        self.drop, self.fc"
+    Path("a_net_of_mine.py").write_text(CODE.replace("self.drop, self.fc", frozen))
+    train(configured("train.freeze_epochs=0", "train.ema=null", "train.epochs=1"))
+    first = ramify.load("runs/mine/last").state_dict()
+    with pytest.raises(Stopped):
+        train(configured("train.freeze_epochs=0", "train.ema=null", "name=two"), stop_after(2))  # type: ignore[arg-type]
+    resume(Path("runs/two"))
+    last = ramify.load("runs/two/last").state_dict()
+    own = [name for name in first if "blocks.0." in name and "exit" not in name]
+    assert own
+    assert all(torch.equal(first[name], last[name]) for name in own)
+    assert not torch.equal(first["stages.2.body.net.fc.weight"], last["stages.2.body.net.fc.weight"])
+
+
 def test_a_run_is_called_by_its_module() -> None:
     assert default_name(read_config(overrides=["network.module=nets.lite0:make"])) == "digits-lite0"
     assert default_name(read_config(overrides=["network.backbone=timm/resnet18"])) == "digits-resnet18"

@@ -12,6 +12,7 @@ from ramify.errors import InputError, first_line, nearest
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
+from ramify.nn.modes import let_never_learn
 from ramify.nn.survey import ExitPoint, Survey, survey, trace_module, undisturbed
 from ramify.seeds import drawing
 
@@ -82,6 +83,7 @@ def attach_exits(
         if part not in own:
             part.training = module.training
     _put_masks(module, network)
+    _keep_frozen(network)
     if freeze:
         module.requires_grad_(False)
         network.train(module.training)
@@ -160,6 +162,7 @@ def branches(
     _normalize(network, mean, std)
     for module, with_masks in zip((stem, *stages), (attached[0], *attached), strict=True):
         _put_masks(module, with_masks)
+    _keep_frozen(network)
     return network.train(stem.training)
 
 
@@ -242,6 +245,14 @@ def _put_masks(module: nn.Module, network: nn.Module) -> None:
         if type(layer) in (nn.Conv2d, nn.Linear) and name and layer.weight in masked:
             masked[layer.weight].training = layer.training
             module.set_submodule(name, masked[layer.weight])
+
+
+def _keep_frozen(network: nn.Module) -> None:
+    """Let layers that do not learn now never learn."""
+    for layer in network.modules():
+        own = [*layer.parameters(recurse=False)]
+        if own and not any(parameter.requires_grad for parameter in own):
+            let_never_learn(layer)
 
 
 def _are_names(at: Sequence[str] | Sequence[float]) -> bool:

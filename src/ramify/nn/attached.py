@@ -7,10 +7,9 @@ from typing import Self
 import torch
 from torch import Tensor, fx, nn
 
-from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.equilibrium import scale_gradient
-from ramify.nn.graph import ChannelGroup, channel_graph
+from ramify.nn.graph import ChannelGraph, ChannelGroup, channel_graph
 from ramify.nn.masked import masked_layers
 from ramify.nn.resize import remove_channels
 from ramify.nn.survey import ExitPoint
@@ -46,6 +45,8 @@ class Attached(Branching):
         frozen: whether the layers, without the exits, always stay in evaluation mode.
     """
 
+    any_floats = True
+
     def __init__(
         self,
         stages: Sequence[AttachedStage],
@@ -71,15 +72,6 @@ class Attached(Branching):
         """The pictures, normalized."""
         shape = (-1, *[1] * (len(self.input_shape) - 1))
         return (images - self.mean.view(shape)) / self.std.view(shape)
-
-    def check(self, images: Tensor) -> None:
-        """As :func:`~ramify.nn.branching.check_images`; without a normalization of its own, any floats will do."""
-        try:
-            super().check(images)
-        except InputError:
-            own = bool((self.mean != 0).any() or (self.std != 1).any())
-            if own or not images.is_floating_point():
-                raise
 
     @property
     def complete(self) -> bool:
@@ -119,13 +111,17 @@ class Attached(Branching):
         known = masked_layers(self).keys()
         return tuple(
             group
-            for group in channel_graph(self, self.blank(2)).groups
+            for group in self._graph().groups
             if known >= {place.name for place in (*group.makers, *group.readers, *group.filters, *group.gates)}
         )
 
     def pinned(self) -> dict[str, int]:
         """Reasons why channels cannot be removed, and how many channels each keeps."""
-        return dict(channel_graph(self, self.blank(2)).pinned)
+        return dict(self._graph().pinned)
+
+    def _graph(self) -> ChannelGraph:
+        """Stages to come read the trunk, so that its channels stay until the last one exists."""
+        return channel_graph(self, self.blank(2), None if self.complete else self.trunk_and_logits)
 
     def smaller(self, lost: Sequence[ChannelGroup]) -> Self:
         small = copy.deepcopy(self)

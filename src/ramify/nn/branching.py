@@ -69,10 +69,12 @@ class Branching(nn.Module):
             :meth:`set_normalization`. They are saved with the weights.
         input_shape: of one picture, ``(channels, height, width)``.
         classes: the number of classes.
+        any_floats: whether, without a normalization, pictures are whatever the user's own module reads.
     """
 
     stages: nn.ModuleList
     cascade: bool = False
+    any_floats: bool = False
     mean: Tensor
     std: Tensor
     input_shape: tuple[int, ...]
@@ -153,8 +155,13 @@ class Branching(nn.Module):
         return torch.stack(self.exit_logits(images))
 
     def check(self, images: Tensor) -> None:
-        """See :func:`check_images`."""
-        check_images(images)
+        """As :func:`check_images`; with ``any_floats`` and without a normalization any floats will do."""
+        try:
+            check_images(images)
+        except InputError:
+            normalized = bool((self.mean != 0).any() or (self.std != 1).any())
+            if normalized or not (self.any_floats and images.is_floating_point()):
+                raise
 
     def classify(self, images: Tensor) -> Tensor:
         """The class of each of ``images [B, channels, H, W]`` at the last exit, int64 ``[B]``, in evaluation mode.
@@ -171,12 +178,16 @@ class Branching(nn.Module):
 
     def exit_logits(self, images: Tensor) -> list[Tensor]:
         """The logits ``[B, C]`` of each exit, shallowest first."""
+        return self.trunk_and_logits(images)[1]
+
+    def trunk_and_logits(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The trunk behind the last stage that exists, and the logits ``[B, C]`` of each exit, shallowest first."""
         trunk = self.enter(images)
         logits: list[Tensor] = []
         for at in range(len(self.stages)):
             trunk, own = self.run_stage(at, trunk, logits[-1] if logits else None)
             logits.append(own)
-        return logits
+        return trunk, logits
 
     def run_stage(
         self, at: int, trunk: Tensor, before: Tensor | None, share: float | None = None

@@ -28,9 +28,10 @@ class Call(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """The elements of a parameter or buffer that a tensor holds: its name, and their flat indices."""
+    """The elements of a parameter or buffer that a tensor holds: its name and shape, and their flat indices."""
 
     name: str
+    shape: torch.Size
     indices: Tensor
 
 
@@ -85,7 +86,8 @@ class ChannelTracker:
         self.count = 1
         self._alive: list[Tensor] = []  # no id is used twice
         for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
-            self.slots[id(tensor)] = Slots(name, torch.arange(tensor.numel(), device="cpu").view(tensor.shape))
+            indices = torch.arange(tensor.numel(), device="cpu").view(tensor.shape)
+            self.slots[id(tensor)] = Slots(name, tensor.shape, indices)
 
     def follow(self, operation: Operation) -> None:
         """Label the output of one operation."""
@@ -110,7 +112,7 @@ class ChannelTracker:
         elif operation.name in MOVES and len(operation.tensors) == 1:
             moved = operation.on(lambda value: self.slots[id(value)].indices.contiguous())
             for value, index in zip(flat_tensors(operation.output), flat_tensors(moved), strict=True):
-                self.slots[id(value)] = Slots(first.name, index)
+                self.slots[id(value)] = first._replace(indices=index)
 
     def label(self, value: Tensor, labels: Tensor) -> None:
         """Label a tensor."""
@@ -169,8 +171,10 @@ class ChannelTracker:
     def vector(self, value: object, labels: Labels) -> None:
         """Set the channels of a parameter or buffer with a number for each."""
         slots = self.slots.get(id(value))
-        if slots is not None:
+        if slots is not None and slots.shape == slots.indices.shape:
             self.put(slots.name, 0, labels)
+        elif slots is not None:
+            self.pin_labels(torch.from_numpy(labels), f"{slots.name}, of which a view has a number for each")
 
     def own_weight(self, operation: Operation) -> Slots | None:
         """The parameter that is the weight of a layer; None where it is computed from others."""
@@ -228,8 +232,10 @@ def _pointwise(tracker: ChannelTracker, operation: Operation) -> None:
         pairs = tracker.tie(labels, spread)
         if operation.name not in ("mul", "div"):
             tracker.sums.append(pairs)
-        elif value.numel() < output.numel():
-            tracker.gated.append(tracker.labels[id(value)].unique().numpy())
+        else:  # a statistic of a map by which that map is scaled has its channels, and is no gate
+            others = pairs[pairs[:, 0] != pairs[:, 1]]
+            factors = zip(operation.tensors, others.T, strict=False)
+            tracker.gated += [column for factor, column in factors if factor.numel() < output.numel()]
         labels = torch.where(labels > 0, labels, spread)
     differing = [dim for dim in range(labels.dim()) if differ(labels, dim)]
     for value in operation.tensors:
@@ -249,15 +255,12 @@ def _scale(tracker: ChannelTracker, slots: Slots, value: Tensor, labels: Tensor)
     if value.numel() == 1:
         return
     stride = 1
-    for dim in reversed(range(value.dim())):
-        size = int(value.shape[dim])
+    for dim, size in reversed([*enumerate(slots.shape)]):
         places = pairs[:, 0] // stride % size
         stride *= size
         distinct = torch.stack((places, pairs[:, 1]), dim=1).unique(dim=0)
-        if size > 1 and len(distinct) == size:  # the place along this dimension says which channel it is
-            # Views by which scales are spread add dimensions of one.
-            own_dim = sum(1 for other in value.shape[:dim] if other > 1) if value.dim() > 1 else dim
-            tracker.put(slots.name, own_dim, distinct[:, 1].numpy())
+        if size > 1 and torch.equal(distinct[:, 0], torch.arange(size, device="cpu")):  # places say the channel
+            tracker.put(slots.name, dim, distinct[:, 1].numpy())
             return
     tracker.pin_labels(labels, f"{slots.name}, which differs in more than its channels")
 
@@ -419,9 +422,9 @@ _NAMES: dict[Rule, str] = {
     _move: f"{_RESHAPES} {_OTHER_MOVES}",
     _take: _TAKES,
     _chunk: _CHUNKS,
-    _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as instance_norm",
+    _pass: "dropout feature_dropout alpha_dropout to _to_copy type_as",
     _prelu: "prelu _prelu_kernel",
-    _batch_norm: "batch_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
+    _batch_norm: "batch_norm instance_norm native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm",
     _normalize_together: "layer_norm native_layer_norm group_norm rms_norm local_response_norm",
     _apply_layer: "conv1d conv2d conv3d linear",
     _pool: "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices avg_pool1d avg_pool2d avg_pool3d "

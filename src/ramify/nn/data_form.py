@@ -17,6 +17,7 @@ from ramify.errors import InputError, first_line
 from ramify.nn.attached import Attached, AttachedStage
 from ramify.nn.exit import EXITS, ONE_PIXEL, BothHead, PooledHead, ScaledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, with_mask
+from ramify.nn.modes import let_never_learn, never_learns
 from ramify.nn.survey import ExitPoint
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
@@ -24,16 +25,17 @@ Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 VERSION = 1
 
 _METHODS = (
-    "abs add add_ amax amin argmax bmm cat chunk clamp contiguous cos detach dim div div_ exp expand expand_as "
-    "flatten float gather half index_select log masked_fill matmul max mean min mul mul_ narrow neg new_ones "
-    "new_zeros norm numel permute pow prod relu relu_ repeat repeat_interleave reshape reshape_as roll rsqrt select "
-    "sigmoid sigmoid_ silu sin size softmax split split_with_sizes sqrt square squeeze std sub sub_ sum t tanh tile "
-    "to transpose type_as unbind unflatten unfold unsqueeze var view view_as"
+    "abs add add_ amax amin argmax bmm cat ceil chunk clamp clip contiguous cos cumsum detach dim div div_ exp expand "
+    "expand_as flatten flip float floor gather half index_select log log1p log_softmax logsumexp masked_fill matmul "
+    "max maximum mean min minimum movedim mul mul_ narrow neg new_ones new_zeros norm numel permute pow prod "
+    "reciprocal relu relu_ repeat repeat_interleave reshape reshape_as roll round rsqrt select sigmoid sigmoid_ sign "
+    "silu sin size softmax split split_with_sizes sqrt square squeeze std sub sub_ sum swapaxes t tanh tile to "
+    "transpose type_as unbind unflatten unfold unsqueeze var view view_as"
 )
 _TORCH = (
-    "_assert addmm arange baddbmm concat concatenate conv1d conv2d conv_transpose2d cumsum einsum full lerp linspace "
-    "log_softmax logsumexp maximum minimum movedim ones ones_like outer stack swapaxes tensor_split where zeros "
-    "zeros_like avg_pool1d batch_norm layer_norm group_norm adaptive_avg_pool1d"
+    "_assert addmm arange baddbmm concat concatenate conv1d conv2d conv_transpose2d einsum full lerp linspace ones "
+    "ones_like outer stack tensor_split where zeros zeros_like avg_pool1d batch_norm layer_norm group_norm "
+    "adaptive_avg_pool1d"
 )
 _FUNCTIONAL = (
     "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d "
@@ -141,25 +143,16 @@ def _stage(stage: AttachedStage) -> dict[str, Json]:
             value = operator.attrgetter(target)(body)
             if not isinstance(value, Tensor):
                 raise InputError(f"network: got {target} of type {type(value).__name__}; accepted: tensors and layers")
-            learned = isinstance(value, nn.Parameter)
+            if target not in body.state_dict():
+                raise _not_held(f"the buffer {target}, which is not persistent")
             kind = str(value.dtype).removeprefix("torch.")
-            tensors[target] = [list(value.shape), kind, learned, *([] if learned else [_constant(body, target, value)])]
+            tensors[target] = [list(value.shape), kind, isinstance(value, nn.Parameter)]
         elif node.op == "call_function":
             target = _function_name(node)
         elif node.op == "call_method" and target not in METHODS:
             raise _not_held(f"the method {target} of a tensor")
         nodes.append([node.name, node.op, target, _to_json(node.args), _to_json(dict(node.kwargs))])
     return {"nodes": nodes, "layers": layers, "tensors": tensors, "head": _head(stage.exit)}
-
-
-def _constant(body: nn.Module, target: str, value: Tensor) -> Json:
-    """The values of a tensor that is no buffer, which ``state_dict`` does not keep; None for a buffer."""
-    if target in body.state_dict():
-        return None
-    if value.numel() > 4096:
-        raise _not_held(f"{target}, a tensor of {value.numel():,} numbers that is no parameter or buffer")
-    numbers: Json = value.flatten().tolist()
-    return numbers
 
 
 def _function_name(node: fx.Node) -> str:
@@ -190,8 +183,12 @@ def _layer(layer: nn.Module, name: str) -> Json:
         if parameter.name == "bias":
             value = value is not None and value is not False
         arguments[parameter.name] = _to_json(value)
-    data: Json = [base.__name__, arguments, masked]
-    if _signature(_read_layer(_items(data))) != _signature(layer):
+    data: Json = [base.__name__, arguments, masked, *(["frozen"] if never_learns(layer) else [])]
+    try:
+        alike = _signature(_read_layer(_items(data))) == _signature(layer)
+    except Exception:  # whatever a class raises without its arguments
+        alike = False
+    if not alike:
         raise _not_held(f"the layer {name} of type {base.__name__}, whose arguments cannot be read back from it")
     return data
 
@@ -270,23 +267,22 @@ def _read_stage(data: Mapping[str, Json]) -> AttachedStage:
 
 
 def _read_layer(data: Sequence[Json]) -> nn.Module:
-    name, arguments, masked = data
+    name, arguments, masked, *frozen = data
     kind = getattr(nn, str(name), None)
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise InputError(f"graph: got a layer {name}; accepted: those of torch.nn")
     layer: nn.Module = kind(**{key: _from_json(value, {}) for key, value in _table(arguments).items()})
     if masked:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        return with_mask(layer)
+        layer = with_mask(layer)
+    if frozen:
+        let_never_learn(layer)
     return layer
 
 
 def _read_tensor(data: Sequence[Json]) -> Tensor:
-    shape, kind, learned, *constant = data
-    dtype = _dtype(kind)
-    if constant and constant[0] is not None:
-        return torch.tensor(constant[0], dtype=dtype).view(_integers(shape))
-    zeros = torch.zeros(_integers(shape), dtype=dtype)
+    shape, kind, learned, *_ = data  # older descriptions had a fourth entry
+    zeros = torch.zeros(_integers(shape), dtype=_dtype(kind))
     return nn.Parameter(zeros) if learned else zeros
 
 

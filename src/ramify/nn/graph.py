@@ -5,9 +5,10 @@ additions to the weights that read it. There is no table of layer types. An unkn
 reads, and is named.
 """
 
+import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,12 +69,26 @@ class ChannelGraph:
     pinned: Mapping[str, int]
 
 
-def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) -> ChannelGraph:
+@contextlib.contextmanager
+def attention_in_parts() -> Iterator[None]:
+    """Without the one fused operation that hides what PyTorch's layers of attention do in evaluation mode."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def channel_graph(
+    network: nn.Module, images: Tensor, forward: Callable[[Tensor], object] | None = None, seconds: float = 120.0
+) -> ChannelGraph:
     """The channel groups of ``network``, from one run on ``images`` in evaluation mode.
 
     Args:
         network: ``images -> Tensor``, on any device; it is not changed.
         images: two or more pictures, on its device; their values do not matter.
+        forward: what runs in place of the network, and gives all that is read outside of it.
         seconds: how long the run may take.
 
     Raises:
@@ -98,14 +113,11 @@ def channel_graph(network: nn.Module, images: Tensor, seconds: float = 120.0) ->
             )
         tracker.follow(operation)
 
-    fast = torch.backends.mha.get_fastpath_enabled()
-    try:
-        torch.backends.mha.set_fastpath_enabled(False)  # one fused operation would hide what attention does
-        with keeping_modes(network), torch.inference_mode(), OperationRecorder(follow):
-            output: object = network.eval()(images)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-    tracker.pin(list(flat_tensors(output)), "the answers of the network")
+    with attention_in_parts(), keeping_modes(network), torch.inference_mode(), OperationRecorder(follow):
+        network.eval()
+        output = (forward or network)(images)
+    reason = "the answers of the network" if forward is None else "what is read outside of the network"
+    tracker.pin(list(flat_tensors(output)), reason)
     return _graph(tracker)
 
 
@@ -177,6 +189,8 @@ def _groups(
             parts[kind][number].append(Places(name, tuple(at), dim))
     groups: list[ChannelGroup] = []
     for number in range(count):
+        if not parts["makers"][number]:  # maps that are gates of each other
+            parts["makers"][number] = parts["gates"].pop(number)
         makers = sorted(parts["makers"][number], key=lambda place: order[place.name])
         readers = sorted(parts["readers"][number], key=lambda place: order[place.name])
         filters, gating, vectors = (tuple(parts[kind][number]) for kind in ("filters", "gates", "vectors"))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ramify.errors import InputError, first_line
+from ramify.nn.graph import attention_in_parts
 from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, with_mask
 from ramify.nn.modes import keeping_modes
 
@@ -258,7 +259,7 @@ def survey(module: nn.Module, example: Tensor, train: bool) -> Survey:
         # Twice as many: a module that takes one number of pictures alone fails here.
         pictures = torch.cat((example, example))
         logits: object = module(pictures.clone())
-        with probe.counter:
+        with attention_in_parts(), probe.counter:
             traced: object = probe.run(pictures)
     except Exception as error:
         raise InputError(

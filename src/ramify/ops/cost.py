@@ -9,6 +9,7 @@ from ramify.config.rules import NetworkConfig
 from ramify.config.yamltext import to_text
 from ramify.errors import ConfigError
 from ramify.nn.branching import Branching
+from ramify.nn.graph import attention_in_parts
 from ramify.nn.masked import masked_layers
 from ramify.nn.modes import keeping_modes
 from ramify.nn.network import Network
@@ -49,7 +50,7 @@ def cost(network: Branching) -> list[Cost]:
     """
     counter = MacCounter()
     macs: list[int] = []
-    with keeping_modes(network), torch.inference_mode(), counter:
+    with attention_in_parts(), keeping_modes(network), torch.inference_mode(), counter:
         network.eval()
         trunk, logits = network.enter(network.blank()), None
         for stage in range(len(network.stages)):
@@ -144,6 +145,10 @@ class MacCounter(OperationRecorder):
                 self.macs += operation.tensor("input").numel() * operation.tensor("weight")[0].numel()
             case "matmul" | "mm" | "bmm" | "addmm" | "baddbmm":
                 self.macs += output.numel() * operation.tensors[-2].shape[-1]
+            case "einsum":
+                with MacCounter() as products:
+                    operation.func.decompose(*operation.args, **operation.kwargs)
+                self.macs += products.macs
             case "scaled_dot_product_attention":
                 query, value = operation.tensor("query"), operation.tensor("value")
                 tokens = value.shape[-2]

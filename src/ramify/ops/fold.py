@@ -66,6 +66,7 @@ class Folded(Branching):
     def __init__(self, network: Branching) -> None:
         super().__init__()
         self.cascade, self.input_shape, self.classes = network.cascade, network.input_shape, network.classes
+        self.any_floats = network.any_floats
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self.register_buffer("mean", network.mean)
         self.register_buffer("std", network.std)

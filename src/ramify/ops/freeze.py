@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ramify.nn.attached import Attached
 from ramify.nn.backbone import trunk_of
 from ramify.nn.branching import Branching
-from ramify.nn.stem import WhitenedStem
+from ramify.nn.modes import never_learns
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
@@ -17,9 +18,11 @@ def freeze(modules: Iterable[nn.Module]) -> None:
 
 
 def unfreeze(network: Branching) -> None:
-    """Unfreeze everything but a whitened stem, which never learns."""
+    """Unfreeze everything but what never learns: a whitened stem, and layers that the user froze."""
     network.requires_grad_(True)
-    freeze(module for module in network.modules() if isinstance(module, WhitenedStem))
+    freeze(module for module in network.modules() if never_learns(module))
+    if isinstance(network, Attached) and network.frozen:
+        freeze(stage.get_submodule("body") for stage in network.stages)
 
 
 def freeze_trunk(network: Branching) -> None:

@@ -15,7 +15,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.stem import WhitenedStem
+from ramify.nn.modes import never_learns
 from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
@@ -28,13 +28,18 @@ class StageParameters(NamedTuple):
     spared: dict[str, nn.Parameter]
 
 
+_SPARED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+
+
 def stage_parameters(network: Branching, stage: int) -> StageParameters:
     """The parameters of one stage, by their names in ``network.state_dict()``."""
     parameters = StageParameters({}, {})
     for prefix, module in network.stage_modules(stage).items():
-        weights = {f"{name}.weight" for name in masked_layers(module)}
+        # Norms over whole maps have weights of several dimensions, too.
+        others = {name for name, part in module.named_modules() if isinstance(part, _SPARED)}
         for name, parameter in module.named_parameters():
-            group = parameters.decay if name in weights else parameters.spared
+            weighs = name.endswith("weight") and parameter.dim() > 1 and name.rpartition(".")[0] not in others
+            group = parameters.decay if weighs else parameters.spared
             group[f"{prefix}.{name}"] = parameter
     return parameters
 
@@ -204,9 +209,9 @@ def reinitialize(
     for stage in stages:
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
-                if isinstance(module, WhitenedStem):  # it never learns
-                    continue
                 for part in module.modules():
+                    if never_learns(part):
+                        continue
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm1d | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})

@@ -86,7 +86,7 @@ def begin(config: ResolvedConfig, where: Place, parts: Parts) -> State:
     """A run before its first epoch, with a new network or that of its parent.
 
     Raises:
-        InputError: the parent's network is not one that the run can start from.
+        InputError: the parent's network is not one that the run can start from, or the user's own cannot be kept.
     """
     if config.parent is not None:
         inherit = _extended if config.convert == "extend" else _inherited
@@ -108,6 +108,7 @@ def begin(config: ResolvedConfig, where: Place, parts: Parts) -> State:
         state = State(config, where, network, _optimizer(config, network), parts.classes)
     if config.train.ema is not None:
         state.average = Average[Branching].of(state.network, config.train.ema)
+    card_of(state)  # a network that cannot be kept is refused before it trains
     return state
 
 

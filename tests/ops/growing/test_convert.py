@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from ramify.config.rules import NetworkConfig
 from ramify.errors import InputError, RamifyError
+from ramify.nn.attach import branches
+from ramify.nn.attached import Attached
+from ramify.nn.data_form import description, from_description
 from ramify.nn.network import Network
 from ramify.ops.cost import place_exits
 from ramify.ops.growing.convert import cut, to_cnn, to_sdn
@@ -117,3 +121,18 @@ def test_a_network_that_grows_still_is_not_converted() -> None:
 def test_an_exit_that_does_not_exist_is_refused(exit_: int) -> None:
     with pytest.raises(InputError, match=f"cut: got exit {exit_}; accepted: 1 to 3"):
         cut(made("iterative"), exit_)
+
+
+def test_stages_of_ones_own_are_joined_though_their_layers_have_the_same_names() -> None:
+    def block(reads: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(reads, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout())
+
+    stages = [block(4), nn.Conv2d(4, 4, 3), block(4)]
+    network = branches(block(1), stages, example=images(), classes=3, existing=3, seed=0).eval()
+    bare = to_cnn(network)
+    assert isinstance(bare, Attached)
+    assert torch.equal(bare(images()), network(images())[-1:])
+    assert len(bare.stages) == 1
+    twin = from_description(description(bare))
+    twin.load_state_dict(bare.state_dict())
+    assert torch.equal(twin(images()), bare(images()))

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ramify.errors import InputError
+from ramify.nn.attach import attach_exits
+from ramify.nn.data_form import description
 from ramify.nn.masked import MaskedConv2d, masked_layers
 from ramify.nn.network import Network, existing_cells, plan
 from ramify.ops.cost import cost
@@ -235,7 +237,7 @@ def test_a_widened_network_is_saved_and_read_back_and_goes_on(kind: str, init: I
     assert [cell.inner_channels for stage in network.plans for cell in stage.cells] == [7, 7, 4]
     card = card_with(Card(network.config, 1, ("a", "b", "c"), epoch=1), network)
     assert card.plans == network.plans
-    saved = Saved(1, 0.0, None, None)
+    saved = Saved(epoch=1)
     for name, blob in (pack_model(network, card) | pack_trainer(network, optimizer, saved)).items():
         (tmp_path / name).write_bytes(blob)
     loaded, read = read_model(tmp_path)
@@ -365,3 +367,20 @@ def test_other_mistakes_are_refused() -> None:
     with pytest.raises(InputError, match="followers: got a network of other stages"):
         widen(network, 0, 1, followers=[seed_network("iterative", (1,))])
     assert network.plans == plan(network.config)
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("affine", [True, False])
+def test_layers_of_ones_own_are_widened_whatever_their_kernel_and_norm(init: Init, affine: bool) -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, (1, 7), padding=(0, 3)), nn.BatchNorm2d(8, affine=affine), nn.ReLU())
+    module += nn.Sequential(nn.Conv2d(8, 8, (3, 1)), nn.BatchNorm2d(8, affine=affine), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    module += nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    images = torch.rand(4, 3, 8, 8)
+    network = attach_exits(module.eval(), ["6"], example=images, seed=0)
+    before, pictures = network(images).detach(), images if init == "random" else None
+    widen(network, 0, 3, init=init, seed=0, images=pictures)
+    assert [layer.weight.shape for layer in masked_layers(network).values()][:3] == [
+        (11, 3, 1, 7), (11, 11, 3, 1), (4, 11, 1, 1),
+    ]  # fmt: skip
+    torch.testing.assert_close(network(images), before, rtol=0, atol=1e-5)
+    description(network)  # of layers whose attributes are the new sizes

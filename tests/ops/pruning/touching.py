@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from ramify.nn.branching import Branching
 from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
 from ramify.nn.network import Network, existing_cells
@@ -58,7 +59,7 @@ def touch(network: Network, group: ChannelGroup, way: str) -> None:
     set_masks(network, masks)
 
 
-def lose(network: Network, lost: Sequence[ChannelGroup]) -> None:
+def lose(network: Branching, lost: Sequence[ChannelGroup]) -> None:
     set_masks(network, mask_channels(network, lost))
     silence(network, *lost)
 

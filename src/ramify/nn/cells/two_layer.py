@@ -47,7 +47,8 @@ class BasicCell(TwoLayerCell):
         self.carries = not plan.projects
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and isinstance(self.shortcut, nn.Sequential) and _reads_at_once(x):
+        at_once = self.training and not self.conv1.int8 and _reads_at_once(x)  # int8 layers round what they read
+        if at_once and isinstance(self.shortcut, nn.Sequential):
             conv, norm = self.shortcut
             assert isinstance(conv, MaskedConv2d)
             read, through = read_at_once(x, self.conv1, conv)

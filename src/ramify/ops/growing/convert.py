@@ -204,7 +204,10 @@ def cell_names(network: Network) -> list[str]:
 
 
 def _last_exit(network: Attached) -> Attached:
-    """A copy of ``network`` with its layers, under the same names, in one stage, and the last exit alone."""
+    """A copy of ``network`` with its layers in one stage, and the last exit alone.
+
+    Layers of one module keep their names. Stages of :func:`ramify.branches`, which have names in common, do not.
+    """
     if not network.complete:
         raise InputError(f"cut: got a network of {len(network.stages)} stages, to which others are to come")
     small = copy.deepcopy(network)
@@ -212,11 +215,15 @@ def _last_exit(network: Attached) -> Attached:
     layers: dict[str, object] = {}
     graph = fx.Graph()
     trunk = graph.placeholder("trunk")
-    for body in (stage.body for stage in stages):
-        names = [str(node.target) for node in body.graph.nodes if node.op in ("call_module", "get_attr")]
-        layers |= {name: operator.attrgetter(name)(body) for name in names}
+    for at, body in enumerate(stage.body for stage in stages):
         [entry] = [node for node in body.graph.nodes if node.op == "placeholder"]
-        output = graph.graph_copy(body.graph, {entry: trunk})
+        copies = {entry: trunk}
+        output = graph.graph_copy(body.graph, copies)
+        for node, copied in copies.items():
+            if node.op in ("call_module", "get_attr"):
+                old = str(node.target)
+                copied.target = new = old if network.points or old == "training" else f"stage{at}.{old}"
+                layers[new] = operator.attrgetter(old)(body)
         assert isinstance(output, fx.Node)
         trunk = output
     graph.output(trunk)

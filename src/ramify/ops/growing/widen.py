@@ -1,6 +1,7 @@
 """Widening: the cells of a stage gain inner channels in training, and the function of the network stays."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,8 +13,8 @@ from torch.optim import Optimizer
 from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.graph import ChannelGroup
-from ramify.nn.masked import Masked, MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.resize import set_size
+from ramify.nn.masked import Masked, MaskedConv2d, masked_layers
+from ramify.nn.resize import rows_of, set_size
 from ramify.ops.growing.inherit import check_pictures, measured, set_statistics
 from ramify.ops.pruning.channels import mask_dead_inputs, owner
 from ramify.ops.surgery import check_followers, replace_parameter, set_masks
@@ -220,15 +221,10 @@ def _draw(network: Branching, space: _Space, count: int) -> _NewChannels:
     drawn: dict[str, Tensor] = {}
     for name in space.rows:
         old = _layer(network, name)
-        fresh: Masked
-        if isinstance(old, MaskedConv2d):
-            rows, filters = old.out_channels + count, name in space.filters
-            fresh = MaskedConv2d(
-                rows if filters else old.in_channels, rows, old.kernel_size[0], groups=rows if filters else 1
-            )
-        else:
-            fresh = MaskedLinear(old.in_features, old.out_features + count)
-        drawn[name] = fresh.weight.detach()[-count:]
+        rows, *shape = len(old.weight) + count, *old.weight.shape[1:]
+        fan_out = math.prod(shape[1:]) * (1 if name in space.filters else rows)
+        std = (2 / fan_out) ** 0.5 if isinstance(old, MaskedConv2d) else old.in_features**-0.5
+        drawn[name] = nn.init.normal_(torch.empty(rows, *shape), std=std)[-count:]
     return _NewChannels(count, drawn, torch.zeros(0, dtype=torch.int64), torch.zeros(0))
 
 
@@ -262,7 +258,8 @@ def _widen_space(network: Branching, space: _Space, new: _NewChannels, optimizer
 
 def _add_rows(module: nn.Module, new: _NewChannels, drawn: Tensor | None, optimizer: Optimizer | None) -> None:
     """Add new channels to a layer that makes, filters or gates them, or to a batch norm."""
-    width, sources = len(module.get_parameter("weight")), new.sources.to(next(module.parameters()).device)
+    old = rows_of(module)
+    width, sources = len(old), new.sources.to(old.device)
     starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0, "mask": True}
     for key, value in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
         if value.dim() == 0:  # num_batches_tracked

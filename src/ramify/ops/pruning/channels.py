@@ -135,14 +135,7 @@ def _of_constants(network: Branching, forward: Callable[[Tensor], Tensor] | None
 
 def dead_trunk(network: Branching) -> Tensor:
     """Which channels of the trunk are the same for every picture, bool ``[channels]``, as pruning leaves them."""
-
-    def trunk(images: Tensor) -> Tensor:
-        value, logits = network.enter(images), None
-        for stage in range(len(network.stages)):
-            value, logits = network.run_stage(stage, value, logits)
-        return value
-
-    value = _of_constants(network, trunk).output
+    value = _of_constants(network, lambda images: network.trunk_and_logits(images)[0]).output
     return ~value.movedim(1, 0).flatten(1).isnan().any(dim=1)
 
 

@@ -178,7 +178,7 @@ def _rebuilt(network: _N, lost: Sequence[ChannelGroup], gone: _Cuts) -> tuple[_N
 
 def _sliced(value: Tensor, key: str, gone: _Cuts) -> Tensor:
     """The rest of a tensor that belongs to the parameter or buffer ``key``."""
-    for dim in (0, 1):
+    for dim in range(value.dim()):
         value = cut_out(value, dim, gone.get((key, dim), ()))
     return value
 
