@@ -16,7 +16,6 @@ from ramify.run.evaluate import to_float
 from ramify.run.events import EpochDone, Event, Grew, NewBest, StepDone
 from ramify.run.folder import read_lines
 from ramify.run.saved import load
-from ramify.training.answers import keep_answers, read_answers
 from ramify.training.prepare import prepare_run
 from ramify.training.run import resume, train
 from ramify.training.teacher import Teacher, find_teacher
@@ -85,30 +84,12 @@ def test_the_loss_told_is_the_one_that_is_minimised_and_exits_tell_cross_entropy
         assert all(0 < exit_["train"]["loss"] < 4 for exit_ in line["exits"])  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("augment", ["auto", "none"])
-def test_answers_that_were_kept_train_the_same_network(augment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bit for bit: a second pupil asks nothing of the teacher, and a third one without a cache learns the same."""
+def test_pictures_that_stay_the_same_are_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     teach()
-    how = f"data.augment={augment}"
-    train(tiny("name=first", how, *TAUGHT))
-    with monkeypatch.context() as patch:
-        patch.setattr(Teacher, "ask", never)
-        patch.setattr("ramify.training.distillation.all_logits", never)
-        train(tiny("name=second", how, *TAUGHT))
-        train(tiny("name=other", how, *TAUGHT, "network.kind=dense", "train.distill=1"))  # another pupil, same pictures
-    monkeypatch.setenv("RAMIFY_CACHE", "/dev/null/nowhere")
-    train(tiny("name=third", how, *TAUGHT))
-    assert weights("first") == weights("second") == weights("third")
-    assert weights("first") != weights("other")
-
-
-def test_other_pictures_are_other_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    teach()
-    train(tiny("name=first", *TAUGHT))
     monkeypatch.setattr(Teacher, "ask", never)
-    for change in ("seed=1", "data.batch_size=16", "data.limit=100", "data.augment=crop_flip", "train.epochs=5"):
-        with pytest.raises(AssertionError, match="the teacher was asked"):
-            train(tiny("name=second", *TAUGHT, change), overwrite=True)
+    assert train(tiny("name=first", "data.augment=none", *TAUGHT)).finished
+    with pytest.raises(AssertionError, match="the teacher was asked"):
+        train(tiny("name=second", "data.augment=crop_flip", *TAUGHT))
 
 
 MOMENTS: dict[str, Callable[[Event], bool]] = {
@@ -201,28 +182,6 @@ def test_a_teacher_of_other_classes_is_refused() -> None:
         find_teacher(config, where, parts)
 
 
-def test_answers_are_kept_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    logits = torch.randn(50, 10).half()
-    for identity in ("old", "mine"):
-        for epoch in (1, 2):
-            keep_answers(identity, epoch, logits)
-    found = read_answers("mine", 2)
-    assert found is not None
-    assert torch.equal(found, logits)
-    assert read_answers("mine", 3) is None
-    path = tmp_path / "cache" / "teacher" / "mine" / "2.safetensors"
-    blob = bytearray(path.read_bytes())
-    blob[-1] ^= 1
-    path.write_bytes(blob)
-    assert read_answers("mine", 2) is None
-    # Room for three files: what another run left goes, what belongs to this one stays, and no more is kept than fits.
-    monkeypatch.setattr("ramify.training.answers.LIMIT", 3 * (path.stat().st_size + 10))
-    for epoch in (3, 4, 5):
-        keep_answers("mine", epoch, logits)
-    kept = {file.relative_to(tmp_path / "cache" / "teacher").as_posix() for file in path.parent.parent.rglob("*.*")}
-    assert kept == {"mine/1.safetensors", "mine/2.safetensors", "mine/3.safetensors"}
-
-
 def test_each_exit_learns_from_its_own_teacher_and_from_the_pictures_that_come_to_it() -> None:
     """Both change what is learned, the first exit has no exit before it, and a run goes on where it was killed."""
     teach("network.kind=full_ic")
@@ -237,8 +196,6 @@ def test_each_exit_learns_from_its_own_teacher_and_from_the_pictures_that_come_t
     )
     losses = [each.exits[-1].valid.loss for each in (plain, exits, focus) if each.exits[-1].valid is not None]
     assert len(set(losses)) == 3
-    again = train(tiny("name=again", *taught, "train.teacher_exits=true"))  # from the answers that were kept
-    assert [each.valid for each in again.exits] == [each.valid for each in exits.exits]
-    assert not converted_config(Path(again.folder), 1).train.teacher_exits
+    assert not converted_config(Path(exits.folder), 1).train.teacher_exits
     with pytest.raises(ConfigError, match=r"train\.teacher_exits: got true; accepted: false, as there is no"):
         train(tiny("name=none", "train.teacher_exits=true"))

@@ -1,19 +1,14 @@
 """What the exits learn from besides the labels: the deepest exit, and a teacher."""
 
-import zlib
-
-import torch
 from torch import Tensor
 
 from ramify.config.rules import DataConfig
 from ramify.data.augment import augmentation
-from ramify.data.cache import digest
 from ramify.data.pictures import Part
 from ramify.ops.loss import distillation_losses, exit_distillation_losses, self_distillation_losses
 from ramify.run.evaluate import all_logits
-from ramify.training.answers import keep_answers, read_answers, to_float16
 from ramify.training.state import State
-from ramify.training.teacher import Teacher
+from ramify.training.teacher import Teacher, to_float16
 
 _FIXED_KEYS = frozenset(
     (
@@ -29,8 +24,7 @@ class Guidance:
     """The loss of each exit in a training step, with what it learns from the teacher and from the deepest exit.
 
     The teacher sees the same pictures as the exits. It answers once for each picture where that is the same in every
-    epoch, else in every step; its logits are kept on disk (:mod:`ramify.training.answers`) for other runs with the same
-    seed and pictures.
+    epoch, else in every step.
 
     Args:
         state: the run.
@@ -44,30 +38,11 @@ class Guidance:
         self._weight = train.teacher_weight or 0.0
         self._teacher = teacher if self._weight else None
         self._exits = train.teacher_exits
-        self._epoch = self._position = 0
-        self._kept: Tensor | None = None  # of the pictures of this epoch, in their order
-        self._computed: list[Tensor] = []  # of the batches of this epoch so far
         self._fixed: Tensor | None = None  # of every training picture
-        self._identity = ""
-        if self._teacher is None:
-            return
-        self._identity = _identity(state, part, self._teacher)
-        if pictures_stay(state.config.data):
-            fixed = read_answers(self._identity, 0)
-            if fixed is None:
-                logits = all_logits(self._teacher.network, part, state.where.precision)
-                fixed = to_float16(logits.transpose(0, 1).contiguous() if self._exits else logits[-1])
-                keep_answers(self._identity, 0, fixed)
+        if self._teacher is not None and pictures_stay(state.config.data):
+            logits = all_logits(self._teacher.network, part, state.where.precision)
+            fixed = to_float16(logits.transpose(0, 1).contiguous() if self._exits else logits[-1])
             self._fixed = fixed.to(state.where.device)
-
-    def begin(self, state: State, epoch: int) -> None:
-        """Get ready for the steps of ``epoch``."""
-        if self._teacher is None or self._fixed is not None:
-            return
-        kept = read_answers(self._identity, epoch)
-        self._kept = None if kept is None else kept.to(state.where.device)
-        self._epoch, self._position = epoch, 0
-        self._computed.clear()
 
     def losses(self, losses: Tensor, logits: Tensor, images: Tensor, index: Tensor, labels: Tensor) -> Tensor:
         """The loss of each exit, ``[E]``: :math:`(1 - w) CE_i + w KD_i + d SD_i`.
@@ -93,21 +68,9 @@ class Guidance:
             losses = losses + self._own * self_distillation_losses(logits, self._temperature)
         return losses
 
-    def end(self) -> None:
-        """Keep the teacher's answers of this epoch."""
-        if self._computed:
-            keep_answers(self._identity, self._epoch, torch.cat(self._computed))
-            self._computed.clear()
-
     def _answers(self, teacher: Teacher, images: Tensor, index: Tensor) -> Tensor:
-        """The teacher's logits of the next pictures: float16 ``[B, C]``, or ``[B, E, C]`` of all its exits."""
-        if self._fixed is not None:
-            return self._fixed[index.to(self._fixed.device)]
-        if self._kept is not None:
-            self._position += len(images)
-            return self._kept[self._position - len(images) : self._position]
-        self._computed.append(teacher.ask(images, self._exits))
-        return self._computed[-1]
+        """The teacher's logits, float16 ``[B, C]``, or ``[B, E, C]`` of all its exits."""
+        return teacher.ask(images, self._exits) if self._fixed is None else self._fixed[index.to(self._fixed.device)]
 
 
 def pictures_stay(data: DataConfig) -> bool:
@@ -120,17 +83,3 @@ def pictures_stay(data: DataConfig) -> bool:
     drawn = [key for key in DataConfig.model_fields if key not in _FIXED_KEYS]
     plain = all(getattr(data, key) == DataConfig.model_fields[key].get_default() for key in drawn)
     return plain and augmentation(data.augment, data.source) == "none"
-
-
-def _identity(state: State, part: Part, teacher: Teacher) -> str:
-    """A digest of the teacher and of everything that decides which pictures it sees in which order.
-
-    Of the student it includes the mean color alone, with which ``data.cutout`` blanks.
-    """
-    config, team = state.config, state.where.team
-    pictures = [0, zlib.crc32(part.labels.cpu().contiguous().numpy().data)]
-    for chunk in part.split(4096):
-        pictures[0] = zlib.crc32(chunk.images.cpu().contiguous().numpy().data, pictures[0])
-    order = config.data.model_dump(mode="json"), config.seed, config.train.epochs, team.rank, team.size
-    exits = ("exits",) if config.train.teacher_exits else ()
-    return digest("teacher", teacher.identity, pictures, state.network.mean.tolist(), *order, *exits)

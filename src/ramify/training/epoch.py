@@ -20,7 +20,6 @@ from ramify.run.events import EpochDone, ExitFigures, Observer, StepDone
 from ramify.schedule import exit_weights, last_alone, rate_at
 from ramify.seeds import drawing, generator
 from ramify.training.allocator import peak_memory
-from ramify.training.distillation import Guidance
 from ramify.training.feeding import Feeder
 from ramify.training.growing import gradient_parity, trunk_trains_alone
 from ramify.training.regrowing import Moves
@@ -28,7 +27,7 @@ from ramify.training.state import State
 from ramify.training.step import Step
 
 
-def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch: int, tell: Observer) -> EpochDone:
+def train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observer) -> EpochDone:
     """One pass over the training pictures. Nothing waits for the device before the epoch is over."""
     config, network, team = state.config, state.network, state.where.team
     train = config.train
@@ -42,7 +41,6 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
     feeder = Feeder(config, epoch, network, part, indices)
     pictures = config.data.in_epoch(len(part))
     moves = Moves(state, epoch, len(indices))
-    guidance.begin(state, epoch)
     taus = torch.tensor(weights, device=device)
     sums = torch.zeros(3, exits, device=device)  # of the cross-entropies, the losses and the right answers
     if device.type == "cuda":
@@ -60,7 +58,6 @@ def train_epoch(state: State, step: Step, guidance: Guidance, part: Part, epoch:
                 follow()
             done += size
             tell(StepDone(epoch, done, pictures))
-    guidance.end()
     entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began
     return EpochDone(

@@ -97,7 +97,7 @@ def run_epochs(
         if changed:
             where.team.compare(state.network, f"epoch {epoch}, before its first step")
         began = time.perf_counter()
-        done = train_epoch(state, step, guidance, larger_part, epoch, record.tell)
+        done = train_epoch(state, step, larger_part, epoch, record.tell)
         for network in (state.network, *state.followers):
             where.team.average_buffers(network)
             where.team.compare(network, f"epoch {epoch}")

@@ -7,18 +7,15 @@ import torch
 from torch import Tensor
 
 from ramify.config.rules import Config
-from ramify.data.cache import digest
 from ramify.errors import ConfigError, InputError
 from ramify.files import readable_folder, replace_folder
 from ramify.nn.branching import Branching
 from ramify.run.checkpoint import Card, pack_model, read_model
 from ramify.run.derive import TEACHER, too_large_or_small
 from ramify.run.device import Place
-from ramify.run.distributed import shared_checksum
 from ramify.run.evaluate import computing
 from ramify.run.pictures import Parts
 from ramify.run.saved import find_checkpoint
-from ramify.training.answers import to_float16
 from ramify.training.state import to_channels_last
 
 
@@ -30,13 +27,6 @@ class Teacher:
     card: Card
     where: Place
 
-    @property
-    def identity(self) -> str:
-        """A digest that is the same for teachers that give the same logits on the same machine."""
-        config = self.card.network.model_dump(mode="json")
-        where = (self.where.device.type, self.where.precision, torch.get_num_threads(), torch.__version__)
-        return digest(shared_checksum(self.network), config, *where)
-
     def ask(self, images: Tensor, exits: bool = False) -> Tensor:
         """The logits of its last exit, float16 ``[B, C]``, for ``images`` in [0, 1], ``[B, channels, H, W]``.
 
@@ -46,6 +36,17 @@ class Teacher:
             logits = self.network(images)
             logits = (logits.transpose(0, 1) if exits else logits[-1]).float()
         return to_float16(logits.clone())  # autograd refuses tensors of inference mode
+
+
+def to_float16(logits: Tensor) -> Tensor:
+    """Logits as a run uses them, float16.
+
+    Example:
+        >>> to_float16(torch.tensor([1.0001, 1e9])).tolist()
+        [1.0, 65504.0]
+    """
+    largest = torch.finfo(torch.float16).max
+    return logits.clamp(-largest, largest).to(torch.float16)
 
 
 def find_teacher(config: Config, where: Place, parts: Parts, folder: Path | None = None) -> Teacher | None:
