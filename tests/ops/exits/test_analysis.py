@@ -60,7 +60,7 @@ def at(analysis: Analysis, threshold: float) -> CurvePoint:
 @st.composite
 def answers(draw: st.DrawFn) -> tuple[Tensor, Tensor, list[int]]:
     """Logits ``[E, N, C]`` with many ties, labels and MACs."""
-    exits, pictures, classes = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(1, 4))
+    exits, pictures, classes = draw(st.integers(1, 4)), draw(st.integers(1, 12)), draw(st.integers(2, 4))
     size = exits * pictures * classes
     logits = draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size))
     labels = draw(st.lists(st.integers(0, classes - 1), min_size=pictures, max_size=pictures))
@@ -301,12 +301,12 @@ def test_half_precision_and_small_integers_are_taken() -> None:
 
 LOGITS = PROBABILITIES.log()
 WRONG: dict[str, tuple[Tensor, Tensor, list[int], str, list[float] | None, Tensor | None]] = {
-    "logits: got shape [3, 0, 3]": (LOGITS[:, :0], LABELS[:0], [1, 2, 3], "abc", None, None),
-    "logits: got shape [6, 3]": (LOGITS[0], LABELS, [1, 2, 3], "abc", None, None),
+    "logits: got shape (3, 0, 3)": (LOGITS[:, :0], LABELS[:0], [1, 2, 3], "abc", None, None),
+    "logits: got shape (6, 3)": (LOGITS[0], LABELS, [1, 2, 3], "abc", None, None),
     "logits: got torch.int64": (LOGITS.long(), LABELS, [1, 2, 3], "abc", None, None),
-    "logits: got numbers that are infinite": (LOGITS / 0, LABELS, [1, 2, 3], "abc", None, None),
-    "labels: got shape [5]": (LOGITS, LABELS[:5], [1, 2, 3], "abc", None, None),
-    "labels: got torch.float32": (LOGITS, LABELS.float(), [1, 2, 3], "abc", None, None),
+    "logits: got some that are infinite": (LOGITS / 0, LABELS, [1, 2, 3], "abc", None, None),
+    "labels: got torch.int64 of shape (5,)": (LOGITS, LABELS[:5], [1, 2, 3], "abc", None, None),
+    "labels: got torch.float32 of shape": (LOGITS, LABELS.float(), [1, 2, 3], "abc", None, None),
     "labels: got 1 to 3; accepted: 0 to 2": (LOGITS, LABELS + 1, [1, 2, 3], "abc", None, None),
     "macs: got [1, 2]": (LOGITS, LABELS, [1, 2], "abc", None, None),
     "macs: got [0, 2, 3]": (LOGITS, LABELS, [0, 2, 3], "abc", None, None),
@@ -314,7 +314,7 @@ WRONG: dict[str, tuple[Tensor, Tensor, list[int], str, list[float] | None, Tenso
     "milliseconds: got [1.0, 2.0]": (LOGITS, LABELS, [1, 2, 3], "abc", [1.0, 2.0], None),
     "milliseconds: got [1.0, nan, 2.0]": (LOGITS, LABELS, [1, 2, 3], "abc", [1.0, math.nan, 2.0], None),
     "classes: got 2 names; accepted: 3": (LOGITS, LABELS, [1, 2, 3], "ab", None, None),
-    "exits: got shape [2]": (LOGITS, LABELS, [1, 2, 3], "abc", None, torch.tensor([0, 1])),
+    "exits: got torch.int64 of shape [2]": (LOGITS, LABELS, [1, 2, 3], "abc", None, torch.tensor([0, 1])),
     "exits: got 0 to 3; accepted: 0 to 2": (LOGITS, LABELS, [1, 2, 3], "abc", None, torch.tensor([0, 0, 0, 0, 0, 3])),
 }
 
@@ -324,11 +324,11 @@ def test_what_does_not_fit_is_refused(start: str) -> None:
     with pytest.raises(InputError) as caught:
         analyze(*WRONG[start])
     (problem,) = caught.value.problems
-    assert problem.startswith(f"analysis.{start}")
+    assert problem.startswith(start)
     assert "accepted: " in problem
 
 
 def test_all_that_is_wrong_is_reported_at_once() -> None:
     with pytest.raises(InputError) as caught:
-        analyze(LOGITS, LABELS[:5], [1, 2], "ab")
+        analyze(LOGITS, LABELS, [1, 2], "ab", [1.0])
     assert len(caught.value.problems) == 3

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ramify.errors import InputError
 from ramify.ops.exits.confusion import ConfusionScore, confusion_score
+from ramify.ops.exits.fit import check_labels
 
 LEVELS = (
     *(i / 20 for i in range(17)),
@@ -194,7 +195,8 @@ def analyze(
         >>> analysis.overthinking.wasteful, analysis.overthinking.wasted_macs
         (0.5, 100.0)
     """
-    problems = list(_problems(logits, labels, macs, classes, milliseconds, exits))
+    check_labels(logits, labels)
+    problems = list(_problems(logits, macs, classes, milliseconds, exits))
     if problems:
         raise InputError(*problems)
     probabilities = logits.detach().cpu().double().softmax(dim=2)
@@ -251,38 +253,23 @@ def reliability(confidence: Tensor, right: Tensor) -> Reliability:
 
 def _problems(
     logits: Tensor,
-    labels: Tensor,
     macs: Sequence[int],
     classes: Sequence[str],
     milliseconds: Sequence[float] | None,
     exits: Tensor | None,
 ) -> Iterator[str]:
-    if logits.dim() != 3 or 0 in logits.shape:
-        yield f"analysis.logits: got shape {list(logits.shape)}; accepted: [exits, pictures, classes], each at least 1"
-        return  # nothing else can be measured against it
     count, pictures, width = logits.shape
-    if not logits.is_floating_point():
-        yield f"analysis.logits: got {logits.dtype}; accepted: floating-point numbers"
-    elif not logits.isfinite().all():
-        yield "analysis.logits: got numbers that are infinite or not a number; accepted: finite ones"
-    yield from _index_problems("labels", labels, pictures, width)
-    if exits is not None:
-        yield from _index_problems("exits", exits, pictures, count)
+    if exits is not None and (exits.shape != (pictures,) or exits.is_floating_point()):
+        got = f"got {exits.dtype} of shape {list(exits.shape)}"
+        yield f"exits: {got}; accepted: whole numbers of shape [{pictures}], one for each picture"
+    elif exits is not None and not 0 <= int(exits.min()) <= int(exits.max()) < count:
+        yield f"exits: got {int(exits.min())} to {int(exits.max())}; accepted: 0 to {count - 1}"
     if len(macs) != count or min(macs) <= 0 or list(macs) != sorted(macs):
-        yield f"analysis.macs: got {list(macs)}; accepted: {count} numbers above 0, one for each exit, never falling"
+        yield f"macs: got {list(macs)}; accepted: {count} numbers above 0, one for each exit, never falling"
     if milliseconds is not None and (len(milliseconds) != count or not all(0 < ms < math.inf for ms in milliseconds)):
-        yield f"analysis.milliseconds: got {list(milliseconds)}; accepted: {count} numbers above 0, one for each exit"
+        yield f"milliseconds: got {list(milliseconds)}; accepted: {count} numbers above 0, one for each exit"
     if len(classes) != width:
-        yield f"analysis.classes: got {len(classes)} names; accepted: {width}, as many as the logits have classes"
-
-
-def _index_problems(name: str, indices: Tensor, pictures: int, limit: int) -> Iterator[str]:
-    if indices.shape != (pictures,):
-        yield f"analysis.{name}: got shape {list(indices.shape)}; accepted: [{pictures}], one for each picture"
-    elif indices.is_floating_point() or indices.dtype == torch.bool:
-        yield f"analysis.{name}: got {indices.dtype}; accepted: whole numbers"
-    elif indices.min() < 0 or indices.max() >= limit:
-        yield f"analysis.{name}: got {int(indices.min())} to {int(indices.max())}; accepted: 0 to {limit - 1}"
+        yield f"classes: got {len(classes)} names; accepted: {width}, as many as the logits have classes"
 
 
 def _floats(values: Tensor) -> tuple[float, ...]:

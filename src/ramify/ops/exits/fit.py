@@ -77,7 +77,7 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             "with at least 1 exit, 1 picture and 2 classes"
         )
     _, pictures, classes = logits.shape
-    if labels.shape != (pictures,) or labels.is_floating_point():
+    if labels.shape != (pictures,) or labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(
             f"labels: got {labels.dtype} of shape {tuple(labels.shape)}; "
             f"accepted: whole numbers of shape ({pictures},), one for each picture of logits"
@@ -87,8 +87,9 @@ def check_labels(logits: Tensor, labels: Tensor) -> None:
             f"labels: got {int(labels.min())} to {int(labels.max())}; "
             f"accepted: 0 to {classes - 1}, the classes of logits"
         )
-    if not logits.isfinite().all():
-        raise InputError("logits: got some that are infinite or not a number; accepted: finite ones")
+    if not logits.is_floating_point() or not logits.isfinite().all():
+        got = "some that are infinite or not a number" if logits.is_floating_point() else str(logits.dtype)
+        raise InputError(f"logits: got {got}; accepted: finite floating-point numbers")
 
 
 def mixture(
