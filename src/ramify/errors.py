@@ -94,7 +94,8 @@ def nearest_or_all(name: str, known: Sequence[str], most: int = 8) -> str:
         ('nearest: demo', 'there: demo and 1 more')
     """
     more = f" and {len(known) - most} more" if len(known) > most else ""
-    return nearest(name, known, 0.6).strip(" ()") or f"there: {', '.join(known[:most]) or 'none'}{more}"
+    near = nearest(name, known, 0.6).removeprefix(" (").removesuffix(")")
+    return near or f"there: {', '.join(known[:most]) or 'none'}{more}"
 
 
 def unknown_name(where: str, name: str, known: Iterable[str]) -> str:

@@ -151,7 +151,6 @@ CONTRADICTIONS = [
     ("train.flip_test=true data.source=mnist", "train.flip_test: got true; accepted: false,"),
     ("train.nesterov=true train.optimizer=adam", "train.nesterov: got true; accepted: false,"),
     ("train.nesterov=true train.optimizer=muon", "train.nesterov: got true; accepted: false,"),
-    ("train.decay=all train.optimizer=normed_muon", "train.decay: got 'all'; accepted: weights,"),
     ("train.nesterov=true train.momentum=0", "train.nesterov: got true; accepted: false, as train.momentum"),
     ("data.flip=alternating", "data.flip: got 'alternating'; accepted: random, as data.augment=auto"),
     ("data.augment=none data.shift=2", "data.shift: got 2; accepted: null, as data.augment=none"),

@@ -77,7 +77,6 @@ def mixes_up_pictures(self: Given, x: Tensor) -> Tensor:
         (vgg, [float("nan")], r"at: got \[nan\]; accepted: fractions"),
         (vgg, [0.4, 0.41], r"at: got \[0.4, 0.41\]; accepted: fractions nearest to different places, .* at 0.\d\d, 0"),
         (vgg, ["3", 0.5], r"at: got \['3', 0.5\]; accepted: a list of names of submodules, or a list of fractions"),
-        (vgg, [], r"at: got \[\]; accepted: a list of names"),
         (vgg, "37", r"at: got '37'; accepted: a list of names"),
     ],
 )

@@ -166,5 +166,5 @@ def test_timm_makes_the_network_and_says_how_it_wants_its_pictures(monkeypatch: 
     _, normalization = load_backbone(config(backbone="timm/some", pretrained=True, **wanted))
     assert normalization == IMAGENET
     assert asked == {"name": "some", "pretrained": True, "num_classes": 10, "in_chans": 3}
-    with pytest.raises(ConfigError, match="nearest: some"):
+    with pytest.raises(ConfigError, match="nearest: timm/some"):
         load_backbone(config(backbone="timm/somme", **wanted))

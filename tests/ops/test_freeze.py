@@ -3,13 +3,14 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ramify.config.rules import NetworkConfig
-from ramify.nn.attach import attach_exits
+from ramify.nn.attach import attach_exits, branches
 from ramify.nn.data_form import description, from_description
 from ramify.nn.network import Network
 from ramify.ops.freeze import freeze, freeze_trunk, train_what_learns, unfreeze
+from ramify.ops.growing.grow import grow
 from ramify.ops.loss import exit_losses
 from ramify.ops.surgery import parameter_groups
 
@@ -45,15 +46,39 @@ def test_a_batch_norm_that_learns_is_in_training_mode() -> None:
     assert network.get_submodule("stages.0.cells.0.norm1").training
 
 
+class Scaled(nn.Module):
+    """A frozen layer and a frozen number beside layers that learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = nn.Conv2d(1, 4, 3).requires_grad_(False), nn.BatchNorm2d(4), nn.Linear(4, 3)
+        self.scale = nn.Parameter(torch.tensor(4.0), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc((self.norm(self.conv(x)) * self.scale).mean((2, 3)))
+        return logits
+
+
 def test_what_the_user_froze_never_learns() -> None:
-    own = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-    own[0].requires_grad_(False)
-    network = attach_exits(own, ["2"], example=torch.rand(1, 1, 8, 8))
+    network = attach_exits(Scaled(), ["norm"], example=torch.rand(1, 1, 8, 8))
+    kept = ["stages.0.body.net.conv.bias", "stages.0.body.net.conv.weight", "stages.1.body.net.scale"]
     for each in (network, from_description(description(network)), copy.deepcopy(network)):
         freeze_trunk(each)
         unfreeze(each)
-        frozen = {name for name, parameter in each.named_parameters() if not parameter.requires_grad}
-        assert frozen == {"stages.0.body.net.0.weight", "stages.0.body.net.0.bias"}
+        assert sorted(name for name, parameter in each.named_parameters() if not parameter.requires_grad) == kept
+    whole = attach_exits(Scaled(), ["norm"], example=torch.rand(1, 1, 8, 8), freeze=True)
+    unfreeze(whole)
+    assert all(".exit." in name for name, parameter in whole.named_parameters() if parameter.requires_grad)
+
+
+def test_frozen_layers_of_stages_to_come_stay_frozen() -> None:
+    later = nn.Conv2d(4, 4, 1).requires_grad_(False)
+    network = branches(nn.Conv2d(1, 4, 3), [nn.ReLU(), later], example=torch.rand(1, 1, 8, 8), classes=3)
+    twin = from_description(description(network))
+    for each in (network, twin):
+        grow(each)
+        unfreeze(each)
+        assert sum(not parameter.requires_grad for parameter in each.parameters()) == 2
 
 
 def test_a_batch_norm_without_parameters_is_frozen_with_those_around_it() -> None:

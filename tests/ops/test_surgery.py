@@ -323,9 +323,16 @@ def test_masks_only_shrink() -> None:
 
 
 def test_every_weight_of_a_layer_decays_and_nothing_else() -> None:
-    own = nn.Sequential(
-        nn.ConvTranspose2d(1, 4, 3), nn.LayerNorm([4, 10, 10]), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3)
-    )
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight
+
+    norms = nn.Sequential(nn.LayerNorm([4, 10, 10]), Scale())
+    own = nn.Sequential(nn.ConvTranspose2d(1, 4, 3), norms, nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(256, 3))
     network = attach_exits(own, ["2"], example=torch.rand(1, 1, 8, 8))
     decays = {name for stage in (0, 1) for name in stage_parameters(network, stage).decay}
     assert {name for name in decays if "body" in name} == {

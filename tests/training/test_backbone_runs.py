@@ -200,6 +200,15 @@ def test_a_module_that_cannot_be_kept_is_refused_before_it_trains(code: Path) ->
     assert not seen
 
 
+def test_a_module_may_have_its_own_output_alone_but_not_be_wholly_frozen(code: Path) -> None:
+    Path("a_net_of_mine.py").write_text(CODE + "\n\ndef frozen():\n    return Own(classes=10).requires_grad_(False)\n")
+    keys = ["network.kind=full", "data.limit=120", "train.epochs=1"]
+    assert len(train(read_config(overrides=[*keys, "network.module=a_net_of_mine:Own"])).exits) == 1
+    keys.append("network.module=a_net_of_mine:frozen")
+    with pytest.raises(InputError, match="whose parameters are all frozen"):
+        train(read_config(overrides=keys))
+
+
 def test_what_the_module_froze_stays_bit_for_bit(code: Path) -> None:
     frozen = "self.blocks[0].requires_grad_(False)\n        self.drop, self.fc"
     Path("a_net_of_mine.py").write_text(CODE.replace("self.drop, self.fc", frozen))

@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ramify.data.decode import DAMAGE, Reading, channels_first, decode, open_picture, why_unreadable, with_channels
+from ramify.data.decode import (
+    DAMAGE,
+    Reading,
+    channels_first,
+    decode,
+    open_picture,
+    orientation,
+    why_unreadable,
+    with_channels,
+)
 from ramify.data.listing import AVIF, HEIC, list_folder
 from ramify.errors import DataError
 
@@ -24,8 +33,7 @@ MAX_BYTES = 300_000_000
 
 Pictures = npt.NDArray[np.float32]
 
-_ORIENTATION = 0x0112  # of EXIF
-_QUARTER_TURNS = (5, 6, 7, 8)  # its values
+_QUARTER_TURNS = (5, 6, 7, 8)
 _GRAY = ("1", "L", "LA", "La", "I", "F")
 # Pillow warns of a large picture, and all threads share Python's warning filters.
 _FILTERS = threading.Lock()
@@ -64,7 +72,7 @@ def read_header(content: bytes, name: str) -> Header:
                 width, height = file.size
                 gray = file.mode in _GRAY or file.mode.startswith("I;16")
                 transparent = file.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in file.info
-                turned = width * height <= MAX_PIXELS and _is_turned(file)
+                turned = width * height <= MAX_PIXELS and orientation(file) in _QUARTER_TURNS
     except Image.DecompressionBombError:
         raise DataError(f"{name}: got a picture of too many pixels; accepted: up to {MAX_PIXELS:,}") from None
     except DAMAGE:
@@ -78,13 +86,6 @@ def read_header(content: bytes, name: str) -> Header:
     if turned:
         height, width = width, height
     return Header(height, width, "gray" if gray else "RGB", transparent)
-
-
-def _is_turned(file: Image.Image) -> bool:
-    try:
-        return file.getexif().get(_ORIENTATION) in _QUARTER_TURNS
-    except DAMAGE:  # of the EXIF data alone; the picture is then read as it lies
-        return False
 
 
 def read_picture(

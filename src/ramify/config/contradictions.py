@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from ramify.config.data import DataConfig
-from ramify.config.keys import ConfigKeys, births, growth_epochs, last_growth, longest_trunk_first
+from ramify.config.keys import ConfigKeys, births, growth_epochs, last_growth, longest_trunk_first, scored_later
 from ramify.config.network import PUBLISHED, NetworkConfig
 from ramify.config.prune import DENSITIES
 from ramify.config.types import Section
@@ -256,8 +256,6 @@ def _of_recipe(config: ConfigKeys) -> Problems:
         yield "train.final_rate", "0, as train.schedule steps ends where its gammas lead"
     if train.warmup and train.warmup >= train.epochs:
         yield "train.warmup", f"less than train.epochs = {train.epochs}"
-    if train.decay == "all" and train.optimizer == "normed_muon":
-        yield "train.decay", "weights, as train.optimizer normed_muon keeps the norm of the others"
     if train.nesterov and train.optimizer != "sgd":
         why = "always has it" if train.optimizer in ("muon", "normed_muon") else "has no momentum of that kind"
         yield "train.nesterov", f"false, as train.optimizer {train.optimizer} {why}"
@@ -348,7 +346,7 @@ def _of_lists(config: ConfigKeys) -> Problems:
 
 
 def _of_pruning(config: ConfigKeys) -> Problems:
-    network, prune, growth = config.network, config.prune, config.growth
+    network, prune = config.network, config.prune
     if not prune.epochs:
         yield "prune.epochs", "at least one epoch, as prune.enabled is true"
     for key, budget in (("prune.max_parameters", prune.max_parameters), ("prune.max_macs", prune.max_macs)):
@@ -362,8 +360,7 @@ def _of_pruning(config: ConfigKeys) -> Problems:
         why = CELLS[network.cell].channels_stay
         if why:
             yield "prune.unit", f"weight, as {why}"
-    by_gradient = prune.criterion in (None, "snip", "grasp", "synflow")
-    if growth.init == "identity" and growth.mode == "scheduled" and by_gradient:
+    if scored_later(config):
         both = sorted({*prune.epochs} & {*growth_epochs(config)})
         if both:
             why = "as a stage that starts as an identity scores 0 until it has learned"

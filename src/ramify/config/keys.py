@@ -84,6 +84,12 @@ def births(config: ConfigKeys) -> tuple[int, ...]:
     return (1,) * (network.exits - len(grown)) + grown
 
 
+def scored_later(config: ConfigKeys) -> bool:
+    """Whether a stage scores 0 in the epoch of its growth, as one that starts as an identity does by its gradient."""
+    by_gradient = config.prune.criterion in (None, "snip", "grasp", "synflow")
+    return config.growth.init == "identity" and config.growth.mode == "scheduled" and by_gradient
+
+
 def longest_trunk_first(config: ConfigKeys) -> int:
     """The most that ``train.trunk_first`` can be: one epoch at least is left for all exits."""
     return max(0, config.train.epochs - last_growth(config))

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ramify.config.types import Accepts, AtLeastTwo, Count, Fraction, Listed, Natural, Ratio, Section
+from ramify.config.types import Accepts, Count, Fraction, Listed, Natural, Ratio, Section
 from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 
 DENSITIES = ("erk", "uniform")
@@ -59,7 +59,7 @@ class PruneConfig(Section):
     """rigl and set: share of the connections that moves at first; falls to 0 as a cosine"""
     until: Ratio = 0.75
     """rigl and set: share of the run's steps after which the connections stay"""
-    batch_size: AtLeastTwo = 128
+    batch_size: Count = 128
     """training pictures, never augmented, on which the saliency is scored"""
     batches: Count = 1
     """how many such batches; their scores are averaged"""

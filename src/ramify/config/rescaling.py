@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 
-from ramify.config.keys import growth_epochs, longest_trunk_first
+from ramify.config.keys import growth_epochs, longest_trunk_first, scored_later
 from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.ops.pruning.policies import POLICIES
@@ -14,8 +14,9 @@ def rescale(config: Config, epochs: int) -> Config:
 
     An epoch ``e`` of ``E`` becomes ``1 + (e - 1) * epochs / E``, rounded. Growths and prunings keep their order, and
     different epochs stay different. Prunings by ``normal`` and ``gradual`` may meet: those of one epoch become one,
-    and it may be the epoch of a growth. What is pruned after training never comes before it. ``train.trunk_first``
-    shrinks to fit. Null keys stay null, but ``growth.epochs`` where there are prunings.
+    and it may be the epoch of a growth, unless its stage starts as an identity. What is pruned after training
+    never comes before it. ``train.trunk_first`` shrinks to fit. Null keys stay null, but ``growth.epochs`` where there
+    are prunings.
 
     Args:
         config: not yet resolved.
@@ -50,10 +51,12 @@ def rescale(config: Config, epochs: int) -> Config:
     if merged:
         if epochs == 1 < min(pruned, default=1):
             raise ConfigError("train.epochs: got 1; accepted: at least 2, as prune.epochs are after the first epoch")
-        after = int(growth.init == "identity")  # such a stage has to learn before it is pruned
+        after = int(scored_later(config))
         for epoch in pruned:
             first = max((moved[grew] + after for grew in grown if grew <= epoch), default=min(epoch, 2))
             last = min((moved[grew] - after for grew in grown if grew > epoch), default=epochs)
+            if last < first:
+                raise ConfigError(f"train.epochs: got {epochs}; accepted: more, for the prunings between growths")
             moved.setdefault(epoch, min(max(_at_share(epoch, share), first), last))
 
     def span(length: int | None) -> int | None:

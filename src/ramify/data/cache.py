@@ -33,7 +33,7 @@ YOUNG = 600
 """Seconds before an unfinished file counts as abandoned."""
 
 # Raise it when the meaning of a cached file changes.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def cache_folder() -> Path:

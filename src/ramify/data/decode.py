@@ -8,13 +8,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ramify.data.listing import AVIF, HEIC, SNIFFED, known_by_content, reads_avif, reads_heic
 from ramify.errors import DataError
@@ -129,7 +129,7 @@ def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None,
                     f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
                 )
             file.load()
-            with suppress(*DAMAGE):  # of the EXIF data alone; the picture then stays as it lies
+            if orientation(file) != 1:
                 ImageOps.exif_transpose(file, in_place=True)
             own = None
             if _is_deep(file):
@@ -168,6 +168,14 @@ def open_picture(content: bytes) -> Image.Image:
             pillow_heif.register_heif_opener()
         formats = (*FORMATS, *(["HEIF"] if reads_heic() else []), *(["AVIF"] if reads_avif() else []))
     return Image.open(io.BytesIO(content), formats=formats)
+
+
+def orientation(file: Image.Image) -> int:
+    """That of its EXIF data, from 1, which is upright, to 8; 1 where they are damaged: it is then read as it lies."""
+    try:
+        return int(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except DAMAGE:
+        return 1
 
 
 def why_unreadable(content: bytes) -> str:

@@ -171,8 +171,8 @@ def _unlikely(places: torch.Tensor, chances: Chances, fraction: float) -> torch.
     least, most = max(1, math.floor(fraction * count / 2)), min(count - 1, math.ceil(1.5 * fraction * count))
     order = np.argsort(own, kind="stable")
     chosen = min(max(int((own < fraction).sum()), least), most)
-    cuts = [cut for cut in range(1, count) if own[order[cut - 1]] < own[order[cut]]]  # between no copies
-    chosen = min(cuts, key=lambda cut: abs(cut - chosen), default=chosen)
+    cuts = np.flatnonzero(np.diff(own[order])) + 1  # between no copies
+    chosen = min(cuts.tolist(), key=lambda cut: abs(cut - chosen), default=chosen)
     return places[torch.from_numpy(order[:chosen])]
 
 

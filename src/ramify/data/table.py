@@ -155,8 +155,8 @@ def arrange_table(rows: Sequence[Row], names: Sequence[str], table: str, where: 
 
 
 def _part_by_folder(name: str) -> str | None:
-    """The part after which one of the folders of a picture is named."""
-    return next((part for folder in name.split("/")[:-1] if (part := part_of(folder))), None)
+    """The part after which the innermost such folder of a picture is named."""
+    return next((part for folder in name.split("/")[-2::-1] if (part := part_of(folder))), None)
 
 
 def _place(header: Sequence[str], names: Sequence[str]) -> int | None:

@@ -12,7 +12,6 @@ from ramify.errors import InputError, first_line, nearest
 from ramify.nn.attached import Attached, AttachedStage, as_map
 from ramify.nn.exit import EXITS, GRID, Grid
 from ramify.nn.masked import masked_layers
-from ramify.nn.modes import let_never_learn
 from ramify.nn.survey import ExitPoint, Survey, survey, trace_module, undisturbed
 from ramify.seeds import drawing
 
@@ -38,7 +37,8 @@ def attach_exits(
         module: a classifier, ``images -> logits [B, C]``, that ``torch.fx`` can trace.
         at: names of submodules behind whose (last) output exits stand, or of other :func:`exit_points`; or fractions
             between 0 and 1 of the multiply-accumulates that ``torch.utils.flop_counter`` counts. A fraction takes the
-            nearest place; of those with nothing to multiply in between, the one behind norm and activation.
+            nearest place; of those with nothing to multiply in between, the one behind norm and activation. None of
+            them leaves the module's own output alone.
         example: one or more pictures that the module takes, on its device.
         classes: the number of logits of the module, or None.
         exit: a name in :data:`ramify.nn.exit.EXITS`.
@@ -83,7 +83,6 @@ def attach_exits(
         if part not in own:
             part.training = module.training
     _put_masks(module, network)
-    _keep_frozen(network)
     if freeze:
         module.requires_grad_(False)
         network.train(module.training)
@@ -162,7 +161,6 @@ def branches(
     _normalize(network, mean, std)
     for module, with_masks in zip((stem, *stages), (attached[0], *attached), strict=True):
         _put_masks(module, with_masks)
-    _keep_frozen(network)
     return network.train(stem.training)
 
 
@@ -247,17 +245,9 @@ def _put_masks(module: nn.Module, network: nn.Module) -> None:
             module.set_submodule(name, masked[layer.weight])
 
 
-def _keep_frozen(network: nn.Module) -> None:
-    """Let layers that do not learn now never learn."""
-    for layer in network.modules():
-        own = [*layer.parameters(recurse=False)]
-        if own and not any(parameter.requires_grad for parameter in own):
-            let_never_learn(layer)
-
-
 def _are_names(at: Sequence[str] | Sequence[float]) -> bool:
     names = [isinstance(place, str) for place in at]
-    if isinstance(at, str) or not names or any(names) != all(names):
+    if isinstance(at, str) or (names and any(names) != all(names)):
         raise InputError(f"at: got {at!r}; accepted: a list of names of submodules, or a list of fractions")
     return all(names)
 

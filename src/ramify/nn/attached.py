@@ -42,7 +42,8 @@ class Attached(Branching):
         stages: one :class:`AttachedStage` for each exit that exists.
         pending: stages that are still to grow; they are no submodules yet.
         points: where the exits stand in the module, without the last; empty for :func:`ramify.branches`.
-        frozen: whether the layers, without the exits, always stay in evaluation mode.
+        frozen: whether the layers, without the exits, never learn and always stay in evaluation mode.
+        fixed: the names of the parameters that never learn, those of stages to come too.
     """
 
     any_floats = True
@@ -64,6 +65,7 @@ class Attached(Branching):
         self.pending = tuple(stages[existing:])
         self.points = tuple(points)
         self.frozen = frozen
+        self.fix()
         like = next(self.stages.parameters(), torch.empty(0))
         self.register_buffer("mean", torch.zeros(self.input_shape[0], device=like.device, dtype=like.dtype))
         self.register_buffer("std", torch.ones(self.input_shape[0], device=like.device, dtype=like.dtype))
@@ -86,6 +88,16 @@ class Attached(Branching):
         self.pending = tuple(others)
         self.stages.append(stage)
         return stage
+
+    def fix(self) -> None:
+        """Let the parameters that do not learn now never learn."""
+        stages = enumerate((*self.stages, *self.pending))
+        self.fixed = frozenset(
+            f"stages.{at}.{name}"
+            for at, stage in stages
+            for name, parameter in stage.named_parameters()
+            if not parameter.requires_grad
+        )
 
     def internal_classifiers(self) -> list[nn.Module]:
         heads = [stage.exit for stage in self._stages() if stage.exit is not None]

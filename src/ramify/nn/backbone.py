@@ -104,7 +104,8 @@ def _from_timm(config: NetworkConfig, seed: int | None) -> nn.Module:
             "install it with: pip install 'ramify[timm]'"
         ) from error
     if not timm.is_model(name):
-        raise ConfigError(f"{_source(config)}; accepted: a name that timm knows{nearest(name, timm.list_models())}")
+        near = nearest(config.backbone, [f"timm/{each}" for each in timm.list_models()])
+        raise ConfigError(f"{_source(config)}; accepted: a name that timm knows{near}")
     channels = 3 if config.input_shape is None else config.input_shape[0]
     try:
         with drawing(seed, "module"):

@@ -17,7 +17,6 @@ from ramify.errors import InputError, first_line
 from ramify.nn.attached import Attached, AttachedStage
 from ramify.nn.exit import EXITS, ONE_PIXEL, BothHead, PooledHead, ScaledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, with_mask
-from ramify.nn.modes import let_never_learn, never_learns
 from ramify.nn.survey import ExitPoint
 
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
@@ -81,6 +80,7 @@ def description(network: Attached) -> dict[str, Json]:
         "input_shape": list(network.input_shape),
         "classes": network.classes,
         "frozen": network.frozen,
+        "fixed": sorted(network.fixed),
         "existing": len(network.stages),
         "points": [[point.name, list(point.shape), point.share] for point in network.points],
         "stages": [_stage(stage) for stage in (*network.stages, *network.pending) if isinstance(stage, AttachedStage)],
@@ -106,6 +106,9 @@ def from_description(data: Mapping[str, Json]) -> Attached:
         if data["version"] != VERSION:
             raise InputError(f"graph: got version {data['version']}; accepted: {VERSION}")
         stages = [_read_stage(_table(stage)) for stage in _items(data["stages"])]
+        for name in _items(data.get("fixed", [])):
+            _, at, parameter = str(name).split(".", 2)
+            stages[int(at)].get_parameter(parameter).requires_grad_(False)
         points = [
             ExitPoint(str(name), _integers(shape), float(cast(float, share)))
             for name, shape, share in map(_items, _items(data["points"]))
@@ -183,7 +186,11 @@ def _layer(layer: nn.Module, name: str) -> Json:
         if parameter.name == "bias":
             value = value is not None and value is not False
         arguments[parameter.name] = _to_json(value)
-    data: Json = [base.__name__, arguments, masked, *(["frozen"] if never_learns(layer) else [])]
+    data: Json = [
+        base.__name__,
+        arguments,
+        masked,
+    ]
     try:
         alike = _signature(_read_layer(_items(data))) == _signature(layer)
     except Exception:  # whatever a class raises without its arguments
@@ -267,16 +274,14 @@ def _read_stage(data: Mapping[str, Json]) -> AttachedStage:
 
 
 def _read_layer(data: Sequence[Json]) -> nn.Module:
-    name, arguments, masked, *frozen = data
+    name, arguments, masked = data
     kind = getattr(nn, str(name), None)
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise InputError(f"graph: got a layer {name}; accepted: those of torch.nn")
     layer: nn.Module = kind(**{key: _from_json(value, {}) for key, value in _table(arguments).items()})
     if masked:
         assert isinstance(layer, nn.Conv2d | nn.Linear)
-        layer = with_mask(layer)
-    if frozen:
-        let_never_learn(layer)
+        return with_mask(layer)
     return layer
 
 

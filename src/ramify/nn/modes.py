@@ -15,15 +15,3 @@ def keeping_modes(module: nn.Module) -> Iterator[None]:
     finally:
         for inner, mode in modes:
             inner.training = mode
-
-
-def let_never_learn(module: nn.Module) -> None:
-    """Freeze ``module`` for good: no training unfreezes it."""
-    module.requires_grad_(False)
-    for part in module.modules():
-        part.__dict__["learns"] = False
-
-
-def never_learns(module: nn.Module) -> bool:
-    """Whether ``module`` is frozen by :func:`let_never_learn`."""
-    return module.__dict__.get("learns") is False

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ramify.nn.masked import MaskedConv2d
-from ramify.nn.modes import let_never_learn
 
 SMALLEST = 5e-4
 """Added to the variances by which patches are scaled."""
@@ -54,7 +53,7 @@ class WhitenedStem(Stem):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = MaskedConv2d(in_channels, out_channels, 2, padding=0)
-        let_never_learn(self)
+        self.requires_grad_(False)
 
     def whiten(self, images: Tensor) -> None:
         """Take the filters from pictures, ``[B, in, H, W]``, normalized as the network does.

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ramify.nn.attached import Attached
 from ramify.nn.backbone import trunk_of
 from ramify.nn.branching import Branching
-from ramify.nn.modes import never_learns
+from ramify.nn.stem import WhitenedStem
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
@@ -18,11 +18,14 @@ def freeze(modules: Iterable[nn.Module]) -> None:
 
 
 def unfreeze(network: Branching) -> None:
-    """Unfreeze everything but what never learns: a whitened stem, and layers that the user froze."""
+    """Unfreeze everything but what never learns: a whitened stem, and what the user froze."""
     network.requires_grad_(True)
-    freeze(module for module in network.modules() if never_learns(module))
-    if isinstance(network, Attached) and network.frozen:
-        freeze(stage.get_submodule("body") for stage in network.stages)
+    freeze(module for module in network.modules() if isinstance(module, WhitenedStem))
+    if isinstance(network, Attached):
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in network.fixed)
+        if network.frozen:
+            freeze(stage.get_submodule("body") for stage in network.stages)
 
 
 def freeze_trunk(network: Branching) -> None:

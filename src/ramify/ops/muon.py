@@ -143,8 +143,8 @@ class NormedMuon(Muon):
 
         W <- sqrt(A) W / |W| - r orthogonal((1 - mu) G + mu M)
 
-    with :data:`FEW_STEPS` iterations (arXiv:2404.00498). The rest has the momentum :data:`REST_MOMENTUM` and the rate
-    ``r``; linear layers have :data:`LINEAR_RATE` times that rate, and the decay.
+    with :data:`FEW_STEPS` iterations (arXiv:2404.00498). The rest has the momentum :data:`REST_MOMENTUM`, the rate
+    ``r``, of which linear layers have :data:`LINEAR_RATE` times as much, and the decay.
 
     Example:
         >>> weight = torch.nn.Parameter(torch.eye(2).view(2, 2, 1, 1))
@@ -170,6 +170,8 @@ class NormedMuon(Muon):
             self._descend(linear, LINEAR_RATE * rate)
 
     def _step_vectors(self, parameters: list[Tensor], rate: float, decay: float, betas: tuple[float, float]) -> None:
+        if decay:
+            torch._foreach_mul_(parameters, 1 - rate * decay)
         self._descend(parameters, rate)
 
     def _descend(self, parameters: list[Tensor], rate: float) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -15,7 +16,6 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
-from ramify.nn.modes import never_learns
 from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
@@ -28,17 +28,16 @@ class StageParameters(NamedTuple):
     spared: dict[str, nn.Parameter]
 
 
-_SPARED = (nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+_DECAYING = (_ConvNd, nn.Linear, nn.Bilinear, nn.MultiheadAttention)
 
 
 def stage_parameters(network: Branching, stage: int) -> StageParameters:
     """The parameters of one stage, by their names in ``network.state_dict()``."""
     parameters = StageParameters({}, {})
     for prefix, module in network.stage_modules(stage).items():
-        # Norms over whole maps have weights of several dimensions, too.
-        others = {name for name, part in module.named_modules() if isinstance(part, _SPARED)}
+        layers = {name for name, part in module.named_modules() if isinstance(part, _DECAYING)}
         for name, parameter in module.named_parameters():
-            weighs = name.endswith("weight") and parameter.dim() > 1 and name.rpartition(".")[0] not in others
+            weighs = name.endswith("weight") and parameter.dim() > 1 and name.rpartition(".")[0] in layers
             group = parameters.decay if weighs else parameters.spared
             group[f"{prefix}.{name}"] = parameter
     return parameters
@@ -205,13 +204,14 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 def reinitialize(
     network: Branching, stages: Iterable[int], optimizer: Optimizer | None = None, seed: int | None = None
 ) -> None:
-    """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks stay."""
+    """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks and frozen parts stay."""
     for stage in stages:
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
                 for part in module.modules():
-                    if never_learns(part):
-                        continue
+                    own = [*part.parameters()]
+                    if own and not any(parameter.requires_grad for parameter in own):
+                        continue  # it could not learn what it has lost
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm1d | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})

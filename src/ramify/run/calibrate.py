@@ -98,7 +98,7 @@ def calibrate_run(
         )
         policy = ExitPolicy(calibration, "MACs" if unit == "MACs" else "milliseconds")
         # Beside the network of an unfinished run is what --resume needs.
-        kept = {file.name: file.read_bytes() for file in folder.iterdir()}
+        kept = {file.name: file.read_bytes() for file in folder.glob("trainer.*")}
         replace_folder(folder, kept | pack_model(network, replace(card, policy=policy)))
         append_line(run / EVENTS, {"event": "calibrated", "epoch": card.epoch, **asdict(policy)})
     return policy

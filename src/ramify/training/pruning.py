@@ -37,14 +37,15 @@ def _plan_pruning(state: State, part: Part, epoch: int) -> PruningPlan:
     born = [grown.get(stage, 1) for stage in range(len(state.network.stages))]
     targets = prune_targets(chosen.policy, epoch, chosen.epochs, born, chosen.keep_ratio, chosen.min_ratio)
     drawn = some_pictures(state, part, "prune", epoch, chosen.batch_size * chosen.batches)
+    if len(drawn) % chosen.batch_size == 1 < len(drawn):
+        drawn = drawn[: len(drawn) - 1]  # batch norm needs two pictures
     batches = zip(drawn.images.split(chosen.batch_size), drawn.labels.split(chosen.batch_size), strict=True)
     with drawing(config.seed, "saliency", epoch):  # for dropout
         return plan_pruning(
             state.network,
             targets,
             chosen.criterion,
-            # Batch norm needs two pictures.
-            [(to_float(images), labels) for images, labels in batches if len(labels) > 1],
+            [(to_float(images), labels) for images, labels in batches],
             unit=chosen.unit,
             rounds=chosen.rounds,
             floor=chosen.floor,

@@ -15,6 +15,7 @@ from ramify.nn.branching import Branching
 from ramify.nn.network import Network
 from ramify.nn.stem import WhitenedStem
 from ramify.ops.average import Average
+from ramify.ops.freeze import unfreeze
 from ramify.ops.growing.convert import cut, to_cnn, to_sdn
 from ramify.ops.growing.extend import extend
 from ramify.ops.muon import Muon, NormedMuon
@@ -109,6 +110,9 @@ def begin(config: ResolvedConfig, where: Place, parts: Parts) -> State:
     if config.train.ema is not None:
         state.average = Average[Branching].of(state.network, config.train.ema)
     card_of(state)  # a network that cannot be kept is refused before it trains
+    unfreeze(state.network)
+    if config.train.epochs and not any(parameter.requires_grad for parameter in state.network.parameters()):
+        raise InputError("network: got one whose parameters are all frozen; accepted: some that learn")
     return state
 
 

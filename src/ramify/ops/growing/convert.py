@@ -230,4 +230,5 @@ def _last_exit(network: Attached) -> Attached:
     joined = AttachedStage(fx.GraphModule(layers, graph, "Body"), stages[-1].exit)
     small.stages = nn.ModuleList([joined.train(network.training)])
     small.points = ()
+    small.fix()
     return small.train(network.training)

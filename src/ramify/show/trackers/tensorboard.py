@@ -41,7 +41,7 @@ class Proto(Protocol):
 
 
 class TensorBoardLog:
-    """An observer that writes TensorBoard logs: ``ramify.train(config, [ramify.TensorBoardLog()])``.
+    """An observer that writes TensorBoard logs: ``ramify.train(config, [TensorBoardLog()])``.
 
     - TIME SERIES: accuracy and loss of the exits, all in one chart; density of the stages; learning rate, pictures a
       second, gradient parity; stages and weights kept, where growths and prunings are steps.

@@ -21,7 +21,7 @@ _PATIENCE = 30
 
 
 class WandbLog:
-    """An observer that logs to W&B: ``ramify.train(config, [ramify.WandbLog()])``.
+    """An observer that logs to W&B: ``ramify.train(config, [WandbLog()])``.
 
     The figures are those of :func:`ramify.show.trackers.scalars.scalars`, by epoch, with the configuration, the final
     figures and a table of growths, widenings and prunings. A resumed run is the same run in W&B: its id is kept in
