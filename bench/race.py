@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+import yaml
 from common import RESULTS, int8_of, new_parser, peak, tested, write_json
 from pydantic import TypeAdapter
 from torch import Tensor, nn
@@ -202,11 +203,12 @@ def here() -> str:
 
 
 def recipe(name: str) -> str:
-    """A checksum of a preset and its changes; empty for the plain networks, which this file defines."""
+    """A checksum of the keys of a preset and its changes; empty for the plain networks, which this file defines."""
     base, *changes = name.split()
     if base in PLAIN:
         return ""
-    return hashlib.sha256(presets().get(base, Path(base)).read_bytes() + " ".join(changes).encode()).hexdigest()[:12]
+    keys = yaml.safe_load(presets().get(base, Path(base)).read_text())
+    return hashlib.sha256(json.dumps([keys, changes], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def settings(archive: Path, seed: int, limit: int | None) -> list[str]:
