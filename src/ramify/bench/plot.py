@@ -21,7 +21,7 @@ def draw_bench(bench: Bench) -> bytes:
 
     The horizontal axis is the time for a batch, logarithmic and shared by panels of one batch size. Exits are numbered
     discs; the policy is a diamond below them with its speedup over the last exit of the first engine (dotted line).
-    Bars span the middle half of the rounds.
+    Bars span the interquartile range of the rounds.
 
     Raises:
         InputError: matplotlib is not installed.
@@ -41,7 +41,7 @@ def draw_bench(bench: Bench) -> bytes:
     load = "" if bench.load is None else f", load {bench.load[0]:.1f} before"
     notes = (
         "discs: exits, all pictures answered there; diamond: the policy, and how many times faster it is than the last",
-        f"exit in {bench.engines[0]} (dotted line); bars: the middle half of {plural(bench.rounds, 'round')} in turn",
+        f"exit in {bench.engines[0]} (dotted line); bars: the interquartile range of {plural(bench.rounds, 'round')} in turn",
         f"{bench.machine['processor']}, {plural(int(bench.machine['cores']), 'core')}{load}, "
         f"{', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
     )
@@ -69,7 +69,7 @@ def _panel(panel: "Axes", bench: Bench, threads: int, batch: int) -> None:
 
 
 def _mark(panel: "Axes", timing: Timing, lane: int, exits: int) -> None:
-    """The median and the middle half of the rounds of one exit or the policy."""
+    """The median and the interquartile range of the rounds of one exit or the policy."""
     x = timing.milliseconds
     if timing.exit is None:
         text, y, color, marker, size, order = times(timing.speedup), lane + _BELOW, INK, "D", 30, 4.5

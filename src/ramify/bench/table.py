@@ -25,7 +25,7 @@ def bench_lines(bench: Bench) -> list[str]:
         f"pictures: {bench.pictures}",
         f"machine: {machine['processor']}, {plural(int(machine['cores']), 'core')}, {machine['system']}",
         ", ".join(f"{name} {version}" for name, version in bench.versions.items()),
-        f"medians of {plural(bench.rounds, 'round')} in turn, ± half of the middle half of them",
+        f"medians of {plural(bench.rounds, 'round')} in turn, ± half the interquartile range",
         f"x: how many times faster than the last exit in {bench.engines[0]}, in the same round",
     ]
     lines += [f"left out: {name} {reason}" for name, reason in bench.left_out.items()]
