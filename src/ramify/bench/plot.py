@@ -41,7 +41,7 @@ def draw_bench(bench: Bench) -> bytes:
     load = "" if bench.load is None else f", load {bench.load[0]:.1f} before"
     notes = (
         "discs: exits, all pictures answered there; diamond: the policy, and how many times faster it is than the last",
-        f"exit in {bench.engines[0]} (dotted line); bars: the interquartile range of {plural(bench.rounds, 'round')} in turn",
+        f"exit in {bench.engines[0]} (dotted line); bars: quartiles of {plural(bench.rounds, 'round')} in turn",
         f"{bench.machine['processor']}, {plural(int(bench.machine['cores']), 'core')}{load}, "
         f"{', '.join(f'{name} {version}' for name, version in bench.versions.items())}",
     )
