@@ -29,7 +29,7 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
 @contextlib.contextmanager
 def drawing(seed: int | None, *purpose: str | int) -> Iterator[None]:
-    """Draw from a derived seed inside the block and leave PyTorch's own generator as it was.
+    """Draw from a derived seed inside the block and leave PyTorch's own CPU generator as it was.
 
     With ``seed`` None the block draws from PyTorch's generator, as any module does.
     """

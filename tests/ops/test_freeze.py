@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 from ramify.config.rules import NetworkConfig
 from ramify.nn.attach import attach_exits, branches
+from ramify.nn.attached import Attached
 from ramify.nn.data_form import description, from_description
 from ramify.nn.network import Network
-from ramify.ops.freeze import freeze, freeze_trunk, train_what_learns, unfreeze
+from ramify.ops.freeze import freeze, freeze_trunk, never_learning, train_what_learns, unfreeze
+from ramify.ops.growing.convert import cut, to_cnn
 from ramify.ops.growing.grow import grow
 from ramify.ops.loss import exit_losses
-from ramify.ops.surgery import parameter_groups
+from ramify.ops.surgery import parameter_groups, reinitialize
 
 
 def test_a_frozen_trunk_stays_bitwise_and_its_exits_learn() -> None:
@@ -69,6 +71,22 @@ def test_what_the_user_froze_never_learns() -> None:
     whole = attach_exits(Scaled(), ["norm"], example=torch.rand(1, 1, 8, 8), freeze=True)
     unfreeze(whole)
     assert all(".exit." in name for name, parameter in whole.named_parameters() if parameter.requires_grad)
+
+
+def test_what_is_made_of_it_knows_what_is_frozen() -> None:
+    network = attach_exits(Scaled(), ["conv", "norm"], example=torch.rand(1, 1, 8, 8))
+    kept = {1: ["stages.0.body.net.conv.bias", "stages.0.body.net.conv.weight"]}
+    kept[3] = [*kept[1], "stages.2.body.net.scale"]
+    for exit_, names in kept.items():
+        small = cut(network, exit_)
+        assert isinstance(small, Attached)
+        assert sorted(never_learning(from_description(description(small)))) == names
+    assert sorted(never_learning(to_cnn(network))) == [*kept[1], "stages.0.body.net.scale"]
+    before = copy.deepcopy(network.state_dict())
+    reinitialize(network, range(3), seed=1)
+    moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert any("fc" in name for name in moved)
+    assert not any("conv" in name or "scale" in name for name in moved)
 
 
 def test_frozen_layers_of_stages_to_come_stay_frozen() -> None:

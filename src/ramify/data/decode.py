@@ -123,14 +123,15 @@ def content_digest(content: bytes) -> bytes:
 def _decode(content: bytes, name: str, reading: Reading) -> tuple[Pixels | None, tuple[float, float] | None, str]:
     odd = WIDE if _is_wide(content) else ""
     try:
-        with open_picture(content) as file:
-            if file.width * file.height > reading.max_pixels:
+        with open_picture(content) as stored:
+            if stored.width * stored.height > reading.max_pixels:
                 raise ValueError(
-                    f"{file.width}x{file.height} = {file.width * file.height:,} pixels, more than data.max_pixels"
+                    f"{stored.width}x{stored.height} = {stored.width * stored.height:,} pixels, more than "
+                    "data.max_pixels"
                 )
-            file.load()
-            if orientation(file) != 1:
-                ImageOps.exif_transpose(file, in_place=True)
+            stored.load()
+            turn = _TURNS.get(orientation(stored))
+            file = stored if turn is None else stored.transpose(turn)
             own = None
             if _is_deep(file):
                 values = _deep_values(file)
@@ -168,6 +169,18 @@ def open_picture(content: bytes) -> Image.Image:
             pillow_heif.register_heif_opener()
         formats = (*FORMATS, *(["HEIF"] if reads_heic() else []), *(["AVIF"] if reads_avif() else []))
     return Image.open(io.BytesIO(content), formats=formats)
+
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its orientation."""
 
 
 def orientation(file: Image.Image) -> int:

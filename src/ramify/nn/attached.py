@@ -65,7 +65,12 @@ class Attached(Branching):
         self.pending = tuple(stages[existing:])
         self.points = tuple(points)
         self.frozen = frozen
-        self.fix()
+        self.fixed = frozenset(
+            f"stages.{at}.{name}"
+            for at, stage in enumerate(stages)
+            for name, parameter in stage.named_parameters()
+            if not parameter.requires_grad
+        )
         like = next(self.stages.parameters(), torch.empty(0))
         self.register_buffer("mean", torch.zeros(self.input_shape[0], device=like.device, dtype=like.dtype))
         self.register_buffer("std", torch.ones(self.input_shape[0], device=like.device, dtype=like.dtype))
@@ -88,16 +93,6 @@ class Attached(Branching):
         self.pending = tuple(others)
         self.stages.append(stage)
         return stage
-
-    def fix(self) -> None:
-        """Let the parameters that do not learn now never learn."""
-        stages = enumerate((*self.stages, *self.pending))
-        self.fixed = frozenset(
-            f"stages.{at}.{name}"
-            for at, stage in stages
-            for name, parameter in stage.named_parameters()
-            if not parameter.requires_grad
-        )
 
     def internal_classifiers(self) -> list[nn.Module]:
         heads = [stage.exit for stage in self._stages() if stage.exit is not None]

@@ -179,7 +179,7 @@ class ChannelTracker:
     def own_weight(self, operation: Operation) -> Slots | None:
         """The parameter that is the weight of a layer; None where it is computed from others."""
         slots = self.slots.get(id(operation.tensor("weight")))
-        return slots if slots is not None and slots.name.endswith("weight") else None
+        return slots if slots is not None and slots.name.rpartition(".")[2] == "weight" else None
 
 
 Rule = Callable[[ChannelTracker, Operation], None]

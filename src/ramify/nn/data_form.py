@@ -274,7 +274,7 @@ def _read_stage(data: Mapping[str, Json]) -> AttachedStage:
 
 
 def _read_layer(data: Sequence[Json]) -> nn.Module:
-    name, arguments, masked = data
+    name, arguments, masked, *_ = data
     kind = getattr(nn, str(name), None)
     if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
         raise InputError(f"graph: got a layer {name}; accepted: those of torch.nn")

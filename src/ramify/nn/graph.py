@@ -191,6 +191,8 @@ def _groups(
     for number in range(count):
         if not parts["makers"][number]:  # maps that are gates of each other
             parts["makers"][number] = parts["gates"].pop(number, [])
+        if not parts["makers"][number]:
+            continue
         makers = sorted(parts["makers"][number], key=lambda place: order[place.name])
         readers = sorted(parts["readers"][number], key=lambda place: order[place.name])
         filters, gating, vectors = (tuple(parts[kind][number]) for kind in ("filters", "gates", "vectors"))

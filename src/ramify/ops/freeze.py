@@ -17,15 +17,22 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.requires_grad_(False)
 
 
+def never_learning(network: Branching) -> frozenset[str]:
+    """The names of the parameters that no training unfreezes: of a whitened stem, and what the user froze."""
+    fixed, frozen = (network.fixed, network.frozen) if isinstance(network, Attached) else (frozenset[str](), False)
+    stems = [name for name, module in network.named_modules() if isinstance(module, WhitenedStem)]
+    return frozenset(
+        name
+        for name, _ in network.named_parameters()
+        if name in fixed or (frozen and ".body." in name) or any(name.startswith(f"{stem}.") for stem in stems)
+    )
+
+
 def unfreeze(network: Branching) -> None:
-    """Unfreeze everything but what never learns: a whitened stem, and what the user froze."""
-    network.requires_grad_(True)
-    freeze(module for module in network.modules() if isinstance(module, WhitenedStem))
-    if isinstance(network, Attached):
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name not in network.fixed)
-        if network.frozen:
-            freeze(stage.get_submodule("body") for stage in network.stages)
+    """Unfreeze everything but :func:`never_learning`."""
+    kept = never_learning(network)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in kept)
 
 
 def freeze_trunk(network: Branching) -> None:

@@ -16,6 +16,7 @@ from ramify.errors import InputError
 from ramify.nn.branching import Branching
 from ramify.nn.exit import PooledHead
 from ramify.nn.masked import MaskedConv2d, MaskedLinear, masked_layers
+from ramify.ops.freeze import never_learning
 from ramify.ops.muon import Muon, NormedMuon
 from ramify.ops.schedulers import extend_schedulers
 from ramify.seeds import drawing
@@ -204,14 +205,16 @@ def _clear(tensors: Iterable[Tensor | None], places: Tensor) -> None:
 def reinitialize(
     network: Branching, stages: Iterable[int], optimizer: Optimizer | None = None, seed: int | None = None
 ) -> None:
-    """Redraw the weights of ``stages`` and reset their batch norm and optimizer state; masks and frozen parts stay."""
+    """Redraw the weights of ``stages`` and reset their batch norm and optimizer state.
+
+    Masks stay, and so do layers with a parameter that never learns.
+    """
+    owners = {name.rpartition(".")[0] for name in never_learning(network)}
+    kept = {name: value.clone() for name, value in network.state_dict().items() if name.rpartition(".")[0] in owners}
     for stage in stages:
         with drawing(seed, "reinit", stage):
             for module in network.stage_modules(stage).values():
                 for part in module.modules():
-                    own = [*part.parameters()]
-                    if own and not any(parameter.requires_grad for parameter in own):
-                        continue  # it could not learn what it has lost
                     if isinstance(part, MaskedConv2d | MaskedLinear | nn.BatchNorm1d | nn.BatchNorm2d | PooledHead):
                         part.reset_parameters()
                 set_masks(module, {name: layer.mask for name, layer in masked_layers(module).items()})
@@ -219,6 +222,7 @@ def reinitialize(
             for parameters in stage_parameters(network, stage):
                 for parameter in parameters.values():
                     optimizer.state.pop(parameter, None)
+    network.load_state_dict(kept, strict=False)
 
 
 def check_followers(network: Branching, followers: Sequence[nn.Module]) -> list[Branching]:

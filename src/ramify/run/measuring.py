@@ -134,7 +134,7 @@ def _without_manifest(
 ) -> Chosen:
     """Pictures for a network without a run."""
     if only_new or is_run(run):
-        raise InputError(f"{run}: has no manifest, so that nothing is known to be new; accepted: a run that has one")
+        raise InputError(f"{run}: has no manifest of the pictures it was trained on; accepted: a run that has one")
     if config.data.source in SOURCES:
         pictures = load_pictures(config.data, progress, shape=shape)
     else:

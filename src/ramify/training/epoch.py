@@ -57,7 +57,7 @@ def train_epoch(state: State, step: Step, part: Part, epoch: int, tell: Observer
             if follow is not None:
                 follow()
             done += size
-            with torch.random.fork_rng(devices=[]):  # what observers draw is theirs
+            with torch.random.fork_rng(devices=[]):  # what observers draw on the CPU is theirs
                 tell(StepDone(epoch, done, pictures))
     entropies_mean, losses_mean, top1 = (team.summed(sums) / done).tolist()
     seconds = time.perf_counter() - began

@@ -151,3 +151,28 @@ def test_what_stages_to_come_read_stays() -> None:
     assert small(pictures()).shape == (3, 4, 5)
     # Once the last stage exists, what its exit alone reads may go.
     assert small.channel_groups()[-1].space == ("stages.2.body.net.2",)
+
+
+class Projected(nn.Module):
+    """A linear step by a weight that is no layer's own, or attention."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.weight_of_mine, self.kind = nn.Parameter(torch.rand(8, 8)), kind
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        out = self.layer(tokens) if self.kind == "attention" else F.linear(tokens, self.weight_of_mine)
+        mapped: Tensor = out.transpose(1, 2).reshape(x.shape)
+        return mapped
+
+
+@pytest.mark.parametrize("kind", ["linear", "attention"])
+def test_channels_that_a_weight_of_no_layer_reads_stay(kind: str) -> None:
+    network = attached(Projected(kind))
+    prune(network, 0.6, "magnitude", unit="channel")
+    small, _ = compact(network)
+    assert small.get_parameter("stages.0.body.net.0.weight").shape[0] == 8
+    with torch.no_grad():
+        torch.testing.assert_close(small(pictures()), network(pictures()), rtol=1e-4, atol=1e-5)

@@ -98,6 +98,7 @@ def cut(network: Branching, exit: int) -> Branching:  # noqa: A002
             raise InputError(f"cut: got exit {exit}; accepted: 1 to {len(network.stages)}, the exits of this network")
         small = copy.deepcopy(network)
         small.stages, small.points, small.pending = small.stages[:exit], small.points[: exit - 1], ()
+        small.fixed = frozenset(name for name in small.fixed if int(name.split(".")[1]) < exit)
         return small
     if not isinstance(network, Network):
         raise _unknown(network)
@@ -230,5 +231,10 @@ def _last_exit(network: Attached) -> Attached:
     joined = AttachedStage(fx.GraphModule(layers, graph, "Body"), stages[-1].exit)
     small.stages = nn.ModuleList([joined.train(network.training)])
     small.points = ()
-    small.fix()
+    places = (name.split(".", 3) for name in network.fixed)
+    small.fixed = frozenset(
+        f"stages.0.body.{rest if network.points else f'stage{at}.{rest}'}"
+        for _, at, part, rest in places
+        if part == "body"
+    )
     return small.train(network.training)
