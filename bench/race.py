@@ -277,8 +277,8 @@ Written by `bench/race.py`. Each contestant trains once for each budget and seed
 the archive to the last evaluation. Accuracy in % on the test pictures, which are read once, by exit, as the mean over
 the seeds; "mirrored" is that of the last exit by the mean of both mirror images, at twice the MACs, which no other
 figure uses. Weights are those kept, of every exit. The int8 ONNX graphs (`ramify export --quantize int8`) are exported
-after the time is stopped. Each table is one race, whose contestants ran in turn; GFLOP/s is the speed of a float32
-matrix product, measured before each training.
+after the time is stopped. A table with a day is one race, whose contestants ran in turn; GFLOP/s is the speed of a
+float32 matrix product, measured before each training. The other tables are of several days.
 
 ![Test accuracy of every exit of every contestant](images/race.png)
 """
