@@ -144,7 +144,8 @@ def _opinions(logits: torch.Tensor, rule: Policy) -> tuple[Opinion, ...]:
                 confidence=float(confidence[at, 0]),
                 threshold=None if at + 1 == rule.exits else rule.thresholds[at],
                 leaves=bool(rule.leaves(at, confidence[at])[0]),
-                top=tuple((label, min(float(p[0, label]), 1.0)) for label in likeliest),  # a mean may round to more,
+                # The mean of several exits may round to a little more than 1.
+                top=tuple((label, min(float(p[0, label]), 1.0)) for label in likeliest),
             )
         )
     return tuple(opinions)

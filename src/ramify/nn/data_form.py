@@ -186,11 +186,7 @@ def _layer(layer: nn.Module, name: str) -> Json:
         if parameter.name == "bias":
             value = value is not None and value is not False
         arguments[parameter.name] = _to_json(value)
-    data: Json = [
-        base.__name__,
-        arguments,
-        masked,
-    ]
+    data: Json = [base.__name__, arguments, masked]
     try:
         alike = _signature(_read_layer(_items(data))) == _signature(layer)
     except Exception:  # whatever a class raises without its arguments

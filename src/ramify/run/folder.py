@@ -94,7 +94,7 @@ def _taken(folder: Path) -> ConfigError:
 def new_run(config: Config, overwrite: bool) -> Iterator[Path]:
     """A locked folder for a run; the lock ends with the block or the process.
 
-    A run to be overwritten is still in it: :func:`empty` it once the new one can begin.
+    A run to be overwritten is still in it; :func:`remove_run` removes it once the new one can begin.
 
     Without ``config.name`` the folder takes the first free of ``<source>-<kind>``, ``<source>-<kind>-2``, ...; a folder
     of a process that died before it wrote a configuration is free. A folder in which the block writes nothing is
@@ -153,7 +153,7 @@ def _is_blank(folder: Path) -> bool:
     return folder.is_dir() and all(e.name in BEGINNING or e.suffix == SUFFIX for e in folder.iterdir())
 
 
-def empty(folder: Path) -> None:
+def remove_run(folder: Path) -> None:
     """Remove the run in a locked ``folder``."""
     # The configuration goes last: a half emptied folder is still a run, and can be overwritten.
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == CONFIG):

@@ -67,7 +67,7 @@ def located(config: Config) -> Config:
     def path(name: str | None) -> str | None:
         if name is None or is_checkpoint(Path(name)):
             return name
-        with contextlib.suppress(InputError):  # whoever opens it says that it is not there
+        with contextlib.suppress(InputError):  # a missing run is an error where it is opened
             return str(find_run(name, config.runs_dir))
         return name
 

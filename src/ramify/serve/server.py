@@ -24,12 +24,12 @@ from ramify.serve.guard import Guard, Hosts, Origins, problem
 from ramify.serve.upload import FIELD, RefusedError, file_name, read_upload, received, too_large
 from ramify.version import __version__
 
-ACCEPTED = "a JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, HEIC or AVIF file"
-
 if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.datastructures import UploadFile
     from starlette.responses import Response
+
+ACCEPTED = "a JPEG, PNG, GIF, BMP, WEBP, TIFF, PPM, HEIC or AVIF file"
 
 _LOG = logging.getLogger("ramify.serve")
 _ENVELOPE = 64 * 1024  # bytes of a multipart form around its file

@@ -17,11 +17,11 @@ from ramify.run.folder import (
     CONFIG,
     EVENTS,
     append_line,
-    empty,
     keep_lines_until,
     locked,
     new_run,
     read_summary,
+    remove_run,
     write_config,
 )
 from ramify.run.pictures import keep_pictures, with_teacher
@@ -69,7 +69,7 @@ def train(
         config = config.model_copy(update={"name": folder.name})
         state = begin(config, where, parts)
         if team.first:
-            empty(folder)
+            remove_run(folder)
             keep_pictures(folder, parts)
             write_config(folder, config)
         keep_beginning(state, folder)

@@ -315,6 +315,7 @@ WRONG: dict[str, tuple[Tensor, Tensor, list[int], str, list[float] | None, Tenso
     "milliseconds: got [1.0, nan, 2.0]": (LOGITS, LABELS, [1, 2, 3], "abc", [1.0, math.nan, 2.0], None),
     "classes: got 2 names; accepted: 3": (LOGITS, LABELS, [1, 2, 3], "ab", None, None),
     "exits: got torch.int64 of shape [2]": (LOGITS, LABELS, [1, 2, 3], "abc", None, torch.tensor([0, 1])),
+    "exits: got torch.bool of shape": (LOGITS, LABELS, [1, 2, 3], "abc", None, LABELS > 0),
     "exits: got 0 to 3; accepted: 0 to 2": (LOGITS, LABELS, [1, 2, 3], "abc", None, torch.tensor([0, 0, 0, 0, 0, 3])),
 }
 

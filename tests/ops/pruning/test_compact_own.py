@@ -158,12 +158,12 @@ class Projected(nn.Module):
 
     def __init__(self, kind: str) -> None:
         super().__init__()
-        self.weight_of_mine, self.kind = nn.Parameter(torch.rand(8, 8)), kind
+        self.proj_weight, self.kind = nn.Parameter(torch.rand(8, 8)), kind
         self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.flatten(2).transpose(1, 2)
-        out = self.layer(tokens) if self.kind == "attention" else F.linear(tokens, self.weight_of_mine)
+        out = self.layer(tokens) if self.kind == "attention" else F.linear(tokens, self.proj_weight)
         mapped: Tensor = out.transpose(1, 2).reshape(x.shape)
         return mapped
 

@@ -259,7 +259,8 @@ def _problems(
     exits: Tensor | None,
 ) -> Iterator[str]:
     count, pictures, width = logits.shape
-    if exits is not None and (exits.shape != (pictures,) or exits.is_floating_point()):
+    whole = exits is None or not (exits.is_floating_point() or exits.dtype == torch.bool)
+    if exits is not None and (exits.shape != (pictures,) or not whole):
         got = f"got {exits.dtype} of shape {list(exits.shape)}"
         yield f"exits: {got}; accepted: whole numbers of shape [{pictures}], one for each picture"
     elif exits is not None and not 0 <= int(exits.min()) <= int(exits.max()) < count:
