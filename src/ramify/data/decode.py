@@ -180,7 +180,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its orientation."""
+"""What makes a picture upright, by its orientation; Pillow's own ``exif_transpose`` fails on odd EXIF data."""
 
 
 def orientation(file: Image.Image) -> int:
