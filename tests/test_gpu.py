@@ -19,7 +19,7 @@ TOY = ("network.channels=4", "data.batch_size=50", "data.augment=none", "train.d
 
 
 def call(keep: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    given = {**os.environ, "KEEP": str(keep), "PART": "50k", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
+    given = {**os.environ, "KEEP": str(keep), "PART": "120k", "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [str(SCRIPT), *map(str, arguments)], env=given, capture_output=True, text=True, check=False, timeout=240
     )

@@ -10,12 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ramify.config.rules import Config
 from ramify.errors import ConfigError, InputError, RunError
 from ramify.run.device import place_of
 from ramify.shortage import refusal, usable_threads
 from ramify.training.feeding import Batch
-from ramify.training.preflight import check_run, unread
+from ramify.training.preflight import check_run, few_pictures
 from ramify.training.regrowing import Moves
 from ramify.training.step import Step
 from tests.conftest import TINY, CommandLine, tiny
@@ -64,10 +63,10 @@ def test_what_is_known_to_fail_is_refused() -> None:
     assert refused(*pruned, "prune.keep_ratio=0.00001").startswith("prune.keep_ratio: got 1e-05")
 
 
-def test_what_is_not_read_is_told() -> None:
-    config: Config = tiny("prune.enabled=true", "prune.epochs=[1]", "prune.min_ratio=0.2", "prune.batch_size=500")
-    assert [note.partition(":")[0] for note in unread(config, 100)] == ["prune.batch_size", "prune.min_ratio"]
-    assert unread(tiny(), 100) == ()
+def test_a_saliency_asked_for_on_more_pictures_than_there_are_is_told() -> None:
+    config = tiny("prune.enabled=true", "prune.epochs=[1]", "prune.criterion=snip", "prune.batch_size=500")
+    assert [note.partition(":")[0] for note in few_pictures(config, 100)] == ["prune.batch_size"]
+    assert few_pictures(config, 500) == few_pictures(tiny(), 100) == ()
 
 
 def test_a_key_is_explained_alone(ramify: CommandLine) -> None:

@@ -107,7 +107,8 @@ def test_a_preset_keeps_within_its_budget(preset: Path) -> None:
 )
 def test_a_preset_trains_for_as_few_epochs_as_it_can_and_one_more(preset: Path, photos: Path) -> None:
     source = ["data.limit=60"] if preset.stem == "digits" else [f"data.source={photos}"]
-    config = read_config([preset], [*source, "data.batch_size=15", "train.device=cpu", "train.compile=false"])
+    quick = ["data.batch_size=15", "data.size=16", "train.device=cpu", "train.compile=false"]
+    config = read_config([preset], [*source, *quick])
     assert config.network.backbone is None  # which would need a package and its weights
     epochs = fewest_epochs(config) + 1
     summary = train(rescale(config, epochs))

@@ -43,7 +43,7 @@ class Attached(Branching):
         pending: stages that are still to grow; they are no submodules yet.
         points: where the exits stand in the module, without the last; empty for :func:`ramify.branches`.
         frozen: whether the layers, without the exits, never learn and always stay in evaluation mode.
-        fixed: the names of the parameters that never learn, those of stages to come too.
+        frozen_parameters: the names of those that never learn, those of stages to come too.
     """
 
     any_floats = True
@@ -65,7 +65,7 @@ class Attached(Branching):
         self.pending = tuple(stages[existing:])
         self.points = tuple(points)
         self.frozen = frozen
-        self.fixed = frozenset(
+        self.frozen_parameters = frozenset(
             f"stages.{at}.{name}"
             for at, stage in enumerate(stages)
             for name, parameter in stage.named_parameters()

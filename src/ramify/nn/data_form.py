@@ -80,7 +80,7 @@ def description(network: Attached) -> dict[str, Json]:
         "input_shape": list(network.input_shape),
         "classes": network.classes,
         "frozen": network.frozen,
-        "fixed": sorted(network.fixed),
+        "fixed": sorted(network.frozen_parameters),
         "existing": len(network.stages),
         "points": [[point.name, list(point.shape), point.share] for point in network.points],
         "stages": [_stage(stage) for stage in (*network.stages, *network.pending) if isinstance(stage, AttachedStage)],

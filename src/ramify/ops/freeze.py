@@ -19,13 +19,14 @@ def freeze(modules: Iterable[nn.Module]) -> None:
 
 def never_learning(network: Branching) -> frozenset[str]:
     """The names of the parameters that no training unfreezes: of a whitened stem, and what the user froze."""
-    fixed, frozen = (network.fixed, network.frozen) if isinstance(network, Attached) else (frozenset[str](), False)
-    stems = [name for name, module in network.named_modules() if isinstance(module, WhitenedStem)]
-    return frozenset(
-        name
-        for name, _ in network.named_parameters()
-        if name in fixed or (frozen and ".body." in name) or any(name.startswith(f"{stem}.") for stem in stems)
-    )
+    names = [name for name, _ in network.named_parameters()]
+    frozen: set[str] = set()
+    if isinstance(network, Attached):
+        frozen |= network.frozen_parameters
+        if network.frozen:
+            frozen |= {name for name in names if ".body." in name}
+    stems = tuple(f"{name}." for name, module in network.named_modules() if isinstance(module, WhitenedStem))
+    return frozenset(name for name in names if name in frozen or name.startswith(stems))
 
 
 def unfreeze(network: Branching) -> None:

@@ -42,6 +42,8 @@ TEACHER = "teacher"
 EVERY_CELL = 8
 """A converted network of at most so many cells gets an internal classifier at each but the last by default."""
 
+_NO_PRUNING = {key: field.get_default() for key, field in keys() if key.startswith("prune.")}
+
 
 def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) -> Config:
     """The configuration of a run that prunes the network of ``parent`` and fine-tunes it.
@@ -57,7 +59,7 @@ def child_config(parent: Path, overrides: Sequence[str], compact: bool = False) 
     changes = {
         **_of_child(parent),
         "convert": None,
-        **{key: field.get_default() for key, field in keys() if key.startswith("prune.")},
+        **_NO_PRUNING,
         "prune.enabled": True,
         "prune.epochs": (1,),
         "train.epochs": 5,
@@ -170,11 +172,7 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
     changes = {
         **_of_child(parent),
         "convert": "cut" if isinstance(to, int) else to,
-        "prune.enabled": False,
-        "prune.epochs": (),
-        "prune.keep_ratio": 0.5,
-        "prune.min_ratio": None,
-        "prune.compact": False,
+        **_NO_PRUNING,
         "train.tau_max": None,
         "train.gammas": 0.1,
     }
@@ -192,8 +190,8 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
             changes["network.exits_at"] = EXITS_AT
         else:
             changes |= {"network.exits_at": None, "network.structure": (1,) * (cells - 1) + (0,)}
-        recipe = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 25, "exits_only": True, "nesterov": False}
-        recipe |= {"schedule": "steps", "final_rate": 0}
+        recipe = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 25, "exits_only": True}
+        recipe |= {"schedule": "steps", "final_rate": 0, "momentum": 0.9, "nesterov": False}
         if not any(text.startswith("train.epochs=") for text in overrides):
             recipe["milestones"] = (15,)
         changes |= {f"train.{key}": value for key, value in recipe.items()}

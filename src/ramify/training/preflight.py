@@ -1,4 +1,4 @@
-"""Checks before a run has a folder: what is known to fail, and which keys will not be read."""
+"""Checks before a run has a folder: what is known to fail."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,7 @@ from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
 from ramify.ops.pruning.policies import DYNAMIC
 from ramify.ops.pruning.prune import layer_names, rounded_up, stages_text
+from ramify.ops.pruning.saliency import NEEDS_DATA
 from ramify.run.device import Place
 from ramify.schedule import prune_targets
 
@@ -52,21 +53,15 @@ def records_whole(config: Config, where: Place) -> bool:
     return asked is not False and not hindrances
 
 
-def unread(config: Config, pictures: int) -> tuple[str, ...]:
-    """Sentences about keys that the run will not follow, with ``pictures`` to train on."""
+def few_pictures(config: Config, pictures: int) -> tuple[str, ...]:
+    """A sentence where the saliency is asked for on more than the ``pictures`` there are to train on."""
     prune = config.prune
-    if not prune.enabled:
-        return ()
-    notes = []
     asked = prune.batch_size * prune.batches
-    if prune.policy not in DYNAMIC and prune.criterion not in ("magnitude", "random") and asked > pictures:
-        notes.append(
-            f"prune.batch_size: got {asked:,} pictures in all; the saliency is scored on {pictures:,}, which are all "
-            "training pictures"
-        )
-    if prune.min_ratio is not None and prune.policy != "iterative":
-        notes.append(f"prune.min_ratio: is not read, as prune.policy is {prune.policy}; policy iterative reads it")
-    return tuple(notes)
+    scored = prune.enabled and prune.policy not in DYNAMIC and prune.criterion in NEEDS_DATA
+    if not scored or asked <= pictures:
+        return ()
+    scored_on = f"the saliency is scored on {pictures:,}, which are all training pictures"
+    return (f"prune.batch_size: got {asked:,} pictures in all; {scored_on}",)
 
 
 def _deaths(config: Config) -> Iterator[str]:

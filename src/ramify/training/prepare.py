@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ramify.config.rules import Config, ResolvedConfig, resolve
+from ramify.config.unread import unread
 from ramify.data.fetch import Progress
 from ramify.data.photo import larger
 from ramify.data.sources import load_pictures, load_source
@@ -14,7 +15,7 @@ from ramify.run.distributed import Team
 from ramify.run.pictures import Parts, child_parts, remarks, resumed_parts, split_parts, whole
 from ramify.run.saved import run_behind
 from ramify.shortage import usable_threads
-from ramify.training.preflight import check_run, unread
+from ramify.training.preflight import check_run, few_pictures
 
 
 def prepare_run(
@@ -63,5 +64,6 @@ def prepare_run(
         resolved = resolved.model_copy(update={"train": resolved.train.model_copy(update={"threads": threads})})
         notes += [f"train.{fewer}"] if fewer else []
     check_run(resolved, where)
-    notes += unread(resolved, len(parts.train))
+    notes += few_pictures(resolved, len(parts.train))
+    notes += () if resumed is not None else unread(config)  # a resumed one is resolved
     return resolved, where, replace(parts, notes=tuple(notes))

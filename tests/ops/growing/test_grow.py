@@ -266,7 +266,8 @@ def test_a_stage_reads_nothing_of_what_was_pruned_before_it_grew(name: str) -> N
 @pytest.mark.parametrize("name", list(ZOO))
 def test_every_architecture_is_pruned_and_grown_and_pruned(name: str) -> None:
     """As a run with ``network.kind=iterative`` and ``prune.policy=skip_layer`` does it."""
-    config = NetworkConfig.model_validate({"cells": name, "input_shape": (1, 16, 16), "classes": 3})
+    side = max(8, ZOO[name].smallest)
+    config = NetworkConfig.model_validate({"cells": name, "input_shape": (1, side, side), "classes": 3})
     network = Network(place_exits(config), seed=0)
     optimizer = fresh_optimizer(network, "sgd")
     images, labels = pictures_for(network, 6), torch.arange(6) % 3

@@ -98,7 +98,8 @@ def cut(network: Branching, exit: int) -> Branching:  # noqa: A002
             raise InputError(f"cut: got exit {exit}; accepted: 1 to {len(network.stages)}, the exits of this network")
         small = copy.deepcopy(network)
         small.stages, small.points, small.pending = small.stages[:exit], small.points[: exit - 1], ()
-        small.fixed = frozenset(name for name in small.fixed if int(name.split(".")[1]) < exit)
+        kept = (name for name in small.frozen_parameters if int(name.split(".")[1]) < exit)
+        small.frozen_parameters = frozenset(kept)
         return small
     if not isinstance(network, Network):
         raise _unknown(network)
@@ -231,8 +232,8 @@ def _last_exit(network: Attached) -> Attached:
     joined = AttachedStage(fx.GraphModule(layers, graph, "Body"), stages[-1].exit)
     small.stages = nn.ModuleList([joined.train(network.training)])
     small.points = ()
-    places = (name.split(".", 3) for name in network.fixed)
-    small.fixed = frozenset(
+    places = (name.split(".", 3) for name in network.frozen_parameters)
+    small.frozen_parameters = frozenset(
         f"stages.0.body.{rest if network.points else f'stage{at}.{rest}'}"
         for _, at, part, rest in places
         if part == "body"

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ramify.errors import InputError
 from ramify.nn.branching import Branching, stage_of
+from ramify.nn.graph import ChannelGroup
 from ramify.nn.masked import masked_layers
 from ramify.ops.pruning.budget import Budget, keep_within
 from ramify.ops.pruning.channels import alive, channels, mask_channels, owner, rank_channels, silence
@@ -170,6 +171,7 @@ def plan_pruning(
         scores = SALIENCIES[criterion](network, batches, derive(seed, "saliency", 1))
         groups = _groups(network, keep_within(network, scores, budget))
     draft = copy.deepcopy(network)
+    removable = channels(network) if unit == "channel" else ()
     before = {name: layer.mask.clone() for name, layer in masked_layers(network).items()}
     for step in range(1, rounds + 1):
         scores = SALIENCIES[criterion](draft, batches, derive(seed, "saliency", step))
@@ -181,7 +183,7 @@ def plan_pruning(
                 set_masks(draft, _keep_weights(draft, stages, scores, fraction, share, before, floor))
             else:
                 shuffling = derive(seed, "shuffle") if control == "shuffle" and step == rounds else None
-                set_masks(draft, _keep_channels(draft, stages, scores, fraction, share, shuffling))
+                set_masks(draft, _keep_channels(draft, removable, stages, scores, fraction, share, shuffling))
     masks = {name: layer.mask for name, layer in masked_layers(draft).items()}
     if control == "shuffle" and unit == "weight":
         masks = {name: _shuffled(mask, before[name], derive(seed, "shuffle", name)) for name, mask in masks.items()}
@@ -292,10 +294,16 @@ def stages_text(stages: tuple[int, ...]) -> str:
 
 
 def _keep_channels(
-    network: Branching, stages: tuple[int, ...], scores: Scores, fraction: float, share: float, shuffling: int | None
+    network: Branching,
+    removable: Sequence[ChannelGroup],
+    stages: tuple[int, ...],
+    scores: Scores,
+    fraction: float,
+    share: float,
+    shuffling: int | None,
 ) -> Masks:
-    """The masks that keep the best channel groups of ``stages``; with a seed ``shuffling`` as many, at random."""
-    groups = [group for group in channels(network) if min(map(stage_of, group.space)) in stages]
+    """The masks that keep the best groups of ``stages``; with a seed ``shuffling`` as many, at random."""
+    groups = [group for group in removable if min(map(stage_of, group.space)) in stages]
     if not groups:
         raise InputError(f"prune.unit: got channel, but {stages_text(stages)} has no channel to lose; accepted: weight")
     rank, spaces = rank_channels(network, groups, scores)

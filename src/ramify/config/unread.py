@@ -1,0 +1,88 @@
+"""Keys that somebody set and that a run with this configuration does not read."""
+
+from collections.abc import Collection, Iterator
+
+from ramify.config.keys import ConfigKeys
+from ramify.ops.pruning.policies import DYNAMIC
+
+Reasons = Iterator[tuple[str, Collection[str], str]]
+"""A section, keys of it, and why they are not read."""
+
+_BY_LOSS = ("patience", "min_improvement", "min_epochs", "max_epochs", "until")
+
+
+def unread(config: ConfigKeys) -> tuple[str, ...]:
+    """A sentence for each reason why keys that are not at their defaults are not read.
+
+    They are no errors, so that a sweep may compare values of the keys on which they depend.
+
+    Example:
+        >>> from ramify.config.read import read_config
+        >>> unread(read_config(overrides=["train.optimizer=adamw", "train.momentum=0.5"]))
+        ('train.momentum: not read, as train.optimizer is adamw',)
+    """
+    notes = []
+    for name, keys, why in (*_of_training(config), *_of_data(config), *_of_growth(config), *_of_pruning(config)):
+        section = getattr(config, name)
+        fields = type(section).model_fields
+        changed = [f"{name}.{key}" for key in fields if key in keys and getattr(section, key) != fields[key].default]
+        if changed:
+            notes.append(f"{', '.join(changed)}: not read, as {why}")
+    return tuple(notes)
+
+
+def _of_training(config: ConfigKeys) -> Reasons:
+    train = config.train
+    if train.epochs == 0:
+        return
+    if train.optimizer in ("adam", "adamw"):
+        yield "train", ("momentum",), f"train.optimizer is {train.optimizer}"
+    if train.schedule != "steps":
+        yield "train", ("gammas",), f"train.schedule is {train.schedule}"
+    if train.weight_decay == 0:
+        yield "train", ("decay",), "train.weight_decay is 0"
+    if train.distill == 0 and train.teacher is None:
+        yield "train", ("distill_temperature",), "train.distill is 0 and train.teacher null"
+    if train.exits_only:
+        yield "train", ("tau_max",), "train.exits_only is true"
+    if config.network.exits == 1:
+        yield "train", ("exit_focus",), "the network has one exit"
+
+
+def _of_data(config: ConfigKeys) -> Reasons:
+    if config.data.mixup == config.data.cutmix == 0:
+        yield "data", ("mix_ramp",), "data.mixup and data.cutmix are 0"
+
+
+def _of_growth(config: ConfigKeys) -> Reasons:
+    growth = config.growth
+    if config.parent is not None:
+        return  # its configuration came from there
+    if config.growths == 0:
+        yield "growth", ("init", "freeze", "widen", *_BY_LOSS), "the network does not grow"
+        return
+    if growth.mode == "scheduled":
+        yield "growth", _BY_LOSS, "growth.mode is scheduled"
+    if not any(action.startswith("wider") for action in growth.plan or ()):
+        yield "growth", ("widen",), "growth.plan widens nothing"
+
+
+def _of_pruning(config: ConfigKeys) -> Reasons:
+    from ramify.ops.pruning.saliency import NEEDS_DATA
+
+    prune = config.prune
+    if not prune.enabled:
+        others = [key for key in type(prune).model_fields if key != "compact"]
+        yield "prune", others, "prune.enabled is false"
+        return
+    policy = f"prune.policy is {prune.policy}"
+    if prune.policy != "iterative":
+        yield "prune", ("min_ratio",), policy
+    if prune.policy not in DYNAMIC:
+        yield "prune", ("interval", "fraction", "until"), policy
+    if prune.policy in DYNAMIC:
+        yield "prune", ("batch_size", "batches"), policy
+    elif prune.criterion not in (None, *NEEDS_DATA):
+        yield "prune", ("batch_size", "batches"), f"prune.criterion is {prune.criterion}"
+    if prune.max_parameters is not None or prune.max_macs is not None:
+        yield "prune", ("keep_ratio",), "a budget takes its place"
