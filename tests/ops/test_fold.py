@@ -34,7 +34,7 @@ CASES: list[dict[str, object]] = [
     {"kind": "full_ic", "cell": "skip_second", **SEED},
     {"kind": "full_ic", "final": "max", "exit": "max", **SEED, "input_shape": (1, 9, 13)},
     *(
-        {"kind": "full_ic", "cells": name, "input_shape": (3, 32, 32), "classes": 7, "structure": shape(name)}
+        {"kind": "full_ic", "cells": name, "input_shape": (3, 16, 16), "classes": 7, "structure": shape(name)}
         for name in ZOO
     ),
 ]

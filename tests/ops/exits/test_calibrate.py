@@ -72,7 +72,7 @@ cases = given(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @cases
 def test_no_policy_is_cheaper(pictures: int, exits: int, seed: int, coarse: bool, criterion: str, goal: float) -> None:
     logits, labels = few(pictures, exits, seed, coarse)
@@ -88,7 +88,7 @@ def test_no_policy_is_cheaper(pictures: int, exits: int, seed: int, coarse: bool
         assert calibration.cost >= best - 1e-5
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @cases
 def test_no_policy_is_more_accurate(
     pictures: int, exits: int, seed: int, coarse: bool, criterion: str, goal: float
