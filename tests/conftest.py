@@ -1,5 +1,6 @@
 """What many tests share: a run small enough to train in a blink, and the command line in-process."""
 
+import contextlib
 import functools
 import gc
 import hashlib
@@ -138,30 +139,40 @@ ToStages = Callable[[Branching], "tuple[ModelProto, ...]"]
 
 
 @pytest.fixture(scope="session")
-def kept_graphs() -> Iterator[ToStages]:
+def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToStages]:
     """Exporting a network or a policy once more gives the graphs of the first time: each takes the exporter long.
 
-    It is what takes the place of :func:`ramify.exporting.onnx.to_stages`.
+    They are kept in files, for all processes of the tests. It is what takes the place of
+    :func:`ramify.exporting.onnx.to_stages`.
     """
+    import onnx
+
     from ramify.exporting import join
 
-    made = join.judgements
-    networks: dict[bytes, tuple[ModelProto, ...]] = {}
-    policies: dict[str, list[ModelProto]] = {}
+    made, own = join.judgements, tmp_path_factory.getbasetemp()
+    kept = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+
+    def once(what: bytes, make: "Callable[[], Sequence[ModelProto]]") -> "list[ModelProto]":
+        place = kept / hashlib.sha256(what).hexdigest()
+        if not place.exists():
+            fresh = own / place.name
+            fresh.mkdir()
+            for at, graph in enumerate(make()):
+                (fresh / str(at)).write_bytes(graph.SerializeToString())
+            kept.mkdir(exist_ok=True)
+            with contextlib.suppress(OSError):  # another process was sooner
+                fresh.rename(place)
+        files = sorted(place.iterdir(), key=lambda file: int(file.name))
+        return [onnx.load_model_from_string(file.read_bytes()) for file in files]
 
     def stages_of(network: Branching) -> "tuple[ModelProto, ...]":
         about = f"{network!r}{network.blank(2).shape}{getattr(network, 'config', None)!r}"
         weights = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
-        key = hashlib.sha256(about.encode() + weights).digest()
-        if key not in networks:
-            networks[key] = to_stages(network)
-        return networks[key]
+        return tuple(once(about.encode() + weights, lambda: to_stages(network)))
 
     def judgements(judges: Sequence[OneJudgement], classes: int) -> "list[ModelProto]":
-        key = repr(([(judge.policy, judge.at) for judge in judges], classes))
-        if key not in policies:
-            policies[key] = made(judges, classes)
-        return policies[key]
+        about = repr(([(judge.policy, judge.at) for judge in judges], classes))
+        return once(about.encode(), lambda: made(judges, classes))
 
     with pytest.MonkeyPatch.context() as patch:
         for module in ("exporting.write", "exporting.quantize", "bench.engines"):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from ramify.config.presets import presets
-from ramify.config.read import read_config
+from ramify.config.read import read_config, to_yaml
+from ramify.config.rules import resolve
 from ramify.config.unread import unread
 
 GROWN = ("train.epochs=20", "network.structure=[1,0]", "growth.epochs=[3]")
@@ -53,6 +54,16 @@ def test_it_is_named_with_the_key_on_which_it_depends(case: str) -> None:
     key, _, why = note.partition(": not read, as ")
     assert key == override.partition("=")[0]
     assert why
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case != "gammas"])
+def test_the_file_of_a_run_says_the_same(case: str, tmp_path: Path) -> None:
+    """There, keys that were left open are filled in, and gammas without milestones are gone."""
+    others, override = CASES[case]
+    for given in (others, (*others, override)):
+        config = read_config(overrides=given)
+        (tmp_path / "config.yaml").write_text(to_yaml(resolve(config)))
+        assert unread(read_config([tmp_path / "config.yaml"])) == unread(config)
 
 
 @pytest.mark.parametrize("case", READ)

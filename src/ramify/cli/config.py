@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ramify.cli.common import Arguments, AsJson, say, say_json, sort_given
+from ramify.cli.common import Arguments, AsJson, say, say_json, sort_given, warn
 from ramify.errors import ConfigError, nearest
 
 
@@ -29,6 +29,7 @@ def config(
     """
     from ramify.config.read import read_configs, to_yaml
     from ramify.config.rules import resolve
+    from ramify.config.unread import unread
 
     if ready:
         _print_presets(as_json)
@@ -36,7 +37,10 @@ def config(
     if keys:
         _print_keys(arguments or [], as_json)
         return
-    configs = [resolve(config) for config in read_configs(*sort_given(arguments or []))]
+    given = read_configs(*sort_given(arguments or []))
+    for note in dict.fromkeys(note for config in given for note in unread(config)):
+        warn(f"note: {note}")
+    configs = [resolve(config) for config in given]
     if as_json:
         documents = [config.model_dump(mode="json") for config in configs]
         say_json(documents[0] if len(documents) == 1 else documents)

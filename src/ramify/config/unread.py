@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from ramify.config.keys import ConfigKeys
+from ramify.config.rules import Config, resolve
 from ramify.ops.pruning.policies import DYNAMIC
 
 Reasons = Iterator[tuple[str, Collection[str], str]]
@@ -11,7 +11,7 @@ Reasons = Iterator[tuple[str, Collection[str], str]]
 _BY_LOSS = ("patience", "min_improvement", "min_epochs", "max_epochs", "until")
 
 
-def unread(config: ConfigKeys) -> tuple[str, ...]:
+def unread(config: Config) -> tuple[str, ...]:
     """A sentence for each reason why keys that are not at their defaults are not read.
 
     They are no errors, so that a sweep may compare values of the keys on which they depend.
@@ -24,14 +24,17 @@ def unread(config: ConfigKeys) -> tuple[str, ...]:
     notes = []
     for name, keys, why in (*_of_training(config), *_of_data(config), *_of_growth(config), *_of_pruning(config)):
         section = getattr(config, name)
-        fields = type(section).model_fields
-        changed = [f"{name}.{key}" for key in fields if key in keys and getattr(section, key) != fields[key].default]
+        defaults = {key: field.default for key, field in type(section).model_fields.items() if key in keys}
+        # In the file of a run, what was left open is filled in.
+        filled = getattr(resolve(config.model_copy(update={name: section.model_copy(update=defaults)})), name)
+        values = {key: getattr(section, key) for key in defaults}
+        changed = [f"{name}.{key}" for key in values if values[key] not in (defaults[key], getattr(filled, key))]
         if changed:
             notes.append(f"{', '.join(changed)}: not read, as {why}")
     return tuple(notes)
 
 
-def _of_training(config: ConfigKeys) -> Reasons:
+def _of_training(config: Config) -> Reasons:
     train = config.train
     if train.epochs == 0:
         return
@@ -49,12 +52,12 @@ def _of_training(config: ConfigKeys) -> Reasons:
         yield "train", ("exit_focus",), "the network has one exit"
 
 
-def _of_data(config: ConfigKeys) -> Reasons:
+def _of_data(config: Config) -> Reasons:
     if config.data.mixup == config.data.cutmix == 0:
         yield "data", ("mix_ramp",), "data.mixup and data.cutmix are 0"
 
 
-def _of_growth(config: ConfigKeys) -> Reasons:
+def _of_growth(config: Config) -> Reasons:
     growth = config.growth
     if config.parent is not None:
         return  # its configuration came from there
@@ -67,9 +70,7 @@ def _of_growth(config: ConfigKeys) -> Reasons:
         yield "growth", ("widen",), "growth.plan widens nothing"
 
 
-def _of_pruning(config: ConfigKeys) -> Reasons:
-    from ramify.ops.pruning.saliency import NEEDS_DATA
-
+def _of_pruning(config: Config) -> Reasons:
     prune = config.prune
     if not prune.enabled:
         others = [key for key in type(prune).model_fields if key != "compact"]
@@ -82,7 +83,10 @@ def _of_pruning(config: ConfigKeys) -> Reasons:
         yield "prune", ("interval", "fraction", "until"), policy
     if prune.policy in DYNAMIC:
         yield "prune", ("batch_size", "batches"), policy
-    elif prune.criterion not in (None, *NEEDS_DATA):
-        yield "prune", ("batch_size", "batches"), f"prune.criterion is {prune.criterion}"
+    elif prune.criterion is not None:
+        from ramify.ops.pruning.saliency import NEEDS_DATA
+
+        if prune.criterion not in NEEDS_DATA:
+            yield "prune", ("batch_size", "batches"), f"prune.criterion is {prune.criterion}"
     if prune.max_parameters is not None or prune.max_macs is not None:
         yield "prune", ("keep_ratio",), "a budget takes its place"

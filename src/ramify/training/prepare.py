@@ -65,5 +65,5 @@ def prepare_run(
         notes += [f"train.{fewer}"] if fewer else []
     check_run(resolved, where)
     notes += few_pictures(resolved, len(parts.train))
-    notes += () if resumed is not None else unread(config)  # a resumed one is resolved
+    notes += unread(config)
     return resolved, where, replace(parts, notes=tuple(notes))
