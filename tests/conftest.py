@@ -155,9 +155,9 @@ def kept_graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToStages]:
     def once(what: bytes, make: "Callable[[], Sequence[ModelProto]]") -> "list[ModelProto]":
         place = kept / hashlib.sha256(what).hexdigest()
         if not place.exists():
-            fresh = own / place.name
+            graphs, fresh = make(), own / place.name
             fresh.mkdir()
-            for at, graph in enumerate(make()):
+            for at, graph in enumerate(graphs):
                 (fresh / str(at)).write_bytes(graph.SerializeToString())
             kept.mkdir(exist_ok=True)
             with contextlib.suppress(OSError):  # another process was sooner

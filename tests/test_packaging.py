@@ -94,6 +94,7 @@ def test_an_installed_wheel_trains(installed: Path, tmp_path: Path) -> None:
     assert "photos-pretrained" in run([installed, "config", "--presets"], tmp_path)
     run([installed, "train", "digits", *TINY, "name=mine"], tmp_path)
     assert (tmp_path / "runs" / "mine" / "report.html").stat().st_size > 10_000
+    assert run([installed, "search", "start", "mine", "digits", "--dry_run"], tmp_path)
 
 
 def test_the_readme_of_the_wheel_has_no_link_that_only_the_repository_follows(installed: Path) -> None:

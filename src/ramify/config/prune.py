@@ -11,6 +11,9 @@ from ramify.ops.pruning.policies import DYNAMIC, POLICIES
 DENSITIES = ("erk", "uniform")
 """Values of ``prune.criterion`` for policies that move connections."""
 
+WITHOUT_PICTURES = ("synflow", "magnitude", "random", *DENSITIES)
+"""Values of ``prune.criterion`` that score no pictures."""
+
 
 def _saliencies() -> Iterable[str]:
     from ramify.ops.pruning.saliency import SALIENCIES

@@ -2,19 +2,19 @@
 
 from collections.abc import Collection, Iterator
 
-from ramify.config.rules import Config, resolve
+from ramify.config.prune import WITHOUT_PICTURES
+from ramify.config.rules import Config
 from ramify.ops.pruning.policies import DYNAMIC
 
 Reasons = Iterator[tuple[str, Collection[str], str]]
 """A section, keys of it, and why they are not read."""
 
-_BY_LOSS = ("patience", "min_improvement", "min_epochs", "max_epochs", "until")
-
 
 def unread(config: Config) -> tuple[str, ...]:
     """A sentence for each reason why keys that are not at their defaults are not read.
 
-    They are no errors, so that a sweep may compare values of the keys on which they depend.
+    They are no errors, so that a sweep may compare values of the keys on which they depend. Keys that ramify fills in
+    or moves by itself, such as ``growth.patience``, are not among them.
 
     Example:
         >>> from ramify.config.read import read_config
@@ -23,12 +23,8 @@ def unread(config: Config) -> tuple[str, ...]:
     """
     notes = []
     for name, keys, why in (*_of_training(config), *_of_data(config), *_of_growth(config), *_of_pruning(config)):
-        section = getattr(config, name)
-        defaults = {key: field.default for key, field in type(section).model_fields.items() if key in keys}
-        # In the file of a run, what was left open is filled in.
-        filled = getattr(resolve(config.model_copy(update={name: section.model_copy(update=defaults)})), name)
-        values = {key: getattr(section, key) for key in defaults}
-        changed = [f"{name}.{key}" for key in values if values[key] not in (defaults[key], getattr(filled, key))]
+        section, defaults = getattr(config, name), Config.model_fields[name].default
+        changed = [f"{name}.{key}" for key in keys if getattr(section, key) not in (getattr(defaults, key), ())]
         if changed:
             notes.append(f"{', '.join(changed)}: not read, as {why}")
     return tuple(notes)
@@ -46,8 +42,6 @@ def _of_training(config: Config) -> Reasons:
         yield "train", ("decay",), "train.weight_decay is 0"
     if train.distill == 0 and train.teacher is None:
         yield "train", ("distill_temperature",), "train.distill is 0 and train.teacher null"
-    if train.exits_only:
-        yield "train", ("tau_max",), "train.exits_only is true"
     if config.network.exits == 1:
         yield "train", ("exit_focus",), "the network has one exit"
 
@@ -58,35 +52,26 @@ def _of_data(config: Config) -> Reasons:
 
 
 def _of_growth(config: Config) -> Reasons:
-    growth = config.growth
     if config.parent is not None:
         return  # its configuration came from there
     if config.growths == 0:
-        yield "growth", ("init", "freeze", "widen", *_BY_LOSS), "the network does not grow"
-        return
-    if growth.mode == "scheduled":
-        yield "growth", _BY_LOSS, "growth.mode is scheduled"
-    if not any(action.startswith("wider") for action in growth.plan or ()):
-        yield "growth", ("widen",), "growth.plan widens nothing"
+        yield "growth", ("init", "freeze", "min_improvement", "until"), "the network does not grow"
+    elif config.growth.mode == "scheduled":
+        yield "growth", ("min_improvement", "until"), "growth.mode is scheduled"
 
 
 def _of_pruning(config: Config) -> Reasons:
     prune = config.prune
     if not prune.enabled:
-        others = [key for key in type(prune).model_fields if key != "compact"]
+        others = [key for key in type(prune).model_fields if key not in ("criterion", "compact")]
         yield "prune", others, "prune.enabled is false"
         return
     policy = f"prune.policy is {prune.policy}"
     if prune.policy != "iterative":
         yield "prune", ("min_ratio",), policy
-    if prune.policy not in DYNAMIC:
-        yield "prune", ("interval", "fraction", "until"), policy
     if prune.policy in DYNAMIC:
         yield "prune", ("batch_size", "batches"), policy
-    elif prune.criterion is not None:
-        from ramify.ops.pruning.saliency import NEEDS_DATA
-
-        if prune.criterion not in NEEDS_DATA:
+    else:
+        yield "prune", ("interval", "fraction", "until"), policy
+        if prune.criterion in WITHOUT_PICTURES:
             yield "prune", ("batch_size", "batches"), f"prune.criterion is {prune.criterion}"
-    if prune.max_parameters is not None or prune.max_macs is not None:
-        yield "prune", ("keep_ratio",), "a budget takes its place"

@@ -43,7 +43,7 @@ class Attached(Branching):
         pending: stages that are still to grow; they are no submodules yet.
         points: where the exits stand in the module, without the last; empty for :func:`ramify.branches`.
         frozen: whether the layers, without the exits, never learn and always stay in evaluation mode.
-        frozen_parameters: the names of those that never learn, those of stages to come too.
+        frozen_parameters: the names of the parameters that never learn, also of stages to come.
     """
 
     any_floats = True

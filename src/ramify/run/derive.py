@@ -174,11 +174,11 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         "convert": "cut" if isinstance(to, int) else to,
         **_NO_PRUNING,
         "train.tau_max": None,
-        "train.gammas": 0.1,
+        "train.gammas": 0.2,
     }
     if to != "extend":
         # The trunk does not learn, and one exit may be left.
-        changes |= {"train.exit_gradients": "sum", "train.distill": 0}
+        changes |= {"train.exit_gradients": "sum", "train.distill": 0, "train.distill_temperature": 4.0}
         changes |= {"train.teacher": None, "train.teacher_weight": None, "train.teacher_exits": False}
     network = config.network
     if to in ("sdn", "extend") and network.kind == "full":
@@ -191,12 +191,12 @@ def converted_config(parent: Path, to: Literal["sdn", "cnn", "extend"] | int, ov
         else:
             changes |= {"network.exits_at": None, "network.structure": (1,) * (cells - 1) + (0,)}
         recipe = {"optimizer": "adam", "learning_rate": 0.001, "epochs": 25, "exits_only": True}
-        recipe |= {"schedule": "steps", "final_rate": 0, "momentum": 0.9, "nesterov": False}
+        recipe |= {"schedule": "steps", "gammas": 0.1, "final_rate": 0, "momentum": 0.9, "nesterov": False}
         if not any(text.startswith("train.epochs=") for text in overrides):
             recipe["milestones"] = (15,)
         changes |= {f"train.{key}": value for key, value in recipe.items()}
     elif to == "extend":
-        changes |= {"network.final": network.exit, "train.exits_only": False, "train.gammas": 0.2}
+        changes |= {"network.final": network.exit, "train.exits_only": False}
         changes |= _same_teacher(parent, config.train)
     else:
         built = read_saved(parent)[0]

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from ramify.config.keys import births
+from ramify.config.prune import WITHOUT_PICTURES
 from ramify.config.rules import Config
 from ramify.errors import ConfigError
 from ramify.nn.masked import masked_layers
 from ramify.nn.network import Network, plan
 from ramify.ops.pruning.policies import DYNAMIC
 from ramify.ops.pruning.prune import layer_names, rounded_up, stages_text
-from ramify.ops.pruning.saliency import NEEDS_DATA
 from ramify.run.device import Place
 from ramify.schedule import prune_targets
 
@@ -57,7 +57,7 @@ def few_pictures(config: Config, pictures: int) -> tuple[str, ...]:
     """A sentence where the saliency is asked for on more than the ``pictures`` there are to train on."""
     prune = config.prune
     asked = prune.batch_size * prune.batches
-    scored = prune.enabled and prune.policy not in DYNAMIC and prune.criterion in NEEDS_DATA
+    scored = prune.enabled and prune.policy not in DYNAMIC and prune.criterion not in WITHOUT_PICTURES
     if not scored or asked <= pictures:
         return ()
     scored_on = f"the saliency is scored on {pictures:,}, which are all training pictures"
