@@ -47,7 +47,7 @@ pytest: setup
 quick: setup
 	RAMIFY_TESTS=quick $(PYTEST)
 
-# Every kill, every damaged byte, and fifty times as many random examples in most tests.
+# Every kill, every damaged byte, and twenty-five times as many random examples.
 nightly: lint
 	RAMIFY_TESTS=nightly $(PYTEST)
 

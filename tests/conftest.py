@@ -42,7 +42,7 @@ QUICK = os.environ.get("RAMIFY_TESTS") == "quick"
 
 # A timing is never a test: a busy machine must not fail one. Only nightly draws new examples each time.
 settings.register_profile(
-    "ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 10, derandomize=not NIGHTLY
+    "ramify", deadline=None, max_examples=500 if NIGHTLY else 4 if QUICK else 20, derandomize=not NIGHTLY
 )
 settings.load_profile("ramify")
 

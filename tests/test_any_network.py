@@ -141,8 +141,7 @@ def test_a_stage_with_channels_of_its_own_is_widened(name: str, init: WideningIn
     optimizer.step()
 
 
-# Exporting takes seconds; the operations of the residual network are all in others.
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "residual"])
+@every_network
 def test_its_stages_are_onnx_graphs(name: str) -> None:
     import numpy as np
     from onnxruntime import InferenceSession

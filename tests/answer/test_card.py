@@ -69,7 +69,7 @@ def cards(draw: st.DrawFn) -> ExportCard:
     )
 
 
-@settings(max_examples=20)
+@settings(max_examples=30)
 @given(cards())
 def test_a_card_is_read_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, card: ExportCard) -> None:
     assert parse_card(card_text(card), "it") == card
@@ -119,7 +119,7 @@ def test_what_is_no_card_is_refused(text: str, said: str) -> None:
         parse_card(text, "it")
 
 
-@settings(max_examples=20)
+@settings(max_examples=30)
 @given(cards(), st.data())
 def test_a_card_that_lacks_a_field_is_refused(card: ExportCard, data: st.DataObject) -> None:
     document = json.loads(card_text(card))
@@ -192,7 +192,7 @@ def test_a_threshold_asked_for_takes_the_place_of_those_on_the_card() -> None:
         card.at_threshold(2)
 
 
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_anything_else_is_refused_too(document: object) -> None:
     with pytest.raises(CheckpointError, match="is damaged"):

@@ -29,7 +29,7 @@ def test_stages_one_by_one_give_what_the_network_gives(name: str) -> None:
     torch.testing.assert_close(torch.stack(logits), expected, rtol=0, atol=1e-5 * scale)
 
 
-@pytest.mark.parametrize(("name", "structure"), [("compact cascade", (1, 0)), ("dense strided", (1, 0))])
+@pytest.mark.parametrize(("name", "structure"), [("compact cascade", (1, 1, 0)), ("dense strided", (1, 0))])
 def test_graphs_give_what_the_network_gives(name: str, structure: tuple[int, ...]) -> None:
     network = shaped(name, structure=structure)
     images = pictures(network, 24)

@@ -132,8 +132,9 @@ def test_growth_renews_the_factors(kind: str) -> None:
             grow(made, seed=0)
 
 
-def test_it_is_one_graph_for_a_compiler() -> None:
-    made = network("dense")
+@pytest.mark.parametrize("kind", ["full_ic", "dense"])
+def test_it_is_one_graph_for_a_compiler(kind: str) -> None:
+    made = network(kind)
     plain = gradients(made, balanced_logits(made, images()), [1.0] * 4)
     compiled = torch.compile(Balanced(made), backend="aot_eager", fullgraph=True, dynamic=False)
     found = gradients(made, compiled(images()), [1.0] * 4)

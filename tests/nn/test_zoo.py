@@ -141,7 +141,8 @@ def test_an_exit_on_the_way_is_the_network_cut_there(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "stages"), [*((name, None) for name in ZOO), ("lenet5", 1), ("resnet56", 1)])
+@every_architecture
+@pytest.mark.parametrize("stages", [1, None])
 def test_an_architecture_is_saved_and_read_back_exactly(name: str, stages: int | None, tmp_path: Path) -> None:
     side = 16 if name in ("lenet5", "mobilenet") else 8
     config = configured(name, "iterative", (1, side, side))

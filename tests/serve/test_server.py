@@ -302,7 +302,7 @@ FRAGMENTS = st.sampled_from(
         JPEG,
     ]
 )
-BOUNDED = settings(max_examples=40, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink))
+BOUNDED = settings(max_examples=80, suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink))
 
 
 @BOUNDED

@@ -105,17 +105,11 @@ def tapes(monkeypatch: pytest.MonkeyPatch) -> list[Tape]:
 
 
 LONG = ("data.limit=120", "data.batch_size=16", "train.epochs=6", "growth.epochs=[2,4]")
-MIXED = ("data.mixup=0.4", "data.mix_ramp=0.5", "train.label_smoothing=0.1")
 RUNS = {
+    "plain": (),
     "muon": ("train.optimizer=muon", "train.learning_rate=0.01"),
-    "recipe": (
-        "train.ema=0.9",
-        "train.schedule=cosine",
-        "train.warmup=1",
-        "train.nesterov=true",
-        "train.clip=1",
-        *MIXED,
-    ),
+    "recipe": ("train.ema=0.9", "train.schedule=cosine", "train.warmup=1", "train.nesterov=true", "train.clip=1"),
+    "mixed": ("data.mixup=0.4", "data.mix_ramp=0.5", "train.label_smoothing=0.1"),
     "taught by itself": ("train.distill=0.5", "train.exit_gradients=equilibrium"),
     "trunk first": ("train.trunk_first=1", "train.exit_gradients=equilibrium"),
     "frozen": ("growth.freeze=until_next",),

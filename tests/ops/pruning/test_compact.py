@@ -140,7 +140,7 @@ def test_what_stays_are_slices_of_the_same_tensors(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("side", ["inner", "output"])
 def test_one_channel_of_each_kind_goes_in_each_way(way: str, side: str) -> None:
-    network = build(structure=(0, 1, 0))
+    network = build()
     for number, group in enumerate(
         group for group in channels(network) if (kind_of(group), index_of(group)) == (side, 1)
     ):

@@ -67,7 +67,7 @@ def steps(network: Network, optimizer: torch.optim.Optimizer, number: int) -> No
         optimizer.step()
 
 
-@settings(max_examples=20)
+@settings(max_examples=60)
 @given(
     kind=st.sampled_from(KINDS),
     structure=st.lists(st.integers(0, 1), min_size=1, max_size=4).map(tuple),

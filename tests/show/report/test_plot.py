@@ -71,7 +71,7 @@ def test_no_string_breaks_out_of_a_plot(text: str, table: Table) -> None:
     assert base64.b64decode(found[1]).decode() == csv_lines(table.columns, table.rows)
 
 
-@settings(max_examples=5)  # each writes megabytes
+@settings(max_examples=20)  # each writes megabytes
 @given(TEXTS, TEXTS)
 def test_no_string_breaks_out_of_a_page(title: str, lead: str) -> None:
     made = page(title, lead, [ReportPart("one", title, lambda words: html("prose", words))], lead)
